@@ -1,0 +1,8 @@
+"""What a person configures in Prefect: an account, a CRM, a lake, and the rerun as a job."""
+
+from blocks.account import NudgescribeAccount
+from blocks.crm import CrmSource, FileCrm, SqlCrm
+from blocks.lake import DataLake
+from blocks.rerun import CampaignRerun
+
+__all__ = ["CampaignRerun", "CrmSource", "DataLake", "FileCrm", "NudgescribeAccount", "SqlCrm"]

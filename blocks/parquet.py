@@ -1,0 +1,48 @@
+"""Writing a Parquet file batch by batch."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
+
+
+class ParquetSink:
+    """Appends frames of one schema to a file: zstd level 1, no dictionaries, which suits text.
+
+    A context manager; the file has its schema even if nothing is written.
+    """
+
+    def __init__(self, file: Path, schema: pl.Schema) -> None:
+        self._schema = schema
+        self._writer = parquet.ParquetWriter(
+            file,
+            pl.DataFrame(schema=schema).to_arrow().schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,
+        )
+        self.rows = 0
+
+    def write(self, frame: pl.DataFrame) -> None:
+        table: pa.Table = frame.select(self._schema.names()).cast(self._schema).to_arrow()
+        self._writer.write_table(table)
+        self.rows += frame.height
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+
+def text_schema(columns: list[str]) -> pl.Schema:
+    """A schema of text columns."""
+    return pl.Schema(dict.fromkeys(columns, pl.String()))

@@ -1,0 +1,62 @@
+"""`make demo`: one campaign refreshed against a sandbox, watched, and summed up in a table."""
+
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from deployments.environment import keep_prefect_at
+
+PREFECT_HOME = Path(".demo")
+SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after", "2")
+
+
+def main() -> None:
+    parser = ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--lake", type=Path, default=Path("lake"))
+    parser.add_argument("--list", default="", help="a CSV of yours instead of the demo's CRM")
+    parser.add_argument("--segments", default="", help="its columns to segment by: a,b")
+    options = parser.parse_args()
+    keep_prefect_at(PREFECT_HOME)
+    from deployments import local
+    from flows.refresh import campaign_refresh
+    from nudgescribe.errors import NudgeflowError
+
+    with TemporaryDirectory() as folder:
+        data = Path(folder)
+        if options.list:
+            file = Path(options.list)
+            account = local.seeded(data, "--list", str(file), "--segments", options.segments)
+            crm, crm_name = local.file_crm(file), "file-crm/main"
+        else:
+            account = local.seeded(data)
+            crm, crm_name = local.sql_crm(data / "crm.db"), "sql-crm/main"
+        with local.sandbox(data, local.free_port(), *SANDBOX) as url:
+            local.save_blocks(url, account, crm, options.lake)
+            try:
+                result = campaign_refresh(account.campaign_id, crm=crm_name)
+            except NudgeflowError as error:
+                sys.exit(f"The demo failed: {error}")
+    table = Table(title=f"{result.campaign}, run {result.run_number}", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("rows extracted", f"{result.extracted:,}")
+    table.add_row("rows accepted", f"{result.accepted:,}")
+    table.add_row("rows quarantined", f"{result.quarantined:,}")
+    table.add_row(
+        "segments matched, new, orphaned", f"{result.matched}, {result.new}, {result.orphaned}"
+    )
+    table.add_row("files", f"{result.files:,}")
+    table.add_row("rows in the lake", f"{result.rows:,}", end_section=True)
+    for step, seconds in result.seconds.items():
+        table.add_row(f"seconds: {step}", f"{seconds:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"The lake: {options.lake / result.path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Parts of a stack on this machine: a sandbox with something in it, a CRM, saved blocks."""
+
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+
+from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from sandbox import people
+from sandbox.seed import Seeded
+
+STARTUP_SECONDS = 60.0
+CUSTOMERS = 5000
+INVALID_EVERY = 97
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Returns when `url` answers. Raises SystemExit if the process ends or time is up."""
+    end = monotonic() + seconds
+    while monotonic() < end and process.poll() is None:
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            sleep(0.2)
+        else:
+            return
+    raise SystemExit(f"{url} does not answer; the output above may say why.")
+
+
+@contextmanager
+def sandbox(data: Path, port: int, *options: str) -> Generator[str, None, None]:
+    """A running sandbox; yields its base URL."""
+    command = [sys.executable, "-m", "sandbox", "serve", "--data", str(data), "--port", str(port)]
+    process = subprocess.Popen([*command, *options])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url, process, STARTUP_SECONDS)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def seeded(data: Path, *options: str) -> Seeded:
+    """Makes an account with a published campaign in a sandbox's data folder."""
+    command = [sys.executable, "-m", "sandbox", "seed", "--data", str(data), *options]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return Seeded.model_validate_json(printed)
+
+
+def sql_crm(database: Path) -> SqlCrm:
+    """A CRM in SQLite: most customers as the sandbox has them, some on new plans, some with
+    mistakes."""
+    rows = list(people.customers(CUSTOMERS, people.PLANS_NOW, invalid_every=INVALID_EVERY))
+    columns = ", ".join(rows[0])
+    values = ", ".join(f":{name}" for name in rows[0])
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"CREATE TABLE customers ({columns})")
+        connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608
+    query = "SELECT * FROM customers ORDER BY customer_id"
+    return SqlCrm.model_validate({"url": f"sqlite:///{database}", "query": query})
+
+
+def save_blocks(url: str, account: Seeded, crm: CrmSource, lake: Path) -> None:
+    """Saves the three blocks a refresh needs under the name *main*."""
+    secrets = account.model_dump(
+        include={"email", "password", "api_key", "api_code", "profile_key"}
+    )
+    blocks = [
+        NudgescribeAccount.model_validate({"base_url": url, **secrets}),
+        crm,
+        DataLake(root=str(lake.resolve())),
+    ]
+    for block in blocks:
+        block.save("main", overwrite=True)
+
+
+def file_crm(path: Path) -> FileCrm:
+    return FileCrm(path=str(path.resolve()))

@@ -1,0 +1,109 @@
+"""One campaign refreshed: customer list in, messages in the lake."""
+
+from time import monotonic
+
+from prefect import flow
+from prefect.context import FlowRunContext
+
+from flows.options import RefreshOptions
+from tasks.campaigns import Refresh, find_campaign, publish_campaign
+from tasks.customers import (
+    compare_segments,
+    create_group,
+    extract_customers,
+    upload_customers,
+    validate_customers,
+)
+from tasks.export import export_messages, reconcile
+from tasks.report import RefreshResult, report_refresh
+from tasks.reruns import initiate_rerun, wait_for_rerun, wait_for_review
+from tasks.staging import remove_staged
+
+
+@flow(name="campaign-refresh", flow_run_name="refresh-{campaign_id}")
+def campaign_refresh(
+    campaign_id: str,
+    account: str = "main",
+    crm: str = "sql-crm/main",
+    lake: str = "main",
+    options: RefreshOptions = RefreshOptions(),  # noqa: B008 - frozen
+) -> RefreshResult:
+    """Pulls a campaign's customer list, re-runs the campaign on it and fetches the messages.
+
+    Args:
+        campaign_id: The campaign, in state Published.
+        account: Name of the Nudgescribe account block.
+        crm: Type and name of the CRM block, such as sql-crm/main or file-crm/main.
+        lake: Name of the data lake block.
+        options: Everything else that can be set.
+    """
+    refresh = this_refresh()
+    watch = Stopwatch()
+    campaign = find_campaign(account, campaign_id, refresh)
+    staged = extract_customers(crm, lake, refresh)
+    watch.lap("extract")
+    validated = validate_customers(
+        account, campaign, staged, lake, refresh, options.min_rows, options.max_rejected_share
+    )
+    expected = compare_segments(account, campaign, validated.accepted, lake)
+    watch.lap("validate")
+    group = create_group(account, campaign, options.group_name, refresh)
+    upload_customers(account, group, validated.accepted, lake)
+    watch.lap("upload")
+    run = initiate_rerun(account, campaign, group, refresh)
+    compared = wait_for_rerun(account, run, options.rerun_minutes) or expected
+    watch.lap("rerun")
+    wait_for_review(account, run, options.review_minutes)
+    watch.lap("review")
+    publish_campaign(account, run)
+    in_lake = export_messages(
+        account, run, validated.accepted.rows, lake, options.format, options.export_minutes
+    )
+    watch.lap("publish and fetch")
+    reconcile(account, group, run, validated, lake)
+    watch.lap("reconcile")
+    result = RefreshResult(
+        campaign_id=campaign_id,
+        campaign=campaign.name,
+        run_number=run.run_number,
+        customer_group_id=group.customer_group_id,
+        group=group.name,
+        extracted=validated.extracted,
+        accepted=validated.accepted.rows,
+        quarantined=validated.rejected,
+        quarantine=validated.quarantine,
+        matched=compared.matched,
+        new=compared.new,
+        orphaned=compared.orphaned,
+        customers_in_new=expected.customers_in_new,
+        files=in_lake.files,
+        rows=in_lake.rows,
+        bytes=in_lake.bytes,
+        path=in_lake.folder,
+        seconds=watch.seconds,
+    )
+    report_refresh(result)
+    remove_staged(lake, refresh)
+    return result
+
+
+def this_refresh() -> Refresh:
+    """The identity of the running flow run; both parts outlive a retry."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    started = context.flow_run.expected_start_time or context.start_time
+    return Refresh(id=str(context.flow_run.id), started=started)
+
+
+class Stopwatch:
+    """Seconds per step, by name; a step ends with its `lap`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = monotonic()
+
+    def lap(self, step: str) -> None:
+        now = monotonic()
+        self.seconds[step] = round(now - self._last, 2)
+        self._last = now

@@ -1,0 +1,102 @@
+"""Proving who calls: a bearer token fetched on first use and renewed before it expires."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from threading import Lock
+from time import monotonic
+
+import httpx
+from pydantic import ValidationError
+
+from nudgescribe import contract, errors
+from nudgescribe.contract import AuthContext, SignIn, Text, Tokens
+
+RENEW_BEFORE_EXPIRY = 300.0
+"""Seconds; longer than any single call may take."""
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What Nudgescribe issues with an account. `profile_key` opens customer profiles."""
+
+    email: str
+    password: str = field(repr=False)
+    api_key: str = field(repr=False)
+    api_code: str = field(repr=False)
+    profile_key: str | None = field(default=None, repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers every call carries beside its bearer token."""
+        context = AuthContext(api_access=True, api_code=self.api_code)
+        return {
+            contract.API_KEY_HEADER: self.api_key,
+            contract.AUTH_CONTEXT_HEADER: context.model_dump_json(),
+        }
+
+
+class TokenAuth(httpx.Auth):
+    """Adds the bearer token; on a 403 `auth error` renews it and sends the call once more.
+
+    That second sending is safe for every call: a refused one has changed nothing.
+    """
+
+    def __init__(
+        self, base_url: str, credentials: Credentials, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._url = base_url.rstrip("/") + contract.AUTH
+        self._credentials = credentials
+        self._clock = clock
+        self._lock = Lock()
+        self._tokens: Tokens | None = None
+        self._renew_at = 0.0
+
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        token = yield from self._token(refused=None)
+        request.headers["authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code != 403:
+            return
+        response.read()
+        if errors.message_of(response) == Text.AUTH_ERROR:
+            token = yield from self._token(refused=token)
+            request.headers["authorization"] = f"Bearer {token}"
+            yield request
+
+    def _token(self, refused: str | None) -> Generator[httpx.Request, httpx.Response, str]:
+        # Threads share one token: whoever holds the lock renews it, the others find it fresh.
+        with self._lock:
+            tokens = self._tokens
+            if tokens and tokens.access_token != refused and self._clock() < self._renew_at:
+                return tokens.access_token
+            if tokens and refused is None:
+                response = yield self._refresh(tokens)
+                if response.is_error:
+                    response = yield self._sign_in()
+            else:
+                response = yield self._sign_in()
+            response.read()
+            if response.is_error:
+                raise errors.from_response(response)
+            self._tokens = _parsed(response)
+            lifetime = self._tokens.expires_in
+            self._renew_at = self._clock() + lifetime - min(RENEW_BEFORE_EXPIRY, lifetime / 2)
+            return self._tokens.access_token
+
+    def _sign_in(self) -> httpx.Request:
+        who = SignIn(email=self._credentials.email, password=self._credentials.password)
+        headers = {"content-type": "application/json", **self._credentials.headers}
+        return httpx.Request("POST", self._url, headers=headers, content=who.model_dump_json())
+
+    def _refresh(self, tokens: Tokens) -> httpx.Request:
+        bearer = {"authorization": f"Bearer {tokens.refresh_token}"}
+        return httpx.Request("GET", self._url, headers={**self._credentials.headers, **bearer})
+
+
+def _parsed(response: httpx.Response) -> Tokens:
+    try:
+        return Tokens.model_validate_json(response.content)
+    except ValidationError as error:
+        raise errors.mismatch(contract.AUTH, error) from None

@@ -1,0 +1,423 @@
+"""The wire, model by model: each path, name and text of the Nudgescribe API stands here once.
+
+Names the vendor does not publish are this project's reading of the API. A real account that
+differs needs one `alias` here; the client and the sandbox follow.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+
+# ---- paths ------------------------------------------------------------------------------------
+
+AUTH = "/v1/auth"
+FIELDS = "/v1/cpf"
+GROUPS = "/v1/cg"
+CUSTOMERS = "/v1/customer"
+CUSTOMERS_CHECK = "/v1/customer/check"
+CUSTOMERS_PAGES = "/v1/customer/pages"
+CAMPAIGNS = "/v1/campaign/all"
+PUBLISH = "/v1/messages/publish"
+MESSAGES_PAGES = "/v1/messages/pages"
+MESSAGES_FETCH = "/v1/messages/fetch"
+RERUN_INITIATE = "/v1/campaign/rerun/initiate"
+RERUN_HISTORY = "/v1/campaign/rerun/history"
+RERUN_MESSAGES = "/v1/campaign/rerun/messages"
+
+# ---- headers and texts ------------------------------------------------------------------------
+
+API_KEY_HEADER = "x-api-key"
+AUTH_CONTEXT_HEADER = "x-auth-context"
+CLIENT_IP_HEADER = "x-ip"
+UPLOAD_FILE = "file"
+
+
+class Text(StrEnum):
+    """The service's error texts, full stops included."""
+
+    UNAUTHORIZED = "Unauthorized"
+    AUTH_ERROR = "auth error"
+    MISSING = "Missing required fields."
+    MISSING_RERUN = "Missing required fields"
+    INVALID_WORKSPACE = "Invalid Workspace"
+    GROUP_EXISTS = "Customer group already exists."
+    CAMPAIGN_NOT_FOUND = "Campaign not found."
+    CAMPAIGN_DETAILS_NOT_FOUND = "Campaign/details not found."
+    FILE_NOT_FOUND = "File not found."
+    INVALID_EXPORT = "Invalid export option."
+    UNPARSABLE = "Failed to parse."
+    NOT_READY_TO_PUBLISH = "Campaign is not ready to publish."
+    NO_LINK_FOR_PAST_RUN = "Pre-signed URL export is not available for historical runs."
+    CAMPAIGN_NOT_FOUND_RERUN = "Campaign not found"
+    GROUP_NOT_FOUND = "Customer group not found"
+    NOT_PUBLISHED = "Only Published campaigns can be rerun"
+    UNPUBLISHED_MESSAGES = "All campaign messages must be published before initiating a rerun"
+    CURRENT_RUN = "Current run cannot be archived"
+    QUOTA = "Usage limit reached."
+
+
+class Status(StrEnum):
+    """The states of a campaign and of its runs, in order; a run can also end *Failed*."""
+
+    DRAFT = "Draft"
+    PROCESSING = "Processing"
+    READY_FOR_REVIEW = "Ready for review"
+    READY_TO_PUBLISH = "Ready to publish"
+    PUBLISHED = "Published"
+    FAILED = "Failed"
+
+
+class Phase(StrEnum):
+    """What the service does during a rerun, in order."""
+
+    COPYING = "Copying"
+    GENERATING = "Generating"
+    ARCHIVING = "Archiving"
+    FINALISING = "Finalising"
+
+
+class Request(BaseModel):
+    """Written strictly: an unknown or mistyped field is an error."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True
+    )
+
+
+class Answer(BaseModel):
+    """Read leniently: unknown fields are ignored, known ones are type-checked."""
+
+    model_config = ConfigDict(
+        strict=True, extra="ignore", frozen=True, validate_by_name=True, serialize_by_alias=True
+    )
+
+
+Secret = Annotated[str, Field(repr=False)]
+Segment = Mapping[str, str]
+"""One distinct combination of a campaign's variables: variable -> value, "" where it has none."""
+
+# ---- authentication ---------------------------------------------------------------------------
+
+
+class AuthContext(Request):
+    """The content of the `x-auth-context` header."""
+
+    api_access: bool
+    api_code: Secret
+
+
+class Claims(Answer):
+    """The claims of a Nudgescribe JWT; `exp` and `iat` in seconds since 1970."""
+
+    user_id: str
+    account_id: str
+    role_code: str
+    type: Literal["access", "refresh"]
+    exp: int
+    iat: int
+
+
+class SignIn(Request):
+    email: str
+    password: Secret
+
+
+class Tokens(Answer):
+    """`expires_in`: seconds the access token lives."""
+
+    access_token: Secret
+    refresh_token: Secret
+    token_type: str
+    expires_in: int
+
+
+# ---- workspace fields -------------------------------------------------------------------------
+
+FieldType = Literal["string", "number", "char", "Date", "currency"]
+
+
+class WorkspaceField(Answer):
+    field_id: str
+    workspace_id: str
+    field_name: str
+    display_name: str
+    field_type: FieldType
+    field_format: str | None = None
+    required: bool = False
+    unique: bool = False
+
+
+class CreateField(Request):
+    workspace_id: str
+    field_name: str
+    display_name: str | None = None
+    field_type: FieldType
+    field_format: str | None = None
+    required: bool = False
+    unique: bool = False
+
+
+class UpdateField(Request):
+    field_id: str
+    display_name: str | None = None
+    field_format: str | None = None
+    required: bool | None = None
+
+
+class DeleteField(Request):
+    field_id: str
+
+
+class WorkspaceRequest(Request):
+    workspace_id: str
+
+
+class FieldList(Answer):
+    fields: list[WorkspaceField]
+
+
+class Deleted(Answer):
+    deleted: int
+
+
+# ---- customer groups --------------------------------------------------------------------------
+
+
+class CustomerGroup(Answer):
+    customer_group_id: str
+    workspace_id: str
+    name: str
+    description: str | None = None
+    customer_count: int
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
+
+
+class CreateGroup(Request):
+    workspace_id: str
+    name: str
+    description: str | None = None
+
+
+class UpdateGroup(Request):
+    customer_group_id: str
+    name: str | None = None
+    description: str | None = None
+
+
+class DeleteGroup(Request):
+    customer_group_id: str
+
+
+class GroupList(Answer):
+    groups: list[CustomerGroup]
+
+
+# ---- customers --------------------------------------------------------------------------------
+
+Profile = Mapping[str, str | int | float | None]
+
+
+class GroupRequest(Request):
+    workspace_id: str
+    customer_group_id: str
+
+
+class UploadForm(GroupRequest):
+    """The form fields beside the data file; form values are text, so the flag is read leniently."""
+
+    validate_only: Annotated[bool, Field(strict=False)] = False
+
+
+class UploadCustomer(GroupRequest):
+    customer: Annotated[Profile, Field(repr=False)]
+    validate_only: bool = False
+
+
+class RowError(Answer):
+    """`row` counts data rows from 1; the header is not a row."""
+
+    row: int
+    field: str
+    code: str
+    message: Secret
+
+
+class UploadResult(Answer):
+    """`errors` names at most 100 rows, `rejected` counts all."""
+
+    job_uid: str
+    status: str
+    total: int
+    accepted: int
+    rejected: int
+    errors: list[RowError]
+
+
+UPLOAD_COMPLETED = "completed"
+
+
+class CustomerPageCount(Answer):
+    num_pages: int
+    page_size: int
+    total: int
+
+
+class CustomerPageRequest(GroupRequest):
+    page: NonNegativeInt
+
+
+class EncryptedCustomer(Answer):
+    """`profile` is a Fernet token of the profile as a JSON object."""
+
+    customer_id: Secret
+    profile: Secret
+
+
+class CustomerPage(Answer):
+    customers: list[EncryptedCustomer]
+    page: int
+    num_pages: int
+
+
+class DeleteCustomers(GroupRequest):
+    customer_ids: Annotated[list[str], Field(repr=False)]
+
+
+# ---- campaigns and messages -------------------------------------------------------------------
+
+
+class CampaignListRequest(Request):
+    published_from: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    published_to: Annotated[AwareDatetime | None, Field(strict=False)] = None
+
+
+class Campaign(Answer):
+    campaign_id: str
+    name: str
+    status: str
+    stage: str | None = None
+    start_date: date | None = None
+    end_date: date | None = None
+    customer_group_id: str | None = None
+    current_run: int
+    published_at: AwareDatetime | None = None
+
+
+class WorkspaceCampaigns(Answer):
+    workspace_id: str
+    name: str
+    campaigns: list[Campaign]
+
+
+class CampaignList(Answer):
+    workspaces: list[WorkspaceCampaigns]
+
+
+class CampaignRequest(Request):
+    campaign_id: str
+
+
+class Job(Answer):
+    job_uid: str
+    status: str
+
+
+class RunRequest(CampaignRequest):
+    run_number: int | None = None
+
+
+class PageCount(Answer):
+    num_files: int
+
+
+ExportType = Literal["utf8", "json", "url"]
+
+
+class FetchRequest(RunRequest):
+    file_num: NonNegativeInt
+    export_type: str
+
+
+class MessageRow(Answer):
+    """One row of an export; its names, in this order, are the CSV's header."""
+
+    customer_id: Secret
+    message: Secret
+
+
+class CsvPage(Answer):
+    content: Secret
+
+
+class JsonPage(Answer):
+    messages: Annotated[list[MessageRow], Field(repr=False)]
+
+
+class PageLink(Answer):
+    url: Secret
+    expires_at: AwareDatetime
+
+
+# ---- reruns -----------------------------------------------------------------------------------
+
+
+class InitiateRerun(CampaignRequest):
+    new_customer_group_id: str
+
+
+class ComparisonSummary(Answer):
+    matched: int
+    new: int
+    orphaned: int
+
+
+class Run(Answer):
+    """`status` is one of `Status`; one the service adds later is read, not refused."""
+
+    run_number: int
+    status: str
+    phase: str | None = None
+    customer_group_id: str | None = None
+    customer_group_name: str | None = None
+    segment_count: int | None = None
+    comparison_summary: ComparisonSummary | None = None
+    job_uid: str | None = None
+    initiated_by: str | None = None
+    started_at: AwareDatetime | None = None
+    completed_at: AwareDatetime | None = None
+    error: str | None = None
+
+
+class SegmentLists(Answer):
+    matched_segments: list[Segment]
+    new_segments: list[Segment]
+    orphaned_segments: list[Segment]
+
+
+class RerunStarted(Answer):
+    run: Run
+    comparison: SegmentLists
+
+
+class RunHistory(Answer):
+    """Newest first."""
+
+    runs: list[Run]
+
+
+class SegmentMessage(Answer):
+    message_id: str
+    run_number: int
+    segment: Segment
+    message: Secret
+    review_status: str | None = None
+    approval_stage: str | None = None
+    archived: bool
+
+
+class SegmentMessageList(Answer):
+    messages: list[SegmentMessage]

@@ -1,0 +1,197 @@
+"""The rules a customer list must keep: five field types, 14 date formats, column by column.
+
+Everything works on polars frames whose columns are text (`as_text` makes them so); the tasks and
+the sandbox judge by the same code.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import polars as pl
+from iso4217 import Currency
+
+from nudgescribe.contract import WorkspaceField
+
+REASONS: Mapping[str, str] = {
+    "required": "a value is required",
+    "duplicate": "the customer identifier occurs more than once in the list",
+    "nul": "the text holds a NUL character",
+    "number": "not a decimal number",
+    "char": "not exactly one character",
+    "date": "not a calendar date in the field's format",
+    "currency": "not an amount with at most the currency's decimal digits",
+}
+"""What each code means, in words that hold no value."""
+
+# Nudgescribe's 14 date formats, in the notation of its documents and in strptime's.
+DATE_FORMATS: Mapping[str, str] = {
+    "yyyy-MM-dd": "%Y-%m-%d",
+    "dd/MM/yyyy": "%d/%m/%Y",
+    "MM/dd/yyyy": "%m/%d/%Y",
+    "dd-MM-yyyy": "%d-%m-%Y",
+    "MM-dd-yyyy": "%m-%d-%Y",
+    "dd.MM.yyyy": "%d.%m.%Y",
+    "yyyy/MM/dd": "%Y/%m/%d",
+    "dd MMM yyyy": "%d %b %Y",
+    "MMM dd, yyyy": "%b %d, %Y",
+    "MMMM dd, yyyy": "%B %d, %Y",
+    "dd MMMM yyyy": "%d %B %Y",
+    "yy/MM/dd": "%y/%m/%d",
+    "dd/MM/yy": "%d/%m/%y",
+    "MM/dd/yy": "%m/%d/%y",
+}
+
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_DATE_PARTS: Mapping[str, str] = {
+    "%Y": "[0-9]{4}",
+    "%y": "[0-9]{2}",
+    "%m": "[0-9]{2}",
+    "%d": "[0-9]{2}",
+    "%b": f"(?:{'|'.join(month[:3] for month in _MONTHS)})",
+    "%B": f"(?:{'|'.join(_MONTHS)})",
+    ".": r"\.",
+}
+_NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
+
+
+class Verdict(NamedTuple):
+    """`accepted`: the good rows; `errors`: row (index in the frame judged), field, code."""
+
+    accepted: pl.DataFrame
+    errors: pl.DataFrame
+
+    @property
+    def rejected_rows(self) -> int:
+        return self.errors["row"].n_unique()
+
+
+def key_of(fields: Iterable[WorkspaceField]) -> str:
+    """The name of the one unique field: the customer identifier."""
+    return next(field.field_name for field in fields if field.unique)
+
+
+def format_problem(field_type: str, field_format: str | None) -> str | None:
+    """Why a field's format does not fit its type, or None."""
+    if field_type == "Date":
+        return None if field_format in DATE_FORMATS else "Date needs one of the 14 date formats"
+    if field_type == "currency":
+        known = field_format in _currency_digits()
+        return None if known else "currency needs an ISO 4217 code"
+    return "only Date and currency take a format" if field_format else None
+
+
+def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) -> list[str]:
+    """What is wrong with a list's columns, one text per problem; empty when all is well."""
+    known = {field.field_name for field in fields}
+    needed = [field.field_name for field in fields if field.required or field.unique]
+    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    return [
+        *(f"column '{name}' is missing" for name in needed if name not in columns),
+        *(
+            f"column '{name}' is not a field of the workspace"
+            for name in columns
+            if name not in known
+        ),
+        *(f"column '{name}' occurs more than once" for name in repeated),
+    ]
+
+
+def as_text(frame: pl.DataFrame, fields: Sequence[WorkspaceField]) -> pl.DataFrame:
+    """All columns as text, null for no value; typed dates are written in their field's format."""
+    by_name = {field.field_name: field for field in fields}
+    return frame.select(
+        _text(column, frame.schema[column], by_name[column]) for column in frame.columns
+    )
+
+
+def judge(
+    frame: pl.DataFrame, fields: Sequence[WorkspaceField], repeated: pl.Series | None = None
+) -> Verdict:
+    """Which rows of a text frame keep all rules, and what is wrong with the others.
+
+    `repeated` holds the identifiers that occur more than once in the whole list, when `frame`
+    is a part of one. Every copy is rejected: nothing tells which is right.
+    """
+    present = [field for field in fields if field.field_name in frame.columns]
+    codes = frame.select(_code(field, repeated).alias(field.field_name) for field in present)
+    bad = codes.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
+    errors = (
+        codes.with_row_index("row")
+        .filter(bad)
+        .unpivot(index="row", variable_name="field", value_name="code")
+        .drop_nulls("code")
+        .sort("row", maintain_order=True)
+    )
+    return Verdict(frame.filter(~bad), errors)
+
+
+def _text(column: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:
+    value = pl.col(column)
+    date_format = DATE_FORMATS.get(field.field_format or "")
+    if dtype.is_temporal() and field.field_type == "Date" and date_format:
+        return value.dt.strftime(date_format)
+    return value.cast(pl.String)
+
+
+def _code(field: WorkspaceField, repeated: pl.Series | None) -> pl.Expr:
+    """The code of the first rule a value breaks, null when it keeps them all."""
+    value = pl.col(field.field_name)
+    absent = value.is_null() | (value.str.len_bytes() == 0)
+    if field.required or field.unique:
+        missing = value.is_null() | (value.str.strip_chars().str.len_bytes() == 0)
+    else:
+        missing = pl.lit(False)
+    duplicate = pl.lit(False)
+    if field.unique:
+        duplicate = value.is_duplicated() if repeated is None else value.is_in(repeated.implode())
+    kept, code = _rule(field, value)
+    return (
+        pl.when(missing)
+        .then(pl.lit("required"))
+        .when(absent)
+        .then(None)
+        .when(value.str.contains("\0", literal=True))
+        .then(pl.lit("nul"))
+        .when(duplicate)
+        .then(pl.lit("duplicate"))
+        .when(~kept)
+        .then(pl.lit(code))
+    )
+
+
+def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
+    match field.field_type:
+        case "string":
+            return pl.lit(True), "string"
+        case "number":
+            return value.str.contains(_NUMBER), "number"
+        case "char":
+            return value.str.len_chars() == 1, "char"
+        case "currency":
+            digits = _currency_digits()[field.field_format or ""]
+            fraction = rf"(?:\.[0-9]{{1,{digits}}})?" if digits else ""
+            return value.str.contains(rf"^-?[0-9]+{fraction}\z"), "currency"
+        case "Date":
+            return _is_date(value, DATE_FORMATS[field.field_format or ""]), "date"
+
+
+def _is_date(value: pl.Expr, date_format: str) -> pl.Expr:
+    # polars' own parser takes spaces, short years and year 0: the pattern comes first.
+    pattern = date_format
+    for part, expression in _DATE_PARTS.items():
+        pattern = pattern.replace(part, expression)
+    shaped = value.str.contains(rf"^{pattern}\z")
+    date = pl.when(shaped).then(value).str.to_date(date_format, strict=False)
+    return shaped & date.is_not_null() & (date.dt.year() >= 1)
+
+
+@cache
+def _currency_digits() -> Mapping[str, int]:
+    return {
+        currency.code: currency.exponent for currency in Currency if currency.exponent is not None
+    }

@@ -1,0 +1,113 @@
+"""Reading and writing CSV exactly: every value as text, as it was written, in bounded memory."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+
+from nudgescribe.errors import NudgeflowError
+
+BLOCK_BYTES = 8 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+class MalformedCsv(NudgeflowError):
+    advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
+
+
+def read(data: bytes) -> pl.DataFrame:
+    """A whole CSV as text columns; an empty value is ""."""
+    return pl.concat(list(frames(io.BytesIO(data))))
+
+
+def frames(file: BinaryIO, block_bytes: int = BLOCK_BYTES) -> Iterator[pl.DataFrame]:
+    """The rows of a CSV, about `block_bytes` at a time; at least one frame, so that an empty list
+    still has its columns.
+
+    Raises MalformedCsv for no header, repeated column names, rows of the wrong length, an open
+    quote at the end and invalid UTF-8.
+    """
+    columns: list[str] | None = None
+    for block in _aligned_blocks(file, block_bytes):
+        if columns is None:
+            columns, body = _header(block)
+            yield _parse(body, columns)
+        else:
+            yield _parse(block, columns)
+    if columns is None:
+        raise MalformedCsv("The CSV is empty, not even a header row is there.")
+
+
+def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
+    """A text frame as CSV; null and "" both read back as ""."""
+    return frame.write_csv(include_header=header, line_terminator="\r\n").encode()
+
+
+def _aligned_blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+    # Cut only at a newline outside quotes (an even number of quotes before it): a reader that cuts
+    # elsewhere can lose the LF of a quoted CR LF, see apache/arrow#51368.
+    rest = b""
+    while chunk := file.read(block_bytes):
+        rest += chunk
+        cut = _last_row_end(rest)
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest.count(b'"') % 2:
+        raise MalformedCsv("The CSV ends inside a quoted value: it was cut off.")
+    if rest:
+        yield rest
+
+
+def _last_row_end(block: bytes) -> int:
+    end = len(block)
+    odd = block.count(b'"') % 2
+    while (newline := block.rfind(b"\n", 0, end)) >= 0:
+        odd ^= block.count(b'"', newline, end) % 2
+        if not odd:
+            return newline + 1
+        end = newline
+    return 0
+
+
+def _header(block: bytes) -> tuple[list[str], bytes]:
+    """The column names and what follows them."""
+    block = block.removeprefix(_BOM)
+    try:
+        lines = io.StringIO(block.decode(), newline="")
+    except UnicodeDecodeError:
+        raise MalformedCsv("The CSV is not valid UTF-8.") from None
+    columns = next(csv.reader(lines), [""])
+    if not any(columns):
+        raise MalformedCsv("The CSV has no header row.")
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if repeated:
+        raise MalformedCsv(f"The CSV names these columns more than once: {', '.join(repeated)}.")
+    return columns, lines.read().encode()
+
+
+def _parse(block: bytes, columns: list[str]) -> pl.DataFrame:
+    if not block:
+        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String()))
+    try:
+        table = arrow_csv.read_csv(
+            io.BytesIO(block),
+            read_options=arrow_csv.ReadOptions(
+                column_names=columns, block_size=len(block) + 1, use_threads=False
+            ),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        # Arrow's message repeats the row; only which kind of fault it was may leave here.
+        kind = "invalid UTF-8" if "UTF8" in str(error) else "a row with too many or too few values"
+        raise MalformedCsv(f"The CSV holds {kind}.") from None
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame

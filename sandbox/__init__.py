@@ -1,0 +1,1 @@
+"""The Nudgescribe service on one machine, for development, tests and rehearsals."""

@@ -1,0 +1,49 @@
+"""Signing in, and renewing with the refresh token."""
+
+import hmac
+
+from fastapi import APIRouter, Request
+from sqlalchemy import select
+
+from nudgescribe import contract
+from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
+from sandbox.faults import Refusal
+from sandbox.security import issue_token, password_fits, read_token
+from sandbox.settings import Keys, Settings
+from sandbox.store import Account, User
+from sandbox.workspaces import store_of
+
+router = APIRouter()
+
+
+@router.post(contract.AUTH)
+def sign_in(body: contract.SignIn, request: Request) -> Tokens:
+    with store_of(request).read() as session:
+        query = select(User, Account).join(Account).where(User.email == body.email)
+        found = session.execute(query).one_or_none()
+    if found is None or not password_fits(body.password, found.User.password_hash):
+        raise Refusal(403, Text.AUTH_ERROR)
+    api_key = request.headers.get(API_KEY_HEADER, "")
+    if not hmac.compare_digest(api_key.encode(), found.Account.api_key.encode()):
+        raise Refusal(403, Text.UNAUTHORIZED)
+    user: User = found.User
+    who = {"user_id": user.id, "account_id": user.account_id, "role_code": user.role_code}
+    return _tokens(request, who)
+
+
+@router.get(contract.AUTH)
+def renew(request: Request) -> Tokens:
+    """The bearer is the refresh token here; both tokens of the answer are new."""
+    claims = read_token(request.app.state.keys, request, "refresh")
+    return _tokens(request, claims.model_dump(include={"user_id", "account_id", "role_code"}))
+
+
+def _tokens(request: Request, who: dict[str, str]) -> Tokens:
+    keys: Keys = request.app.state.keys
+    settings: Settings = request.app.state.settings
+    return Tokens(
+        access_token=issue_token(keys, "access", who, settings.access_token_seconds),
+        refresh_token=issue_token(keys, "refresh", who, settings.refresh_token_seconds),
+        token_type="Bearer",
+        expires_in=settings.access_token_seconds,
+    )

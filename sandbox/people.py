@@ -1,0 +1,78 @@
+"""Generated customers: deterministic, with names as hostile as real ones can be."""
+
+from collections.abc import Iterator
+from functools import partial
+from random import Random
+
+from nudgescribe.contract import CreateField
+
+VARIABLES = ("plan", "region")
+"""The demo campaign's variables: its segments are the combinations of these two fields."""
+
+TEMPLATE = (
+    "Dear {{ first_name }} {{ last_name }},\n\n"
+    'your "{{ plan }}" plan in {{ region }} has something new for you: 10 % off, '
+    "until the end of the month.\n"
+)
+
+PLANS_BEFORE = ("basic", "plus", "family", "legacy")
+PLANS_NOW = ("basic", "plus", "family", "student")
+REGIONS = ("North", "South", "East", "West")
+
+_FIRST_NAMES = (
+    "Anna", 'Robert "Bob"', "O'Hara", "Zoë", "李", "Мария", "محمد", "さくら", "José, Luis",
+    "Nguyễn", "Ιωάννα", "दीपिका", "Björn", "Łukasz", "Mary\nJane", "한별", "D'Angelo", "Ṣọlá",
+)  # fmt: skip
+_LAST_NAMES = (
+    "Smith", "van der Berg", "Smith, Jr.", "Müller", "Иванова", "王", 'de la "Cruz"', "O’Neill",
+    "Öztürk", "García-Márquez", "Line\r\nBreak", "García; DROP", "🙂 Sunny", "=SUM(A1)", "Дядя",
+)  # fmt: skip
+
+
+def fields(workspace_id: str) -> list[CreateField]:
+    """The demo workspace's fields; `customer_id` is the customer identifier."""
+    field = partial(CreateField, workspace_id=workspace_id)
+    return [
+        field(field_name="customer_id", field_type="string", required=True, unique=True),
+        field(field_name="first_name", field_type="string", required=True),
+        field(field_name="last_name", field_type="string"),
+        field(field_name="birthday", field_type="Date", field_format="dd/MM/yyyy"),
+        field(field_name="balance", field_type="currency", field_format="EUR"),
+        field(field_name="visits", field_type="number"),
+        field(field_name="grade", field_type="char"),
+        field(field_name="plan", field_type="string", required=True),
+        field(field_name="region", field_type="string", required=True),
+    ]
+
+
+def customers(
+    count: int, plans: tuple[str, ...], *, invalid_every: int = 0
+) -> Iterator[dict[str, str]]:
+    """`count` customers, the same ones every time; every `invalid_every`-th breaks one rule."""
+    random = Random(7)
+    for number in range(1, count + 1):
+        customer = {
+            "customer_id": f"{number:06d}",
+            "first_name": random.choice(_FIRST_NAMES),
+            "last_name": random.choice(_LAST_NAMES),
+            "birthday": f"{random.randint(1, 28):02d}/{random.randint(1, 12):02d}/"
+            f"{random.randint(1940, 2008)}",
+            "balance": f"{random.randint(0, 500_000) / 100:.2f}",
+            "visits": str(random.randint(0, 99)),
+            "grade": random.choice("ABCDÉ"),
+            "plan": random.choice(plans),
+            "region": random.choice(REGIONS),
+        }
+        if invalid_every and number % invalid_every == 0:
+            customer.update(random.choice(_MISTAKES))
+        yield customer
+
+
+_MISTAKES: tuple[dict[str, str], ...] = (
+    {"first_name": ""},
+    {"birthday": "31/02/1990"},
+    {"birthday": "1990-02-01"},
+    {"balance": "12.345"},
+    {"visits": "many"},
+    {"grade": "A+"},
+)

@@ -1,0 +1,108 @@
+"""Who may call: passwords, tokens, header rules in the contract's order, signed links."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Coroutine
+from secrets import token_bytes
+from time import time
+from typing import Any, Literal
+
+import jwt
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+
+from nudgescribe.contract import AUTH_CONTEXT_HEADER, CLIENT_IP_HEADER, AuthContext, Claims, Text
+from sandbox.faults import Refusal
+from sandbox.settings import Keys
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+ALGORITHM = "HS256"
+
+
+def hash_password(password: str, salt: bytes | None = None) -> str:
+    salt = salt or token_bytes(16)
+    digest = hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)
+    return f"{salt.hex()}:{digest.hex()}"
+
+
+def password_fits(password: str, hashed: str) -> bool:
+    salt = bytes.fromhex(hashed.partition(":")[0])
+    return hmac.compare_digest(hash_password(password, salt), hashed)
+
+
+def issue_token(
+    keys: Keys, kind: Literal["access", "refresh"], who: dict[str, str], seconds: int
+) -> str:
+    issued = int(time())
+    # Two tokens of one second must differ, or renewing would hand out the old one again.
+    claims = {
+        **who,
+        "type": kind,
+        "iat": issued,
+        "exp": issued + seconds,
+        "jti": token_bytes(8).hex(),
+    }
+    return jwt.encode(claims, keys.jwt_key, algorithm=ALGORITHM)
+
+
+def read_token(keys: Keys, request: Request, kind: Literal["access", "refresh"]) -> Claims:
+    """The claims of the request's bearer token; a 403 `auth error` if it is not a valid one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    try:
+        if scheme.lower() != "bearer":
+            raise jwt.InvalidTokenError
+        claims = Claims.model_validate(jwt.decode(token, keys.jwt_key, algorithms=[ALGORITHM]))
+    except (jwt.InvalidTokenError, ValidationError):
+        raise Refusal(403, Text.AUTH_ERROR) from None
+    if claims.type != kind:
+        raise Refusal(403, Text.AUTH_ERROR)
+    return claims
+
+
+class BearerRoute(APIRoute):
+    """Content endpoints: the bearer token alone. Identity is settled before the body is read."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def authenticated(request: Request) -> Response:
+            request.state.claims = self.identify(request)
+            return await handle(request)
+
+        return authenticated
+
+    @staticmethod
+    def identify(request: Request) -> Claims:
+        return read_token(request.app.state.keys, request, "access")
+
+
+class ThreeHeaderRoute(BearerRoute):
+    """Campaign, message and rerun endpoints: api_code, then JWT, then api_access, then the ip."""
+
+    @staticmethod
+    def identify(request: Request) -> Claims:
+        keys: Keys = request.app.state.keys
+        try:
+            context = AuthContext.model_validate_json(request.headers.get(AUTH_CONTEXT_HEADER, ""))
+        except ValidationError:
+            raise Refusal(403, Text.UNAUTHORIZED) from None
+        if not hmac.compare_digest(context.api_code.encode(), keys.api_code.encode()):
+            raise Refusal(403, Text.UNAUTHORIZED)
+        claims = read_token(keys, request, "access")
+        if not context.api_access or CLIENT_IP_HEADER not in request.headers:
+            raise Refusal(403, Text.UNAUTHORIZED)
+        return claims
+
+
+def account_of(request: Request) -> str:
+    """The account of the caller; every query is scoped to it."""
+    return request.state.claims.account_id
+
+
+def sign_link(keys: Keys, path: str, expires: int) -> str:
+    return hmac.new(keys.link_key.encode(), f"{path}?{expires}".encode(), "sha256").hexdigest()
+
+
+def link_is_valid(keys: Keys, path: str, expires: int, signature: str) -> bool:
+    return expires >= time() and hmac.compare_digest(sign_link(keys, path, expires), signature)

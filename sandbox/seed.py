@@ -1,0 +1,138 @@
+"""A sandbox to begin with: an account, a workspace, a group, a campaign at Run #1 *Published*."""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from secrets import token_urlsafe
+
+import polars as pl
+from cryptography.fernet import Fernet
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from nudgescribe import fields as rules
+from nudgescribe import rfc4180
+from nudgescribe.contract import CreateField, Status
+from sandbox import exports, people, reruns
+from sandbox.composing import compose
+from sandbox.customers import upsert
+from sandbox.scope import fields_of
+from sandbox.security import hash_password
+from sandbox.service import open_store
+from sandbox.settings import Settings, load_keys
+from sandbox.store import Account, Campaign, Field, Group, Run, User, Workspace, now
+
+
+class Seeded(BaseModel):
+    """What a client needs to call the seeded account, and the ids to begin with."""
+
+    email: str
+    password: str
+    api_key: str
+    api_code: str
+    profile_key: str
+    workspace_id: str
+    customer_group_id: str
+    campaign_id: str
+
+
+def seed(settings: Settings, customers: int = 5000) -> Seeded:
+    """The demo company: generated customers, segmented by plan and region."""
+    frame = pl.DataFrame(list(people.customers(customers, people.PLANS_BEFORE)))
+    return _seed(settings, frame, people.fields(""), people.VARIABLES, people.TEMPLATE)
+
+
+def seed_from_list(settings: Settings, file: Path, variables: Sequence[str]) -> Seeded:
+    """A workspace made for a CSV of yours: its first column identifies the customer, a column of
+    numbers only is a number field, `variables` make the segments. Run #1 has the first half.
+    """
+    frame = rfc4180.read(file.read_bytes())
+    key, *others = frame.columns
+    fields = [CreateField(workspace_id="", field_name=key, field_type="string", unique=True)]
+    for name in others:
+        kind = "number" if _holds_numbers(frame, name) else "string"
+        fields.append(CreateField(workspace_id="", field_name=name, field_type=kind))
+    told = ", ".join(f"{name} {{{{ {name} }}}}" for name in variables)
+    template = f"Dear customer {{{{ {key} }}}},\nthis is for you ({told}).\n"
+    return _seed(settings, frame.head(frame.height // 2), fields, variables, template)
+
+
+def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
+    field = rules.WorkspaceField(
+        field_id="", workspace_id="", field_name=column, display_name="", field_type="number"
+    )
+    return rules.judge(frame.select(column), [field]).errors.is_empty()
+
+
+def _seed(
+    settings: Settings,
+    frame: pl.DataFrame,
+    fields: list[CreateField],
+    variables: Sequence[str],
+    template: str,
+) -> Seeded:
+    keys = load_keys(settings.data)
+    store = open_store(settings.data)
+    password, api_key = token_urlsafe(16), token_urlsafe(24)
+    with store.write() as session:
+        account = Account(api_key=api_key, profile_key=Fernet.generate_key().decode())
+        session.add(account)
+        session.flush()
+        email = f"{account.id[:8]}@sandbox.example"
+        user = User(account_id=account.id, email=email, password_hash=hash_password(password))
+        workspace = Workspace(account_id=account.id, name="Marketing")
+        session.add_all([user, workspace])
+        session.flush()
+        for field in fields:
+            values = field.model_dump(exclude={"workspace_id", "display_name"})
+            name = field.display_name or field.field_name
+            session.add(Field(**values, workspace_id=workspace.id, display_name=name))
+        group = Group(workspace_id=workspace.id, name="First customers")
+        session.add(group)
+        session.flush()
+        upsert(session, group.id, rules.key_of(fields_of(session, workspace.id)), frame)
+        campaign = _published_campaign(session, workspace, group, variables, template)
+        seeded = Seeded(
+            email=email,
+            password=password,
+            api_key=api_key,
+            api_code=keys.api_code,
+            profile_key=account.profile_key,
+            workspace_id=workspace.id,
+            customer_group_id=group.id,
+            campaign_id=campaign.id,
+        )
+    exports.work(store, settings, seeded.campaign_id, 1)
+    store.close()
+    return seeded
+
+
+def _published_campaign(
+    session: Session, workspace: Workspace, group: Group, variables: Sequence[str], template: str
+) -> Campaign:
+    campaign = Campaign(
+        workspace_id=workspace.id,
+        name="Welcome back",
+        status=Status.DRAFT,
+        variables=list(variables),
+        template=template,
+        start_date=date.today(),
+    )
+    session.add(campaign)
+    session.flush()
+    wanted = reruns.segments_of(session, campaign, group.id)
+    run = Run(
+        campaign_id=campaign.id,
+        run_number=1,
+        status=Status.DRAFT,
+        group_id=group.id,
+        group_name=group.name,
+        segment_count=len(wanted),
+        completed_at=now(),
+    )
+    session.add(run)
+    texts = [(segment, compose(template, segment)) for segment in wanted]
+    reruns.add_messages(session, run, texts, reruns.APPROVED)
+    session.flush()
+    reruns.publish(session, campaign)
+    return campaign

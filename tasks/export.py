@@ -1,0 +1,196 @@
+"""The messages: every page of a run fetched into the lake, visible as a whole or not at all."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+
+from blocks import DataLake, NudgescribeAccount
+from blocks.loading import load
+from blocks.manifest import MANIFEST, Format, Manifest, Page
+from blocks.parquet import ParquetSink, text_schema
+from nudgescribe import rfc4180
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import MessageRow
+from nudgescribe.errors import ContractMismatch, NudgeflowError
+from nudgescribe.polling import poll
+from tasks.campaigns import RunRef
+from tasks.customers import GroupRef, Validated
+from tasks.policies import BACKOFF, JITTER, RETRIES, is_transient
+from tasks.staging import local_copy, sha256_of
+
+DOWNLOADS_AT_ONCE = 8
+COLUMNS = list(MessageRow.model_fields)
+ID = COLUMNS[0]
+
+
+class ExportIncomplete(NudgeflowError):
+    advice = "Retry this flow run to fetch the pages again."
+
+
+class NotReconciled(NudgeflowError):
+    advice = "The run in the lake is not what was uploaded: do not use it; retry this flow run."
+
+
+class RunInLake(BaseModel):
+    """A run as it lies in the lake; `folder` is its path there, `bytes` the size of its parts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    files: int
+    rows: int
+    bytes: int
+
+
+@task(cache_policy=NO_CACHE, retries=1, retry_condition_fn=is_transient)
+def export_messages(
+    account: str, run: RunRef, rows: int, lake: str, file_format: Format, minutes: float
+) -> RunInLake:
+    """Fetches the run's pages until they hold `rows` rows, one part a page, the manifest last.
+
+    Raises ExportIncomplete when the pages do not add up within `minutes`.
+    """
+    store = load(DataLake, lake)
+    folder = store.run_folder(run.campaign_id, run.run_number)
+    with load(NudgescribeAccount, account).get_client() as client:
+        fetch = partial(_fetch_page, client, store, run, file_format)
+        pages = _fetch_all(client, run, rows, minutes, fetch)
+    for name in set(store.names(folder)) - {page.name for page in pages} - {MANIFEST}:
+        store.remove(f"{folder}/{name}")
+    manifest = Manifest(
+        campaign_id=run.campaign_id,
+        run_number=run.run_number,
+        customer_group_id=run.customer_group_id,
+        job_uid=run.job_uid,
+        format=file_format,
+        files=pages,
+        rows=sum(page.rows for page in pages),
+        bytes=sum(page.bytes for page in pages),
+        written_at=datetime.now(UTC),
+        versions={name: version(name) for name in ("nudgeflow", "polars", "pyarrow")},
+    )
+    with TemporaryDirectory() as place:
+        local = Path(place) / MANIFEST
+        local.write_text(manifest.model_dump_json(indent=2))
+        store.put(local, f"{folder}/{MANIFEST}")
+    get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.url(folder))
+    return RunInLake(folder=folder, files=len(pages), rows=manifest.rows, bytes=manifest.bytes)
+
+
+@task(
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+)
+def reconcile(account: str, group: GroupRef, run: RunRef, validated: Validated, lake: str) -> None:
+    """Proves that group, list and lake hold the same customers, each exactly once.
+
+    Raises NotReconciled, saying by how much they differ.
+    """
+    with load(NudgescribeAccount, account).get_client() as client:
+        total = client.count_customers(group.workspace_id, group.customer_group_id).total
+    store = load(DataLake, lake)
+    manifest = store.manifest(run.campaign_id, run.run_number)
+    if manifest is None:
+        raise NotReconciled(f"Run {run.run_number} of campaign {run.campaign_id} has no manifest.")
+    found = _customer_ids(store, manifest)
+    with local_copy(store, validated.accepted) as accepted:
+        wanted = pl.read_parquet(accepted, columns=[validated.key]).rename({validated.key: ID})
+    missing = wanted.join(found, on=ID, how="anti").height
+    unexpected = found.join(wanted, on=ID, how="anti").height
+    repeated = found.height - found[ID].n_unique()
+    if missing or unexpected or repeated or not total == manifest.rows == found.height:
+        raise NotReconciled(
+            f"The group has {total:,} customers, the manifest names {manifest.rows:,}, the lake "
+            f"holds {found.height:,} rows: {missing:,} customers are missing, "
+            f"{unexpected:,} do not belong there, {repeated:,} are repeated."
+        )
+    get_run_logger().info("Group, manifest and lake agree on %s customers", f"{total:,}")
+
+
+def _fetch_all(
+    client: NudgescribeClient,
+    run: RunRef,
+    rows: int,
+    minutes: float,
+    fetch: Callable[[int], Page],
+) -> list[Page]:
+    """There is no job status: the export is complete when the number of pages stands still and
+    their rows add up.
+    """
+    log = get_run_logger()
+    fetched: dict[int, Page] = {}
+    seen = 0
+    for count in poll(partial(client.count_message_pages, run.campaign_id), minutes * 60):
+        if count != seen or not count:
+            seen = count
+            continue
+        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+            missing = [number for number in range(count) if number not in fetched]
+            fetched.update(zip(missing, pool.map(fetch, missing), strict=True))
+        total = sum(page.rows for page in fetched.values())
+        log.info("Fetched %s pages, %s of %s rows", count, f"{total:,}", f"{rows:,}")
+        if total == rows:
+            return [fetched[number] for number in sorted(fetched)]
+        if total > rows or len(fetched) > count:
+            fetched.clear()  # pages of an earlier export were among them
+        else:
+            fetched.popitem()  # the last page may have grown, others follow
+    raise ExportIncomplete(
+        f"Run {run.run_number} of campaign {run.campaign_id} shows {seen} pages after "
+        f"{minutes:g} minutes and they do not add up to {rows:,} rows."
+    )
+
+
+def _fetch_page(
+    client: NudgescribeClient, lake: DataLake, run: RunRef, file_format: Format, number: int
+) -> Page:
+    name = f"part-{number:05d}.{file_format}"
+    with TemporaryDirectory() as place:
+        csv, part = Path(place) / "page.csv", Path(place) / name
+        client.download_page(run.campaign_id, number, csv)
+        rows = _convert(csv, part, number)
+        if file_format == "csv":
+            csv.rename(part)  # byte for byte what the service wrote
+        lake.put(part, f"{lake.run_folder(run.campaign_id, run.run_number)}/{name}")
+        return Page(
+            name=name, page=number, rows=rows, bytes=part.stat().st_size, sha256=sha256_of(part)
+        )
+
+
+def _convert(csv: Path, part: Path, number: int) -> int:
+    """Writes a page as Parquet and returns its rows."""
+    with csv.open("rb") as file, ParquetSink(part, text_schema(COLUMNS)) as sink:
+        for frame in rfc4180.frames(file):
+            if frame.columns != COLUMNS:
+                raise ContractMismatch(f"Page {number} has columns {', '.join(frame.columns)}.")
+            sink.write(frame)
+    return sink.rows
+
+
+def _customer_ids(lake: DataLake, manifest: Manifest) -> pl.DataFrame:
+    folder = lake.run_folder(manifest.campaign_id, manifest.run_number)
+    ids: list[pl.DataFrame] = []
+    with TemporaryDirectory() as place:
+        for page in manifest.files:
+            part = Path(place) / page.name
+            lake.get(f"{folder}/{page.name}", part)
+            if manifest.format == "csv":
+                with part.open("rb") as file:
+                    ids.extend(frame.select(ID) for frame in rfc4180.frames(file))
+            else:
+                ids.append(pl.read_parquet(part, columns=[ID]))
+            part.unlink()
+    return pl.concat(ids)

@@ -1,0 +1,114 @@
+"""The rerun and its review: started once, waited for by one task each."""
+
+from collections.abc import Callable
+from time import monotonic
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.logging import get_run_logger
+from prefect.types import KeyValueLabels
+
+from blocks import CampaignRerun, NudgescribeAccount
+from blocks.loading import load
+from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
+from tasks.campaigns import CampaignRef, Refresh, RunRef
+from tasks.customers import GroupRef
+from tasks.policies import BACKOFF, JITTER, ONCE, RETRIES, is_transient
+from tasks.report import artifact_key
+
+PROGRESS_EVERY = 2.0
+"""Seconds between updates of the progress artifact at least."""
+
+_PROGRESS: dict[str, float] = {
+    phase: 100 * number / len(Phase) for number, phase in enumerate(Phase)
+}
+
+
+@task(
+    cache_policy=ONCE,
+    persist_result=True,
+    result_serializer="json",
+    retries=RETRIES,
+    retry_delay_seconds=BACKOFF,
+    retry_jitter_factor=JITTER,
+    retry_condition_fn=is_transient,
+)
+def initiate_rerun(
+    account: str, campaign: CampaignRef, group: GroupRef, refresh: Refresh
+) -> RunRef:
+    """Starts the campaign's rerun on the group, or adopts the one this refresh has started.
+
+    A second try begins by looking for what the first has started.
+    """
+    rerun = CampaignRerun(
+        account=load(NudgescribeAccount, account),
+        campaign_id=campaign.campaign_id,
+        customer_group_id=group.customer_group_id,
+    )
+    run = rerun.trigger().fetch_result()
+    _label(refresh, run)
+    get_run_logger().info("Rerun: run %s, job %s", run.run_number, run.job_uid)
+    return RunRef(
+        campaign_id=campaign.campaign_id,
+        run_number=run.run_number,
+        customer_group_id=group.customer_group_id,
+        job_uid=run.job_uid,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSummary | None:
+    """Waits until the rerun's job is done, and returns how its segments compared.
+
+    Raises RerunFailed with the service's reason, RerunTimedOut.
+    """
+    job = _rerun(account, run, minutes).attach(run.run_number, _progress(run))
+    job.wait_for_completion()
+    return job.fetch_result().comparison_summary
+
+
+@task(cache_policy=NO_CACHE)
+def wait_for_review(account: str, run: RunRef, minutes: float) -> None:
+    """Waits until people have approved the run's new messages. Raises RerunTimedOut."""
+    job = _rerun(account, run, minutes).attach(run.run_number)
+    job.wait_until(Status.READY_TO_PUBLISH, Status.PUBLISHED)
+
+
+def _rerun(account: str, run: RunRef, minutes: float) -> CampaignRerun:
+    return CampaignRerun(
+        account=load(NudgescribeAccount, account),
+        campaign_id=run.campaign_id,
+        customer_group_id=run.customer_group_id,
+        deadline_minutes=minutes,
+    )
+
+
+def _label(refresh: Refresh, run: Run) -> None:
+    # Hooks run in other processes and find the rerun by these labels.
+    labels: KeyValueLabels = {
+        "nudgeflow.run_number": run.run_number,
+        "nudgeflow.job_uid": run.job_uid or "",
+    }
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(refresh.id), labels)
+
+
+def _progress(run: RunRef) -> Callable[[Run], None]:
+    artifact = create_progress_artifact(
+        0, key=artifact_key("rerun", run.campaign_id), description=f"Run {run.run_number}"
+    )
+    assert isinstance(artifact, UUID)
+    shown, updated = 0.0, monotonic()
+
+    def show(seen: Run) -> None:
+        nonlocal shown, updated
+        done = seen.status != Status.PROCESSING
+        progress = 100.0 if done else _PROGRESS.get(seen.phase or "", shown)
+        if progress != shown and (done or monotonic() - updated >= PROGRESS_EVERY):
+            update_progress_artifact(artifact, progress, description=seen.phase or seen.status)
+            shown, updated = progress, monotonic()
+
+    return show

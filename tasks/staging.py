@@ -1,0 +1,66 @@
+"""The customer list on its way: Parquet files in the lake's staging, one folder a refresh."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from hashlib import file_digest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import polars as pl
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from blocks import DataLake
+from blocks.loading import load
+from nudgescribe.errors import NudgeflowError
+from tasks.campaigns import Refresh
+
+
+class Staged(BaseModel):
+    """A staged Parquet file, by its path in the lake."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    rows: int
+    sha256: str
+
+
+class StagingLost(NudgeflowError):
+    advice = "Start a new refresh; this one cannot be continued."
+
+
+def folder_of(refresh: Refresh) -> str:
+    """The folder of the lake that holds a refresh's customer list while it runs."""
+    return f"staging/{refresh.id}"
+
+
+def describe(local: Path, path: str) -> Staged:
+    """The reference of a local Parquet file that lies in the lake under `path`."""
+    rows = pl.scan_parquet(local).select(pl.len()).collect().item()
+    return Staged(path=path, rows=rows, sha256=sha256_of(local))
+
+
+@contextmanager
+def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
+    """A local copy of a staged file, proved to be the same. Raises StagingLost."""
+    with TemporaryDirectory() as folder:
+        local = Path(folder) / "staged.parquet"
+        if not lake.exists(staged.path):
+            raise StagingLost(f"{staged.path} is no longer in the lake.")
+        lake.get(staged.path, local)
+        if sha256_of(local) != staged.sha256:
+            raise StagingLost(f"{staged.path} has changed since it was staged.")
+        yield local
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return file_digest(content, "sha256").hexdigest()
+
+
+@task(cache_policy=NO_CACHE)
+def remove_staged(lake: str, refresh: Refresh) -> None:
+    """Removes the customer list from the lake's staging."""
+    load(DataLake, lake).remove(folder_of(refresh))

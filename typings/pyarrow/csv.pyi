@@ -1,0 +1,24 @@
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+from pyarrow import DataType, Table
+
+class ReadOptions:
+    def __init__(
+        self, *, column_names: Sequence[str], block_size: int, use_threads: bool
+    ) -> None: ...
+
+class ParseOptions:
+    def __init__(self, *, newlines_in_values: bool, ignore_empty_lines: bool) -> None: ...
+
+class ConvertOptions:
+    def __init__(
+        self, *, column_types: Mapping[str, DataType], strings_can_be_null: bool
+    ) -> None: ...
+
+def read_csv(
+    input_file: BinaryIO,
+    read_options: ReadOptions,
+    parse_options: ParseOptions,
+    convert_options: ConvertOptions,
+) -> Table: ...
