@@ -12,34 +12,34 @@ READY := .venv/ready
 .PHONY: demo test check up format constraints clean
 
 demo: $(READY)
-	$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
+	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
 
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest --cov --cov-report=term
 
 check: $(READY)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
 
 up: $(READY)
-	$(BIN)/python -m deployments.up
+	@$(BIN)/python -m deployments.up
 
 format: $(READY)
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 # Resolves all extras anew and pins what the resolver chose.
 constraints:
-	rm -rf .venv && $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable ".[development,dask,ray]"
-	$(BIN)/pip freeze --exclude-editable > constraints.txt
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --editable ".[development,dask,ray]"
+	@$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 $(READY): constraints.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[development]"
-	touch $(READY)
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[development]"
+	@touch $(READY)
 
 clean:
 	rm -rf .venv .demo .local lake

@@ -9,6 +9,7 @@ def keep_prefect_at(home: Path, **settings: str) -> None:
 
     A profile or variable of the user's could point at a real Prefect server; those are set aside.
     """
+    home.mkdir(parents=True, exist_ok=True)
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         del os.environ[name]
     os.environ.update(

@@ -40,17 +40,24 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 
 
 @contextmanager
-def sandbox(data: Path, port: int, *options: str) -> Generator[str, None, None]:
-    """A running sandbox; yields its base URL."""
-    command = [sys.executable, "-m", "sandbox", "serve", "--data", str(data), "--port", str(port)]
-    process = subprocess.Popen([*command, *options])
+def child(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
+    """A Python process that ends with this one."""
+    process = subprocess.Popen([sys.executable, *arguments])
     try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(url, process, STARTUP_SECONDS)
-        yield url
+        yield process
     finally:
         process.terminate()
         process.wait()
+
+
+@contextmanager
+def sandbox(data: Path, port: int, *options: str) -> Generator[str, None, None]:
+    """A running sandbox; yields its base URL."""
+    serve = ("-m", "sandbox", "serve", "--data", str(data), "--port", str(port), *options)
+    with child(*serve) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url, process, STARTUP_SECONDS)
+        yield url
 
 
 def seeded(data: Path, *options: str) -> Seeded:
@@ -60,12 +67,24 @@ def seeded(data: Path, *options: str) -> Seeded:
     return Seeded.model_validate_json(printed)
 
 
+def seeded_once(data: Path) -> Seeded:
+    """The account of a data folder that is kept, made on first use."""
+    note = data / "seeded.json"
+    if not note.exists():
+        made = seeded(data)
+        note.touch(mode=0o600)
+        note.write_text(made.model_dump_json())
+    return Seeded.model_validate_json(note.read_text())
+
+
 def sql_crm(database: Path) -> SqlCrm:
     """A CRM in SQLite: most customers as the sandbox has them, some on new plans, some with
-    mistakes."""
+    mistakes.
+    """
     rows = list(people.customers(CUSTOMERS, people.PLANS_NOW, invalid_every=INVALID_EVERY))
     columns = ", ".join(rows[0])
     values = ", ".join(f":{name}" for name in rows[0])
+    database.unlink(missing_ok=True)
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(f"CREATE TABLE customers ({columns})")
         connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608

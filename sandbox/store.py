@@ -172,7 +172,7 @@ class Store:
     """The database of one sandbox."""
 
     def __init__(self, file: Path) -> None:
-        self._engine = create_engine(f"sqlite:///{file}")
+        self._engine = create_engine(f"sqlite:///{file}", hide_parameters=True)
         self._writing = self._engine.execution_options(writing=True)
         event.listen(self._engine, "connect", _configure)
         event.listen(self._engine, "begin", _begin)

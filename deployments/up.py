@@ -1,0 +1,74 @@
+"""`make up`: Prefect with its UI, a sandbox, a worker and the deployments, until Ctrl-C."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from time import sleep
+
+from deployments.environment import keep_prefect_at
+
+HOME = Path(".local")
+PREFECT_PORT = 4200
+SANDBOX_PORT = 7878
+PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
+POOL = "nudgeflow"
+SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "2", "--approve-after", "10")
+SERVER_SECONDS = 120.0
+
+
+def main() -> None:
+    for port in (PREFECT_PORT, SANDBOX_PORT):
+        _check_free(port)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    keep_prefect_at(HOME / "prefect", PREFECT_API_URL=f"{PREFECT_URL}/api")
+    with ExitStack() as stack:
+        try:
+            _run(stack)
+        except KeyboardInterrupt:
+            print("\nStopping.")
+
+
+def _run(stack: ExitStack) -> None:
+    from deployments import local
+
+    data = HOME / "sandbox"
+    print("Starting Prefect and the sandbox; the first start takes half a minute.", flush=True)
+    server = stack.enter_context(
+        local.child("-m", "prefect", "server", "start", "--port", str(PREFECT_PORT))
+    )
+    url = stack.enter_context(local.sandbox(data, SANDBOX_PORT, *SANDBOX))
+    local.wait_for(f"{PREFECT_URL}/api/health", server, SERVER_SECONDS)
+    account = local.seeded_once(data)
+    local.save_blocks(url, account, local.sql_crm(HOME / "crm.db"), HOME / "lake")
+    os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    pool = ["work-pool", "create", POOL, "--type", "process", "--overwrite"]
+    for command in (pool, ["deploy", "--all"]):
+        subprocess.run([*prefect, *command], check=True, stdout=subprocess.DEVNULL)
+    worker = stack.enter_context(local.child("-m", "prefect", "worker", "start", "--pool", POOL))
+    print(
+        f"\nPrefect UI   {PREFECT_URL}\nSandbox      {url}/docs\n"
+        f"The lake     {HOME / 'lake'}\n\n"
+        f"Start a refresh in the UI, or in a second terminal:\n"
+        f"  PREFECT_API_URL={PREFECT_URL}/api .venv/bin/prefect deployment run "
+        f"campaign-refresh/ad-hoc --watch\n\nCtrl-C ends all of it.",
+        flush=True,
+    )
+    while server.poll() is None and worker.poll() is None:
+        sleep(0.5)
+    sys.exit("A part of the stack has ended; the output above may say why.")
+
+
+def _check_free(port: int) -> None:
+    with closing(socket.socket()) as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            sys.exit(f"Port {port} is in use: is another stack running?")
+
+
+if __name__ == "__main__":
+    main()
