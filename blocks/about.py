@@ -2,7 +2,8 @@
 
 from pydantic import HttpUrl
 
-PROJECT_URL = "https://nudgeflow.dev"
+PROJECT_URL = "https://nudgeflow.example"
+"""Where the README and the docs folder are published; set it to your own place."""
 LOGO_URL = HttpUrl(f"{PROJECT_URL}/img/logo.png")
 
 

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, ValidationError
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
 from nudgescribe import contract, fields, rfc4180
@@ -40,7 +41,8 @@ async def read_upload(request: Request) -> Upload:
     """The multipart file or the JSON object of a customer/check call."""
     try:
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            return await _from_form(await request.form())
+            async with request.form() as form:
+                return await _from_form(form)
         one = contract.UploadCustomer.model_validate_json(await request.body())
     except ValidationError as error:
         problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
@@ -57,7 +59,7 @@ async def _from_form(form: FormData) -> Upload:
     if not isinstance(file, UploadFile):
         raise Refusal(401, Text.MISSING)
     try:
-        frame = rfc4180.read(await file.read())
+        frame = await run_in_threadpool(rfc4180.read, await file.read())
     except rfc4180.MalformedCsv as error:
         raise Refusal(400, error.problem) from None
     return Upload(**target.model_dump(), frame=frame)

@@ -16,7 +16,7 @@ from sandbox.store import Store
 
 def open_store(data: Path) -> Store:
     """The database of a data folder, made on first use."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Store(data / "sandbox.db")
 
 

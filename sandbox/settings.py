@@ -41,7 +41,7 @@ class Keys(BaseModel):
 
 def load_keys(data: Path) -> Keys:
     """The keys of a data folder, made on first use and readable by their owner only."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = data / "keys.json"
     try:
         with open(file, "x", opener=_private) as new:

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
@@ -78,9 +79,7 @@ def find_campaign(account: str, campaign_id: str, refresh: Refresh) -> CampaignR
 
 
 @task(
-    cache_policy=ONCE,
-    persist_result=True,
-    result_serializer="json",
+    cache_policy=NO_CACHE,
     retries=RETRIES,
     retry_delay_seconds=BACKOFF,
     retry_jitter_factor=JITTER,
@@ -89,7 +88,7 @@ def find_campaign(account: str, campaign_id: str, refresh: Refresh) -> CampaignR
 def publish_campaign(account: str, run: RunRef) -> str:
     """Publishes the run and queues its export, and returns the export's job id.
 
-    Publishing twice only exports again, so an unclear answer may be asked again.
+    Publishing twice only exports again: a retry may do so, and does, should the export be lost.
     Raises NotCurrent if the campaign has gone on to another run.
     """
     with load(NudgescribeAccount, account).get_client() as client:

@@ -18,7 +18,7 @@ from nudgescribe import contract, fields, rfc4180, segments
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
-from nudgescribe.polling import Pace, poll
+from nudgescribe.polling import poll
 from tasks.campaigns import CampaignRef, Refresh
 from tasks.policies import BACKOFF, JITTER, ONCE, RETRIES, is_transient
 from tasks.staging import Staged, describe, folder_of, local_copy
@@ -331,14 +331,12 @@ def _check_upload(result: contract.UploadResult, sent: int) -> None:
         )
 
 
-def _settled_size(
-    client: NudgescribeClient, group: GroupRef, expected: int, pace: Pace | None = None
-) -> int:
+def _settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:
     def look() -> int:
         return client.count_customers(group.workspace_id, group.customer_group_id).total
 
     size = 0
-    for size in poll(look, SETTLE_SECONDS, pace):
+    for size in poll(look, SETTLE_SECONDS):
         if size >= expected:
             break
     if size != expected:

@@ -22,15 +22,16 @@ from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MessageRow
 from nudgescribe.errors import ContractMismatch, NudgeflowError
-from nudgescribe.polling import poll
+from nudgescribe.polling import Pace, poll
 from tasks.campaigns import RunRef
 from tasks.customers import GroupRef, Validated
 from tasks.policies import BACKOFF, JITTER, RETRIES, is_transient
 from tasks.staging import local_copy, sha256_of
 
 DOWNLOADS_AT_ONCE = 8
-COLUMNS = list(MessageRow.model_fields)
+COLUMNS = tuple(MessageRow.model_fields)
 ID = COLUMNS[0]
+PACE = Pace()
 
 
 class ExportIncomplete(NudgeflowError):
@@ -133,7 +134,8 @@ def _fetch_all(
     log = get_run_logger()
     fetched: dict[int, Page] = {}
     seen = 0
-    for count in poll(partial(client.count_message_pages, run.campaign_id), minutes * 60):
+    look = partial(client.count_message_pages, run.campaign_id)
+    for count in poll(look, minutes * 60, PACE):
         if count != seen or not count:
             seen = count
             continue
@@ -172,9 +174,9 @@ def _fetch_page(
 
 def _convert(csv: Path, part: Path, number: int) -> int:
     """Writes a page as Parquet and returns its rows."""
-    with csv.open("rb") as file, ParquetSink(part, text_schema(COLUMNS)) as sink:
+    with csv.open("rb") as file, ParquetSink(part, text_schema(list(COLUMNS))) as sink:
         for frame in rfc4180.frames(file):
-            if frame.columns != COLUMNS:
+            if tuple(frame.columns) != COLUMNS:
                 raise ContractMismatch(f"Page {number} has columns {', '.join(frame.columns)}.")
             sink.write(frame)
     return sink.rows

@@ -1,0 +1,141 @@
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import fsspec
+import polars as pl
+import pytest
+
+from blocks import FileCrm, SqlCrm
+from blocks.crm import ROWS_AT_ONCE, SourceError
+
+Query = Callable[[str], SqlCrm]
+
+
+@pytest.fixture
+def sql(tmp_path: Path) -> Query:
+    """A CRM with a small table of customers, asked a query."""
+    database = tmp_path / "crm.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE customers (id, name, born DATE, n, photo BLOB)")
+        connection.executemany(
+            "INSERT INTO customers VALUES (?, ?, ?, ?, ?)",
+            [
+                ("000123", 'A "b", c\r\nd', "2001-02-03", 1, b"x"),
+                ("000124", None, None, 2.5, None),
+                ("000125", "", "1999-12-31", "NA", None),
+            ],
+        )
+    return lambda query: SqlCrm.model_validate({"url": f"sqlite:///{database}", "query": query})
+
+
+def test_text_stays_text_and_numbers_become_it(sql: Query, tmp_path: Path) -> None:
+    target = tmp_path / "list.parquet"
+    assert sql("SELECT id, name, n FROM customers ORDER BY id").extract(target) == 3
+    assert pl.read_parquet(target).rows() == [
+        ("000123", 'A "b", c\r\nd', "1"),
+        ("000124", None, "2.5"),
+        ("000125", "", "NA"),
+    ]
+
+
+def test_a_column_of_dates_stays_one(tmp_path: Path) -> None:
+    from datetime import date, datetime
+
+    from blocks import crm
+
+    rows = [(date(2001, 2, 3), datetime(2001, 2, 3, 4), True), (None, date(2001, 2, 3), None)]
+    target = tmp_path / "list.parquet"
+    assert crm._write_rows(["born", "mixed", "flag"], iter([rows[:1], rows[1:]]), target) == 2
+    assert pl.read_parquet(target).rows() == [
+        (date(2001, 2, 3), "2001-02-03 04:00:00", "true"),
+        (None, "2001-02-03", None),
+    ]
+
+
+def test_a_long_result_is_read_in_parts(sql: Query, tmp_path: Path) -> None:
+    rows = ROWS_AT_ONCE + 1
+    query = (
+        "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < "
+        f"{rows}) SELECT printf('%08d', id) AS id FROM n"
+    )
+    target = tmp_path / "list.parquet"
+    assert sql(query).extract(target) == rows
+    assert pl.read_parquet(target)["id"].n_unique() == rows
+
+
+def test_an_empty_result_still_has_its_columns(sql: Query, tmp_path: Path) -> None:
+    target = tmp_path / "list.parquet"
+    assert sql("SELECT id, name FROM customers WHERE 0").extract(target) == 0
+    assert pl.read_parquet(target).columns == ["id", "name"]
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("SELECT secret_column FROM nowhere", "OperationalError"),
+        ("SELECT id, id FROM customers", "two columns of one name"),
+        ("SELECT id, photo FROM customers", "binary values"),
+    ],
+)
+def test_a_query_that_gives_no_list_is_an_error(
+    sql: Query, tmp_path: Path, query: str, problem: str
+) -> None:
+    with pytest.raises(SourceError, match=problem) as caught:
+        sql(query).extract(tmp_path / "list.parquet")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unreachable_database_does_not_show_its_url(tmp_path: Path) -> None:
+    crm = SqlCrm.model_validate({"url": f"sqlite:///{tmp_path}/no/such.db", "query": "SELECT 1"})
+    with pytest.raises(SourceError) as caught:
+        crm.extract(tmp_path / "list.parquet")
+    assert "such.db" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_csv_file_keeps_every_value_as_it_is(tmp_path: Path) -> None:
+    file, target = tmp_path / "list.csv", tmp_path / "list.parquet"
+    file.write_bytes(b'id,name\r\n000123,"x\r\ny"\r\nNA,\r\n')
+    assert FileCrm(path=str(file)).extract(target) == 2
+    assert pl.read_parquet(target).rows() == [("000123", "x\r\ny"), ("NA", "")]
+
+
+def test_a_long_csv_file_is_read_in_parts(tmp_path: Path) -> None:
+    file, target = tmp_path / "list.csv", tmp_path / "list.parquet"
+    file.write_bytes(b"id,name\n" + b'1,"some name\r\n"\n' * 700_000)
+    assert FileCrm(path=str(file)).extract(target) == 700_000
+    assert pl.read_parquet(target)["name"].unique().to_list() == ["some name\r\n"]
+
+
+def test_a_parquet_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    file, target = tmp_path / "list.parquet", tmp_path / "target.parquet"
+    pl.DataFrame({"id": ["1", "2"], "n": [1, 2]}).write_parquet(file)
+    assert FileCrm(path=str(file)).extract(target) == 2
+    assert target.read_bytes() == file.read_bytes()
+
+
+def test_a_file_on_another_file_system(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/crm/list.csv", b"id\n1\n")
+    assert FileCrm(path="memory://crm/list.csv").extract(tmp_path / "list.parquet") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("list.xlsx", b"x", "not a .csv or .parquet"),
+        ("list.csv", None, "FileNotFoundError"),
+        ("list.csv", b"", "empty"),
+        ("list.csv", b"id\n1\n\xff\n", "UTF-8"),
+        ("list.parquet", b"not parquet", "ComputeError"),
+    ],
+)
+def test_a_file_that_is_no_list_is_an_error(
+    tmp_path: Path, name: str, content: bytes | None, problem: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SourceError, match=problem):
+        FileCrm.model_validate({"path": str(file), "storage_options": {}}).extract(tmp_path / "out")

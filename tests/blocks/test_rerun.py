@@ -1,0 +1,186 @@
+"""The rerun as a job: started once whatever happens, waited for, its result fetched."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from blocks import CampaignRerun, NudgescribeAccount
+from blocks.rerun import RerunFailed, RerunTimedOut
+from nudgescribe import errors, rfc4180
+from nudgescribe.contract import Run, Status
+from nudgescribe.polling import Pace
+from tests.conftest import Company, Through, customers
+from tests.faults import Fault, FaultyTransport, answering
+
+INITIATE = "/v1/campaign/rerun/initiate"
+HISTORY = "/v1/campaign/rerun/history"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes only when somebody sleeps."""
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    pace = Pace(first=1, longest=5, clock=lambda: now, sleep=sleep)
+    monkeypatch.setattr(CampaignRerun, "pace", pace)
+
+
+def rerun_of(company: Company, count: int = 100) -> CampaignRerun:
+    with company.client() as client:
+        workspace = company.seeded.workspace_id
+        group = client.create_group(workspace, f"{count} customers").customer_group_id
+        client.upload_customers(workspace, group, rfc4180.write(customers(count)))
+    return CampaignRerun(
+        account=company.account(), campaign_id=company.seeded.campaign_id, customer_group_id=group
+    )
+
+
+def settled(company: Company, rerun: CampaignRerun) -> None:
+    with company.client() as client:
+        company.settle(client)
+
+
+def test_trigger_wait_fetch(company: Company) -> None:
+    rerun = rerun_of(company)
+    job = rerun.trigger()
+    settled(company, rerun)
+    job.wait_for_completion()
+    result = job.fetch_result()
+    assert (result.run_number, result.status) == (2, Status.READY_FOR_REVIEW)
+    assert result.customer_group_id == rerun.customer_group_id
+
+
+def test_triggering_again_adopts_what_was_started(company: Company) -> None:
+    rerun = rerun_of(company)
+    assert [rerun.trigger().run_number for _ in range(3)] == [2, 2, 2]
+    assert len(company.history()) == 2
+
+
+@pytest.mark.parametrize(
+    "lost", [httpx.Response(502), httpx.ReadTimeout, httpx.RemoteProtocolError]
+)
+def test_an_answer_that_is_lost_is_made_up_for_by_the_history(
+    company: Company, through: Through, lost: Fault
+) -> None:
+    rerun = rerun_of(company)
+    transport = through(FaultyTransport(after={INITIATE: [lost]}))
+    assert rerun.trigger().run_number == 2
+    assert transport.calls[INITIATE] == 1
+    assert len(company.history()) == 2
+
+
+def test_a_request_that_never_arrived_is_not_sent_again(company: Company, through: Through) -> None:
+    rerun = rerun_of(company)
+    transport = through(FaultyTransport({INITIATE: [httpx.ConnectTimeout]}))
+    with pytest.raises(errors.ConnectionFailed, match="look before repeating"):
+        rerun.trigger()
+    assert transport.calls[INITIATE] == 1
+    assert transport.calls[HISTORY] > 10
+    assert len(company.history()) == 1
+    assert rerun.trigger().run_number == 2
+
+
+def test_a_refusal_caused_by_our_own_lost_request_adopts_it(
+    company: Company, through: Through
+) -> None:
+    rerun = rerun_of(company)
+    run_1 = httpx.Response(200, json={"runs": [{"run_number": 1, "status": "Published"}]})
+    with company.client() as client:
+        client.initiate_rerun(rerun.campaign_id, rerun.customer_group_id)
+    through(FaultyTransport({HISTORY: [run_1]}))
+    assert rerun.trigger().run_number == 2
+
+
+def test_a_campaign_that_somebody_else_reruns_is_an_error(company: Company) -> None:
+    rerun_of(company).trigger()
+    with pytest.raises(errors.NotPublished):
+        rerun_of(company, 50).trigger()
+    assert len(company.history()) == 2
+
+
+def test_a_quota_is_not_waited_for(company: Company, through: Through) -> None:
+    rerun = rerun_of(company)
+    transport = through(FaultyTransport({INITIATE: [httpx.Response(429)]}))
+    with pytest.raises(errors.QuotaExceeded):
+        rerun.trigger()
+    assert transport.calls[HISTORY] == 1
+
+
+def test_a_failed_run_raises_the_services_reason(company: Company) -> None:
+    with company.client() as client:
+        group = client.create_group(company.seeded.workspace_id, "empty").customer_group_id
+    rerun = CampaignRerun(
+        account=company.account(), campaign_id=company.seeded.campaign_id, customer_group_id=group
+    )
+    job = rerun.trigger()
+    settled(company, rerun)
+    with pytest.raises(RerunFailed, match=r"Run 2 of .* failed: The customer group has no cust"):
+        job.wait_for_completion()
+    assert rerun.trigger().run_number == 3
+
+
+def scripted(*statuses: str) -> FaultyTransport:
+    """A service whose history shows one status after the other, the last one for ever."""
+    shown = list(statuses)
+    transport = answering(b"")
+    signed_in = transport._answer
+    assert signed_in
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path != HISTORY:
+            return signed_in(request)
+        status = shown.pop(0) if len(shown) > 1 else shown[0]
+        if status == "down":
+            return httpx.Response(503)
+        if status == "missing":
+            return httpx.Response(200, json={"runs": []})
+        status, _, phase = status.partition("/")
+        run = {"run_number": 2, "status": status, "phase": phase or None}
+        return httpx.Response(200, json={"runs": [run]})
+
+    return FaultyTransport(answer=answer)
+
+
+def job_of(
+    transport: FaultyTransport,
+    through: Through,
+    on_look: Callable[[Run], None] | None = None,
+) -> Any:
+    through(transport)
+    account = NudgescribeAccount.model_validate(
+        {"base_url": "http://x", "email": "e", "password": "p", "api_key": "k", "api_code": "c"}
+    )
+    rerun = CampaignRerun(
+        account=account, campaign_id="C", customer_group_id="G", deadline_minutes=2
+    )
+    return rerun.attach(2, on_look)
+
+
+def test_waiting_logs_changes_only_and_passes_over_trouble(
+    through: Through, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str | None] = []
+    shows = ["missing", "Processing/Copying", "down", "Processing/Copying", "Strange", "Published"]
+    job = job_of(scripted(*shows), through, lambda run: seen.append(run.phase))
+    with caplog.at_level("INFO", logger="prefect.RerunJob"):
+        job.wait_for_completion()
+    assert seen == ["Copying", "Copying", None, None]
+    assert [record.message for record in caplog.records if record.name.endswith("RerunJob")] == [
+        "Run 2: Processing (Copying)",
+        "Run 2: Strange",
+        "Run 2: Published",
+    ]
+
+
+def test_a_run_that_does_not_end_says_what_was_last_seen(
+    through: Through,
+) -> None:
+    job = job_of(scripted("Processing/Generating"), through)
+    with pytest.raises(RerunTimedOut, match=r"after 120 s, last seen: Processing \(Generating\)"):
+        job.wait_for_completion()

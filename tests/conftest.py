@@ -1,0 +1,188 @@
+"""A real sandbox over HTTP, real Prefect, and a fresh account for whoever asks."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import Any
+
+import httpx
+import polars as pl
+import pytest
+import uvicorn
+from prefect.testing.utilities import prefect_test_harness
+
+from blocks import DataLake, FileCrm, NudgescribeAccount
+from nudgescribe.auth import Credentials
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import Run, Status
+from nudgescribe.retry import RetryPolicy
+from sandbox import people, seed
+from sandbox.service import create_app
+from sandbox.settings import Settings
+from tests.faults import FaultyTransport
+
+SEEDED_CUSTOMERS = 300
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running service and the folder it keeps its data in."""
+
+    url: str
+    settings: Settings
+
+    def approve(self, campaign_id: str) -> httpx.Response:
+        return httpx.post(f"{self.url}/sandbox/campaigns/{campaign_id}/approve")
+
+
+@dataclass(frozen=True)
+class Company:
+    """An account of a sandbox with a campaign at Run #1, Published."""
+
+    sandbox: Sandbox
+    seeded: seed.Seeded
+
+    @property
+    def credentials(self) -> Credentials:
+        one = self.seeded
+        return Credentials(one.email, one.password, one.api_key, one.api_code, one.profile_key)
+
+    def client(self, **options: Any) -> NudgescribeClient:
+        return NudgescribeClient(self.sandbox.url, self.credentials, **options)
+
+    def account(self, **changes: Any) -> NudgescribeAccount:
+        names = {"email", "password", "api_key", "api_code", "profile_key"}
+        values = {"base_url": self.sandbox.url, **self.seeded.model_dump(include=names), **changes}
+        return NudgescribeAccount.model_validate(values)
+
+    def history(self) -> list[Run]:
+        with self.client() as client:
+            return client.rerun_history(self.seeded.campaign_id)
+
+    def groups(self) -> list[str]:
+        with self.client() as client:
+            return [group.name for group in client.list_groups(self.seeded.workspace_id)]
+
+    def settle(self, client: NudgescribeClient) -> Run:
+        """Looks until the newest run's job is done."""
+        while (run := client.rerun_history(self.seeded.campaign_id)[0]).status == Status.PROCESSING:
+            sleep(0.01)
+        return run
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Sandbox]:
+    """The service in a thread of this process, on a port the system picks."""
+    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Sandbox(f"http://127.0.0.1:{port}", settings)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Its reviewers are the tests."""
+    data = tmp_path_factory.mktemp("sandbox")
+    with serving(Settings(data=data, rows_per_file=100)) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def reviewed_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Approves every run as soon as it is ready for review."""
+    data = tmp_path_factory.mktemp("reviewed-sandbox")
+    with serving(Settings(data=data, rows_per_file=100, approve_after=0)) as service:
+        yield service
+
+
+@pytest.fixture
+def company(sandbox: Sandbox) -> Company:
+    return Company(sandbox, seed.seed(sandbox.settings, SEEDED_CUSTOMERS))
+
+
+@pytest.fixture
+def reviewed_company(reviewed_sandbox: Sandbox) -> Company:
+    return Company(reviewed_sandbox, seed.seed(reviewed_sandbox.settings, SEEDED_CUSTOMERS))
+
+
+@pytest.fixture
+def client(company: Company) -> Iterator[NudgescribeClient]:
+    with company.client(retry=RetryPolicy(sleep=lambda seconds: None)) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One Prefect server for all tests that need one."""
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A company's blocks saved under its own name, and where its lake is."""
+
+    name: str
+    lake: DataLake
+    root: Path
+    crm_file: Path
+
+    @property
+    def crm(self) -> str:
+        return f"file-crm/{self.name}"
+
+
+Save = Callable[[Company, pl.DataFrame], Saved]
+
+
+@pytest.fixture
+def save(prefect_server: None, tmp_path: Path) -> Save:
+    """Saves account, lake and a CSV with the given customers as blocks."""
+
+    def saved(company: Company, customers: pl.DataFrame) -> Saved:
+        name = company.seeded.email.partition("@")[0]
+        root, file = tmp_path / "lake", tmp_path / "customers.csv"
+        customers.write_csv(file)
+        lake = DataLake(root=str(root))
+        company.account().save(name, overwrite=True)
+        FileCrm(path=str(file)).save(name, overwrite=True)
+        lake.save(name, overwrite=True)
+        return Saved(name, lake, root, file)
+
+    return saved
+
+
+Through = Callable[[FaultyTransport], FaultyTransport]
+
+
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch) -> Through:
+    """Sends what account blocks' clients send through a transport."""
+    real = NudgescribeAccount.get_client
+
+    def use(transport: FaultyTransport) -> FaultyTransport:
+        def get_client(self: NudgescribeAccount, **options: Any) -> NudgescribeClient:
+            quick = RetryPolicy(attempts=1)
+            return real(self, transport=transport, retry=quick)
+
+        monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
+        return transport
+
+    return use
+
+
+def customers(count: int = 250, *, invalid_every: int = 0) -> pl.DataFrame:
+    """A new customer list for the seeded campaign: some plans stay, one goes, one comes."""
+    rows = people.customers(count, people.PLANS_NOW, invalid_every=invalid_every)
+    return pl.DataFrame(list(rows))

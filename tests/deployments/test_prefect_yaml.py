@@ -1,0 +1,40 @@
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.client.schemas.schedules import CronSchedule
+
+ROOT = Path(__file__).parents[2]
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
+    "deployments"
+]
+
+
+def names() -> list[str]:
+    return [deployment["name"] for deployment in DEPLOYMENTS]
+
+
+def test_the_deployments_people_know() -> None:
+    assert names() == ["monthly", "ad-hoc"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
+def test_its_entrypoint_is_a_flow_that_takes_its_parameters(deployment: dict[str, Any]) -> None:
+    path, _, name = deployment["entrypoint"].partition(":")
+    flow = getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
+    assert isinstance(flow, Flow)
+    flow.validate_parameters(deployment["parameters"])
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
+def test_it_runs_one_at_a_time(deployment: dict[str, Any]) -> None:
+    assert deployment["concurrency_limit"]["limit"] == 1
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
+def test_its_schedules_state_their_time_zone(deployment: dict[str, Any]) -> None:
+    for schedule in deployment.get("schedules", []):
+        assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])

@@ -1,0 +1,71 @@
+"""Faults that a healthy service does not show, put between client and service."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+
+Fault = httpx.Response | type[httpx.TransportError]
+
+
+class FaultyTransport(httpx.BaseTransport):
+    """Passes requests on, but answers the n-th one to a path with the fault given for it.
+
+    A fault after which the service has done its work is one `after` the real answer: the answer
+    is lost. `calls` counts requests by path.
+    """
+
+    def __init__(
+        self,
+        faults: dict[str, list[Fault | None]] | None = None,
+        after: dict[str, list[Fault | None]] | None = None,
+        answer: Callable[[httpx.Request], httpx.Response] | None = None,
+    ) -> None:
+        self._before = faults or {}
+        self._after = after or {}
+        self._answer = answer
+        self._real = httpx.HTTPTransport()
+        self.calls: Counter[str] = Counter()
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        turn = self.calls[path]
+        self.calls[path] += 1
+        self.requests.append(request)
+        fault = _fault(self._before, path, turn)
+        if fault is not None:
+            return _play(fault, request)
+        response = self._answer(request) if self._answer else self._real.handle_request(request)
+        lost = _fault(self._after, path, turn)
+        if lost is not None:
+            response.read()
+            response.close()
+            return _play(lost, request)
+        return response
+
+    def close(self) -> None:
+        self._real.close()
+
+
+def _fault(faults: dict[str, list[Fault | None]], path: str, turn: int) -> Fault | None:
+    given = faults.get(path, [])
+    return given[turn] if turn < len(given) else None
+
+
+def _play(fault: Fault, request: httpx.Request) -> httpx.Response:
+    if isinstance(fault, httpx.Response):
+        return fault
+    raise fault("provoked", request=request)
+
+
+def answering(content: bytes | str, status: int = 200) -> FaultyTransport:
+    """A service that gives one answer to everything but signing in."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/auth":
+            tokens = {"access_token": "a", "refresh_token": "r", "token_type": "Bearer"}
+            return httpx.Response(200, json={**tokens, "expires_in": 3600})
+        return httpx.Response(status, content=content)
+
+    return FaultyTransport(answer=answer)

@@ -1,0 +1,268 @@
+"""The refresh end to end: a real sandbox over HTTP, a real Prefect server, a real lake."""
+
+import logging
+from pathlib import Path
+
+import polars as pl
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
+from pydantic import ValidationError
+
+from blocks import DataLake
+from blocks.manifest import Format
+from flows.options import RefreshOptions
+from flows.refresh import campaign_refresh
+from nudgescribe import errors, rfc4180
+from nudgescribe.contract import Status
+from tasks.customers import ListRefused
+from tasks.report import RefreshResult
+from tests.conftest import Company, Save, Saved, customers
+
+
+def refresh(company: Company, saved: Saved, options: RefreshOptions | None = None) -> RefreshResult:
+    return campaign_refresh(
+        company.seeded.campaign_id,
+        account=saved.name,
+        crm=saved.crm,
+        lake=saved.name,
+        options=options or RefreshOptions(),
+    )
+
+
+def in_lake(saved: Saved, result: RefreshResult) -> pl.DataFrame:
+    parts = sorted((saved.root / result.path).glob("part-*"))
+    if parts[0].suffix == ".csv":
+        return pl.concat([rfc4180.read(part.read_bytes()) for part in parts])
+    return pl.concat([pl.read_parquet(part) for part in parts])
+
+
+def expected_message(customer: dict[str, str]) -> str:
+    return (
+        f"Dear {customer['first_name']} {customer['last_name']},\n\n"
+        f'your "{customer["plan"]}" plan in {customer["region"]} has something new for you: '
+        "10 % off, until the end of the month.\n"
+    )
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv"])
+def test_a_list_goes_in_and_its_messages_come_out(
+    reviewed_company: Company, save: Save, file_format: Format
+) -> None:
+    listed = customers(250, invalid_every=50)
+    saved = save(reviewed_company, listed)
+    result = refresh(reviewed_company, saved, RefreshOptions(format=file_format))
+    assert (result.extracted, result.accepted, result.quarantined) == (250, 245, 5)
+    assert (result.matched, result.new, result.orphaned) == (12, 4, 4)
+    assert (
+        result.customers_in_new
+        == listed.filter(pl.col("plan") == "student", pl.int_range(1, 251) % 50 != 0).height
+    )
+    good = [row for number, row in enumerate(listed.rows(named=True), 1) if number % 50]
+    assert in_lake(saved, result).rows() == [
+        (row["customer_id"], expected_message(row)) for row in good
+    ]
+    manifest = saved.lake.manifest(result.campaign_id, result.run_number)
+    assert manifest is not None
+    assert [(page.name, page.page, page.rows) for page in manifest.files] == [
+        (f"part-00000.{file_format}", 0, 100),
+        (f"part-00001.{file_format}", 1, 100),
+        (f"part-00002.{file_format}", 2, 45),
+    ]
+    assert (manifest.rows, manifest.customer_group_id) == (245, result.customer_group_id)
+    assert result.quarantine is not None
+    quarantine = pl.read_parquet(saved.root / result.quarantine)
+    assert quarantine["row"].to_list() == [50, 100, 150, 200, 250]
+    assert quarantine.columns == ["row", "field", "code", "reason"]
+    assert list((saved.root / "staging").iterdir()) == []
+    assert reviewed_company.history()[0].status == Status.PUBLISHED
+    assert list(result.seconds) == [
+        "extract",
+        "validate",
+        "upload",
+        "rerun",
+        "review",
+        "publish and fetch",
+        "reconcile",
+    ]
+
+
+def test_a_second_refresh_is_a_run_of_its_own(reviewed_company: Company, save: Save) -> None:
+    saved = save(reviewed_company, customers(120))
+    options = RefreshOptions(group_name="The same name {campaign}")
+    first, second = (refresh(reviewed_company, saved, options) for _ in range(2))
+    assert (first.run_number, second.run_number) == (2, 3)
+    assert first.group == "The same name Welcome back"
+    assert second.group.startswith("The same name Welcome back (")
+    assert (second.matched, second.new, second.orphaned) == (16, 0, 0)
+    assert in_lake(saved, first).equals(in_lake(saved, second))
+
+
+def test_what_people_see(reviewed_company: Company, save: Save) -> None:
+    saved = save(reviewed_company, customers(100, invalid_every=30))
+    result = refresh(reviewed_company, saved)
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+        run = next(run for run in runs if run.parameters["campaign_id"] == result.campaign_id)
+        artifacts = {one.key: one for one in client.read_artifacts() if one.flow_run_id == run.id}
+    assert run.name == f"refresh-{result.campaign_id}"
+    assert run.labels["nudgeflow.run_number"] == result.run_number
+    assert run.labels["nudgeflow.job_uid"]
+    report = artifacts[f"refresh-{result.campaign_id}"].data
+    assert isinstance(report, str)
+    assert "| messages in the lake | 97 |" in report
+    assert artifacts[f"rerun-{result.campaign_id}"].type == "progress"
+    assert artifacts[f"rerun-{result.campaign_id}"].data == 100.0
+    assert artifacts["rejected-customers"].type == "table"
+    assert task_runs(run) <= 40
+
+
+def task_runs(run: FlowRun) -> int:
+    with get_client(sync_client=True) as client:
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+        return len(client.read_task_runs(flow_run_filter=only))
+
+
+def test_no_customer_data_and_no_secret_is_logged_or_stored(
+    reviewed_company: Company, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = customers(100, invalid_every=25).with_columns(
+        last_name=pl.lit("canary-in-name"),
+        visits=pl.when(pl.col("visits") == "many")
+        .then(pl.lit("canary-in-number"))
+        .otherwise("visits"),
+    )
+    with caplog.at_level(logging.DEBUG):
+        result = refresh(reviewed_company, save(reviewed_company, listed))
+    with get_client(sync_client=True) as client:
+        stored = [
+            *(str(one.data) for one in client.read_artifacts()),
+            *(str(one.parameters) for one in client.read_flow_runs(limit=200)),
+        ]
+    seen = "".join([caplog.text, repr(result), *stored])
+    assert "canary" not in seen
+    seeded = reviewed_company.seeded
+    for secret in (seeded.password, seeded.api_key, seeded.api_code, "signature=", "Bearer "):
+        assert secret not in seen
+
+
+def untouched(company: Company, saved: Saved) -> bool:
+    """Nothing was changed at the service, nothing published to the lake."""
+    return (
+        len(company.history()) == 1
+        and company.groups() == ["First customers"]
+        and not (saved.root / "messages").exists()
+    )
+
+
+def drop(column: str) -> pl.DataFrame:
+    return customers(20).drop(column)
+
+
+@pytest.mark.parametrize(
+    ("listed", "problem"),
+    [
+        (customers(20).clear(), "0 good rows, fewer than 1"),
+        (drop("first_name"), "column 'first_name' is missing"),
+        (drop("customer_id"), "column 'customer_id' is missing"),
+        (
+            customers(20).with_columns(pl.lit("x").alias("shoe_size")),
+            "column 'shoe_size' is not a field of the workspace",
+        ),
+        (
+            pl.concat([customers(20), customers(2)]),
+            "2 customer identifiers occur more than once.*quarantine/",
+        ),
+        (customers(20, invalid_every=5), "4 of 20 rows were rejected, over 5.0%.*quarantine/"),
+    ],
+)
+def test_a_list_that_will_not_do_changes_nothing(
+    company: Company, save: Save, listed: pl.DataFrame, problem: str
+) -> None:
+    saved = save(company, listed)
+    with pytest.raises(ListRefused, match=problem):
+        refresh(company, saved)
+    assert untouched(company, saved)
+
+
+def test_a_list_without_a_column_of_the_campaigns_segments_changes_nothing(
+    company: Company, save: Save
+) -> None:
+    with company.client() as client:
+        workspace = company.seeded.workspace_id
+        region = next(f for f in client.list_fields(workspace) if f.field_name == "region")
+        client.delete_field(region.field_id)
+    saved = save(company, drop("region"))
+    with pytest.raises(ListRefused, match="no column for the campaign's variables region"):
+        refresh(company, saved)
+    assert untouched(company, saved)
+
+
+def test_an_unknown_campaign_changes_nothing(company: Company, save: Save) -> None:
+    saved = save(company, customers(20))
+    with pytest.raises(errors.NotFound, match="has no campaign unknown"):
+        campaign_refresh("unknown", account=saved.name, crm=saved.crm, lake=saved.name)
+    assert untouched(company, saved)
+
+
+def test_a_wrong_password_changes_nothing(company: Company, save: Save) -> None:
+    saved = save(company, customers(20))
+    company.account(password="wrong").save(saved.name, overwrite=True)
+    with pytest.raises(errors.AuthError, match="Check email, password"):
+        refresh(company, saved)
+    assert untouched(company, saved)
+
+
+def test_a_campaign_that_is_not_published_changes_nothing(company: Company, save: Save) -> None:
+    saved = save(company, customers(20))
+    with company.client() as client:
+        group = client.create_group(company.seeded.workspace_id, "Somebody else's")
+        one = customers(1).row(0, named=True)
+        where = group.workspace_id, group.customer_group_id
+        client.upload_customer(*where, {**one, "plan": "new"})
+        client.initiate_rerun(company.seeded.campaign_id, group.customer_group_id)
+        company.settle(client)
+    with pytest.raises(errors.NotPublished, match="is Ready for review, not Published"):
+        refresh(company, saved)
+    assert len(company.history()) == 2
+    assert company.groups() == ["First customers", "Somebody else's"]
+
+
+@pytest.mark.parametrize("wrong", ["account", "crm", "lake"])
+def test_a_block_that_is_not_there_is_named(company: Company, save: Save, wrong: str) -> None:
+    saved = save(company, customers(20))
+    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
+    names[wrong] = {"crm": "file-crm/nowhere"}.get(wrong, "nowhere")
+    with pytest.raises(errors.NudgeflowError, match="There is no saved .* 'nowhere|/nowhere'"):
+        campaign_refresh(company.seeded.campaign_id, **names)
+    assert untouched(company, saved)
+
+
+def test_a_block_of_the_wrong_kind_is_named(company: Company, save: Save) -> None:
+    saved = save(company, customers(20))
+    lake = f"{DataLake.get_block_type_slug()}/{saved.name}"
+    with pytest.raises(errors.NudgeflowError, match="is not a CrmSource"):
+        campaign_refresh(company.seeded.campaign_id, account=saved.name, crm=lake, lake=saved.name)
+
+
+@pytest.mark.parametrize("template", ["{campaign.__class__}", "{}", "{other}"])
+def test_a_group_name_has_known_places_only(template: str) -> None:
+    with pytest.raises(ValidationError, match="only {campaign} and {run}"):
+        RefreshOptions(group_name=template)
+
+
+def test_nothing_but_known_options_is_taken() -> None:
+    with pytest.raises(ValidationError, match="extra_forbidden"):
+        RefreshOptions.model_validate({"formats": "csv"})
+
+
+def test_staged_lists_are_their_owners_only(company: Company, save: Save, tmp_path: Path) -> None:
+    saved = save(company, customers(20, invalid_every=5))
+    with pytest.raises(ListRefused):
+        refresh(company, saved)
+    private = [
+        file for name in ("staging", "quarantine") for file in (saved.root / name).rglob("*.*")
+    ]
+    assert len(private) == 3
+    assert {file.stat().st_mode & 0o777 for file in private} == {0o600}

@@ -1,0 +1,246 @@
+"""What the client makes of faults: which calls it repeats, and what its errors say and keep."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from nudgescribe import errors
+from nudgescribe.auth import Credentials
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.retry import RetryPolicy
+from tests.conftest import Company
+from tests.faults import Fault, FaultyTransport, answering
+
+LIST = "/v1/campaign/all"
+PUBLISH = "/v1/messages/publish"
+FETCH = "/v1/messages/fetch"
+
+
+def failure(status: int, **headers: str) -> httpx.Response:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, json={"message": "Some text."}, headers=names)
+
+
+@pytest.fixture
+def slept() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def retry(slept: list[float]) -> RetryPolicy:
+    return RetryPolicy(sleep=slept.append)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        failure(500),
+        failure(503),
+        failure(429),
+        httpx.ConnectError,
+        httpx.ReadTimeout,
+        httpx.RemoteProtocolError,
+    ],
+)
+def test_a_read_is_repeated(
+    company: Company, retry: RetryPolicy, slept: list[float], fault: Fault
+) -> None:
+    transport = FaultyTransport({LIST: [fault, fault]})
+    with company.client(transport=transport, retry=retry) as client:
+        assert client.campaigns()
+    assert transport.calls[LIST] == 3
+    assert len(slept) == 2
+
+
+@pytest.mark.parametrize("fault", [failure(503), failure(429), httpx.ReadTimeout])
+def test_a_change_is_never_repeated(company: Company, retry: RetryPolicy, fault: Fault) -> None:
+    transport = FaultyTransport({PUBLISH: [fault]})
+    with company.client(transport=transport, retry=retry) as client:
+        with pytest.raises(errors.TransientError):
+            client.publish(company.seeded.campaign_id)
+    assert transport.calls[PUBLISH] == 1
+
+
+def test_a_clear_refusal_is_not_repeated(company: Company, retry: RetryPolicy) -> None:
+    transport = FaultyTransport({LIST: [failure(400)]})
+    with company.client(transport=transport, retry=retry) as client:
+        with pytest.raises(errors.BadRequest):
+            client.campaigns()
+    assert transport.calls[LIST] == 1
+
+
+def test_retries_end(company: Company, retry: RetryPolicy, slept: list[float]) -> None:
+    transport = FaultyTransport({LIST: [failure(500)] * 9})
+    with company.client(transport=transport, retry=retry) as client:
+        with pytest.raises(errors.ServerError, match=r"answered 500: Some text\."):
+            client.campaigns()
+    assert transport.calls[LIST] == 5
+    assert all(seconds <= 30 for seconds in slept)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["77", format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)],
+)
+def test_the_services_own_wait_is_honoured(
+    company: Company, retry: RetryPolicy, slept: list[float], asked: str
+) -> None:
+    transport = FaultyTransport({LIST: [failure(429, retry_after=asked)]})
+    with company.client(transport=transport, retry=retry) as client:
+        client.campaigns()
+    assert 60 < slept[0] <= 100
+
+
+def test_a_wait_beyond_our_patience_is_an_error(company: Company, retry: RetryPolicy) -> None:
+    transport = FaultyTransport({LIST: [failure(429, retry_after="3600")]})
+    with company.client(transport=transport, retry=retry) as client:
+        with pytest.raises(errors.QuotaExceeded) as caught:
+            client.campaigns()
+    assert caught.value.retry_after == 3600
+
+
+def test_an_unreadable_wait_is_no_wait(company: Company, retry: RetryPolicy) -> None:
+    transport = FaultyTransport({LIST: [failure(503, retry_after="soon")]})
+    with company.client(transport=transport, retry=retry) as client:
+        assert client.campaigns()
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (400, "Only Published campaigns can be rerun", errors.NotPublished),
+        (
+            400,
+            "All campaign messages must be published before initiating a rerun",
+            errors.UnpublishedMessages,
+        ),
+        (400, "Whatever", errors.BadRequest),
+        (401, "Missing required fields.", errors.BadRequest),
+        (401, "Campaign not found.", errors.NotFound),
+        (401, "Invalid Workspace", errors.NotFound),
+        (403, "Unauthorized", errors.AuthError),
+        (404, "File not found.", errors.NotFound),
+        (429, "Usage limit reached.", errors.QuotaExceeded),
+        (500, "Failed to parse.", errors.ServerError),
+        (502, "", errors.ServerError),
+    ],
+)
+def test_each_outcome_has_its_error(status: int, text: str, kind: type[errors.ApiError]) -> None:
+    response = httpx.Response(
+        status, json={"message": text}, request=httpx.Request("POST", "https://x/v1/y?key=secret")
+    )
+    error = errors.from_response(response)
+    assert type(error) is kind
+    assert str(error).startswith(f"POST /v1/y answered {status}")
+    assert kind.advice in str(error)
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"error": "A"}', "A"),
+        (b'{"detail": "B"}', "B"),
+        (b'{"message": {"customer": "Anna"}, "detail": "C"}', "C"),
+        (b'["Anna"]', ""),
+        (b"<html>Anna</html>", ""),
+        (b'{"message": "' + b"x" * 999 + b'"}', "x" * 200),
+    ],
+)
+def test_only_a_short_text_of_an_error_body_is_kept(body: bytes, text: str) -> None:
+    assert errors.message_of(httpx.Response(400, content=body)) == text
+
+
+def strange(call: Callable[[NudgescribeClient], object], content: bytes) -> str:
+    credentials = Credentials("a", "b", "c", "d")
+    with NudgescribeClient("http://x", credentials, transport=answering(content)) as client:
+        with pytest.raises(errors.ContractMismatch) as caught:
+            call(client)
+    assert caught.value.__cause__ is None
+    return str(caught.value)
+
+
+def test_an_answer_that_does_not_fit_names_the_field_and_not_its_value() -> None:
+    said = strange(lambda c: c.count_message_pages("x"), b'{"num_files": "Anna"}')
+    assert "/v1/messages/pages" in said
+    assert "num_files (int_type)" in said
+    assert "Anna" not in said
+
+
+def test_an_answer_that_is_no_json_is_a_mismatch() -> None:
+    assert "body (json_invalid)" in strange(lambda c: c.publish("x"), b"<html>Anna</html>")
+
+
+def test_a_missing_field_deep_in_an_answer_is_named() -> None:
+    said = strange(lambda c: c.rerun_history("x"), b'{"runs": [{"status": "Processing"}]}')
+    assert "runs.0.run_number (missing)" in said
+
+
+@pytest.mark.parametrize("fault", [failure(403), failure(500), httpx.ReadError])
+def test_a_broken_link_is_asked_for_again(
+    company: Company, retry: RetryPolicy, tmp_path: Path, fault: Fault
+) -> None:
+    path = f"/exports/{company.seeded.campaign_id}/00000.csv"
+    transport = FaultyTransport({path: [fault]})
+    with company.client(transport=transport, retry=retry) as client:
+        size = client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
+        assert (tmp_path / "page").read_bytes().decode() == client.fetch_csv(
+            company.seeded.campaign_id, 0
+        )
+    assert size > 0
+    assert transport.calls[path] == 2
+
+
+def test_a_body_cut_short_is_downloaded_again(
+    company: Company, retry: RetryPolicy, tmp_path: Path
+) -> None:
+    class Cut(httpx.SyncByteStream):
+        def __iter__(self):
+            yield b"customer_id,message\r\n"
+            raise httpx.RemoteProtocolError("peer closed connection")
+
+    path = f"/exports/{company.seeded.campaign_id}/00000.csv"
+    transport = FaultyTransport({path: [httpx.Response(200, stream=Cut())]})
+    with company.client(transport=transport, retry=retry) as client:
+        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
+    assert (tmp_path / "page").stat().st_size > 1000
+
+
+def test_a_link_that_stays_broken_is_an_error_without_the_link(
+    company: Company, retry: RetryPolicy, tmp_path: Path
+) -> None:
+    path = f"/exports/{company.seeded.campaign_id}/00000.csv"
+    transport = FaultyTransport({path: [failure(403)] * 9})
+    with company.client(transport=transport, retry=retry) as client:
+        with pytest.raises(
+            errors.ServerError, match="The link of page 0 .* answered 403"
+        ) as caught:
+            client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
+    assert "signature" not in str(caught.value)
+    assert transport.calls[FETCH] == 5
+
+
+def test_the_object_store_sees_no_secret(
+    company: Company, retry: RetryPolicy, tmp_path: Path
+) -> None:
+    transport = FaultyTransport()
+    with company.client(transport=transport, retry=retry) as client:
+        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
+    link = transport.requests[-1]
+    assert link.url.path.startswith("/exports/")
+    assert not {"authorization", "x-api-key", "x-auth-context"} & set(link.headers)
+
+
+def test_no_log_line_holds_a_signed_link(
+    company: Company, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with caplog.at_level(logging.DEBUG), company.client() as client:
+        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
+    assert "/exports/" in caplog.text
+    for secret in ("signature", company.seeded.password, company.seeded.api_code):
+        assert secret not in caplog.text

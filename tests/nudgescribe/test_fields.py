@@ -1,0 +1,216 @@
+from datetime import date
+from decimal import Decimal
+from string import ascii_letters
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nudgescribe import fields
+from nudgescribe.contract import FieldType, WorkspaceField
+
+
+def field(
+    field_type: FieldType,
+    field_format: str | None = None,
+    *,
+    name: str = "value",
+    required: bool = False,
+    unique: bool = False,
+) -> WorkspaceField:
+    return WorkspaceField(
+        field_id="1",
+        workspace_id="1",
+        field_name=name,
+        display_name=name,
+        field_type=field_type,
+        field_format=field_format,
+        required=required,
+        unique=unique,
+    )
+
+
+def codes(rule: WorkspaceField, *values: str | None) -> list[str | None]:
+    """The code each value is rejected with, None where it is accepted."""
+    frame = pl.DataFrame({"value": values}, schema={"value": pl.String})
+    found = dict(fields.judge(frame, [rule]).errors.select("row", "code").rows())
+    return [found.get(row) for row in range(len(values))]
+
+
+@given(st.dates(), st.sampled_from(list(fields.DATE_FORMATS)))
+def test_every_calendar_date_is_accepted_in_its_own_format(day: date, name: str) -> None:
+    text = pl.select(pl.lit(day).dt.strftime(fields.DATE_FORMATS[name])).item()
+    assert codes(field("Date", name), text) == [None]
+
+
+@given(st.text(max_size=14), st.sampled_from(list(fields.DATE_FORMATS)))
+def test_only_what_prints_back_the_same_is_a_date(text: str, name: str) -> None:
+    if codes(field("Date", name), text) == [None] and text:
+        parsed = pl.Series([text]).str.to_date(fields.DATE_FORMATS[name])
+        assert parsed.dt.strftime(fields.DATE_FORMATS[name]).to_list() == [text]
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("yyyy-MM-dd", "2024-02-29", "2023-02-29"),
+        ("dd/MM/yyyy", "31/12/1999", "31/02/2024"),
+        ("MM/dd/yyyy", "12/31/1999", "31/12/1999"),
+        ("dd-MM-yyyy", "01-01-0001", "01-01-0000"),
+        ("MM-dd-yyyy", "02-29-2000", "02-29-1900"),
+        ("dd.MM.yyyy", "01.02.2003", "01x02x2003"),
+        ("yyyy/MM/dd", "2003/02/01", "03/02/01"),
+        ("dd MMM yyyy", "01 Feb 2003", "01 February 2003"),
+        ("MMM dd, yyyy", "Feb 01, 2003", "feb 01, 2003"),
+        ("MMMM dd, yyyy", "February 01, 2003", "Feb 01, 2003"),
+        ("dd MMMM yyyy", "01 May 2003", "1 May 2003"),
+        ("yy/MM/dd", "00/02/29", "01/02/29"),
+        ("dd/MM/yy", "29/02/24", " 29/02/24"),
+        ("MM/dd/yy", "12/31/69", "12/31/1969"),
+    ],
+)
+def test_each_of_the_14_formats(name: str, good: str, bad: str) -> None:
+    assert codes(field("Date", name), good, bad, f"{good}\n", "٠١/٠٢/٢٠٠٣") == [
+        None,
+        "date",
+        "date",
+        "date",
+    ]
+
+
+def test_there_are_14_formats() -> None:
+    assert len(fields.DATE_FORMATS) == 14
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False))
+def test_every_decimal_is_a_number(number: Decimal) -> None:
+    assert codes(field("number"), str(number)) == [None]
+
+
+@given(st.text(ascii_letters + "-+. ,_", min_size=1))
+def test_text_without_digits_is_no_number(text: str) -> None:
+    assert codes(field("number"), text) == ["number"]
+
+
+def test_numbers() -> None:
+    assert codes(field("number"), "1.", ".5", "1 000", "٣", "0x1", "1\n", "nan") == ["number"] * 7
+
+
+@given(st.characters(codec="utf-8", exclude_characters="\0"))
+def test_every_single_character_is_a_char(one: str) -> None:
+    assert codes(field("char"), one, one + one) == [None, "char"]
+
+
+@given(st.integers(-(10**12), 10**12), st.sampled_from([("EUR", 2), ("JPY", 0), ("KWD", 3)]))
+def test_amounts_have_at_most_the_currencys_digits(units: int, currency: tuple[str, int]) -> None:
+    code, digits = currency
+    amount = f"{Decimal(units).scaleb(-digits):f}"
+    too_fine = f"{amount}1" if digits else f"{amount}.0"
+    assert codes(field("currency", code), amount, too_fine) == [None, "currency"]
+
+
+def test_amounts_are_plain_numbers() -> None:
+    assert codes(field("currency", "USD"), "1e3", "$5", "1,000", "+1", "") == ["currency"] * 4 + [
+        None
+    ]
+
+
+@given(st.text())
+def test_a_string_may_hold_anything_but_nul(text: str) -> None:
+    assert codes(field("string"), text) == ["nul" if "\0" in text else None]
+
+
+def test_a_required_value_must_be_there_and_not_blank() -> None:
+    assert codes(field("string", required=True), None, "", "  ", "x") == ["required"] * 3 + [None]
+
+
+def test_an_optional_value_may_be_absent_whatever_its_type() -> None:
+    for rule in (field("number"), field("char"), field("Date", "yyyy-MM-dd")):
+        assert codes(rule, None, "") == [None, None]
+
+
+def test_every_copy_of_an_identifier_is_rejected() -> None:
+    rule = field("string", unique=True)
+    assert codes(rule, "a", "b", "a", "", None) == [
+        "duplicate",
+        None,
+        "duplicate",
+        "required",
+        "required",
+    ]
+
+
+def test_a_part_of_a_list_knows_the_identifiers_repeated_in_the_whole() -> None:
+    rule = field("string", unique=True)
+    frame = pl.DataFrame({"value": ["a", "b"]})
+    verdict = fields.judge(frame, [rule], pl.Series(["b"]))
+    assert verdict.accepted.rows() == [("a",)]
+    assert verdict.errors.rows() == [(1, "value", "duplicate")]
+
+
+def test_a_row_with_two_mistakes_is_one_rejected_row_with_two_errors() -> None:
+    rules = [field("number", name="n"), field("char", name="c")]
+    verdict = fields.judge(pl.DataFrame({"n": ["x", "1"], "c": ["xx", "y"]}), rules)
+    assert verdict.rejected_rows == 1
+    assert verdict.errors.rows() == [(0, "n", "number"), (0, "c", "char")]
+    assert verdict.accepted.rows() == [("1", "y")]
+
+
+def test_every_code_has_its_reason() -> None:
+    assert {"required", "duplicate", "nul", "number", "char", "date", "currency"} == set(
+        fields.REASONS
+    )
+
+
+def test_header_problems_name_every_column() -> None:
+    rules = [
+        field("string", name="id", unique=True),
+        field("string", name="a", required=True),
+        field("string", name="b"),
+    ]
+    assert fields.header_problems(["id", "a"], rules) == []
+    assert fields.header_problems(["b", "b", "x"], rules) == [
+        "column 'id' is missing",
+        "column 'a' is missing",
+        "column 'x' is not a field of the workspace",
+        "column 'b' occurs more than once",
+    ]
+
+
+def test_typed_columns_become_text_and_dates_their_fields_format() -> None:
+    rules = [
+        field("string", name="id", unique=True),
+        field("Date", "dd/MM/yyyy", name="born"),
+        field("string", name="seen"),
+        field("number", name="n"),
+    ]
+    frame = pl.DataFrame(
+        {
+            "id": [7, 8],
+            "born": [date(2024, 2, 29), None],
+            "seen": [date(2024, 1, 2), None],
+            "n": [1.5, None],
+        }
+    )
+    assert fields.as_text(frame, rules).rows() == [
+        ("7", "29/02/2024", "2024-01-02", "1.5"),
+        ("8", None, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field_type", "field_format", "fits"),
+    [
+        ("Date", "yyyy-MM-dd", True),
+        ("Date", "yyyy", False),
+        ("Date", None, False),
+        ("currency", "EUR", True),
+        ("currency", "XXX", False),
+        ("currency", "EURO", False),
+        ("string", None, True),
+        ("number", "0.00", False),
+    ],
+)
+def test_formats_fit_their_type(field_type: str, field_format: str | None, fits: bool) -> None:
+    assert (fields.format_problem(field_type, field_format) is None) == fits

@@ -1,0 +1,81 @@
+import pytest
+
+from nudgescribe.errors import ServerError
+from nudgescribe.polling import Pace, poll
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def pace(self, tolerated: int = 3) -> Pace:
+        return Pace(
+            first=1,
+            longest=8,
+            growth=2,
+            tolerated=tolerated,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+
+
+def test_waits_grow_with_jitter_up_to_the_longest() -> None:
+    clock = Clock()
+    looks = poll(lambda: 1, 100, clock.pace())
+    for _ in range(8):
+        next(looks)
+    for slept, longest in zip(clock.slept, [1, 2, 4, 8, 8, 8, 8], strict=True):
+        assert longest / 2 <= slept <= longest
+
+
+def test_the_last_look_comes_when_the_time_is_up() -> None:
+    clock = Clock()
+    times = list(poll(lambda: clock.now, 10, clock.pace()))
+    assert times[-1] == 10
+    assert times[0] == 0
+
+
+def test_even_without_time_there_is_one_look() -> None:
+    assert list(poll(lambda: "seen", 0, Clock().pace())) == ["seen"]
+
+
+def failing(times: int) -> object:
+    faults = iter([ServerError("down.")] * times)
+
+    def look() -> str:
+        for fault in faults:
+            raise fault
+        return "seen"
+
+    return look
+
+
+def test_transient_errors_are_passed_over() -> None:
+    clock = Clock()
+    assert next(poll(failing(3), 100, clock.pace())) == "seen"
+    assert len(clock.slept) == 3
+
+
+def test_too_many_transient_errors_in_a_row_are_raised() -> None:
+    with pytest.raises(ServerError):
+        next(poll(failing(4), 100, Clock().pace()))
+
+
+def test_an_error_of_the_last_look_is_raised() -> None:
+    with pytest.raises(ServerError):
+        next(poll(failing(1), 0, Clock().pace()))
+
+
+def test_other_errors_are_raised_at_once() -> None:
+    def look() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        next(poll(look, 100, Clock().pace()))

@@ -1,0 +1,63 @@
+import io
+
+import polars as pl
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nudgescribe import rfc4180
+
+values = st.text(st.sampled_from('",\n\r;aé李🙂0 \0') | st.characters(codec="utf-8"), max_size=8)
+rows = st.lists(st.tuples(values, values), max_size=12)
+
+
+def frame_of(pairs: list[tuple[str, str]]) -> pl.DataFrame:
+    return pl.DataFrame(pairs, schema={"a": pl.String, "b": pl.String}, orient="row")
+
+
+@given(rows, st.integers(1, 64))
+@example([("x\r\ny", "\r"), ("", ""), ("00123", "NULL")], 3)
+def test_what_is_written_is_read_back_whatever_the_block_size(
+    pairs: list[tuple[str, str]], block_bytes: int
+) -> None:
+    written = rfc4180.write(frame_of(pairs))
+    frames = list(rfc4180.frames(io.BytesIO(written), block_bytes))
+    assert pl.concat(frames).rows() == pairs
+
+
+def test_a_null_reads_back_as_an_empty_value() -> None:
+    written = rfc4180.write(pl.DataFrame({"a": [None, "x"], "b": ["", None]}))
+    assert rfc4180.read(written).rows() == [("", ""), ("x", "")]
+
+
+def test_every_value_stays_the_text_it_was() -> None:
+    frame = rfc4180.read(b'id,v\r\n00123,NA\r\n1e5,"quoted ""x"""\r\n')
+    assert frame.rows() == [("00123", "NA"), ("1e5", 'quoted "x"')]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+    assert rfc4180.read(b"\xef\xbb\xbfa,b\n1,2\n").columns == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "empty"),
+        (b"\n1\n", "no header row"),
+        (b"a,a\n1,2\n", "more than once: a"),
+        (b"a,b\n1\n", "too many or too few"),
+        (b"a,b\n1,2,3\n", "too many or too few"),
+        (b'a,b\n1,"cut', "cut off"),
+        (b"a,b\n1,\xff\n", "UTF-8"),
+        (b"\xff,b\n1,2\n", "UTF-8"),
+    ],
+)
+def test_a_malformed_file_is_refused_without_repeating_it(data: bytes, problem: str) -> None:
+    with pytest.raises(rfc4180.MalformedCsv, match=problem):
+        rfc4180.read(data)
+
+
+def test_invalid_utf8_beyond_the_first_block_is_refused() -> None:
+    data = b"a,b\n" + b"1,2\n" * 50 + b"3,\xff\n"
+    with pytest.raises(rfc4180.MalformedCsv, match="invalid UTF-8"):
+        list(rfc4180.frames(io.BytesIO(data), 16))

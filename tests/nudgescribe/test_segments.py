@@ -1,0 +1,41 @@
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nudgescribe import segments
+from nudgescribe.contract import Segment
+
+segment = st.fixed_dictionaries({"plan": st.text(max_size=3), "region": st.text(max_size=3)})
+sets = st.lists(segment, max_size=8, unique_by=segments.key)
+
+
+@given(sets, sets)
+def test_comparing_parts_both_sets_without_loss(
+    earlier: list[Segment], later: list[Segment]
+) -> None:
+    compared = segments.compare(earlier, later)
+
+    def names(some: tuple[Segment, ...] | list[Segment]) -> set[str]:
+        return {segments.key(each) for each in some}
+
+    assert names(compared.matched) == names(earlier) & names(later)
+    assert names(compared.new) == names(later) - names(earlier)
+    assert names(compared.orphaned) == names(earlier) - names(later)
+
+
+@given(st.lists(segment, max_size=20))
+def test_counting_finds_every_customer_in_one_segment(customers: list[Segment]) -> None:
+    frame = pl.DataFrame(customers, schema={"plan": pl.String, "region": pl.String})
+    counted = segments.count(frame.lazy(), ["plan", "region"])
+    assert sum(size for _, size in counted) == len(customers)
+    assert {segments.key(each) for each, _ in counted} == {segments.key(each) for each in customers}
+    assert len(counted) == len({segments.key(each) for each in customers})
+
+
+def test_the_order_of_variables_does_not_matter() -> None:
+    assert segments.key({"a": "1", "b": "2"}) == segments.key({"b": "2", "a": "1"})
+
+
+def test_no_value_and_an_empty_value_are_one_segment() -> None:
+    frame = pl.DataFrame({"plan": [None, "", "x"]})
+    assert segments.count(frame.lazy(), ["plan"]) == [({"plan": ""}, 2), ({"plan": "x"}, 1)]

@@ -1,0 +1,61 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import polars as pl
+
+from deployments import local
+from nudgescribe.auth import Credentials
+from nudgescribe.client import NudgescribeClient
+
+
+def sandbox(*arguments: str) -> str:
+    command = [sys.executable, "-m", "sandbox", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_seed_prints_one_object_that_serve_honours(tmp_path: Path) -> None:
+    printed = json.loads(sandbox("seed", "--data", str(tmp_path)))
+    assert list(printed) == [
+        "email",
+        "password",
+        "api_key",
+        "api_code",
+        "profile_key",
+        "workspace_id",
+        "customer_group_id",
+        "campaign_id",
+    ]
+    with local.sandbox(tmp_path, local.free_port()) as url:
+        names = ("email", "password", "api_key", "api_code")
+        credentials = Credentials(*(printed[name] for name in names))
+        with NudgescribeClient(url, credentials) as client:
+            (run,) = client.rerun_history(printed["campaign_id"])
+            assert (run.run_number, run.status) == (1, "Published")
+            assert client.count_message_pages(printed["campaign_id"]) == 1
+        assert httpx.get(f"{url}/openapi.json").is_success
+
+
+def test_seed_makes_a_workspace_for_a_list_of_yours(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    pl.DataFrame({"id": ["01", "02"], "age": ["7", "8"], "job": ["a", "b"]}).write_csv(file)
+    options = ("--list", str(file), "--segments", "job")
+    printed = json.loads(sandbox("seed", "--data", str(tmp_path), *options))
+    with local.sandbox(tmp_path, local.free_port()) as url:
+        names = ("email", "password", "api_key", "api_code")
+        with NudgescribeClient(url, Credentials(*(printed[name] for name in names))) as client:
+            fields = client.list_fields(printed["workspace_id"])
+            assert [(field.field_name, field.field_type) for field in fields] == [
+                ("id", "string"),
+                ("age", "number"),
+                ("job", "string"),
+            ]
+            (row,) = client.fetch_rows(printed["campaign_id"], 0)
+    assert (row.customer_id, row.message) == ("01", "Dear customer 01,\nthis is for you (job a).\n")
+
+
+def test_the_keys_are_their_owners_only(tmp_path: Path) -> None:
+    sandbox("seed", "--data", str(tmp_path))
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,222 @@
+"""What happens behind the wire: jobs, their failures and restarts, and the texts they write."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pytest
+from sqlalchemy import select, update
+
+from nudgescribe import errors, rfc4180
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import Phase, Status
+from sandbox import people, reruns, seed
+from sandbox.composing import compose, personalise
+from sandbox.service import open_store
+from sandbox.settings import Settings
+from sandbox.store import Campaign, Group, Job, Run, Store
+from tests.conftest import Company, customers, serving
+
+
+def new_group(company: Company, client: NudgescribeClient, count: int = 100) -> str:
+    workspace = company.seeded.workspace_id
+    group = client.create_group(workspace, f"{count} new").customer_group_id
+    if count:
+        client.upload_customers(workspace, group, rfc4180.write(customers(count)))
+    return group
+
+
+def test_a_run_without_customers_fails_and_the_campaign_goes_back(
+    company: Company, client: NudgescribeClient
+) -> None:
+    campaign = company.seeded.campaign_id
+    messages = client.rerun_messages(campaign)
+    client.initiate_rerun(campaign, new_group(company, client, 0))
+    run = company.settle(client)
+    assert (run.status, run.error) == (Status.FAILED, "The customer group has no customers.")
+    assert client.rerun_messages(campaign) == messages
+    (found,) = [one for each in client.campaigns() for one in each.campaigns]
+    assert (found.status, found.current_run) == (Status.PUBLISHED, 1)
+    again = client.initiate_rerun(campaign, new_group(company, client)).run
+    assert again.run_number == 3
+
+
+def test_of_two_initiates_at_the_same_moment_one_wins(company: Company) -> None:
+    with company.client() as client:
+        groups = [new_group(company, client, count) for count in (40, 50, 60, 70)]
+
+        def initiate(group: str) -> bool:
+            try:
+                client.initiate_rerun(company.seeded.campaign_id, group)
+            except errors.NotPublished:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(initiate, groups)) == 1
+    assert len(company.history()) == 2
+
+
+def test_without_new_segments_a_run_is_ready_to_publish(
+    company: Company, client: NudgescribeClient
+) -> None:
+    workspace = company.seeded.workspace_id
+    group = client.create_group(workspace, "same").customer_group_id
+    same = pl.DataFrame(list(people.customers(200, people.PLANS_BEFORE)))
+    client.upload_customers(workspace, group, rfc4180.write(same))
+    client.initiate_rerun(company.seeded.campaign_id, group)
+    assert company.settle(client).status == Status.READY_TO_PUBLISH
+
+
+def test_a_campaign_with_an_unpublished_message_is_not_rerun(
+    company: Company, client: NudgescribeClient
+) -> None:
+    store = open_store(company.sandbox.settings.data)
+    with store.write() as session:
+        campaign = session.get_one(Campaign, company.seeded.campaign_id)
+        reruns.current_messages(session, campaign)[0].approval_stage = Status.READY_TO_PUBLISH
+    store.close()
+    with pytest.raises(errors.UnpublishedMessages):
+        client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+
+
+def test_a_campaign_whose_group_is_gone_cannot_be_published(
+    company: Company, client: NudgescribeClient
+) -> None:
+    client.delete_group(company.seeded.customer_group_id)
+    with pytest.raises(errors.NotFound, match=r"Campaign/details not found\."):
+        client.publish(company.seeded.campaign_id)
+
+
+def test_publishing_again_exports_again_without_what_is_gone(
+    company: Company, client: NudgescribeClient
+) -> None:
+    campaign = company.seeded.campaign_id
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    gone = [f"{number:06d}" for number in range(101, 301)]
+    assert client.delete_customers(*where, gone) == 200
+    client.publish(campaign)
+    while client.count_message_pages(campaign) != 1:
+        pass
+    assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 100
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Company:
+    """A company of a sandbox that is not running, with a rerun just begun."""
+    settings = Settings(data=tmp_path)
+    seeded = seed.seed(settings, 60)
+    store = open_store(tmp_path)
+    with store.write() as session:
+        campaign = session.get_one(Campaign, seeded.campaign_id)
+        old = session.get_one(Group, seeded.customer_group_id)
+        group = Group(workspace_id=old.workspace_id, name="New")
+        session.add(group)
+        session.flush()
+        seed.upsert(session, group.id, "customer_id", customers(60))
+        reruns.initiate(session, campaign, group, "somebody")
+    store.close()
+    return Company(None, seeded)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("phases", range(5))
+def test_a_job_interrupted_after_any_phase_is_finished_by_the_next_start(
+    stopped: Company, tmp_path: Path, phases: int
+) -> None:
+    settings = Settings(data=tmp_path)
+    store = open_store(tmp_path)
+    _interrupt_after(store, stopped.seeded.campaign_id, phases)
+    with serving(settings) as service:
+        company = Company(service, stopped.seeded)
+        with company.client() as client:
+            assert company.settle(client).status == Status.READY_FOR_REVIEW
+            messages = client.rerun_messages(stopped.seeded.campaign_id)
+    assert len(messages) == len({str(message.segment) for message in messages}) == 16
+    store.close()
+
+
+def _interrupt_after(store: Store, campaign_id: str, phases: int) -> None:
+    steps = [reruns._copy, reruns._generate, reruns._archive_orphans, reruns._finalise]
+    for phase, step in zip(list(Phase)[:phases], steps, strict=False):
+        with store.write() as session:
+            run = session.get_one(Run, (campaign_id, 2))
+            run.phase = phase
+            step(session, session.get_one(Campaign, campaign_id), run)
+    with store.write() as session:
+        session.execute(update(Job).values(state="running"))
+
+
+def test_a_bug_in_a_job_fails_the_run_and_not_the_service(
+    stopped: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reruns, "work", broken)
+    with serving(Settings(data=tmp_path)) as service:
+        company = Company(service, stopped.seeded)
+        with company.client() as client:
+            run = company.settle(client)
+            assert (run.status, run.error) == ("Failed", "Internal error: ZeroDivisionError.")
+            assert client.campaigns()
+
+
+def test_an_export_of_a_run_that_is_no_longer_current_fails(
+    stopped: Company, tmp_path: Path
+) -> None:
+    store = open_store(tmp_path)
+    with store.write() as session:
+        session.add(Job(kind="export", campaign_id=stopped.seeded.campaign_id, run_number=1))
+    with serving(Settings(data=tmp_path)) as service:
+        company = Company(service, stopped.seeded)
+        with company.client() as client:
+            company.settle(client)
+        states = []
+        while "failed" not in states:
+            with store.read() as session:
+                states = list(session.scalars(select(Job.state)))
+    assert states == ["done", "failed"]
+    store.close()
+
+
+def test_a_reviewer_that_waits_approves_in_the_end(
+    reviewed_company: Company,
+) -> None:
+    with reviewed_company.client() as client:
+        client.initiate_rerun(
+            reviewed_company.seeded.campaign_id, new_group(reviewed_company, client)
+        )
+        while reviewed_company.settle(client).status != Status.READY_TO_PUBLISH:
+            pass
+
+
+def test_a_reviewer_with_patience_has_not_approved_yet(stopped: Company, tmp_path: Path) -> None:
+    with serving(Settings(data=tmp_path, approve_after=3600)) as service:
+        company = Company(service, stopped.seeded)
+        with company.client() as client:
+            assert company.settle(client).status == Status.READY_FOR_REVIEW
+
+
+def test_a_customer_of_no_segment_of_the_run_is_not_exported(
+    company: Company, client: NudgescribeClient
+) -> None:
+    campaign = company.seeded.campaign_id
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    late = {**customers(1).row(0, named=True), "customer_id": "late", "plan": "never seen"}
+    client.upload_customer(*where, late)
+    client.publish(campaign)
+    while client.count_message_pages(campaign) != 4:
+        pass
+    assert rfc4180.read(client.fetch_csv(campaign, 3).encode()).is_empty()
+
+
+def test_values_are_data_and_never_templates() -> None:
+    hostile = "{{ 7 * 7 }}{% for x in y %}{# #}{"
+    text = compose("{{ plan }} for {{ name }}: {{other}}", {"plan": hostile})
+    profile = {"name": hostile, "plan": "not looked at", "other": None}
+    assert personalise({"key": text}, [("key", profile)]) == [f"{hostile} for {hostile}: "]
+
+
+def test_generated_customers_are_the_same_every_time() -> None:
+    first, second = (list(people.customers(50, people.PLANS_NOW, invalid_every=7)) for _ in "ab")
+    assert first == second
