@@ -111,6 +111,7 @@ class DataLake(Block):
     def _locate(self, path: str) -> tuple[AbstractFileSystem, str]:
         if self._opened is None:
             options = self.storage_options.get_secret_value() if self.storage_options else {}
-            self._opened = url_to_fs(self.root, **options)
+            # A cached listing would hide what another process has written.
+            self._opened = url_to_fs(self.root, **{"use_listings_cache": False, **options})
         fs, root = self._opened
         return fs, f"{root.rstrip('/')}/{path}"

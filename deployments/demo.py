@@ -25,6 +25,9 @@ def main() -> None:
     from flows.refresh import campaign_refresh
     from nudgescribe.errors import NudgeflowError
 
+    print(
+        "Starting a sandbox and a Prefect server; the first time takes half a minute.", flush=True
+    )
     with TemporaryDirectory() as folder:
         data = Path(folder)
         if options.list:

@@ -47,8 +47,9 @@ def _run(stack: ExitStack) -> None:
     local.save_blocks(url, account, local.sql_crm(HOME / "crm.db"), HOME / "lake")
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    types = ["block", "register", "-m", "blocks"]
     pool = ["work-pool", "create", POOL, "--type", "process", "--overwrite"]
-    for command in (pool, ["deploy", "--all"]):
+    for command in (types, pool, ["deploy", "--all"]):
         subprocess.run([*prefect, *command], check=True, stdout=subprocess.DEVNULL)
     worker = stack.enter_context(local.child("-m", "prefect", "worker", "start", "--pool", POOL))
     print(

@@ -7,17 +7,15 @@ from prefect.context import FlowRunContext
 
 from flows.options import RefreshOptions
 from tasks.campaigns import Refresh, find_campaign, publish_campaign
-from tasks.customers import (
-    compare_segments,
-    create_group,
-    extract_customers,
-    upload_customers,
-    validate_customers,
-)
-from tasks.export import export_messages, reconcile
+from tasks.compare import compare_segments
+from tasks.export import export_messages
+from tasks.extract import extract_customers
+from tasks.groups import create_group, upload_customers
+from tasks.reconcile import reconcile
 from tasks.report import RefreshResult, report_refresh
 from tasks.reruns import initiate_rerun, wait_for_rerun, wait_for_review
 from tasks.staging import remove_staged
+from tasks.validate import validate_customers
 
 
 @flow(name="campaign-refresh", flow_run_name="refresh-{campaign_id}")

@@ -3,7 +3,6 @@
 from datetime import datetime
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +12,7 @@ from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
-from tasks.policies import BACKOFF, JITTER, ONCE, RETRIES, is_transient
+from tasks.policies import ONCE, READ
 
 
 class Refresh(BaseModel):
@@ -56,15 +55,7 @@ class NotCurrent(NudgeflowError):
     advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
 
 
-@task(
-    cache_policy=ONCE,
-    persist_result=True,
-    result_serializer="json",
-    retries=RETRIES,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-)
+@task(**ONCE)
 def find_campaign(account: str, campaign_id: str, refresh: Refresh) -> CampaignRef:
     """The campaign, if a rerun can begin on it or has begun in this refresh.
 
@@ -78,13 +69,7 @@ def find_campaign(account: str, campaign_id: str, refresh: Refresh) -> CampaignR
     raise NotFound(f"Account {account} has no campaign {campaign_id}.")
 
 
-@task(
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-)
+@task(**READ)
 def publish_campaign(account: str, run: RunRef) -> str:
     """Publishes the run and queues its export, and returns the export's job id.
 

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
+import pyarrow as pa
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
@@ -18,28 +17,22 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.loading import load
 from blocks.manifest import MANIFEST, Format, Manifest, Page
 from blocks.parquet import ParquetSink, text_schema
-from nudgescribe import rfc4180
+from nudgescribe import __version__, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MessageRow
 from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.polling import Pace, poll
 from tasks.campaigns import RunRef
-from tasks.customers import GroupRef, Validated
-from tasks.policies import BACKOFF, JITTER, RETRIES, is_transient
-from tasks.staging import local_copy, sha256_of
+from tasks.policies import READ
+from tasks.staging import sha256_of
 
 DOWNLOADS_AT_ONCE = 8
 COLUMNS = tuple(MessageRow.model_fields)
-ID = COLUMNS[0]
 PACE = Pace()
 
 
 class ExportIncomplete(NudgeflowError):
     advice = "Retry this flow run to fetch the pages again."
-
-
-class NotReconciled(NudgeflowError):
-    advice = "The run in the lake is not what was uploaded: do not use it; retry this flow run."
 
 
 class RunInLake(BaseModel):
@@ -53,7 +46,7 @@ class RunInLake(BaseModel):
     bytes: int
 
 
-@task(cache_policy=NO_CACHE, retries=1, retry_condition_fn=is_transient)
+@task(**READ)
 def export_messages(
     account: str, run: RunRef, rows: int, lake: str, file_format: Format, minutes: float
 ) -> RunInLake:
@@ -78,7 +71,11 @@ def export_messages(
         rows=sum(page.rows for page in pages),
         bytes=sum(page.bytes for page in pages),
         written_at=datetime.now(UTC),
-        versions={name: version(name) for name in ("nudgeflow", "polars", "pyarrow")},
+        versions={
+            "nudgeflow": __version__,
+            "polars": pl.__version__,
+            "pyarrow": pa.__version__,
+        },
     )
     with TemporaryDirectory() as place:
         local = Path(place) / MANIFEST
@@ -86,39 +83,6 @@ def export_messages(
         store.put(local, f"{folder}/{MANIFEST}")
     get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.url(folder))
     return RunInLake(folder=folder, files=len(pages), rows=manifest.rows, bytes=manifest.bytes)
-
-
-@task(
-    cache_policy=NO_CACHE,
-    retries=RETRIES,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-)
-def reconcile(account: str, group: GroupRef, run: RunRef, validated: Validated, lake: str) -> None:
-    """Proves that group, list and lake hold the same customers, each exactly once.
-
-    Raises NotReconciled, saying by how much they differ.
-    """
-    with load(NudgescribeAccount, account).get_client() as client:
-        total = client.count_customers(group.workspace_id, group.customer_group_id).total
-    store = load(DataLake, lake)
-    manifest = store.manifest(run.campaign_id, run.run_number)
-    if manifest is None:
-        raise NotReconciled(f"Run {run.run_number} of campaign {run.campaign_id} has no manifest.")
-    found = _customer_ids(store, manifest)
-    with local_copy(store, validated.accepted) as accepted:
-        wanted = pl.read_parquet(accepted, columns=[validated.key]).rename({validated.key: ID})
-    missing = wanted.join(found, on=ID, how="anti").height
-    unexpected = found.join(wanted, on=ID, how="anti").height
-    repeated = found.height - found[ID].n_unique()
-    if missing or unexpected or repeated or not total == manifest.rows == found.height:
-        raise NotReconciled(
-            f"The group has {total:,} customers, the manifest names {manifest.rows:,}, the lake "
-            f"holds {found.height:,} rows: {missing:,} customers are missing, "
-            f"{unexpected:,} do not belong there, {repeated:,} are repeated."
-        )
-    get_run_logger().info("Group, manifest and lake agree on %s customers", f"{total:,}")
 
 
 def _fetch_all(
@@ -180,19 +144,3 @@ def _convert(csv: Path, part: Path, number: int) -> int:
                 raise ContractMismatch(f"Page {number} has columns {', '.join(frame.columns)}.")
             sink.write(frame)
     return sink.rows
-
-
-def _customer_ids(lake: DataLake, manifest: Manifest) -> pl.DataFrame:
-    folder = lake.run_folder(manifest.campaign_id, manifest.run_number)
-    ids: list[pl.DataFrame] = []
-    with TemporaryDirectory() as place:
-        for page in manifest.files:
-            part = Path(place) / page.name
-            lake.get(f"{folder}/{page.name}", part)
-            if manifest.format == "csv":
-                with part.open("rb") as file:
-                    ids.extend(frame.select(ID) for frame in rfc4180.frames(file))
-            else:
-                ids.append(pl.read_parquet(part, columns=[ID]))
-            part.unlink()
-    return pl.concat(ids)

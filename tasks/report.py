@@ -4,8 +4,9 @@ import re
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
+
+from tasks.policies import NEVER_CACHED
 
 
 class RefreshResult(BaseModel):
@@ -38,7 +39,7 @@ def artifact_key(name: str, campaign_id: str) -> str:
     return f"{name}-{re.sub('[^a-z0-9]+', '-', campaign_id.lower())}"
 
 
-@task(cache_policy=NO_CACHE)
+@task(**NEVER_CACHED)
 def report_refresh(result: RefreshResult) -> None:
     """The refresh as a page in the UI."""
     create_markdown_artifact(

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.types import KeyValueLabels
@@ -15,8 +14,8 @@ from blocks import CampaignRerun, NudgescribeAccount
 from blocks.loading import load
 from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
 from tasks.campaigns import CampaignRef, Refresh, RunRef
-from tasks.customers import GroupRef
-from tasks.policies import BACKOFF, JITTER, ONCE, RETRIES, is_transient
+from tasks.groups import GroupRef
+from tasks.policies import NEVER_CACHED, ONCE
 from tasks.report import artifact_key
 
 PROGRESS_EVERY = 2.0
@@ -27,15 +26,7 @@ _PROGRESS: dict[str, float] = {
 }
 
 
-@task(
-    cache_policy=ONCE,
-    persist_result=True,
-    result_serializer="json",
-    retries=RETRIES,
-    retry_delay_seconds=BACKOFF,
-    retry_jitter_factor=JITTER,
-    retry_condition_fn=is_transient,
-)
+@task(**ONCE)
 def initiate_rerun(
     account: str, campaign: CampaignRef, group: GroupRef, refresh: Refresh
 ) -> RunRef:
@@ -59,7 +50,7 @@ def initiate_rerun(
     )
 
 
-@task(cache_policy=NO_CACHE)
+@task(**NEVER_CACHED)
 def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSummary | None:
     """Waits until the rerun's job is done, and returns how its segments compared.
 
@@ -70,7 +61,7 @@ def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSumma
     return job.fetch_result().comparison_summary
 
 
-@task(cache_policy=NO_CACHE)
+@task(**NEVER_CACHED)
 def wait_for_review(account: str, run: RunRef, minutes: float) -> None:
     """Waits until people have approved the run's new messages. Raises RerunTimedOut."""
     job = _rerun(account, run, minutes).attach(run.run_number)

@@ -1,6 +1,6 @@
 """The customer list on its way: Parquet files in the lake's staging, one folder a refresh."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
 from pathlib import Path
@@ -8,13 +8,16 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
 from blocks.loading import load
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
+from tasks.policies import NEVER_CACHED
+
+ROWS_AT_ONCE = 20_000
+"""Rows validated or uploaded at a time."""
 
 
 class Staged(BaseModel):
@@ -55,12 +58,17 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
         yield local
 
 
+def batches(file: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a Parquet file in order, `ROWS_AT_ONCE` at a time."""
+    return pl.scan_parquet(file).collect_batches(chunk_size=ROWS_AT_ONCE, maintain_order=True)
+
+
 def sha256_of(file: Path) -> str:
     with file.open("rb") as content:
         return file_digest(content, "sha256").hexdigest()
 
 
-@task(cache_policy=NO_CACHE)
+@task(**NEVER_CACHED)
 def remove_staged(lake: str, refresh: Refresh) -> None:
     """Removes the customer list from the lake's staging."""
     load(DataLake, lake).remove(folder_of(refresh))

@@ -16,8 +16,8 @@ from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
 from nudgescribe import errors, rfc4180
 from nudgescribe.contract import Status
-from tasks.customers import ListRefused
 from tasks.report import RefreshResult
+from tasks.validate import ListRefused
 from tests.conftest import Company, Save, Saved, customers
 
 

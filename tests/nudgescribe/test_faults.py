@@ -83,13 +83,12 @@ def test_retries_end(company: Company, retry: RetryPolicy, slept: list[float]) -
     assert all(seconds <= 30 for seconds in slept)
 
 
-@pytest.mark.parametrize(
-    "asked",
-    ["77", format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)],
-)
+@pytest.mark.parametrize("as_date", [False, True])
 def test_the_services_own_wait_is_honoured(
-    company: Company, retry: RetryPolicy, slept: list[float], asked: str
+    company: Company, retry: RetryPolicy, slept: list[float], as_date: bool
 ) -> None:
+    when = datetime.now(UTC) + timedelta(seconds=100)
+    asked = format_datetime(when, usegmt=True) if as_date else "77"
     transport = FaultyTransport({LIST: [failure(429, retry_after=asked)]})
     with company.client(transport=transport, retry=retry) as client:
         client.campaigns()

@@ -14,9 +14,11 @@ from nudgescribe import errors, rfc4180
 from nudgescribe.polling import Pace
 from tasks import export as tasks
 from tasks.campaigns import RunRef
-from tasks.customers import GroupRef, Validated
-from tasks.export import ExportIncomplete, NotReconciled, RunInLake
+from tasks.export import ExportIncomplete, RunInLake
+from tasks.groups import GroupRef
+from tasks.reconcile import NotReconciled, _customer_ids, reconcile
 from tasks.staging import describe
+from tasks.validate import Validated
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.faults import FaultyTransport, answering
 
@@ -83,7 +85,7 @@ def export(saved: Saved, rows: int, file_format: Format = "parquet") -> RunInLak
 def ids(lake: DataLake) -> list[str]:
     manifest = lake.manifest("C", 2)
     assert manifest is not None
-    return tasks._customer_ids(lake, manifest)["customer_id"].to_list()
+    return _customer_ids(lake, manifest)["customer_id"].to_list()
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])
@@ -157,7 +159,7 @@ def reconciled(company: Company, saved: Saved, folder: Path, *listed: str) -> No
     group = GroupRef(
         workspace_id=seeded.workspace_id, customer_group_id=seeded.customer_group_id, name="n"
     )
-    tasks.reconcile.fn(saved.name, group, RUN, validated, saved.name)
+    reconcile.fn(saved.name, group, RUN, validated, saved.name)
 
 
 def test_reconciling_says_by_how_much_they_differ(

@@ -1,4 +1,4 @@
-"""The list's tasks where something goes wrong between here and the service."""
+"""The group's tasks where something goes wrong between here and the service."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from nudgescribe import errors
-from tasks import customers as tasks
+from tasks import groups as tasks
 from tasks.campaigns import CampaignRef, NotCurrent, Refresh, RunRef, publish_campaign
 from tasks.staging import Staged, StagingLost, describe, local_copy
 from tests.conftest import Company, Save, Saved, Through, customers
@@ -129,7 +129,7 @@ def test_a_long_list_is_uploaded_in_chunks(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tasks, "ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("tasks.staging.ROWS_AT_ONCE", 8)
     transport = through(FaultyTransport())
     good = staged(saved, customers(30), tmp_path)
     assert tasks.upload_customers.fn(saved.name, create(), good, saved.name) == 30

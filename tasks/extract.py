@@ -1,0 +1,32 @@
+"""The customer list out of the CRM, into the lake's staging."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from blocks import CrmSource, DataLake
+from blocks.loading import load
+from tasks.campaigns import Refresh
+from tasks.policies import ONCE
+from tasks.staging import Staged, describe, folder_of
+
+
+@task(**ONCE)
+def extract_customers(crm: str, lake: str, refresh: Refresh) -> Staged:
+    """The customer list as it is in the CRM, staged; a list already staged is kept as it is, so
+    that a retry works on the same customers. Raises SourceError.
+    """
+    source = load(CrmSource, crm)
+    store = load(DataLake, lake)
+    path = f"{folder_of(refresh)}/extracted.parquet"
+    with TemporaryDirectory() as folder:
+        local = Path(folder) / "extracted.parquet"
+        if not store.exists(path):
+            source.extract(local)
+            store.put(local, path, private=True)
+        store.get(path, local)
+        staged = describe(local, path)
+    get_run_logger().info("Extracted %s rows from %s", f"{staged.rows:,}", crm)
+    return staged
