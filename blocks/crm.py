@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from fsspec.core import url_to_fs
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field, SecretStr
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from blocks.about import LOGO_URL, documentation
@@ -60,13 +61,16 @@ class SqlCrm(CrmSource):
 
     def extract(self, target: Path) -> int:
         try:
-            engine = create_engine(self.url.get_secret_value())
-            with engine.connect() as connection:
-                options = {"stream_results": True, "max_row_buffer": ROWS_AT_ONCE}
-                result = connection.execute(text(self.query), execution_options=options)
+            engine = create_engine(self.url.get_secret_value(), poolclass=NullPool)
+            streamed = engine.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE)
+            with streamed.connect() as connection:
+                # As the driver takes it: a colon or a percent sign in the query is no parameter.
+                result = connection.exec_driver_sql(self.query)
                 columns = list(result.keys())
                 batches = ([tuple(row) for row in rows] for rows in result.partitions(ROWS_AT_ONCE))
                 return _write_rows(columns, batches, target)
+        except ImportError as error:
+            raise SourceError(f"The database's driver {error.name} is not installed.") from None
         except SQLAlchemyError as error:
             # The database's own text may repeat a value, the URL holds a password.
             raise SourceError(
@@ -110,7 +114,7 @@ class FileCrm(CrmSource):
             return pl.scan_parquet(target).select(pl.len()).collect().item()
         except rfc4180.MalformedCsv as error:
             raise SourceError(f"{self.path}: {error.problem}") from None
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except (OSError, ImportError, ValueError, pl.exceptions.PolarsError) as error:
             raise SourceError(f"{self.path} could not be read: {type(error).__name__}.") from None
 
 
@@ -151,6 +155,8 @@ def _text(value: object) -> str | None:
             return value
         case bool():
             return "true" if value else "false"
+        case Decimal():
+            return f"{value:f}"
         case datetime():
             return value.isoformat(sep=" ")
         case bytes() | bytearray() | memoryview():

@@ -101,6 +101,12 @@ def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) ->
     ]
 
 
+def type_problems(schema: pl.Schema) -> list[str]:
+    """Which columns hold no single values that could be text; empty when all is well."""
+    strange = [name for name, dtype in schema.items() if dtype.is_nested() or dtype == pl.Binary()]
+    return [f"column '{name}' holds {schema[name]}, not text" for name in strange]
+
+
 def as_text(frame: pl.DataFrame, fields: Sequence[WorkspaceField]) -> pl.DataFrame:
     """All columns as text, null for no value; typed dates are written in their field's format."""
     by_name = {field.field_name: field for field in fields}

@@ -70,8 +70,7 @@ def check_customers(
     upload: Annotated[Upload, Depends(read_upload)], request: Request
 ) -> contract.UploadResult:
     with store_of(request).write() as session:
-        find_workspace(session, account_of(request), upload.workspace_id)
-        find_group(session, account_of(request), upload.customer_group_id)
+        _find(session, request, upload)
         rules = fields_of(session, upload.workspace_id)
         if problems := fields.header_problems(upload.frame.columns, rules):
             raise Refusal(400, f"{'; '.join(problems)}.")

@@ -53,8 +53,9 @@ def validate_customers(
         rules = client.list_fields(campaign.workspace_id)
     store = load(DataLake, lake)
     with local_copy(store, staged) as source, TemporaryDirectory() as folder:
-        columns = list(pl.read_parquet_schema(source))
-        if problems := fields.header_problems(columns, rules):
+        schema = pl.scan_parquet(source).collect_schema()
+        problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
+        if problems:
             raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
         accepted, errors = Path(folder) / "accepted.parquet", Path(folder) / "errors.parquet"
         repeated = _repeated(source, fields.key_of(rules))
@@ -102,7 +103,7 @@ def _judge(
     """Parts a list into accepted rows and errors, in bounded memory; returns how many rows were
     rejected.
     """
-    columns = list(pl.read_parquet_schema(source))
+    columns = pl.scan_parquet(source).collect_schema().names()
     schema = pl.Schema(
         {"row": pl.UInt32(), "field": pl.String(), "code": pl.String(), "reason": pl.String()}
     )

@@ -12,6 +12,7 @@ import httpx
 import polars as pl
 import pytest
 import uvicorn
+from hypothesis import settings
 from prefect.testing.utilities import prefect_test_harness
 
 from blocks import DataLake, FileCrm, NudgescribeAccount
@@ -25,6 +26,10 @@ from sandbox.settings import Settings
 from tests.faults import FaultyTransport
 
 SEEDED_CUSTOMERS = 300
+
+# A first example pays for imports; a slow machine must not fail for it.
+settings.register_profile("nudgeflow", deadline=None)
+settings.load_profile("nudgeflow")
 
 
 @dataclass(frozen=True)

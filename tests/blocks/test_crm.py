@@ -1,6 +1,8 @@
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import fsspec
@@ -8,7 +10,7 @@ import polars as pl
 import pytest
 
 from blocks import FileCrm, SqlCrm
-from blocks.crm import ROWS_AT_ONCE, SourceError
+from blocks.crm import ROWS_AT_ONCE, SourceError, _write_rows
 
 Query = Callable[[str], SqlCrm]
 
@@ -40,17 +42,22 @@ def test_text_stays_text_and_numbers_become_it(sql: Query, tmp_path: Path) -> No
     ]
 
 
-def test_a_column_of_dates_stays_one(tmp_path: Path) -> None:
-    from datetime import date, datetime
-
-    from blocks import crm
-
-    rows = [(date(2001, 2, 3), datetime(2001, 2, 3, 4), True), (None, date(2001, 2, 3), None)]
+def test_a_query_is_asked_as_it_is_written(sql: Query, tmp_path: Path) -> None:
     target = tmp_path / "list.parquet"
-    assert crm._write_rows(["born", "mixed", "flag"], iter([rows[:1], rows[1:]]), target) == 2
+    assert sql("SELECT 'a:b %s 50%' AS note FROM customers WHERE id LIKE '%3'").extract(target) == 1
+    assert pl.read_parquet(target)["note"].to_list() == ["a:b %s 50%"]
+
+
+def test_a_column_of_dates_stays_one(tmp_path: Path) -> None:
+    rows = [
+        (date(2001, 2, 3), datetime(2001, 2, 3, 4), True, Decimal("1E+2")),
+        (None, date(2001, 2, 3), None, None),
+    ]
+    target = tmp_path / "list.parquet"
+    assert _write_rows(["born", "mixed", "flag", "sum"], iter([rows[:1], rows[1:]]), target) == 2
     assert pl.read_parquet(target).rows() == [
-        (date(2001, 2, 3), "2001-02-03 04:00:00", "true"),
-        (None, "2001-02-03", None),
+        (date(2001, 2, 3), "2001-02-03 04:00:00", "true", "100"),
+        (None, "2001-02-03", None, None),
     ]
 
 
@@ -95,6 +102,12 @@ def test_an_unreachable_database_does_not_show_its_url(tmp_path: Path) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_a_driver_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    crm = SqlCrm.model_validate({"url": "mysql+mysqldb://u:secret@h/db", "query": "SELECT 1"})
+    with pytest.raises(SourceError, match="driver MySQLdb is not installed"):
+        crm.extract(tmp_path / "list.parquet")
+
+
 def test_a_csv_file_keeps_every_value_as_it_is(tmp_path: Path) -> None:
     file, target = tmp_path / "list.csv", tmp_path / "list.parquet"
     file.write_bytes(b'id,name\r\n000123,"x\r\ny"\r\nNA,\r\n')
@@ -129,13 +142,14 @@ def test_a_file_on_another_file_system(tmp_path: Path) -> None:
         ("list.csv", b"", "empty"),
         ("list.csv", b"id\n1\n\xff\n", "UTF-8"),
         ("list.parquet", b"not parquet", "ComputeError"),
+        ("nofs://list.csv", None, "ValueError"),
     ],
 )
 def test_a_file_that_is_no_list_is_an_error(
     tmp_path: Path, name: str, content: bytes | None, problem: str
 ) -> None:
-    file = tmp_path / name
+    path = name if "://" in name else str(tmp_path / name)
     if content is not None:
-        file.write_bytes(content)
+        Path(path).write_bytes(content)
     with pytest.raises(SourceError, match=problem):
-        FileCrm.model_validate({"path": str(file), "storage_options": {}}).extract(tmp_path / "out")
+        FileCrm.model_validate({"path": path, "storage_options": {}}).extract(tmp_path / "out")

@@ -142,7 +142,8 @@ def scripted(*statuses: str) -> FaultyTransport:
             return httpx.Response(200, json={"runs": []})
         status, _, phase = status.partition("/")
         run = {"run_number": 2, "status": status, "phase": phase or None}
-        return httpx.Response(200, json={"runs": [run]})
+        later = {"run_number": 3, "status": "Processing"}
+        return httpx.Response(200, json={"runs": [later, run]})
 
     return FaultyTransport(answer=answer)
 

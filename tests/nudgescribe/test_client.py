@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from cryptography.fernet import Fernet
 
 from nudgescribe import contract, errors, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from tests.conftest import SEEDED_CUSTOMERS, Company, customers
+from tests.faults import FaultyTransport
 
 
 def test_fields_are_created_listed_updated_and_deleted(
@@ -116,6 +119,18 @@ def test_profiles_need_their_key(company: Company) -> None:
     with company.account(profile_key=other).get_client() as client:
         with pytest.raises(errors.AuthError, match="does not open"):
             next(client.customers(*where))
+
+
+def test_a_profile_that_is_no_object_is_a_contract_mismatch(company: Company) -> None:
+    key = company.seeded.profile_key
+    profile = Fernet(key).encrypt(b'"Anna"').decode()
+    customer = {"customer_id": "1", "profile": profile}
+    page = {"customers": [customer], "page": 0, "num_pages": 1}
+    transport = FaultyTransport({"/v1/customer": [httpx.Response(200, json=page)]})
+    with company.client(transport=transport) as client:
+        with pytest.raises(errors.ContractMismatch, match="/v1/customer") as caught:
+            next(client.customers("w", "g"))
+    assert "Anna" not in str(caught.value)
 
 
 def test_campaigns_are_filtered_by_when_they_were_published(

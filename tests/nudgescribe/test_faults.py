@@ -123,6 +123,7 @@ def test_an_unreadable_wait_is_no_wait(company: Company, retry: RetryPolicy) -> 
         (401, "Campaign not found.", errors.NotFound),
         (401, "Invalid Workspace", errors.NotFound),
         (403, "Unauthorized", errors.AuthError),
+        (418, "No full stop", errors.BadRequest),
         (404, "File not found.", errors.NotFound),
         (429, "Usage limit reached.", errors.QuotaExceeded),
         (500, "Failed to parse.", errors.ServerError),
@@ -147,6 +148,7 @@ def test_each_outcome_has_its_error(status: int, text: str, kind: type[errors.Ap
         (b'{"detail": "B"}', "B"),
         (b'{"message": {"customer": "Anna"}, "detail": "C"}', "C"),
         (b'["Anna"]', ""),
+        (b'{"customer": "Anna"}', ""),
         (b"<html>Anna</html>", ""),
         (b'{"message": "' + b"x" * 999 + b'"}', "x" * 200),
     ],
@@ -233,6 +235,12 @@ def test_the_object_store_sees_no_secret(
     link = transport.requests[-1]
     assert link.url.path.startswith("/exports/")
     assert not {"authorization", "x-api-key", "x-auth-context"} & set(link.headers)
+
+
+def test_other_log_lines_of_httpx_pass(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("httpx").info("%(word)s", {"word": "plain"})
+    assert caplog.messages == ["plain"]
 
 
 def test_no_log_line_holds_a_signed_link(

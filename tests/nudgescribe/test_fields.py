@@ -178,6 +178,14 @@ def test_header_problems_name_every_column() -> None:
     ]
 
 
+def test_columns_without_single_values_are_named() -> None:
+    frame = pl.DataFrame({"id": ["1"], "tags": [["a"]], "photo": [b"x"], "n": [None]})
+    assert fields.type_problems(frame.schema) == [
+        "column 'tags' holds List(String), not text",
+        "column 'photo' holds Binary, not text",
+    ]
+
+
 def test_typed_columns_become_text_and_dates_their_fields_format() -> None:
     rules = [
         field("string", name="id", unique=True),

@@ -35,6 +35,11 @@ def test_every_value_stays_the_text_it_was() -> None:
     assert frame.rows() == [("00123", "NA"), ("1e5", 'quoted "x"')]
 
 
+def test_an_empty_list_has_its_columns() -> None:
+    assert rfc4180.read(b"a,b").schema == {"a": pl.String, "b": pl.String}
+    assert rfc4180.read(b'"a\nb",c\n').columns == ["a\nb", "c"]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
     assert rfc4180.read(b"\xef\xbb\xbfa,b\n1,2\n").columns == ["a", "b"]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from time import time
 from typing import Any
 
@@ -10,7 +11,9 @@ import jwt
 import pytest
 
 from sandbox import seed
+from sandbox.service import open_store
 from sandbox.settings import load_keys
+from sandbox.store import Campaign, Group, Run, Workspace
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox
 
 
@@ -203,6 +206,61 @@ def test_another_accounts_content_is_not_there(sandbox: Sandbox, caller: Caller)
         "new_customer_group_id": other.customer_group_id,
     }
     assert caller.post("/v1/campaign/rerun/initiate", initiate) == (404, "Customer group not found")
+
+
+@pytest.fixture
+def other_workspace(company: Company) -> tuple[str, str]:
+    """A second workspace of the account and a group in it; with a campaign nobody published."""
+    store = open_store(company.sandbox.settings.data)
+    with store.write() as session:
+        account = session.get_one(Workspace, company.seeded.workspace_id).account_id
+        workspace = Workspace(account_id=account, name="Second")
+        session.add(workspace)
+        session.flush()
+        group = Group(workspace_id=workspace.id, name="Its group")
+        draft = Campaign(
+            workspace_id=workspace.id, name="Draft", status="Draft", variables=[], template=""
+        )
+        session.add_all([group, draft])
+        session.flush()
+        run = Run(
+            campaign_id=draft.id,
+            run_number=1,
+            status="Draft",
+            group_id=group.id,
+            group_name=group.name,
+            segment_count=0,
+        )
+        session.add(run)
+        ids = workspace.id, group.id
+    store.close()
+    return ids
+
+
+def test_a_group_belongs_to_its_workspace(caller: Caller, other_workspace: tuple[str, str]) -> None:
+    not_found = (404, "Customer group not found")
+    initiate = {
+        "campaign_id": caller.ids["campaign_id"],
+        "new_customer_group_id": other_workspace[1],
+    }
+    assert caller.post("/v1/campaign/rerun/initiate", initiate) == not_found
+    body = {
+        "workspace_id": caller.ids["workspace_id"],
+        "customer_group_id": other_workspace[1],
+    }
+    assert caller.post("/v1/customer/pages", body) == not_found
+    upload = {**body, "customer": {"customer_id": "1"}}
+    assert caller.post("/v1/customer/check", upload) == not_found
+
+
+def test_a_draft_was_published_in_no_period(
+    company: Company, other_workspace: tuple[str, str]
+) -> None:
+    with company.client() as client:
+        everything = [one.name for each in client.campaigns() for one in each.campaigns]
+        year_3000 = client.campaigns(published_to=datetime(3000, 1, 1, tzinfo=UTC))
+    assert sorted(everything) == ["Draft", "Welcome back"]
+    assert [one.name for each in year_3000 for one in each.campaigns] == ["Welcome back"]
 
 
 def test_fetch_refuses_in_the_contracts_words(caller: Caller) -> None:
