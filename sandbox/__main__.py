@@ -47,6 +47,11 @@ def run_seed(options: Namespace) -> None:
 serve.set_defaults(run=run_serve)
 plant.set_defaults(run=run_seed)
 
-if __name__ == "__main__":
-    options = parser.parse_args()
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser.parse_args(arguments)
     options.run(options)
+
+
+if __name__ == "__main__":
+    main()

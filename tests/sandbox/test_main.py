@@ -1,23 +1,32 @@
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import polars as pl
+import pytest
 
 from deployments import local
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
+from sandbox.__main__ import main
+
+Seed = Callable[..., dict[str, str]]
 
 
-def sandbox(*arguments: str) -> str:
-    command = [sys.executable, "-m", "sandbox", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+@pytest.fixture
+def seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Seed:
+    """`python -m sandbox seed`, and the object it prints."""
+
+    def run(*options: str) -> dict[str, str]:
+        main(["seed", "--data", str(tmp_path), *options])
+        return json.loads(capsys.readouterr().out)
+
+    return run
 
 
-def test_seed_prints_one_object_that_serve_honours(tmp_path: Path) -> None:
-    printed = json.loads(sandbox("seed", "--data", str(tmp_path)))
+def test_seed_prints_one_object_that_serve_honours(seed: Seed, tmp_path: Path) -> None:
+    printed = seed()
     assert list(printed) == [
         "email",
         "password",
@@ -38,11 +47,10 @@ def test_seed_prints_one_object_that_serve_honours(tmp_path: Path) -> None:
         assert httpx.get(f"{url}/openapi.json").is_success
 
 
-def test_seed_makes_a_workspace_for_a_list_of_yours(tmp_path: Path) -> None:
+def test_seed_makes_a_workspace_for_a_list_of_yours(seed: Seed, tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     pl.DataFrame({"id": ["01", "02"], "age": ["7", "8"], "job": ["a", "b"]}).write_csv(file)
-    options = ("--list", str(file), "--segments", "job")
-    printed = json.loads(sandbox("seed", "--data", str(tmp_path), *options))
+    printed = seed("--list", str(file), "--segments", "job")
     with local.sandbox(tmp_path, local.free_port()) as url:
         names = ("email", "password", "api_key", "api_code")
         with NudgescribeClient(url, Credentials(*(printed[name] for name in names))) as client:
@@ -56,6 +64,6 @@ def test_seed_makes_a_workspace_for_a_list_of_yours(tmp_path: Path) -> None:
     assert (row.customer_id, row.message) == ("01", "Dear customer 01,\nthis is for you (job a).\n")
 
 
-def test_the_keys_are_their_owners_only(tmp_path: Path) -> None:
-    sandbox("seed", "--data", str(tmp_path))
+def test_the_keys_are_their_owners_only(seed: Seed, tmp_path: Path) -> None:
+    seed()
     assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
