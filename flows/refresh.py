@@ -55,7 +55,13 @@ def campaign_refresh(
     watch.lap("review")
     publish_campaign(account, run)
     in_lake = export_messages(
-        account, run, validated.accepted.rows, lake, options.format, options.export_minutes
+        account,
+        campaign,
+        run,
+        validated.accepted.rows,
+        lake,
+        options.format,
+        options.export_minutes,
     )
     watch.lap("publish and fetch")
     reconcile(account, group, run, validated, lake)

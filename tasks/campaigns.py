@@ -30,7 +30,9 @@ class Refresh(BaseModel):
 
 
 class CampaignRef(BaseModel):
-    """A campaign to refresh; `previous_run` is the run it was on before."""
+    """A campaign to refresh; `previous_run` is the run it was on before, `previous_pages` how many
+    pages that run's export has.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,6 +40,7 @@ class CampaignRef(BaseModel):
     name: str
     workspace_id: str
     previous_run: int
+    previous_pages: int
 
 
 class RunRef(BaseModel):
@@ -99,9 +102,14 @@ def _refreshable(
     if campaign.status != Status.PUBLISHED and campaign.customer_group_id not in ours:
         raise NotPublished(f"Campaign {campaign.campaign_id} is {campaign.status}, not Published.")
     history = client.rerun_history(campaign.campaign_id)
+    previous = _newest([run for run in history if run.customer_group_id not in ours])
+    published = campaign.status == Status.PUBLISHED and campaign.customer_group_id in ours
+    # The run before keeps the campaign's own folder until the next one is published.
+    place = previous if published else None
     return CampaignRef(
         campaign_id=campaign.campaign_id,
         name=campaign.name,
         workspace_id=workspace_id,
-        previous_run=_newest([run for run in history if run.customer_group_id not in ours]),
+        previous_run=previous,
+        previous_pages=client.count_message_pages(campaign.campaign_id, place),
     )

@@ -22,7 +22,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MessageRow
 from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.polling import Pace, poll
-from tasks.campaigns import RunRef
+from tasks.campaigns import CampaignRef, RunRef
 from tasks.policies import READ
 from tasks.staging import sha256_of
 
@@ -48,17 +48,30 @@ class RunInLake(BaseModel):
 
 @task(**READ)
 def export_messages(
-    account: str, run: RunRef, rows: int, lake: str, file_format: Format, minutes: float
+    account: str,
+    campaign: CampaignRef,
+    run: RunRef,
+    rows: int,
+    lake: str,
+    file_format: Format,
+    minutes: float,
 ) -> RunInLake:
     """Fetches the run's pages until they hold `rows` rows, one part a page, the manifest last.
 
-    Raises ExportIncomplete when the pages do not add up within `minutes`.
+    A run that is in the lake already is left as it is. Raises ExportIncomplete when the pages do
+    not add up within `minutes`.
     """
     store = load(DataLake, lake)
     folder = store.run_folder(run.campaign_id, run.run_number)
+    there = store.manifest(run.campaign_id, run.run_number)
+    if there and (there.job_uid, there.rows, there.format) == (run.job_uid, rows, file_format):
+        get_run_logger().info("Run %s is in the lake already", run.run_number)
+        return RunInLake(folder=folder, files=len(there.files), rows=rows, bytes=there.bytes)
+    store.remove(f"{folder}/{MANIFEST}")
     with load(NudgescribeAccount, account).get_client() as client:
+        look = partial(_count_pages, client, campaign)
         fetch = partial(_fetch_page, client, store, run, file_format)
-        pages = _fetch_all(client, run, rows, minutes, fetch)
+        pages = _fetch_all(look, fetch, rows, minutes)
     for name in set(store.names(folder)) - {page.name for page in pages} - {MANIFEST}:
         store.remove(f"{folder}/{name}")
     manifest = Manifest(
@@ -85,12 +98,19 @@ def export_messages(
     return RunInLake(folder=folder, files=len(pages), rows=manifest.rows, bytes=manifest.bytes)
 
 
+def _count_pages(client: NudgescribeClient, campaign: CampaignRef) -> int:
+    """The pages of the current run: none while those of the run before still lie in their place.
+
+    Both may have the same number of pages and rows; only their move tells them apart.
+    """
+    moved = client.count_message_pages(campaign.campaign_id, campaign.previous_run)
+    if moved < campaign.previous_pages:
+        return 0
+    return client.count_message_pages(campaign.campaign_id)
+
+
 def _fetch_all(
-    client: NudgescribeClient,
-    run: RunRef,
-    rows: int,
-    minutes: float,
-    fetch: Callable[[int], Page],
+    look: Callable[[], int], fetch: Callable[[int], Page], rows: int, minutes: float
 ) -> list[Page]:
     """There is no job status: the export is complete when the number of pages stands still and
     their rows add up.
@@ -98,7 +118,6 @@ def _fetch_all(
     log = get_run_logger()
     fetched: dict[int, Page] = {}
     seen = 0
-    look = partial(client.count_message_pages, run.campaign_id)
     for count in poll(look, minutes * 60, PACE):
         if count != seen or not count:
             seen = count
@@ -115,8 +134,8 @@ def _fetch_all(
         else:
             fetched.popitem()  # the last page may have grown, others follow
     raise ExportIncomplete(
-        f"Run {run.run_number} of campaign {run.campaign_id} shows {seen} pages after "
-        f"{minutes:g} minutes and they do not add up to {rows:,} rows."
+        f"The export shows {seen} pages after {minutes:g} minutes and they do not add up to "
+        f"{rows:,} rows."
     )
 
 

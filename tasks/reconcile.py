@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.loading import load
-from blocks.manifest import Manifest
+from blocks.manifest import MANIFEST, Manifest
 from nudgescribe import rfc4180
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import RunRef
@@ -23,14 +23,14 @@ ID = COLUMNS[0]
 
 
 class NotReconciled(NudgeflowError):
-    advice = "The run in the lake is not what was uploaded: do not use it; retry this flow run."
+    advice = "The run was taken out of the lake. Retry this flow run to fetch it again."
 
 
 @task(**READ)
 def reconcile(account: str, group: GroupRef, run: RunRef, validated: Validated, lake: str) -> None:
     """Proves that group, list and lake hold the same customers, each exactly once.
 
-    Raises NotReconciled, saying by how much they differ.
+    Raises NotReconciled, saying by how much they differ, and takes the run out of readers' sight.
     """
     with load(NudgescribeAccount, account).get_client() as client:
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
@@ -45,6 +45,7 @@ def reconcile(account: str, group: GroupRef, run: RunRef, validated: Validated, 
     unexpected = found.join(wanted, on=ID, how="anti").height
     repeated = found.height - found[ID].n_unique()
     if missing or unexpected or repeated or not total == manifest.rows == found.height:
+        store.remove(f"{store.run_folder(run.campaign_id, run.run_number)}/{MANIFEST}")
         raise NotReconciled(
             f"The group has {total:,} customers, the manifest names {manifest.rows:,}, the lake "
             f"holds {found.height:,} rows: {missing:,} customers are missing, "

@@ -1,19 +1,18 @@
 """Fetching an export that grows, changes or lies; proving what is in the lake."""
 
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 
 import httpx
 import polars as pl
 import pytest
-from prefect.logging import disable_run_logger
 
 from blocks import DataLake
 from blocks.manifest import MANIFEST, Format
 from nudgescribe import errors, rfc4180
 from nudgescribe.polling import Pace
 from tasks import export as tasks
-from tasks.campaigns import RunRef
+from tasks.campaigns import CampaignRef, RunRef
 from tasks.export import ExportIncomplete, RunInLake
 from tasks.groups import GroupRef
 from tasks.reconcile import NotReconciled, _customer_ids, reconcile
@@ -22,24 +21,36 @@ from tasks.validate import Validated
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.faults import FaultyTransport, answering
 
+CAMPAIGN = CampaignRef(
+    campaign_id="C", name="n", workspace_id="W", previous_run=1, previous_pages=2
+)
 RUN = RunRef(campaign_id="C", run_number=2, customer_group_id="G", job_uid="J")
 
 
 class Export(FaultyTransport):
     """A service whose export shows one state after the other, each a list of its pages' ids.
 
-    Every look at the number of pages goes one state on; the last one stays.
+    Every look at the number of pages goes one state on; the last one stays. The pages of the run
+    before are put away after `moves` looks.
     """
 
-    def __init__(self, *states: list[list[str]], columns: tuple[str, str] = tasks.COLUMNS) -> None:
-        self._states = [[], *states] if states else []
+    def __init__(
+        self,
+        *states: list[list[str]],
+        columns: tuple[str, str] = tasks.COLUMNS,
+        moves: int = 0,
+    ) -> None:
+        self._states = [[], *states]
         self._columns = columns
+        looks = itertools.count()
         signed_in = answering(b"")._answer
         assert signed_in
 
         def answer(request: httpx.Request) -> httpx.Response:
             path = request.url.path
             if path == "/v1/messages/pages":
+                if b"run_number" in request.read():
+                    return httpx.Response(200, json={"num_files": 2 * (next(looks) >= moves)})
                 if len(self._states) > 1:
                     self._states.pop(0)
                 return httpx.Response(200, json={"num_files": len(self._states[0])})
@@ -60,8 +71,8 @@ class Export(FaultyTransport):
 
 
 @pytest.fixture(autouse=True)
-def no_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No run to log to, and time that passes only when somebody sleeps."""
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time passes only when somebody sleeps."""
     now = 0.0
 
     def sleep(seconds: float) -> None:
@@ -69,8 +80,6 @@ def no_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         now += seconds
 
     monkeypatch.setattr(tasks, "PACE", Pace(clock=lambda: now, sleep=sleep))
-    with disable_run_logger():
-        yield
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ def saved(company: Company, save: Save) -> Saved:
 
 
 def export(saved: Saved, rows: int, file_format: Format = "parquet") -> RunInLake:
-    return tasks.export_messages.fn(saved.name, RUN, rows, saved.name, file_format, 1)
+    return tasks.export_messages.fn(saved.name, CAMPAIGN, RUN, rows, saved.name, file_format, 1)
 
 
 def ids(lake: DataLake) -> list[str]:
@@ -110,10 +119,38 @@ def test_pages_of_an_earlier_export_are_all_fetched_again(saved: Saved, through:
     assert ids(saved.lake) == ["01", "02"]
 
 
+def test_pages_of_the_run_before_are_never_taken_for_this_runs(
+    saved: Saved, through: Through
+) -> None:
+    through(transport := Export([["01"], ["02"]], moves=5))
+    assert export(saved, 2).rows == 2
+    first_link = next(
+        number
+        for number, request in enumerate(transport.requests)
+        if request.url.path == "/v1/messages/fetch"
+    )
+    looks = [b"run_number" in one.content for one in transport.requests[1:first_link]]
+    assert looks[:6] == [True] * 6
+    through(transport := Export([["01"], ["02"]], moves=10**9))
+    saved.lake.remove("messages")
+    with pytest.raises(ExportIncomplete, match="shows 0 pages"):
+        export(saved, 2)
+    assert transport.calls["/v1/messages/fetch"] == 0
+
+
+def test_a_run_in_the_lake_is_not_fetched_again(saved: Saved, through: Through) -> None:
+    through(Export([["01"], ["02"]]))
+    first = export(saved, 2)
+    through(transport := Export([["01"], ["02"]]))
+    assert export(saved, 2) == first
+    assert not transport.calls
+    assert export(saved, 2, "csv").files == 2
+    assert ids(saved.lake) == ["01", "02"]
+
+
 def test_fewer_pages_than_before_leave_none_behind(saved: Saved, through: Through) -> None:
-    old = [["01"], ["02"], ["03"]]
-    through(Export(old))
-    export(saved, 3)
+    through(Export([["01"], ["02"], ["03"], ["04"]]))
+    export(saved, 4)
     through(Export([["01", "02", "03"]]))
     export(saved, 3)
     assert saved.lake.names("messages/campaign_id=C/run_number=2") == [
@@ -178,6 +215,7 @@ def test_reconciling_says_by_how_much_they_differ(
         "1 customers are missing, 1 do not belong there, 1 are repeated",
     ):
         reconciled(company, saved, tmp_path, "01", "02", "03")
+    assert saved.lake.manifest("C", 2) is None
 
 
 def test_a_run_without_a_manifest_is_not_reconciled(

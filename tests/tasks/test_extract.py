@@ -1,25 +1,9 @@
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from uuid import uuid4
-
 import pytest
-from prefect.logging import disable_run_logger
 
 from blocks.crm import SourceError
 from tasks.campaigns import Refresh
 from tasks.extract import extract_customers
 from tests.conftest import Company, Save, customers
-
-
-@pytest.fixture(autouse=True)
-def no_run() -> Iterator[None]:
-    with disable_run_logger():
-        yield
-
-
-@pytest.fixture
-def refresh() -> Refresh:
-    return Refresh(id=str(uuid4()), started=datetime.now(UTC))
 
 
 def test_a_list_once_staged_is_the_refreshs_list(

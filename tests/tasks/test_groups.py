@@ -1,14 +1,11 @@
 """The group's tasks where something goes wrong between here and the service."""
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import polars as pl
 import pytest
-from prefect.logging import disable_run_logger
 
 from nudgescribe import errors
 from tasks import groups as tasks
@@ -21,23 +18,13 @@ GROUPS = "/v1/cg"
 UPLOAD = "/v1/customer/check"
 
 
-@pytest.fixture(autouse=True)
-def no_run() -> Iterator[None]:
-    with disable_run_logger():
-        yield
-
-
-@pytest.fixture
-def refresh() -> Refresh:
-    return Refresh(id=str(uuid4()), started=datetime(2026, 11, 21, 6, 30, tzinfo=UTC))
-
-
 def campaign_of(company: Company) -> CampaignRef:
     return CampaignRef(
         campaign_id=company.seeded.campaign_id,
         name="Welcome back",
         workspace_id=company.seeded.workspace_id,
         previous_run=1,
+        previous_pages=3,
     )
 
 
