@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import fields as rules
 from nudgescribe import rfc4180
-from nudgescribe.contract import CreateField, Status
+from nudgescribe.contract import CreateField, Status, WorkspaceField
 from sandbox import exports, people, reruns
 from sandbox.composing import compose
 from sandbox.customers import upsert
@@ -58,7 +58,7 @@ def seed_from_list(settings: Settings, file: Path, variables: Sequence[str]) -> 
 
 
 def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
-    field = rules.WorkspaceField(
+    field = WorkspaceField(
         field_id="", workspace_id="", field_name=column, display_name="", field_type="number"
     )
     return rules.judge(frame.select(column), [field]).errors.is_empty()
