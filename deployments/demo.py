@@ -33,14 +33,16 @@ def main() -> None:
         if options.list:
             file = Path(options.list)
             account = local.seeded(data, "--list", str(file), "--segments", options.segments)
-            crm, crm_name = local.file_crm(file), "file-crm/main"
+            crm = local.file_crm(file)
         else:
             account = local.seeded(data)
-            crm, crm_name = local.sql_crm(data / "crm.db"), "sql-crm/main"
+            crm = local.sql_crm(data / "crm.db")
         with local.sandbox(data, local.free_port(), *SANDBOX) as url:
             local.save_blocks(url, account, crm, options.lake)
             try:
-                result = campaign_refresh(account.campaign_id, crm=crm_name)
+                result = campaign_refresh(
+                    account.campaign_id, crm=f"{crm.get_block_type_slug()}/main"
+                )
             except NudgeflowError as error:
                 sys.exit(f"The demo failed: {error}")
     table = Table(title=f"{result.campaign}, run {result.run_number}", show_header=False)

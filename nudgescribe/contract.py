@@ -343,10 +343,14 @@ class FetchRequest(RunRequest):
 
 
 class MessageRow(Answer):
-    """One row of an export; its names, in this order, are the CSV's header."""
+    """One row of an export."""
 
     customer_id: Secret
     message: Secret
+
+
+MESSAGE_COLUMNS = tuple(field.alias or name for name, field in MessageRow.model_fields.items())
+"""The header of an export's CSV, in this order."""
 
 
 class CsvPage(Answer):

@@ -111,9 +111,9 @@ def follow_link(
 def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunStarted:
     with store_of(request).write() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
-        group = find_group(session, account_of(request), body.new_customer_group_id)
-        if group.workspace_id != campaign.workspace_id:
-            raise Refusal(404, Text.GROUP_NOT_FOUND)
+        group = find_group(
+            session, account_of(request), body.new_customer_group_id, within=campaign.workspace_id
+        )
         run = reruns.initiate(session, campaign, group, request.state.claims.user_id)
         return contract.RerunStarted(
             run=_run_on_wire(run),

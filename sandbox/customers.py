@@ -177,9 +177,7 @@ def profiles(
 
 def _find(session: Session, request: Request, body: contract.GroupRequest) -> None:
     find_workspace(session, account_of(request), body.workspace_id)
-    group = find_group(session, account_of(request), body.customer_group_id)
-    if group.workspace_id != body.workspace_id:
-        raise Refusal(404, Text.GROUP_NOT_FOUND)
+    find_group(session, account_of(request), body.customer_group_id, within=body.workspace_id)
 
 
 def _pages(total: int) -> int:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from nudgescribe import contract, fields, rfc4180, segments
-from nudgescribe.contract import MessageRow
+from nudgescribe import fields, rfc4180, segments
+from nudgescribe.contract import MESSAGE_COLUMNS, MessageRow
 from sandbox.composing import personalise
 from sandbox.customers import profiles
 from sandbox.reruns import JobFailed, current_messages, current_run
@@ -14,7 +14,6 @@ from sandbox.scope import fields_of
 from sandbox.settings import Settings
 from sandbox.store import Campaign, Store
 
-COLUMNS = tuple(MessageRow.model_fields)
 PAGE_ROWS_AS_JSON = 1000
 
 
@@ -44,13 +43,13 @@ def put_past_pages_away(settings: Settings, campaign_id: str, current: int) -> N
 def work(store: Store, settings: Settings, campaign_id: str, run_number: int) -> None:
     """Writes the pages of a run, each under its name only when whole."""
     place = folder(settings, campaign_id)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "run").write_text(str(run_number))
     written: set[str] = set()
     with store.read() as session:
         campaign = session.get_one(Campaign, campaign_id)
         if campaign.current_run != run_number:
             raise JobFailed("The campaign has moved on to another run.")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "run").write_text(str(run_number))
         rules = fields_of(session, campaign.workspace_id)
         key, columns = fields.key_of(rules), [field.field_name for field in rules]
         texts = {m.segment_key: m.text for m in current_messages(session, campaign)}
@@ -68,7 +67,7 @@ def work(store: Store, settings: Settings, campaign_id: str, run_number: int) ->
 def first_rows(page: Path) -> list[MessageRow]:
     """A page's first rows, as many as the JSON export gives."""
     rows = rfc4180.read(page.read_bytes()).head(PAGE_ROWS_AS_JSON).rows(named=True)
-    return [contract.MessageRow(**row) for row in rows]
+    return [MessageRow.model_validate(row) for row in rows]
 
 
 def _messages(
@@ -81,7 +80,7 @@ def _messages(
         if (name := segments.key(segment)) in texts:
             known.append((name, profile))
     ids = [profile[key] for _, profile in known]
-    return pl.DataFrame(dict(zip(COLUMNS, (ids, personalise(texts, known)), strict=True)))
+    return pl.DataFrame(dict(zip(MESSAGE_COLUMNS, (ids, personalise(texts, known)), strict=True)))
 
 
 def _write_whole(target: Path, content: bytes) -> None:

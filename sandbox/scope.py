@@ -15,10 +15,13 @@ def find_workspace(session: Session, account_id: str, workspace_id: str) -> Work
     return workspace
 
 
-def find_group(session: Session, account_id: str, group_id: str) -> Group:
+def find_group(
+    session: Session, account_id: str, group_id: str, within: str | None = None
+) -> Group:
+    """A group of the account; of the workspace `within`, if one is given."""
     query = select(Group).join(Workspace).where(Workspace.account_id == account_id)
     group = session.scalar(query.where(Group.id == group_id))
-    if group is None:
+    if group is None or within not in (None, group.workspace_id):
         raise Refusal(404, Text.GROUP_NOT_FOUND)
     return group
 

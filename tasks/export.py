@@ -1,6 +1,6 @@
 """The messages: every page of a run fetched into the lake, visible as a whole or not at all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from blocks.manifest import MANIFEST, Format, Manifest, Page
 from blocks.parquet import ParquetSink, text_schema
 from nudgescribe import __version__, rfc4180
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import MessageRow
+from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.polling import Pace, poll
 from tasks.campaigns import CampaignRef, RunRef
@@ -27,7 +27,6 @@ from tasks.policies import READ
 from tasks.staging import sha256_of
 
 DOWNLOADS_AT_ONCE = 8
-COLUMNS = tuple(MessageRow.model_fields)
 PACE = Pace()
 
 
@@ -72,7 +71,7 @@ def export_messages(
         look = partial(_count_pages, client, campaign)
         fetch = partial(_fetch_page, client, store, run, file_format)
         pages = _fetch_all(look, fetch, rows, minutes)
-    for name in set(store.names(folder)) - {page.name for page in pages} - {MANIFEST}:
+    for name in set(store.names(folder)) - {page.name for page in pages}:
         store.remove(f"{folder}/{name}")
     manifest = Manifest(
         campaign_id=run.campaign_id,
@@ -146,20 +145,24 @@ def _fetch_page(
     with TemporaryDirectory() as place:
         csv, part = Path(place) / "page.csv", Path(place) / name
         client.download_page(run.campaign_id, number, csv)
-        rows = _convert(csv, part, number)
         if file_format == "csv":
+            rows = sum(frame.height for frame in _frames(csv, number))
             csv.rename(part)  # byte for byte what the service wrote
+        else:
+            with ParquetSink(part, text_schema(list(MESSAGE_COLUMNS))) as sink:
+                for frame in _frames(csv, number):
+                    sink.write(frame)
+            rows = sink.rows
         lake.put(part, f"{lake.run_folder(run.campaign_id, run.run_number)}/{name}")
         return Page(
             name=name, page=number, rows=rows, bytes=part.stat().st_size, sha256=sha256_of(part)
         )
 
 
-def _convert(csv: Path, part: Path, number: int) -> int:
-    """Writes a page as Parquet and returns its rows."""
-    with csv.open("rb") as file, ParquetSink(part, text_schema(list(COLUMNS))) as sink:
+def _frames(csv: Path, number: int) -> Iterator[pl.DataFrame]:
+    """The rows of a page, proved to have an export's columns."""
+    with csv.open("rb") as file:
         for frame in rfc4180.frames(file):
-            if tuple(frame.columns) != COLUMNS:
+            if tuple(frame.columns) != MESSAGE_COLUMNS:
                 raise ContractMismatch(f"Page {number} has columns {', '.join(frame.columns)}.")
-            sink.write(frame)
-    return sink.rows
+            yield frame

@@ -23,10 +23,11 @@ def extract_customers(crm: str, lake: str, refresh: Refresh) -> Staged:
     path = f"{folder_of(refresh)}/extracted.parquet"
     with TemporaryDirectory() as folder:
         local = Path(folder) / "extracted.parquet"
-        if not store.exists(path):
+        if store.exists(path):
+            store.get(path, local)
+        else:
             source.extract(local)
             store.put(local, path, private=True)
-        store.get(path, local)
         staged = describe(local, path)
     get_run_logger().info("Extracted %s rows from %s", f"{staged.rows:,}", crm)
     return staged

@@ -11,15 +11,15 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.loading import load
 from blocks.manifest import MANIFEST, Manifest
 from nudgescribe import rfc4180
+from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import RunRef
-from tasks.export import COLUMNS
 from tasks.groups import GroupRef
 from tasks.policies import READ
 from tasks.staging import local_copy
 from tasks.validate import Validated
 
-ID = COLUMNS[0]
+ID = MESSAGE_COLUMNS[0]
 
 
 class NotReconciled(NudgeflowError):

@@ -11,6 +11,7 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
+from blocks.lake import LakeError
 from blocks.loading import load
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
@@ -50,9 +51,10 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
     """A local copy of a staged file, proved to be the same. Raises StagingLost."""
     with TemporaryDirectory() as folder:
         local = Path(folder) / "staged.parquet"
-        if not lake.exists(staged.path):
-            raise StagingLost(f"{staged.path} is no longer in the lake.")
-        lake.get(staged.path, local)
+        try:
+            lake.get(staged.path, local)
+        except LakeError:
+            raise StagingLost(f"{staged.path} is no longer in the lake.") from None
         if sha256_of(local) != staged.sha256:
             raise StagingLost(f"{staged.path} has changed since it was staged.")
         yield local

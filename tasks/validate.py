@@ -58,7 +58,8 @@ def validate_customers(
         if problems:
             raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
         accepted, errors = Path(folder) / "accepted.parquet", Path(folder) / "errors.parquet"
-        repeated = _repeated(source, fields.key_of(rules))
+        key = fields.key_of(rules)
+        repeated = _repeated(source, key)
         rejected = _judge(source, accepted, errors, rules, repeated)
         quarantine = None
         if rejected:
@@ -72,7 +73,7 @@ def validate_customers(
             extracted=staged.rows,
             rejected=rejected,
             quarantine=quarantine,
-            key=fields.key_of(rules),
+            key=key,
         )
     _check_list(validated, len(repeated), min_rows, max_rejected_share)
     get_run_logger().info(

@@ -10,7 +10,7 @@ from blocks import CampaignRerun, NudgescribeAccount
 from blocks.rerun import RerunFailed, RerunTimedOut
 from nudgescribe import errors, rfc4180
 from nudgescribe.contract import Run, Status
-from nudgescribe.polling import Pace
+from tests.clock import Clock
 from tests.conftest import Company, Through, customers
 from tests.faults import Fault, FaultyTransport, answering
 
@@ -21,14 +21,7 @@ HISTORY = "/v1/campaign/rerun/history"
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only when somebody sleeps."""
-    now = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    pace = Pace(first=1, longest=5, clock=lambda: now, sleep=sleep)
-    monkeypatch.setattr(CampaignRerun, "pace", pace)
+    monkeypatch.setattr(CampaignRerun, "pace", Clock().pace(first=1, longest=5))
 
 
 def rerun_of(company: Company, count: int = 100) -> CampaignRerun:

@@ -75,6 +75,6 @@ def test_a_refresh_run_on_the_stack_finishes_and_the_schedule_fires(tmp_path: Pa
         assert {run["state_type"] for run in planned} == {"SCHEDULED"}
         with pytest.raises(SystemExit, match=f"Port {up.PREFECT_PORT} is in use"):
             up.main()
-    assert "Traceback" not in "".join(printed)
+    assert "Traceback" not in "".join(printed), "".join(printed)
     with pytest.raises(httpx.ConnectError):
         httpx.get(API)

@@ -2,33 +2,16 @@ import pytest
 
 from nudgescribe.errors import ServerError
 from nudgescribe.polling import Pace, poll
+from tests.clock import Clock
 
 
-class Clock:
-    """Time that passes only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def pace(self, tolerated: int = 3) -> Pace:
-        return Pace(
-            first=1,
-            longest=8,
-            growth=2,
-            tolerated=tolerated,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        )
+def pace_of(clock: Clock) -> Pace:
+    return clock.pace(first=1, longest=8, growth=2, tolerated=3)
 
 
 def test_waits_grow_with_jitter_up_to_the_longest() -> None:
     clock = Clock()
-    looks = poll(lambda: 1, 100, clock.pace())
+    looks = poll(lambda: 1, 100, pace_of(clock))
     for _ in range(8):
         next(looks)
     for slept, longest in zip(clock.slept, [1, 2, 4, 8, 8, 8, 8], strict=True):
@@ -37,13 +20,13 @@ def test_waits_grow_with_jitter_up_to_the_longest() -> None:
 
 def test_the_last_look_comes_when_the_time_is_up() -> None:
     clock = Clock()
-    times = list(poll(lambda: clock.now, 10, clock.pace()))
+    times = list(poll(lambda: clock.now, 10, pace_of(clock)))
     assert times[-1] == 10
     assert times[0] == 0
 
 
 def test_even_without_time_there_is_one_look() -> None:
-    assert list(poll(lambda: "seen", 0, Clock().pace())) == ["seen"]
+    assert list(poll(lambda: "seen", 0, pace_of(Clock()))) == ["seen"]
 
 
 def failing(times: int) -> object:
@@ -59,18 +42,18 @@ def failing(times: int) -> object:
 
 def test_transient_errors_are_passed_over() -> None:
     clock = Clock()
-    assert next(poll(failing(3), 100, clock.pace())) == "seen"
+    assert next(poll(failing(3), 100, pace_of(clock))) == "seen"
     assert len(clock.slept) == 3
 
 
 def test_too_many_transient_errors_in_a_row_are_raised() -> None:
     with pytest.raises(ServerError):
-        next(poll(failing(4), 100, Clock().pace()))
+        next(poll(failing(4), 100, pace_of(Clock())))
 
 
 def test_an_error_of_the_last_look_is_raised() -> None:
     with pytest.raises(ServerError):
-        next(poll(failing(1), 0, Clock().pace()))
+        next(poll(failing(1), 0, pace_of(Clock())))
 
 
 def test_other_errors_are_raised_at_once() -> None:
@@ -78,4 +61,4 @@ def test_other_errors_are_raised_at_once() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        next(poll(look, 100, Clock().pace()))
+        next(poll(look, 100, pace_of(Clock())))

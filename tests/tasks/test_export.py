@@ -10,7 +10,7 @@ import pytest
 from blocks import DataLake
 from blocks.manifest import MANIFEST, Format
 from nudgescribe import errors, rfc4180
-from nudgescribe.polling import Pace
+from nudgescribe.contract import MESSAGE_COLUMNS
 from tasks import export as tasks
 from tasks.campaigns import CampaignRef, RunRef
 from tasks.export import ExportIncomplete, RunInLake
@@ -18,6 +18,7 @@ from tasks.groups import GroupRef
 from tasks.reconcile import NotReconciled, _customer_ids, reconcile
 from tasks.staging import describe
 from tasks.validate import Validated
+from tests.clock import Clock
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.faults import FaultyTransport, answering
 
@@ -37,7 +38,7 @@ class Export(FaultyTransport):
     def __init__(
         self,
         *states: list[list[str]],
-        columns: tuple[str, str] = tasks.COLUMNS,
+        columns: tuple[str, ...] = MESSAGE_COLUMNS,
         moves: int = 0,
     ) -> None:
         self._states = [[], *states]
@@ -73,13 +74,7 @@ class Export(FaultyTransport):
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only when somebody sleeps."""
-    now = 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    monkeypatch.setattr(tasks, "PACE", Pace(clock=lambda: now, sleep=sleep))
+    monkeypatch.setattr(tasks, "PACE", Clock().pace())
 
 
 @pytest.fixture

@@ -1,0 +1,21 @@
+"""Time that passes only when somebody sleeps."""
+
+from typing import Any
+
+from nudgescribe.polling import Pace
+
+
+class Clock:
+    """`now` moves on by what is slept; `slept` remembers how long each time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def pace(self, **settings: Any) -> Pace:
+        """A pace by this clock; `settings` are `Pace`'s own."""
+        return Pace(clock=lambda: self.now, sleep=self.sleep, **settings)
