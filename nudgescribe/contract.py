@@ -7,9 +7,9 @@ differs needs one `alias` here; the client and the sandbox follow.
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 # ---- paths ------------------------------------------------------------------------------------
 
@@ -57,6 +57,7 @@ class Text(StrEnum):
     UNPUBLISHED_MESSAGES = "All campaign messages must be published before initiating a rerun"
     CURRENT_RUN = "Current run cannot be archived"
     QUOTA = "Usage limit reached."
+    TOO_LARGE = "The body is too large."
 
 
 class Status(StrEnum):
@@ -80,11 +81,19 @@ class Phase(StrEnum):
 
 
 class Request(BaseModel):
-    """Written strictly: an unknown or mistyped field is an error."""
+    """Written strictly: an unknown or mistyped field is an error, and so is a NUL in a text."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True
     )
+
+    @model_validator(mode="after")
+    def _holds_no_nul(self) -> Self:
+        for value in self.__dict__.values():
+            texts = cast("list[object]", value) if isinstance(value, list) else [value]
+            if any(isinstance(text, str) and "\0" in text for text in texts):
+                raise ValueError("a text holds a NUL character")
+        return self
 
 
 class Answer(BaseModel):
@@ -95,7 +104,14 @@ class Answer(BaseModel):
     )
 
 
+class ErrorBody(Answer):
+    message: str
+
+
 Secret = Annotated[str, Field(repr=False)]
+Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A page, a file or a run."""
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 Segment = Mapping[str, str]
 """One distinct combination of a campaign's variables: variable -> value, "" where it has none."""
 
@@ -152,7 +168,7 @@ class WorkspaceField(Answer):
 
 class CreateField(Request):
     workspace_id: str
-    field_name: str
+    field_name: Name
     display_name: str | None = None
     field_type: FieldType
     field_format: str | None = None
@@ -198,13 +214,13 @@ class CustomerGroup(Answer):
 
 class CreateGroup(Request):
     workspace_id: str
-    name: str
+    name: Name
     description: str | None = None
 
 
 class UpdateGroup(Request):
     customer_group_id: str
-    name: str | None = None
+    name: Name | None = None
     description: str | None = None
 
 
@@ -247,7 +263,7 @@ class RowError(Answer):
 
 
 class UploadResult(Answer):
-    """`errors` names at most 100 rows, `rejected` counts all."""
+    """`errors` names at most 100 rows, `rejected` counts all; a queued upload counts none yet."""
 
     job_uid: str
     status: str
@@ -258,6 +274,7 @@ class UploadResult(Answer):
 
 
 UPLOAD_COMPLETED = "completed"
+UPLOAD_QUEUED = "queued"
 
 
 class CustomerPageCount(Answer):
@@ -267,7 +284,7 @@ class CustomerPageCount(Answer):
 
 
 class CustomerPageRequest(GroupRequest):
-    page: NonNegativeInt
+    page: Number
 
 
 class EncryptedCustomer(Answer):
@@ -327,7 +344,7 @@ class Job(Answer):
 
 
 class RunRequest(CampaignRequest):
-    run_number: int | None = None
+    run_number: Number | None = None
 
 
 class PageCount(Answer):
@@ -338,7 +355,7 @@ ExportType = Literal["utf8", "json", "url"]
 
 
 class FetchRequest(RunRequest):
-    file_num: NonNegativeInt
+    file_num: Number
     export_type: str
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -12,7 +12,15 @@ from pyarrow import csv as arrow_csv
 from nudgescribe.errors import NudgeflowError
 
 BLOCK_BYTES = 8 * 1024 * 1024
+LONGEST_ROW = 64 * 1024 * 1024
+"""Bytes; what holds no end of a row for that long is no list."""
 _BOM = b"\xef\xbb\xbf"
+
+
+class Readable(Protocol):
+    """A source of bytes, in pieces of about `size`; an empty piece is the end."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class MalformedCsv(NudgeflowError):
@@ -24,12 +32,12 @@ def read(data: bytes) -> pl.DataFrame:
     return pl.concat(list(frames(io.BytesIO(data))))
 
 
-def frames(file: BinaryIO, block_bytes: int = BLOCK_BYTES) -> Iterator[pl.DataFrame]:
+def frames(file: Readable, block_bytes: int = BLOCK_BYTES) -> Iterator[pl.DataFrame]:
     """The rows of a CSV, about `block_bytes` at a time; at least one frame, so that an empty list
     still has its columns.
 
-    Raises MalformedCsv for no header, repeated column names, rows of the wrong length, an open
-    quote at the end and invalid UTF-8.
+    Raises MalformedCsv for no header, repeated column names, rows of the wrong length or longer
+    than `LONGEST_ROW`, an open quote at the end and invalid UTF-8.
     """
     columns: list[str] | None = None
     for block in _aligned_blocks(file, block_bytes):
@@ -47,7 +55,7 @@ def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
     return frame.write_csv(include_header=header, line_terminator="\r\n").encode()
 
 
-def _aligned_blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
+def _aligned_blocks(file: Readable, block_bytes: int) -> Iterator[bytes]:
     # Cut only at a newline outside quotes (an even number of quotes before it): a reader that cuts
     # elsewhere can lose the LF of a quoted CR LF, see apache/arrow#51368.
     rest = b""
@@ -57,6 +65,8 @@ def _aligned_blocks(file: BinaryIO, block_bytes: int) -> Iterator[bytes]:
         if cut:
             yield rest[:cut]
             rest = rest[cut:]
+        if len(rest) > LONGEST_ROW:
+            raise MalformedCsv(f"The CSV holds a row of more than {LONGEST_ROW:,} bytes.")
     if rest.count(b'"') % 2:
         raise MalformedCsv("The CSV ends inside a quoted value: it was cut off.")
     if rest:
@@ -81,7 +91,10 @@ def _header(block: bytes) -> tuple[list[str], bytes]:
         lines = io.StringIO(block.decode(), newline="")
     except UnicodeDecodeError:
         raise MalformedCsv("The CSV is not valid UTF-8.") from None
-    columns = next(csv.reader(lines), [""])
+    try:
+        columns = next(csv.reader(lines), [""])
+    except csv.Error:
+        raise MalformedCsv("The CSV's header row cannot be read.") from None
     if not any(columns):
         raise MalformedCsv("The CSV has no header row.")
     repeated = sorted({name for name in columns if columns.count(name) > 1})

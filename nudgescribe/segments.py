@@ -40,6 +40,14 @@ def count(customers: pl.LazyFrame, variables: Sequence[str]) -> list[tuple[Segme
     return [(dict(zip(variables, values, strict=True)), size) for *values, size in counted.rows()]
 
 
+def distinct(customers: Iterable[pl.DataFrame], variables: Sequence[str]) -> list[Segment]:
+    """The segments of a list that comes in parts, in a stable order."""
+    parts = [part.select(columns(variables)).unique() for part in customers]
+    if not parts:
+        return []
+    return list(pl.concat(parts).unique().sort(variables).iter_rows(named=True))
+
+
 def compare(earlier: Iterable[Segment], later: Iterable[Segment]) -> Comparison:
     """Sorts the segments of two sets into matched, new and orphaned, each in given order."""
     before = {key(segment): segment for segment in earlier}

@@ -7,18 +7,17 @@ from sqlalchemy import select
 
 from nudgescribe import contract
 from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
-from sandbox.faults import Refusal
+from sandbox.context import context_of
+from sandbox.refusals import Refusal
 from sandbox.security import issue_token, password_fits, read_token
-from sandbox.settings import Keys, Settings
 from sandbox.store import Account, User
-from sandbox.workspaces import store_of
 
 router = APIRouter()
 
 
 @router.post(contract.AUTH)
 def sign_in(body: contract.SignIn, request: Request) -> Tokens:
-    with store_of(request).read() as session:
+    with context_of(request).store.read() as session:
         query = select(User, Account).join(Account).where(User.email == body.email)
         found = session.execute(query).one_or_none()
     if found is None or not password_fits(body.password, found.User.password_hash):
@@ -34,13 +33,13 @@ def sign_in(body: contract.SignIn, request: Request) -> Tokens:
 @router.get(contract.AUTH)
 def renew(request: Request) -> Tokens:
     """The bearer is the refresh token here; both tokens of the answer are new."""
-    claims = read_token(request.app.state.keys, request, "refresh")
+    claims = read_token(context_of(request).keys, request, "refresh")
     return _tokens(request, claims.model_dump(include={"user_id", "account_id", "role_code"}))
 
 
 def _tokens(request: Request, who: dict[str, str]) -> Tokens:
-    keys: Keys = request.app.state.keys
-    settings: Settings = request.app.state.settings
+    context = context_of(request)
+    keys, settings = context.keys, context.settings
     return Tokens(
         access_token=issue_token(keys, "access", who, settings.access_token_seconds),
         refresh_token=issue_token(keys, "refresh", who, settings.refresh_token_seconds),

@@ -1,27 +1,82 @@
-"""What the real service leaves to people in its platform: approving a run's messages."""
+"""What the real service leaves to people in its platform or keeps to itself: approving a run's
+messages, an account's quota, and faults for rehearsals. Needs no sign-in: the sandbox serves one
+machine.
+"""
 
-from fastapi import APIRouter, Request
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
 
 from nudgescribe.contract import Text
 from sandbox import reruns
-from sandbox.faults import Refusal
-from sandbox.store import Campaign
-from sandbox.workspaces import store_of
+from sandbox.context import context_of
+from sandbox.faults import Fault, Faults
+from sandbox.refusals import Refusal
+from sandbox.store import Account, Campaign
 
-router = APIRouter(prefix="/sandbox")
+
+def from_here(request: Request) -> None:
+    """Refuses what a page of another site sends through a person's browser."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin != str(request.base_url).rstrip("/"):
+        raise Refusal(403, "The sandbox is controlled from its own page.")
+
+
+router = APIRouter(prefix="/sandbox", dependencies=[Depends(from_here)])
 
 
 class Approved(BaseModel):
     status: str
 
 
+class Quota(BaseModel):
+    """Messages an account may publish within a window; None for any number."""
+
+    messages: int | None = Field(ge=0, le=2**31 - 1)
+
+
+class FaultList(BaseModel):
+    faults: list[Fault]
+
+
+def faults_of(request: Request) -> Faults:
+    return request.app.state.faults
+
+
 @router.post("/campaigns/{campaign_id}/approve")
 def approve(campaign_id: str, request: Request) -> Approved:
-    """Ready for review -> Ready to publish. Needs no sign-in: the sandbox serves one machine."""
-    with store_of(request).write() as session:
+    """Ready for review -> Ready to publish."""
+    with context_of(request).store.write() as session:
         campaign = session.get(Campaign, campaign_id)
         if campaign is None:
             raise Refusal(404, Text.CAMPAIGN_NOT_FOUND)
         reruns.approve(session, campaign)
         return Approved(status=campaign.status)
+
+
+@router.put("/accounts/{account_id}/quota")
+def set_quota(account_id: str, body: Quota, request: Request) -> Quota:
+    with context_of(request).store.write() as session:
+        account = session.get(Account, account_id)
+        if account is None:
+            raise Refusal(404, "Account not found.")
+        account.quota = body.messages
+    return body
+
+
+@router.put("/faults")
+def put_fault(fault: Fault, request: Request) -> FaultList:
+    """Switches a fault on, in place of the endpoint's earlier one."""
+    faults_of(request).put(fault)
+    return list_faults(request)
+
+
+@router.get("/faults")
+def list_faults(request: Request) -> FaultList:
+    return FaultList(faults=[switch.fault for switch in faults_of(request).all()])
+
+
+@router.delete("/faults")
+def clear_faults(request: Request) -> FaultList:
+    """Switches all faults off."""
+    faults_of(request).clear()
+    return list_faults(request)

@@ -1,99 +1,49 @@
 """Content endpoints: the customers of a group, checked, upserted, read and deleted."""
 
-from collections.abc import Iterator
-from typing import Annotated
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
 
 import polars as pl
-from cryptography.fernet import Fernet
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import ConfigDict, ValidationError
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.sqlite import insert
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from nudgescribe import contract, fields, rfc4180
+from nudgescribe import contract, rfc4180
 from nudgescribe.contract import Text
-from sandbox.faults import Refusal
-from sandbox.scope import fields_of, find_group, find_workspace
+from sandbox import uploads
+from sandbox.context import context_of
+from sandbox.profiles import Profiles, count_customers
+from sandbox.refusals import Refusal
+from sandbox.scope import find_group, find_workspace
 from sandbox.security import BearerRoute, account_of
-from sandbox.store import Account, Customer, new_id
-from sandbox.workspaces import count_customers, store_of
+from sandbox.store import new_id
 
 router = APIRouter(route_class=BearerRoute)
 
 PAGE_SIZE = 1000
-ERRORS_NAMED = 100
-IDS_PER_STATEMENT = 10_000
 
-
-class Upload(contract.GroupRequest):
-    """Either way of upload, as text columns."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    validate_only: bool
-    frame: pl.DataFrame
-
-
-async def read_upload(request: Request) -> Upload:
-    """The multipart file or the JSON object of a customer/check call."""
-    try:
-        if request.headers.get("content-type", "").startswith("multipart/form-data"):
-            async with request.form() as form:
-                return await _from_form(form)
-        one = contract.UploadCustomer.model_validate_json(await request.body())
-    except ValidationError as error:
-        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
-        raise RequestValidationError(problems) from None
-    values = {name: [None if value is None else str(value)] for name, value in one.customer.items()}
-    frame = pl.DataFrame(values, schema=dict.fromkeys(values, pl.String()))
-    return Upload(**one.model_dump(exclude={"customer"}), frame=frame)
-
-
-async def _from_form(form: FormData) -> Upload:
-    texts = {name: value for name, value in form.items() if isinstance(value, str)}
-    target = contract.UploadForm.model_validate(texts)
-    file = form.get(contract.UPLOAD_FILE)
-    if not isinstance(file, UploadFile):
-        raise Refusal(401, Text.MISSING)
-    try:
-        frame = await run_in_threadpool(rfc4180.read, await file.read())
-    except rfc4180.MalformedCsv as error:
-        raise Refusal(400, error.problem) from None
-    return Upload(**target.model_dump(), frame=frame)
+M = TypeVar("M", bound=contract.Request)
 
 
 @router.post(contract.CUSTOMERS_CHECK)
-def check_customers(
-    upload: Annotated[Upload, Depends(read_upload)], request: Request
-) -> contract.UploadResult:
-    with store_of(request).write() as session:
-        _find(session, request, upload)
-        rules = fields_of(session, upload.workspace_id)
-        if problems := fields.header_problems(upload.frame.columns, rules):
-            raise Refusal(400, f"{'; '.join(problems)}.")
-        verdict = fields.judge(upload.frame, rules)
-        if not upload.validate_only:
-            upsert(session, upload.customer_group_id, fields.key_of(rules), verdict.accepted)
-    errors = [
-        contract.RowError(row=row + 1, field=field, code=code, message=fields.REASONS[code])
-        for row, field, code in verdict.errors.head(ERRORS_NAMED).rows()
-    ]
-    return contract.UploadResult(
-        job_uid=new_id(),
-        status=contract.UPLOAD_COMPLETED,
-        total=upload.frame.height,
-        accepted=verdict.accepted.height,
-        rejected=verdict.rejected_rows,
-        errors=errors,
-    )
+async def check_customers(request: Request) -> contract.UploadResult:
+    """Either a data file as a form, or one customer as JSON."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        async with request.form() as form:
+            target, file = _read_form(form)
+            return await run_in_threadpool(_check_file, request, target, file)
+    content = await request.body()
+    one = _validated(lambda: contract.UploadCustomer.model_validate_json(content))
+    return await run_in_threadpool(_check_one, request, one)
 
 
 @router.post(contract.CUSTOMERS_PAGES)
 def count_pages(body: contract.GroupRequest, request: Request) -> contract.CustomerPageCount:
-    with store_of(request).read() as session:
+    with context_of(request).store.read() as session:
         _find(session, request, body)
         total = count_customers(session, body.customer_group_id)
     return contract.CustomerPageCount(num_pages=_pages(total), page_size=PAGE_SIZE, total=total)
@@ -101,78 +51,107 @@ def count_pages(body: contract.GroupRequest, request: Request) -> contract.Custo
 
 @router.post(contract.CUSTOMERS)
 def read_customers(body: contract.CustomerPageRequest, request: Request) -> contract.CustomerPage:
-    with store_of(request).read() as session:
-        _find(session, request, body)
-        account = session.get_one(Account, account_of(request))
-        cipher = Fernet(account.profile_key)
-        rows = session.execute(
-            select(Customer.customer_id, Customer.profile)
-            .where(Customer.group_id == body.customer_group_id)
-            .order_by(Customer.number)
-            .offset(body.page * PAGE_SIZE)
-            .limit(PAGE_SIZE)
+    with context_of(request).store.read() as session:
+        profiles = _profiles(session, request, body)
+        page = profiles.page(body.page * PAGE_SIZE, PAGE_SIZE)
+        total = profiles.size
+    objects = page.select(pl.struct(pl.all()).struct.json_encode()).to_series()
+    customers = [
+        contract.EncryptedCustomer(
+            customer_id=customer_id, profile=profiles.cipher.encrypt(profile.encode()).decode()
         )
-        customers = [
-            contract.EncryptedCustomer(
-                customer_id=customer_id, profile=cipher.encrypt(profile.encode()).decode()
-            )
-            for customer_id, profile in rows
-        ]
-        total = count_customers(session, body.customer_group_id)
+        for customer_id, profile in zip(page[profiles.key], objects, strict=True)
+    ]
     return contract.CustomerPage(customers=customers, page=body.page, num_pages=_pages(total))
 
 
 @router.delete(contract.CUSTOMERS)
 def delete_customers(body: contract.DeleteCustomers, request: Request) -> contract.Deleted:
-    with store_of(request).write() as session:
-        _find(session, request, body)
-        before = count_customers(session, body.customer_group_id)
-        for start in range(0, len(body.customer_ids), IDS_PER_STATEMENT):
-            some = body.customer_ids[start : start + IDS_PER_STATEMENT]
-            session.execute(
-                delete(Customer)
-                .where(Customer.group_id == body.customer_group_id)
-                .where(Customer.customer_id.in_(some))
-            )
-        left = count_customers(session, body.customer_group_id)
-    return contract.Deleted(deleted=before - left)
+    with context_of(request).store.write() as session:
+        deleted = _profiles(session, request, body).remove(body.customer_ids)
+    return contract.Deleted(deleted=deleted)
 
 
-def upsert(session: Session, group_id: str, key: str, frame: pl.DataFrame) -> None:
-    """Writes a judged frame's rows into a group, by their identifier."""
-    if frame.is_empty():
-        return
-    rows = frame.select(
-        pl.lit(group_id).alias("group_id"),
-        pl.col(key).alias("customer_id"),
-        pl.struct(pl.all()).struct.json_encode().alias("profile"),
+def _validated(validate: Callable[[], M]) -> M:
+    """What FastAPI does for the bodies it reads itself."""
+    try:
+        return validate()
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
+        raise RequestValidationError(problems) from None
+
+
+def _read_form(form: FormData) -> tuple[contract.UploadForm, BinaryIO]:
+    texts = {name: value for name, value in form.items() if isinstance(value, str)}
+    target = _validated(lambda: contract.UploadForm.model_validate(texts))
+    file = form.get(contract.UPLOAD_FILE)
+    if not isinstance(file, UploadFile):
+        raise Refusal(401, Text.MISSING)
+    return target, file.file
+
+
+def _check_file(
+    request: Request, target: contract.UploadForm, file: BinaryIO
+) -> contract.UploadResult:
+    size = file.seek(0, os.SEEK_END)
+
+    def frames() -> Iterator[pl.DataFrame]:
+        file.seek(0)
+        return rfc4180.frames(file)
+
+    with context_of(request).store.read() as session:
+        rules = _profiles(session, request, target).rules
+    repeated = uploads.repeated_ids(frames(), rules)
+    if target.validate_only or size <= context_of(request).settings.upload_at_once:
+        return _upsert(request, target, frames, repeated)
+    with context_of(request).store.write() as session:
+        profiles = _profiles(session, request, target)
+        file.seek(0)
+        job_uid = uploads.queue(session, profiles, target.customer_group_id, file)
+    return contract.UploadResult(
+        job_uid=job_uid,
+        status=contract.UPLOAD_QUEUED,
+        total=0,
+        accepted=0,
+        rejected=0,
+        errors=[],
     )
-    statement = insert(Customer)
-    statement = statement.on_conflict_do_update(
-        index_elements=["group_id", "customer_id"],
-        set_={"profile": statement.excluded.profile},
+
+
+def _check_one(request: Request, one: contract.UploadCustomer) -> contract.UploadResult:
+    values = {name: [None if value is None else str(value)] for name, value in one.customer.items()}
+    frame = pl.DataFrame(values, schema=dict.fromkeys(values, pl.String()))
+    with context_of(request).store.read() as session:
+        repeated = uploads.repeated_ids([frame], _profiles(session, request, one).rules)
+    return _upsert(request, one, lambda: iter([frame]), repeated)
+
+
+def _upsert(
+    request: Request,
+    target: contract.UploadForm | contract.UploadCustomer,
+    frames: Callable[[], Iterator[pl.DataFrame]],
+    repeated: pl.Series,
+) -> contract.UploadResult:
+    tally = uploads.Tally()
+    store = context_of(request).store
+    with store.read() if target.validate_only else store.write() as session:
+        profiles = _profiles(session, request, target)
+        for accepted in uploads.judged(frames(), profiles.rules, repeated, tally):
+            if not target.validate_only:
+                profiles.put(accepted)
+    return contract.UploadResult(
+        job_uid=new_id(),
+        status=contract.UPLOAD_COMPLETED,
+        total=tally.total,
+        accepted=tally.accepted,
+        rejected=tally.rejected,
+        errors=tally.errors,
     )
-    session.execute(statement, rows.to_dicts())
 
 
-def profiles(
-    session: Session, group_id: str, columns: list[str], rows: int
-) -> Iterator[pl.DataFrame]:
-    """A group's customers as text columns, `rows` at a time, in the order they were added."""
-    shape = pl.Struct(dict.fromkeys(columns, pl.String()))
-    last = 0
-    while True:
-        batch = session.execute(
-            select(Customer.number, Customer.profile)
-            .where(Customer.group_id == group_id, Customer.number > last)
-            .order_by(Customer.number)
-            .limit(rows)
-        ).all()
-        if not batch:
-            return
-        last = batch[-1].number
-        decoded = pl.Series("profile", [row.profile for row in batch]).str.json_decode(shape)
-        yield decoded.struct.unnest()
+def _profiles(session: Session, request: Request, body: contract.GroupRequest) -> Profiles:
+    _find(session, request, body)
+    return Profiles(session, context_of(request).keys, body.customer_group_id)
 
 
 def _find(session: Session, request: Request, body: contract.GroupRequest) -> None:

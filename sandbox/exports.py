@@ -1,89 +1,58 @@
-"""The CSV export: the current run's pages in the campaign's folder, past runs' in sub-folders."""
+"""The CSV export of a run: its pages, each written as a whole."""
 
-import os
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from nudgescribe import fields, rfc4180, segments
-from nudgescribe.contract import MESSAGE_COLUMNS, MessageRow
-from sandbox.composing import personalise
-from sandbox.customers import profiles
-from sandbox.reruns import JobFailed, current_messages, current_run
-from sandbox.scope import fields_of
-from sandbox.settings import Settings
-from sandbox.store import Campaign, Store
+from nudgescribe import rfc4180
+from nudgescribe.contract import MessageRow
+from sandbox.composing import Messages
+from sandbox.context import Context
+from sandbox.pages import Pages, page_name
+from sandbox.profiles import Profiles
+from sandbox.refusals import JobFailed
+from sandbox.reruns import current_messages, current_run
+from sandbox.store import Campaign
 
+EXPORT = "export"
 PAGE_ROWS_AS_JSON = 1000
 
 
-def folder(settings: Settings, campaign_id: str, past_run: int | None = None) -> Path:
-    """Where a campaign's pages lie: the current run's, or a past run's."""
-    place = settings.exports / campaign_id
-    return place if past_run is None else place / f"run-{past_run}"
-
-
-def pages(place: Path) -> list[Path]:
-    return sorted(place.glob("*.csv"))
-
-
-def put_past_pages_away(settings: Settings, campaign_id: str, current: int) -> None:
-    """Moves pages of an earlier run out of the campaign's folder, into that run's own."""
-    place = folder(settings, campaign_id)
-    mark = place / "run"
-    if not mark.exists() or mark.read_text() == str(current):
-        return
-    past = folder(settings, campaign_id, int(mark.read_text()))
-    past.mkdir(exist_ok=True)
-    for page in pages(place):
-        page.replace(past / page.name)
-    mark.unlink()
-
-
-def work(store: Store, settings: Settings, campaign_id: str, run_number: int) -> None:
-    """Writes the pages of a run, each under its name only when whole."""
-    place = folder(settings, campaign_id)
+def work(context: Context, campaign_id: str, run_number: int) -> None:
+    """Writes the pages of a run and removes those an earlier export had beyond them."""
     written: set[str] = set()
-    with store.read() as session:
+    with context.store.read() as session:
         campaign = session.get_one(Campaign, campaign_id)
         if campaign.current_run != run_number:
             raise JobFailed("The campaign has moved on to another run.")
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "run").write_text(str(run_number))
-        rules = fields_of(session, campaign.workspace_id)
-        key, columns = fields.key_of(rules), [field.field_name for field in rules]
-        texts = {m.segment_key: m.text for m in current_messages(session, campaign)}
-        group_id = current_run(session, campaign).group_id
-        for batch in profiles(session, group_id, columns, settings.rows_per_file):
-            frame = _messages(batch, key, campaign.variables, texts)
-            name = f"{len(written):05d}.csv"
-            _write_whole(place / name, rfc4180.write(frame))
+        texts = [(each.segment, each.text) for each in current_messages(session, campaign)]
+        messages = Messages(campaign.variables, texts)
+        profiles = Profiles(session, context.keys, current_run(session, campaign).group_id)
+        selected = map(messages.select, profiles.frames(profiles.columns))
+        for page in _rechunked(selected, context.settings.rows_per_file):
+            name = page_name(len(written))
+            content = rfc4180.write(messages.write(page, profiles.key))
+            context.pages.write(campaign_id, run_number, name, content)
             written.add(name)
-    for page in pages(place):
-        if page.name not in written:
-            page.unlink()
+    for name in context.pages.names(campaign_id, run_number):
+        if name not in written:
+            context.pages.remove(campaign_id, run_number, name)
 
 
-def first_rows(page: Path) -> list[MessageRow]:
+def first_rows(pages: Pages, campaign_id: str, run_number: int, name: str) -> list[MessageRow]:
     """A page's first rows, as many as the JSON export gives."""
-    rows = rfc4180.read(page.read_bytes()).head(PAGE_ROWS_AS_JSON).rows(named=True)
-    return [MessageRow.model_validate(row) for row in rows]
+    page = rfc4180.read(pages.read(campaign_id, run_number, name))
+    return [MessageRow.model_validate(row) for row in page.head(PAGE_ROWS_AS_JSON).rows(named=True)]
 
 
-def _messages(
-    batch: pl.DataFrame, key: str, variables: list[str], texts: dict[str, str]
-) -> pl.DataFrame:
-    """The export's rows; who joined a segment after the run began is not part of it."""
-    known: list[tuple[str, dict[str, str | None]]] = []
-    values = batch.select(segments.columns(variables)).rows(named=True)
-    for profile, segment in zip(batch.rows(named=True), values, strict=True):
-        if (name := segments.key(segment)) in texts:
-            known.append((name, profile))
-    ids = [profile[key] for _, profile in known]
-    return pl.DataFrame(dict(zip(MESSAGE_COLUMNS, (ids, personalise(texts, known)), strict=True)))
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    draft = target.with_suffix(".part")
-    draft.write_bytes(content)
-    os.replace(draft, target)
+def _rechunked(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """The same rows in frames of `rows`, the last one shorter."""
+    waiting: list[pl.DataFrame] = []
+    for frame in frames:
+        waiting.append(frame)
+        while sum(each.height for each in waiting) >= rows:
+            whole = pl.concat(waiting)
+            yield whole.head(rows)
+            waiting = [whole.slice(rows)]
+    if any(each.height for each in waiting):
+        yield pl.concat(waiting)

@@ -1,36 +1,137 @@
-"""Refusals, in the words of the contract."""
+"""Faults on request, for rehearsals: answers that are wrong, late, cut short or lost."""
 
-from fastapi import Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+import asyncio
+from random import Random
+from typing import Any, Literal
 
-from nudgescribe.contract import Text
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-RERUNS = "/v1/campaign/rerun/"
+from sandbox.refusals import answer
 
-
-class Refusal(Exception):
-    """An answer with an error status and the contract's text."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
+SPARED = ("/sandbox/", "/page/")
+"""The switches themselves never fail."""
 
 
-def refuse(request: Request, refusal: Exception) -> JSONResponse:
-    assert isinstance(refusal, Refusal)
-    return JSONResponse({"message": refusal.text}, refusal.status)
+class Fault(BaseModel):
+    """What goes wrong at `endpoint`, a path; one that ends with a slash stands for all below it.
+
+    `status` is answered in the service's place, with `retry_after` seconds if given. `delay` is in
+    seconds. A connection is dropped *before* the service sees the call, or *after* it has done the
+    work: the answer is lost. `truncate` sends half of the answer's body and drops the connection.
+    A share `rate` of the calls is hit, the same ones for the same `seed`, at most `times`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    endpoint: str = Field(pattern="^/", max_length=200, examples=["/v1/messages/fetch", "/v1/"])
+    status: int | None = Field(default=None, ge=400, le=599)
+    retry_after: int | None = Field(default=None, ge=0, le=86_400)
+    delay: float = Field(default=0, ge=0, le=600)
+    drop: Literal["before", "after"] | None = None
+    truncate: bool = False
+    rate: float = Field(default=1, gt=0, le=1)
+    seed: int = 0
+    times: int | None = Field(default=None, ge=1)
 
 
-def refuse_body(request: Request, error: Exception) -> JSONResponse:
-    """Missing fields are a 401 with the endpoint's text, anything else wrong is a 400."""
-    assert isinstance(error, RequestValidationError)
-    problems = error.errors()
-    if any(problem["type"] == "missing" for problem in problems):
-        rerun = request.url.path.startswith(RERUNS)
-        return JSONResponse({"message": Text.MISSING_RERUN if rerun else Text.MISSING}, 401)
-    if any(problem["type"] == "json_invalid" for problem in problems):
-        return JSONResponse({"message": "The body is not valid JSON."}, 400)
-    names = sorted({".".join(map(str, problem["loc"][1:])) or "body" for problem in problems})
-    return JSONResponse({"message": f"Wrong type or value: {', '.join(names)}."}, 400)
+class Switch:
+    """A fault that is on, and its memory."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.hits = 0
+        self._random = Random(fault.seed)
+
+    def matches(self, path: str) -> bool:
+        place = self.fault.endpoint
+        return path.startswith(place) if place.endswith("/") else path == place
+
+    def strikes(self) -> bool:
+        worn_out = self.fault.times is not None and self.hits >= self.fault.times
+        if worn_out or self._random.random() >= self.fault.rate:
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """The faults that are on, one an endpoint; the closest to a call's path counts."""
+
+    def __init__(self) -> None:
+        self._switches: dict[str, Switch] = {}
+
+    def put(self, fault: Fault) -> None:
+        self._switches[fault.endpoint] = Switch(fault)
+
+    def clear(self) -> None:
+        self._switches.clear()
+
+    def all(self) -> list[Switch]:
+        return list(self._switches.values())
+
+    def strike(self, path: str) -> Fault | None:
+        """The fault that hits this call, if one does."""
+        near = [switch for switch in self.all() if switch.matches(path)]
+        closest = max(near, key=lambda switch: len(switch.fault.endpoint), default=None)
+        return closest.fault if closest and closest.strikes() else None
+
+
+class FaultyApp:
+    """Plays the faults that are on."""
+
+    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+        self._app = app
+        self._faults = faults
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        fault = None if path == "/" or path.startswith(SPARED) else self._faults.strike(path)
+        if scope["type"] != "http" or fault is None:
+            await self._app(scope, receive, send)
+            return
+        await asyncio.sleep(fault.delay)
+        if fault.drop == "before":
+            await _hang_up(send)
+        elif fault.drop == "after":
+            await self._app(scope, receive, _nowhere)
+            await _hang_up(send)
+        elif fault.status is not None:
+            text = "A fault switched on in the sandbox."
+            refusal = answer(fault.status, text, retry_after=fault.retry_after)
+            await refusal(scope, receive, send)
+        elif fault.truncate:
+            await self._app(scope, receive, _HalfBody(send))
+        else:
+            await self._app(scope, receive, send)
+
+
+class _HalfBody:
+    """Sends the first half of a body whose length the header still tells."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._left = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._left = int(MutableHeaders(raw=message["headers"])["content-length"]) // 2
+            await self._send(message)
+            return
+        body = message.get("body", b"")[: self._left]
+        self._left -= len(body)
+        if body:
+            await self._send({**message, "body": body, "more_body": True})
+        if not self._left:
+            await _hang_up(self._send)
+
+
+async def _nowhere(message: Message) -> None:
+    pass
+
+
+async def _hang_up(send: Any) -> None:
+    # ASGI has no word for this; uvicorn's `send` belongs to the connection's cycle.
+    send.__self__.transport.abort()
+    await asyncio.sleep(0)

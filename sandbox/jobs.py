@@ -1,88 +1,117 @@
-"""Background work: one thread that takes jobs from the database, oldest first.
+"""Background work: threads that take jobs from the database, oldest first, one a subject.
 
-Jobs survive the service: what was running when it died is taken up again at its next start.
+Jobs survive the service: what was running when it died, or broke, is taken up again at its next
+start.
 """
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from threading import Event, Thread
 
 from sqlalchemy import select, update
 
 from nudgescribe.contract import Status
-from sandbox import exports, reruns
-from sandbox.settings import Settings
-from sandbox.store import Campaign, Job, Run, Store, now
+from sandbox import exports, reruns, uploads
+from sandbox.context import Context
+from sandbox.refusals import JobFailed
+from sandbox.store import Campaign, Job, Run, now
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.2
 """Seconds between looks for a new job or a run to approve."""
+THREADS = 2
 
 
 class Worker:
-    """Works off the jobs of one store until stopped."""
+    """Works off the jobs of one service until stopped."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
-        self._store = store
-        self._settings = settings
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._stop = Event()
-        self._thread = Thread(target=self._run, name="sandbox-jobs", daemon=True)
+        tasks = [self._work_one] * THREADS
+        if (seconds := context.settings.approve_after) is not None:
+            tasks.append(partial(self._approve_due, timedelta(seconds=seconds)))
+        self._threads = [Thread(target=self._repeat, args=(task,)) for task in tasks]
 
     def start(self) -> None:
-        with self._store.write() as session:
-            session.execute(update(Job).where(Job.state == "running").values(state="queued"))
-        self._thread.start()
+        with self._context.store.write() as session:
+            interrupted = Job.state.in_(["running", "broken"])
+            session.execute(update(Job).where(interrupted).values(state="queued"))
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
+    def _repeat(self, task: Callable[[], bool]) -> None:
         while not self._stop.is_set():
-            self._approve_due()
-            if not self._work_one():
+            if not task():
                 self._stop.wait(LOOK_EVERY)
 
     def _work_one(self) -> bool:
-        with self._store.write() as session:
-            query = select(Job).where(Job.state == "queued").order_by(Job.number).limit(1)
-            job = session.scalar(query)
-            if job is None:
-                return False
-            job.state = "running"
-            number, kind, campaign_id, run_number = (
-                job.number,
-                job.kind,
-                job.campaign_id,
-                job.run_number,
-            )
-        work = reruns.work if kind == "rerun" else exports.work
-        reason = None
+        """Whether there was a job to work on."""
+        job = self._claim()
+        if job is None:
+            return False
+        state, note = "done", None
         try:
-            work(self._store, self._settings, campaign_id, run_number)
-        except reruns.JobFailed as failure:
-            reason = str(failure)
+            note = _work(self._context, job)
+        except JobFailed as failure:
+            state, note = "failed", str(failure)
         except Exception as error:  # a broken job must not take the service down
-            log.exception("job %s failed", number)
-            reason = f"Internal error: {type(error).__name__}."
-        with self._store.write() as session:
-            session.get_one(Job, number).state = "failed" if reason else "done"
-            if reason and kind == "rerun":
-                reruns.fail(session, campaign_id, run_number, reason)
+            log.error("Job %s broke: %s", job.uid, type(error).__name__)
+            state, note = "broken", f"Internal error: {type(error).__name__}."
+        with self._context.store.write() as session:
+            if job.kind == reruns.RERUN and state != "done":
+                assert job.run_number is not None
+                assert note is not None
+                reruns.fail(session, job.subject, job.run_number, note)
+                state = "failed"  # the campaign is back on its previous run: that is final
+            values = {"state": state, "note": note}
+            session.execute(update(Job).where(Job.number == job.number).values(values))
         return True
 
-    def _approve_due(self) -> None:
-        if self._settings.approve_after is None:
-            return
-        due = now() - timedelta(seconds=self._settings.approve_after)
-        with self._store.write() as session:
-            waiting = session.execute(
-                select(Campaign, Run)
-                .join(Run, Run.campaign_id == Campaign.id)
-                .where(Campaign.current_run == Run.run_number)
-                .where(Campaign.status == Status.READY_FOR_REVIEW)
-            )
-            for campaign, run in waiting.all():
-                if run.completed_at and run.completed_at <= due:
-                    reruns.approve(session, campaign)
+    def _claim(self) -> Job | None:
+        busy = select(Job.subject).where(Job.state == "running")
+        query = select(Job).where(Job.state == "queued", Job.subject.not_in(busy))
+        with self._context.store.read() as session:
+            if session.scalars(query.limit(1)).first() is None:
+                return None
+        with self._context.store.write() as session:
+            job = session.scalars(query.order_by(Job.number).limit(1)).one_or_none()
+            if job is not None:
+                job.state = "running"
+                session.flush()
+                session.expunge(job)
+            return job
+
+    def _approve_due(self, patience: timedelta) -> bool:
+        waiting = (
+            select(Campaign, Run)
+            .join(Run, Run.campaign_id == Campaign.id)
+            .where(Campaign.current_run == Run.run_number)
+            .where(Campaign.status == Status.READY_FOR_REVIEW)
+            .where(Run.completed_at <= now() - patience)
+        )
+        with self._context.store.read() as session:
+            if session.execute(waiting).first() is None:
+                return False
+        with self._context.store.write() as session:
+            for campaign, _ in session.execute(waiting).all():
+                reruns.approve(session, campaign)
+        return True
+
+
+def _work(context: Context, job: Job) -> str | None:
+    """Does a job, and says what people should know of it."""
+    if job.kind == uploads.UPLOAD:
+        return uploads.work(context, job.uid, job.subject)
+    assert job.run_number is not None
+    if job.kind == reruns.RERUN:
+        return reruns.work(context, job.subject, job.run_number)
+    return exports.work(context, job.subject, job.run_number)

@@ -1,27 +1,27 @@
 """A rerun: begun in one atomic step, worked off in four phases, each of which may be repeated."""
 
+from collections.abc import Iterable
+from hashlib import sha256
 from time import sleep
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from nudgescribe import segments
-from nudgescribe.contract import Phase, Segment, SegmentLists, Status, Text
-from sandbox.composing import compose
-from sandbox.customers import profiles
-from sandbox.faults import Refusal
-from sandbox.settings import Settings
-from sandbox.store import Campaign, Group, Job, Message, Run, Store, now
+from nudgescribe.contract import ComparisonSummary, Phase, Segment, SegmentLists, Status, Text
+from sandbox.context import Context
+from sandbox.generation import Brief
+from sandbox.profiles import Profiles
+from sandbox.refusals import JobFailed, Refusal
+from sandbox.scope import fields_of
+from sandbox.settings import Keys
+from sandbox.store import Campaign, Group, Job, Message, Run, new_id, now
 
 APPROVED, PENDING = "Approved", "Pending"
-PROFILES_AT_ONCE = 50_000
+RERUN = "rerun"
 
 
-class JobFailed(Exception):
-    """Ends a job for good; its text is the reason people read, and holds no customer data."""
-
-
-def initiate(session: Session, campaign: Campaign, group: Group, user_id: str) -> Run:
+def initiate(session: Session, keys: Keys, campaign: Campaign, group: Group, user_id: str) -> Run:
     """Begins a rerun on `group`: run record, campaign state, archive of the old run, job.
 
     Raises Refusal unless the campaign and all its current messages are Published.
@@ -34,17 +34,20 @@ def initiate(session: Session, campaign: Campaign, group: Group, user_id: str) -
         raise Refusal(400, Text.UNPUBLISHED_MESSAGES)
     if group.id == current.group_id:
         raise Refusal(400, Text.CURRENT_RUN)
-    wanted = segments_of(session, campaign, group.id)
+    wanted = segments_of(session, keys, campaign, group.id)
     compared = segments.compare((message.segment for message in messages), wanted)
     lists = SegmentLists(
         matched_segments=list(compared.matched),
         new_segments=list(compared.new),
         orphaned_segments=list(compared.orphaned),
     )
+    summary = ComparisonSummary(
+        matched=len(compared.matched), new=len(compared.new), orphaned=len(compared.orphaned)
+    )
     # A failed run keeps its number: the next one counts on from it.
     last = session.scalar(select(func.max(Run.run_number)).where(Run.campaign_id == campaign.id))
     number = (last or 0) + 1
-    job = Job(kind="rerun", campaign_id=campaign.id, run_number=number)
+    job = Job(kind=RERUN, subject=campaign.id, run_number=number)
     session.add(job)
     session.flush()
     run = Run(
@@ -56,6 +59,7 @@ def initiate(session: Session, campaign: Campaign, group: Group, user_id: str) -
         group_name=group.name,
         segment_count=len(wanted),
         comparison=lists.model_dump(),
+        summary=summary.model_dump(),
         job_uid=job.uid,
         initiated_by=user_id,
     )
@@ -67,7 +71,7 @@ def initiate(session: Session, campaign: Campaign, group: Group, user_id: str) -
     return run
 
 
-def work(store: Store, settings: Settings, campaign_id: str, run_number: int) -> None:
+def work(context: Context, campaign_id: str, run_number: int) -> None:
     """Runs the four phases. Raises JobFailed when the run cannot be finished."""
     for phase, step in (
         (Phase.COPYING, _copy),
@@ -75,12 +79,10 @@ def work(store: Store, settings: Settings, campaign_id: str, run_number: int) ->
         (Phase.ARCHIVING, _archive_orphans),
         (Phase.FINALISING, _finalise),
     ):
-        with store.write() as session:
+        with context.store.write() as session:
             session.get_one(Run, (campaign_id, run_number)).phase = phase
-        sleep(settings.phase_seconds)
-        with store.write() as session:
-            run = session.get_one(Run, (campaign_id, run_number))
-            step(session, session.get_one(Campaign, campaign_id), run)
+        sleep(context.settings.phase_seconds)
+        step(context, campaign_id, run_number)
 
 
 def fail(session: Session, campaign_id: str, run_number: int, reason: str) -> None:
@@ -116,71 +118,99 @@ def current_run(session: Session, campaign: Campaign) -> Run:
 
 
 def current_messages(session: Session, campaign: Campaign) -> list[Message]:
-    query = select(Message).where(
-        Message.campaign_id == campaign.id,
-        Message.run_number == campaign.current_run,
-        Message.archived.is_(False),
+    """The active messages, in the order of their segments."""
+    found = session.scalars(
+        select(Message).where(
+            Message.campaign_id == campaign.id,
+            Message.run_number == campaign.current_run,
+            Message.archived.is_(False),
+        )
     )
-    return list(session.scalars(query.order_by(Message.segment_key)))
+    return in_order(found)
 
 
-def segments_of(session: Session, campaign: Campaign, group_id: str) -> list[Segment]:
+def in_order(messages: Iterable[Message]) -> list[Message]:
+    return sorted(messages, key=lambda message: segments.key(message.segment))
+
+
+def segments_of(session: Session, keys: Keys, campaign: Campaign, group_id: str) -> list[Segment]:
     """The segments among a group's customers, in a stable order."""
-    found: dict[str, Segment] = {}
-    for batch in profiles(session, group_id, campaign.variables, PROFILES_AT_ONCE):
-        for segment, _ in segments.count(batch.lazy(), campaign.variables):
-            found[segments.key(segment)] = segment
-    return [found[name] for name in sorted(found)]
+    customers = Profiles(session, keys, group_id).frames(campaign.variables)
+    return segments.distinct(customers, campaign.variables)
 
 
 def add_messages(
-    session: Session, run: Run, texts: list[tuple[Segment, str]], review_status: str
+    session: Session, run: Run, texts: Iterable[tuple[Segment, str]], review_status: str
 ) -> None:
     """Writes segments' messages into a run; those already there stay as they are."""
-    for segment, text in texts:
-        row = Message(
-            campaign_id=run.campaign_id,
-            run_number=run.run_number,
-            segment_key=segments.key(segment),
-        )
-        if session.get(Message, (row.campaign_id, row.run_number, row.segment_key)):
-            continue
-        row.segment, row.text = dict(segment), text
-        row.review_status, row.approval_stage = review_status, Status.READY_FOR_REVIEW
-        session.add(row)
+    there = _keys_written(session, run)
+    rows = [
+        {
+            "campaign_id": run.campaign_id,
+            "run_number": run.run_number,
+            "segment_key": key,
+            "id": new_id(),
+            "segment": dict(segment),
+            "text": text,
+            "review_status": review_status,
+            "approval_stage": Status.READY_FOR_REVIEW,
+            "archived": False,
+        }
+        for segment, text in texts
+        if (key := _key(segment)) not in there
+    ]
+    if rows:
+        session.execute(insert(Message), rows)
 
 
-def _copy(session: Session, campaign: Campaign, run: Run) -> None:
-    matched = _lists(run).matched_segments
-    if not matched and not _lists(run).new_segments:
-        raise JobFailed("The customer group has no customers.")
-    earlier = {
-        message.segment_key: message.text
-        for message in session.scalars(
-            select(Message).where(
-                Message.campaign_id == campaign.id, Message.run_number == run.previous_run
+def lists_of(run: Run) -> SegmentLists:
+    return SegmentLists.model_validate(run.comparison)
+
+
+def _copy(context: Context, campaign_id: str, run_number: int) -> None:
+    with context.store.write() as session:
+        run = session.get_one(Run, (campaign_id, run_number))
+        matched = lists_of(run).matched_segments
+        if not run.segment_count:
+            raise JobFailed("The customer group has no customers.")
+        earlier = session.execute(
+            select(Message.segment_key, Message.text).where(
+                Message.campaign_id == campaign_id, Message.run_number == run.previous_run
             )
         )
-    }
-    texts = [(segment, earlier[segments.key(segment)]) for segment in matched]
-    add_messages(session, run, texts, APPROVED)
+        approved = dict(earlier.tuples().all())
+        texts = [(segment, approved[_key(segment)]) for segment in matched]
+        add_messages(session, run, texts, APPROVED)
 
 
-def _generate(session: Session, campaign: Campaign, run: Run) -> None:
-    new = _lists(run).new_segments
-    texts = [(segment, compose(campaign.template, segment)) for segment in new]
-    add_messages(session, run, texts, PENDING)
+def _generate(context: Context, campaign_id: str, run_number: int) -> None:
+    """Writes each text as it comes: what a chat endpoint has answered is not asked again."""
+    with context.store.read() as session:
+        run = session.get_one(Run, (campaign_id, run_number))
+        there = _keys_written(session, run)
+        wanted = [each for each in lists_of(run).new_segments if _key(each) not in there]
+        campaign = session.get_one(Campaign, campaign_id)
+        names = [field.field_name for field in fields_of(session, campaign.workspace_id)]
+        brief = Brief(campaign.template, names)
+    for some in context.generator.texts(brief, wanted):
+        with context.store.write() as session:
+            add_messages(session, session.get_one(Run, (campaign_id, run_number)), some, PENDING)
 
 
-def _archive_orphans(session: Session, campaign: Campaign, run: Run) -> None:
-    assert run.previous_run is not None
-    _archive(session, campaign.id, run.previous_run, archived=True)
+def _archive_orphans(context: Context, campaign_id: str, run_number: int) -> None:
+    with context.store.write() as session:
+        run = session.get_one(Run, (campaign_id, run_number))
+        assert run.previous_run is not None
+        _archive(session, campaign_id, run.previous_run, archived=True)
 
 
-def _finalise(session: Session, campaign: Campaign, run: Run) -> None:
-    new = _lists(run).new_segments
-    _set_state(session, campaign, run, Status.READY_FOR_REVIEW if new else Status.READY_TO_PUBLISH)
-    run.completed_at = now()
+def _finalise(context: Context, campaign_id: str, run_number: int) -> None:
+    with context.store.write() as session:
+        run = session.get_one(Run, (campaign_id, run_number))
+        new = lists_of(run).new_segments
+        state = Status.READY_FOR_REVIEW if new else Status.READY_TO_PUBLISH
+        _set_state(session, session.get_one(Campaign, campaign_id), run, state)
+        run.completed_at = now()
 
 
 def _set_state(session: Session, campaign: Campaign, run: Run, status: Status) -> None:
@@ -200,5 +230,12 @@ def _archive(session: Session, campaign_id: str, run_number: int, *, archived: b
     )
 
 
-def _lists(run: Run) -> SegmentLists:
-    return SegmentLists.model_validate(run.comparison)
+def _keys_written(session: Session, run: Run) -> set[str]:
+    query = select(Message.segment_key).where(
+        Message.campaign_id == run.campaign_id, Message.run_number == run.run_number
+    )
+    return set(session.scalars(query))
+
+
+def _key(segment: Segment) -> str:
+    return sha256(segments.key(segment).encode()).hexdigest()

@@ -4,7 +4,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nudgescribe.contract import Text, WorkspaceField
-from sandbox.faults import Refusal
+from sandbox.refusals import Refusal
 from sandbox.store import Campaign, Field, Group, Workspace
 
 

@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 
 from nudgescribe.contract import AUTH_CONTEXT_HEADER, CLIENT_IP_HEADER, AuthContext, Claims, Text
-from sandbox.faults import Refusal
+from sandbox.context import context_of
+from sandbox.refusals import Refusal
 from sandbox.settings import Keys
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -74,7 +75,7 @@ class BearerRoute(APIRoute):
 
     @staticmethod
     def identify(request: Request) -> Claims:
-        return read_token(request.app.state.keys, request, "access")
+        return read_token(context_of(request).keys, request, "access")
 
 
 class ThreeHeaderRoute(BearerRoute):
@@ -82,7 +83,7 @@ class ThreeHeaderRoute(BearerRoute):
 
     @staticmethod
     def identify(request: Request) -> Claims:
-        keys: Keys = request.app.state.keys
+        keys = context_of(request).keys
         try:
             context = AuthContext.model_validate_json(request.headers.get(AUTH_CONTEXT_HEADER, ""))
         except ValidationError:

@@ -6,7 +6,6 @@ from pathlib import Path
 from secrets import token_urlsafe
 
 import polars as pl
-from cryptography.fernet import Fernet
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
@@ -15,11 +14,10 @@ from nudgescribe import rfc4180
 from nudgescribe.contract import CreateField, Status, WorkspaceField
 from sandbox import exports, people, reruns
 from sandbox.composing import compose
-from sandbox.customers import upsert
-from sandbox.scope import fields_of
+from sandbox.context import Context
+from sandbox.profiles import Profiles, new_profile_key, profile_key
 from sandbox.security import hash_password
-from sandbox.service import open_store
-from sandbox.settings import Settings, load_keys
+from sandbox.settings import Keys
 from sandbox.store import Account, Campaign, Field, Group, Run, User, Workspace, now
 
 
@@ -31,18 +29,19 @@ class Seeded(BaseModel):
     api_key: str
     api_code: str
     profile_key: str
+    account_id: str
     workspace_id: str
     customer_group_id: str
     campaign_id: str
 
 
-def seed(settings: Settings, customers: int = 5000) -> Seeded:
+def seed(context: Context, customers: int = 5000) -> Seeded:
     """The demo company: generated customers, segmented by plan and region."""
     frame = pl.DataFrame(list(people.customers(customers, people.PLANS_BEFORE)))
-    return _seed(settings, frame, people.fields(""), people.VARIABLES, people.TEMPLATE)
+    return _seed(context, frame, people.fields(""), people.VARIABLES, people.TEMPLATE)
 
 
-def seed_from_list(settings: Settings, file: Path, variables: Sequence[str]) -> Seeded:
+def seed_from_list(context: Context, file: Path, variables: Sequence[str]) -> Seeded:
     """A workspace made for a CSV of yours: its first column identifies the customer, a column of
     numbers only is a number field, `variables` make the segments. Run #1 has the first half.
     """
@@ -54,7 +53,7 @@ def seed_from_list(settings: Settings, file: Path, variables: Sequence[str]) -> 
         fields.append(CreateField(workspace_id="", field_name=name, field_type=kind))
     told = ", ".join(f"{name} {{{{ {name} }}}}" for name in variables)
     template = f"Dear customer {{{{ {key} }}}},\nthis is for you ({told}).\n"
-    return _seed(settings, frame.head(frame.height // 2), fields, variables, template)
+    return _seed(context, frame.head(frame.height // 2), fields, variables, template)
 
 
 def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
@@ -65,17 +64,16 @@ def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
 
 
 def _seed(
-    settings: Settings,
+    context: Context,
     frame: pl.DataFrame,
     fields: list[CreateField],
     variables: Sequence[str],
     template: str,
 ) -> Seeded:
-    keys = load_keys(settings.data)
-    store = open_store(settings.data)
+    keys = context.keys
     password, api_key = token_urlsafe(16), token_urlsafe(24)
-    with store.write() as session:
-        account = Account(api_key=api_key, profile_key=Fernet.generate_key().decode())
+    with context.store.write() as session:
+        account = Account(api_key=api_key, wrapped_key=new_profile_key(keys))
         session.add(account)
         session.flush()
         email = f"{account.id[:8]}@sandbox.example"
@@ -90,25 +88,30 @@ def _seed(
         group = Group(workspace_id=workspace.id, name="First customers")
         session.add(group)
         session.flush()
-        upsert(session, group.id, rules.key_of(fields_of(session, workspace.id)), frame)
-        campaign = _published_campaign(session, workspace, group, variables, template)
+        Profiles(session, keys, group.id).put(frame)
+        campaign = _published_campaign(session, keys, workspace, group, variables, template)
         seeded = Seeded(
             email=email,
             password=password,
             api_key=api_key,
             api_code=keys.api_code,
-            profile_key=account.profile_key,
+            profile_key=profile_key(keys, account).decode(),
+            account_id=account.id,
             workspace_id=workspace.id,
             customer_group_id=group.id,
             campaign_id=campaign.id,
         )
-    exports.work(store, settings, seeded.campaign_id, 1)
-    store.close()
+    exports.work(context, seeded.campaign_id, 1)
     return seeded
 
 
 def _published_campaign(
-    session: Session, workspace: Workspace, group: Group, variables: Sequence[str], template: str
+    session: Session,
+    keys: Keys,
+    workspace: Workspace,
+    group: Group,
+    variables: Sequence[str],
+    template: str,
 ) -> Campaign:
     campaign = Campaign(
         workspace_id=workspace.id,
@@ -117,10 +120,11 @@ def _published_campaign(
         variables=list(variables),
         template=template,
         start_date=date.today(),
+        exported_run=1,
     )
     session.add(campaign)
     session.flush()
-    wanted = reruns.segments_of(session, campaign, group.id)
+    wanted = reruns.segments_of(session, keys, campaign, group.id)
     run = Run(
         campaign_id=campaign.id,
         run_number=1,

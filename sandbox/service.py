@@ -1,44 +1,48 @@
-"""The service put together: routes, refusals, keys, store and background worker."""
+"""The service put together: routes, refusals, limits, audit log, faults and background worker."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
-from sandbox import authentication, campaigns, control, customers, workspaces
-from sandbox.faults import Refusal, refuse, refuse_body
+from nudgescribe import __version__
+from sandbox import authentication, campaigns, control, customers, messages, page, workspaces
+from sandbox.audit import AuditLog
+from sandbox.context import open_context
+from sandbox.faults import Faults, FaultyApp
 from sandbox.jobs import Worker
-from sandbox.settings import Settings, load_keys
-from sandbox.store import Store
-
-
-def open_store(data: Path) -> Store:
-    """The database of a data folder, made on first use."""
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Store(data / "sandbox.db")
+from sandbox.limits import BodyLimit
+from sandbox.openapi import describe
+from sandbox.refusals import Refusal, refuse, refuse_body, refuse_call
+from sandbox.settings import Settings
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The whole API over one data folder; the background worker runs while the app does."""
-    store = open_store(settings.data)
-    worker = Worker(store, settings)
+    context = open_context(settings)
+    worker = Worker(context)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         worker.start()
         yield
         worker.stop()
-        store.close()
+        context.store.close()
 
-    app = FastAPI(title="Nudgescribe sandbox", lifespan=lifespan)
-    app.state.settings = settings
-    app.state.keys = load_keys(settings.data)
-    app.state.store = store
+    app = FastAPI(title="Nudgescribe sandbox", version=__version__, lifespan=lifespan)
+    app.state.context = context
+    app.state.faults = Faults()
     app.add_exception_handler(Refusal, refuse)
+    app.add_exception_handler(HTTPException, refuse_call)
     app.add_exception_handler(RequestValidationError, refuse_body)
-    for part in (authentication, workspaces, customers, campaigns, control):
+    for part in (authentication, workspaces, customers, campaigns, messages, control, page):
         app.include_router(part.router)
-    app.include_router(campaigns.links)
+    app.include_router(messages.links)
+    # The last one added sees a call first.
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(AuditLog, file=settings.audit_file)
+    app.add_middleware(FaultyApp, faults=app.state.faults)
+    app.openapi = lambda: describe(app)
     return app

@@ -3,7 +3,6 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -12,6 +11,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     ForeignKey,
+    LargeBinary,
     String,
     TypeDecorator,
     UniqueConstraint,
@@ -19,6 +19,10 @@ from sqlalchemy import (
     event,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+CONNECTIONS = 50
+"""More than there are threads that serve requests or work off jobs."""
+WRITE_LOCK = 7878
 
 
 def new_id() -> str:
@@ -43,14 +47,33 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    type_annotation_map: ClassVar = {datetime: UtcDateTime, dict[str, Any]: JSON, list[str]: JSON}
+    type_annotation_map: ClassVar = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        bytes: LargeBinary,
+    }
 
 
 class Account(Base):
+    """`wrapped_key` is the account's profile key under the service's master key; `quota` the
+    messages it may publish within a window, None for any number.
+    """
+
     __tablename__ = "accounts"
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     api_key: Mapped[str] = mapped_column(unique=True)
-    profile_key: Mapped[str]
+    wrapped_key: Mapped[bytes]
+    quota: Mapped[int | None]
+
+
+class Usage(Base):
+    """Messages an account has published in one window of its quota."""
+
+    __tablename__ = "usage"
+    account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    window: Mapped[int] = mapped_column(primary_key=True)
+    messages: Mapped[int]
 
 
 class User(Base):
@@ -94,19 +117,31 @@ class Group(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
 
+class Block(Base):
+    """Some customers of a group: a Parquet file under the account's profile key."""
+
+    __tablename__ = "blocks"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), index=True)
+    size: Mapped[int]
+    content: Mapped[bytes]
+
+
 class Customer(Base):
-    """A customer of one group; `profile` is a JSON object of field name -> text."""
+    """Which block of a group a customer is in; `digest` is a keyed hash of the identifier."""
 
     __tablename__ = "customers"
-    __table_args__ = (UniqueConstraint("group_id", "customer_id"),)
-    number: Mapped[int] = mapped_column(primary_key=True)
-    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"))
-    customer_id: Mapped[str]
-    profile: Mapped[str]
+    group_id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    block_number: Mapped[int] = mapped_column(
+        ForeignKey("blocks.number", ondelete="CASCADE"), index=True
+    )
 
 
 class Campaign(Base):
-    """`template` is the text messages are written from, `variables` the fields it segments by."""
+    """`template` is the text messages are written from, `variables` the fields it segments by,
+    `exported_run` the run whose pages lie directly in the campaign's folder.
+    """
 
     __tablename__ = "campaigns"
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
@@ -114,6 +149,7 @@ class Campaign(Base):
     name: Mapped[str]
     status: Mapped[str]
     current_run: Mapped[int] = mapped_column(default=1)
+    exported_run: Mapped[int | None]
     variables: Mapped[list[str]]
     template: Mapped[str]
     start_date: Mapped[date | None]
@@ -122,7 +158,7 @@ class Campaign(Base):
 
 
 class Run(Base):
-    """`comparison` holds the segment lists of the wire's `SegmentLists`."""
+    """`comparison` holds the segment lists of the wire's `SegmentLists`, `summary` their sizes."""
 
     __tablename__ = "runs"
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -133,7 +169,8 @@ class Run(Base):
     group_id: Mapped[str]
     group_name: Mapped[str]
     segment_count: Mapped[int]
-    comparison: Mapped[dict[str, Any] | None]
+    comparison: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    summary: Mapped[dict[str, Any] | None]
     job_uid: Mapped[str | None]
     initiated_by: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(default=now)
@@ -142,7 +179,7 @@ class Run(Base):
 
 
 class Message(Base):
-    """The text of one segment in one run; `segment_key` is the segment's canonical form."""
+    """The text of one segment in one run; `segment_key` is a hash of the segment."""
 
     __tablename__ = "messages"
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -157,30 +194,51 @@ class Message(Base):
 
 
 class Job(Base):
-    """Background work: `kind` is *rerun* or *export*, `state` queued, running, done or failed."""
+    """Background work on one `subject`: the campaign of a *rerun* or an *export*, the group of an
+    *upload*. `state` is queued, running, done, failed (for good) or broken (tried again at the
+    service's next start); `note` says how it ended.
+    """
 
     __tablename__ = "jobs"
     number: Mapped[int] = mapped_column(primary_key=True)
     uid: Mapped[str] = mapped_column(unique=True, default=new_id)
     kind: Mapped[str]
-    campaign_id: Mapped[str]
-    run_number: Mapped[int]
-    state: Mapped[str] = mapped_column(default="queued")
+    subject: Mapped[str] = mapped_column(index=True)
+    run_number: Mapped[int | None]
+    state: Mapped[str] = mapped_column(default="queued", index=True)
+    note: Mapped[str | None]
+
+
+class UploadPart(Base):
+    """A piece of an uploaded file that waits for its job, under the account's profile key."""
+
+    __tablename__ = "upload_parts"
+    job_uid: Mapped[str] = mapped_column(ForeignKey("jobs.uid"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    content: Mapped[bytes]
 
 
 class Store:
-    """The database of one sandbox."""
+    """The database of one sandbox: SQLite or PostgreSQL, one writer at a time on either."""
 
-    def __init__(self, file: Path) -> None:
-        self._engine = create_engine(f"sqlite:///{file}", hide_parameters=True)
-        self._writing = self._engine.execution_options(writing=True)
-        event.listen(self._engine, "connect", _configure)
-        event.listen(self._engine, "begin", _begin)
+    def __init__(self, url: str) -> None:
+        self._writing = create_engine(
+            url, hide_parameters=True, pool_size=CONNECTIONS, execution_options={"writing": True}
+        )
+        if self._writing.dialect.name == "sqlite":
+            self._reading = self._writing.execution_options(writing=False)
+            event.listen(self._writing, "connect", _configure)
+        else:
+            self._reading = self._writing.execution_options(
+                writing=False, isolation_level="REPEATABLE READ"
+            )
+        event.listen(self._writing, "begin", _begin)
         Base.metadata.create_all(self._writing)
 
     @contextmanager
     def read(self) -> Generator[Session, None, None]:
-        with Session(self._engine) as session:
+        """One view of the data, as it was at the first query."""
+        with Session(self._reading) as session:
             yield session
 
     @contextmanager
@@ -190,7 +248,7 @@ class Store:
             yield session
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._writing.dispose()
 
 
 def _configure(connection: Any, record: object) -> None:
@@ -206,5 +264,8 @@ def _configure(connection: Any, record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     # A read that turns into a write can fail at once in SQLite; a write announces itself instead.
-    immediate = connection.get_execution_options().get("writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    writing = connection.get_execution_options()["writing"]
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    elif writing:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK})")

@@ -1,28 +1,26 @@
 """Content endpoints: a workspace's fields and its customer groups."""
 
 from fastapi import APIRouter, Request
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nudgescribe import contract, fields
 from nudgescribe.contract import Text
-from sandbox.faults import Refusal
+from sandbox.context import context_of
+from sandbox.profiles import Profiles, count_customers
+from sandbox.refusals import Refusal
 from sandbox.scope import field_on_wire, fields_of, find_group, find_workspace
 from sandbox.security import BearerRoute, account_of
-from sandbox.store import Customer, Field, Group, Store, Workspace
+from sandbox.store import Block, Field, Group, Workspace
 
 router = APIRouter(route_class=BearerRoute)
-
-
-def store_of(request: Request) -> Store:
-    return request.app.state.store
 
 
 @router.put(contract.FIELDS)
 def create_field(body: contract.CreateField, request: Request) -> contract.WorkspaceField:
     _check_format(body.field_type, body.field_format)
-    with store_of(request).write() as session:
+    with context_of(request).store.write() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         existing = fields_of(session, body.workspace_id)
         if any(field.field_name == body.field_name for field in existing):
@@ -38,14 +36,14 @@ def create_field(body: contract.CreateField, request: Request) -> contract.Works
 
 @router.post(contract.FIELDS)
 def list_fields(body: contract.WorkspaceRequest, request: Request) -> contract.FieldList:
-    with store_of(request).read() as session:
+    with context_of(request).store.read() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         return contract.FieldList(fields=fields_of(session, body.workspace_id))
 
 
 @router.patch(contract.FIELDS)
 def update_field(body: contract.UpdateField, request: Request) -> contract.WorkspaceField:
-    with store_of(request).write() as session:
+    with context_of(request).store.write() as session:
         field = _find_field(session, account_of(request), body.field_id)
         for name, value in body.model_dump(exclude={"field_id"}, exclude_none=True).items():
             setattr(field, name, value)
@@ -55,22 +53,20 @@ def update_field(body: contract.UpdateField, request: Request) -> contract.Works
 
 @router.delete(contract.FIELDS)
 def delete_field(body: contract.DeleteField, request: Request) -> contract.Deleted:
-    with store_of(request).write() as session:
+    with context_of(request).store.write() as session:
         field = _find_field(session, account_of(request), body.field_id)
         if field.unique:
             raise Refusal(400, "The unique field of a workspace cannot be deleted.")
         groups = select(Group.id).where(Group.workspace_id == field.workspace_id)
-        without = func.json_remove(Customer.profile, f'$."{field.field_name}"')
-        session.execute(
-            update(Customer).where(Customer.group_id.in_(groups)).values(profile=without)
-        )
+        for group_id in session.scalars(groups).all():
+            Profiles(session, context_of(request).keys, group_id).drop(field.field_name)
         session.delete(field)
     return contract.Deleted(deleted=1)
 
 
 @router.put(contract.GROUPS)
 def create_group(body: contract.CreateGroup, request: Request) -> contract.CustomerGroup:
-    with store_of(request).write() as session:
+    with context_of(request).store.write() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         group = Group(**body.model_dump())
         session.add(group)
@@ -80,11 +76,11 @@ def create_group(body: contract.CreateGroup, request: Request) -> contract.Custo
 
 @router.post(contract.GROUPS)
 def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.GroupList:
-    with store_of(request).read() as session:
+    with context_of(request).store.read() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         counts = (
-            select(Customer.group_id, func.count().label("size"))
-            .group_by(Customer.group_id)
+            select(Block.group_id, func.sum(Block.size).label("size"))
+            .group_by(Block.group_id)
             .subquery()
         )
         rows = session.execute(
@@ -98,7 +94,7 @@ def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.G
 
 @router.patch(contract.GROUPS)
 def update_group(body: contract.UpdateGroup, request: Request) -> contract.CustomerGroup:
-    with store_of(request).write() as session:
+    with context_of(request).store.write() as session:
         group = find_group(session, account_of(request), body.customer_group_id)
         group.name = body.name or group.name
         group.description = body.description or group.description
@@ -108,15 +104,10 @@ def update_group(body: contract.UpdateGroup, request: Request) -> contract.Custo
 
 @router.delete(contract.GROUPS)
 def delete_group(body: contract.DeleteGroup, request: Request) -> contract.Deleted:
-    with store_of(request).write() as session:
+    with context_of(request).store.write() as session:
         group = find_group(session, account_of(request), body.customer_group_id)
         session.execute(delete(Group).where(Group.id == group.id))
     return contract.Deleted(deleted=1)
-
-
-def count_customers(session: Session, group_id: str) -> int:
-    query = select(func.count()).select_from(Customer).where(Customer.group_id == group_id)
-    return session.scalar(query) or 0
 
 
 def _find_field(session: Session, account_id: str, field_id: str) -> Field:

@@ -12,6 +12,7 @@ import httpx
 import polars as pl
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from hypothesis import settings
 from prefect.testing.utilities import prefect_test_harness
 
@@ -21,8 +22,10 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.retry import RetryPolicy
 from sandbox import people, seed
+from sandbox.context import Context
 from sandbox.service import create_app
 from sandbox.settings import Settings
+from tests import databases
 from tests.faults import FaultyTransport
 
 SEEDED_CUSTOMERS = 300
@@ -37,7 +40,16 @@ class Sandbox:
     """A running service and the folder it keeps its data in."""
 
     url: str
-    settings: Settings
+    app: FastAPI
+
+    @property
+    def settings(self) -> Settings:
+        return self.context.settings
+
+    @property
+    def context(self) -> Context:
+        """The service's own view of its data."""
+        return self.app.state.context
 
     def approve(self, campaign_id: str) -> httpx.Response:
         return httpx.post(f"{self.url}/sandbox/campaigns/{campaign_id}/approve")
@@ -54,6 +66,11 @@ class Company:
     def credentials(self) -> Credentials:
         one = self.seeded
         return Credentials(one.email, one.password, one.api_key, one.api_code, one.profile_key)
+
+    def page_file(self, number: int = 0) -> Path:
+        """A page of Run #1, where the service keeps it."""
+        folder = Path(self.sandbox.settings.exports_url)
+        return folder / self.seeded.campaign_id / "run-1" / f"{number:05d}.csv"
 
     def client(self, **options: Any) -> NudgescribeClient:
         return NudgescribeClient(self.sandbox.url, self.credentials, **options)
@@ -81,7 +98,8 @@ class Company:
 @contextmanager
 def serving(settings: Settings) -> Iterator[Sandbox]:
     """The service in a thread of this process, on a port the system picks."""
-    config = uvicorn.Config(create_app(settings), host="127.0.0.1", port=0, log_level="error")
+    app = create_app(settings)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -89,7 +107,7 @@ def serving(settings: Settings) -> Iterator[Sandbox]:
         sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Sandbox(f"http://127.0.0.1:{port}", settings)
+        yield Sandbox(f"http://127.0.0.1:{port}", app)
     finally:
         server.should_exit = True
         thread.join()
@@ -113,18 +131,25 @@ def reviewed_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandb
 
 @pytest.fixture
 def company(sandbox: Sandbox) -> Company:
-    return Company(sandbox, seed.seed(sandbox.settings, SEEDED_CUSTOMERS))
+    return Company(sandbox, seed.seed(sandbox.context, SEEDED_CUSTOMERS))
 
 
 @pytest.fixture
 def reviewed_company(reviewed_sandbox: Sandbox) -> Company:
-    return Company(reviewed_sandbox, seed.seed(reviewed_sandbox.settings, SEEDED_CUSTOMERS))
+    return Company(reviewed_sandbox, seed.seed(reviewed_sandbox.context, SEEDED_CUSTOMERS))
 
 
 @pytest.fixture
 def client(company: Company) -> Iterator[NudgescribeClient]:
     with company.client(retry=RetryPolicy(sleep=lambda seconds: None)) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """One PostgreSQL server for all tests that need one."""
+    with databases.postgresql() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def hasty_company(tmp_path: Path) -> Iterator[Company]:
     """Its access tokens expire as soon as they are issued."""
     settings = Settings(data=tmp_path, access_token_seconds=-1)
     with serving(settings) as service:
-        yield Company(service, seed.seed(settings, 10))
+        yield Company(service, seed.seed(service.context, 10))
 
 
 def test_every_call_carries_all_documented_headers(company: Company) -> None:

@@ -186,7 +186,7 @@ def test_a_missing_field_deep_in_an_answer_is_named() -> None:
 def test_a_broken_link_is_asked_for_again(
     company: Company, retry: RetryPolicy, tmp_path: Path, fault: Fault
 ) -> None:
-    path = f"/exports/{company.seeded.campaign_id}/00000.csv"
+    path = f"/exports/{company.seeded.campaign_id}/run-1/00000.csv"
     transport = FaultyTransport({path: [fault]})
     with company.client(transport=transport, retry=retry) as client:
         size = client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
@@ -205,7 +205,7 @@ def test_a_body_cut_short_is_downloaded_again(
             yield b"customer_id,message\r\n"
             raise httpx.RemoteProtocolError("peer closed connection")
 
-    path = f"/exports/{company.seeded.campaign_id}/00000.csv"
+    path = f"/exports/{company.seeded.campaign_id}/run-1/00000.csv"
     transport = FaultyTransport({path: [httpx.Response(200, stream=Cut())]})
     with company.client(transport=transport, retry=retry) as client:
         client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
@@ -215,7 +215,7 @@ def test_a_body_cut_short_is_downloaded_again(
 def test_a_link_that_stays_broken_is_an_error_without_the_link(
     company: Company, retry: RetryPolicy, tmp_path: Path
 ) -> None:
-    path = f"/exports/{company.seeded.campaign_id}/00000.csv"
+    path = f"/exports/{company.seeded.campaign_id}/run-1/00000.csv"
     transport = FaultyTransport({path: [failure(403)] * 9})
     with company.client(transport=transport, retry=retry) as client:
         with pytest.raises(

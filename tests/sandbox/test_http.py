@@ -11,8 +11,6 @@ import jwt
 import pytest
 
 from sandbox import seed
-from sandbox.service import open_store
-from sandbox.settings import load_keys
 from sandbox.store import Campaign, Group, Run, Workspace
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox
 
@@ -126,7 +124,7 @@ def test_identity_comes_before_the_body(caller: Caller) -> None:
 
 
 def forged(caller: Caller, company: Company, **changes: object) -> str:
-    key = load_keys(company.sandbox.settings.data).jwt_key
+    key = company.sandbox.settings.keys.jwt_key
     claims = jwt.decode(caller.tokens["access_token"], key, algorithms=["HS256"])
     return "Bearer " + jwt.encode({**claims, **changes}, key, algorithm="HS256")
 
@@ -181,13 +179,13 @@ def test_the_refresh_token_alone_renews(caller: Caller) -> None:
 def test_another_accounts_campaign_is_not_there(
     sandbox: Sandbox, caller: Caller, path: str, body: dict[str, object], answer: tuple[int, str]
 ) -> None:
-    other = seed.seed(sandbox.settings, 5).campaign_id
+    other = seed.seed(sandbox.context, 5).campaign_id
     for campaign in (other, "unknown"):
         assert caller.post(path, {"campaign_id": campaign, **body}) == answer
 
 
 def test_another_accounts_content_is_not_there(sandbox: Sandbox, caller: Caller) -> None:
-    other = seed.seed(sandbox.settings, 5)
+    other = seed.seed(sandbox.context, 5)
     ours = caller.ids["workspace_id"]
     for path in ("/v1/cpf", "/v1/cg"):
         assert caller.post(path, {"workspace_id": other.workspace_id}) == (401, "Invalid Workspace")
@@ -211,8 +209,7 @@ def test_another_accounts_content_is_not_there(sandbox: Sandbox, caller: Caller)
 @pytest.fixture
 def other_workspace(company: Company) -> tuple[str, str]:
     """A second workspace of the account and a group in it; with a campaign nobody published."""
-    store = open_store(company.sandbox.settings.data)
-    with store.write() as session:
+    with company.sandbox.context.store.write() as session:
         account = session.get_one(Workspace, company.seeded.workspace_id).account_id
         workspace = Workspace(account_id=account, name="Second")
         session.add(workspace)
@@ -232,9 +229,7 @@ def other_workspace(company: Company) -> tuple[str, str]:
             segment_count=0,
         )
         session.add(run)
-        ids = workspace.id, group.id
-    store.close()
-    return ids
+        return workspace.id, group.id
 
 
 def test_a_group_belongs_to_its_workspace(caller: Caller, other_workspace: tuple[str, str]) -> None:
@@ -279,8 +274,7 @@ def test_fetch_refuses_in_the_contracts_words(caller: Caller) -> None:
 
 
 def test_an_export_that_cannot_be_parsed_is_a_500(caller: Caller, company: Company) -> None:
-    page = company.sandbox.settings.exports / company.seeded.campaign_id / "00000.csv"
-    page.write_bytes(b"customer_id,message\r\n1\r\n")
+    company.page_file().write_bytes(b"customer_id,message\r\n1\r\n")
     body = {**caller.ids, "file_num": 0, "export_type": "json"}
     del body["workspace_id"]
     assert caller.post("/v1/messages/fetch", body) == (500, "Failed to parse.")
@@ -414,7 +408,7 @@ def test_a_link_changed_or_expired_serves_nothing(link: httpx.URL) -> None:
 
 
 def test_a_signed_page_that_is_gone_is_a_404(link: httpx.URL, company: Company) -> None:
-    (company.sandbox.settings.exports / company.seeded.campaign_id / "00000.csv").unlink()
+    company.page_file().unlink()
     assert httpx.get(link).status_code == 404
 
 

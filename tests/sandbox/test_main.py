@@ -33,6 +33,7 @@ def test_seed_prints_one_object_that_serve_honours(seed: Seed, tmp_path: Path) -
         "api_key",
         "api_code",
         "profile_key",
+        "account_id",
         "workspace_id",
         "customer_group_id",
         "campaign_id",

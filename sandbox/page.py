@@ -1,0 +1,5 @@
+"""A page for people."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

@@ -1,0 +1,67 @@
+"""Where exported pages lie, on any fsspec file system: one folder a run, one file a page."""
+
+import os
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+
+class Pages:
+    """The pages of all runs under one fsspec URL."""
+
+    def __init__(self, url: str) -> None:
+        # A cached listing would hide what another process has written.
+        self._fs, root = url_to_fs(url, use_listings_cache=False)
+        self._root = root.rstrip("/")
+
+    def names(self, campaign_id: str, run_number: int) -> list[str]:
+        try:
+            found = self._fs.ls(f"{self._root}/{_folder(campaign_id, run_number)}", detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(path.rpartition("/")[2] for path in found if path.endswith(".csv"))
+
+    def read(self, campaign_id: str, run_number: int, name: str) -> bytes:
+        """A page's bytes. Raises FileNotFoundError if there is none."""
+        return self._fs.cat_file(self._path(campaign_id, run_number, name))
+
+    def write(self, campaign_id: str, run_number: int, name: str, content: bytes) -> None:
+        """Makes a page appear, whole or not at all."""
+        target = self._path(campaign_id, run_number, name)
+        if not isinstance(self._fs, LocalFileSystem):
+            self._fs.pipe_file(target, content)  # an object appears when its upload is complete
+            return
+        draft = Path(target).with_suffix(".part")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(content)
+        os.replace(draft, target)
+
+    def remove(self, campaign_id: str, run_number: int, name: str) -> None:
+        self._fs.rm_file(self._path(campaign_id, run_number, name))
+
+    def local_file(self, campaign_id: str, run_number: int, name: str) -> Path | None:
+        """The page as a file of this machine, if the pages lie on it."""
+        path = Path(self._path(campaign_id, run_number, name))
+        return path if isinstance(self._fs, LocalFileSystem) else None
+
+    def signed_url(self, campaign_id: str, run_number: int, name: str, seconds: int) -> str | None:
+        """A link the store itself signs, if it can."""
+        try:
+            return self._fs.sign(self._path(campaign_id, run_number, name), seconds)
+        except NotImplementedError:
+            return None
+
+    def exists(self, campaign_id: str, run_number: int, name: str) -> bool:
+        return self._fs.exists(self._path(campaign_id, run_number, name))
+
+    def _path(self, campaign_id: str, run_number: int, name: str) -> str:
+        return f"{self._root}/{_folder(campaign_id, run_number)}/{name}"
+
+
+def page_name(file_num: int) -> str:
+    return f"{file_num:05d}.csv"
+
+
+def _folder(campaign_id: str, run_number: int) -> str:
+    return f"{campaign_id}/run-{run_number}"

@@ -1,0 +1,160 @@
+"""Customer profiles at rest: blocks of rows, each encrypted as a whole.
+
+A block is one Fernet token of a Parquet file, so that a million customers are a hundred tokens, and
+segments and messages are computed column by column. Outside the blocks a customer is only a keyed
+hash of the identifier.
+"""
+
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+
+import polars as pl
+from cryptography.fernet import Fernet
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from nudgescribe import fields
+from sandbox.scope import fields_of
+from sandbox.settings import Keys
+from sandbox.store import Account, Block, Customer, Group, Workspace
+
+BLOCK_ROWS = 10_000
+DIGEST_BYTES = 16
+
+
+def new_profile_key(keys: Keys) -> bytes:
+    """A key for a new account, wrapped by the master key."""
+    return Fernet(keys.master_key).encrypt(Fernet.generate_key())
+
+
+def profile_key(keys: Keys, account: Account) -> bytes:
+    return Fernet(keys.master_key).decrypt(account.wrapped_key)
+
+
+class Profiles:
+    """The customers of one group, within a session."""
+
+    def __init__(self, session: Session, keys: Keys, group_id: str) -> None:
+        account = session.scalars(
+            select(Account).join(Workspace).join(Group).where(Group.id == group_id)
+        ).one()
+        workspace_id = session.get_one(Group, group_id).workspace_id
+        self._session = session
+        self._group_id = group_id
+        self._secret = profile_key(keys, account)
+        self.cipher = Fernet(self._secret)
+        self.rules = fields_of(session, workspace_id)
+        self.columns = [field.field_name for field in self.rules]
+        self.key = fields.key_of(self.rules)
+
+    @property
+    def size(self) -> int:
+        return count_customers(self._session, self._group_id)
+
+    def put(self, frame: pl.DataFrame) -> None:
+        """Upserts a judged frame's rows by their identifier."""
+        for rows in frame.iter_slices(BLOCK_ROWS):
+            digests = self._digests(rows)
+            self._forget(digests)
+            number = self._session.scalars(
+                insert(Block).returning(Block.number),
+                {"group_id": self._group_id, "size": rows.height, "content": self._seal(rows)},
+            ).one()
+            self._session.execute(
+                insert(Customer),
+                [
+                    {"group_id": self._group_id, "digest": digest, "block_number": number}
+                    for digest in digests
+                ],
+            )
+
+    def remove(self, customer_ids: Sequence[str]) -> int:
+        """How many customers were there to be removed."""
+        ids = pl.DataFrame({self.key: customer_ids}, schema={self.key: pl.String}).unique()
+        return sum(self._forget(self._digests(some)) for some in ids.iter_slices(BLOCK_ROWS))
+
+    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """All customers block by block, in a stable order; null where they have no value."""
+        for number in self._numbers():
+            yield self._open(number, columns)
+
+    def page(self, start: int, length: int) -> pl.DataFrame:
+        """All columns of `length` customers from `start` on."""
+        sizes = self._session.execute(
+            select(Block.number, Block.size)
+            .where(Block.group_id == self._group_id)
+            .order_by(Block.number)
+        )
+        parts = [pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String()))]
+        before = 0
+        for number, size in sizes.all():
+            first, last = max(start - before, 0), min(start + length - before, size)
+            if first < last:
+                parts.append(self._open(number, self.columns).slice(first, last - first))
+            before += size
+        return pl.concat(parts)
+
+    def drop(self, column: str) -> None:
+        """Deletes the values of one field."""
+        for number in self._numbers():
+            frame = self._decrypt(number)
+            if column in frame.columns:
+                self._replace(number, frame.drop(column))
+
+    def _numbers(self) -> Sequence[int]:
+        query = select(Block.number).where(Block.group_id == self._group_id)
+        return self._session.scalars(query.order_by(Block.number)).all()
+
+    def _forget(self, digests: Sequence[bytes]) -> int:
+        """Takes customers out of their blocks, for good, and says how many were in one."""
+        found: defaultdict[int, list[bytes]] = defaultdict(list)
+        here = Customer.group_id == self._group_id
+        for digest, number in self._session.execute(
+            select(Customer.digest, Customer.block_number).where(here, Customer.digest.in_(digests))
+        ):
+            found[number].append(digest)
+        for number, gone in found.items():
+            frame = self._decrypt(number)
+            if len(gone) == frame.height:
+                self._session.execute(delete(Block).where(Block.number == number))
+                continue
+            kept = pl.Series(self._digests(frame)).is_in(gone).not_()
+            self._replace(number, frame.filter(kept))
+            self._session.execute(delete(Customer).where(here, Customer.digest.in_(gone)))
+        return sum(map(len, found.values()))
+
+    def _digests(self, frame: pl.DataFrame) -> list[bytes]:
+        return [
+            blake2b(each.encode(), key=self._secret, digest_size=DIGEST_BYTES).digest()
+            for each in frame[self.key]
+        ]
+
+    def _seal(self, frame: pl.DataFrame) -> bytes:
+        file = io.BytesIO()
+        frame.write_parquet(file)
+        return self.cipher.encrypt(file.getvalue())
+
+    def _decrypt(self, number: int) -> pl.DataFrame:
+        content = self._session.scalars(select(Block.content).where(Block.number == number)).one()
+        return pl.read_parquet(io.BytesIO(self.cipher.decrypt(content)))
+
+    def _open(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
+        frame = self._decrypt(number)
+        nothing = pl.lit(None, pl.String())
+        return frame.select(
+            pl.col(name) if name in frame.columns else nothing.alias(name) for name in columns
+        )
+
+    def _replace(self, number: int, frame: pl.DataFrame) -> None:
+        self._session.execute(
+            update(Block)
+            .where(Block.number == number)
+            .values(size=frame.height, content=self._seal(frame))
+        )
+
+
+def count_customers(session: Session, group_id: str) -> int:
+    query = select(func.coalesce(func.sum(Block.size), 0)).where(Block.group_id == group_id)
+    return session.scalars(query).one()
