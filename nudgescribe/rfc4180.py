@@ -84,11 +84,22 @@ def _last_row_end(block: bytes) -> int:
     return 0
 
 
+def _first_row_end(block: bytes) -> int:
+    start = quotes = 0
+    while (newline := block.find(b"\n", start)) >= 0:
+        quotes += block.count(b'"', start, newline)
+        start = newline + 1
+        if quotes % 2 == 0:
+            return start
+    return len(block)
+
+
 def _header(block: bytes) -> tuple[list[str], bytes]:
     """The column names and what follows them."""
     block = block.removeprefix(_BOM)
+    end = _first_row_end(block)
     try:
-        lines = io.StringIO(block.decode(), newline="")
+        lines = io.StringIO(block[:end].decode(), newline="")
     except UnicodeDecodeError:
         raise MalformedCsv("The CSV is not valid UTF-8.") from None
     try:
@@ -100,7 +111,8 @@ def _header(block: bytes) -> tuple[list[str], bytes]:
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
         raise MalformedCsv(f"The CSV names these columns more than once: {', '.join(repeated)}.")
-    return columns, lines.read().encode()
+    # Nothing is left of the lines unless rows end with CR alone.
+    return columns, lines.read().encode() + block[end:]
 
 
 def _parse(block: bytes, columns: list[str]) -> pl.DataFrame:

@@ -3,7 +3,9 @@ messages, an account's quota, and faults for rehearsals. Needs no sign-in: the s
 machine.
 """
 
-from fastapi import APIRouter, Depends, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
 from nudgescribe.contract import Text
@@ -13,11 +15,16 @@ from sandbox.faults import Fault, Faults
 from sandbox.refusals import Refusal
 from sandbox.store import Account, Campaign
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
+Id = Annotated[str, Path(pattern=r"^[\w-]+$")]
+
 
 def from_here(request: Request) -> None:
-    """Refuses what a page of another site sends through a person's browser."""
+    """Refuses what a page of another site sends through a person's browser, under any name."""
     origin = request.headers.get("origin")
-    if origin is not None and origin != str(request.base_url).rstrip("/"):
+    foreign = origin is not None and origin != str(request.base_url).rstrip("/")
+    if foreign or request.url.hostname not in LOOPBACK:
         raise Refusal(403, "The sandbox is controlled from its own page.")
 
 
@@ -43,7 +50,7 @@ def faults_of(request: Request) -> Faults:
 
 
 @router.post("/campaigns/{campaign_id}/approve")
-def approve(campaign_id: str, request: Request) -> Approved:
+def approve(campaign_id: Id, request: Request) -> Approved:
     """Ready for review -> Ready to publish."""
     with context_of(request).store.write() as session:
         campaign = session.get(Campaign, campaign_id)
@@ -54,7 +61,7 @@ def approve(campaign_id: str, request: Request) -> Approved:
 
 
 @router.put("/accounts/{account_id}/quota")
-def set_quota(account_id: str, body: Quota, request: Request) -> Quota:
+def set_quota(account_id: Id, body: Quota, request: Request) -> Quota:
     with context_of(request).store.write() as session:
         account = session.get(Account, account_id)
         if account is None:

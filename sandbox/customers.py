@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 
-from nudgescribe import contract, rfc4180
+from nudgescribe import contract
 from nudgescribe.contract import Text
 from sandbox import uploads
 from sandbox.context import context_of
@@ -97,11 +97,11 @@ def _check_file(
 
     def frames() -> Iterator[pl.DataFrame]:
         file.seek(0)
-        return rfc4180.frames(file)
+        return uploads.rows(file)
 
     with context_of(request).store.read() as session:
         rules = _profiles(session, request, target).rules
-    repeated = uploads.repeated_ids(frames(), rules)
+    repeated = uploads.repeated_ids(frames, rules)
     if target.validate_only or size <= context_of(request).settings.upload_at_once:
         return _upsert(request, target, frames, repeated)
     with context_of(request).store.write() as session:
@@ -121,15 +121,19 @@ def _check_file(
 def _check_one(request: Request, one: contract.UploadCustomer) -> contract.UploadResult:
     values = {name: [None if value is None else str(value)] for name, value in one.customer.items()}
     frame = pl.DataFrame(values, schema=dict.fromkeys(values, pl.String()))
+
+    def frames() -> Iterator[pl.DataFrame]:
+        return iter([frame])
+
     with context_of(request).store.read() as session:
-        repeated = uploads.repeated_ids([frame], _profiles(session, request, one).rules)
-    return _upsert(request, one, lambda: iter([frame]), repeated)
+        repeated = uploads.repeated_ids(frames, _profiles(session, request, one).rules)
+    return _upsert(request, one, frames, repeated)
 
 
 def _upsert(
     request: Request,
     target: contract.UploadForm | contract.UploadCustomer,
-    frames: Callable[[], Iterator[pl.DataFrame]],
+    frames: uploads.Frames,
     repeated: pl.Series,
 ) -> contract.UploadResult:
     tally = uploads.Tally()

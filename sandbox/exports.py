@@ -28,10 +28,9 @@ def work(context: Context, campaign_id: str, run_number: int) -> None:
         texts = [(each.segment, each.text) for each in current_messages(session, campaign)]
         messages = Messages(campaign.variables, texts)
         profiles = Profiles(session, context.keys, current_run(session, campaign).group_id)
-        selected = map(messages.select, profiles.frames(profiles.columns))
-        for page in _rechunked(selected, context.settings.rows_per_file):
+        customers = profiles.frames(profiles.columns)
+        for content in _contents(messages, customers, profiles.key, context.settings.rows_per_file):
             name = page_name(len(written))
-            content = rfc4180.write(messages.write(page, profiles.key))
             context.pages.write(campaign_id, run_number, name, content)
             written.add(name)
     for name in context.pages.names(campaign_id, run_number):
@@ -45,14 +44,20 @@ def first_rows(pages: Pages, campaign_id: str, run_number: int, name: str) -> li
     return [MessageRow.model_validate(row) for row in page.head(PAGE_ROWS_AS_JSON).rows(named=True)]
 
 
-def _rechunked(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of `rows`, the last one shorter."""
-    waiting: list[pl.DataFrame] = []
-    for frame in frames:
-        waiting.append(frame)
-        while sum(each.height for each in waiting) >= rows:
-            whole = pl.concat(waiting)
-            yield whole.head(rows)
-            waiting = [whole.slice(rows)]
-    if any(each.height for each in waiting):
-        yield pl.concat(waiting)
+def _contents(
+    messages: Messages, customers: Iterable[pl.DataFrame], key: str, rows: int
+) -> Iterator[bytes]:
+    """The pages' bytes: `rows` messages each, the last one fewer."""
+    parts: list[bytes] = []
+    left = rows
+    for frame in customers:
+        selected = messages.select(frame)
+        while not selected.is_empty():
+            some, selected = selected.head(left), selected.slice(left)
+            parts.append(rfc4180.write(messages.write(some, key), header=not parts))
+            left -= some.height
+            if not left:
+                yield b"".join(parts)
+                parts, left = [], rows
+    if parts:
+        yield b"".join(parts)

@@ -21,6 +21,8 @@ from sandbox.settings import Keys
 from sandbox.store import Account, Block, Customer, Group, Workspace
 
 BLOCK_ROWS = 10_000
+DIGESTS_ASKED = 1000
+"""In one statement: the database keeps statements, and each is as large as what it asks."""
 DIGEST_BYTES = 16
 
 
@@ -62,12 +64,10 @@ class Profiles:
                 insert(Block).returning(Block.number),
                 {"group_id": self._group_id, "size": rows.height, "content": self._seal(rows)},
             ).one()
-            self._session.execute(
+            # The connection's own insert: a session's looks at each of a million rows.
+            self._session.connection().execute(
                 insert(Customer),
-                [
-                    {"group_id": self._group_id, "digest": digest, "block_number": number}
-                    for digest in digests
-                ],
+                [{"digest": digest, "block_number": number} for digest in digests],
             )
 
     def remove(self, customer_ids: Sequence[str]) -> int:
@@ -107,14 +107,13 @@ class Profiles:
         query = select(Block.number).where(Block.group_id == self._group_id)
         return self._session.scalars(query.order_by(Block.number)).all()
 
-    def _forget(self, digests: Sequence[bytes]) -> int:
+    def _forget(self, digests: Sequence[str]) -> int:
         """Takes customers out of their blocks, for good, and says how many were in one."""
-        found: defaultdict[int, list[bytes]] = defaultdict(list)
-        here = Customer.group_id == self._group_id
-        for digest, number in self._session.execute(
-            select(Customer.digest, Customer.block_number).where(here, Customer.digest.in_(digests))
-        ):
-            found[number].append(digest)
+        found: defaultdict[int, list[str]] = defaultdict(list)
+        for some in _chunks(digests):
+            query = select(Customer.digest, Customer.block_number)
+            for digest, number in self._session.execute(query.where(Customer.digest.in_(some))):
+                found[number].append(digest)
         for number, gone in found.items():
             frame = self._decrypt(number)
             if len(gone) == frame.height:
@@ -122,14 +121,18 @@ class Profiles:
                 continue
             kept = pl.Series(self._digests(frame)).is_in(gone).not_()
             self._replace(number, frame.filter(kept))
-            self._session.execute(delete(Customer).where(here, Customer.digest.in_(gone)))
+            for some in _chunks(gone):
+                self._session.execute(delete(Customer).where(Customer.digest.in_(some)))
         return sum(map(len, found.values()))
 
-    def _digests(self, frame: pl.DataFrame) -> list[bytes]:
-        return [
-            blake2b(each.encode(), key=self._secret, digest_size=DIGEST_BYTES).digest()
-            for each in frame[self.key]
-        ]
+    def _digests(self, frame: pl.DataFrame) -> list[str]:
+        group = blake2b(self._group_id.encode(), key=self._secret, digest_size=DIGEST_BYTES)
+        digests: list[str] = []
+        for customer_id in frame[self.key]:
+            digest = group.copy()
+            digest.update(customer_id.encode())
+            digests.append(digest.hexdigest())
+        return digests
 
     def _seal(self, frame: pl.DataFrame) -> bytes:
         file = io.BytesIO()
@@ -153,6 +156,11 @@ class Profiles:
             .where(Block.number == number)
             .values(size=frame.height, content=self._seal(frame))
         )
+
+
+def _chunks(digests: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(digests), DIGESTS_ASKED):
+        yield digests[start : start + DIGESTS_ASKED]
 
 
 def count_customers(session: Session, group_id: str) -> int:

@@ -128,11 +128,11 @@ class Block(Base):
 
 
 class Customer(Base):
-    """Which block of a group a customer is in; `digest` is a keyed hash of the identifier."""
+    """Which block a customer is in; `digest` is a keyed hash of group and identifier."""
 
     __tablename__ = "customers"
-    group_id: Mapped[str] = mapped_column(primary_key=True)
-    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    __table_args__: ClassVar = {"sqlite_with_rowid": False}
+    digest: Mapped[str] = mapped_column(primary_key=True)
     block_number: Mapped[int] = mapped_column(
         ForeignKey("blocks.number", ondelete="CASCADE"), index=True
     )

@@ -1,6 +1,6 @@
 """Customer files: looked through once, then judged and upserted, at once or in the background."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 import polars as pl
@@ -16,8 +16,18 @@ from sandbox.profiles import Profiles
 from sandbox.refusals import JobFailed, Refusal
 from sandbox.store import Group, Job, UploadPart
 
+Frames = Callable[[], Iterator[pl.DataFrame]]
+"""A list's rows from the start, as often as they are asked for."""
+
 UPLOAD = "upload"
 ERRORS_NAMED = 100
+PIECE_BYTES = 1024 * 1024
+"""What is in memory of a file at a time; a few copies of it are."""
+
+
+def rows(file: Readable) -> Iterator[pl.DataFrame]:
+    """A CSV's rows, a piece at a time. Raises MalformedCsv."""
+    return rfc4180.frames(file, PIECE_BYTES)
 
 
 class Tally:
@@ -37,20 +47,25 @@ class Tally:
         self.rejected += verdict.rejected_rows
 
 
-def repeated_ids(frames: Iterable[pl.DataFrame], rules: Sequence[WorkspaceField]) -> pl.Series:
+def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
     """What only a look through the whole list tells: the identifiers that it repeats.
 
     Raises Refusal for columns that are not the workspace's, or for a file that is no CSV.
     """
     key = fields.key_of(rules)
-    parts = iter(frames)
+    parts = frames()
     try:
         first = next(parts)
         if problems := fields.header_problems(first.columns, rules):
             raise Refusal(400, f"{'; '.join(problems)}.")
-        ids = pl.concat([part[key] for part in chain([first], parts)])
+        # A million hashes are small; the identifiers of a list that repeats none are not kept.
+        hashes = pl.concat([part[key].hash() for part in chain([first], parts)]).sort()
     except rfc4180.MalformedCsv as error:
         raise Refusal(400, error.problem) from None
+    suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
+    if not suspects[0].len():
+        return pl.Series(dtype=pl.String())
+    ids = pl.concat([part[key].filter(part[key].hash().is_in(suspects)) for part in frames()])
     return ids.filter(ids.is_duplicated()).unique()
 
 
@@ -72,7 +87,7 @@ def queue(session: Session, profiles: Profiles, group_id: str, file: Readable) -
     job = Job(kind=UPLOAD, subject=group_id)
     session.add(job)
     session.flush()
-    for number, content in enumerate(iter(lambda: file.read(rfc4180.BLOCK_BYTES), b"")):
+    for number, content in enumerate(iter(lambda: file.read(PIECE_BYTES), b"")):
         part = {"job_uid": job.uid, "number": number, "content": profiles.cipher.encrypt(content)}
         session.execute(insert(UploadPart), part)
     return job.uid
@@ -88,13 +103,16 @@ def work(context: Context, job_uid: str, group_id: str) -> str:
             raise JobFailed("The customer group is gone.")
         profiles = Profiles(session, context.keys, group_id)
         rules, cipher = profiles.rules, profiles.cipher
+
+    def frames() -> Iterator[pl.DataFrame]:
+        return rows(_Kept(context, job_uid, cipher))
+
     try:
-        repeated = repeated_ids(rfc4180.frames(_Kept(context, job_uid, cipher)), rules)
+        repeated = repeated_ids(frames, rules)
     except Refusal as refusal:  # the fields have changed since the file was taken
         raise JobFailed(refusal.text) from None
     tally = Tally()
-    kept = rfc4180.frames(_Kept(context, job_uid, cipher))
-    for accepted in judged(kept, rules, repeated, tally):
+    for accepted in judged(frames(), rules, repeated, tally):
         with context.store.write() as session:
             if session.get(Group, group_id) is None:
                 raise JobFailed("The customer group is gone.")
