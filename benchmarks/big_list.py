@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 from typing import TypeVar
 
-import httpx
 import polars as pl
 
 from deployments import local
@@ -92,7 +91,7 @@ def refresh(
     )
     measured(process, "initiate", lambda: client.initiate_rerun(campaign_id, group))
     measured(process, "rerun", lambda: until(lambda: state() != Status.PROCESSING))
-    httpx.post(f"{url}/sandbox/campaigns/{campaign_id}/approve").raise_for_status()
+    local.approve(url, campaign_id)
     measured(process, "publish", lambda: client.publish(campaign_id))
     pages = -(-rows // ROWS_AT_ONCE)
     measured(

@@ -60,6 +60,11 @@ def sandbox(data: Path, port: int, *options: str) -> Generator[str, None, None]:
         yield url
 
 
+def approve(url: str, campaign_id: str) -> None:
+    """Does the review of a sandbox's campaign."""
+    httpx.post(f"{url}/sandbox/campaigns/{campaign_id}/approve").raise_for_status()
+
+
 def seeded(data: Path, *options: str) -> Seeded:
     """Makes an account with a published campaign in a sandbox's data folder."""
     command = [sys.executable, "-m", "sandbox", "seed", "--data", str(data), *options]

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from nudgescribe import __version__
 from sandbox import authentication, campaigns, control, customers, messages, page, workspaces
@@ -19,7 +20,14 @@ from sandbox.refusals import Refusal, refuse, refuse_body, refuse_call
 from sandbox.settings import Settings
 
 
-def create_app(settings: Settings) -> FastAPI:
+class Service(FastAPI):
+    """Faults come before everything: only there is the connection within reach."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return FaultyApp(super().build_middleware_stack(), self.state.faults)
+
+
+def create_app(settings: Settings) -> Service:
     """The whole API over one data folder; the background worker runs while the app does."""
     context = open_context(settings)
     worker = Worker(context)
@@ -31,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         worker.stop()
         context.store.close()
 
-    app = FastAPI(title="Nudgescribe sandbox", version=__version__, lifespan=lifespan)
+    app = Service(title="Nudgescribe sandbox", version=__version__, lifespan=lifespan)
     app.state.context = context
     app.state.faults = Faults()
     app.add_exception_handler(Refusal, refuse)
@@ -43,6 +51,5 @@ def create_app(settings: Settings) -> FastAPI:
     # The last one added sees a call first.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(AuditLog, file=settings.audit_file)
-    app.add_middleware(FaultyApp, faults=app.state.faults)
     app.openapi = lambda: describe(app)
     return app

@@ -55,6 +55,10 @@ class Sandbox:
         return httpx.post(f"{self.url}/sandbox/campaigns/{campaign_id}/approve")
 
 
+def credentials_of(one: seed.Seeded) -> Credentials:
+    return Credentials(one.email, one.password, one.api_key, one.api_code, one.profile_key)
+
+
 @dataclass(frozen=True)
 class Company:
     """An account of a sandbox with a campaign at Run #1, Published."""
@@ -64,8 +68,7 @@ class Company:
 
     @property
     def credentials(self) -> Credentials:
-        one = self.seeded
-        return Credentials(one.email, one.password, one.api_key, one.api_code, one.profile_key)
+        return credentials_of(self.seeded)
 
     def page_file(self, number: int = 0) -> Path:
         """A page of Run #1, where the service keeps it."""

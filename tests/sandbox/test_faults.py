@@ -1,0 +1,131 @@
+"""Faults on request: what a client sees of them, and that they go as they came."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import pytest
+
+from nudgescribe import errors
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.retry import RetryPolicy
+from sandbox.faults import Fault, Faults
+from tests.conftest import Company, Sandbox
+
+LIST, FETCH, PUBLISH = "/v1/campaign/all", "/v1/messages/fetch", "/v1/messages/publish"
+
+
+@pytest.fixture
+def client(company: Company) -> Iterator[NudgescribeClient]:
+    """Signed in, and without any patience."""
+    with company.client(retry=RetryPolicy(attempts=1)) as one:
+        one.campaigns()
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def clear(sandbox: Sandbox) -> Iterator[None]:
+    yield
+    httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
+
+
+def put(sandbox: Sandbox, endpoint: str, **fault: object) -> None:
+    body = {"endpoint": endpoint, **fault}
+    httpx.put(f"{sandbox.url}/sandbox/faults", json=body).raise_for_status()
+
+
+def test_a_status_with_its_wait(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, LIST, status=429, retry_after=7)
+    with pytest.raises(errors.QuotaExceeded, match="A fault switched on") as caught:
+        client.campaigns()
+    assert caught.value.retry_after == 7
+
+
+def test_a_delay(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, LIST, delay=0.3)
+    start = monotonic()
+    assert client.campaigns()
+    assert monotonic() - start >= 0.3
+
+
+def test_a_connection_dropped_before_the_work(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    put(sandbox, PUBLISH, drop="before")
+    before = len(audited(sandbox, PUBLISH))
+    with pytest.raises(errors.ConnectionFailed):
+        client.publish(company.seeded.campaign_id)
+    assert len(audited(sandbox, PUBLISH)) == before
+
+
+def test_an_answer_lost_after_the_work(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    put(sandbox, PUBLISH, drop="after")
+    before = len(audited(sandbox, PUBLISH))
+    with pytest.raises(errors.ConnectionFailed):
+        client.publish(company.seeded.campaign_id)
+    assert len(audited(sandbox, PUBLISH)) == before + 1
+
+
+def audited(sandbox: Sandbox, endpoint: str) -> list[str]:
+    lines = sandbox.settings.audit_file.read_text().splitlines()
+    return [line for line in lines if endpoint in line]
+
+
+@pytest.mark.parametrize("endpoint", [FETCH, "/exports/"])
+def test_a_body_cut_short(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient, tmp_path: Path, endpoint: str
+) -> None:
+    put(sandbox, endpoint, truncate=True)
+    with pytest.raises(errors.ConnectionFailed):
+        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
+
+
+def test_as_often_as_it_is_wanted(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, "/v1/", status=503, times=2)
+    for _ in range(2):
+        with pytest.raises(errors.ServerError):
+            client.campaigns()
+    assert client.campaigns()
+
+
+def test_clearing_ends_them_all(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, LIST, status=500)
+    listed = httpx.get(f"{sandbox.url}/sandbox/faults").json()["faults"]
+    assert [(each["endpoint"], each["status"]) for each in listed] == [(LIST, 500)]
+    assert httpx.delete(f"{sandbox.url}/sandbox/faults").json() == {"faults": []}
+    assert client.campaigns()
+
+
+def test_a_share_of_the_calls_the_same_ones_every_time() -> None:
+    def hit(seed: int) -> list[bool]:
+        faults = Faults()
+        faults.put(Fault(endpoint=LIST, status=500, rate=0.3, seed=seed))
+        return [faults.strike(LIST) is not None for _ in range(1000)]
+
+    assert hit(1) == hit(1) != hit(2)
+    assert 250 < sum(hit(1)) < 350
+
+
+def test_the_closest_fault_counts() -> None:
+    faults = Faults()
+    for endpoint in ("/v1/", FETCH):
+        faults.put(Fault(endpoint=endpoint))
+    found = [faults.strike(path) for path in (FETCH, LIST, "/v2/x")]
+    assert [each and each.endpoint for each in found] == [FETCH, "/v1/", None]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"endpoint": "no path"},
+        {"endpoint": LIST, "status": 200},
+        {"endpoint": LIST, "rate": 0},
+        {"endpoint": LIST, "drop": "later"},
+        {"endpoint": LIST, "unknown": 1},
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(sandbox: Sandbox, fault: dict[str, object]) -> None:
+    assert httpx.put(f"{sandbox.url}/sandbox/faults", json=fault).status_code == 400
