@@ -1,4 +1,4 @@
-# make demo | test | check | up | format | constraints | clean
+# make demo | test | check | up | format | documents | constraints | clean
 # Every target makes .venv first, from constraints.txt; it is made again when that file changes.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 
-.PHONY: demo test check up format constraints clean
+.PHONY: demo test check up format documents constraints clean
 
 demo: $(READY)
 	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
@@ -29,6 +29,11 @@ up: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# What is generated from the contract and its tests, and committed.
+documents: $(READY)
+	@$(BIN)/python -m sandbox.openapi > docs/openapi.json
+	@$(BIN)/python -m tests.conformance
 
 # Resolves all extras anew and pins what the resolver chose.
 constraints:

@@ -53,7 +53,7 @@ def _run(stack: ExitStack) -> None:
         subprocess.run([*prefect, *command], check=True, stdout=subprocess.DEVNULL)
     worker = stack.enter_context(local.child("-m", "prefect", "worker", "start", "--pool", POOL))
     print(
-        f"\nPrefect UI   {PREFECT_URL}\nSandbox      {url}/docs\n"
+        f"\nPrefect UI   {PREFECT_URL}\nSandbox      {url}\n"
         f"The lake     {HOME / 'lake'}\n\n"
         f"Start a refresh in the UI, or in a second terminal:\n"
         f"  PREFECT_API_URL={PREFECT_URL}/api .venv/bin/prefect deployment run "

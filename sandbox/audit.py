@@ -1,7 +1,7 @@
 """The audit log: one JSON line a call, written before its answer leaves."""
 
 import json
-import os
+from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,7 +24,7 @@ class AuditLog:
 
     def __init__(self, app: ASGIApp, file: Path) -> None:
         self._app = app
-        self._file = private(str(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(API):
@@ -39,17 +39,18 @@ class AuditLog:
         await self._app(scope, receive, audited)
 
     def _write(self, scope: Scope, status: int) -> None:
-        claims = scope.get("state", {}).get("claims")
+        caller: Mapping[str, str] = scope.get("state", {}).get("caller", {})
         known = "route" in scope
         entry = {
             "time": now().isoformat(),
-            "user_id": claims.user_id if claims else None,
-            "account_id": claims.account_id if claims else None,
+            "user_id": caller.get("user_id"),
+            "account_id": caller.get("account_id"),
             "ip": _ip(Headers(scope=scope).get(CLIENT_IP_HEADER, "")),
             "endpoint": f"{scope['method']} {scope['path']}" if known else "unknown",
             "status": status,
         }
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        with open(self._file, "ab", opener=private) as log:
+            log.write(json.dumps(entry).encode() + b"\n")
 
 
 def _ip(text: str) -> str | None:

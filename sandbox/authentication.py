@@ -9,7 +9,7 @@ from nudgescribe import contract
 from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
 from sandbox.context import context_of
 from sandbox.refusals import Refusal
-from sandbox.security import issue_token, password_fits, read_token
+from sandbox.security import issue_token, password_fits, read_token, who
 from sandbox.store import Account, User
 
 router = APIRouter()
@@ -26,23 +26,26 @@ def sign_in(body: contract.SignIn, request: Request) -> Tokens:
     if not hmac.compare_digest(api_key.encode(), found.Account.api_key.encode()):
         raise Refusal(403, Text.UNAUTHORIZED)
     user: User = found.User
-    who = {"user_id": user.id, "account_id": user.account_id, "role_code": user.role_code}
-    return _tokens(request, who)
+    return _tokens(
+        request,
+        {"user_id": user.id, "account_id": user.account_id, "role_code": user.role_code},
+    )
 
 
 @router.get(contract.AUTH)
 def renew(request: Request) -> Tokens:
     """The bearer is the refresh token here; both tokens of the answer are new."""
     claims = read_token(context_of(request).keys, request, "refresh")
-    return _tokens(request, claims.model_dump(include={"user_id", "account_id", "role_code"}))
+    return _tokens(request, who(claims))
 
 
-def _tokens(request: Request, who: dict[str, str]) -> Tokens:
+def _tokens(request: Request, caller: dict[str, str]) -> Tokens:
     context = context_of(request)
     keys, settings = context.keys, context.settings
+    request.state.caller = caller
     return Tokens(
-        access_token=issue_token(keys, "access", who, settings.access_token_seconds),
-        refresh_token=issue_token(keys, "refresh", who, settings.refresh_token_seconds),
+        access_token=issue_token(keys, "access", caller, settings.access_token_seconds),
+        refresh_token=issue_token(keys, "refresh", caller, settings.refresh_token_seconds),
         token_type="Bearer",
         expires_in=settings.access_token_seconds,
     )

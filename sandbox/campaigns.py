@@ -33,7 +33,7 @@ def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunSt
         group = find_group(
             session, account_of(request), body.new_customer_group_id, within=campaign.workspace_id
         )
-        keys, user_id = context_of(request).keys, request.state.claims.user_id
+        keys, user_id = context_of(request).keys, request.state.caller["user_id"]
         run = reruns.initiate(session, keys, campaign, group, user_id)
         return contract.RerunStarted(
             run=_run_on_wire(run),

@@ -1,0 +1,58 @@
+"""The audit log: who called what, from where, when, and how it was answered."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from nudgescribe import errors
+from tests.conftest import Company, Sandbox
+
+
+def entries(sandbox: Sandbox) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in sandbox.settings.audit_file.read_text().splitlines()]
+
+
+def test_every_call_is_written_down_with_its_outcome(company: Company) -> None:
+    company.history()
+    before = len(entries(company.sandbox))
+    with company.client(client_ip="192.0.2.7") as client:
+        client.campaigns()
+        with pytest.raises(errors.NotFound):
+            client.publish("unknown")
+    signed_in, listed, refused = entries(company.sandbox)[before:]
+    assert [(each["endpoint"], each["status"]) for each in (signed_in, listed, refused)] == [
+        ("POST /v1/auth", 200),
+        ("POST /v1/campaign/all", 200),
+        ("POST /v1/messages/publish", 404),
+    ]
+    assert {each["account_id"] for each in (signed_in, listed, refused)} == {
+        company.seeded.account_id
+    }
+    assert signed_in["user_id"] == listed["user_id"] == refused["user_id"]
+    assert {each["ip"] for each in (listed, refused)} == {"192.0.2.7"}
+    assert abs(datetime.fromisoformat(refused["time"]) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [("2001:DB8::1", "2001:db8::1"), ("Anna Smith", None), ("1.2.3.4, 5.6.7.8", None)],
+)
+def test_only_an_address_is_taken_from_the_ip_header(
+    sandbox: Sandbox, sent: str, written: str | None
+) -> None:
+    httpx.post(f"{sandbox.url}/v1/campaign/all", headers={"x-ip": sent}, json={})
+    assert entries(sandbox)[-1]["ip"] == written
+
+
+def test_a_path_that_is_no_endpoint_is_not_repeated(sandbox: Sandbox) -> None:
+    httpx.get(f"{sandbox.url}/v1/Anna/Smith")
+    entry = entries(sandbox)[-1]
+    assert (entry["endpoint"], entry["status"], entry["user_id"]) == ("unknown", 404, None)
+
+
+def test_the_log_is_its_owners_only(sandbox: Sandbox, company: Company) -> None:
+    company.history()
+    assert sandbox.settings.audit_file.stat().st_mode & 0o777 == 0o600
