@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import Popen
 from time import monotonic, sleep
 
 import polars as pl
@@ -38,17 +39,28 @@ def seeded(settings: Settings) -> seed.Seeded:
     return made
 
 
-class Killable:
-    """A running service, until `kill -9`."""
+class Running:
+    """A service, until `kill -9`."""
 
-    def __init__(self, url: str, kill: Callable[[], None], client: NudgescribeClient) -> None:
-        self.url = url
-        self.kill = kill
+    def __init__(self, url: str, process: Popen[bytes], client: NudgescribeClient) -> None:
+        self._url = url
+        self._process = process
         self.client = client
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def approve(self, campaign_id: str) -> None:
+        local.approve(self._url, campaign_id)
 
 
 @contextmanager
-def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[Killable]:
+def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[Running]:
     port = local.free_port()
     place = ["--data", str(settings.data), "--rows-per-file", str(settings.rows_per_file)]
     if settings.database:
@@ -57,13 +69,8 @@ def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[
     with local.child(*serve) as process:
         url = f"http://127.0.0.1:{port}"
         local.wait_for(url, process, SECONDS)
-
-        def kill() -> None:
-            process.kill()
-            process.wait()
-
         with NudgescribeClient(url, credentials_of(seeded)) as client:
-            yield Killable(url, kill, client)
+            yield Running(url, process, client)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -109,7 +116,7 @@ def test_an_export_killed_half_way_is_finished_by_the_next_start(
         group = new_group(service.client, seeded, customers(5000))
         service.client.initiate_rerun(campaign, group)
         until(lambda: service.client.rerun_history(campaign)[0].status != Status.PROCESSING)
-        local.approve(service.url, campaign)
+        service.approve(campaign)
         service.client.publish(campaign)
         until(lambda: service.client.count_message_pages(campaign) > 0)
         service.kill()
