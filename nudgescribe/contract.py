@@ -4,12 +4,13 @@ Names the vendor does not publish are this project's reading of the API. A real 
 differs needs one `alias` here; the client and the sandbox follow.
 """
 
+import re
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 # ---- paths ------------------------------------------------------------------------------------
 
@@ -307,9 +308,19 @@ class DeleteCustomers(GroupRequest):
 # ---- campaigns and messages -------------------------------------------------------------------
 
 
+def _is_iso_8601(value: object) -> object:
+    # Read leniently, as JSON has no times, a number would pass for seconds since 1970.
+    if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\dT", str(value)):
+        raise ValueError("not an ISO 8601 time")
+    return value
+
+
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_iso_8601)]
+
+
 class CampaignListRequest(Request):
-    published_from: Annotated[AwareDatetime | None, Field(strict=False)] = None
-    published_to: Annotated[AwareDatetime | None, Field(strict=False)] = None
+    published_from: Time | None = None
+    published_to: Time | None = None
 
 
 class Campaign(Answer):

@@ -1,0 +1,178 @@
+"""One account for the tests that only read or clean up, fresh ones for those that change more.
+
+With `NUDGESCRIBE_BASE_URL` in the environment the account is a real one, else it is one of a
+sandbox over HTTP, on both of its databases.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+
+from sandbox import seed
+from sandbox.settings import Settings
+from tests.conformance import stories
+from tests.conformance.lists import sweep, unique_name
+from tests.conformance.wire import BASE_URL, Access, Account, Object, signed_in
+from tests.conftest import Company, Sandbox, serving
+from tests.databases import BOTH, new_database
+
+REAL = Access.from_environment()
+CUSTOMERS, FEW_CUSTOMERS = 2300, 100
+"""More than two pages of customers, and than 1000 in an exported page; and what is enough."""
+
+ADDED_MARKERS = (
+    "sandbox: needs controls that only the sandbox has",
+    "states(statement): the statement of the contract a test is for",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in ADDED_MARKERS:
+        config.addinivalue_line("markers", line)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if REAL and item.get_closest_marker("sandbox"):
+        pytest.skip(f"needs the sandbox's own controls; {BASE_URL} points at a real service")
+
+
+@pytest.fixture(scope="session", params=["real"] if REAL else BOTH)
+def database(request: pytest.FixtureRequest) -> Callable[[], str | None]:
+    """Makes an empty database and returns its URL, None for SQLite in the data folder."""
+    if request.param != "postgresql":
+        return lambda: None
+    return partial(new_database, request.getfixturevalue("postgresql_server"))
+
+
+@pytest.fixture(scope="session")
+def new_sandbox(
+    database: Callable[[], str | None], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Sandbox]]:
+    """Serves a sandbox with these settings."""
+    with ExitStack() as stack:
+
+        def serve(**options: Any) -> Sandbox:
+            data = tmp_path_factory.mktemp("sandbox")
+            settings = Settings(data=data, database=database(), **options)
+            return stack.enter_context(serving(settings))
+
+        yield serve
+
+
+@pytest.fixture(scope="session")
+def sandbox(new_sandbox: Callable[..., Sandbox]) -> Sandbox | None:
+    """None if the service is a real one. Files above 32 KiB are worked in the background."""
+    return None if REAL else new_sandbox(rows_per_file=1100, upload_at_once=32 * 1024)
+
+
+@pytest.fixture(scope="session")
+def controls(sandbox: Sandbox | None) -> Sandbox:
+    """The sandbox, for tests that need what no real service offers."""
+    assert sandbox is not None, "a test with controls carries @pytest.mark.sandbox"
+    return sandbox
+
+
+@pytest.fixture(scope="session")
+def slow_sandbox(new_sandbox: Callable[..., Sandbox]) -> Sandbox:
+    """Its reruns take their time, and its links expire at once."""
+    return new_sandbox(phase_seconds=0.25, link_seconds=0)
+
+
+def access_to(company: Company) -> Access:
+    values = company.seeded.model_dump(exclude={"account_id"})
+    return Access(base_url=company.sandbox.url, **values)
+
+
+def seeded(sandbox: Sandbox, customers: int = FEW_CUSTOMERS) -> Company:
+    return Company(sandbox, seed.seed(sandbox.context, customers))
+
+
+@pytest.fixture(scope="session")
+def account(sandbox: Sandbox | None) -> Iterator[Account]:
+    """The account of most tests; its campaign is Published. Whoever changes it, changes it back."""
+    access = REAL
+    if sandbox is not None:
+        access = access_to(seeded(sandbox, CUSTOMERS))
+    assert access is not None
+    with signed_in(access) as one:
+        yield one
+        sweep(one)
+
+
+@pytest.fixture(scope="session")
+def stranger(controls: Sandbox) -> Iterator[Account]:
+    """Another account of the same service."""
+    with signed_in(access_to(seeded(controls))) as one:
+        yield one
+
+
+@pytest.fixture
+def company(controls: Sandbox) -> Company:
+    """A company of one's own, at Run #1, Published."""
+    return seeded(controls)
+
+
+@pytest.fixture
+def fresh(company: Company) -> Iterator[Account]:
+    """The company's account."""
+    with signed_in(access_to(company)) as one:
+        yield one
+
+
+@pytest.fixture
+def swept(account: Account) -> Iterator[None]:
+    """Nothing of a test's own is left behind in the account."""
+    yield
+    sweep(account)
+
+
+@pytest.fixture
+def group(account: Account, swept: None) -> Object:
+    """An empty customer group of one's own."""
+    body = {"workspace_id": account.access.workspace_id, "name": unique_name()}
+    return account.ask("/v1/cg", body, verb="PUT")
+
+
+NewField = Callable[..., Object]
+
+
+@pytest.fixture
+def new_field(account: Account, swept: None) -> NewField:
+    """Creates a field of one's own."""
+
+    def create(**values: object) -> Object:
+        body = {"workspace_id": account.access.workspace_id, "field_name": unique_name()}
+        return account.ask("/v1/cpf", {**body, "field_type": "string", **values}, verb="PUT")
+
+    return create
+
+
+@pytest.fixture
+def field(new_field: NewField) -> Object:
+    """A text field of one's own."""
+    return new_field()
+
+
+@pytest.fixture(scope="session")
+def story(controls: Sandbox) -> Iterator[stories.Story]:
+    """A campaign with three published runs."""
+    company = seeded(controls)
+    with signed_in(access_to(company)) as one:
+        yield stories.tell(company, one)
+
+
+@pytest.fixture(scope="session")
+def watched(slow_sandbox: Sandbox) -> Iterator[stories.Watched]:
+    """A rerun watched while it worked."""
+    with signed_in(access_to(seeded(slow_sandbox))) as one:
+        yield stories.watch(one)
+
+
+@pytest.fixture(scope="session")
+def failure(controls: Sandbox) -> Iterator[stories.Failure]:
+    """A rerun whose job failed."""
+    with signed_in(access_to(seeded(controls))) as one:
+        yield stories.fail(one)
