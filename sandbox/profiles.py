@@ -56,10 +56,12 @@ class Profiles:
         return count_customers(self._session, self._group_id)
 
     def put(self, frame: pl.DataFrame) -> None:
-        """Upserts a judged frame's rows by their identifier."""
-        for rows in frame.iter_slices(BLOCK_ROWS):
-            digests = self._digests(rows)
-            self._forget(digests)
+        """Upserts a judged frame's rows by their identifier; what it has no column for stays."""
+        others = [name for name in self.columns if name not in frame.columns]
+        for part in frame.iter_slices(BLOCK_ROWS):
+            digests = self._digests(part)
+            before = self._take(digests).select(self.key, *others)
+            rows = part.join(before, on=self.key, how="left", maintain_order="left")
             number = self._session.scalars(
                 insert(Block).returning(Block.number),
                 {"group_id": self._group_id, "size": rows.height, "content": self._seal(rows)},
@@ -73,7 +75,7 @@ class Profiles:
     def remove(self, customer_ids: Sequence[str]) -> int:
         """How many customers were there to be removed."""
         ids = pl.DataFrame({self.key: customer_ids}, schema={self.key: pl.String}).unique()
-        return sum(self._forget(self._digests(some)) for some in ids.iter_slices(BLOCK_ROWS))
+        return sum(self._take(self._digests(some)).height for some in ids.iter_slices(BLOCK_ROWS))
 
     def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """All customers block by block, in a stable order; null where they have no value."""
@@ -87,7 +89,7 @@ class Profiles:
             .where(Block.group_id == self._group_id)
             .order_by(Block.number)
         )
-        parts = [pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String()))]
+        parts = [self._nobody()]
         before = 0
         for number, size in sizes.all():
             first, last = max(start - before, 0), min(start + length - before, size)
@@ -107,23 +109,28 @@ class Profiles:
         query = select(Block.number).where(Block.group_id == self._group_id)
         return self._session.scalars(query.order_by(Block.number)).all()
 
-    def _forget(self, digests: Sequence[str]) -> int:
-        """Takes customers out of their blocks, for good, and says how many were in one."""
+    def _take(self, digests: Sequence[str]) -> pl.DataFrame:
+        """Takes customers out of their blocks, for good, and returns those who were in one."""
         found: defaultdict[int, list[str]] = defaultdict(list)
         for some in _chunks(digests):
             query = select(Customer.digest, Customer.block_number)
             for digest, number in self._session.execute(query.where(Customer.digest.in_(some))):
                 found[number].append(digest)
+        taken = [self._nobody()]
         for number, gone in found.items():
-            frame = self._decrypt(number)
+            frame = self._open(number, self.columns)
+            chosen = pl.Series(self._digests(frame)).is_in(gone)
+            taken.append(frame.filter(chosen))
             if len(gone) == frame.height:
                 self._session.execute(delete(Block).where(Block.number == number))
                 continue
-            kept = pl.Series(self._digests(frame)).is_in(gone).not_()
-            self._replace(number, frame.filter(kept))
+            self._replace(number, frame.filter(~chosen))
             for some in _chunks(gone):
                 self._session.execute(delete(Customer).where(Customer.digest.in_(some)))
-        return sum(map(len, found.values()))
+        return pl.concat(taken)
+
+    def _nobody(self) -> pl.DataFrame:
+        return pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String()))
 
     def _digests(self, frame: pl.DataFrame) -> list[str]:
         group = blake2b(self._group_id.encode(), key=self._secret, digest_size=DIGEST_BYTES)

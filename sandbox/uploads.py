@@ -20,7 +20,7 @@ Frames = Callable[[], Iterator[pl.DataFrame]]
 """A list's rows from the start, as often as they are asked for."""
 
 UPLOAD = "upload"
-ERRORS_NAMED = 100
+ROWS_NAMED = 100
 PIECE_BYTES = 1024 * 1024
 """What is in memory of a file at a time; a few copies of it are."""
 
@@ -36,10 +36,14 @@ class Tally:
     def __init__(self) -> None:
         self.total = self.accepted = self.rejected = 0
         self.errors: list[RowError] = []
+        self._named: set[int] = set()
 
     def accept(self, frame: pl.DataFrame, verdict: fields.Verdict) -> None:
-        for row, field, code in verdict.errors.head(ERRORS_NAMED - len(self.errors)).rows():
+        for row, field, code in verdict.errors.iter_rows():
             number = self.total + row + 1
+            if len(self._named | {number}) > ROWS_NAMED:
+                break
+            self._named.add(number)
             reason = fields.REASONS[code]
             self.errors.append(RowError(row=number, field=field, code=code, message=reason))
         self.total += frame.height

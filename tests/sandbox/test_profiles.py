@@ -65,6 +65,19 @@ def test_a_group_is_what_was_put_less_what_was_removed(
         assert pl.concat(pages)["customer_id"].to_list() == list(held(group))
 
 
+def test_an_upload_with_fewer_columns_leaves_the_others_as_they_are(
+    sandbox: Sandbox, company: Company
+) -> None:
+    with new_group(sandbox.context, company) as group:
+        group.put(customers(20))
+        moved = customers(25).select("customer_id", "first_name", plan=pl.lit("moved"))
+        group.put(moved)
+        expected = customers(20).with_columns(plan=pl.lit("moved"))
+        (kept,) = group.frames(expected.columns)
+        assert kept.head(20).equals(expected)
+        assert kept.tail(5)["last_name"].null_count() == 5
+
+
 def test_customers_of_other_groups_are_not_touched(sandbox: Sandbox, company: Company) -> None:
     with new_group(sandbox.context, company) as one:
         one.put(customers(10))
