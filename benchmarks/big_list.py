@@ -1,6 +1,6 @@
 """A big customer list through the sandbox: seconds of each step, and the service's peak memory.
 
-python -m benchmarks.big_list [ROWS]
+python -m benchmarks.big_list [ROWS [--database URL] [--exports URL]]
 """
 
 import io
@@ -54,12 +54,12 @@ def until(condition: Callable[[], bool]) -> None:
         sleep(0.1)
 
 
-def main(rows: int) -> None:
+def main(rows: int, *options: str) -> None:
     with TemporaryDirectory() as folder:
-        made = local.seeded(Path(folder))
+        made = local.seeded(Path(folder), *options)
         names = (made.email, made.password, made.api_key, made.api_code, made.profile_key)
         port = local.free_port()
-        serve = ("-m", "sandbox", "serve", "--data", folder, "--port", str(port))
+        serve = ("-m", "sandbox", "serve", "--data", folder, "--port", str(port), *options)
         with local.child(*serve) as process:
             url = f"http://127.0.0.1:{port}"
             local.wait_for(url, process, local.STARTUP_SECONDS)
@@ -110,4 +110,4 @@ def refresh(
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000, *sys.argv[2:])
