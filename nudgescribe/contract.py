@@ -82,19 +82,32 @@ class Phase(StrEnum):
 
 
 class Request(BaseModel):
-    """Written strictly: an unknown or mistyped field is an error, and so is a NUL in a text."""
+    """Written strictly: an unknown or mistyped field is an error, and so is a NUL in a text, half a
+    character, or a number that is none.
+    """
 
     model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
     )
 
     @model_validator(mode="after")
-    def _holds_no_nul(self) -> Self:
+    def _holds_texts(self) -> Self:
         for value in self.__dict__.values():
             texts = cast("list[object]", value) if isinstance(value, list) else [value]
-            if any(isinstance(text, str) and "\0" in text for text in texts):
-                raise ValueError("a text holds a NUL character")
+            for text in texts:
+                if isinstance(text, str) and not _is_text(text):
+                    raise ValueError("a text holds a NUL or half a character")
         return self
+
+
+def _is_text(text: str) -> bool:
+    # JSON can escape half of a character outside the basic plane.
+    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 class Answer(BaseModel):

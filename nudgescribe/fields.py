@@ -124,7 +124,11 @@ def judge(
     is a part of one. Every copy is rejected: nothing tells which is right.
     """
     present = [field for field in fields if field.field_name in frame.columns]
-    codes = frame.select(_code(field, repeated).alias(field.field_name) for field in present)
+    # By number: a field can have any name, also those of the columns made here.
+    names = {str(number): field.field_name for number, field in enumerate(present)}
+    codes = frame.select(
+        _code(field, repeated).alias(number) for number, field in zip(names, present, strict=True)
+    )
     bad = codes.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
     errors = (
         codes.with_row_index("row")
@@ -132,6 +136,7 @@ def judge(
         .unpivot(index="row", variable_name="field", value_name="code")
         .drop_nulls("code")
         .sort("row", maintain_order=True)
+        .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
     return Verdict(frame.filter(~bad), errors)
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from pyarrow import csv as arrow_csv
 from nudgescribe.errors import NudgeflowError
 
 BLOCK_BYTES = 8 * 1024 * 1024
+MOST_COLUMNS = 10_000
 LONGEST_ROW = 64 * 1024 * 1024
 """Bytes; what holds no end of a row for that long is no list."""
 _BOM = b"\xef\xbb\xbf"
@@ -59,39 +61,47 @@ def _aligned_blocks(file: Readable, block_bytes: int) -> Iterator[bytes]:
     # Cut only at a newline outside quotes (an even number of quotes before it): a reader that cuts
     # elsewhere can lose the LF of a quoted CR LF, see apache/arrow#51368.
     rest = b""
+    quoted = False
     while chunk := file.read(block_bytes):
-        rest += chunk
-        cut = _last_row_end(rest)
+        cut, quoted = _last_row_end(chunk, quoted)
         if cut:
-            yield rest[:cut]
-            rest = rest[cut:]
+            yield rest + chunk[:cut]
+            rest = chunk[cut:]
+        else:
+            rest += chunk
         if len(rest) > LONGEST_ROW:
             raise MalformedCsv(f"The CSV holds a row of more than {LONGEST_ROW:,} bytes.")
-    if rest.count(b'"') % 2:
+    if quoted:
         raise MalformedCsv("The CSV ends inside a quoted value: it was cut off.")
     if rest:
         yield rest
 
 
-def _last_row_end(block: bytes) -> int:
-    end = len(block)
-    odd = block.count(b'"') % 2
-    while (newline := block.rfind(b"\n", 0, end)) >= 0:
-        odd ^= block.count(b'"', newline, end) % 2
-        if not odd:
-            return newline + 1
-        end = newline
-    return 0
+def _last_row_end(chunk: bytes, quoted: bool) -> tuple[int, bool]:
+    """Where the last row that ends in a chunk ends, 0 for none, and whether the chunk's end is
+    within quotes; `quoted` says so of its start. Walks from quote to quote, not line to line: a
+    quote that is never closed can hold millions of lines.
+    """
+    at_end = inside = quoted ^ bool(chunk.count(b'"') % 2)
+    end = len(chunk)
+    while end > 0:
+        quote = chunk.rfind(b'"', 0, end)
+        if not inside and (newline := chunk.rfind(b"\n", quote + 1, end)) >= 0:
+            return newline + 1, at_end
+        inside, end = not inside, quote
+    return 0, at_end
 
 
 def _first_row_end(block: bytes) -> int:
-    start = quotes = 0
-    while (newline := block.find(b"\n", start)) >= 0:
-        quotes += block.count(b'"', start, newline)
-        start = newline + 1
-        if quotes % 2 == 0:
-            return start
-    return len(block)
+    start = 0
+    while True:
+        quote = block.find(b'"', start)
+        newline = block.find(b"\n", start, quote if quote >= 0 else len(block))
+        if newline >= 0:
+            return newline + 1
+        start = block.find(b'"', quote + 1) + 1 if quote >= 0 else 0
+        if not start:
+            return len(block)
 
 
 def _header(block: bytes) -> tuple[list[str], bytes]:
@@ -108,7 +118,11 @@ def _header(block: bytes) -> tuple[list[str], bytes]:
         raise MalformedCsv("The CSV's header row cannot be read.") from None
     if not any(columns):
         raise MalformedCsv("The CSV has no header row.")
-    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if len(columns) > MOST_COLUMNS:
+        raise MalformedCsv(f"The CSV has more than {MOST_COLUMNS:,} columns.")
+    if any("\0" in name for name in columns):
+        raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
+    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
     if repeated:
         raise MalformedCsv(f"The CSV names these columns more than once: {', '.join(repeated)}.")
     # Nothing is left of the lines unless rows end with CR alone.

@@ -33,7 +33,7 @@ def count(customers: pl.LazyFrame, variables: Sequence[str]) -> list[tuple[Segme
     counted = (
         customers.select(columns(variables))
         .group_by(variables)
-        .agg(pl.len().alias("number of customers"))
+        .agg(pl.len().alias("\0size"))  # no variable is named so
         .sort(variables)
         .collect(engine="streaming")
     )

@@ -99,7 +99,8 @@ class Messages:
         return pl.concat(written).sort(_ROW).drop(_ROW)
 
 
-_SEGMENT, _ROW = "number of the segment", "number of the row"
+# No field is named so: a name holds no NUL.
+_SEGMENT, _ROW = "\0segment", "\0row"
 
 
 def _outputs(node: nodes.Node) -> Sequence[nodes.Node]:

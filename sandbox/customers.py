@@ -16,6 +16,7 @@ from nudgescribe import contract
 from nudgescribe.contract import Text
 from sandbox import uploads
 from sandbox.context import context_of
+from sandbox.limits import FORM, JSON, media_type
 from sandbox.profiles import Profiles, count_customers
 from sandbox.refusals import Refusal
 from sandbox.scope import find_group, find_workspace
@@ -32,10 +33,17 @@ M = TypeVar("M", bound=contract.Request)
 @router.post(contract.CUSTOMERS_CHECK)
 async def check_customers(request: Request) -> contract.UploadResult:
     """Either a data file as a form, or one customer as JSON."""
-    if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        async with request.form() as form:
+    kind = media_type(request.headers)
+    if kind == FORM:
+        try:
+            await request.form()
+        except UnicodeError:  # its charset can be any that Python knows
+            raise Refusal(400, "The form is not valid UTF-8.") from None
+        async with request.form() as form:  # the one just read
             target, file = _read_form(form)
             return await run_in_threadpool(_check_file, request, target, file)
+    if kind != JSON:
+        raise Refusal(400, "The body is neither a form nor JSON.")
     content = await request.body()
     one = _validated(lambda: contract.UploadCustomer.model_validate_json(content))
     return await run_in_threadpool(_check_one, request, one)

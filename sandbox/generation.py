@@ -56,7 +56,10 @@ class FromTemplate:
     """The campaign's own words: the same text for the same segment every time."""
 
     def texts(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
-        yield [(segment, composing.compose(brief.template, segment)) for segment in wanted]
+        try:
+            yield [(segment, composing.compose(brief.template, segment)) for segment in wanted]
+        except composing.BadTemplate as error:
+            raise JobFailed(str(error)) from None
 
 
 class FromChat:

@@ -1,5 +1,12 @@
-"""The OpenAPI document, from the contract models and the rules that hold for every call."""
+"""The OpenAPI document, from the contract models and the rules that hold for every call.
 
+`python -m sandbox.openapi` prints it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import FastAPI
@@ -35,15 +42,20 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document["components"]["schemas"]
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)  # refusals have the contract's form here
-        for model in (contract.ErrorBody, contract.UploadCustomer, contract.UploadForm):
+        for model in (contract.ErrorBody, contract.UploadCustomer):
             schemas[model.__name__] = _schema(model)
+        schemas[contract.UploadForm.__name__] = _upload_form()
+        document["components"]["responses"] = {
+            status: _error(description) for status, description in ERRORS.items()
+        }
         document["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
         }
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 _complete(path, operation)
-        document["paths"][contract.AUTH]["post"]["parameters"] = [_header(API_KEY_HEADER)]
+        sign_in = document["paths"][contract.AUTH]["post"]
+        sign_in.update(security=[], parameters=[_header(API_KEY_HEADER)])
         document["paths"][contract.CUSTOMERS_CHECK]["post"]["requestBody"] = _upload_body()
         app.openapi_schema = document
     return app.openapi_schema
@@ -52,9 +64,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
 def _complete(path: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
-    body = {"application/json": {"schema": {"$ref": f"{_REF}{contract.ErrorBody.__name__}"}}}
-    for status, description in ERRORS.items():
-        responses[status] = {"description": description, "content": body}
+    for status in ERRORS:
+        responses[status] = {"$ref": f"#/components/responses/{status}"}
     if path.startswith("/v1/"):
         operation["security"] = [{"bearer": []}]
     if path.startswith(THREE_HEADERS):
@@ -62,18 +73,24 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         operation["parameters"] = [_header(name) for name in names]
 
 
+def _error(description: str) -> dict[str, Any]:
+    body = {"application/json": {"schema": {"$ref": f"{_REF}{contract.ErrorBody.__name__}"}}}
+    return {"description": description, "content": body}
+
+
 def _header(name: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": True, "schema": {"type": "string"}}
 
 
+def _upload_form() -> dict[str, Any]:
+    form = _schema(contract.UploadForm)
+    form["properties"][contract.UPLOAD_FILE] = {"type": "string", "format": "binary"}
+    form["required"].append(contract.UPLOAD_FILE)
+    return form
+
+
 def _upload_body() -> dict[str, Any]:
-    file = {contract.UPLOAD_FILE: {"type": "string", "format": "binary"}}
-    form = {
-        "allOf": [
-            {"$ref": f"{_REF}{contract.UploadForm.__name__}"},
-            {"type": "object", "properties": file, "required": [contract.UPLOAD_FILE]},
-        ]
-    }
+    form = {"$ref": f"{_REF}{contract.UploadForm.__name__}"}
     one = {"$ref": f"{_REF}{contract.UploadCustomer.__name__}"}
     return {
         "required": True,
@@ -83,3 +100,13 @@ def _upload_body() -> dict[str, Any]:
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema(ref_template=f"{_REF}{{model}}")
+
+
+if __name__ == "__main__":
+    from sandbox.service import create_app  # which imports this module
+    from sandbox.settings import Settings
+
+    with TemporaryDirectory() as folder:
+        app = create_app(Settings(data=Path(folder)))
+        sys.stdout.write(json.dumps(app.openapi(), indent=2, ensure_ascii=False) + "\n")
+        app.state.context.store.close()

@@ -8,6 +8,8 @@ from starlette.exceptions import HTTPException
 from nudgescribe.contract import ErrorBody, Text
 
 RERUNS = "/v1/campaign/rerun/"
+NAMES_TOLD = 10
+LONGEST_NAME = 100
 
 
 class Refusal(Exception):
@@ -26,7 +28,8 @@ class JobFailed(Exception):
 
 def answer(status: int, text: str, *, retry_after: int | None = None) -> JSONResponse:
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
-    return JSONResponse(ErrorBody(message=text).model_dump(), status, headers)
+    said = text.encode(errors="replace").decode()  # it may name what was sent
+    return JSONResponse(ErrorBody(message=said).model_dump(), status, headers)
 
 
 def refuse(request: Request, refusal: Exception) -> JSONResponse:
@@ -50,4 +53,6 @@ def refuse_body(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         return answer(400, "The body is not valid JSON.")
     names = sorted({".".join(map(str, problem["loc"][1:])) or "body" for problem in problems})
-    return answer(400, f"Wrong type or value: {', '.join(names)}.")
+    told = [name[:LONGEST_NAME] for name in names[:NAMES_TOLD]]
+    more = f" and {len(names) - NAMES_TOLD:,} more" if len(names) > NAMES_TOLD else ""
+    return answer(400, f"Wrong type or value: {', '.join(told)}{more}.")

@@ -111,4 +111,5 @@ def sign_link(keys: Keys, path: str, expires: int) -> str:
 
 
 def link_is_valid(keys: Keys, path: str, expires: int, signature: str) -> bool:
-    return expires >= time() and hmac.compare_digest(sign_link(keys, path, expires), signature)
+    wanted = sign_link(keys, path, expires)
+    return expires >= time() and hmac.compare_digest(wanted.encode(), signature.encode())

@@ -21,6 +21,8 @@ Frames = Callable[[], Iterator[pl.DataFrame]]
 
 UPLOAD = "upload"
 ROWS_NAMED = 100
+TOLD = 10
+"""Problems of a header that are told."""
 PIECE_BYTES = 1024 * 1024
 """What is in memory of a file at a time; a few copies of it are."""
 
@@ -61,7 +63,8 @@ def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
     try:
         first = next(parts)
         if problems := fields.header_problems(first.columns, rules):
-            raise Refusal(400, f"{'; '.join(problems)}.")
+            more = [f"{len(problems) - TOLD:,} more"] if len(problems) > TOLD else []
+            raise Refusal(400, f"{'; '.join([*problems[:TOLD], *more])}.")
         # A million hashes are small; the identifiers of a list that repeats none are not kept.
         hashes = pl.concat([part[key].hash() for part in chain([first], parts)]).sort()
     except rfc4180.MalformedCsv as error:

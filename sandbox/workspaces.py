@@ -1,5 +1,7 @@
 """Content endpoints: a workspace's fields and its customer groups."""
 
+import re
+
 from fastapi import APIRouter, Request
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
@@ -16,10 +18,15 @@ from sandbox.store import Block, Field, Group, Workspace
 
 router = APIRouter(route_class=BearerRoute)
 
+PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
+"""Names that polars takes for many columns; a list could not be kept under one."""
+
 
 @router.put(contract.FIELDS)
 def create_field(body: contract.CreateField, request: Request) -> contract.WorkspaceField:
     _check_format(body.field_type, body.field_format)
+    if PATTERN.fullmatch(body.field_name):
+        raise Refusal(400, "Wrong type or value: field_name.")
     with context_of(request).store.write() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         existing = fields_of(session, body.workspace_id)
