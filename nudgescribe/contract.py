@@ -5,7 +5,7 @@ differs needs one `alias` here; the client and the sandbox follow.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self, cast
@@ -249,6 +249,7 @@ class GroupList(Answer):
 # ---- customers --------------------------------------------------------------------------------
 
 Profile = Mapping[str, str | int | float | None]
+MOST_FIELDS = 10_000
 
 
 class GroupRequest(Request):
@@ -262,8 +263,15 @@ class UploadForm(GroupRequest):
     validate_only: Annotated[bool, Field(strict=False)] = False
 
 
+def _is_one_customer(value: object) -> object:
+    # Before each value is looked at: every wrong one costs more than it holds.
+    if isinstance(value, Sized) and len(value) > MOST_FIELDS:
+        raise ValueError(f"more than {MOST_FIELDS:,} fields")
+    return value
+
+
 class UploadCustomer(GroupRequest):
-    customer: Annotated[Profile, Field(repr=False)]
+    customer: Annotated[Profile, Field(repr=False), BeforeValidator(_is_one_customer)]
     validate_only: bool = False
 
 

@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from nudgescribe.contract import MOST_FIELDS
 from nudgescribe.errors import NudgeflowError
 
 BLOCK_BYTES = 8 * 1024 * 1024
-MOST_COLUMNS = 10_000
 LONGEST_ROW = 64 * 1024 * 1024
 """Bytes; what holds no end of a row for that long is no list."""
 _BOM = b"\xef\xbb\xbf"
@@ -118,8 +118,8 @@ def _header(block: bytes) -> tuple[list[str], bytes]:
         raise MalformedCsv("The CSV's header row cannot be read.") from None
     if not any(columns):
         raise MalformedCsv("The CSV has no header row.")
-    if len(columns) > MOST_COLUMNS:
-        raise MalformedCsv(f"The CSV has more than {MOST_COLUMNS:,} columns.")
+    if len(columns) > MOST_FIELDS:
+        raise MalformedCsv(f"The CSV has more than {MOST_FIELDS:,} columns.")
     if any("\0" in name for name in columns):
         raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
     repeated = sorted(name for name, count in Counter(columns).items() if count > 1)

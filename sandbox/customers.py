@@ -36,12 +36,14 @@ async def check_customers(request: Request) -> contract.UploadResult:
     kind = media_type(request.headers)
     if kind == FORM:
         try:
-            await request.form()
+            form = await request.form()
         except UnicodeError:  # its charset can be any that Python knows
             raise Refusal(400, "The form is not valid UTF-8.") from None
-        async with request.form() as form:  # the one just read
+        try:
             target, file = _read_form(form)
             return await run_in_threadpool(_check_file, request, target, file)
+        finally:
+            await form.close()
     if kind != JSON:
         raise Refusal(400, "The body is neither a form nor JSON.")
     content = await request.body()

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from threading import Barrier
-from time import sleep
+from time import monotonic, sleep
 
 import httpx
 import polars as pl
@@ -21,8 +21,9 @@ from sandbox import seed
 from sandbox.store import Job
 from tests.conftest import Company, Sandbox, customers
 
-COMPANIES, CLIENTS, ACTIONS = 5, 10, 6
+COMPANIES, CLIENTS, ACTIONS = 5, 10, 5
 ROWS = 20
+SECONDS = 60.0
 ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 LATE = "The campaign has moved on to another run."
 REFUSALS = {
@@ -58,6 +59,12 @@ class Office:
         if answer.is_error:
             self.refusals.append((answer.status_code, answer.json()["message"]))
 
+    def review(self) -> None:
+        """What reviewers do in the platform."""
+        sandbox, campaign = self.company.sandbox, self.company.seeded.campaign_id
+        with httpx.Client(transport=Overheard(self), timeout=60) as client:
+            client.post(f"{sandbox.url}/sandbox/campaigns/{campaign}/approve")
+
     def client(self) -> NudgescribeClient:
         once = RetryPolicy(attempts=1)
         return self.company.client(retry=once, transport=Overheard(self))
@@ -67,7 +74,7 @@ class Overheard(httpx.HTTPTransport):
     """Lets an office hear every answer."""
 
     def __init__(self, office: Office) -> None:
-        super().__init__()
+        super().__init__(verify=False)  # certificates take longer to load than all calls together
         self._office = office
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -96,7 +103,9 @@ class Clerk:
 
     def go_on(self) -> None:
         """What the campaign waits for; others may be as quick."""
+        end = monotonic() + SECONDS
         while (run := self.history()[0]).status == Status.PROCESSING:
+            assert monotonic() < end
             sleep(0.2)
         steps = {
             Status.READY_FOR_REVIEW: self.approve,
@@ -145,8 +154,7 @@ class Clerk:
         self._client.publish(self._one.campaign_id)
 
     def approve(self) -> None:
-        where = f"/sandbox/campaigns/{self._one.campaign_id}/approve"
-        self._office.hear(httpx.post(self._office.company.sandbox.url + where, timeout=60))
+        self._office.review()
 
 
 def check_history(runs: list[Run]) -> None:
@@ -232,6 +240,8 @@ def check_jobs(office: Office) -> None:
             found = session.execute(jobs).tuples()
             return {"late" if note == LATE else state for state, note in found}
 
+    end = monotonic() + SECONDS
     while {"queued", "running"} & states():
+        assert monotonic() < end
         sleep(0.01)
     assert states() <= {"done", "late"}

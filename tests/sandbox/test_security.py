@@ -96,6 +96,9 @@ OPERATIONS = [
 LIST_CAMPAIGNS = Operation("POST", contract.CAMPAIGNS)
 SIGN_IN = Operation("POST", contract.AUTH, (), {"email": "a@b.c", "password": "x"})
 
+on_one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session")
+"""For what is refused before a database is asked."""
+
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 
 
@@ -291,6 +294,7 @@ def check_auth_error(answer: httpx.Response) -> None:
     assert (answer.status_code, answer.json()) == (403, {"message": "auth error"})
 
 
+@on_one_database
 @pytest.mark.parametrize("forge", TOKENS.values(), ids=TOKENS)
 def test_a_bad_token_is_good_for_nothing(ours: Caller, forge: Forge) -> None:
     access, refresh = (forged(ours, kind, forge) for kind in ("access_token", "refresh_token"))
@@ -442,6 +446,7 @@ def test_a_path_as_a_name_is_a_name(company: Company, trick: str) -> None:
 NUMBERS = ["-1", "1e400", "1.5", "1.0", '"0"', "true", "9" * 400, "9" * 5000, "[0]", "NaN", "-0.5"]
 
 
+@on_one_database
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number[:10])
 @pytest.mark.parametrize("name", ["file_num", "run_number", "page"])
 def test_a_number_that_counts_nothing_is_refused(ours: Caller, name: str, number: str) -> None:
@@ -482,6 +487,7 @@ def fetch_raw(link: httpx.URL, path: str) -> httpx.Response:
         return httpx.Response(answer.status, headers=headers, content=answer.read())
 
 
+@on_one_database
 @pytest.mark.parametrize(
     "path",
     [
@@ -766,6 +772,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
+@on_one_database
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES)
 def test_a_hostile_file_is_refused(ours: Caller, content: Callable[[], bytes]) -> None:
     file = content()
@@ -862,6 +869,7 @@ FORMS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 }
 
 
+@on_one_database
 @pytest.mark.parametrize(("kind", "content"), FORMS.values(), ids=FORMS)
 def test_a_hostile_form_is_refused(
     ours: Caller, kind: str, content: Callable[[bytes], bytes]
@@ -904,6 +912,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
 }
 
 
+@on_one_database
 @pytest.mark.parametrize("content", BODIES.values(), ids=BODIES)
 def test_a_body_that_is_no_request_is_refused(ours: Caller, content: Callable[[], bytes]) -> None:
     body = content()
@@ -971,6 +980,7 @@ def test_the_controls_refuse_what_is_none_of_theirs(ours: Caller, path: str, bod
 WRONG_KINDS = ["text/plain", "application/xml", "text/csv", BOUNDARY, "", "application/jsonx", ";"]
 
 
+@on_one_database
 @every_operation
 def test_a_body_that_is_not_said_to_be_json_is_refused(ours: Caller, operation: Operation) -> None:
     with unharmed(ours):
@@ -978,6 +988,7 @@ def test_a_body_that_is_not_said_to_be_json_is_refused(ours: Caller, operation: 
             check_refused(ours.send(operation, **{"content-type": kind}), 400, 401)
 
 
+@on_one_database
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x-gzip", "gzip, gzip", "?"])
 @pytest.mark.parametrize("operation", [CHECK, LIST_GROUPS, OPERATIONS[-1]], ids=str)
 def test_a_packed_body_is_refused(ours: Caller, operation: Operation, encoding: str) -> None:
@@ -987,6 +998,7 @@ def test_a_packed_body_is_refused(ours: Caller, operation: Operation, encoding: 
         check_refused(answer, 415)
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("operation", "name", "value"),
     [
@@ -1028,6 +1040,7 @@ def in_pieces(content: bytes) -> Iterator[bytes]:
         yield content[start : start + 10_000]
 
 
+@on_one_database
 @pytest.mark.parametrize("send", [bytes, in_pieces], ids=["told", "untold"])
 @pytest.mark.parametrize(
     ("operation", "kind", "size"),
@@ -1060,6 +1073,7 @@ def test_a_body_above_the_limit_is_too_large(
         assert message_of(answer) == "The body is too large."
 
 
+@on_one_database
 @pytest.mark.parametrize(
     ("headers", "mib", "status"),
     [
