@@ -11,6 +11,7 @@ from functools import partial
 from threading import Event, Thread
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from nudgescribe.contract import Status
 from sandbox import exports, reruns, uploads
@@ -50,7 +51,12 @@ class Worker:
 
     def _repeat(self, task: Callable[[], bool]) -> None:
         while not self._stop.is_set():
-            if not task():
+            try:
+                worked = task()
+            except SQLAlchemyError as error:  # the database may be back at the next look
+                log.error("The database cannot be asked for jobs: %s", type(error).__name__)
+                worked = False
+            if not worked:
                 self._stop.wait(LOOK_EVERY)
 
     def _work_one(self) -> bool:

@@ -103,8 +103,19 @@ def queue(session: Session, profiles: Profiles, group_id: str, file: Readable) -
 def work(context: Context, job_uid: str, group_id: str) -> str:
     """Upserts a kept file, block by block; repeated, it does the same again.
 
-    Returns what became of the rows, in counts. Raises JobFailed if the group is gone.
+    Returns what became of the rows, in counts. Raises JobFailed if the group is gone. The file is
+    kept for another try only if something else went wrong.
     """
+    try:
+        done = _upsert(context, job_uid, group_id)
+    except JobFailed:
+        _forget(context, job_uid)
+        raise
+    _forget(context, job_uid)
+    return done
+
+
+def _upsert(context: Context, job_uid: str, group_id: str) -> str:
     with context.store.read() as session:
         if session.get(Group, group_id) is None:
             raise JobFailed("The customer group is gone.")
@@ -124,9 +135,12 @@ def work(context: Context, job_uid: str, group_id: str) -> str:
             if session.get(Group, group_id) is None:
                 raise JobFailed("The customer group is gone.")
             Profiles(session, context.keys, group_id).put(accepted)
+    return f"{tally.accepted:,} of {tally.total:,} rows accepted, {tally.rejected:,} rejected."
+
+
+def _forget(context: Context, job_uid: str) -> None:
     with context.store.write() as session:
         session.execute(delete(UploadPart).where(UploadPart.job_uid == job_uid))
-    return f"{tally.accepted:,} of {tally.total:,} rows accepted, {tally.rejected:,} rejected."
 
 
 class _Kept:

@@ -49,24 +49,15 @@ def test_a_delay(sandbox: Sandbox, client: NudgescribeClient) -> None:
     assert monotonic() - start >= 0.3
 
 
-def test_a_connection_dropped_before_the_work(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
+@pytest.mark.parametrize(("when", "calls"), [("before", 0), ("after", 1)])
+def test_a_connection_dropped_before_or_after_the_work(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient, when: str, calls: int
 ) -> None:
-    put(sandbox, PUBLISH, drop="before")
+    put(sandbox, PUBLISH, drop=when)
     before = len(audited(sandbox, PUBLISH))
     with pytest.raises(errors.ConnectionFailed):
         client.publish(company.seeded.campaign_id)
-    assert len(audited(sandbox, PUBLISH)) == before
-
-
-def test_an_answer_lost_after_the_work(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
-) -> None:
-    put(sandbox, PUBLISH, drop="after")
-    before = len(audited(sandbox, PUBLISH))
-    with pytest.raises(errors.ConnectionFailed):
-        client.publish(company.seeded.campaign_id)
-    assert len(audited(sandbox, PUBLISH)) == before + 1
+    assert len(audited(sandbox, PUBLISH)) == before + calls
 
 
 def audited(sandbox: Sandbox, endpoint: str) -> list[str]:

@@ -18,7 +18,7 @@ from nudgescribe.client import NudgescribeClient
 from sandbox import profiles, uploads
 from sandbox.context import Context
 from sandbox.profiles import Profiles
-from sandbox.store import Account, Base, Block, Customer, Group, Job
+from sandbox.store import Account, Base, Block, Customer, Group, Job, UploadPart
 from tests.conftest import Company, Sandbox, customers
 
 Ids = st.lists(st.integers(0, 30).map(str), unique=True, max_size=20)
@@ -167,13 +167,13 @@ def test_an_upload_whose_group_is_deleted_meanwhile_fails(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     with sandbox.context.store.write() as session:
-        job = Job(kind=uploads.UPLOAD, subject=str(uuid4()))
-        session.add(job)
-        session.flush()
-        number = job.number
+        group = Profiles(session, sandbox.context.keys, company.seeded.customer_group_id)
+        uid = uploads.queue(session, group, str(uuid4()), io.BytesIO(b"customer_id"))
+        number = session.scalars(select(Job.number).where(Job.uid == uid)).one()
     state = "queued"
     while state in ("queued", "running"):
         with sandbox.context.store.read() as session:
             job = session.get_one(Job, number)
             state, note = job.state, job.note
-    assert (state, note) == ("failed", "The customer group is gone.")
+            kept = session.scalars(select(UploadPart).where(UploadPart.job_uid == uid)).all()
+    assert (state, note, kept) == ("failed", "The customer group is gone.", [])

@@ -6,11 +6,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from nudgescribe import errors, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from sandbox import people, reruns
+from sandbox.jobs import Worker
 from sandbox.settings import Settings
 from sandbox.store import Campaign, Job
 from tests.conftest import Company, customers, seed, serving
@@ -108,6 +110,23 @@ def test_a_bug_in_a_rerun_fails_the_run_and_not_the_service(
     run = company.settle(client)
     assert (run.status, run.error) == ("Failed", "Internal error: ZeroDivisionError.")
     assert client.campaigns()
+
+
+def test_a_database_that_is_away_for_a_moment_stops_no_jobs(
+    company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Worker._claim
+    failures = iter([OperationalError("SELECT", {}, Exception())] * 4)
+
+    def away_at_first(self: Worker) -> Job | None:
+        for failure in failures:
+            raise failure
+        return claim(self)
+
+    monkeypatch.setattr(Worker, "_claim", away_at_first)
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    assert company.settle(client).status == Status.READY_FOR_REVIEW
+    assert next(failures, None) is None
 
 
 def test_an_export_that_broke_is_taken_up_at_the_next_start(
