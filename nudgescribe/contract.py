@@ -10,7 +10,15 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 
 # ---- paths ------------------------------------------------------------------------------------
 
@@ -94,6 +102,14 @@ class Request(BaseModel):
         serialize_by_alias=True,
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_flood(cls, values: object) -> object:
+        # Before each name is looked at: every unknown one costs more than it holds.
+        if isinstance(values, Sized) and len(values) > MOST_FIELDS:
+            raise ValueError(f"more than {MOST_FIELDS:,} fields")
+        return values
 
     @model_validator(mode="after")
     def _holds_texts(self) -> Self:
@@ -323,7 +339,7 @@ class CustomerPage(Answer):
 
 
 class DeleteCustomers(GroupRequest):
-    customer_ids: Annotated[list[str], Field(repr=False)]
+    customer_ids: Annotated[list[str], FailFast(), Field(repr=False)]
 
 
 # ---- campaigns and messages -------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sandbox.pages import Pages, page_name
 from sandbox.profiles import Profiles
 from sandbox.refusals import JobFailed
 from sandbox.reruns import current_messages, current_run
-from sandbox.store import Campaign
+from sandbox.store import Campaign, Group
 
 EXPORT = "export"
 PAGE_ROWS_AS_JSON = 1000
@@ -27,7 +27,10 @@ def work(context: Context, campaign_id: str, run_number: int) -> None:
             raise JobFailed("The campaign has moved on to another run.")
         texts = [(each.segment, each.text) for each in current_messages(session, campaign)]
         messages = Messages(campaign.variables, texts)
-        profiles = Profiles(session, context.keys, current_run(session, campaign).group_id)
+        group_id = current_run(session, campaign).group_id
+        if session.get(Group, group_id) is None:
+            raise JobFailed("The customer group is gone.")
+        profiles = Profiles(session, context.keys, group_id)
         customers = profiles.frames(profiles.columns)
         for content in _contents(messages, customers, profiles.key, context.settings.rows_per_file):
             name = page_name(len(written))

@@ -1146,6 +1146,30 @@ def test_a_cell_of_2_gib_takes_no_memory(
         assert connection.getresponse().status == 413
 
 
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+def test_a_million_mistakes_take_little_memory(
+    apart: tuple[NudgescribeClient, str, int], seeded: seed.Seeded
+) -> None:
+    client, url, pid = apart
+    where = seeded.workspace_id, seeded.customer_group_id
+    ids = dict(zip(CHECK.ids, where, strict=True))
+    headers = {
+        "authorization": f"Bearer {sign_in(url, seeded)}",
+        "content-type": "application/json",
+    }
+    many = range(1_000_000)
+    for method, path, body in (
+        ("POST", contract.AUTH, dict.fromkeys(map(str, many))),
+        ("DELETE", contract.CUSTOMERS, {**ids, "customer_ids": [0 for _ in many]}),
+        ("POST", contract.CUSTOMERS_CHECK, {**ids, "customer": {f"{each}": [] for each in many}}),
+    ):
+        before, content = peak_mib(pid), json.dumps(body)
+        answer = httpx.request(method, url + path, content=content, headers=headers, timeout=60)
+        check_refused(answer, 400)
+        assert peak_mib(pid) < before + 400
+    assert client.count_customers(*where).total == 300
+
+
 def sign_in(url: str, one: seed.Seeded) -> str:
     body = {"email": one.email, "password": one.password}
     headers = {contract.API_KEY_HEADER: one.api_key}
