@@ -89,6 +89,17 @@ class Phase(StrEnum):
     FINALISING = "Finalising"
 
 
+MOST_FIELDS = 10_000
+"""Of a request, and of a customer."""
+
+
+def _few_enough(values: object) -> object:
+    # Before each is looked at: every wrong one costs more than it holds.
+    if isinstance(values, Sized) and len(values) > MOST_FIELDS:
+        raise ValueError(f"more than {MOST_FIELDS:,} fields")
+    return values
+
+
 class Request(BaseModel):
     """Written strictly: an unknown or mistyped field is an error, and so is a NUL in a text, half a
     character, or a number that is none.
@@ -106,10 +117,7 @@ class Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_no_flood(cls, values: object) -> object:
-        # Before each name is looked at: every unknown one costs more than it holds.
-        if isinstance(values, Sized) and len(values) > MOST_FIELDS:
-            raise ValueError(f"more than {MOST_FIELDS:,} fields")
-        return values
+        return _few_enough(values)
 
     @model_validator(mode="after")
     def _holds_texts(self) -> Self:
@@ -265,7 +273,6 @@ class GroupList(Answer):
 # ---- customers --------------------------------------------------------------------------------
 
 Profile = Mapping[str, str | int | float | None]
-MOST_FIELDS = 10_000
 
 
 class GroupRequest(Request):
@@ -279,15 +286,8 @@ class UploadForm(GroupRequest):
     validate_only: Annotated[bool, Field(strict=False)] = False
 
 
-def _is_one_customer(value: object) -> object:
-    # Before each value is looked at: every wrong one costs more than it holds.
-    if isinstance(value, Sized) and len(value) > MOST_FIELDS:
-        raise ValueError(f"more than {MOST_FIELDS:,} fields")
-    return value
-
-
 class UploadCustomer(GroupRequest):
-    customer: Annotated[Profile, Field(repr=False), BeforeValidator(_is_one_customer)]
+    customer: Annotated[Profile, Field(repr=False), BeforeValidator(_few_enough)]
     validate_only: bool = False
 
 
