@@ -1,4 +1,4 @@
-# make demo | test | check | up | format | documents | constraints | clean
+# make demo | test | test-s3 | check | up | format | documents | constraints | clean
 # Every target makes .venv first, from constraints.txt; it is made again when that file changes.
 
 PYTHON ?= python3
@@ -9,13 +9,17 @@ BIN := .venv/bin
 READY := .venv/ready
 
 
-.PHONY: demo test check up format documents constraints clean
+.PHONY: demo test test-s3 check up format documents constraints clean
 
 demo: $(READY)
 	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	@$(BIN)/python -m pytest -m "not s3" --numprocesses 2 --dist loadfile --cov --cov-report=term
+
+# Against Ceph's S3 gateway, started for it: apt-get install ceph-mon ceph-osd radosgw
+test-s3: $(READY)
+	@$(BIN)/python -m pytest -m s3
 
 check: $(READY)
 	@$(BIN)/ruff check .
@@ -38,7 +42,7 @@ documents: $(READY)
 # Resolves all extras anew and pins what the resolver chose.
 constraints:
 	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --editable ".[development,dask,ray]"
+	@$(BIN)/pip install --quiet --editable ".[development]"
 	@$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 $(READY): constraints.txt pyproject.toml

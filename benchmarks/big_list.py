@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from time import perf_counter, sleep
 from typing import TypeVar
 
@@ -99,8 +99,7 @@ def refresh(
         "export",
         lambda: until(lambda: client.count_message_pages(campaign_id) == pages),
     )
-    with TemporaryDirectory() as folder:
-        target = Path(folder) / "page"
+    with TemporaryFile() as target:
         sizes = measured(
             process,
             "download",

@@ -1,37 +1,35 @@
 """The data lake: where messages end up, and where lists are staged and quarantined on the way."""
 
-import os
-from pathlib import Path
-from uuid import uuid4
+from functools import cached_property
+from typing import Any, Literal
 
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field
 
+from blocks import reading
 from blocks.about import LOGO_URL, documentation
-from blocks.manifest import MANIFEST, Manifest
-from nudgescribe.errors import NudgeflowError
+from blocks.diff import Diff
+from blocks.files import Files, LakeError
+from blocks.manifest import Format, Manifest, run_folder
+from blocks.parts import PartWriter
 
-OWNER_ONLY = 0o600
-
-
-class LakeError(NudgeflowError):
-    advice = "Check the lake block's root and its storage options."
+Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
 
 class DataLake(Block):
     """
-    A folder on any fsspec file system. Paths in its methods are relative to the root.
+    A folder on any fsspec file system, with the messages of every run that is whole.
 
     Example:
         ```python
         from blocks import DataLake
 
         lake = DataLake.load("BLOCK_NAME")
-        manifest = lake.manifest("CAMPAIGN_ID", 2)
+        messages = lake.read("CAMPAIGN_ID")
         ```
     """
 
@@ -43,75 +41,93 @@ class DataLake(Block):
     storage_options: SecretDict | None = Field(
         default=None, description="Options of the file system, such as its keys."
     )
-    _opened: tuple[AbstractFileSystem, str] | None = PrivateAttr(default=None)
+    format: Format = Field(
+        default="parquet",
+        description="Files of the messages. CSV holds the service's own bytes; delta is Parquet "
+        "with a Delta table over all runs.",
+    )
+    compression: Compression = Field(default="zstd", description="Of Parquet files.")
+    compression_level: int | None = Field(
+        default=1, description="Of Parquet files, for those compressions that have levels."
+    )
+    encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
+        default=None, description="Server-side encryption of new files on S3."
+    )
+    kms_key: str | None = Field(default=None, description="The key's id, for encryption by KMS.")
 
-    @staticmethod
-    def run_folder(campaign_id: str, run_number: int) -> str:
-        """Where a run's parts and its manifest lie."""
-        return f"messages/campaign_id={campaign_id}/run_number={run_number}"
+    @cached_property
+    def files(self) -> Files:
+        """The lake's folder."""
+        return Files(self.root, self.options)
 
-    def url(self, path: str) -> str:
-        """The whole path, for people."""
-        return f"{self.root.rstrip('/')}/{path}"
+    def part_writer(self, campaign_id: str, run_number: int, writer: str) -> PartWriter:
+        """Writes parts of a run in this lake's format."""
+        return PartWriter(
+            self.files,
+            run_folder(campaign_id, run_number),
+            writer,
+            self.format,
+            self.compression,
+            self.compression_level if self.compression in ("zstd", "gzip") else None,
+        )
 
-    def put(self, local: Path, path: str, *, private: bool = False) -> None:
-        """Makes a local file appear under `path`, whole or not at all."""
-        fs, target = self._locate(path)
-        if not isinstance(fs, LocalFileSystem):
-            fs.put_file(str(local), target)  # an object appears when its upload is complete
-            return
-        folder, _, name = target.rpartition("/")
-        fs.makedirs(folder, exist_ok=True)
-        draft = f"{folder}/.{uuid4()}-{name}"
-        try:
-            fs.put_file(str(local), draft)
-            if private:
-                os.chmod(draft, OWNER_ONLY)
-            os.replace(draft, target)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+    @property
+    def options(self) -> dict[str, Any]:
+        """The file system's, encryption among them. Keep them secret."""
+        options = dict(self.storage_options.get_secret_value()) if self.storage_options else {}
+        if self.encryption:
+            sealed = {"ServerSideEncryption": self.encryption}
+            if self.kms_key:
+                sealed["SSEKMSKeyId"] = self.kms_key
+            options["s3_additional_kwargs"] = {**options.get("s3_additional_kwargs", {}), **sealed}
+        return options
 
-    def get(self, path: str, local: Path) -> None:
-        """Copies a file of the lake to a local one. Raises LakeError if it is not there."""
-        fs, target = self._locate(path)
-        try:
-            fs.get_file(target, str(local))
-        except FileNotFoundError:
-            raise LakeError(f"{path} is not in the lake.") from None
+    # ---- reading ------------------------------------------------------------------------------
 
-    def exists(self, path: str) -> bool:
-        fs, target = self._locate(path)
-        return fs.exists(target)
-
-    def names(self, folder: str) -> list[str]:
-        """The names of the files in a folder; none if there is no such folder."""
-        fs, target = self._locate(folder)
-        try:
-            return sorted(each.rpartition("/")[2] for each in fs.ls(target, detail=False))
-        except FileNotFoundError:
-            return []
-
-    def remove(self, path: str) -> None:
-        """Removes a file or a folder with all it holds, if it is there."""
-        fs, target = self._locate(path)
-        if fs.exists(target):
-            fs.rm(target, recursive=True)
+    def runs(self) -> pd.DataFrame:
+        """The runs in the lake: a row each, by campaign_id and run_number, with rows, parts, bytes,
+        format and written_at.
+        """
+        found = reading.manifests(self.files)
+        names = ["campaign_id", "run_number", "rows", "parts", "bytes", "format", "written_at"]
+        rows = [{**dict(one), "parts": len(one.parts)} for one in found]
+        return pd.DataFrame(rows, columns=names)
 
     def manifest(self, campaign_id: str, run_number: int) -> Manifest | None:
         """What a run in the lake is made of; None while it is not there as a whole."""
-        path = f"{self.run_folder(campaign_id, run_number)}/{MANIFEST}"
-        fs, target = self._locate(path)
-        try:
-            return Manifest.model_validate_json(fs.cat_file(target))
-        except FileNotFoundError:
-            return None
-        except ValidationError:
-            raise LakeError(f"{path} is not a manifest of this version.") from None
+        return reading.newest_manifest(self.files, campaign_id, run_number)
 
-    def _locate(self, path: str) -> tuple[AbstractFileSystem, str]:
-        if self._opened is None:
-            options = self.storage_options.get_secret_value() if self.storage_options else {}
-            # A cached listing would hide what another process has written.
-            self._opened = url_to_fs(self.root, **{"use_listings_cache": False, **options})
-        fs, root = self._opened
-        return fs, f"{root.rstrip('/')}/{path}"
+    def read(
+        self,
+        campaign_id: str,
+        run_number: int | None = None,
+        kind: Literal["pandas", "arrow", "polars"] = "pandas",
+    ) -> pd.DataFrame | pa.Table | pl.DataFrame:
+        """A run's messages, the newest run's by default: customer_id and message, as text.
+
+        Raises LakeError if the run is not in the lake.
+        """
+        frame = self.scan(campaign_id, run_number).collect()
+        if kind == "polars":
+            return frame
+        table = frame.to_arrow()
+        return table if kind == "arrow" else table.to_pandas(types_mapper=pd.ArrowDtype)
+
+    def scan(self, campaign_id: str, run_number: int | None = None) -> pl.LazyFrame:
+        """Like `read`, for runs larger than memory: nothing is read before it is collected."""
+        return reading.scan(self.files, self._run(campaign_id, run_number))
+
+    def diff(self, campaign_id: str, run_a: int, run_b: int) -> Diff:
+        """Which customers came, went and got another message from run_a to run_b."""
+        before, after = (self._run(campaign_id, number) for number in (run_a, run_b))
+        scans = [reading.scan(self.files, one) for one in (before, after)]
+        return Diff(scans[0], before.rows, scans[1], after.rows)
+
+    def _run(self, campaign_id: str, run_number: int | None) -> Manifest:
+        if run_number is None:
+            run_number = reading.latest_run(self.files, campaign_id)
+        manifest = None if run_number is None else self.manifest(campaign_id, run_number)
+        if manifest is None:
+            which = "its latest run" if run_number is None else f"run {run_number}"
+            raise LakeError(f"Of campaign {campaign_id}, {which} is not in the lake.")
+        return manifest

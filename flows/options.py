@@ -1,20 +1,43 @@
 """What can be set for one refresh. Never secrets: Prefect stores parameters in clear."""
 
 from string import Formatter
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-
-from blocks.manifest import Format
 
 PLACES = {"campaign", "run"}
 
 
-class RefreshOptions(BaseModel):
-    """Settings of one refresh; the defaults suit a scheduled one."""
+class Fetching(BaseModel):
+    """How messages are fetched."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Format = Field(default="parquet", description="Files of the lake.")
+    export_minutes: float = Field(default=60, gt=0, description="Longest wait for the export.")
+    downloads: int = Field(
+        default=16, ge=1, le=64, description="Pages downloaded at once by a process."
+    )
+    task_runner: Literal["threads", "dask", "ray"] = Field(
+        default="threads", description="Where pages are fetched and converted."
+    )
+    cluster: str | None = Field(
+        default=None, description="Address of the Dask or Ray cluster; a local one by default."
+    )
+
+
+class ExportOptions(Fetching):
+    """Settings of one export."""
+
+    check_rows: bool = Field(
+        default=True,
+        description="Whether the current run must have a message for each customer of its group; "
+        "switch it off if the group has changed since.",
+    )
+
+
+class RefreshOptions(Fetching):
+    """Settings of one refresh; the defaults suit a scheduled one."""
+
     group_name: str = Field(
         default="{campaign} {run:%Y-%m-%d %H:%M}",
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
@@ -28,7 +51,6 @@ class RefreshOptions(BaseModel):
     review_minutes: float = Field(
         default=3 * 24 * 60, gt=0, description="Longest wait for people to approve new messages."
     )
-    export_minutes: float = Field(default=60, gt=0, description="Longest wait for the export.")
 
     @field_validator("group_name")
     @classmethod

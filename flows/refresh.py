@@ -3,12 +3,13 @@
 from time import monotonic
 
 from prefect import flow
-from prefect.context import FlowRunContext
 
+from flows.export import fetch_run
+from flows.identity import this_refresh
 from flows.options import RefreshOptions
-from tasks.campaigns import Refresh, find_campaign, publish_campaign
+from tasks.campaigns import find_campaign, publish_campaign
 from tasks.compare import compare_segments
-from tasks.export import export_messages
+from tasks.export import RunToExport, commit_run
 from tasks.extract import extract_customers
 from tasks.groups import create_group, upload_customers
 from tasks.reconcile import reconcile
@@ -54,17 +55,19 @@ def campaign_refresh(
     wait_for_review(account, run, options.review_minutes)
     watch.lap("review")
     publish_campaign(account, run)
-    in_lake = export_messages(
-        account,
-        campaign,
-        run,
-        validated.accepted.rows,
-        lake,
-        options.format,
-        options.export_minutes,
+    exported = RunToExport(
+        campaign_id=campaign_id,
+        run_number=run.run_number,
+        customer_group_id=group.customer_group_id,
+        job_uid=run.job_uid,
+        rows=validated.accepted.rows,
+        previous_run=campaign.previous_run,
+        previous_pages=campaign.previous_pages,
     )
+    export = fetch_run(account, exported, lake, refresh, options)
     watch.lap("publish and fetch")
-    reconcile(account, group, run, validated, lake)
+    reconcile(account, group, export, validated, lake)
+    in_lake = commit_run(export, lake)
     watch.lap("reconcile")
     result = RefreshResult(
         campaign_id=campaign_id,
@@ -89,15 +92,6 @@ def campaign_refresh(
     report_refresh(result)
     remove_staged(lake, refresh)
     return result
-
-
-def this_refresh() -> Refresh:
-    """The identity of the running flow run; both parts outlive a retry."""
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    started = context.flow_run.expected_start_time or context.start_time
-    return Refresh(id=str(context.flow_run.id), started=started)
 
 
 class Stopwatch:

@@ -1,24 +1,31 @@
 """The Nudgescribe client: one typed method per endpoint, synchronous, shared among threads."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Lock
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 import httpx
+import pyarrow as pa
 from cryptography.fernet import Fernet, InvalidToken
+from pyarrow import json as arrow_json
 from pydantic import TypeAdapter, ValidationError
 
 from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.contract import Answer, Profile, Request
+from nudgescribe.links import Links, tls
 from nudgescribe.retry import RetryPolicy
 
 A = TypeVar("A", bound=Answer)
 
+_UNPACKING = Lock()
+logger = logging.getLogger(__name__)
 _PROFILE: TypeAdapter[Profile] = TypeAdapter(Profile)
 
 
@@ -57,11 +64,10 @@ class NudgescribeClient:
             headers={**credentials.headers, contract.CLIENT_IP_HEADER: client_ip},
             timeout=timeout,
             transport=transport,
+            verify=tls(),
         )
-        # Signed links lead to the object store, which must not see the account's headers.
-        self._links = httpx.Client(
-            headers={"accept-encoding": "identity"}, timeout=timeout, transport=transport
-        )
+        self._links = Links(self._http.timeout)
+        self._links_work = True
 
     def __enter__(self) -> Self:
         return self
@@ -218,33 +224,37 @@ class NudgescribeClient:
         return self._read(contract.MESSAGES_FETCH, body, contract.PageLink)
 
     def download_page(
-        self, campaign_id: str, file_num: int, target: Path, run_number: int | None = None
+        self, campaign_id: str, file_num: int, target: BinaryIO, run_number: int | None = None
     ) -> int:
-        """Writes a page's CSV to `target`, byte for byte, and returns its size in bytes.
+        """Makes `target` hold a page's CSV, byte for byte, and returns its size in bytes.
 
-        A past run has no links, its pages come as text. Each try asks for a fresh link.
+        By a link, a fresh one for each try. A past run has none, its pages come as text; so do all
+        further ones once a link could not be followed in the end.
         """
-        if run_number is not None:
-            text = self.fetch_csv(campaign_id, file_num, run_number)
-            return target.write_bytes(text.encode())
-        return self._retry.run(lambda: self._follow_link(campaign_id, file_num, target))
+        if run_number is None and self._links_work:
+            try:
+                return self._retry.run(lambda: self._follow_link(campaign_id, file_num, target))
+            except errors.TransientError as error:
+                logger.warning("%s Pages are fetched as text from here on.", error.problem)
+                self._links_work = False
+        body = _fetch(campaign_id, file_num, "utf8", run_number)
+        return self._retry.run(lambda: self._save_text(body, target))
 
-    def _follow_link(self, campaign_id: str, file_num: int, target: Path) -> int:
+    def _follow_link(self, campaign_id: str, file_num: int, target: BinaryIO) -> int:
         body = _fetch(campaign_id, file_num, "url", None)
         link = self._change("POST", contract.MESSAGES_FETCH, body, contract.PageLink)
+        _empty(target)
         where = f"The link of page {file_num} of campaign {campaign_id}"
-        try:
-            with (
-                self._links.stream("GET", link.url) as response,
-                target.open("wb") as file,
-            ):
-                if response.is_error:
-                    raise errors.ServerError(f"{where} answered {response.status_code}.")
-                for block in response.iter_bytes():
-                    file.write(block)
-                return file.tell()
-        except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise errors.ConnectionFailed(f"{where} broke: {type(error).__name__}.") from None
+        return self._links.download(link.url, target, where)
+
+    def _save_text(self, body: Request, target: BinaryIO) -> int:
+        request = self._request("POST", contract.MESSAGES_FETCH, body)
+        with TemporaryFile() as answer:
+            self._stream(request, answer)
+            _empty(target)
+            # One at a time: an answer in memory is several times as large as its page.
+            with _UNPACKING:
+                return target.write(_content(answer))
 
     # ---- reruns -------------------------------------------------------------------------------
 
@@ -272,24 +282,42 @@ class NudgescribeClient:
         return self._retry.run(lambda: self._change("POST", path, body, answer))
 
     def _change(self, method: str, path: str, body: Request, answer: type[A]) -> A:
+        return self._send(self._request(method, path, body), answer)
+
+    def _request(self, method: str, path: str, body: Request) -> httpx.Request:
         content = body.model_dump_json(exclude_none=True)
         headers = {"content-type": "application/json"}
-        request = self._http.build_request(method, path, content=content, headers=headers)
-        return self._send(request, answer)
+        return self._http.build_request(method, path, content=content, headers=headers)
 
     def _send(self, request: httpx.Request, answer: type[A]) -> A:
-        call = f"{request.method} {request.url.path}"
-        try:
+        with _connection_of(request):
             response = self._http.send(request)
-        except httpx.RequestError as error:
-            problem = f"{call} got no answer: {type(error).__name__}."
-            raise errors.ConnectionFailed(problem) from None
         if response.is_error:
             raise errors.from_response(response)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
             raise errors.mismatch(request.url.path, error) from None
+
+    def _stream(self, request: httpx.Request, target: BinaryIO) -> None:
+        """Writes the body of a good answer to `target`."""
+        with _connection_of(request):
+            response = self._http.send(request, stream=True)
+            with closing(response):
+                if response.is_error:
+                    response.read()
+                    raise errors.from_response(response)
+                for block in response.iter_bytes():
+                    target.write(block)
+
+
+@contextmanager
+def _connection_of(request: httpx.Request) -> Generator[None]:
+    try:
+        yield
+    except httpx.RequestError as error:
+        problem = f"{request.method} {request.url.path} got no answer: {type(error).__name__}."
+        raise errors.ConnectionFailed(problem) from None
 
 
 def _fetch(
@@ -312,14 +340,26 @@ def _decrypted(cipher: Fernet, token: str) -> Mapping[str, str | int | float | N
         raise errors.mismatch(contract.CUSTOMERS, error) from None
 
 
-def _without_query(record: logging.LogRecord) -> bool:
-    # httpx logs whole URLs; a signed link's query is its key.
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            each.copy_with(query=None) if isinstance(each, httpx.URL) else each
-            for each in record.args
-        )
-    return True
+def _empty(file: BinaryIO) -> None:
+    file.seek(0)
+    file.truncate()
 
 
-logging.getLogger("httpx").addFilter(_without_query)
+def _content(answer: BinaryIO) -> memoryview:
+    """The text in a page's JSON, as UTF-8. By Arrow: a Python text takes four bytes a character."""
+    size = answer.tell()
+    answer.seek(0)
+    schema = pa.schema({"content": pa.string()})
+    try:
+        text = arrow_json.read_json(
+            answer,
+            read_options=arrow_json.ReadOptions(block_size=size + 1),
+            parse_options=arrow_json.ParseOptions(
+                schema, newlines_in_values=True, unexpected_field_behavior="ignore"
+            ),
+        )["content"]
+    except pa.ArrowInvalid:
+        text = None
+    if text is None or len(text) != 1 or text.null_count:
+        raise errors.ContractMismatch(f"The answer of {contract.MESSAGES_FETCH} holds no content.")
+    return memoryview(text[0].as_buffer())

@@ -4,8 +4,12 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator
-from typing import Protocol
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from os import SEEK_END
+from typing import BinaryIO, Protocol
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
@@ -16,6 +20,10 @@ from nudgescribe.errors import NudgeflowError
 BLOCK_BYTES = 8 * 1024 * 1024
 LONGEST_ROW = 64 * 1024 * 1024
 """Bytes; what holds no end of a row for that long is no list."""
+HEAD_BYTES = 64 * 1024
+COUNTED = 512 * 1024
+_EMPTY = "The CSV is empty, not even a header row is there."
+_CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -29,27 +37,61 @@ class MalformedCsv(NudgeflowError):
     advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
 
 
+@dataclass(frozen=True)
+class Block:
+    """Some whole rows: as they stand in the file, without the header, and as text columns."""
+
+    raw: bytes | memoryview
+    table: pa.Table
+
+
 def read(data: bytes) -> pl.DataFrame:
     """A whole CSV as text columns; an empty value is ""."""
     return pl.concat(list(frames(io.BytesIO(data))))
 
 
 def frames(file: Readable, block_bytes: int = BLOCK_BYTES) -> Iterator[pl.DataFrame]:
-    """The rows of a CSV, about `block_bytes` at a time; at least one frame, so that an empty list
+    """The rows of a CSV like `blocks`, as frames."""
+    for block in blocks(file, block_bytes):
+        frame = pl.from_arrow(block.table)
+        assert isinstance(frame, pl.DataFrame)
+        yield frame
+
+
+def blocks(file: Readable, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """The rows of a CSV, about `block_bytes` at a time; at least one block, so that an empty list
     still has its columns.
 
     Raises MalformedCsv for no header, repeated column names, rows of the wrong length or longer
     than `LONGEST_ROW`, an open quote at the end and invalid UTF-8.
     """
     columns: list[str] | None = None
-    for block in _aligned_blocks(file, block_bytes):
+    for rows in _aligned(file, block_bytes):
+        body = rows
         if columns is None:
-            columns, body = _header(block)
-            yield _parse(body, columns)
-        else:
-            yield _parse(block, columns)
+            columns, body = _header(rows)
+        yield Block(body, _parse(body, columns))
     if columns is None:
-        raise MalformedCsv("The CSV is empty, not even a header row is there.")
+        raise MalformedCsv(_EMPTY)
+
+
+def whole(file: BinaryIO) -> Iterator[Block]:
+    """Like `blocks`, all rows at once if it can be: for files that memory can hold, unread, by way
+    of the system's own copy of them.
+    """
+    if not file.seek(0, SEEK_END):
+        raise MalformedCsv(_EMPTY)
+    data = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
+    head = bytes(data[:HEAD_BYTES])
+    end = _first_row_end(head)
+    columns, rest = _header(head[:end])
+    if rest or end == HEAD_BYTES:
+        file.seek(0)
+        yield from blocks(file)
+        return
+    if _quotes(data) % 2:
+        raise MalformedCsv(_CUT_OFF)
+    yield Block(data[end:], _parse(data[end:], columns))
 
 
 def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
@@ -57,7 +99,7 @@ def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
     return frame.write_csv(include_header=header, line_terminator="\r\n").encode()
 
 
-def _aligned_blocks(file: Readable, block_bytes: int) -> Iterator[bytes]:
+def _aligned(file: Readable, block_bytes: int) -> Iterator[bytes]:
     # Cut only at a newline outside quotes (an even number of quotes before it): a reader that cuts
     # elsewhere can lose the LF of a quoted CR LF, see apache/arrow#51368.
     rest = b""
@@ -72,7 +114,7 @@ def _aligned_blocks(file: Readable, block_bytes: int) -> Iterator[bytes]:
         if len(rest) > LONGEST_ROW:
             raise MalformedCsv(f"The CSV holds a row of more than {LONGEST_ROW:,} bytes.")
     if quoted:
-        raise MalformedCsv("The CSV ends inside a quoted value: it was cut off.")
+        raise MalformedCsv(_CUT_OFF)
     if rest:
         yield rest
 
@@ -90,6 +132,12 @@ def _last_row_end(chunk: bytes, quoted: bool) -> tuple[int, bool]:
             return newline + 1, at_end
         inside, end = not inside, quote
     return 0, at_end
+
+
+def _quotes(data: memoryview) -> int:
+    characters = np.frombuffer(data, np.uint8)
+    pieces = (characters[at : at + COUNTED] for at in range(0, len(characters), COUNTED))
+    return sum(int(np.count_nonzero(piece == ord('"'))) for piece in pieces)
 
 
 def _first_row_end(block: bytes) -> int:
@@ -129,24 +177,20 @@ def _header(block: bytes) -> tuple[list[str], bytes]:
     return columns, lines.read().encode() + block[end:]
 
 
-def _parse(block: bytes, columns: list[str]) -> pl.DataFrame:
+def _parse(block: bytes | memoryview, columns: list[str]) -> pa.Table:
+    types = dict.fromkeys(columns, pa.string())
     if not block:
-        return pl.DataFrame(schema=dict.fromkeys(columns, pl.String()))
+        return pa.schema(types).empty_table()
     try:
-        table = arrow_csv.read_csv(
-            io.BytesIO(block),
+        return arrow_csv.read_csv(
+            pa.BufferReader(pa.py_buffer(block)),
             read_options=arrow_csv.ReadOptions(
                 column_names=columns, block_size=len(block) + 1, use_threads=False
             ),
             parse_options=arrow_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
-            ),
+            convert_options=arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
         # Arrow's message repeats the row; only which kind of fault it was may leave here.
         kind = "invalid UTF-8" if "UTF8" in str(error) else "a row with too many or too few values"
         raise MalformedCsv(f"The CSV holds {kind}.") from None
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame

@@ -65,11 +65,7 @@ def find_campaign(account: str, campaign_id: str, refresh: Refresh) -> CampaignR
     Raises NotFound, NotPublished.
     """
     with load(NudgescribeAccount, account).get_client() as client:
-        for workspace in client.campaigns():
-            for campaign in workspace.campaigns:
-                if campaign.campaign_id == campaign_id:
-                    return _refreshable(client, workspace.workspace_id, campaign, refresh)
-    raise NotFound(f"Account {account} has no campaign {campaign_id}.")
+        return _refreshable(client, *campaign_of(client, account, campaign_id), refresh)
 
 
 @task(**READ)
@@ -80,17 +76,28 @@ def publish_campaign(account: str, run: RunRef) -> str:
     Raises NotCurrent if the campaign has gone on to another run.
     """
     with load(NudgescribeAccount, account).get_client() as client:
-        newest = _newest(client.rerun_history(run.campaign_id))
-        if newest != run.run_number:
+        latest = newest(client.rerun_history(run.campaign_id))
+        if latest != run.run_number:
             raise NotCurrent(
-                f"Campaign {run.campaign_id} is on run {newest}, not on run {run.run_number}."
+                f"Campaign {run.campaign_id} is on run {latest}, not on run {run.run_number}."
             )
         job = client.publish(run.campaign_id)
     get_run_logger().info("Run %s is published, export job %s", run.run_number, job.job_uid)
     return job.job_uid
 
 
-def _newest(history: list[contract.Run]) -> int:
+def campaign_of(
+    client: NudgescribeClient, account: str, campaign_id: str
+) -> tuple[str, contract.Campaign]:
+    """The id of its workspace, and the campaign. Raises NotFound."""
+    for workspace in client.campaigns():
+        for campaign in workspace.campaigns:
+            if campaign.campaign_id == campaign_id:
+                return workspace.workspace_id, campaign
+    raise NotFound(f"Account {account} has no campaign {campaign_id}.")
+
+
+def newest(history: list[contract.Run]) -> int:
     return max(run.run_number for run in history if run.status != Status.FAILED)
 
 
@@ -102,7 +109,7 @@ def _refreshable(
     if campaign.status != Status.PUBLISHED and campaign.customer_group_id not in ours:
         raise NotPublished(f"Campaign {campaign.campaign_id} is {campaign.status}, not Published.")
     history = client.rerun_history(campaign.campaign_id)
-    previous = _newest([run for run in history if run.customer_group_id not in ours])
+    previous = newest([run for run in history if run.customer_group_id not in ours])
     published = campaign.status == Status.PUBLISHED and campaign.customer_group_id in ours
     # The run before keeps the campaign's own folder until the next one is published.
     place = previous if published else None

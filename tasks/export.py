@@ -1,41 +1,72 @@
-"""The messages: every page of a run fetched into the lake, visible as a whole or not at all."""
+"""The messages of a run: planned, fetched by chunks of pages, checked, made visible at once."""
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from hashlib import sha256
+from itertools import pairwise
 
-import polars as pl
-import pyarrow as pa
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
-from blocks import DataLake, NudgescribeAccount
+from blocks import DataLake, NudgescribeAccount, delta
+from blocks.files import AlreadyThere
 from blocks.loading import load
-from blocks.manifest import MANIFEST, Format, Manifest, Page
-from blocks.parquet import ParquetSink, text_schema
-from nudgescribe import __version__, rfc4180
+from blocks.manifest import (
+    LATEST,
+    Latest,
+    Manifest,
+    campaign_folder,
+    manifest_name,
+    run_folder,
+)
+from blocks.parts import VERSIONS
+from blocks.reading import latest_run, read_manifest
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import MESSAGE_COLUMNS
-from nudgescribe.errors import ContractMismatch, NudgeflowError
+from nudgescribe.contract import Status
+from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
 from nudgescribe.polling import Pace, poll
-from tasks.campaigns import CampaignRef, RunRef
+from tasks.campaigns import Refresh, campaign_of, newest
+from tasks.ledger import Ledger
+from tasks.pages import ExportRef, fetch_pages, slots_of
 from tasks.policies import READ
-from tasks.staging import sha256_of
+from tasks.progress import Done, start_meter
+from tasks.proof import doubtful_pages
+from tasks.staging import folder_of
 
-DOWNLOADS_AT_ONCE = 8
 PACE = Pace()
+ROWS_A_CHUNK = 250_000
+MOST_CHUNKS = 32
 
 
 class ExportIncomplete(NudgeflowError):
     advice = "Retry this flow run to fetch the pages again."
 
 
+class RunTaken(NudgeflowError):
+    advice = "Nothing is lost: use what the other flow run has written."
+
+
+class RunToExport(BaseModel):
+    """A run and what is known of its pages: how many `rows` they hold, if anything says so, and how
+    many pages the run before left, which must be put away before this run's can be told from them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    campaign_id: str
+    run_number: int
+    customer_group_id: str | None
+    job_uid: str | None = None
+    rows: int | None = None
+    past: bool = False
+    previous_run: int | None = None
+    previous_pages: int = 0
+
+
 class RunInLake(BaseModel):
-    """A run as it lies in the lake; `folder` is its path there, `bytes` the size of its parts."""
+    """A run as it lies in the lake; `folder` is its path there, `bytes` the size of its files."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,123 +77,186 @@ class RunInLake(BaseModel):
 
 
 @task(**READ)
-def export_messages(
-    account: str,
-    campaign: CampaignRef,
-    run: RunRef,
-    rows: int,
-    lake: str,
-    file_format: Format,
-    minutes: float,
-) -> RunInLake:
-    """Fetches the run's pages until they hold `rows` rows, one part a page, the manifest last.
+def find_run(
+    account: str, campaign_id: str, run_number: int | None, check_rows: bool
+) -> RunToExport:
+    """A campaign's published run, the current one by default. Raises NotFound, NotPublished."""
+    with load(NudgescribeAccount, account).get_client() as client:
+        workspace_id, campaign = campaign_of(client, account, campaign_id)
+        history = client.rerun_history(campaign_id)
+        runs = {run.run_number: run for run in history}
+        current = newest(history)
+        number = current if run_number is None else run_number
+        if number not in runs:
+            raise NotFound(f"Campaign {campaign_id} has no run {number}.")
+        if number == current and campaign.status != Status.PUBLISHED:
+            raise NotPublished(f"Campaign {campaign_id} is {campaign.status}, not Published.")
+        group = runs[number].customer_group_id
+        # A past run's group may have changed since.
+        counted = group if check_rows and number == current else None
+        return RunToExport(
+            campaign_id=campaign_id,
+            run_number=number,
+            customer_group_id=group,
+            rows=client.count_customers(workspace_id, counted).total if counted else None,
+            past=number != current,
+        )
 
-    A run that is in the lake already is left as it is. Raises ExportIncomplete when the pages do
-    not add up within `minutes`.
+
+@task(**READ)
+def plan_export(
+    account: str, run: RunToExport, lake: str, refresh: Refresh, minutes: float
+) -> ExportRef:
+    """The run's pages, once their number stands still; none if the run is in the lake already.
+
+    Raises ExportIncomplete when there are none within `minutes`.
     """
     store = load(DataLake, lake)
-    folder = store.run_folder(run.campaign_id, run.run_number)
     there = store.manifest(run.campaign_id, run.run_number)
-    if there and (there.job_uid, there.rows, there.format) == (run.job_uid, rows, file_format):
-        get_run_logger().info("Run %s is in the lake already", run.run_number)
-        return RunInLake(folder=folder, files=len(there.files), rows=rows, bytes=there.bytes)
-    store.remove(f"{folder}/{MANIFEST}")
-    with load(NudgescribeAccount, account).get_client() as client:
-        look = partial(_count_pages, client, campaign)
-        fetch = partial(_fetch_page, client, store, run, file_format)
-        pages = _fetch_all(look, fetch, rows, minutes)
-    for name in set(store.names(folder)) - {page.name for page in pages}:
-        store.remove(f"{folder}/{name}")
-    manifest = Manifest(
+    done = there is not None and (
+        (there.job_uid, there.format) == (run.job_uid, store.format)
+        and run.rows in (None, there.rows)
+    )
+    plan = partial(
+        ExportRef,
         campaign_id=run.campaign_id,
         run_number=run.run_number,
         customer_group_id=run.customer_group_id,
         job_uid=run.job_uid,
-        format=file_format,
-        files=pages,
-        rows=sum(page.rows for page in pages),
-        bytes=sum(page.bytes for page in pages),
-        written_at=datetime.now(UTC),
-        versions={
-            "nudgeflow": __version__,
-            "polars": pl.__version__,
-            "pyarrow": pa.__version__,
-        },
+        past=run.past,
+        rows=run.rows,
+        writer=sha256(refresh.id.encode()).hexdigest()[:8],
+        staging=folder_of(refresh),
+        done=done,
     )
-    with TemporaryDirectory() as place:
-        local = Path(place) / MANIFEST
-        local.write_text(manifest.model_dump_json(indent=2))
-        store.put(local, f"{folder}/{MANIFEST}")
-    get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.url(folder))
-    return RunInLake(folder=folder, files=len(pages), rows=manifest.rows, bytes=manifest.bytes)
+    if there and done:
+        get_run_logger().info("Run %s is in the lake already", run.run_number)
+        return plan(pages=0, generation=there.generation)
+    generation = there.generation + 1 if there else 0
+    with load(NudgescribeAccount, account).get_client() as client:
+        seen = 0
+        for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
+            if count and count == seen:
+                return plan(pages=count, generation=generation)
+            seen = count
+    raise ExportIncomplete(f"The export shows {seen} pages after {minutes:g} minutes.")
 
 
-def _count_pages(client: NudgescribeClient, campaign: CampaignRef) -> int:
-    """The pages of the current run: none while those of the run before still lie in their place.
+def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:
+    """The pages of the run: none while those of the run before still lie in their place.
 
     Both may have the same number of pages and rows; only their move tells them apart.
     """
-    moved = client.count_message_pages(campaign.campaign_id, campaign.previous_run)
-    if moved < campaign.previous_pages:
-        return 0
-    return client.count_message_pages(campaign.campaign_id)
+    if run.past:
+        return client.count_message_pages(run.campaign_id, run.run_number)
+    if run.previous_run is not None:
+        moved = client.count_message_pages(run.campaign_id, run.previous_run)
+        if moved < run.previous_pages:
+            return 0
+    return client.count_message_pages(run.campaign_id)
 
 
-def _fetch_all(
-    look: Callable[[], int], fetch: Callable[[int], Page], rows: int, minutes: float
-) -> list[Page]:
-    """There is no job status: the export is complete when the number of pages stands still and
-    their rows add up.
+def chunks(export: ExportRef) -> list[tuple[int, int]]:
+    """The export's pages in ranges, first and last, each the work of one task."""
+    wanted = (export.rows or export.pages * ROWS_A_CHUNK // 5) // ROWS_A_CHUNK
+    count = max(1, min(wanted, export.pages, MOST_CHUNKS))
+    cuts = [export.pages * number // count for number in range(count + 1)]
+    return [(first, end - 1) for first, end in pairwise(cuts)]
+
+
+@task(**READ, task_run_name="pages-{first}-{last}")
+def fetch_chunk(
+    account: str, export: ExportRef, first: int, last: int, lake: str, downloads: int
+) -> Done:
+    """Brings the pages from `first` to `last` into the lake, those that are not there yet.
+
+    Raises PageBroken, or RunTaken if somebody else has written the run meanwhile.
     """
-    log = get_run_logger()
-    fetched: dict[int, Page] = {}
-    seen = 0
-    for count in poll(look, minutes * 60, PACE):
-        if count != seen or not count:
-            seen = count
-            continue
-        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            missing = [number for number in range(count) if number not in fetched]
-            fetched.update(zip(missing, pool.map(fetch, missing), strict=True))
-        total = sum(page.rows for page in fetched.values())
-        log.info("Fetched %s pages, %s of %s rows", count, f"{total:,}", f"{rows:,}")
-        if total == rows:
-            return [fetched[number] for number in sorted(fetched)]
-        if total > rows or len(fetched) > count:
-            fetched.clear()  # pages of an earlier export were among them
-        else:
-            fetched.popitem()  # the last page may have grown, others follow
-    raise ExportIncomplete(
-        f"The export shows {seen} pages after {minutes:g} minutes and they do not add up to "
-        f"{rows:,} rows."
+    store = load(DataLake, lake)
+    _look_for_others(store, export)
+    meter = start_meter(export.writer, first)
+    with load(NudgescribeAccount, account).get_client() as client:
+        pages = range(first, last + 1)
+        fetch_pages(client, store, export, pages, slots_of(downloads), meter)
+    return meter.done
+
+
+@task(**READ)
+def check_export(export: ExportRef, lake: str) -> str | None:
+    """None if the pages in the lake are all there, each once, and add up; else what is wrong.
+
+    Pages that may be at fault are forgotten, for the next round to fetch them again.
+    """
+    store = load(DataLake, lake)
+    ledger = Ledger(store.files, export.staging)
+    doubtful, problem = doubtful_pages(store, export, ledger.batches())
+    if problem:
+        get_run_logger().warning("%s", problem)
+        ledger.forget(doubtful)
+    return problem
+
+
+@task(**READ)
+def commit_run(export: ExportRef, lake: str) -> RunInLake:
+    """Makes the fetched run visible: its manifest, of which there can be one, then the pointer to
+    the campaign's latest run. Raises RunTaken if somebody else was first.
+    """
+    store = load(DataLake, lake)
+    folder = run_folder(export.campaign_id, export.run_number)
+    path = f"{folder}/{manifest_name(export.generation)}"
+    ledger = Ledger(store.files, export.staging)
+    if not store.files.exists(path):
+        content = _manifest(store, export, ledger).model_dump_json(indent=1).encode()
+        with suppress(AlreadyThere):
+            store.files.create(path, content)
+    _look_for_others(store, export)
+    manifest = read_manifest(store.files, path)
+    if store.format == "delta":
+        delta.commit(store.files, store.options, manifest)
+    _point_at(store, manifest)
+    ledger.clear()
+    get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.files.url(folder))
+    return RunInLake(
+        folder=folder, files=len(manifest.parts), rows=manifest.rows, bytes=manifest.bytes
     )
 
 
-def _fetch_page(
-    client: NudgescribeClient, lake: DataLake, run: RunRef, file_format: Format, number: int
-) -> Page:
-    name = f"part-{number:05d}.{file_format}"
-    with TemporaryDirectory() as place:
-        csv, part = Path(place) / "page.csv", Path(place) / name
-        client.download_page(run.campaign_id, number, csv)
-        if file_format == "csv":
-            rows = sum(frame.height for frame in _frames(csv, number))
-            csv.rename(part)  # byte for byte what the service wrote
-        else:
-            with ParquetSink(part, text_schema(list(MESSAGE_COLUMNS))) as sink:
-                for frame in _frames(csv, number):
-                    sink.write(frame)
-            rows = sink.rows
-        lake.put(part, f"{lake.run_folder(run.campaign_id, run.run_number)}/{name}")
-        return Page(
-            name=name, page=number, rows=rows, bytes=part.stat().st_size, sha256=sha256_of(part)
+def _look_for_others(store: DataLake, export: ExportRef) -> None:
+    there = store.manifest(export.campaign_id, export.run_number)
+    if there is None or export.done or there.writer == export.writer:
+        return
+    if there.generation >= export.generation:
+        raise RunTaken(f"Another flow run has written {export.name} to the lake meanwhile.")
+
+
+def _manifest(store: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
+    batches = ledger.batches()
+    pages = sorted((page for each in batches for page in each.pages), key=lambda one: one.page)
+    parts = [part for each in batches for part in each.parts]
+    return Manifest(
+        generation=export.generation,
+        campaign_id=export.campaign_id,
+        run_number=export.run_number,
+        customer_group_id=export.customer_group_id,
+        job_uid=export.job_uid,
+        writer=export.writer,
+        format=store.format,
+        parts=parts,
+        pages=pages,
+        rows=sum(page.rows for page in pages),
+        bytes=sum(part.bytes for part in parts),
+        written_at=datetime.now(UTC),
+        versions=VERSIONS,
+    )
+
+
+def _point_at(store: DataLake, manifest: Manifest) -> None:
+    folder = campaign_folder(manifest.campaign_id)
+    newest = latest_run(store.files, manifest.campaign_id)
+    if newest is None or newest <= manifest.run_number:
+        run = f"run_number={manifest.run_number}"
+        latest = Latest(
+            run_number=manifest.run_number,
+            manifest=f"{run}/{manifest_name(manifest.generation)}",
         )
-
-
-def _frames(csv: Path, number: int) -> Iterator[pl.DataFrame]:
-    """The rows of a page, proved to have an export's columns."""
-    with csv.open("rb") as file:
-        for frame in rfc4180.frames(file):
-            if tuple(frame.columns) != MESSAGE_COLUMNS:
-                raise ContractMismatch(f"Page {number} has columns {', '.join(frame.columns)}.")
-            yield frame
+        store.files.write(f"{folder}/{LATEST}", latest.model_dump_json().encode())

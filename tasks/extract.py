@@ -23,11 +23,11 @@ def extract_customers(crm: str, lake: str, refresh: Refresh) -> Staged:
     path = f"{folder_of(refresh)}/extracted.parquet"
     with TemporaryDirectory() as folder:
         local = Path(folder) / "extracted.parquet"
-        if store.exists(path):
-            store.get(path, local)
+        if store.files.exists(path):
+            store.files.get(path, local)
         else:
             source.extract(local)
-            store.put(local, path, private=True)
+            store.files.put(local, path, private=True)
         staged = describe(local, path)
     get_run_logger().info("Extracted %s rows from %s", f"{staged.rows:,}", crm)
     return staged

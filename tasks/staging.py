@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from hashlib import file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,8 +10,9 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.lake import LakeError
+from blocks.files import LakeError
 from blocks.loading import load
+from blocks.parts import sha256_of
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED
@@ -52,7 +52,7 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
     with TemporaryDirectory() as folder:
         local = Path(folder) / "staged.parquet"
         try:
-            lake.get(staged.path, local)
+            lake.files.get(staged.path, local)
         except LakeError:
             raise StagingLost(f"{staged.path} is no longer in the lake.") from None
         if sha256_of(local) != staged.sha256:
@@ -65,12 +65,7 @@ def batches(file: Path) -> Iterator[pl.DataFrame]:
     return pl.scan_parquet(file).collect_batches(chunk_size=ROWS_AT_ONCE, maintain_order=True)
 
 
-def sha256_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()
-
-
 @task(**NEVER_CACHED)
 def remove_staged(lake: str, refresh: Refresh) -> None:
     """Removes the customer list from the lake's staging."""
-    load(DataLake, lake).remove(folder_of(refresh))
+    load(DataLake, lake).files.remove(folder_of(refresh))

@@ -64,10 +64,10 @@ def validate_customers(
         quarantine = None
         if rejected:
             quarantine = f"quarantine/campaign_id={campaign.campaign_id}/{refresh.id}.parquet"
-            store.put(errors, quarantine, private=True)
+            store.files.put(errors, quarantine, private=True)
             _report_errors(errors)
         path = f"{folder_of(refresh)}/accepted.parquet"
-        store.put(accepted, path, private=True)
+        store.files.put(accepted, path, private=True)
         validated = Validated(
             accepted=describe(accepted, path),
             extracted=staged.rows,

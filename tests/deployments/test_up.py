@@ -66,7 +66,7 @@ def test_a_refresh_run_on_the_stack_finishes_and_the_schedule_fires(tmp_path: Pa
             [*run, "--watch"], env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
         )
         assert done.returncode == 0, done.stdout + "".join(printed)
-        assert len(list((tmp_path / ".local/lake").rglob("_manifest.json"))) == 1
+        assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 1
         wanted = {"block_types": {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}}
         assert len(httpx.post(f"{API}/block_types/filter", json=wanted).json()) == 2
         # Planned runs show that the server's scheduler works with what is installed beside it.

@@ -14,7 +14,7 @@ from blocks import DataLake
 from blocks.manifest import Format
 from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
-from nudgescribe import errors, rfc4180
+from nudgescribe import errors
 from nudgescribe.contract import Status
 from tasks.report import RefreshResult
 from tasks.validate import ListRefused
@@ -32,10 +32,9 @@ def refresh(company: Company, saved: Saved, options: RefreshOptions | None = Non
 
 
 def in_lake(saved: Saved, result: RefreshResult) -> pl.DataFrame:
-    parts = sorted((saved.root / result.path).glob("part-*"))
-    if parts[0].suffix == ".csv":
-        return pl.concat([rfc4180.read(part.read_bytes()) for part in parts])
-    return pl.concat([pl.read_parquet(part) for part in parts])
+    frame = saved.lake.read(result.campaign_id, result.run_number, "polars")
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def expected_message(customer: dict[str, str]) -> str:
@@ -52,7 +51,8 @@ def test_a_list_goes_in_and_its_messages_come_out(
 ) -> None:
     listed = customers(250, invalid_every=50)
     saved = save(reviewed_company, listed)
-    result = refresh(reviewed_company, saved, RefreshOptions(format=file_format))
+    saved.lake.model_copy(update={"format": file_format}).save(saved.name, overwrite=True)
+    result = refresh(reviewed_company, saved)
     assert (result.extracted, result.accepted, result.quarantined) == (250, 245, 5)
     assert (result.matched, result.new, result.orphaned) == (12, 4, 4)
     assert (
@@ -65,11 +65,9 @@ def test_a_list_goes_in_and_its_messages_come_out(
     ]
     manifest = saved.lake.manifest(result.campaign_id, result.run_number)
     assert manifest is not None
-    assert [(page.name, page.page, page.rows) for page in manifest.files] == [
-        (f"part-00000.{file_format}", 0, 100),
-        (f"part-00001.{file_format}", 1, 100),
-        (f"part-00002.{file_format}", 2, 45),
-    ]
+    assert [(page.page, page.rows) for page in manifest.pages] == [(0, 100), (1, 100), (2, 45)]
+    (part,) = manifest.parts
+    assert (part.pages, part.rows, result.files) == ([0, 1, 2], 245, 1)
     assert (manifest.rows, manifest.customer_group_id) == (245, result.customer_group_id)
     assert result.quarantine is not None
     quarantine = pl.read_parquet(saved.root / result.quarantine)
@@ -254,7 +252,7 @@ def test_a_group_name_has_known_places_only(template: str) -> None:
 
 def test_nothing_but_known_options_is_taken() -> None:
     with pytest.raises(ValidationError, match="extra_forbidden"):
-        RefreshOptions.model_validate({"formats": "csv"})
+        RefreshOptions.model_validate({"format": "csv"})
 
 
 def test_staged_lists_are_their_owners_only(company: Company, save: Save, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The client against the real sandbox: every endpoint by its method."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
@@ -11,6 +10,7 @@ from nudgescribe import contract, errors, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from tests.conftest import SEEDED_CUSTOMERS, Company, customers
+from tests.exports import downloaded
 from tests.faults import FaultyTransport
 
 
@@ -155,7 +155,7 @@ def rerun_on_new_group(company: Company, client: NudgescribeClient) -> contract.
 
 
 def test_a_rerun_from_initiate_to_the_downloaded_page(
-    company: Company, client: NudgescribeClient, tmp_path: Path
+    company: Company, client: NudgescribeClient
 ) -> None:
     campaign = company.seeded.campaign_id
     started = rerun_on_new_group(company, client)
@@ -173,10 +173,7 @@ def test_a_rerun_from_initiate_to_the_downloaded_page(
     assert client.publish(campaign).status == "queued"
     while client.count_message_pages(campaign) < 3:
         pass
-    assert (
-        client.download_page(campaign, 0, tmp_path / "page") == (tmp_path / "page").stat().st_size
-    )
-    by_link = (tmp_path / "page").read_bytes()
+    by_link = downloaded(client, campaign)
     assert client.fetch_csv(campaign, 0).encode() == by_link
     frame = rfc4180.read(by_link)
     assert frame.columns == ["customer_id", "message"]
@@ -186,9 +183,7 @@ def test_a_rerun_from_initiate_to_the_downloaded_page(
     assert client.fetch_link(campaign, 0).expires_at > datetime.now(UTC)
 
 
-def test_a_past_run_keeps_its_pages_as_text(
-    company: Company, client: NudgescribeClient, tmp_path: Path
-) -> None:
+def test_a_past_run_keeps_its_pages_as_text(company: Company, client: NudgescribeClient) -> None:
     campaign = company.seeded.campaign_id
     first = client.fetch_csv(campaign, 0)
     rerun_on_new_group(company, client)
@@ -196,8 +191,7 @@ def test_a_past_run_keeps_its_pages_as_text(
     company.sandbox.approve(campaign)
     client.publish(campaign)
     assert client.count_message_pages(campaign, run_number=1) == 3
-    client.download_page(campaign, 0, tmp_path / "page", run_number=1)
-    assert (tmp_path / "page").read_bytes().decode() == first
+    assert downloaded(client, campaign, run_number=1).decode() == first
 
 
 def test_a_runs_messages_with_and_without_the_archived_ones(

@@ -1,10 +1,8 @@
 """What the client makes of faults: which calls it repeats, and what its errors say and keep."""
 
-import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 
 import httpx
 import pytest
@@ -180,74 +178,3 @@ def test_an_answer_that_is_no_json_is_a_mismatch() -> None:
 def test_a_missing_field_deep_in_an_answer_is_named() -> None:
     said = strange(lambda c: c.rerun_history("x"), b'{"runs": [{"status": "Processing"}]}')
     assert "runs.0.run_number (missing)" in said
-
-
-@pytest.mark.parametrize("fault", [failure(403), failure(500), httpx.ReadError])
-def test_a_broken_link_is_asked_for_again(
-    company: Company, retry: RetryPolicy, tmp_path: Path, fault: Fault
-) -> None:
-    path = f"/exports/{company.seeded.campaign_id}/run-1/00000.csv"
-    transport = FaultyTransport({path: [fault]})
-    with company.client(transport=transport, retry=retry) as client:
-        size = client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
-        assert (tmp_path / "page").read_bytes().decode() == client.fetch_csv(
-            company.seeded.campaign_id, 0
-        )
-    assert size > 0
-    assert transport.calls[path] == 2
-
-
-def test_a_body_cut_short_is_downloaded_again(
-    company: Company, retry: RetryPolicy, tmp_path: Path
-) -> None:
-    class Cut(httpx.SyncByteStream):
-        def __iter__(self):
-            yield b"customer_id,message\r\n"
-            raise httpx.RemoteProtocolError("peer closed connection")
-
-    path = f"/exports/{company.seeded.campaign_id}/run-1/00000.csv"
-    transport = FaultyTransport({path: [httpx.Response(200, stream=Cut())]})
-    with company.client(transport=transport, retry=retry) as client:
-        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
-    assert (tmp_path / "page").stat().st_size > 1000
-
-
-def test_a_link_that_stays_broken_is_an_error_without_the_link(
-    company: Company, retry: RetryPolicy, tmp_path: Path
-) -> None:
-    path = f"/exports/{company.seeded.campaign_id}/run-1/00000.csv"
-    transport = FaultyTransport({path: [failure(403)] * 9})
-    with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(
-            errors.ServerError, match="The link of page 0 .* answered 403"
-        ) as caught:
-            client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
-    assert "signature" not in str(caught.value)
-    assert transport.calls[FETCH] == 5
-
-
-def test_the_object_store_sees_no_secret(
-    company: Company, retry: RetryPolicy, tmp_path: Path
-) -> None:
-    transport = FaultyTransport()
-    with company.client(transport=transport, retry=retry) as client:
-        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
-    link = transport.requests[-1]
-    assert link.url.path.startswith("/exports/")
-    assert not {"authorization", "x-api-key", "x-auth-context"} & set(link.headers)
-
-
-def test_other_log_lines_of_httpx_pass(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        logging.getLogger("httpx").info("%(word)s", {"word": "plain"})
-    assert caplog.messages == ["plain"]
-
-
-def test_no_log_line_holds_a_signed_link(
-    company: Company, caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    with caplog.at_level(logging.DEBUG), company.client() as client:
-        client.download_page(company.seeded.campaign_id, 0, tmp_path / "page")
-    assert "/exports/" in caplog.text
-    for secret in ("signature", company.seeded.password, company.seeded.api_code):
-        assert secret not in caplog.text

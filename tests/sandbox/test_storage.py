@@ -10,10 +10,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from nudgescribe import rfc4180
-from nudgescribe.client import NudgescribeClient
 from sandbox import seed
 from sandbox.settings import Settings
 from tests.conftest import Company, customers, serving
+from tests.exports import downloaded
 from tests.sandbox.test_reruns import new_group
 
 
@@ -42,11 +42,11 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Compan
     MemoryFileSystem.store.clear()
 
 
-def test_pages_are_written_linked_replaced_and_put_away(elsewhere: Company, tmp_path: Path) -> None:
+def test_pages_are_written_linked_replaced_and_put_away(elsewhere: Company) -> None:
     campaign = elsewhere.seeded.campaign_id
     with elsewhere.client() as client:
         assert client.count_message_pages(campaign) == 3
-        assert download(client, campaign, tmp_path) == client.fetch_csv(campaign, 0)
+        assert downloaded(client, campaign).decode() == client.fetch_csv(campaign, 0)
         first = client.fetch_csv(campaign, 0)
         group = new_group(elsewhere, client, 120)
         client.initiate_rerun(campaign, group)
@@ -64,11 +64,6 @@ def test_pages_are_written_linked_replaced_and_put_away(elsewhere: Company, tmp_
         while client.count_message_pages(campaign) != 1:
             pass
         assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 60
-
-
-def download(client: NudgescribeClient, campaign: str, folder: Path) -> str:
-    client.download_page(campaign, 0, folder / "page")
-    return (folder / "page").read_bytes().decode()
 
 
 def test_on_s3_the_store_signs_the_links(bucket: str, tmp_path: Path) -> None:

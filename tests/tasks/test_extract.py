@@ -23,4 +23,4 @@ def test_a_list_that_cannot_be_read_stages_nothing(
     saved.crm_file.unlink()
     with pytest.raises(SourceError, match="FileNotFoundError"):
         extract_customers.fn(saved.crm, saved.name, refresh)
-    assert not saved.lake.exists("staging")
+    assert not saved.lake.files.exists("staging")

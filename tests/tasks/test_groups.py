@@ -80,7 +80,7 @@ def test_a_group_refused_for_another_reason_is_an_error(
 def staged(saved: Saved, frame: pl.DataFrame, folder: Path) -> Staged:
     local = folder / "list.parquet"
     frame.write_parquet(local)
-    saved.lake.put(local, "staging/list.parquet")
+    saved.lake.files.put(local, "staging/list.parquet")
     return describe(local, "staging/list.parquet")
 
 
@@ -128,7 +128,7 @@ def test_a_staged_file_that_is_gone_or_changed_is_not_used(saved: Saved, tmp_pat
     staged(saved, customers(6), tmp_path)
     with pytest.raises(StagingLost, match="has changed"), local_copy(saved.lake, one):
         pass
-    saved.lake.remove("staging")
+    saved.lake.files.remove("staging")
     with pytest.raises(StagingLost, match="no longer"), local_copy(saved.lake, one):
         pass
 

@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from typing import Any
 
 from pyarrow import DataType, Table
 
@@ -17,7 +17,7 @@ class ConvertOptions:
     ) -> None: ...
 
 def read_csv(
-    input_file: BinaryIO,
+    input_file: Any,
     read_options: ReadOptions,
     parse_options: ParseOptions,
     convert_options: ConvertOptions,

@@ -1,0 +1,212 @@
+"""Files in a folder on any file system; what is written appears whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from nudgescribe.errors import NudgeflowError
+
+OWNER_ONLY = 0o600
+DRAFT = ".draft-"
+UPLOAD_BYTES = 16 * 1024 * 1024
+"""What is sent to an object store at once; larger files go up in pieces of this size."""
+
+
+class LakeError(NudgeflowError):
+    advice = "Check the lake block's root and its storage options."
+
+
+class AlreadyThere(NudgeflowError):
+    advice = "Somebody else has written it: look at what is there."
+
+
+class Files:
+    """Paths in its methods are relative to `root`, a path or an fsspec URL."""
+
+    def __init__(self, root: str, options: dict[str, Any]) -> None:
+        self.root = root.rstrip("/")
+        # A cached listing would hide what another process has written.
+        self.fs, self._folder = url_to_fs(root, **{"use_listings_cache": False, **options})
+
+    @property
+    def local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def url(self, path: str) -> str:
+        """The whole path, for people."""
+        return f"{self.root}/{path}"
+
+    def place(self, path: str) -> str:
+        """The path as the file system itself names it."""
+        return f"{self._folder.rstrip('/')}/{path}"
+
+    def draft(self, path: str, *, private: bool = False) -> "Draft":
+        """A local file to write, that will appear under `path` when it is published."""
+        return Draft(self, path, private)
+
+    @contextmanager
+    def new(self, path: str, *, private: bool = False) -> Generator[Path]:
+        """A local file to write; it appears under `path` when the block ends without an error."""
+        draft = self.draft(path, private=private)
+        try:
+            yield draft.file
+            draft.publish()
+        finally:
+            draft.discard()
+
+    def put(self, local: Path, path: str, *, private: bool = False) -> None:
+        """Makes a local file appear under `path`."""
+        with self.new(path, private=private) as draft:
+            shutil.copyfile(local, draft)
+
+    def write(self, path: str, content: bytes, *, private: bool = False) -> None:
+        with self.new(path, private=private) as draft:
+            draft.write_bytes(content)
+
+    def create(self, path: str, content: bytes) -> None:
+        """Like `write`, but of all who try exactly one does it. Raises AlreadyThere."""
+        target = self.place(path)
+        try:
+            if self.local:
+                draft = self.draft(path)
+                try:
+                    draft.file.write_bytes(content)
+                    draft.publish(once=True)
+                finally:
+                    draft.discard()
+            else:
+                self.fs.pipe_file(target, content, mode="create")
+        except OSError as error:
+            if not _says_it_exists(error):
+                raise
+            raise AlreadyThere(f"{path} is in the lake already.") from None
+
+    def read(self, path: str) -> bytes:
+        """Raises LakeError if it is not there."""
+        try:
+            return self.fs.cat_file(self.place(path))
+        except FileNotFoundError:
+            raise LakeError(f"{path} is not in the lake.") from None
+
+    def get(self, path: str, local: Path) -> None:
+        """Copies a file of the lake to a local one. Raises LakeError if it is not there."""
+        try:
+            self.fs.get_file(self.place(path), str(local))
+        except FileNotFoundError:
+            raise LakeError(f"{path} is not in the lake.") from None
+
+    def open(self, path: str) -> BinaryIO:
+        """For reading. Raises LakeError if it is not there."""
+        try:
+            return self.fs.open(self.place(path), "rb")
+        except FileNotFoundError:
+            raise LakeError(f"{path} is not in the lake.") from None
+
+    def exists(self, path: str) -> bool:
+        return self.fs.exists(self.place(path))
+
+    def names(self, folder: str) -> list[str]:
+        """The names of the files in a folder; none if there is no such folder."""
+        try:
+            listed = self.fs.ls(self.place(folder), detail=False)
+        except FileNotFoundError:
+            return []
+        names = (each.rstrip("/").rpartition("/")[2] for each in listed)
+        return sorted(name for name in names if not name.startswith(DRAFT))
+
+    def below(self, folder: str) -> Iterator[tuple[str, datetime]]:
+        """Every file in a folder and its sub-folders, with the time it was written."""
+        found = self.fs.find(self.place(folder), detail=True)
+        for place, info in found.items():
+            yield place.removeprefix(self.place("")), _written(info)
+
+    def remove(self, path: str) -> None:
+        """Removes a file or a folder with all it holds, if it is there."""
+        target = self.place(path)
+        if self.fs.exists(target):
+            self.fs.rm(target, recursive=True)
+
+    def abort_uploads(self, before: datetime) -> int:
+        """Aborts uploads in pieces that were begun before a time and never ended: they show in no
+        listing and cost money. Returns how many.
+        """
+        if not is_s3(self.fs):
+            return 0
+        bucket, _, prefix = self._folder.partition("/")
+        listed = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+        uploads: list[dict[str, Any]] = listed.get("Uploads", [])
+        old = [each for each in uploads if each["Initiated"] < before]
+        for each in old:
+            self.fs.call_s3(
+                "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
+            )
+        return len(old)
+
+
+class Draft:
+    """A `file` on this machine that is not in the lake yet."""
+
+    def __init__(self, files: Files, path: str, private: bool) -> None:
+        self._files = files
+        self._target = files.place(path)
+        self._private = private
+        self._folder: TemporaryDirectory[str] | None = None
+        if files.local:
+            folder = Path(self._target).parent
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            self._folder = TemporaryDirectory()
+            folder = Path(self._folder.name)
+        self.file = folder / f"{DRAFT}{uuid4()}"
+
+    def publish(self, *, once: bool = False) -> None:
+        """Makes the file appear; with `once` raises FileExistsError if there is one already."""
+        if not self._files.local:
+            # An object appears when its upload is complete.
+            options = {"chunksize": UPLOAD_BYTES} if is_s3(self._files.fs) else {}
+            self._files.fs.put_file(str(self.file), self._target, **options)
+        else:
+            if self._private:
+                self.file.chmod(OWNER_ONLY)
+            with self.file.open("rb") as content:
+                os.fsync(content.fileno())
+            if once:
+                os.link(self.file, self._target)
+            else:
+                os.replace(self.file, self._target)
+        self.discard()
+
+    def discard(self) -> None:
+        """Removes what was not published; harmless after it was."""
+        self.file.unlink(missing_ok=True)
+        if self._folder:
+            self._folder.cleanup()
+
+
+def is_s3(fs: AbstractFileSystem) -> bool:
+    """Whether it speaks S3; asked without importing s3fs, which a local lake does not need."""
+    return hasattr(fs, "call_s3")
+
+
+def _says_it_exists(error: OSError) -> bool:
+    # s3fs knows how AWS says it; others, Ceph among them, name only the code.
+    answer: dict[str, Any] = getattr(error.__cause__, "response", {})
+    code = answer.get("Error", {}).get("Code")
+    return isinstance(error, FileExistsError) or code == "PreconditionFailed"
+
+
+def _written(info: dict[str, Any]) -> datetime:
+    time = info.get("LastModified") or info.get("mtime") or info.get("created")
+    if isinstance(time, datetime):
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(float(time or 0), UTC)

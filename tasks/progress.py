@@ -1,0 +1,124 @@
+"""How far an export has come: counted by whoever works on it, shown by whoever waits."""
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Lock
+from time import monotonic
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TextColumn
+
+SECONDS_BETWEEN = 2.0
+
+
+class Done(BaseModel):
+    """Pages with their rows and bytes; those that an earlier try has done are among them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pages: int = 0
+    rows: int = 0
+    bytes: int = 0
+    earlier_pages: int = 0
+    earlier_bytes: int = 0
+
+    def __add__(self, other: "Done") -> "Done":
+        mine, its = self.model_dump(), other.model_dump()
+        return Done(**{name: mine[name] + its[name] for name in mine})
+
+
+class Meter:
+    """Counts what a chunk has done; shared among threads."""
+
+    def __init__(self) -> None:
+        self.done = Done()
+        self._lock = Lock()
+
+    def add(self, rows: int, size: int, *, earlier: bool = False) -> None:
+        page = Done(
+            pages=1,
+            rows=rows,
+            bytes=size,
+            earlier_pages=int(earlier),
+            earlier_bytes=size * earlier,
+        )
+        with self._lock:
+            self.done += page
+
+
+_METERS: dict[tuple[str, int], Meter] = {}
+
+
+def start_meter(writer: str, first: int) -> Meter:
+    """A meter at zero for the chunk that begins with page `first`."""
+    meter = _METERS[writer, first] = Meter()
+    return meter
+
+
+def done_here(writer: str, first: int) -> Done:
+    """What this process has done of a chunk; nothing if another one works on it."""
+    meter = _METERS.get((writer, first))
+    return meter.done if meter else Done()
+
+
+class Board:
+    """A progress artifact, and a bar where the output is a terminal; new at most every two
+    seconds. A context manager.
+    """
+
+    def __init__(
+        self, key: str, pages: int, clock: Callable[[], float] = monotonic, bar: bool | None = None
+    ) -> None:
+        self._pages = pages
+        self._clock = clock
+        self._began = self._shown = clock()
+        artifact = create_progress_artifact(0.0, key=key, description=f"{pages:,} pages")
+        assert isinstance(artifact, UUID)
+        self._artifact = artifact
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            console=Console(stderr=True),
+            auto_refresh=False,
+            disable=not sys.stderr.isatty() if bar is None else not bar,
+        )
+        self._line = self._bar.add_task(f"{pages:,} pages", total=pages)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, done: Done, *, last: bool = False) -> None:
+        """Shows how far it is, unless it was shown a moment ago; the `last` one always."""
+        now = self._clock()
+        if not last and now - self._shown < SECONDS_BETWEEN:
+            return
+        self._shown = now
+        text = _describe(done, self._pages, now - self._began)
+        update_progress_artifact(self._artifact, 100.0 * done.pages / self._pages, description=text)
+        self._bar.update(self._line, completed=done.pages, description=text, refresh=True)
+
+
+def _describe(done: Done, pages: int, seconds: float) -> str:
+    text = f"{done.pages:,} of {pages:,} pages, {done.rows:,} rows, {decimal(done.bytes)}"
+    new = done.pages - done.earlier_pages
+    if not seconds or not new:
+        return text
+    rate = (done.bytes - done.earlier_bytes) / seconds
+    left = (pages - done.pages) * seconds / new
+    return f"{text}, {decimal(int(rate))}/s, {timedelta(seconds=round(left))} left"

@@ -1,0 +1,109 @@
+"""Pages by their links: what is repeated, what is refused, what is told to whom."""
+
+import json
+import logging
+from collections.abc import Iterator
+from io import BytesIO
+
+import httpx
+import pytest
+
+from nudgescribe import errors
+from nudgescribe.auth import Credentials
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.links import Links
+from nudgescribe.retry import RetryPolicy
+from tests import exports
+from tests.exports import Export, Fault, broken_off, downloaded, refused
+from tests.faults import FaultyTransport, answering
+
+PAGE = exports.page(["01", "02"])
+
+
+@pytest.fixture
+def export() -> Iterator[Export]:
+    with exports.serving(Export([PAGE])) as one:
+        one.states.pop(0)
+        yield one
+
+
+@pytest.fixture
+def client(export: Export) -> Iterator[NudgescribeClient]:
+    retry = RetryPolicy(attempts=3, sleep=lambda seconds: None)
+    with NudgescribeClient(export.url, Credentials("a", "b", "c", "d"), retry=retry) as one:
+        yield one
+
+
+@pytest.mark.parametrize("fault", [refused, broken_off])
+def test_a_broken_link_is_asked_for_again(
+    export: Export, client: NudgescribeClient, fault: Fault
+) -> None:
+    export.faults[0] = [fault]
+    assert downloaded(client, "C") == PAGE
+    assert export.calls["page 0"] == 2
+    assert len(set(export.queries)) == 2
+
+
+def test_links_that_fail_for_good_are_replaced_by_text(
+    export: Export, client: NudgescribeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    export.links_work = False
+    assert [downloaded(client, "C") for _ in range(2)] == [PAGE] * 2
+    assert (export.calls["page 0"], export.calls["text 0"]) == (3, 2)
+    assert "The link of page 0 of campaign C answered 403" in caplog.text
+    assert "Pages are fetched as text from here on" in caplog.text
+
+
+def test_no_log_line_and_no_error_holds_a_signed_link(
+    export: Export, client: NudgescribeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    export.faults[0] = [broken_off]
+    with caplog.at_level(logging.DEBUG):
+        downloaded(client, "C")
+    assert "GET /0" in caplog.text
+    assert "signature" not in caplog.text
+
+
+def test_a_place_that_is_not_there_is_an_error_without_the_link() -> None:
+    links = Links(httpx.Timeout(5))
+    for url in ("http://127.0.0.1:1/x?signature=secret", "http://[::1?signature=secret"):
+        with pytest.raises(errors.ConnectionFailed, match="Page 7 broke") as caught:
+            links.download(url, BytesIO(), "Page 7")
+        assert "signature" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_the_systems_proxy_is_used_but_for_whom_it_is_not_meant(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export.states = [[PAGE]]
+    monkeypatch.setenv("http_proxy", export.url)
+    monkeypatch.setenv("no_proxy", "elsewhere.example")
+    links = Links(httpx.Timeout(5))
+    target = BytesIO()
+    assert links.download("http://store.example/0", target, "Page 0") == len(PAGE)
+    assert target.getvalue() == PAGE
+    with pytest.raises(errors.ConnectionFailed):
+        links.download("http://elsewhere.example/0", BytesIO(), "Page 0")
+    links.close()
+
+
+def test_other_log_lines_pass(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        logging.getLogger("httpx").info("%(word)s", {"word": "plain"})
+    assert caplog.messages == ["plain"]
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"content": null}', b"<html>Anna</html>", b""])
+def test_a_text_that_is_none_is_a_mismatch(answer: bytes) -> None:
+    transport: FaultyTransport = answering(answer)
+    with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
+        with pytest.raises(errors.ContractMismatch, match="/v1/messages/fetch holds no content"):
+            downloaded(one, "C", run_number=1)
+
+
+def test_a_text_is_taken_byte_for_byte() -> None:
+    text = 'customer_id,message\r\n01,"He said ""é 🙂"",\nand left \\ / \t\u2028"\n'
+    transport = answering(json.dumps({"x": 1, "content": text}))
+    with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
+        assert downloaded(one, "C", run_number=1).decode() == text

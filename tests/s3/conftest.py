@@ -1,0 +1,32 @@
+"""A real S3 and, for every test, a bucket of its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import s3fs
+
+from tests.ceph import Server, radosgw
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks this folder's tests; the hook is given all there are."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.s3)
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[Server]:
+    """One S3 server for all tests that need one."""
+    with radosgw() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(ceph: Server) -> str:
+    """The name of an empty bucket."""
+    name = f"test-{uuid4().hex}"
+    s3fs.S3FileSystem(**ceph.storage_options).mkdir(name)
+    return name
