@@ -301,6 +301,7 @@ def measure(name: str, job: Job) -> Measured:
         command = [sys.executable, "-m", "benchmarks.export", "--child", name]
         command.append(json.dumps(asdict(replace(job, folder=folder))))
         quiet = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_DATA_DIR": folder}
+        quiet |= {"PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
         printed = subprocess.check_output(command, env=os.environ | quiet)  # noqa: S603 - ours
     measured = Measured(**json.loads(printed.splitlines()[-1]))
     if measured.rows != job.rows:

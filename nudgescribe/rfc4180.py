@@ -21,7 +21,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 LONGEST_ROW = 64 * 1024 * 1024
 """Bytes; what holds no end of a row for that long is no list."""
 HEAD_BYTES = 64 * 1024
-COUNTED = 512 * 1024
+PIECE_BYTES = 4 * 1024 * 1024
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
 _BOM = b"\xef\xbb\xbf"
@@ -75,23 +75,34 @@ def blocks(file: Readable, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
         raise MalformedCsv(_EMPTY)
 
 
-def whole(file: BinaryIO) -> Iterator[Block]:
-    """Like `blocks`, all rows at once if it can be: for files that memory can hold, unread, by way
-    of the system's own copy of them.
+def mapped(file: BinaryIO) -> Iterator[Block]:
+    """Like `blocks`, by way of the system's own copy of the file: faster, and all of it may come
+    into memory, so for files of which that is true.
     """
     if not file.seek(0, SEEK_END):
         raise MalformedCsv(_EMPTY)
-    data = memoryview(mmap(file.fileno(), 0, access=ACCESS_READ))
-    head = bytes(data[:HEAD_BYTES])
+    data = mmap(file.fileno(), 0, access=ACCESS_READ)
+    head = data[:HEAD_BYTES]
     end = _first_row_end(head)
     columns, rest = _header(head[:end])
     if rest or end == HEAD_BYTES:
         file.seek(0)
         yield from blocks(file)
         return
-    if _quotes(data) % 2:
+    quoted, body = False, memoryview(b"")
+    for start in range(end, len(data), PIECE_BYTES):
+        stop = min(start + PIECE_BYTES, len(data))
+        cut, quoted = _last_row_end(data, end, start, stop, quoted)
+        if stop == len(data) and not quoted:
+            cut = stop
+        if cut > end:
+            body = memoryview(data)[end:cut]
+            yield Block(body, _parse(body, columns))
+            end = cut
+    if quoted:
         raise MalformedCsv(_CUT_OFF)
-    yield Block(data[end:], _parse(data[end:], columns))
+    if not body:
+        yield Block(body, _parse(body, columns))
 
 
 def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
@@ -105,7 +116,7 @@ def _aligned(file: Readable, block_bytes: int) -> Iterator[bytes]:
     rest = b""
     quoted = False
     while chunk := file.read(block_bytes):
-        cut, quoted = _last_row_end(chunk, quoted)
+        cut, quoted = _last_row_end(chunk, 0, 0, len(chunk), quoted)
         if cut:
             yield rest + chunk[:cut]
             rest = chunk[cut:]
@@ -119,25 +130,25 @@ def _aligned(file: Readable, block_bytes: int) -> Iterator[bytes]:
         yield rest
 
 
-def _last_row_end(chunk: bytes, quoted: bool) -> tuple[int, bool]:
-    """Where the last row that ends in a chunk ends, 0 for none, and whether the chunk's end is
-    within quotes; `quoted` says so of its start. Walks from quote to quote, not line to line: a
-    quote that is never closed can hold millions of lines.
+def _last_row_end(
+    data: bytes | mmap, begin: int, start: int, stop: int, quoted: bool
+) -> tuple[int, bool]:
+    """Where the last row that ends between `begin` and `stop` ends, 0 for none, and whether `stop`
+    is within quotes; `quoted` says so of `start`, from where on they are counted. Walks from quote
+    to quote, not line to line: a quote that is never closed can hold millions of lines.
     """
-    at_end = inside = quoted ^ bool(chunk.count(b'"') % 2)
-    end = len(chunk)
-    while end > 0:
-        quote = chunk.rfind(b'"', 0, end)
-        if not inside and (newline := chunk.rfind(b"\n", quote + 1, end)) >= 0:
+    at_end = inside = quoted ^ bool(_quotes(memoryview(data)[start:stop]) % 2)
+    end = stop
+    while end > begin:
+        quote = data.rfind(b'"', begin, end)
+        if not inside and (newline := data.rfind(b"\n", max(quote + 1, begin), end)) >= 0:
             return newline + 1, at_end
         inside, end = not inside, quote
     return 0, at_end
 
 
 def _quotes(data: memoryview) -> int:
-    characters = np.frombuffer(data, np.uint8)
-    pieces = (characters[at : at + COUNTED] for at in range(0, len(characters), COUNTED))
-    return sum(int(np.count_nonzero(piece == ord('"'))) for piece in pieces)
+    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord('"')))
 
 
 def _first_row_end(block: bytes) -> int:

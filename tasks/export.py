@@ -107,7 +107,8 @@ def find_run(
 def plan_export(
     account: str, run: RunToExport, lake: str, refresh: Refresh, minutes: float
 ) -> ExportRef:
-    """The run's pages, once their number stands still; none if the run is in the lake already.
+    """The run's pages, none if the run is in the lake already. While a publish may still be going
+    on, their number must stand still.
 
     Raises ExportIncomplete when there are none within `minutes`.
     """
@@ -134,9 +135,9 @@ def plan_export(
         return plan(pages=0, generation=there.generation)
     generation = there.generation + 1 if there else 0
     with load(NudgescribeAccount, account).get_client() as client:
-        seen = 0
+        seen, settled = 0, run.previous_run is None
         for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
-            if count and count == seen:
+            if count and (settled or count == seen):
                 return plan(pages=count, generation=generation)
             seen = count
     raise ExportIncomplete(f"The export shows {seen} pages after {minutes:g} minutes.")

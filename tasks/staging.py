@@ -17,6 +17,7 @@ from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED
 
+STAGING = "staging"
 ROWS_AT_ONCE = 20_000
 """Rows validated or uploaded at a time."""
 
@@ -37,7 +38,7 @@ class StagingLost(NudgeflowError):
 
 def folder_of(refresh: Refresh) -> str:
     """The folder of the lake that holds a refresh's customer list while it runs."""
-    return f"staging/{refresh.id}"
+    return f"{STAGING}/{refresh.id}"
 
 
 def describe(local: Path, path: str) -> Staged:

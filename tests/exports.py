@@ -33,12 +33,13 @@ class Export:
     state on, and the last one stays. `faults` hold what becomes of a page's next downloads.
 
     The pages of the run before are put away after `moves` looks. `calls` counts by path, downloads
-    as `page N`, texts as `text N`.
+    as `page N`, texts as `text N`. `answers` hold what is said on other paths.
     """
 
     def __init__(self, *states: list[bytes], moves: int = 0, customers: int = 0) -> None:
         self.states = [[], *states]
         self.faults: dict[int, list[Fault]] = {}
+        self.answers: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
         self.queries: list[str] = []
         self.url = ""
@@ -68,7 +69,7 @@ class Export:
                 self.queries.append(query)
                 return {"url": f"{self.url}/{number}?{query}", "expires_at": "2026-11-21T00:00:00Z"}
         tokens = {"access_token": "a", "refresh_token": "r", "token_type": "Bearer"}
-        return {**tokens, "expires_in": 3600}
+        return self.answers.get(path, {**tokens, "expires_in": 3600})
 
     def download(self, call: "Call", number: int) -> None:
         """What a link leads to."""
@@ -88,11 +89,15 @@ class Call(BaseHTTPRequestHandler):
         self.reply(200, json.dumps(self.export.answer(self.path, body)).encode())
 
     def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        if path.startswith("/v1/"):
+            self.reply(200, json.dumps(self.export.answer(path, {})).encode())
+            return
         # An object store must not see the account's headers.
         assert not {"authorization", "x-api-key", "x-auth-context"} & {
             *map(str.lower, self.headers)
         }
-        self.export.download(self, int(urlsplit(self.path).path.strip("/")))
+        self.export.download(self, int(path.strip("/")))
 
     def reply(self, status: int, content: bytes, length: int | None = None) -> None:
         self.send_response(status)

@@ -13,18 +13,27 @@ DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_
 ]
 
 
+def flow_of(deployment: dict[str, Any]) -> Any:
+    path, _, name = deployment["entrypoint"].partition(":")
+    return getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
+
+
 def names() -> list[str]:
-    return [deployment["name"] for deployment in DEPLOYMENTS]
+    return [f"{flow_of(one).name}/{one['name']}" for one in DEPLOYMENTS]
 
 
 def test_the_deployments_people_know() -> None:
-    assert names() == ["monthly", "ad-hoc"]
+    assert names() == [
+        "campaign-refresh/monthly",
+        "campaign-refresh/ad-hoc",
+        "export-messages/ad-hoc",
+        "lake-retention/nightly",
+    ]
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
 def test_its_entrypoint_is_a_flow_that_takes_its_parameters(deployment: dict[str, Any]) -> None:
-    path, _, name = deployment["entrypoint"].partition(":")
-    flow = getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
+    flow = flow_of(deployment)
     assert isinstance(flow, Flow)
     flow.validate_parameters(deployment["parameters"])
 

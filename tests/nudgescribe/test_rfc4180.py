@@ -24,14 +24,16 @@ def test_what_is_written_is_read_back_whatever_the_block_size(
     written = rfc4180.write(frame_of(pairs))
     frames = list(rfc4180.frames(io.BytesIO(written), block_bytes))
     assert pl.concat(frames).rows() == pairs
-    assert whole(written) == pairs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rfc4180, "PIECE_BYTES", block_bytes)
+        assert mapped(written) == pairs
 
 
-def whole(written: bytes) -> list[tuple[str, ...]]:
+def mapped(written: bytes) -> list[tuple[str, ...]]:
     """The rows of a file read at once."""
     with TemporaryFile() as file:
         file.write(written)
-        blocks = list(rfc4180.whole(file))
+        blocks = list(rfc4180.mapped(file))
     frames = [pl.DataFrame(pl.from_arrow(block.table)) for block in blocks]
     return pl.concat(frames).rows()
 
@@ -72,12 +74,12 @@ def test_a_malformed_file_is_refused_without_repeating_it(data: bytes, problem: 
     with pytest.raises(rfc4180.MalformedCsv, match=problem):
         rfc4180.read(data)
     with pytest.raises(rfc4180.MalformedCsv, match=problem):
-        whole(data)
+        mapped(data)
 
 
 @pytest.mark.parametrize("data", [b"a,b\r1,2\r3,4\r", b'a,b,"' + b"x" * 70_000 + b'"\n1,2,3\n'])
 def test_what_cannot_be_read_at_once_is_read_in_blocks(data: bytes) -> None:
-    assert whole(data) == rfc4180.read(data).rows()
+    assert mapped(data) == rfc4180.read(data).rows()
 
 
 def test_invalid_utf8_beyond_the_first_block_is_refused() -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import s3fs
 
+from blocks import DataLake
 from tests.ceph import Server, radosgw
 
 
@@ -30,3 +32,13 @@ def bucket(ceph: Server) -> str:
     name = f"test-{uuid4().hex}"
     s3fs.S3FileSystem(**ceph.storage_options).mkdir(name)
     return name
+
+
+@pytest.fixture
+def lake(ceph: Server, bucket: str) -> DataLake:
+    """A lake in a folder of the bucket."""
+    return lake_in(f"s3://{bucket}/lake", ceph.storage_options)
+
+
+def lake_in(root: str, storage_options: dict[str, Any], **settings: Any) -> DataLake:
+    return DataLake.model_validate({"root": root, "storage_options": storage_options, **settings})
