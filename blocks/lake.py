@@ -117,6 +117,12 @@ class DataLake(Block):
         """Like `read`, for runs larger than memory: nothing is read before it is collected."""
         return reading.scan(self.files, self._run(campaign_id, run_number))
 
+    def parts(self, campaign_id: str, run_number: int | None = None) -> list[str]:
+        """The files of a run, for engines that read files themselves."""
+        run = self._run(campaign_id, run_number)
+        folder = run_folder(run.campaign_id, run.run_number)
+        return [self.files.url(f"{folder}/{part.name}") for part in run.parts]
+
     def diff(self, campaign_id: str, run_a: int, run_b: int) -> Diff:
         """Which customers came, went and got another message from run_a to run_b."""
         before, after = (self._run(campaign_id, number) for number in (run_a, run_b))
