@@ -234,8 +234,9 @@ class NudgescribeClient:
         if run_number is None and self._links_work:
             try:
                 return self._retry.run(lambda: self._follow_link(campaign_id, file_num, target))
-            except errors.TransientError as error:
-                logger.warning("%s Pages are fetched as text from here on.", error.problem)
+            except errors.LinkFailed as error:
+                if self._links_work:
+                    logger.warning("%s Pages are fetched as text from here on.", error.problem)
                 self._links_work = False
         body = _fetch(campaign_id, file_num, "utf8", run_number)
         return self._retry.run(lambda: self._save_text(body, target))

@@ -60,6 +60,12 @@ class ConnectionFailed(TransientError):
     advice = "The service may or may not have seen the request; look before repeating it."
 
 
+class LinkFailed(TransientError):
+    """What a signed link leads to could not be had as a whole; another link may do."""
+
+    advice = "Check that this machine may reach the service's object store."
+
+
 class ServerError(TransientError):
     advice = "Try again later; if it stays, report it to Nudgescribe."
 

@@ -33,8 +33,8 @@ class Links:
     def download(self, url: str, target: BinaryIO, where: str) -> int:
         """Writes the body to `target` and returns its size in bytes; `where` names it in errors.
 
-        Raises ConnectionFailed if it breaks off or is shorter than announced, ServerError for an
-        answer of any other kind. Neither repeats the link.
+        Raises LinkFailed, which does not repeat the link, if the answer is not a good one, breaks
+        off, is shorter than announced or announces nothing.
         """
         try:
             with self._pool_for(url).request(
@@ -46,16 +46,16 @@ class Links:
                 retries=ONLY_REDIRECTS,
             ) as response:
                 if response.status != 200:
-                    raise errors.ServerError(f"{where} answered {response.status}.")
+                    raise errors.LinkFailed(f"{where} answered {response.status}.")
                 framed = {"content-length", "transfer-encoding"} & {
                     *map(str.lower, response.headers)
                 }
                 if not framed:
                     # Nothing would tell a body that was cut off from a whole one.
-                    raise errors.ServerError(f"{where} does not say how long its page is.")
+                    raise errors.LinkFailed(f"{where} does not say how long its page is.")
                 return sum(target.write(block) for block in response.stream(READ_BYTES))
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise errors.ConnectionFailed(f"{where} broke: {type(error).__name__}.") from None
+            raise errors.LinkFailed(f"{where} broke: {type(error).__name__}.") from None
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -37,6 +37,8 @@ from tasks.staging import folder_of
 
 PACE = Pace()
 ROWS_A_CHUNK = 250_000
+PAGES_A_CHUNK = 5
+"""Where the number of rows is not known."""
 MOST_CHUNKS = 32
 
 
@@ -98,6 +100,7 @@ def find_run(
             campaign_id=campaign_id,
             run_number=number,
             customer_group_id=group,
+            job_uid=runs[number].job_uid,
             rows=client.count_customers(workspace_id, counted).total if counted else None,
             past=number != current,
         )
@@ -159,7 +162,7 @@ def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:
 
 def chunks(export: ExportRef) -> list[tuple[int, int]]:
     """The export's pages in ranges, first and last, each the work of one task."""
-    wanted = (export.rows or export.pages * ROWS_A_CHUNK // 5) // ROWS_A_CHUNK
+    wanted = export.pages // PAGES_A_CHUNK if export.rows is None else export.rows // ROWS_A_CHUNK
     count = max(1, min(wanted, export.pages, MOST_CHUNKS))
     cuts = [export.pages * number // count for number in range(count + 1)]
     return [(first, end - 1) for first, end in pairwise(cuts)]
@@ -215,7 +218,6 @@ def commit_run(export: ExportRef, lake: str) -> RunInLake:
     if store.format == "delta":
         delta.commit(store.files, store.options, manifest)
     _point_at(store, manifest)
-    ledger.clear()
     get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.files.url(folder))
     return RunInLake(
         folder=folder, files=len(manifest.parts), rows=manifest.rows, bytes=manifest.bytes

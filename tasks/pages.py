@@ -9,13 +9,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from tempfile import TemporaryFile
 from threading import Condition
 from typing import BinaryIO, Self
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
@@ -73,9 +72,6 @@ class Slots:
     def __init__(
         self, downloads: int, converters: int = CONVERTERS, spool_bytes: int = SPOOL_BYTES
     ) -> None:
-        with suppress(NotImplementedError):  # not every system has it
-            # It gives memory back sooner than Arrow's default: a quarter less at the peak.
-            pa.set_memory_pool(pa.jemalloc_memory_pool())
         self.downloads = downloads
         self.converters = ThreadPoolExecutor(converters)
         self._spool_bytes = spool_bytes
@@ -128,7 +124,7 @@ def fetch_pages(
     ledger has already is left alone. Raises PageBroken for a page that stays unreadable.
     """
     ledger = Ledger(lake.files, export.staging)
-    for batch in ledger.batches():
+    for batch in ledger.batches(pages):
         for page in batch.pages:
             if page.page in pages:
                 meter.add(page.rows, page.bytes, earlier=True)

@@ -15,7 +15,7 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 from tasks.pages import ExportRef
 
 ID = MESSAGE_COLUMNS[0]
-ROWS_AT_ONCE = 4_000_000
+ROWS_AT_ONCE = 1_000_000
 
 
 def doubtful_pages(

@@ -1,5 +1,6 @@
 """Runs written to a lake as an export writes them, without a service."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from tempfile import TemporaryFile
 
@@ -15,12 +16,28 @@ def write_run(
     lake: DataLake, campaign_id: str, run_number: int, *pages: dict[str, str]
 ) -> Manifest:
     """Writes pages of customers and their messages, whole and visible."""
+    frames = (
+        pl.DataFrame({"customer_id": list(page), "message": list(page.values())}) for page in pages
+    )
+    return write_pages(lake, campaign_id, run_number, map(rfc4180.write, frames))
+
+
+def write_pages(
+    lake: DataLake,
+    campaign_id: str,
+    run_number: int,
+    pages: Iterable[bytes],
+    part_bytes: int = PART_BYTES,
+    block_bytes: int | None = PART_BYTES,
+) -> Manifest:
+    """Writes pages' CSVs, whole and visible."""
     folder = run_folder(campaign_id, run_number)
     generation = len([name for name in lake.files.names(folder) if name.startswith("_manifest")])
-    with lake.part_writer(campaign_id, run_number, f"w{generation}") as writer:
+    with PartWriter(
+        lake.files, folder, f"w{generation}", lake.format, part_bytes=part_bytes
+    ) as writer:
         for number, page in enumerate(pages):
-            frame = pl.DataFrame({"customer_id": list(page), "message": list(page.values())})
-            write_page(writer, number, rfc4180.write(frame))
+            write_page(writer, number, page, block_bytes)
         batch = writer.finish()
     assert batch is not None
     manifest = Manifest(
@@ -47,9 +64,12 @@ def write_run(
     return manifest
 
 
-def write_page(writer: PartWriter, number: int, csv: bytes, block_bytes: int = PART_BYTES) -> None:
-    """A page's CSV, in blocks of about this size."""
+def write_page(
+    writer: PartWriter, number: int, csv: bytes, block_bytes: int | None = PART_BYTES
+) -> None:
+    """A page's CSV, in blocks of about this size; with None as an export reads a page."""
     with TemporaryFile() as file:
         file.write(csv)
         file.seek(0)
-        writer.write(number, len(csv), rfc4180.blocks(file, block_bytes))
+        read = rfc4180.mapped(file) if block_bytes is None else rfc4180.blocks(file, block_bytes)
+        writer.write(number, len(csv), read)

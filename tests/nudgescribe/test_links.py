@@ -67,7 +67,7 @@ def test_no_log_line_and_no_error_holds_a_signed_link(
 def test_a_place_that_is_not_there_is_an_error_without_the_link() -> None:
     links = Links(httpx.Timeout(5))
     for url in ("http://127.0.0.1:1/x?signature=secret", "http://[::1?signature=secret"):
-        with pytest.raises(errors.ConnectionFailed, match="Page 7 broke") as caught:
+        with pytest.raises(errors.LinkFailed, match="Page 7 broke") as caught:
             links.download(url, BytesIO(), "Page 7")
         assert "signature" not in str(caught.value)
         assert caught.value.__cause__ is None
@@ -83,7 +83,7 @@ def test_the_systems_proxy_is_used_but_for_whom_it_is_not_meant(
     target = BytesIO()
     assert links.download("http://store.example/0", target, "Page 0") == len(PAGE)
     assert target.getvalue() == PAGE
-    with pytest.raises(errors.ConnectionFailed):
+    with pytest.raises(errors.LinkFailed):
         links.download("http://elsewhere.example/0", BytesIO(), "Page 0")
     links.close()
 

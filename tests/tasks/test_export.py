@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,18 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NotFound
 from nudgescribe.retry import RetryPolicy
 from tasks import export as tasks
-from tasks import pages
+from tasks import pages, staging
+from tasks import reconcile as reconciling
 from tasks.campaigns import Refresh
 from tasks.export import ExportIncomplete, RunInLake, RunTaken, RunToExport
 from tasks.groups import GroupRef
 from tasks.pages import ExportRef, PageBroken
-from tasks.reconcile import NotReconciled, reconcile
+from tasks.reconcile import NotReconciled
 from tasks.staging import describe, remove_staged
 from tasks.validate import Validated
 from tests import exports
 from tests.clock import Clock
-from tests.conftest import Company, Save, Saved, customers
+from tests.conftest import Company
 from tests.exports import Export, another, page
 
 RUN = RunToExport(
@@ -50,9 +52,23 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
 
 
+@dataclass
+class Saved:
+    """The blocks the tasks load, whatever the name: saving them takes longer than all else."""
+
+    account: NudgescribeAccount
+    lake: DataLake
+
+    def load(self, kind: type, name: str) -> NudgescribeAccount | DataLake:
+        return self.lake if kind is DataLake else self.account
+
+
 @pytest.fixture
-def saved(company: Company, save: Save) -> Saved:
-    return save(company, customers(3))
+def saved(company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Saved:
+    saved = Saved(company.account(), DataLake(root=str(tmp_path / "lake")))
+    for module in (tasks, reconciling, staging):
+        monkeypatch.setattr(module, "load", saved.load)
+    return saved
 
 
 Serve = Callable[[Export], Export]
@@ -65,7 +81,7 @@ def serve(company: Company, saved: Saved) -> Iterator[Serve]:
 
         def serve(export: Export) -> Export:
             stack.enter_context(exports.serving(export))
-            company.account(base_url=export.url).save(saved.name, overwrite=True)
+            saved.account = company.account(base_url=export.url)
             return export
 
         yield serve
@@ -74,8 +90,9 @@ def serve(company: Company, saved: Saved) -> Iterator[Serve]:
 class Exporting:
     """A flow run's export of `RUN`, step by step."""
 
-    def __init__(self, saved: Saved, refresh: Refresh, rows: int | None) -> None:
-        self.name = saved.name
+    name = "main"
+
+    def __init__(self, refresh: Refresh, rows: int | None) -> None:
         self.refresh = refresh
         self.run = RUN.model_copy(update={"rows": rows})
         self.problems: list[str] = []
@@ -108,7 +125,7 @@ class Exporting:
 
 @pytest.fixture
 def exporting(saved: Saved, refresh: Refresh) -> Callable[[int | None], Exporting]:
-    return lambda rows: Exporting(saved, refresh, rows)
+    return lambda rows: Exporting(refresh, rows)
 
 
 def ids(lake: DataLake) -> list[str]:
@@ -119,8 +136,7 @@ def ids(lake: DataLake) -> list[str]:
 def test_pages_that_come_one_by_one(
     saved: Saved, serve: Serve, exporting: Callable[..., Exporting], file_format: Any
 ) -> None:
-    lake = saved.lake.model_copy(update={"format": file_format})
-    lake.save(saved.name, overwrite=True)
+    lake = saved.lake = saved.lake.model_copy(update={"format": file_format})
     grown = [page(["01", "02"]), page(["03"])]
     serve(Export([], grown[:1], grown[:1], grown))
     one = exporting(3)
@@ -324,6 +340,7 @@ def test_the_latest_run_is_pointed_at(
     serve(Export([page(["01"])]))
     for number in (2, 1, 3):
         one = exporting(1)
+        one.refresh = Refresh(id=f"refresh {number}", started=one.refresh.started)
         one.run = one.run.model_copy(update={"run_number": number, "previous_run": None})
         one.commit(one.fetched())
     latest = Latest.model_validate_json(saved.lake.files.read(f"messages/campaign_id=C/{LATEST}"))
@@ -370,20 +387,20 @@ def test_chunks_are_few_however_many_pages_there_are(exporting: Callable[..., Ex
 
 @pytest.mark.parametrize("number", [None, 1])
 def test_the_run_that_is_there(company: Company, saved: Saved, number: int | None) -> None:
-    run = tasks.find_run.fn(saved.name, company.seeded.campaign_id, number, True)
+    run = tasks.find_run.fn("main", company.seeded.campaign_id, number, True)
     assert (run.run_number, run.rows, run.past) == (1, 300, False)
 
 
 def test_a_run_that_is_not_there(company: Company, saved: Saved) -> None:
     with pytest.raises(NotFound, match="has no run 7"):
-        tasks.find_run.fn(saved.name, company.seeded.campaign_id, 7, True)
+        tasks.find_run.fn("main", company.seeded.campaign_id, 7, True)
 
 
 def reconciled(
     company: Company, saved: Saved, export: ExportRef, folder: Path, *listed: str
 ) -> None:
     """Reconciles a list with the seeded group and what was fetched."""
-    company.account().save(saved.name, overwrite=True)
+    saved.account = company.account()
     local = folder / "list.parquet"
     pl.DataFrame({"id": listed}, schema={"id": pl.String}).write_parquet(local)
     saved.lake.files.put(local, "staging/list.parquet")
@@ -395,7 +412,7 @@ def reconciled(
     group = GroupRef(
         workspace_id=seeded.workspace_id, customer_group_id=seeded.customer_group_id, name="n"
     )
-    reconcile.fn(saved.name, group, export, validated, saved.name)
+    reconciling.reconcile.fn("main", group, export, validated, "main")
 
 
 def test_reconciling_says_by_how_much_they_differ(
