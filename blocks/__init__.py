@@ -1,6 +1,6 @@
 """What a person configures in Prefect: an account, a CRM, a lake, and the rerun as a job."""
 
-from blocks import allocator  # noqa: F401 - first of all
+from blocks import allocator  # noqa: F401 # pyright: ignore[reportUnusedImport] - first of all
 from blocks.account import NudgescribeAccount
 from blocks.crm import CrmSource, FileCrm, SqlCrm
 from blocks.lake import DataLake

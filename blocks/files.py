@@ -142,10 +142,20 @@ class Files:
         """
         if not is_s3(self.fs):
             return 0
-        bucket, _, prefix = self._folder.partition("/")
-        listed = self.fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
-        uploads: list[dict[str, Any]] = listed.get("Uploads", [])
-        old = [each for each in uploads if each["Initiated"] < before]
+        bucket, _, folder = self._folder.partition("/")
+        where = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else ""}
+        old: list[dict[str, Any]] = []
+        more: dict[str, Any] = {}
+        while True:
+            listed = self.fs.call_s3("list_multipart_uploads", **where, **more)
+            uploads: list[dict[str, Any]] = listed.get("Uploads", [])
+            old += [each for each in uploads if each["Initiated"] < before]
+            if not listed.get("IsTruncated"):
+                break
+            more = {
+                "KeyMarker": listed["NextKeyMarker"],
+                "UploadIdMarker": listed["NextUploadIdMarker"],
+            }
         for each in old:
             self.fs.call_s3(
                 "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]

@@ -1,6 +1,7 @@
 """Pages written as the lake's files: small pages share one, a long one goes on in the next."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import Protocol, Self
@@ -158,9 +159,12 @@ class _OpenPart:
         return part
 
     def discard(self) -> None:
-        self._sink.close()
-        self._file.close()
         self._draft.discard()
+        # Why it could not be written is known already; what closing it adds would hide that.
+        with suppress(OSError, pa.ArrowInvalid):
+            self._sink.close()
+        with suppress(OSError):
+            self._file.close()
 
 
 class _ParquetSink:
@@ -192,13 +196,15 @@ class _ParquetSink:
             self._flush()
 
     def close(self) -> None:
-        self._flush()
-        self._writer.close()
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
 
     def _flush(self) -> None:
-        if self._tables:
-            self._writer.write_table(pa.concat_tables(self._tables))
-        self._tables, self._bytes = [], 0
+        tables, self._tables, self._bytes = self._tables, [], 0
+        if tables:
+            self._writer.write_table(pa.concat_tables(tables))
 
 
 class _CsvSink:

@@ -192,6 +192,8 @@ def _parse(block: bytes | memoryview, columns: list[str]) -> pa.Table:
     types = dict.fromkeys(columns, pa.string())
     if not block:
         return pa.schema(types).empty_table()
+    if bytes(block[:3]) == _BOM:
+        block = _BOM + bytes(block)  # Arrow takes the first for a mark and drops it
     try:
         return arrow_csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),

@@ -37,9 +37,10 @@ from tasks.staging import folder_of
 
 PACE = Pace()
 ROWS_A_CHUNK = 250_000
-PAGES_A_CHUNK = 5
-"""Where the number of rows is not known."""
+PAGES_A_CHUNK = 8
 MOST_CHUNKS = 32
+FEW_CHUNKS = 7
+"""Not too many however large the pages are: each costs Prefect what half a page costs us."""
 
 
 class ExportIncomplete(NudgeflowError):
@@ -93,6 +94,9 @@ def find_run(
             raise NotFound(f"Campaign {campaign_id} has no run {number}.")
         if number == current and campaign.status != Status.PUBLISHED:
             raise NotPublished(f"Campaign {campaign_id} is {campaign.status}, not Published.")
+        shown = current
+        if campaign.status != Status.PUBLISHED:
+            shown = newest([run for run in history if run.run_number < current])
         group = runs[number].customer_group_id
         # A past run's group may have changed since.
         counted = group if check_rows and number == current else None
@@ -102,7 +106,8 @@ def find_run(
             customer_group_id=group,
             job_uid=runs[number].job_uid,
             rows=client.count_customers(workspace_id, counted).total if counted else None,
-            past=number != current,
+            # The run before keeps the campaign's own folder until the next one is published.
+            past=number != shown,
         )
 
 
@@ -162,8 +167,10 @@ def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:
 
 def chunks(export: ExportRef) -> list[tuple[int, int]]:
     """The export's pages in ranges, first and last, each the work of one task."""
-    wanted = export.pages // PAGES_A_CHUNK if export.rows is None else export.rows // ROWS_A_CHUNK
-    count = max(1, min(wanted, export.pages, MOST_CHUNKS))
+    by_pages = export.pages // PAGES_A_CHUNK
+    wanted = by_pages if export.rows is None else export.rows // ROWS_A_CHUNK
+    most = min(export.pages, max(FEW_CHUNKS, by_pages), MOST_CHUNKS)
+    count = max(1, min(wanted, most))
     cuts = [export.pages * number // count for number in range(count + 1)]
     return [(first, end - 1) for first, end in pairwise(cuts)]
 

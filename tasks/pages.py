@@ -6,13 +6,15 @@ their order, into parts that hold several of them.
 """
 
 import os
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from tempfile import TemporaryFile
-from threading import Condition
+from threading import Event, Lock
 from typing import BinaryIO, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +31,7 @@ from tasks.ledger import Ledger
 from tasks.progress import Meter
 
 CONVERTERS = os.cpu_count() or 1
-CHUNKS_AT_ONCE = 2 * CONVERTERS
+CHUNKS_AT_ONCE = 4 * CONVERTERS
 """While some are converted, others wait for their downloads; each holds a part open in memory."""
 SPOOL_BYTES = 1024 * 1024 * 1024
 """No further download begins while this much waits on disk to be converted."""
@@ -66,8 +68,22 @@ class ExportRef(BaseModel):
         return f"run {self.run_number} of campaign {self.campaign_id}"
 
 
+@dataclass
+class _Waiting:
+    """A download that has not begun. It is `urgent` when its chunk can do nothing without it."""
+
+    page: int
+    urgent: Callable[[], bool]
+    begin: Event = field(default_factory=Event)
+
+
 class Slots:
-    """What all chunks in this process share: connections, converters, room on disk."""
+    """What all chunks in this process share: connections, converters, room on disk.
+
+    Downloads begin in the order of their pages, so that the first chunks are soon complete and can
+    be converted while the next ones arrive. Without room only an urgent one begins: what waits on
+    disk can always be worked off.
+    """
 
     def __init__(
         self, downloads: int, converters: int = CONVERTERS, spool_bytes: int = SPOOL_BYTES
@@ -75,35 +91,43 @@ class Slots:
         self.downloads = downloads
         self.converters = ThreadPoolExecutor(converters)
         self._spool_bytes = spool_bytes
-        self._changed = Condition()
+        self._lock = Lock()
+        self._waiting: list[_Waiting] = []
         self._running = 0
         self._spooled = 0
 
     @contextmanager
-    def downloading(self, next_in_turn: Callable[[], bool]) -> Generator[None]:
-        """Waits for a connection and for room; who is next in turn needs no room, so that what
-        waits on disk can always be worked off.
-        """
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._running < self.downloads
-                    and (self._spooled < self._spool_bytes or next_in_turn())
-                )
-            )
-            self._running += 1
+    def downloading(self, page: int, urgent: Callable[[], bool]) -> Generator[None]:
+        """Waits for a connection and for room."""
+        waiting = _Waiting(page, urgent)
+        with self._lock:
+            insort(self._waiting, waiting, key=lambda one: one.page)
+        self.wake()
+        waiting.begin.wait()
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._running -= 1
-                self._changed.notify_all()
+            self.wake()
 
     def spool(self, size: int) -> None:
         """Counts bytes that lie on disk now, or, below zero, no longer."""
-        with self._changed:
+        with self._lock:
             self._spooled += size
-            self._changed.notify_all()
+        self.wake()
+
+    def wake(self) -> None:
+        """Lets those begin that can."""
+        with self._lock:
+            while self._running < self.downloads:
+                room = self._spooled < self._spool_bytes
+                ready = (one for one in self._waiting if room or one.urgent())
+                if (first := next(ready, None)) is None:
+                    return
+                self._waiting.remove(first)
+                self._running += 1
+                first.begin.set()
 
 
 @cache
@@ -154,15 +178,16 @@ def _note(ledger: Ledger, batch: Batch | None) -> None:
 
 
 def _convert(number: int, file: BinaryIO, downloads: "_Downloads", writer: PartWriter) -> int:
-    for attempt in range(TRIES):
+    tries = 0
+    while True:
         try:
             return writer.write(number, file.seek(0, os.SEEK_END), _proved(file, writer))
         except (MalformedCsv, ContractMismatch) as error:
-            if attempt == TRIES - 1:
+            tries += 1
+            if tries == TRIES:
                 what = f"Page {number} of {downloads.export.name}"
                 raise PageBroken(f"{what} is broken: {error.problem}") from None
         downloads.fetch(number, file)
-    raise AssertionError
 
 
 def _proved(file: BinaryIO, writer: PartWriter) -> Iterable[Block]:
@@ -210,7 +235,7 @@ class _Downloads:
     def __exit__(self, *error: object) -> None:
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._slots.spool(0)  # wakes those who wait
+        self._slots.wake()
         self._pool.shutdown()
         for file in list(self._sizes):
             self.done_with(file)
@@ -220,6 +245,7 @@ class _Downloads:
             number, future = self._pages.popleft()
             yield number, future.result()
             self._turn += 1
+            self._slots.wake()
 
     def fetch(self, number: int, file: BinaryIO) -> None:
         """Downloads a page into a file, in place of what it holds."""
@@ -237,7 +263,7 @@ class _Downloads:
         return size
 
     def _download(self, turn: int, number: int) -> BinaryIO:
-        with self._slots.downloading(lambda: self._stopped or turn == self._turn):
+        with self._slots.downloading(number, lambda: self._stopped or turn == self._turn):
             if self._stopped:
                 raise CancelledError
             file: BinaryIO = TemporaryFile()  # noqa: SIM115 - lives until its page is converted

@@ -30,6 +30,8 @@ def doubtful_pages(
     numbers = {page.page for page in pages}
     if beyond := {number for number in numbers if number >= export.pages}:
         return numbers, f"The export has {export.pages} pages now, {len(beyond)} fewer than before."
+    if absent := export.pages - len(numbers):
+        return set(), f"Of the {export.pages} pages of {export.name} {absent} are not in the lake."
     if export.rows is not None and rows != export.rows:
         doubtful = _short(pages) if rows < export.rows else numbers
         return doubtful, (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -36,7 +36,7 @@ class Export:
     as `page N`, texts as `text N`. `answers` hold what is said on other paths.
     """
 
-    def __init__(self, *states: list[bytes], moves: int = 0, customers: int = 0) -> None:
+    def __init__(self, *states: list[bytes], moves: int = 0) -> None:
         self.states = [[], *states]
         self.faults: dict[int, list[Fault]] = {}
         self.answers: dict[str, Any] = {}
@@ -45,7 +45,6 @@ class Export:
         self.url = ""
         self.links_work = True
         self._moves = moves
-        self._customers = customers
         self._lock = threading.Lock()
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -137,8 +136,11 @@ def another(content: bytes) -> Fault:
     return lambda call, _: call.reply(200, content)
 
 
+E = TypeVar("E", bound=Export)
+
+
 @contextmanager
-def serving(export: Export) -> Iterator[Export]:
+def serving(export: E) -> Iterator[E]:
     handler = type("Handler", (Call,), {"export": export})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         export.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,0 +1,267 @@
+"""The export flow: a real sandbox, or a scripted service, a real Prefect server, a real lake."""
+
+import logging
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import FlowRunSort
+
+from benchmarks.pages_server import CAMPAIGN, answers
+from flows import export as flows
+from flows.export import export_messages
+from flows.options import ExportOptions
+from nudgescribe import rfc4180
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.errors import NotFound, NotPublished
+from tasks import export as tasks
+from tasks.export import ExportIncomplete, RunInLake
+from tests import exports
+from tests.clock import Clock
+from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
+from tests.exports import Export, page
+from tests.flows import test_kill
+from tests.flows.test_kill import crashed, until
+
+start = test_kill.start
+RUN = (
+    "import sys; from tasks import export; export.ROWS_A_CHUNK = 1; "
+    "from flows.export import export_messages as run; "
+    "run(sys.argv[1], account=sys.argv[2], lake=sys.argv[2])"
+)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Between two looks no time passes but by this clock."""
+    one = Clock()
+    monkeypatch.setattr(flows, "PACE", one.pace(first=1, longest=120))
+    monkeypatch.setattr(tasks, "PACE", one.pace())
+    return one
+
+
+@pytest.fixture
+def downloads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int | None]]:
+    """The pages that are downloaded, each with its run if that is a past one."""
+    seen: list[tuple[int, int | None]] = []
+    real = NudgescribeClient.download_page
+
+    def download(
+        self: NudgescribeClient, campaign_id: str, number: int, file: Any, run: int | None = None
+    ) -> int:
+        seen.append((number, run))
+        return real(self, campaign_id, number, file, run)
+
+    monkeypatch.setattr(NudgescribeClient, "download_page", download)
+    return seen
+
+
+def export(
+    saved: Saved, campaign_id: str, run_number: int | None = None, **options: Any
+) -> RunInLake:
+    return export_messages(
+        campaign_id,
+        run_number,
+        account=saved.name,
+        lake=saved.name,
+        options=ExportOptions.model_validate(options),
+    )
+
+
+def in_lake(saved: Saved, campaign_id: str, run_number: int) -> list[tuple[str, ...]]:
+    return saved.lake.read(campaign_id, run_number, "polars").rows()
+
+
+def at_service(company: Company, run_number: int | None = None) -> list[tuple[str, ...]]:
+    """The messages as the service has them."""
+    campaign = company.seeded.campaign_id
+    with company.client() as client:
+        count = client.count_message_pages(campaign, run_number)
+        pages = (client.fetch_csv(campaign, number, run_number) for number in range(count))
+        return [row for text in pages for row in rfc4180.read(text.encode()).rows()]
+
+
+def rerun(company: Company, count: int, *, published: bool = True) -> None:
+    """A second run, on so many customers."""
+    campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
+    with company.client() as client:
+        group = client.create_group(workspace, "The second").customer_group_id
+        client.upload_customers(workspace, group, rfc4180.write(customers(count)))
+        client.initiate_rerun(campaign, group)
+        company.settle(client)
+        if published:
+            company.sandbox.approve(campaign)
+            client.publish(campaign)
+
+
+def test_the_current_run_once_and_no_page_twice(
+    company: Company, save: Save, downloads: list[tuple[int, int | None]]
+) -> None:
+    saved, campaign = save(company, customers(1)), company.seeded.campaign_id
+    first = export(saved, campaign)
+    assert (first.rows, first.files) == (SEEDED_CUSTOMERS, 1)
+    assert first.folder == f"messages/campaign_id={campaign}/run_number=1"
+    assert in_lake(saved, campaign, 1) == at_service(company)
+    assert sorted(downloads) == [(0, None), (1, None), (2, None)]
+    assert not list((saved.root / "staging").iterdir())
+    # The same once more, by number: it is there.
+    assert export(saved, campaign, 1) == first
+    assert len(downloads) == 3
+    assert saved.lake.runs()["run_number"].to_list() == [1]
+
+
+def test_a_past_run_beside_the_current_one(
+    company: Company, save: Save, downloads: list[tuple[int, int | None]]
+) -> None:
+    saved, campaign = save(company, customers(1)), company.seeded.campaign_id
+    rerun(company, 120)
+    with company.client() as client:
+        while client.count_message_pages(campaign) != 2:
+            pass  # the export is on its way
+    assert export(saved, campaign, 1).rows == SEEDED_CUSTOMERS
+    assert export(saved, campaign).rows == 120
+    assert sorted(downloads, key=str) == [(0, 1), (0, None), (1, 1), (1, None), (2, 1)]
+    assert in_lake(saved, campaign, 1) == at_service(company, 1)
+    assert in_lake(saved, campaign, 2) == at_service(company)
+    assert saved.lake.read(campaign).shape == (120, 2)
+
+
+def test_while_a_run_is_in_review_the_one_before_can_be_had(
+    company: Company, save: Save, downloads: list[tuple[int, int | None]]
+) -> None:
+    saved, campaign = save(company, customers(1)), company.seeded.campaign_id
+    rerun(company, 20, published=False)
+    with pytest.raises(NotPublished, match="is Ready for review, not Published"):
+        export(saved, campaign)
+    with pytest.raises(NotFound, match=f"Campaign {campaign} has no run 7"):
+        export(saved, campaign, 7)
+    assert downloads == []
+    assert not saved.root.exists()
+    assert export(saved, campaign, 1, export_minutes=0.1).rows == SEEDED_CUSTOMERS
+    assert in_lake(saved, campaign, 1) == at_service(company)
+
+
+# ---- a scripted service -----------------------------------------------------------------------
+
+Serve = Callable[[Export], Saved]
+
+
+@pytest.fixture
+def serve(company: Company, save: Save) -> Iterator[Serve]:
+    """Has the account's service be a scripted one."""
+    with ExitStack() as stack:
+
+        def serve(service: Export) -> Saved:
+            saved = save(company, customers(1))
+            stack.enter_context(exports.serving(service))
+            company.account(base_url=service.url).save(saved.name, overwrite=True)
+            return saved
+
+        yield serve
+
+
+def published(pages: int, customers: int | None = None) -> Export:
+    """A campaign's run of so many pages of two rows; its group may say otherwise."""
+    service = Export([page(ids_of(number)) for number in range(pages)])
+    service.answers = answers(2 * pages if customers is None else customers, pages)
+    return service
+
+
+def ids_of(number: int) -> list[str]:
+    return [f"{number:04}{row}" for row in range(2)]
+
+
+def rows_of(pages: int) -> list[tuple[str, str]]:
+    return [(one, f"to {one}") for number in range(pages) for one in ids_of(number)]
+
+
+def run_of(saved: Saved) -> FlowRun:
+    """The account's newest flow run."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
+    return next(run for run in runs if run.parameters.get("account") == saved.name)
+
+
+def test_few_task_runs_however_many_pages(
+    serve: Serve,
+    downloads: list[tuple[int, int | None]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Chunks as of pages with 50,000 rows each.
+    monkeypatch.setattr(tasks, "ROWS_A_CHUNK", tasks.ROWS_A_CHUNK // 25_000)
+    saved = serve(published(40))
+    with caplog.at_level(logging.INFO):
+        done = export(saved, CAMPAIGN, downloads=4)
+    assert done.rows == 80
+    assert in_lake(saved, CAMPAIGN, 1) == rows_of(40)
+    assert sorted(downloads) == [(number, None) for number in range(40)]
+    run = run_of(saved)
+    names = {one.task_run_name for one in caplog.records if one.name == "prefect.task_runs"}
+    assert len([name for name in names if name.startswith("pages-")]) == done.files > 4
+    assert len(names) <= 12
+    assert run.name == f"export-{CAMPAIGN}"
+    with get_client(sync_client=True) as client:
+        (shown,) = [one for one in client.read_artifacts() if one.flow_run_id == run.id]
+    assert (shown.type, shown.key, shown.data) == ("progress", f"export-{CAMPAIGN}", 100.0)
+    assert str(shown.description).startswith("40 of 40 pages, 80 rows, ")
+
+
+def test_an_export_that_never_adds_up(serve: Serve, clock: Clock) -> None:
+    service = published(2, customers=5)
+    saved = serve(service)
+    with pytest.raises(
+        ExportIncomplete,
+        match=r"The 2 pages of run 1 of campaign campaign-1 hold 4 rows, not 5; in doubt: page 1\. "
+        r"It did not change in 0\.02 minutes",
+    ):
+        export(saved, CAMPAIGN, export_minutes=0.02)
+    assert clock.now == pytest.approx(1.2)
+    assert service.calls["page 1"] > 1
+    assert saved.lake.manifest(CAMPAIGN, 1) is None
+    # Somebody who knows that the group has changed since takes it as it is.
+    assert export(saved, CAMPAIGN, check_rows=False).rows == 4
+    assert in_lake(saved, CAMPAIGN, 1) == rows_of(2)
+
+
+def test_killed_and_retried_only_what_is_missing_is_fetched(
+    serve: Serve, start: Callable[..., subprocess.Popen[bytes]]
+) -> None:
+    service, dead = published(8), threading.Event()
+    saved = serve(service)
+    service.faults[3] = [held_until(dead)]
+    process = start("-c", RUN, CAMPAIGN, saved.name)
+    until(lambda: len(list(saved.root.glob("staging/*/pages/*.json"))) == 7, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    dead.set()
+    assert saved.lake.manifest(CAMPAIGN, 1) is None
+    run = run_of(saved)
+    crashed(run.id)
+    again = ("flow-run", "retry", str(run.id), "--entrypoint", "flows/export.py:export_messages")
+    assert start("-m", "prefect", *again).wait(test_kill.SECONDS) == 0
+    fetched = {number: service.calls[f"page {number}"] for number in range(8)}
+    assert fetched == dict.fromkeys(range(8), 1) | {3: 2}
+    assert in_lake(saved, CAMPAIGN, 1) == rows_of(8)
+    manifest = saved.lake.manifest(CAMPAIGN, 1)
+    assert manifest is not None
+    left = {file.name for file in saved.root.rglob("*") if file.is_file()}
+    assert left == {"_latest.json", "_manifest-00000.json", *(one.name for one in manifest.parts)}
+    assert not list((saved.root / "staging").iterdir())
+    assert run_of(saved).run_count == 2
+
+
+def held_until(event: threading.Event) -> exports.Fault:
+    """Does not answer before, and then nothing."""
+
+    def hold(call: exports.Call, content: bytes) -> None:
+        event.wait(test_kill.SECONDS)
+        call.close_connection = True
+
+    return hold

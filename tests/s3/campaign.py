@@ -1,0 +1,62 @@
+"""A published campaign whose pages are scripted, fetched by the flow people run."""
+
+from collections import defaultdict
+from typing import Any
+
+import polars as pl
+import psutil
+
+from benchmarks.pages_server import CAMPAIGN, answers
+from blocks import DataLake, NudgescribeAccount
+from flows.export import export_messages
+from flows.options import ExportOptions
+from tasks.export import RunInLake
+from tests.exports import Call, Export, page
+
+
+class Published(Export):
+    """Pages with a message to each customer of the campaign's group. `processes` are those that
+    have downloaded a page, by its number.
+    """
+
+    def __init__(self, pages: int, page_rows: int) -> None:
+        numbers = range(pages * page_rows)
+        ids = [f"{number:07d}" for number in numbers]
+        super().__init__([page(ids[first : first + page_rows]) for first in numbers[::page_rows]])
+        self.answers = answers(len(ids), pages)
+        self.processes: defaultdict[int, list[int]] = defaultdict(list)
+
+    @property
+    def downloaders(self) -> set[int]:
+        return {process for each in self.processes.values() for process in each}
+
+    def download(self, call: Call, number: int) -> None:
+        port = call.client_address[1]
+        (process,) = (
+            one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port
+        )
+        assert process is not None
+        self.processes[number].append(process)
+        super().download(call, number)
+
+
+def save(name: str, export: Export, lake: DataLake) -> None:
+    """Saves the blocks an export needs."""
+    secrets = ("email", "password", "api_key", "api_code")
+    account = {"base_url": export.url, **dict.fromkeys(secrets, "any")}
+    NudgescribeAccount.model_validate(account).save(name, overwrite=True)
+    lake.save(name, overwrite=True)
+
+
+def fetch(name: str, **options: Any) -> RunInLake:
+    """Runs the flow with the blocks of this name."""
+    return export_messages(
+        CAMPAIGN, account=name, lake=name, options=ExportOptions.model_validate(options)
+    )
+
+
+def messages(lake: DataLake) -> pl.DataFrame:
+    """What the campaign's run in the lake holds, in the order of its pages."""
+    read = lake.read(CAMPAIGN, 1, "polars")
+    assert isinstance(read, pl.DataFrame)
+    return read

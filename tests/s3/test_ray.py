@@ -1,0 +1,30 @@
+"""Chunks of pages worked on by a local Ray, into a lake in a folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from blocks import DataLake
+from tasks import export as tasks
+from tests import exports
+from tests.s3 import campaign
+
+PAGES, PAGE_ROWS = 8, 1000
+
+
+@pytest.mark.timeout(150)
+def test_ray_fetches_what_threads_fetch(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 2 * PAGE_ROWS)
+    lakes: dict[str, DataLake] = {}
+    with exports.serving(campaign.Published(PAGES, PAGE_ROWS)) as export:
+        for runner in ("threads", "ray"):
+            lakes[runner] = DataLake(root=str(tmp_path / runner))
+            campaign.save(runner, export, lakes[runner])
+            done = campaign.fetch(runner, task_runner=runner)
+            assert done.rows == PAGES * PAGE_ROWS
+            assert (os.getpid() in export.downloaders) == (runner == "threads")
+            export.processes.clear()
+    assert campaign.messages(lakes["ray"]).equals(campaign.messages(lakes["threads"]))
