@@ -22,7 +22,7 @@ from tasks.export import (
     plan_export,
 )
 from tasks.pages import ExportRef
-from tasks.progress import Board, Done, done_here
+from tasks.progress import Board, Done, done_here, forget_meters
 from tasks.report import artifact_key
 from tasks.staging import remove_staged
 
@@ -117,3 +117,4 @@ def _fetch_chunks(account: str, export: ExportRef, lake: str, options: Fetching)
             here = (done_here(export.writer, first) for first, _ in open_.values())
             board.show(sum(here, finished))
         board.show(finished, last=True)
+    forget_meters(export.writer)

@@ -126,6 +126,9 @@ def plan_export(
         (there.job_uid, there.format) == (run.job_uid, store.format)
         and run.rows in (None, there.rows)
     )
+    generation = 0 if there is None else there.generation + (0 if done else 1)
+    # Neither an earlier export of this flow run nor one in another format is to be mixed with this.
+    writer = sha256(f"{refresh.id}/{generation}/{store.format}".encode()).hexdigest()[:8]
     plan = partial(
         ExportRef,
         campaign_id=run.campaign_id,
@@ -134,21 +137,22 @@ def plan_export(
         job_uid=run.job_uid,
         past=run.past,
         rows=run.rows,
-        writer=sha256(refresh.id.encode()).hexdigest()[:8],
-        staging=folder_of(refresh),
+        writer=writer,
+        staging=f"{folder_of(refresh)}/{writer}",
+        generation=generation,
         done=done,
     )
-    if there and done:
+    if done:
         get_run_logger().info("Run %s is in the lake already", run.run_number)
-        return plan(pages=0, generation=there.generation)
-    generation = there.generation + 1 if there else 0
+        return plan(pages=0)
     with load(NudgescribeAccount, account).get_client() as client:
-        seen, settled = 0, run.previous_run is None
+        # Pages of a current run may still become more; where nothing would tell, they are watched.
+        seen, settled = 0, run.past or (run.rows is not None and run.previous_run is None)
         for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
             if count and (settled or count == seen):
-                return plan(pages=count, generation=generation)
+                return plan(pages=count)
             seen = count
-    raise ExportIncomplete(f"The export shows {seen} pages after {minutes:g} minutes.")
+    raise ExportIncomplete(f"The export shows {seen} pages after {minutes:.3g} minutes.")
 
 
 def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:

@@ -62,6 +62,12 @@ def start_meter(writer: str, first: int) -> Meter:
     return meter
 
 
+def forget_meters(writer: str) -> None:
+    """Ends the counting of an export's chunks."""
+    for key in [key for key in _METERS if key[0] == writer]:
+        del _METERS[key]
+
+
 def done_here(writer: str, first: int) -> Done:
     """What this process has done of a chunk; nothing if another one works on it."""
     meter = _METERS.get((writer, first))

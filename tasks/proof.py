@@ -7,15 +7,27 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from blocks import DataLake
 from blocks.manifest import Batch, Page, run_folder
 from blocks.reading import as_frame, tables
 from nudgescribe.contract import MESSAGE_COLUMNS
+from nudgescribe.errors import NudgeflowError
+from nudgescribe.rfc4180 import MalformedCsv
 from tasks.pages import ExportRef
 
 ID = MESSAGE_COLUMNS[0]
 ROWS_AT_ONCE = 1_000_000
+
+
+class PartDamaged(NudgeflowError):
+    advice = "Retry this flow run to fetch its pages again."
+
+    def __init__(self, folder: str, batch: Batch) -> None:
+        self.pages = {page.page for page in batch.pages}
+        names = ", ".join(part.name for part in batch.parts)
+        super().__init__(f"In {folder}, what was written as {names} cannot be read back whole.")
 
 
 def doubtful_pages(
@@ -38,7 +50,11 @@ def doubtful_pages(
             f"The {len(numbers)} pages of {export.name} hold {rows:,} rows, not {export.rows:,}; "
             f"in doubt: {_listed(doubtful)}."
         )
-    if repeated := _pages_with_repeated_ids(lake, export, batches, rows):
+    try:
+        repeated = _pages_with_repeated_ids(lake, export, batches, rows)
+    except PartDamaged as error:
+        return error.pages, error.problem
+    if repeated:
         return repeated, (
             f"Customers occur more than once in {export.name}, in {_listed(repeated)}."
         )
@@ -89,12 +105,21 @@ def _repeated(hashes: pl.Series) -> pl.Series:
 def customer_ids(
     lake: DataLake, export: ExportRef, batches: list[Batch]
 ) -> Iterator[tuple[pl.Series, pl.Series]]:
-    """The customers in the lake, with the page each came in."""
+    """The customers in the lake, with the page each came in. Raises PartDamaged."""
     folder = run_folder(export.campaign_id, export.run_number)
     for batch in batches:
         page_of = pl.Series(np.repeat([p.page for p in batch.pages], [p.rows for p in batch.pages]))
         row = 0
-        for _, table in tables(lake.files, folder, batch.parts, lake.format, [ID]):
-            ids = as_frame(table)[ID]
-            yield page_of.slice(row, len(ids)), ids
-            row += len(ids)
+        try:
+            for _, table in tables(lake.files, folder, batch.parts, lake.format, [ID]):
+                ids = as_frame(table)[ID]
+                yield page_of.slice(row, len(ids)), ids
+                row += len(ids)
+        except (MalformedCsv, pa.ArrowInvalid):
+            raise PartDamaged(folder, batch) from None
+        except OSError as error:
+            if "compressed" not in str(error):
+                raise
+            raise PartDamaged(folder, batch) from None
+        if row != len(page_of):
+            raise PartDamaged(folder, batch)

@@ -119,3 +119,14 @@ def test_pages_beyond_the_last_one_put_all_in_doubt(lake: DataLake) -> None:
     doubtful, problem = judged(lake, written(lake, pages_of(3)), 1, 3 * ROWS)
     assert doubtful == {0, 1, 2}
     assert problem == "The export has 1 pages now, 2 fewer than before."
+
+
+def test_a_part_that_was_cut_off_has_its_pages_fetched_again(lake: DataLake) -> None:
+    batches = written(lake, pages_of(6))
+    assert judged(lake, batches, 6) == (set(), None)
+    part = Path(lake.root) / FOLDER / batches[1].parts[0].name
+    part.write_bytes(part.read_bytes()[:-20])
+    doubtful, problem = judged(lake, batches, 6)
+    assert doubtful == {3, 4, 5}
+    assert str(problem).endswith("cannot be read back whole.")
+    assert part.name in str(problem)
