@@ -91,7 +91,7 @@ def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
     """A run's customer_id and message, read when collected and as far as needed."""
     folder = run_folder(manifest.campaign_id, manifest.run_number)
 
-    def batches(
+    def batches(  # pragma: no cover - polars calls it in a thread that coverage does not see
         columns: list[str] | None,
         predicate: pl.Expr | None,
         rows: int | None,

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from json import dumps
 from pathlib import Path
 from threading import Barrier, Event
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -440,6 +441,10 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
         campaign.save("s3-away", export, lake)
 
         def away(call: Call, content: bytes) -> None:
+            end = monotonic() + 60
+            while not any(path.endswith(".json") for path, _ in lake.files.below("staging")):
+                assert monotonic() < end
+                sleep(0.05)
             server.stop()
             whole(call, content)
 
@@ -448,7 +453,8 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
             campaign.fetch("s3-away")
         server.start()
         run = flow_run_of("s3-away")
-        there = Ledger(lake.files, f"staging/{run.id}").pages()
+        (writer,) = lake.files.names(f"staging/{run.id}")
+        there = Ledger(lake.files, f"staging/{run.id}/{writer}").pages()
         assert 0 < len(there) < pages
         assert lake.manifest(CAMPAIGN, 1) is None
         before = export.calls.copy()
