@@ -1,6 +1,6 @@
 """The runs that are whole in a lake, read back value by value."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -31,11 +31,8 @@ ROWS_AT_ONCE = 50_000
 def newest_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest | None:
     """What a run in the lake is made of; None while it is not there as a whole."""
     folder = run_folder(campaign_id, run_number)
-    found = [generation_of(name) for name in files.names(folder)]
-    generations = [each for each in found if each is not None]
-    if not generations:
-        return None
-    return read_manifest(files, f"{folder}/{manifest_name(max(generations))}")
+    paths = newest_manifests(f"{folder}/{name}" for name in files.names(folder))
+    return read_manifest(files, paths[0]) if paths else None
 
 
 def read_manifest(files: Files, path: str) -> Manifest:
@@ -56,13 +53,19 @@ def latest_run(files: Files, campaign_id: str) -> int | None:
 
 def manifests(files: Files) -> list[Manifest]:
     """The newest manifest of every run, by campaign and run number."""
+    paths = newest_manifests(path for path, _ in files.below(MESSAGES))
+    found = [read_manifest(files, path) for path in paths]
+    return sorted(found, key=lambda one: (one.campaign_id, one.run_number))
+
+
+def newest_manifests(paths: Iterable[str]) -> list[str]:
+    """Of the files of some runs, each run's manifest that counts."""
     newest: dict[str, int] = {}
-    for path, _ in files.below(MESSAGES):
+    for path in paths:
         folder, _, name = path.rpartition("/")
         if (generation := generation_of(name)) is not None:
             newest[folder] = max(generation, newest.get(folder, 0))
-    found = [read_manifest(files, f"{each}/{manifest_name(n)}") for each, n in newest.items()]
-    return sorted(found, key=lambda one: (one.campaign_id, one.run_number))
+    return [f"{folder}/{manifest_name(generation)}" for folder, generation in newest.items()]
 
 
 def tables(

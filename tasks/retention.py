@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from blocks import DataLake
 from blocks.files import DRAFT, Files
 from blocks.loading import load
-from blocks.manifest import LATEST, MESSAGES, generation_of, manifest_name
-from blocks.reading import read_manifest
+from blocks.manifest import LATEST, MESSAGES
+from blocks.reading import newest_manifests, read_manifest
 from tasks.policies import READ
 from tasks.staging import STAGING
 
@@ -43,10 +43,6 @@ def clean_lake(lake: str, days: float) -> Cleaned:
     return cleaned
 
 
-def _old(files: Files, folder: str, before: datetime) -> list[str]:
-    return [path for path, written in files.below(folder) if written < before]
-
-
 def _dead(files: Files, before: datetime) -> list[str]:
     """The staging folders nothing was written to lately."""
     newest: dict[str, datetime] = {}
@@ -57,34 +53,32 @@ def _dead(files: Files, before: datetime) -> list[str]:
 
 
 def _drafts(files: Files, before: datetime) -> list[str]:
-    return [path for path in _old(files, "", before) if _name(path).startswith(DRAFT)]
+    return [
+        path
+        for path, written in files.below("")
+        if written < before and _name(path).startswith(DRAFT)
+    ]
 
 
 def _not_needed(files: Files, before: datetime) -> list[str]:
     """Old files of runs that no newest manifest names."""
-    everything = [path for path, _ in files.below(MESSAGES)]
-    newest: dict[str, int] = {}
-    for path in everything:
-        generation = generation_of(_name(path))
-        if generation is not None:
-            newest[_folder(path)] = max(generation, newest.get(_folder(path), 0))
-    needed = {f"{folder}/{manifest_name(number)}" for folder, number in newest.items()}
+    everything = list(files.below(MESSAGES))
+    needed = set(newest_manifests(path for path, _ in everything))
     for path in list(needed):
-        parts = read_manifest(files, path).parts
-        needed |= {f"{_folder(path)}/{part.name}" for part in parts}
+        folder = path.rpartition("/")[0]
+        needed |= {f"{folder}/{part.name}" for part in read_manifest(files, path).parts}
     return [
         path
-        for path in _old(files, MESSAGES, before)
-        if path not in needed and _name(path) != LATEST and "/_delta_log/" not in path
+        for path, written in everything
+        if written < before
+        and path not in needed
+        and _name(path) != LATEST
+        and "/_delta_log/" not in path
     ]
 
 
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 def _remove(files: Files, paths: list[str]) -> int:
