@@ -1,41 +1,22 @@
-"""Where customer lists come from: a database or a file, each extracted into one Parquet file."""
+"""Customer lists from a database."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 
 import polars as pl
-from fsspec.core import url_to_fs
-from prefect.blocks.core import Block
-from prefect.types import SecretDict
 from pydantic import Field, SecretStr
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from blocks.about import LOGO_URL, documentation
+from blocks.crm.source import CrmSource, SourceError
 from blocks.parquet import ParquetSink, text_schema
-from nudgescribe import rfc4180
-from nudgescribe.errors import NudgeflowError
 
 ROWS_AT_ONCE = 20_000
-
-
-class SourceError(NudgeflowError):
-    advice = "Nothing was changed. Correct the CRM block, then start again."
-
-
-class CrmSource(Block, ABC):
-    """A place customer lists are pulled from."""
-
-    @abstractmethod
-    def extract(self, target: Path) -> int:
-        """Writes the list to a Parquet file, one column per column of the source, and returns its
-        number of rows. Text stays text. Raises SourceError.
-        """
 
 
 class SqlCrm(CrmSource):
@@ -77,55 +58,6 @@ class SqlCrm(CrmSource):
                 f"The SQL CRM could not be read: {type(error).__name__}. "
                 "Run the query in a SQL client to see the database's message."
             ) from None
-
-
-class FileCrm(CrmSource):
-    """
-    The customer list is a CSV or Parquet file.
-
-    Example:
-        ```python
-        from blocks import FileCrm
-
-        crm = FileCrm.load("BLOCK_NAME")
-        ```
-    """
-
-    _block_type_name = "File CRM"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("customer-lists")
-
-    path: str = Field(description="Path or fsspec URL of the file; ends in .csv or .parquet.")
-    storage_options: SecretDict | None = Field(
-        default=None, description="Options of the file system, such as its keys."
-    )
-
-    def extract(self, target: Path) -> int:
-        options = self.storage_options.get_secret_value() if self.storage_options else {}
-        kind = self.path.rpartition(".")[2].lower()
-        if kind not in ("csv", "parquet"):
-            raise SourceError(f"{self.path}: not a .csv or .parquet file.")
-        try:
-            fs, path = url_to_fs(self.path, **options)
-            if kind == "csv":
-                with fs.open(path, "rb") as file:
-                    return _copy_csv(file, target)
-            fs.get_file(path, str(target))
-            return pl.scan_parquet(target).select(pl.len()).collect().item()
-        except rfc4180.MalformedCsv as error:
-            raise SourceError(f"{self.path}: {error.problem}") from None
-        except (OSError, ImportError, ValueError, pl.exceptions.PolarsError) as error:
-            raise SourceError(f"{self.path} could not be read: {type(error).__name__}.") from None
-
-
-def _copy_csv(file: BinaryIO, target: Path) -> int:
-    frames = rfc4180.frames(file)
-    first = next(frames)
-    with ParquetSink(target, first.schema) as sink:
-        sink.write(first)
-        for frame in frames:
-            sink.write(frame)
-    return sink.rows
 
 
 def _write_rows(columns: list[str], batches: Iterator[list[tuple[Any, ...]]], target: Path) -> int:

@@ -1,0 +1,7 @@
+"""Where customer lists come from, each source a block."""
+
+from blocks.crm.file import FileCrm
+from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.crm.sql import SqlCrm
+
+__all__ = ["CrmSource", "FileCrm", "SourceError", "SourceUnavailable", "SqlCrm"]
