@@ -56,6 +56,9 @@ class CampaignRerun(JobBlock[Run]):
     account: NudgescribeAccount = Field(description="The account the campaign belongs to.")
     campaign_id: str = Field(description="The campaign to re-run.")
     customer_group_id: str = Field(description="The customer group to re-run it on.")
+    after_run: int = Field(
+        default=0, description="Runs up to this one are not this rerun, though on the same group."
+    )
     deadline_minutes: float = Field(
         default=240, gt=0, description="How long to wait for the rerun, in minutes."
     )
@@ -85,8 +88,12 @@ class CampaignRerun(JobBlock[Run]):
 
     def _started(self, client: NudgescribeClient) -> Run | None:
         history = client.rerun_history(self.campaign_id)
-        on_group = [run for run in history if run.customer_group_id == self.customer_group_id]
-        return next((run for run in on_group if run.status != Status.FAILED), None)
+        ours = [
+            run
+            for run in history
+            if run.customer_group_id == self.customer_group_id and run.run_number > self.after_run
+        ]
+        return next((run for run in ours if run.status != Status.FAILED), None)
 
     def _look_for_started(self, client: NudgescribeClient, error: ApiError, seconds: float) -> Run:
         for run in poll(lambda: self._started(client), seconds, self.pace):

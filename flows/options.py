@@ -5,6 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tasks.guardrails import Guardrails, ListGuardrails
+from tasks.mapping import FieldSource
+
 PLACES = {"campaign", "run"}
 
 
@@ -35,17 +38,43 @@ class ExportOptions(Fetching):
     )
 
 
-class RefreshOptions(Fetching):
+class Listing(BaseModel):
+    """How the customer list is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fields: dict[str, FieldSource] = Field(
+        default_factory=dict[str, FieldSource],
+        description="Where the workspace's fields come from, all that are to be sent; by default "
+        "the list's columns are the fields.",
+    )
+    strict: bool = Field(default=False, description="Refuse the whole list at its first bad row.")
+
+
+class SyncOptions(Listing):
+    """Settings of one synchronisation of a customer group."""
+
+    guardrails: ListGuardrails = Field(
+        default=ListGuardrails(), description="What the list must keep to."
+    )
+
+
+class RefreshOptions(Fetching, Listing):
     """Settings of one refresh; the defaults suit a scheduled one."""
 
+    guardrails: Guardrails = Field(default=Guardrails(), description="What the list must keep to.")
+    plan_id: str | None = Field(
+        default=None, description="Refresh only if list and campaign are those of this plan."
+    )
+    group: Literal["new", "reuse"] = Field(
+        default="new",
+        description="A new customer group, or the one of this name, of which only what differs is "
+        "sent.",
+    )
     group_name: str = Field(
         default="{campaign} {run:%Y-%m-%d %H:%M}",
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
         "the flow run was planned for.",
-    )
-    min_rows: int = Field(default=1, ge=1, description="Fewest good rows to go on with.")
-    max_rejected_share: float = Field(
-        default=0.05, ge=0, le=1, description="Largest share of rejected rows to go on with."
     )
     rerun_minutes: float = Field(default=240, gt=0, description="Longest wait for the rerun.")
     review_minutes: float = Field(

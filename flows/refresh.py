@@ -7,16 +7,17 @@ from prefect import flow
 from flows.export import fetch_run
 from flows.identity import this_refresh
 from flows.options import RefreshOptions
+from flows.preparation import prepare, released_on_failure
 from tasks.campaigns import find_campaign, publish_campaign
-from tasks.compare import compare_segments
+from tasks.changes import update_customers
+from tasks.compare import compare_with_run
 from tasks.export import RunToExport, commit_run
-from tasks.extract import extract_customers
 from tasks.groups import create_group, upload_customers
+from tasks.plan import check_plan
 from tasks.reconcile import reconcile
 from tasks.report import RefreshResult, report_refresh
 from tasks.reruns import initiate_rerun, wait_for_rerun, wait_for_review
-from tasks.staging import remove_staged
-from tasks.validate import validate_customers
+from tasks.staging import keep_staged, remove_staged
 
 
 @flow(name="campaign-refresh", flow_run_name="refresh-{campaign_id}")
@@ -38,16 +39,24 @@ def campaign_refresh(
     """
     refresh = this_refresh()
     watch = Stopwatch()
-    campaign = find_campaign(account, campaign_id, refresh)
-    staged = extract_customers(crm, lake, refresh)
-    watch.lap("extract")
-    validated = validate_customers(
-        account, campaign, staged, lake, refresh, options.min_rows, options.max_rejected_share
-    )
-    expected = compare_segments(account, campaign, validated.accepted, lake)
-    watch.lap("validate")
-    group = create_group(account, campaign, options.group_name, refresh)
-    upload_customers(account, group, validated.accepted, lake)
+    reuse = options.group == "reuse"
+    campaign = find_campaign(account, campaign_id, refresh, options.group_name, reuse)
+    with released_on_failure(lake, refresh):
+        validated = prepare(
+            account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
+        )
+        watch.lap("extract and validate")
+        expected = compare_with_run(account, campaign, validated, lake, refresh)
+        counts = validated.counts(expected.before, expected.new, expected.orphaned)
+        options.guardrails.check(counts)
+        if options.plan_id:
+            check_plan(lake, options.plan_id, campaign, validated)
+        keep_staged(lake, refresh)
+    group = create_group(account, campaign, options.group_name, refresh, reuse)
+    if reuse:
+        update_customers(account, group, validated.accepted, validated.key, lake)
+    else:
+        upload_customers(account, group, validated.accepted, lake)
     watch.lap("upload")
     run = initiate_rerun(account, campaign, group, refresh)
     compared = wait_for_rerun(account, run, options.rerun_minutes) or expected

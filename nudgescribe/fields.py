@@ -6,11 +6,13 @@ the sandbox judge by the same code.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import time
 from functools import cache
 from typing import NamedTuple
 
 import polars as pl
 from iso4217 import Currency
+from polars import selectors
 
 from nudgescribe.contract import WorkspaceField
 
@@ -56,6 +58,10 @@ _DATE_PARTS: Mapping[str, str] = {
     "%B": f"(?:{'|'.join(_MONTHS)})",
     ".": r"\.",
 }
+_YEARS: Mapping[str, tuple[int, int]] = {"%Y": (1, 9999), "%y": (1969, 2068)}
+"""Which years the notations can tell; two digits are meant as POSIX means them."""
+_NO_DATE = "?"
+"""Stands for a date that cannot be written in a format: no format takes it for one."""
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 
 
@@ -108,11 +114,26 @@ def type_problems(schema: pl.Schema) -> list[str]:
 
 
 def as_text(frame: pl.DataFrame, fields: Sequence[WorkspaceField]) -> pl.DataFrame:
-    """All columns as text, null for no value; typed dates are written in their field's format."""
+    """All columns as text, null for no value; typed dates are written in their field's format. A
+    date that this format cannot tell, or with a time of day, becomes a text that is no date.
+    """
     by_name = {field.field_name: field for field in fields}
     return frame.select(
         _text(column, frame.schema[column], by_name[column]) for column in frame.columns
     )
+
+
+def column(name: str) -> pl.Expr:
+    """The column of just this name; for `pl.col` some names are patterns."""
+    return selectors.by_name(name).as_expr()
+
+
+def redated(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
+    """Dates in one of the 14 formats, written in another. What is no date of the given format, or
+    none that the wanted one can tell, becomes a text that is no date in any.
+    """
+    kept = text.is_null() | (text.str.strip_chars() == "") | text.str.contains("\0", literal=True)
+    return pl.when(kept).then(text).otherwise(_written(_parsed(text, given), wanted))
 
 
 def judge(
@@ -141,17 +162,26 @@ def judge(
     return Verdict(frame.filter(~bad), errors)
 
 
-def _text(column: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:
-    value = pl.col(column)
-    date_format = DATE_FORMATS.get(field.field_format or "")
-    if dtype.is_temporal() and field.field_type == "Date" and date_format:
-        return value.dt.strftime(date_format)
-    return value.cast(pl.String)
+def _text(name: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:
+    value = column(name)
+    if field.field_type != "Date" or not isinstance(dtype, pl.Date | pl.Datetime):
+        return value.cast(pl.String)
+    day = value.cast(pl.Date) if dtype == pl.Date() else value.dt.date()
+    if dtype != pl.Date():
+        day = pl.when(value.dt.time() == time()).then(day)
+    return pl.when(value.is_not_null()).then(_written(day, field.field_format or "")).alias(name)
+
+
+def _written(day: pl.Expr, date_format: str) -> pl.Expr:
+    notation = DATE_FORMATS[date_format]
+    first, last = _YEARS["%Y" if "%Y" in notation else "%y"]
+    tellable = day.dt.year().is_between(first, last)
+    return pl.when(tellable).then(day.dt.strftime(notation)).otherwise(pl.lit(_NO_DATE))
 
 
 def _code(field: WorkspaceField, repeated: pl.Series | None) -> pl.Expr:
     """The code of the first rule a value breaks, null when it keeps them all."""
-    value = pl.col(field.field_name)
+    value = column(field.field_name)
     absent = value.is_null() | (value.str.len_bytes() == 0)
     if field.required or field.unique:
         missing = value.is_null() | (value.str.strip_chars().str.len_bytes() == 0)
@@ -188,17 +218,21 @@ def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
             fraction = rf"(?:\.[0-9]{{1,{digits}}})?" if digits else ""
             return value.str.contains(rf"^-?[0-9]+{fraction}\z"), "currency"
         case "Date":  # pragma: no branch - the last of the five
-            return _is_date(value, DATE_FORMATS[field.field_format or ""]), "date"
+            return _parsed(value, field.field_format or "").is_not_null(), "date"
 
 
-def _is_date(value: pl.Expr, date_format: str) -> pl.Expr:
+def _parsed(text: pl.Expr, date_format: str) -> pl.Expr:
+    """The calendar dates, null for everything else."""
     # polars' own parser takes spaces, short years and year 0: the pattern comes first.
-    pattern = date_format
+    pattern = notation = DATE_FORMATS[date_format]
     for part, expression in _DATE_PARTS.items():
         pattern = pattern.replace(part, expression)
-    shaped = value.str.contains(rf"^{pattern}\z")
-    date = pl.when(shaped).then(value).str.to_date(date_format, strict=False)
-    return shaped & date.is_not_null() & (date.dt.year() >= 1)
+    shaped = text.str.contains(rf"^{pattern}\z")
+    day = pl.when(shaped).then(text).str.to_date(notation, strict=False)
+    if "%y" in notation:
+        late = day.dt.year() > _YEARS["%y"][1]
+        return pl.when(late).then(day.dt.offset_by("-100y")).otherwise(day)
+    return pl.when(day.dt.year() >= 1).then(day)
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from nudgescribe.contract import Segment
+from nudgescribe.fields import column
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,17 @@ def key(segment: Segment) -> str:
 
 def columns(variables: Sequence[str]) -> list[pl.Expr]:
     """The variables of each customer as text, "" for no value: together they are the segment."""
-    return [pl.col(variable).cast(pl.String).fill_null("") for variable in variables]
+    return [column(variable).cast(pl.String).fill_null("") for variable in variables]
 
 
 def count(customers: pl.LazyFrame, variables: Sequence[str]) -> list[tuple[Segment, int]]:
     """Every segment of a list with its number of customers, in a stable order."""
+    names = [column(variable) for variable in variables]
     counted = (
         customers.select(columns(variables))
-        .group_by(variables)
+        .group_by(names)
         .agg(pl.len().alias("\0size"))  # no variable is named so
-        .sort(variables)
+        .sort(names)
         .collect(engine="streaming")
     )
     return [(dict(zip(variables, values, strict=True)), size) for *values, size in counted.rows()]
@@ -45,7 +47,8 @@ def distinct(customers: Iterable[pl.DataFrame], variables: Sequence[str]) -> lis
     parts = [part.select(columns(variables)).unique() for part in customers]
     if not parts:
         return []
-    return list(pl.concat(parts).unique().sort(variables).iter_rows(named=True))
+    names = [column(variable) for variable in variables]
+    return list(pl.concat(parts).unique().sort(names).iter_rows(named=True))
 
 
 def compare(earlier: Iterable[Segment], later: Iterable[Segment]) -> Comparison:

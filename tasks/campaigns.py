@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import NudgescribeAccount
 from blocks.loading import load
+from blocks.manifest import campaign_place
 from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
@@ -28,10 +29,14 @@ class Refresh(BaseModel):
         """What the customer group of this refresh is known by."""
         return f"Nudgeflow refresh {self.id}"
 
+    def group_name(self, template: str, campaign: str) -> str:
+        """The name of its customer group."""
+        return template.format(campaign=campaign, run=self.started)
+
 
 class CampaignRef(BaseModel):
-    """A campaign to refresh; `previous_run` is the run it was on before, `previous_pages` how many
-    pages that run's export has.
+    """A campaign to refresh; `previous_run` is the run it was on before, `previous_group` holds
+    that run's customers, `previous_pages` is how many pages its export has.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,7 +45,13 @@ class CampaignRef(BaseModel):
     name: str
     workspace_id: str
     previous_run: int
+    previous_group: str | None
     previous_pages: int
+
+    @property
+    def place(self) -> str:
+        """The name of its folders in the lake."""
+        return campaign_place(self.campaign_id)
 
 
 class RunRef(BaseModel):
@@ -54,18 +65,34 @@ class RunRef(BaseModel):
     job_uid: str | None
 
 
+class GroupInUse(NudgeflowError):
+    advice = (
+        "A campaign cannot be re-run on the group it is on: name another in options.group_name, or "
+        "set options.group to new."
+    )
+
+
 class NotCurrent(NudgeflowError):
     advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
 
 
 @task(**ONCE)
-def find_campaign(account: str, campaign_id: str, refresh: Refresh) -> CampaignRef:
+def find_campaign(
+    account: str, campaign_id: str, refresh: Refresh, group_name: str, reuse: bool
+) -> CampaignRef:
     """The campaign, if a rerun can begin on it or has begun in this refresh.
 
-    Raises NotFound, NotPublished.
+    Raises NotFound, NotPublished; GroupInUse if the group to `reuse` is that of its current run.
     """
     with load(NudgescribeAccount, account).get_client() as client:
-        return _refreshable(client, *campaign_of(client, account, campaign_id), refresh)
+        workspace_id, campaign = campaign_of(client, account, campaign_id)
+        groups = client.list_groups(workspace_id)
+        ours = {group.customer_group_id for group in groups if group.description == refresh.mark}
+        name = refresh.group_name(group_name, campaign.name)
+        named = {group.customer_group_id for group in groups if group.name == name} - ours
+        if reuse and campaign.customer_group_id in named:
+            raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
+        return _refreshable(client, workspace_id, campaign, ours)
 
 
 @task(**READ)
@@ -76,7 +103,7 @@ def publish_campaign(account: str, run: RunRef) -> str:
     Raises NotCurrent if the campaign has gone on to another run.
     """
     with load(NudgescribeAccount, account).get_client() as client:
-        latest = newest(client.rerun_history(run.campaign_id))
+        latest = newest(client.rerun_history(run.campaign_id)).run_number
         if latest != run.run_number:
             raise NotCurrent(
                 f"Campaign {run.campaign_id} is on run {latest}, not on run {run.run_number}."
@@ -97,26 +124,28 @@ def campaign_of(
     raise NotFound(f"Account {account} has no campaign {campaign_id}.")
 
 
-def newest(history: list[contract.Run]) -> int:
-    return max(run.run_number for run in history if run.status != Status.FAILED)
+def newest(history: list[contract.Run]) -> contract.Run:
+    """The run a campaign is on: a failed one puts it back on the one before."""
+    alive = (run for run in history if run.status != Status.FAILED)
+    return max(alive, key=lambda run: run.run_number)
 
 
 def _refreshable(
-    client: NudgescribeClient, workspace_id: str, campaign: contract.Campaign, refresh: Refresh
+    client: NudgescribeClient, workspace_id: str, campaign: contract.Campaign, ours: set[str]
 ) -> CampaignRef:
-    groups = client.list_groups(workspace_id)
-    ours = {group.customer_group_id for group in groups if group.description == refresh.mark}
     if campaign.status != Status.PUBLISHED and campaign.customer_group_id not in ours:
         raise NotPublished(f"Campaign {campaign.campaign_id} is {campaign.status}, not Published.")
     history = client.rerun_history(campaign.campaign_id)
+    # A rerun cannot begin on the group of the current run: that one is never among ours.
     previous = newest([run for run in history if run.customer_group_id not in ours])
     published = campaign.status == Status.PUBLISHED and campaign.customer_group_id in ours
     # The run before keeps the campaign's own folder until the next one is published.
-    place = previous if published else None
+    place = previous.run_number if published else None
     return CampaignRef(
         campaign_id=campaign.campaign_id,
         name=campaign.name,
         workspace_id=workspace_id,
-        previous_run=previous,
+        previous_run=previous.run_number,
+        previous_group=previous.customer_group_id,
         previous_pages=client.count_message_pages(campaign.campaign_id, place),
     )

@@ -88,7 +88,7 @@ def find_run(
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
         runs = {run.run_number: run for run in history}
-        current = newest(history)
+        current = newest(history).run_number
         number = current if run_number is None else run_number
         if number not in runs:
             raise NotFound(f"Campaign {campaign_id} has no run {number}.")
@@ -96,7 +96,7 @@ def find_run(
             raise NotPublished(f"Campaign {campaign_id} is {campaign.status}, not Published.")
         shown = current
         if campaign.status != Status.PUBLISHED:
-            shown = newest([run for run in history if run.run_number < current])
+            shown = newest([run for run in history if run.run_number < current]).run_number
         group = runs[number].customer_group_id
         # A past run's group may have changed since.
         counted = group if check_rows and number == current else None

@@ -9,11 +9,11 @@ from prefect.logging import get_run_logger
 from blocks import CrmSource, DataLake
 from blocks.loading import load
 from tasks.campaigns import Refresh
-from tasks.policies import ONCE
+from tasks.policies import READ
 from tasks.staging import Staged, describe, folder_of
 
 
-@task(**ONCE)
+@task(**READ)
 def extract_customers(crm: str, lake: str, refresh: Refresh) -> Staged:
     """The customer list as it is in the CRM, staged; a list already staged is kept as it is, so
     that a retry works on the same customers. Raises SourceError.

@@ -1,5 +1,8 @@
 """The customer group of a refresh: made once, filled with the accepted customers."""
 
+from collections.abc import Iterable
+
+import polars as pl
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
@@ -8,23 +11,32 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.loading import load
 from nudgescribe import contract, rfc4180
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import Text
+from nudgescribe.contract import Status, Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
 from nudgescribe.polling import poll
 from tasks.campaigns import CampaignRef, Refresh
-from tasks.policies import ONCE
+from tasks.policies import ONCE, READ
 from tasks.staging import Staged, batches, local_copy
 
+ROWS_SENT = 20_000
+"""Rows of one upload."""
 SETTLE_SECONDS = 1800.0
 """How long an upload the service works off in the background may take."""
 
 
 class GroupRef(BaseModel):
+    """A customer group, with the `size` it had when it was looked up."""
+
     model_config = ConfigDict(frozen=True)
 
     workspace_id: str
     customer_group_id: str
     name: str
+    size: int
+
+
+class GroupBusy(NudgeflowError):
+    advice = "Its customers must not change now: publish the campaign's run, then start again."
 
 
 class UploadIncomplete(NudgeflowError):
@@ -32,17 +44,50 @@ class UploadIncomplete(NudgeflowError):
 
 
 @task(**ONCE)
-def create_group(account: str, campaign: CampaignRef, template: str, refresh: Refresh) -> GroupRef:
-    """The customer group of this refresh: the one it made before, or a new one."""
-    name = template.format(campaign=campaign.name, run=refresh.started)
+def create_group(
+    account: str, campaign: CampaignRef, template: str, refresh: Refresh, reuse: bool = False
+) -> GroupRef:
+    """The customer group of this refresh: the one it has already; to `reuse`, the one of this name;
+    or a new one.
+    """
+    workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
     with load(NudgescribeAccount, account).get_client() as client:
-        group = _made_before(client, campaign, refresh) or _create(client, campaign, name, refresh)
-    get_run_logger().info("Customer group %s: %s", group.customer_group_id, group.name)
-    return GroupRef(
-        workspace_id=campaign.workspace_id,
-        customer_group_id=group.customer_group_id,
-        name=group.name,
-    )
+        group = _marked(client, workspace_id, refresh.mark)
+        if group is None and reuse and (there := _named(client, workspace_id, name)):
+            mark = contract.UpdateGroup(
+                customer_group_id=there.customer_group_id, description=refresh.mark
+            )
+            group = client.update_group(mark)
+        if group is None:
+            # Should another refresh of the same minute have the name, ours gets the short id.
+            longer = f"{name} ({refresh.id[:8]})"
+            group = _create(client, workspace_id, name, refresh.mark, longer)
+    return _reference(group)
+
+
+@task(**READ)
+def find_group(account: str, workspace_id: str, name: str) -> GroupRef | None:
+    """The customer group of this name, if there is one. Raises NotFound, GroupBusy."""
+    with load(NudgescribeAccount, account).get_client() as client:
+        group = _named(client, workspace_id, name)
+        if group is None:
+            return None
+        for workspace in client.campaigns():
+            for campaign in workspace.campaigns:
+                on_it = campaign.customer_group_id == group.customer_group_id
+                if on_it and campaign.status not in (Status.PUBLISHED, Status.DRAFT):
+                    raise GroupBusy(
+                        f"Campaign {campaign.campaign_id} is {campaign.status} on group '{name}'."
+                    )
+    return _reference(group)
+
+
+@task(**READ)
+def make_group(account: str, workspace_id: str, name: str) -> GroupRef:
+    """The customer group of this name, new unless an earlier try has made it."""
+    with load(NudgescribeAccount, account).get_client() as client:
+        group = _named(client, workspace_id, name) or client.create_group(workspace_id, name)
+    return _reference(group)
 
 
 @task(**ONCE)
@@ -52,44 +97,69 @@ def upload_customers(account: str, group: GroupRef, accepted: Staged, lake: str)
     The service upserts by identifier, so a repeated upload changes nothing.
     Raises UploadIncomplete if the service refuses a row or ends up with another number.
     """
-    log = get_run_logger()
     with (
         load(NudgescribeAccount, account).get_client() as client,
         local_copy(load(DataLake, lake), accepted) as source,
     ):
-        sent = 0
-        for frame in batches(source):
-            result = client.upload_customers(
-                group.workspace_id, group.customer_group_id, rfc4180.write(frame)
-            )
-            _check_upload(result, sent)
-            sent += frame.height
-            log.info("Uploaded %s of %s customers", f"{sent:,}", f"{accepted.rows:,}")
-        return _settled_size(client, group, accepted.rows)
+        send(client, group, batches(pl.scan_parquet(source), ROWS_SENT), accepted.rows)
+        return settled_size(client, group, accepted.rows)
 
 
-def _made_before(
-    client: NudgescribeClient, campaign: CampaignRef, refresh: Refresh
+def send(
+    client: NudgescribeClient, group: GroupRef, customers: Iterable[pl.DataFrame], total: int
+) -> bool:
+    """Upserts customers, and returns whether the service has already worked off all of them.
+
+    Raises UploadIncomplete if it refuses a row.
+    """
+    sent, done = 0, True
+    for frame in customers:
+        result = client.upload_customers(
+            group.workspace_id, group.customer_group_id, rfc4180.write(frame)
+        )
+        _check_upload(result, sent)
+        sent += frame.height
+        done = done and result.status == contract.UPLOAD_COMPLETED
+        get_run_logger().info("Uploaded %s of %s customers", f"{sent:,}", f"{total:,}")
+    return done
+
+
+def _marked(
+    client: NudgescribeClient, workspace_id: str, mark: str
 ) -> contract.CustomerGroup | None:
-    groups = client.list_groups(campaign.workspace_id)
-    return next((group for group in groups if group.description == refresh.mark), None)
+    groups = client.list_groups(workspace_id)
+    return next((group for group in groups if group.description == mark), None)
+
+
+def _named(
+    client: NudgescribeClient, workspace_id: str, name: str
+) -> contract.CustomerGroup | None:
+    return next((group for group in client.list_groups(workspace_id) if group.name == name), None)
 
 
 def _create(
-    client: NudgescribeClient, campaign: CampaignRef, name: str, refresh: Refresh
+    client: NudgescribeClient, workspace_id: str, name: str, mark: str, longer: str
 ) -> contract.CustomerGroup:
     try:
-        return client.create_group(campaign.workspace_id, name, refresh.mark)
+        return client.create_group(workspace_id, name, mark)
     except BadRequest as error:
         if Text.GROUP_EXISTS not in error.problem:
             raise
-        # Another refresh of the same minute has the name: ours gets the flow run's short id.
-        longer = f"{name} ({refresh.id[:8]})"
-        return client.create_group(campaign.workspace_id, longer, refresh.mark)
+        return client.create_group(workspace_id, longer, mark)
     except (ConnectionFailed, ServerError):
-        if made := _made_before(client, campaign, refresh):
+        if made := _marked(client, workspace_id, mark):
             return made
         raise
+
+
+def _reference(group: contract.CustomerGroup) -> GroupRef:
+    get_run_logger().info("Customer group %s: %s", group.customer_group_id, group.name)
+    return GroupRef(
+        workspace_id=group.workspace_id,
+        customer_group_id=group.customer_group_id,
+        name=group.name,
+        size=group.customer_count,
+    )
 
 
 def _check_upload(result: contract.UploadResult, sent: int) -> None:
@@ -103,7 +173,9 @@ def _check_upload(result: contract.UploadResult, sent: int) -> None:
         )
 
 
-def _settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:
+def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:
+    """The group's size as soon as it is the expected one. Raises UploadIncomplete."""
+
     def look() -> int:
         return client.count_customers(group.workspace_id, group.customer_group_id).total
 

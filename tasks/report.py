@@ -6,7 +6,10 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
 
+from tasks.changes import Changes
+from tasks.groups import GroupRef
 from tasks.policies import NEVER_CACHED
+from tasks.validate import Validated
 
 
 class RefreshResult(BaseModel):
@@ -46,6 +49,27 @@ def report_refresh(result: RefreshResult) -> None:
         _page(result),
         key=artifact_key("refresh", result.campaign_id),
         description=f"{result.campaign}, run {result.run_number}",
+    )
+
+
+@task(**NEVER_CACHED)
+def report_sync(group: GroupRef, validated: Validated, changes: Changes) -> None:
+    """The synchronisation as a page in the UI."""
+    refused = f" (see `{validated.quarantine}`)" if validated.quarantine else ""
+    create_markdown_artifact(
+        f"""# Customer group *{group.name}*
+
+| customers | |
+|---|---:|
+| extracted from the CRM | {validated.extracted:,} |
+| quarantined{refused} | {validated.rejected:,} |
+| added | {changes.added:,} |
+| changed | {changes.changed:,} |
+| deleted, no longer in the list | {changes.gone:,} |
+| left as they were | {changes.same:,} |
+""",
+        key=artifact_key("sync", group.customer_group_id),
+        description=f"{group.name}: {validated.accepted.rows:,} customers",
     )
 
 

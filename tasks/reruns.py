@@ -38,6 +38,7 @@ def initiate_rerun(
         account=load(NudgescribeAccount, account),
         campaign_id=campaign.campaign_id,
         customer_group_id=group.customer_group_id,
+        after_run=campaign.previous_run,
     )
     run = rerun.trigger().fetch_result()
     _label(refresh, run)

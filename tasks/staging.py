@@ -1,9 +1,10 @@
 """The customer list on its way: Parquet files in the lake's staging, one folder a refresh."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import polars as pl
 from prefect import task
@@ -18,8 +19,9 @@ from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED
 
 STAGING = "staging"
-ROWS_AT_ONCE = 20_000
-"""Rows validated or uploaded at a time."""
+KEPT = "kept"
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Staged(BaseModel):
@@ -61,9 +63,33 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
         yield local
 
 
-def batches(file: Path) -> Iterator[pl.DataFrame]:
-    """The rows of a Parquet file in order, `ROWS_AT_ONCE` at a time."""
-    return pl.scan_parquet(file).collect_batches(chunk_size=ROWS_AT_ONCE, maintain_order=True)
+def batches(listed: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
+    """A list in its order, some rows at a time."""
+    return listed.collect_batches(chunk_size=rows, maintain_order=True)
+
+
+def noted(lake: DataLake, path: str, kind: type[M], find_out: Callable[[], M]) -> M:
+    """What was found out once, and noted under `path`, so that a retry goes by the same."""
+    try:
+        return kind.model_validate_json(lake.files.read(path))
+    except LakeError:
+        found = find_out()
+        lake.files.write(path, found.model_dump_json().encode(), private=True)
+        return found
+
+
+@task(**NEVER_CACHED)
+def keep_staged(lake: str, refresh: Refresh) -> None:
+    """From here on a retry needs just this list: only success, or `lake-retention`, removes it."""
+    load(DataLake, lake).files.write(f"{folder_of(refresh)}/{KEPT}", b"", private=True)
+
+
+@task(**NEVER_CACHED)
+def release_staged(lake: str, refresh: Refresh) -> None:
+    """Removes the customer list from the lake's staging, unless a retry needs it."""
+    files = load(DataLake, lake).files
+    if not files.exists(f"{folder_of(refresh)}/{KEPT}"):
+        files.remove(folder_of(refresh))
 
 
 @task(**NEVER_CACHED)

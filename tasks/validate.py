@@ -1,5 +1,6 @@
 """The customer list judged by the workspace's rules, before anything is changed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,14 +10,25 @@ from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
-from blocks import DataLake, NudgescribeAccount
+from blocks import DataLake
 from blocks.loading import load
 from blocks.parquet import ParquetSink, text_schema
-from nudgescribe import contract, fields
+from nudgescribe import fields
+from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
-from tasks.campaigns import CampaignRef, Refresh
-from tasks.policies import ONCE
-from tasks.staging import Staged, batches, describe, folder_of, local_copy
+from tasks.campaigns import Refresh
+from tasks.content import Fingerprint
+from tasks.guardrails import Counts
+from tasks.mapping import FieldSources, as_text, mapped
+from tasks.policies import READ
+from tasks.staging import Staged, batches, describe, folder_of, local_copy, noted
+
+ROWS_JUDGED = 50_000
+"""Rows judged at a time."""
+ACCEPTED = "accepted.parquet"
+ERRORS = pl.Schema(
+    {"row": pl.UInt32(), "field": pl.String(), "code": pl.String(), "reason": pl.String()}
+)
 
 
 class Validated(BaseModel):
@@ -29,99 +41,135 @@ class Validated(BaseModel):
     rejected: int
     quarantine: str | None
     key: str
+    fingerprint: str
+
+    def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> Counts:
+        """The list in numbers, for the guardrails."""
+        return Counts(
+            rows=self.accepted.rows,
+            rejected=self.rejected,
+            quarantine=self.quarantine,
+            before=before,
+            new_segments=new,
+            orphaned_segments=orphaned,
+        )
 
 
 class ListRefused(NudgeflowError):
     advice = "Nothing was changed at Nudgescribe. Correct the list or its query, then start again."
 
 
-@task(**ONCE)
+@task(**READ)
 def validate_customers(
-    account: str,
-    campaign: CampaignRef,
+    rules: list[WorkspaceField],
     staged: Staged,
     lake: str,
     refresh: Refresh,
-    min_rows: int,
-    max_rejected_share: float,
+    sources: FieldSources,
+    strict: bool,
+    place: str,
 ) -> Validated:
-    """Which rows keep the workspace's rules; the others are named in the lake's quarantine.
+    """Which rows keep the workspace's rules; the others are named in the lake's quarantine, in
+    `place`. A refresh judges its list once: a retry finds what was found.
 
-    Raises ListRefused for wrong columns, repeated identifiers, too few rows or too many rejected.
+    Raises MappingRefused, and ListRefused for wrong columns, for repeated identifiers and, if
+    `strict`, for the first bad row.
     """
-    with load(NudgescribeAccount, account).get_client() as client:
-        rules = client.list_fields(campaign.workspace_id)
     store = load(DataLake, lake)
+
+    def find_out() -> Validated:
+        found = _validate(store, rules, staged, refresh, sources, strict, place)
+        good, bad = f"{found.accepted.rows:,}", f"{found.rejected:,}"
+        get_run_logger().info("Accepted %s rows, quarantined %s", good, bad)
+        return found
+
+    return noted(store, f"{folder_of(refresh)}/validated.json", Validated, find_out)
+
+
+def _validate(
+    store: DataLake,
+    rules: list[WorkspaceField],
+    staged: Staged,
+    refresh: Refresh,
+    sources: FieldSources,
+    strict: bool,
+    place: str,
+) -> Validated:
     with local_copy(store, staged) as source, TemporaryDirectory() as folder:
-        schema = pl.scan_parquet(source).collect_schema()
+        listed = mapped(pl.scan_parquet(source), sources)
+        schema = listed.collect_schema()
         problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
         if problems:
             raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
-        accepted, errors = Path(folder) / "accepted.parquet", Path(folder) / "errors.parquet"
+        accepted, errors = Path(folder) / ACCEPTED, Path(folder) / "errors.parquet"
         key = fields.key_of(rules)
-        repeated = _repeated(source, key)
-        rejected = _judge(source, accepted, errors, rules, repeated)
+        repeated = _repeated(listed, key)
+        texts = (as_text(frame, sources, rules) for frame in batches(listed, ROWS_JUDGED))
+        fingerprint = Fingerprint(schema.names())
+        with (
+            ParquetSink(accepted, text_schema(schema.names())) as good,
+            ParquetSink(errors, ERRORS) as bad,
+        ):
+            rejected = 0
+            for verdict in _verdicts(texts, rules, repeated):
+                if strict and verdict.errors.height:
+                    raise _first_of(verdict.errors)
+                good.write(verdict.accepted)
+                fingerprint.add(verdict.accepted)
+                bad.write(verdict.errors)
+                rejected += verdict.rejected_rows
         quarantine = None
         if rejected:
-            quarantine = f"quarantine/campaign_id={campaign.campaign_id}/{refresh.id}.parquet"
+            quarantine = f"quarantine/{place}/{refresh.id}.parquet"
             store.files.put(errors, quarantine, private=True)
             _report_errors(errors)
-        path = f"{folder_of(refresh)}/accepted.parquet"
+        if len(repeated):
+            raise ListRefused(
+                f"{len(repeated):,} customer identifiers occur more than once. "
+                f"See {quarantine} in the lake."
+            )
+        path = f"{folder_of(refresh)}/{ACCEPTED}"
         store.files.put(accepted, path, private=True)
-        validated = Validated(
+        return Validated(
             accepted=describe(accepted, path),
             extracted=staged.rows,
             rejected=rejected,
             quarantine=quarantine,
             key=key,
+            fingerprint=str(fingerprint),
         )
-    _check_list(validated, len(repeated), min_rows, max_rejected_share)
-    get_run_logger().info(
-        "Accepted %s rows, quarantined %s", f"{validated.accepted.rows:,}", f"{rejected:,}"
-    )
-    return validated
 
 
-def _repeated(source: Path, key: str) -> pl.Series:
+def _repeated(listed: pl.LazyFrame, key: str) -> pl.Series:
     """The identifiers that occur more than once in the whole list."""
-    ids = pl.scan_parquet(source).select(pl.col(key).cast(pl.String)).drop_nulls()
+    ids = listed.select(fields.column(key).cast(pl.String).alias("id")).drop_nulls()
     return (
-        ids.filter(pl.col(key).str.strip_chars() != "")
-        .group_by(key)
+        ids.filter(pl.col("id").str.strip_chars() != "")
+        .group_by("id")
         .len("copies")
         .filter(pl.col("copies") > 1)
-        .collect(engine="streaming")[key]
+        .collect(engine="streaming")["id"]
     )
 
 
-def _judge(
-    source: Path,
-    accepted: Path,
-    errors: Path,
-    rules: list[contract.WorkspaceField],
-    repeated: pl.Series,
-) -> int:
-    """Parts a list into accepted rows and errors, in bounded memory; returns how many rows were
-    rejected.
-    """
-    columns = pl.scan_parquet(source).collect_schema().names()
-    schema = pl.Schema(
-        {"row": pl.UInt32(), "field": pl.String(), "code": pl.String(), "reason": pl.String()}
-    )
-    start, rejected = 0, 0
-    with ParquetSink(accepted, text_schema(columns)) as good, ParquetSink(errors, schema) as bad:
-        for frame in batches(source):
-            verdict = fields.judge(fields.as_text(frame, rules), rules, repeated)
-            good.write(verdict.accepted)
-            bad.write(
-                verdict.errors.with_columns(
-                    pl.col("row") + (start + 1),
-                    pl.col("code").replace_strict(fields.REASONS).alias("reason"),
-                )
-            )
-            start += frame.height
-            rejected += verdict.rejected_rows
-    return rejected
+def _verdicts(
+    texts: Iterator[pl.DataFrame], rules: list[WorkspaceField], repeated: pl.Series
+) -> Iterator[fields.Verdict]:
+    """Part by part; rows are numbered from 1 through the whole list, errors have their reason."""
+    before = 0
+    for frame in texts:
+        verdict = fields.judge(frame, rules, repeated)
+        errors = verdict.errors.with_columns(
+            pl.col("row") + (before + 1),
+            pl.col("code").replace_strict(fields.REASONS, return_dtype=pl.String()).alias("reason"),
+        )
+        yield fields.Verdict(verdict.accepted, errors)
+        before += frame.height
+
+
+def _first_of(errors: pl.DataFrame) -> ListRefused:
+    first = errors.row(0, named=True)
+    return ListRefused(f"Row {first['row']:,}, field '{first['field']}': {first['reason']}.")
 
 
 def _report_errors(errors: Path) -> None:
@@ -135,20 +183,3 @@ def _report_errors(errors: Path) -> None:
     create_table_artifact(
         table=counts.to_dicts(), key="rejected-customers", description="Rejected rows by rule"
     )
-
-
-def _check_list(
-    validated: Validated, repeated: int, min_rows: int, max_rejected_share: float
-) -> None:
-    rows, rejected = validated.extracted, validated.rejected
-    see = f"See {validated.quarantine} in the lake." if rejected else ""
-    if repeated:
-        raise ListRefused(f"{repeated:,} customer identifiers occur more than once. {see}")
-    if rows and rejected / rows > max_rejected_share:
-        raise ListRefused(
-            f"{rejected:,} of {rows:,} rows were rejected, over {max_rejected_share:.1%}. {see}"
-        )
-    if validated.accepted.rows < min_rows:
-        raise ListRefused(
-            f"The list has {validated.accepted.rows:,} good rows, fewer than {min_rows:,}. {see}"
-        )

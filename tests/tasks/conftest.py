@@ -1,13 +1,22 @@
 """Tasks outside a flow run."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import polars as pl
 import pytest
+from prefect.blocks.core import Block
 from prefect.logging import disable_run_logger
 
+from blocks import CrmSource, DataLake, NudgescribeAccount
 from tasks.campaigns import Refresh
+from tasks.staging import Staged, describe
+from tests.conftest import Company
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +29,44 @@ def no_run() -> Iterator[None]:
 @pytest.fixture
 def refresh() -> Refresh:
     return Refresh(id=str(uuid4()), started=datetime(2026, 11, 21, 6, 30, tzinfo=UTC))
+
+
+@dataclass
+class Local:
+    """The blocks the tasks load, whatever the name, and the artifacts they make: a Prefect server
+    takes longer than all else.
+    """
+
+    account: NudgescribeAccount
+    lake: DataLake
+    folder: Path
+    crm: CrmSource | None = None
+    artifacts: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, kind: type, name: str) -> Block | None:
+        return {DataLake: self.lake, CrmSource: self.crm}.get(kind, self.account)
+
+    def artifact(self, content: Any = None, *, key: str, description: str, table: Any = ()) -> None:
+        self.artifacts[key] = content or table
+
+    def staged(self, frame: pl.DataFrame, name: str = "list") -> Staged:
+        file = self.folder / f"{name}.parquet"
+        frame.write_parquet(file)
+        self.lake.files.put(file, f"staging/{name}.parquet")
+        return describe(file, f"staging/{name}.parquet")
+
+
+@pytest.fixture
+def local(company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Local:
+    local = Local(company.account(), DataLake(root=str(tmp_path / "lake")), tmp_path)
+    replaced: dict[str, Callable[..., Any]] = {
+        "load": local.load,
+        "create_table_artifact": local.artifact,
+        "create_markdown_artifact": local.artifact,
+    }
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tasks."):
+            for function, ours in replaced.items():
+                if hasattr(module, function):
+                    monkeypatch.setattr(module, function, ours)
+    return local

@@ -2,17 +2,17 @@ import pytest
 
 from nudgescribe import rfc4180
 from nudgescribe.contract import Status
-from tasks.campaigns import Refresh, find_campaign
-from tests.conftest import Company, Save, customers
+from tasks.campaigns import GroupInUse, Refresh, find_campaign
+from tests.conftest import Company, customers
+from tests.tasks.conftest import Local
 
 
-@pytest.mark.parametrize("publish", [False, True])
+@pytest.mark.parametrize(("publish", "reuse"), [(False, False), (True, False), (True, True)])
 def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
-    company: Company, save: Save, refresh: Refresh, publish: bool
+    company: Company, local: Local, refresh: Refresh, publish: bool, reuse: bool
 ) -> None:
-    saved = save(company, customers(50))
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
-    at_first = find_campaign.fn(saved.name, campaign, refresh)
+    at_first = find_campaign.fn("main", campaign, refresh, "Ours", reuse)
     assert (at_first.previous_run, at_first.previous_pages) == (1, 3)
     with company.client() as client:
         group = client.create_group(workspace, "Ours", refresh.mark).customer_group_id
@@ -23,4 +23,13 @@ def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
             company.sandbox.approve(campaign)
             client.publish(campaign)
             assert company.history()[0].status == Status.PUBLISHED
-    assert find_campaign.fn(saved.name, campaign, refresh) == at_first
+    assert find_campaign.fn("main", campaign, refresh, "Ours", reuse) == at_first
+
+
+def test_the_group_of_the_current_run_is_not_reused(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
+    campaign = company.seeded.campaign_id
+    with pytest.raises(GroupInUse, match="is on group 'First customers' already.*options.group"):
+        find_campaign.fn("main", campaign, refresh, "First customers", True)
+    assert find_campaign.fn("main", campaign, refresh, "First customers", False).previous_run == 1

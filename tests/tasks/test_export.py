@@ -412,11 +412,19 @@ def reconciled(
     saved.lake.files.put(local, "staging/list.parquet")
     accepted = describe(local, "staging/list.parquet")
     validated = Validated(
-        accepted=accepted, extracted=len(listed), rejected=0, quarantine=None, key="id"
+        accepted=accepted,
+        extracted=len(listed),
+        rejected=0,
+        quarantine=None,
+        key="id",
+        fingerprint="f",
     )
     seeded = company.seeded
     group = GroupRef(
-        workspace_id=seeded.workspace_id, customer_group_id=seeded.customer_group_id, name="n"
+        workspace_id=seeded.workspace_id,
+        customer_group_id=seeded.customer_group_id,
+        name="n",
+        size=0,
     )
     reconciling.reconcile.fn("main", group, export, validated, "main")
 

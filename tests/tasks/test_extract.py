@@ -1,26 +1,37 @@
+from pathlib import Path
+
 import pytest
 
+from blocks import FileCrm
 from blocks.crm import SourceError
 from tasks.campaigns import Refresh
 from tasks.extract import extract_customers
-from tests.conftest import Company, Save, customers
+from tests.conftest import customers
+from tests.tasks.conftest import Local
+
+
+@pytest.fixture
+def file(local: Local) -> Path:
+    """The list of the CRM."""
+    path = local.folder / "customers.csv"
+    customers(20).write_csv(path)
+    local.crm = FileCrm(path=str(path))
+    return path
 
 
 def test_a_list_once_staged_is_the_refreshs_list(
-    company: Company, save: Save, refresh: Refresh
+    local: Local, refresh: Refresh, file: Path
 ) -> None:
-    saved = save(company, customers(20))
-    first = extract_customers.fn(saved.crm, saved.name, refresh)
-    saved.crm_file.write_text("customer_id\nsomebody else\n")
-    assert extract_customers.fn(saved.crm, saved.name, refresh) == first
+    first = extract_customers.fn("file-crm/main", "main", refresh)
+    file.write_text("customer_id\nsomebody else\n")
+    assert extract_customers.fn("file-crm/main", "main", refresh) == first
     assert (first.rows, first.path) == (20, f"staging/{refresh.id}/extracted.parquet")
 
 
 def test_a_list_that_cannot_be_read_stages_nothing(
-    company: Company, save: Save, refresh: Refresh
+    local: Local, refresh: Refresh, file: Path
 ) -> None:
-    saved = save(company, customers(20))
-    saved.crm_file.unlink()
-    with pytest.raises(SourceError, match="FileNotFoundError"):
-        extract_customers.fn(saved.crm, saved.name, refresh)
-    assert not saved.lake.files.exists("staging")
+    file.unlink()
+    with pytest.raises(SourceError, match="no such file"):
+        extract_customers.fn("file-crm/main", "main", refresh)
+    assert not local.lake.files.exists("staging")

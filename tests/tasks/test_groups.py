@@ -1,18 +1,17 @@
 """The group's tasks where something goes wrong between here and the service."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
-import polars as pl
 import pytest
 
 from nudgescribe import errors
 from tasks import groups as tasks
 from tasks.campaigns import CampaignRef, NotCurrent, Refresh, RunRef, publish_campaign
-from tasks.staging import Staged, StagingLost, describe, local_copy
-from tests.conftest import Company, Save, Saved, Through, customers
+from tasks.staging import StagingLost, local_copy
+from tests.conftest import Company, Through, customers
 from tests.faults import Fault, FaultyTransport
+from tests.tasks.conftest import Local
 
 GROUPS = "/v1/cg"
 UPLOAD = "/v1/customer/check"
@@ -24,19 +23,15 @@ def campaign_of(company: Company) -> CampaignRef:
         name="Welcome back",
         workspace_id=company.seeded.workspace_id,
         previous_run=1,
+        previous_group=company.seeded.customer_group_id,
         previous_pages=3,
     )
 
 
 @pytest.fixture
-def saved(company: Company, save: Save) -> Saved:
-    return save(company, customers(30))
-
-
-@pytest.fixture
-def create(company: Company, saved: Saved, refresh: Refresh) -> Callable[[], tasks.GroupRef]:
+def create(company: Company, local: Local, refresh: Refresh) -> Callable[[], tasks.GroupRef]:
     template = "{campaign} {run:%Y-%m-%d %H:%M}"
-    return lambda: tasks.create_group.fn(saved.name, campaign_of(company), template, refresh)
+    return lambda: tasks.create_group.fn("main", campaign_of(company), template, refresh)
 
 
 def test_a_group_is_named_after_campaign_and_planned_time(
@@ -77,63 +72,54 @@ def test_a_group_refused_for_another_reason_is_an_error(
         create()
 
 
-def staged(saved: Saved, frame: pl.DataFrame, folder: Path) -> Staged:
-    local = folder / "list.parquet"
-    frame.write_parquet(local)
-    saved.lake.files.put(local, "staging/list.parquet")
-    return describe(local, "staging/list.parquet")
-
-
 def test_a_row_the_service_refuses_stops_the_refresh(
-    saved: Saved, create: Callable[[], tasks.GroupRef], tmp_path: Path
+    local: Local, create: Callable[[], tasks.GroupRef]
 ) -> None:
-    bad = staged(saved, customers(30, invalid_every=10), tmp_path)
+    bad = local.staged(customers(30, invalid_every=10))
     with pytest.raises(tasks.UploadIncomplete, match=r"refused 3 rows .* row 10 \w+ \(\w+\)"):
-        tasks.upload_customers.fn(saved.name, create(), bad, saved.name)
+        tasks.upload_customers.fn("main", create(), bad, "main")
 
 
 def test_a_group_of_another_size_stops_the_refresh(
-    saved: Saved,
+    local: Local,
     create: Callable[[], tasks.GroupRef],
     through: Through,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "SETTLE_SECONDS", 0)
-    good = staged(saved, customers(30), tmp_path)
+    good = local.staged(customers(30))
     group = create()
     queued = {"job_uid": "j", "status": "queued", "total": 30, "accepted": 0, "rejected": 0}
     through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
     with pytest.raises(tasks.UploadIncomplete, match="has 0 customers, not 30"):
-        tasks.upload_customers.fn(saved.name, group, good, saved.name)
-    assert tasks.upload_customers.fn(saved.name, group, good, saved.name) == 30
+        tasks.upload_customers.fn("main", group, good, "main")
+    assert tasks.upload_customers.fn("main", group, good, "main") == 30
 
 
 def test_a_long_list_is_uploaded_in_chunks(
-    saved: Saved,
+    local: Local,
     create: Callable[[], tasks.GroupRef],
     through: Through,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tasks.staging.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr(tasks, "ROWS_SENT", 8)
     transport = through(FaultyTransport())
-    good = staged(saved, customers(30), tmp_path)
-    assert tasks.upload_customers.fn(saved.name, create(), good, saved.name) == 30
+    good = local.staged(customers(30))
+    assert tasks.upload_customers.fn("main", create(), good, "main") == 30
     assert transport.calls[UPLOAD] == 4
 
 
-def test_a_staged_file_that_is_gone_or_changed_is_not_used(saved: Saved, tmp_path: Path) -> None:
-    one = staged(saved, customers(5), tmp_path)
-    staged(saved, customers(6), tmp_path)
-    with pytest.raises(StagingLost, match="has changed"), local_copy(saved.lake, one):
+def test_a_staged_file_that_is_gone_or_changed_is_not_used(local: Local) -> None:
+    one = local.staged(customers(5))
+    local.staged(customers(6))
+    with pytest.raises(StagingLost, match="has changed"), local_copy(local.lake, one):
         pass
-    saved.lake.files.remove("staging")
-    with pytest.raises(StagingLost, match="no longer"), local_copy(saved.lake, one):
+    local.lake.files.remove("staging")
+    with pytest.raises(StagingLost, match="no longer"), local_copy(local.lake, one):
         pass
 
 
-def test_a_campaign_that_went_on_is_not_published(company: Company, saved: Saved) -> None:
+def test_a_campaign_that_went_on_is_not_published(company: Company, local: Local) -> None:
     run = RunRef(
         campaign_id=company.seeded.campaign_id,
         run_number=7,
@@ -141,4 +127,4 @@ def test_a_campaign_that_went_on_is_not_published(company: Company, saved: Saved
         job_uid=None,
     )
     with pytest.raises(NotCurrent, match="is on run 1, not on run 7"):
-        publish_campaign.fn(saved.name, run)
+        publish_campaign.fn("main", run)

@@ -1,0 +1,44 @@
+"""A customer group kept equal to the CRM, without a rerun."""
+
+from prefect import flow
+
+from flows.identity import this_refresh
+from flows.options import SyncOptions
+from flows.preparation import prepare
+from tasks.changes import Changes, update_customers
+from tasks.groups import find_group, make_group
+from tasks.report import report_sync
+from tasks.staging import remove_staged
+
+
+@flow(name="sync-customers", flow_run_name="sync-{group_name}")
+def sync_customers(
+    workspace_id: str,
+    group_name: str,
+    account: str = "main",
+    crm: str = "sql-crm/main",
+    lake: str = "main",
+    options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
+) -> Changes:
+    """Makes a customer group's customers those of the CRM's list, by sending what differs.
+
+    Args:
+        workspace_id: The workspace the group belongs to.
+        group_name: The group; made if there is none of this name.
+        account: Name of the Nudgescribe account block; needs its profile key.
+        crm: Type and name of the CRM block, such as sql-crm/main or file-crm/main.
+        lake: Name of the data lake block, where the list is staged.
+        options: Everything else that can be set.
+    """
+    refresh = this_refresh()
+    try:
+        group = find_group(account, workspace_id, group_name)
+        place = f"workspace_id={workspace_id}"
+        validated = prepare(account, workspace_id, crm, lake, refresh, options, place)
+        options.guardrails.check(validated.counts(group.size if group else None))
+        group = group or make_group(account, workspace_id, group_name)
+        changes = update_customers(account, group, validated.accepted, validated.key, lake)
+        report_sync(group, validated, changes)
+        return changes
+    finally:
+        remove_staged(lake, refresh)

@@ -1,0 +1,40 @@
+"""A refresh rehearsed."""
+
+from prefect import flow
+
+from flows.identity import this_refresh
+from flows.options import RefreshOptions
+from flows.preparation import prepare
+from tasks.campaigns import find_campaign
+from tasks.plan import Plan, make_plan
+from tasks.staging import remove_staged
+
+
+@flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")
+def plan_refresh(
+    campaign_id: str,
+    account: str = "main",
+    crm: str = "sql-crm/main",
+    lake: str = "main",
+    options: RefreshOptions = RefreshOptions(),  # noqa: B008 - frozen
+) -> Plan:
+    """Says what a refresh with the same parameters would do, and changes nothing.
+
+    Args:
+        campaign_id: The campaign, in state Published.
+        account: Name of the Nudgescribe account block; needs its profile key.
+        crm: Type and name of the CRM block, such as sql-crm/main or file-crm/main.
+        lake: Name of the data lake block.
+        options: Those of the refresh.
+    """
+    refresh = this_refresh()
+    campaign = find_campaign(
+        account, campaign_id, refresh, options.group_name, options.group == "reuse"
+    )
+    try:
+        validated = prepare(
+            account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
+        )
+        return make_plan(account, campaign, validated, lake, refresh, options.guardrails)
+    finally:
+        remove_staged(lake, refresh)

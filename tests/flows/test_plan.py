@@ -1,0 +1,120 @@
+"""A plan's numbers against what the service reports after the refresh."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from prefect.client.orchestration import get_client
+
+from flows.options import RefreshOptions
+from flows.plan import plan_refresh
+from flows.refresh import campaign_refresh
+from nudgescribe import rfc4180
+from sandbox import seed
+from sandbox.quota import current_window
+from sandbox.store import Usage
+from tasks.guardrails import Guardrails
+from tasks.plan import PlanOutdated
+from tests.conftest import Company, Sandbox, Save, customers
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+"""Real lists that may lie beside the project."""
+
+
+def generated(sandbox: Sandbox, folder: Path) -> tuple[Company, pl.DataFrame]:
+    """Some come, some go, some move to another plan, some are refused."""
+    company = Company(sandbox, seed.seed(sandbox.context, 200))
+    return company, customers(230, invalid_every=60).slice(15)
+
+
+def real(sandbox: Sandbox, folder: Path) -> tuple[Company, pl.DataFrame]:
+    """Run #1 has the bank's first half; then some leave, some change their job, all others come."""
+    file = DATA / "bank-marketing.csv"
+    if not file.exists():
+        pytest.skip(f"{file.name} does not lie beside the project, in shared/data")
+    seeded = seed.seed_from_list(sandbox.context, file, ["job", "marital", "education"])
+    listed = rfc4180.read(file.read_bytes())
+    moved = pl.int_range(pl.len()) % 50 == 0
+    job = pl.when(moved).then(pl.lit("astronaut")).otherwise("job").alias("job")
+    return Company(sandbox, seeded), listed.slice(100).with_columns(job)
+
+
+@pytest.mark.parametrize("lists", [generated, real])
+def test_the_plans_numbers_are_what_the_service_reports(
+    reviewed_sandbox: Sandbox, save: Save, tmp_path: Path, lists: type
+) -> None:
+    company, listed = lists(reviewed_sandbox, tmp_path)
+    saved = save(company, listed)
+    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
+    options = RefreshOptions(guardrails=Guardrails(max_growth=2))
+    before = held(company, company.seeded.customer_group_id)
+    plan = plan_refresh(company.seeded.campaign_id, **names, options=options)
+    assert (len(company.history()), company.groups()) == (1, ["First customers"])
+    assert (plan.current_run, plan.stops, list((saved.root / "staging").iterdir())) == (1, [], [])
+
+    by_plan = options.model_copy(update={"plan_id": plan.plan_id})
+    result = campaign_refresh(company.seeded.campaign_id, **names, options=by_plan)
+    run = company.history()[0]
+    summary = run.comparison_summary
+    assert summary is not None
+    assert (plan.matched.segments, plan.new.segments, plan.orphaned.segments) == (
+        summary.matched,
+        summary.new,
+        summary.orphaned,
+    )
+    assert plan.messages == summary.new > 0
+    after = held(company, result.customer_group_id)
+    assert plan.changes is not None
+    assert plan.changes.model_dump() == {
+        "added": len(after.keys() - before.keys()),
+        "gone": len(before.keys() - after.keys()),
+        "changed": sum(before[one] != after[one] for one in before.keys() & after.keys()),
+        "same": sum(before[one] == after[one] for one in before.keys() & after.keys()),
+    }
+    assert min(plan.changes.model_dump().values()) > 0
+    assert (plan.accepted, plan.rejected) == (result.accepted, result.quarantined)
+    assert plan.new.customers == result.customers_in_new
+    assert plan.matched.customers + plan.new.customers == len(after)
+    assert plan.quota == published(company)
+    segments = pl.read_parquet(next(saved.root.glob("plans/*/*-segments.parquet")))
+    assert segments["customers"].sum() == len(after)
+    assert segments["before"].sum() <= len(before)
+    assert next(saved.root.glob("plans/*/*.png")).read_bytes().startswith(b"\x89PNG")
+
+    with pytest.raises(PlanOutdated, match="made on run 1 of the campaign, which is on run 2 now"):
+        campaign_refresh(company.seeded.campaign_id, **names, options=by_plan)
+    assert len(company.history()) == 2
+
+
+def test_a_plan_says_what_would_stop_the_refresh(company: Company, save: Save) -> None:
+    saved = save(company, customers(100, invalid_every=10))
+    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
+    plan = plan_refresh(company.seeded.campaign_id, **names)
+    assert [stop.partition(",")[0] for stop in plan.stops] == [
+        "10 of 100 rows were rejected",
+        "The list has 90 customers after 300: it shrank by more than 30.0%.",
+    ]
+    with get_client(sync_client=True) as client:
+        key = f"plan-{company.seeded.campaign_id}"
+        artifacts = {one.key: one for one in client.read_artifacts()}
+    page = artifacts[key].data
+    assert isinstance(page, str)
+    assert "- 10 of 100 rows were rejected, over 5.0%." in page
+    assert "| customers gone | 210 |" in page
+    assert "data:image/png;base64," in page
+    assert artifacts[f"{key}-numbers"].type == "table"
+
+
+def held(company: Company, group: str) -> dict[str, object]:
+    with company.client() as client:
+        everyone = client.customers(company.seeded.workspace_id, group)
+        return {one.customer_id: {k: v or "" for k, v in one.profile.items()} for one in everyone}
+
+
+def published(company: Company) -> int:
+    """Messages of the account's quota that are used up."""
+    context = company.sandbox.context
+    with context.store.read() as session:
+        window = current_window(context.settings)
+        usage = session.get_one(Usage, (company.seeded.account_id, window.number))
+        return usage.messages

@@ -1,0 +1,117 @@
+"""A group brought to a list."""
+
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nudgescribe.client import NudgescribeClient
+from tasks import changes as tasks
+from tasks import groups
+from tasks.changes import Changes, compare_lists, update_customers
+from tasks.groups import GroupBusy, GroupRef, UploadIncomplete, find_group, make_group
+from tests.conftest import Company, Through, customers
+from tests.faults import FaultyTransport
+from tests.tasks.conftest import Local
+
+UPLOAD, CUSTOMERS = "/v1/customer/check", "/v1/customer"
+VALUES = st.fixed_dictionaries(dict.fromkeys("ab", st.one_of(st.none(), st.text(max_size=3))))
+LISTS = st.dictionaries(st.sampled_from("0123456789"), VALUES)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LISTS, LISTS)
+def test_two_lists_are_compared_customer_by_customer(
+    tmp_path: Path, listed: dict[str, dict[str, str]], held: dict[str, dict[str, str]]
+) -> None:
+    files = []
+    for name, one in (("listed", listed), ("held", held)):
+        rows = [{"*": customer, **values} for customer, values in one.items()]
+        files.append(tmp_path / name)
+        pl.DataFrame(rows, dict.fromkeys("*ab", pl.String)).write_parquet(files[-1])
+
+    def state(customer: str) -> str:
+        if customer not in held:
+            return "added"
+        if customer not in listed:
+            return "gone"
+        ours, theirs = listed[customer], held[customer]
+        return "same" if all((ours[n] or "") == (theirs[n] or "") for n in "ab") else "changed"
+
+    found = dict(compare_lists(*files, "*").rows())
+    assert found == {customer: state(customer) for customer in listed | held}
+
+
+@pytest.fixture
+def group(company: Company, local: Local) -> GroupRef:
+    return make_group.fn("main", company.seeded.workspace_id, "Daily")
+
+
+def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> Changes:
+    return update_customers.fn("main", group, local.staged(listed), "customer_id", "main")
+
+
+def test_only_what_differs_is_sent(
+    local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "CUSTOMERS_HELD", 7)
+    monkeypatch.setattr(tasks, "REMOVED_AT_ONCE", 4)
+    monkeypatch.setattr(groups, "ROWS_SENT", 8)
+    transport = through(FaultyTransport())
+    assert update(local, group, customers(20)).added == 20
+    assert transport.calls[UPLOAD] == 3
+
+    transport.requests.clear()
+    assert update(local, group, customers(20)) == Changes(added=0, changed=0, gone=0, same=20)
+    assert not [r for r in transport.requests if r.method == "DELETE" or r.url.path == UPLOAD]
+
+    changed = customers(11).with_columns(
+        plan=pl.when(pl.col("customer_id") == "000003").then(pl.lit("x")).otherwise("plan")
+    )
+    assert update(local, group, changed) == Changes(added=0, changed=1, gone=9, same=10)
+    (sent,) = (r for r in transport.requests if r.url.path == UPLOAD)
+    assert sent.read().count(b"\r\n0000") == 1
+    assert [r.method for r in transport.requests if r.url.path == CUSTOMERS].count("DELETE") == 3
+
+
+def test_values_that_are_numbers_are_compared_as_text(
+    company: Company, client: NudgescribeClient, local: Local, group: GroupRef
+) -> None:
+    one = {**customers(1).row(0, named=True), "visits": 7, "balance": 1.5, "grade": None}
+    client.upload_customer(group.workspace_id, group.customer_group_id, one)
+    same = customers(1).with_columns(visits=pl.lit("7"), balance=pl.lit("1.5"), grade=pl.lit(""))
+    assert update(local, group, same).same == 1
+
+
+def test_uploads_worked_off_later_are_waited_for(
+    local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = {"job_uid": "j", "status": "queued", "total": 0, "accepted": 0, "rejected": 0}
+    lost = httpx.Response(200, json={**queued, "errors": []})
+    assert update(local, group, customers(5)).added == 5
+    moved = customers(5).with_columns(plan=pl.lit("moved"))
+    # Worked off, though the answer is that it will be.
+    through(FaultyTransport(after={UPLOAD: [lost]}))
+    assert update(local, group, moved).changed == 5
+    # Never worked off.
+    monkeypatch.setattr(groups, "SETTLE_SECONDS", 0)
+    through(FaultyTransport({UPLOAD: [lost]}))
+    with pytest.raises(UploadIncomplete, match="has not become the list"):
+        update(local, group, customers(5))
+
+
+def test_a_group_that_a_run_is_on_is_busy(
+    company: Company, client: NudgescribeClient, local: Local, group: GroupRef
+) -> None:
+    workspace = company.seeded.workspace_id
+    assert find_group.fn("main", workspace, "Daily") == group
+    update(local, group, customers(2).with_columns(plan=pl.lit("new")))
+    client.initiate_rerun(company.seeded.campaign_id, group.customer_group_id)
+    company.settle(client)
+    with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
+        find_group.fn("main", workspace, "Daily")
+    assert find_group.fn("main", workspace, "First customers") is not None
+    assert find_group.fn("main", workspace, "Nobody's") is None
