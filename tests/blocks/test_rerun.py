@@ -97,6 +97,16 @@ def test_a_campaign_that_somebody_else_reruns_is_an_error(company: Company) -> N
     assert len(company.history()) == 2
 
 
+def test_an_earlier_run_on_the_same_group_is_not_adopted(company: Company) -> None:
+    rerun = rerun_of(company)
+    assert rerun.trigger().run_number == 2
+    settled(company, rerun)
+    later = rerun.model_copy(update={"after_run": 2})
+    with pytest.raises(errors.NotPublished):
+        later.trigger()
+    assert rerun.model_copy(update={"after_run": 1}).trigger().run_number == 2
+
+
 def test_a_quota_is_not_waited_for(company: Company, through: Through) -> None:
     rerun = rerun_of(company)
     transport = through(FaultyTransport({INITIATE: [httpx.Response(429)]}))

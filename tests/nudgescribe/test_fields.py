@@ -1,6 +1,7 @@
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from string import ascii_letters
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -205,6 +206,58 @@ def test_typed_columns_become_text_and_dates_their_fields_format() -> None:
         ("7", "29/02/2024", "2024-01-02", "1.5"),
         ("8", None, None, None),
     ]
+
+
+def test_a_date_its_format_cannot_tell_is_no_date() -> None:
+    rules = [field("Date", "dd/MM/yy", name="short"), field("Date", "yyyy-MM-dd", name="at")]
+    midnight, berlin = datetime(2024, 1, 2), ZoneInfo("Europe/Berlin")
+    frame = pl.DataFrame(
+        {
+            "short": [date(1969, 1, 1), date(2068, 12, 31), date(1968, 12, 31), date(2069, 1, 1)],
+            "at": [midnight, midnight, datetime(2024, 1, 2, 3), None],
+        }
+    )
+    text = fields.as_text(frame, rules)
+    assert text["short"].to_list()[:2] == ["01/01/69", "31/12/68"]
+    assert text["at"].to_list()[:2] == ["2024-01-02", "2024-01-02"]
+    assert text["at"][3] is None
+    errors = fields.judge(text, rules).errors.rows()
+    assert errors == [(2, "short", "date"), (2, "at", "date"), (3, "short", "date")]
+    there = frame.with_columns(pl.col("at").dt.replace_time_zone(berlin.key))
+    assert fields.as_text(there, rules).equals(text)
+
+
+FORMATS = st.sampled_from(list(fields.DATE_FORMATS))
+
+
+@given(st.dates(date(1969, 1, 1), date(2068, 12, 31)), FORMATS, FORMATS)
+def test_a_date_is_the_same_in_any_format(day: date, given: str, wanted: str) -> None:
+    def written(date_format: str) -> str:
+        return pl.select(pl.lit(day).dt.strftime(fields.DATE_FORMATS[date_format])).item()
+
+    text = pl.select(fields.redated(pl.lit(written(given)), given, wanted)).item()
+    assert text == written(wanted)
+
+
+@given(st.one_of(st.none(), st.text(max_size=12)), FORMATS, FORMATS)
+def test_what_is_no_date_does_not_become_one(text: str | None, given: str, wanted: str) -> None:
+    before, rule = codes(field("Date", given), text), field("Date", wanted)
+    frame = pl.DataFrame({"value": [text]}, schema={"value": pl.String})
+    after = frame.select(fields.redated(pl.col("value"), given, wanted).alias("value")).item()
+    assert codes(rule, after) == before or (before == [None] and given != wanted)
+
+
+def test_a_year_that_two_digits_cannot_tell_is_not_cut() -> None:
+    text = pl.Series("value", ["1850-01-02", "1999-01-02"])
+    expression = fields.redated(pl.col("value"), "yyyy-MM-dd", "dd/MM/yy")
+    assert text.to_frame().select(expression).to_series().to_list() == ["?", "02/01/99"]
+
+
+@pytest.mark.parametrize("name", ["*", "^.*$", "a b", "ä"])
+def test_a_field_may_have_any_name(name: str) -> None:
+    rules = [field("number", name=name), field("string", name="id", unique=True)]
+    frame = pl.DataFrame({"id": ["1", "2"], name: ["1", "x"]})
+    assert fields.judge(fields.as_text(frame, rules), rules).errors.rows() == [(1, name, "number")]
 
 
 @pytest.mark.parametrize(

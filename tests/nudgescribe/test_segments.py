@@ -39,3 +39,10 @@ def test_the_order_of_variables_does_not_matter() -> None:
 def test_no_value_and_an_empty_value_are_one_segment() -> None:
     frame = pl.DataFrame({"plan": [None, "", "x"]})
     assert segments.count(frame.lazy(), ["plan"]) == [({"plan": ""}, 2), ({"plan": "x"}, 1)]
+
+
+def test_a_variable_may_have_any_name() -> None:
+    frame = pl.DataFrame({"*": ["a", "a"], "^x$": ["b", None], "id": ["1", "2"]})
+    segment = {"*": "a", "^x$": "b"}
+    assert segments.count(frame.lazy(), ["*", "^x$"]) == [({**segment, "^x$": ""}, 1), (segment, 1)]
+    assert segments.distinct([frame], ["^x$", "*"]) == [{**segment, "^x$": ""}, segment]

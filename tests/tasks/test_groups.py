@@ -45,6 +45,19 @@ def test_a_refresh_makes_one_group(company: Company, create: Callable[[], tasks.
     assert len(company.groups()) == 2
 
 
+def test_a_group_to_reuse_is_found_by_its_name_once_and_by_its_mark_from_then_on(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
+    made = tasks.make_group.fn("main", company.seeded.workspace_id, "Ours")
+    for name in ("Ours", "renamed meanwhile"):
+        assert tasks.create_group.fn("main", campaign_of(company), name, refresh, True) == made
+    new = tasks.create_group.fn(
+        "main", campaign_of(company), "Theirs", refresh.model_copy(update={"id": "other"}), True
+    )
+    assert company.groups() == ["First customers", "Ours", "Theirs"]
+    assert new.name == "Theirs"
+
+
 @pytest.mark.parametrize("lost", [httpx.Response(502), httpx.ReadTimeout])
 def test_a_group_whose_answer_is_lost_is_found_again(
     company: Company, create: Callable[[], tasks.GroupRef], through: Through, lost: Fault

@@ -36,11 +36,11 @@ def test_a_refresh_by_plan_needs_the_same_list_and_run(
     local: Local, plan: Plan, campaign: CampaignRef, validated: Validated
 ) -> None:
     check_plan.fn("main", plan.plan_id, campaign, validated)
+    other = validated.model_copy(update={"fingerprint": "other"})
     with pytest.raises(PlanOutdated, match="another list: 250 good rows then, 250 now, or other"):
-        other = validated.model_copy(update={"fingerprint": "other"})
         check_plan.fn("main", plan.plan_id, campaign, other)
+    later = campaign.model_copy(update={"previous_run": 2})
     with pytest.raises(PlanOutdated, match="made on run 1 of the campaign, which is on run 2"):
-        later = campaign.model_copy(update={"previous_run": 2})
         check_plan.fn("main", plan.plan_id, later, validated)
     with pytest.raises(PlanNotFound, match=r"no plan \.\./x of campaign"):
         check_plan.fn("main", "../x", campaign, validated)
