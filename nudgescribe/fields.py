@@ -60,6 +60,7 @@ _DATE_PARTS: Mapping[str, str] = {
 }
 _YEARS: Mapping[str, tuple[int, int]] = {"%Y": (1, 9999), "%y": (1969, 2068)}
 """Which years the notations can tell; two digits are meant as POSIX means them."""
+NO_IDS = pl.Series(dtype=pl.String())
 _NO_DATE = "?"
 """Stands for a date that cannot be written in a format: no format takes it for one."""
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
@@ -145,21 +146,23 @@ def judge(
     is a part of one. Every copy is rejected: nothing tells which is right.
     """
     present = [field for field in fields if field.field_name in frame.columns]
+    if repeated is None:
+        ids = frame[key_of(present)] if any(field.unique for field in present) else NO_IDS
+        repeated = ids.filter(ids.is_duplicated()).unique()
+    broken = [_broken(field, repeated) for field in present]
+    good = frame.select(pl.all_horizontal(each.kept() for each in broken)).to_series()
     # By number: a field can have any name, also those of the columns made here.
     names = {str(number): field.field_name for number, field in enumerate(present)}
-    codes = frame.select(
-        _code(field, repeated).alias(number) for number, field in zip(names, present, strict=True)
-    )
-    bad = codes.select(pl.any_horizontal(pl.all().is_not_null())).to_series()
+    bad = frame.filter(~good)
     errors = (
-        codes.with_row_index("row")
-        .filter(bad)
+        bad.select(each.code().alias(number) for number, each in zip(names, broken, strict=True))
+        .insert_column(0, (~good).arg_true().alias("row"))
         .unpivot(index="row", variable_name="field", value_name="code")
         .drop_nulls("code")
         .sort("row", maintain_order=True)
         .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
-    return Verdict(frame.filter(~bad), errors)
+    return Verdict(frame.filter(good) if bad.height else frame, errors)
 
 
 def _text(name: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:
@@ -179,29 +182,49 @@ def _written(day: pl.Expr, date_format: str) -> pl.Expr:
     return pl.when(tellable).then(day.dt.strftime(notation)).otherwise(pl.lit(_NO_DATE))
 
 
-def _code(field: WorkspaceField, repeated: pl.Series | None) -> pl.Expr:
-    """The code of the first rule a value breaks, null when it keeps them all."""
+class _Broken(NamedTuple):
+    """Which rules the values of a field break."""
+
+    missing: pl.Expr
+    absent: pl.Expr
+    nul: pl.Expr
+    duplicate: pl.Expr
+    rule: pl.Expr
+    rule_code: str
+
+    def kept(self) -> pl.Expr:
+        """Whether a value keeps all rules."""
+        return ~self.missing & (self.absent | ~(self.nul | self.duplicate | self.rule))
+
+    def code(self) -> pl.Expr:
+        """The code of the first rule a value breaks, null when it keeps them all."""
+        return (
+            pl.when(self.missing)
+            .then(pl.lit("required"))
+            .when(self.absent)
+            .then(None)
+            .when(self.nul)
+            .then(pl.lit("nul"))
+            .when(self.duplicate)
+            .then(pl.lit("duplicate"))
+            .when(self.rule)
+            .then(pl.lit(self.rule_code))
+        )
+
+
+def _broken(field: WorkspaceField, repeated: pl.Series) -> _Broken:
     value = column(field.field_name)
-    absent = value.is_null() | (value.str.len_bytes() == 0)
-    if field.required or field.unique:
-        missing = value.is_null() | (value.str.strip_chars().str.len_bytes() == 0)
-    else:
-        missing = pl.lit(False)
-    duplicate = pl.lit(False)
-    if field.unique:
-        duplicate = value.is_duplicated() if repeated is None else value.is_in(repeated.implode())
+    no = pl.lit(False)
+    needed = field.required or field.unique
+    blank = value.is_null() | (value.str.strip_chars().str.len_bytes() == 0)
     kept, code = _rule(field, value)
-    return (
-        pl.when(missing)
-        .then(pl.lit("required"))
-        .when(absent)
-        .then(None)
-        .when(value.str.contains("\0", literal=True))
-        .then(pl.lit("nul"))
-        .when(duplicate)
-        .then(pl.lit("duplicate"))
-        .when(~kept)
-        .then(pl.lit(code))
+    return _Broken(
+        missing=blank if needed else no,
+        absent=value.is_null() | (value.str.len_bytes() == 0),
+        nul=value.str.contains("\0", literal=True),
+        duplicate=value.is_in(repeated.implode()) if field.unique and len(repeated) else no,
+        rule=~kept,
+        rule_code=code,
     )
 
 
@@ -218,21 +241,26 @@ def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
             fraction = rf"(?:\.[0-9]{{1,{digits}}})?" if digits else ""
             return value.str.contains(rf"^-?[0-9]+{fraction}\z"), "currency"
         case "Date":  # pragma: no branch - the last of the five
-            return _parsed(value, field.field_format or "").is_not_null(), "date"
+            return _is_date(value, field.field_format or ""), "date"
 
 
-def _parsed(text: pl.Expr, date_format: str) -> pl.Expr:
-    """The calendar dates, null for everything else."""
+def _is_date(text: pl.Expr, date_format: str) -> pl.Expr:
     # polars' own parser takes spaces, short years and year 0: the pattern comes first.
     pattern = notation = DATE_FORMATS[date_format]
     for part, expression in _DATE_PARTS.items():
         pattern = pattern.replace(part, expression)
-    shaped = text.str.contains(rf"^{pattern}\z")
-    day = pl.when(shaped).then(text).str.to_date(notation, strict=False)
+    day = text.str.to_date(notation, strict=False, cache=False)
+    return text.str.contains(rf"^{pattern}\z") & (day.dt.year() >= 1).fill_null(value=False)
+
+
+def _parsed(text: pl.Expr, date_format: str) -> pl.Expr:
+    """The calendar dates, null for everything else."""
+    notation = DATE_FORMATS[date_format]
+    day = text.str.to_date(notation, strict=False, cache=False)
     if "%y" in notation:
         late = day.dt.year() > _YEARS["%y"][1]
-        return pl.when(late).then(day.dt.offset_by("-100y")).otherwise(day)
-    return pl.when(day.dt.year() >= 1).then(day)
+        day = pl.when(late).then(day.dt.offset_by("-100y")).otherwise(day)
+    return pl.when(_is_date(text, date_format)).then(day)
 
 
 @cache

@@ -142,14 +142,13 @@ def _validate(
 
 def _repeated(listed: pl.LazyFrame, key: str) -> pl.Series:
     """The identifiers that occur more than once in the whole list."""
-    ids = listed.select(fields.column(key).cast(pl.String).alias("id")).drop_nulls()
-    return (
-        ids.filter(pl.col("id").str.strip_chars() != "")
-        .group_by("id")
-        .len("copies")
-        .filter(pl.col("copies") > 1)
-        .collect(engine="streaming")["id"]
-    )
+    ids = listed.select(fields.column(key).cast(pl.String).alias("id"))
+    # A million hashes are small; the identifiers of a list that repeats none are not kept.
+    hashes = ids.select(pl.col("id").hash()).collect(engine="streaming")["id"].sort()
+    suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
+    suspected = ids.filter(pl.col("id").hash().is_in(suspects))
+    found = suspected.collect(engine="streaming")["id"].drop_nulls()
+    return found.filter(found.is_duplicated() & (found.str.strip_chars() != "")).unique()
 
 
 def _verdicts(
