@@ -2,8 +2,17 @@
 
 from blocks import allocator  # noqa: F401 # pyright: ignore[reportUnusedImport] - first of all
 from blocks.account import NudgescribeAccount
-from blocks.crm import CrmSource, FileCrm, SqlCrm
+from blocks.crm import CrmSource, FileCrm, HubSpotCrm, SalesforceCrm, SqlCrm
 from blocks.lake import DataLake
 from blocks.rerun import CampaignRerun
 
-__all__ = ["CampaignRerun", "CrmSource", "DataLake", "FileCrm", "NudgescribeAccount", "SqlCrm"]
+__all__ = [
+    "CampaignRerun",
+    "CrmSource",
+    "DataLake",
+    "FileCrm",
+    "HubSpotCrm",
+    "NudgescribeAccount",
+    "SalesforceCrm",
+    "SqlCrm",
+]

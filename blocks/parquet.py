@@ -27,7 +27,7 @@ class ParquetSink:
         self.rows = 0
 
     def write(self, frame: pl.DataFrame) -> None:
-        table: pa.Table = frame.select(self._schema.names()).cast(self._schema).to_arrow()
+        table: pa.Table = frame[self._schema.names()].cast(self._schema).to_arrow()
         self._writer.write_table(table)
         self.rows += frame.height
 

@@ -22,8 +22,10 @@ def main() -> None:
     options = parser.parse_args()
     keep_prefect_at(PREFECT_HOME)
     from deployments import local
+    from flows.options import RefreshOptions
     from flows.refresh import campaign_refresh
     from nudgescribe.errors import NudgeflowError
+    from tasks.guardrails import Guardrails
 
     print(
         "Starting a sandbox and a Prefect server; the first time takes half a minute.", flush=True
@@ -40,8 +42,11 @@ def main() -> None:
         with local.sandbox(data, local.free_port(), *SANDBOX) as url:
             local.save_blocks(url, account, crm, options.lake)
             try:
+                # A list of yours grows from its first half to all of it.
                 result = campaign_refresh(
-                    account.campaign_id, crm=f"{crm.get_block_type_slug()}/main"
+                    account.campaign_id,
+                    crm=f"{crm.get_block_type_slug()}/main",
+                    options=RefreshOptions(guardrails=Guardrails(max_growth=2)),
                 )
             except NudgeflowError as error:
                 sys.exit(f"The demo failed: {error}")

@@ -46,6 +46,7 @@ def _run(stack: ExitStack) -> None:
     account = local.seeded_once(data)
     local.save_blocks(url, account, local.sql_crm(HOME / "crm.db"), HOME / "lake")
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
+    os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     types = ["block", "register", "-m", "blocks"]
     pool = ["work-pool", "create", POOL, "--type", "process", "--overwrite"]

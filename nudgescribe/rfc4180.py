@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
+_CLOSED = (b'\n"\n', b'\n"\r\n', b'\n"\r', b'\n"')
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -35,6 +37,20 @@ class Readable(Protocol):
 
 class MalformedCsv(NudgeflowError):
     advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
+    row: int | None = None
+    """Which row, from 1 without the header, where it is known; of a stray quote, one near it."""
+
+
+class InvalidUtf8(MalformedCsv):
+    """Another encoding, or damaged."""
+
+
+class RepeatedColumns(MalformedCsv):
+    """`places`: which columns have another's name, from 1."""
+
+    def __init__(self, problem: str, places: list[int]) -> None:
+        super().__init__(problem)
+        self.places = places
 
 
 @dataclass(frozen=True)
@@ -50,29 +66,49 @@ def read(data: bytes) -> pl.DataFrame:
     return pl.concat(list(frames(io.BytesIO(data))))
 
 
-def frames(file: Readable, block_bytes: int = BLOCK_BYTES) -> Iterator[pl.DataFrame]:
+def frames(
+    file: Readable,
+    block_bytes: int = BLOCK_BYTES,
+    delimiter: str = ",",
+    header: list[str] | None = None,
+) -> Iterator[pl.DataFrame]:
     """The rows of a CSV like `blocks`, as frames."""
-    for block in blocks(file, block_bytes):
+    for block in blocks(file, block_bytes, delimiter, header):
         frame = pl.from_arrow(block.table)
         assert isinstance(frame, pl.DataFrame)
+        frame.columns = block.table.schema.names  # polars gives one without a name another
         yield frame
 
 
-def blocks(file: Readable, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+def blocks(
+    file: Readable,
+    block_bytes: int = BLOCK_BYTES,
+    delimiter: str = ",",
+    header: list[str] | None = None,
+) -> Iterator[Block]:
     """The rows of a CSV, about `block_bytes` at a time; at least one block, so that an empty list
-    still has its columns.
+    still has its columns. `header` names those of a file without a header row.
 
     Raises MalformedCsv for no header, repeated column names, rows of the wrong length or longer
     than `LONGEST_ROW`, an open quote at the end and invalid UTF-8.
     """
-    columns: list[str] | None = None
+    columns, count, table = header, 0, None
     for rows in _aligned(file, block_bytes):
         body = rows
         if columns is None:
-            columns, body = _header(rows)
-        yield Block(body, _parse(body, columns))
+            columns, body = _header(rows, delimiter)
+        try:
+            table = _parse(body, columns, delimiter)
+        except MalformedCsv as error:
+            before = _rows_before_fault(body, columns, delimiter)
+            error.row = None if before is None else count + before + 1
+            raise
+        count += table.num_rows
+        yield Block(body, table)
     if columns is None:
         raise MalformedCsv(_EMPTY)
+    if table is None:
+        yield Block(b"", _parse(b"", columns))
 
 
 def mapped(file: BinaryIO) -> Iterator[Block]:
@@ -163,16 +199,16 @@ def _first_row_end(block: bytes) -> int:
             return len(block)
 
 
-def _header(block: bytes) -> tuple[list[str], bytes]:
+def _header(block: bytes, delimiter: str = ",") -> tuple[list[str], bytes]:
     """The column names and what follows them."""
     block = block.removeprefix(_BOM)
     end = _first_row_end(block)
     try:
         lines = io.StringIO(block[:end].decode(), newline="")
     except UnicodeDecodeError:
-        raise MalformedCsv("The CSV is not valid UTF-8.") from None
+        raise InvalidUtf8("The CSV is not valid UTF-8.") from None
     try:
-        columns = next(csv.reader(lines), [""])
+        columns = next(csv.reader(lines, delimiter=delimiter), [""])
     except csv.Error:
         raise MalformedCsv("The CSV's header row cannot be read.") from None
     if not any(columns):
@@ -181,29 +217,58 @@ def _header(block: bytes) -> tuple[list[str], bytes]:
         raise MalformedCsv(f"The CSV has more than {MOST_FIELDS:,} columns.")
     if any("\0" in name for name in columns):
         raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
-    repeated = sorted(name for name, count in Counter(columns).items() if count > 1)
-    if repeated:
-        raise MalformedCsv(f"The CSV names these columns more than once: {', '.join(repeated)}.")
+    counts = Counter(columns)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise RepeatedColumns(
+            f"The CSV names these columns more than once: {', '.join(repeated)}.",
+            [place for place, name in enumerate(columns, 1) if counts[name] > 1],
+        )
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]
 
 
-def _parse(block: bytes | memoryview, columns: list[str]) -> pa.Table:
+def _parse(block: bytes | memoryview, columns: list[str], delimiter: str = ",") -> pa.Table:
     types = dict.fromkeys(columns, pa.string())
     if not block:
         return pa.schema(types).empty_table()
     if bytes(block[:3]) == _BOM:
         block = _BOM + bytes(block)  # Arrow takes the first for a mark and drops it
     try:
-        return arrow_csv.read_csv(
+        table = arrow_csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),
             read_options=arrow_csv.ReadOptions(
                 column_names=columns, block_size=len(block) + 1, use_threads=False
             ),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False
+            ),
             convert_options=arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
         # Arrow's message repeats the row; only which kind of fault it was may leave here.
-        kind = "invalid UTF-8" if "UTF8" in str(error) else "a row with too many or too few values"
-        raise MalformedCsv(f"The CSV holds {kind}.") from None
+        if "UTF8" in str(error):
+            raise InvalidUtf8("The CSV holds invalid UTF-8.") from None
+        raise MalformedCsv("The CSV holds a row with too many or too few values.") from None
+    # A stray quote shifts what counts as quoted, so that a cut can lie within a value. Arrow does
+    # not mind that the last value is open; it then ends with the newline that was to end its row.
+    if str(table.column(-1)[-1]).endswith("\n") and not bytes(block[-4:]).endswith(_CLOSED):
+        raise MalformedCsv("The CSV holds a quote in a value that is not quoted.")
+    return table
+
+
+def _rows_before_fault(block: bytes, columns: list[str], delimiter: str) -> int | None:
+    """How many rows come before the one that cannot be read; found by halving, so in the time of
+    about two more reads.
+    """
+    rows, start, end = 0, 0, len(block)
+    while True:
+        cut, _ = _last_row_end(block, start, start, (start + end) // 2, False)
+        cut = cut or start + _first_row_end(block[start:end])
+        if cut == end:
+            # Where rows end with CR alone this is not a row but all of them.
+            return None if re.search(rb"\r(?!\n)", block[start:end]) else rows
+        try:
+            rows += _parse(block[start:cut], columns, delimiter).num_rows
+            start = cut
+        except MalformedCsv:
+            end = cut

@@ -75,8 +75,9 @@ def mapped(list_: pl.LazyFrame, sources: FieldSources) -> pl.LazyFrame:
     }
     missing = [column for column in wanted.values() if column not in columns]
     if missing:
+        # Those it has may be a customer's values, if it has no header row: they are not told.
         raise MappingRefused(
-            f"The list has no column {', '.join(missing)}; it has {', '.join(columns)}."
+            f"The list has no column {', '.join(missing)}, of {len(columns)} columns in all."
         )
     return list_.select(
         fields.column(wanted[name]).alias(name)

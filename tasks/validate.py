@@ -98,6 +98,12 @@ def _validate(
     with local_copy(store, staged) as source, TemporaryDirectory() as folder:
         listed = mapped(pl.scan_parquet(source), sources)
         schema = listed.collect_schema()
+        if not {rule.field_name for rule in rules} & {*schema.names()}:
+            # They may be a customer's values: they are not told.
+            raise ListRefused(
+                f"None of the list's {len(schema)} columns is a field of the workspace: "
+                "look whether it has a header row, or name the columns in options.fields."
+            )
         problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
         if problems:
             raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")

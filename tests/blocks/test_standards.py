@@ -8,13 +8,32 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
-from blocks import CampaignRerun, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from blocks import (
+    CampaignRerun,
+    DataLake,
+    FileCrm,
+    HubSpotCrm,
+    NudgescribeAccount,
+    SalesforceCrm,
+    SqlCrm,
+)
 from blocks.about import LOGO_URL
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("block", [CampaignRerun, DataLake, FileCrm, NudgescribeAccount, SqlCrm])
+@pytest.mark.parametrize(
+    "block",
+    [
+        CampaignRerun,
+        DataLake,
+        FileCrm,
+        HubSpotCrm,
+        NudgescribeAccount,
+        SalesforceCrm,
+        SqlCrm,
+    ],
+)
 class TestStandards(BlockStandardTestSuite):
     @pytest.fixture
     def block(self, block: type[Block]) -> type[Block]:

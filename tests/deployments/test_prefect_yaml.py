@@ -26,6 +26,8 @@ def test_the_deployments_people_know() -> None:
     assert names() == [
         "campaign-refresh/monthly",
         "campaign-refresh/ad-hoc",
+        "plan-refresh/ad-hoc",
+        "sync-customers/daily",
         "export-messages/ad-hoc",
         "lake-retention/nightly",
     ]

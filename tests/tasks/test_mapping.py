@@ -40,7 +40,7 @@ def test_without_a_mapping_the_columns_are_the_fields() -> None:
 
 
 def test_a_column_that_the_list_lacks_is_named() -> None:
-    with pytest.raises(MappingRefused, match="no column Nme; it has Id, Name"):
+    with pytest.raises(MappingRefused, match="no column Nme, of 2 columns in all"):
         mapped(pl.LazyFrame({"Id": [1], "Name": [2]}), {"name": FieldSource(column="Nme")})
 
 

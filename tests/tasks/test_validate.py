@@ -156,6 +156,15 @@ def test_a_list_with_columns_that_hold_no_text_is_refused(
         validate(local, rules, refresh, listed)
 
 
+def test_a_list_without_a_header_row_is_not_quoted(
+    local: Local, rules: list[WorkspaceField], refresh: Refresh
+) -> None:
+    listed = pl.DataFrame({"000001": ["000002"], "Zoë": ["Anna"]})
+    with pytest.raises(ListRefused, match="None of the list's 2 columns is a field") as caught:
+        validate(local, rules, refresh, listed)
+    assert "Zoë" not in str(caught.value)
+
+
 def test_a_staged_list_is_released_until_it_is_to_be_kept(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:

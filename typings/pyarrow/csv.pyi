@@ -9,7 +9,9 @@ class ReadOptions:
     ) -> None: ...
 
 class ParseOptions:
-    def __init__(self, *, newlines_in_values: bool, ignore_empty_lines: bool) -> None: ...
+    def __init__(
+        self, *, delimiter: str, newlines_in_values: bool, ignore_empty_lines: bool
+    ) -> None: ...
 
 class ConvertOptions:
     def __init__(

@@ -1,0 +1,195 @@
+"""A customer list read, judged and written as uploads: ours against a model for each row and
+against pandera, on the same file.
+
+python -m benchmarks.customers [ROWS]
+
+Each way runs in a fresh process. Memory is what comes on top of the imports.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+# pandera and pydantic's made models leave their types open.
+
+import sys
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import polars as pl
+
+from benchmarks.measuring import Way, as_a_child, in_a_process
+from nudgescribe import rfc4180
+from nudgescribe.contract import FieldType, WorkspaceField
+
+ROUNDS = 3
+ROWS_AT_ONCE = 50_000
+DATES = {"born": "%d/%m/%Y", "since": "%Y-%m-%d", "seen": "%d.%m.%Y"}
+FORMATS = {"born": "dd/MM/yyyy", "since": "yyyy-MM-dd", "seen": "dd.MM.yyyy", "balance": "EUR"}
+TYPES: dict[str, FieldType] = {
+    "customer_id": "string",
+    "first_name": "string",
+    "last_name": "string",
+    "mail": "string",
+    "city": "string",
+    "plan": "string",
+    **dict.fromkeys(DATES, "Date"),
+    "balance": "currency",
+    "visits": "number",
+    "grade": "char",
+}
+NEEDED = ("customer_id", "first_name", "plan")
+NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+AMOUNT = r"^-?[0-9]+(\.[0-9]{1,2})?$"
+
+
+def rules() -> list[WorkspaceField]:
+    return [
+        WorkspaceField(
+            field_id=name,
+            workspace_id="",
+            field_name=name,
+            display_name=name,
+            field_type=kind,
+            field_format=FORMATS.get(name),
+            required=name in NEEDED,
+            unique=name == "customer_id",
+        )
+        for name, kind in TYPES.items()
+    ]
+
+
+def listed(rows: int) -> pl.DataFrame:
+    """12 columns of about 105 bytes in all; one row of 111 has a date that no calendar has."""
+    days = pl.date_range(date(1950, 1, 1), date(2018, 1, 1), eager=True)
+    number = pl.int_range(rows, eager=True)
+    day = days.gather(number % len(days))
+    frame = pl.DataFrame(
+        {
+            "customer_id": number.cast(pl.String).str.zfill(8),
+            "first_name": "Name " + (number % 977).cast(pl.String),
+            "last_name": "van der Berg, " + (number % 8999).cast(pl.String),
+            "mail": "customer" + number.cast(pl.String) + "@example.com",
+            "city": "City of " + (number % 300).cast(pl.String),
+            "plan": pl.Series(["basic", "plus", "family"]).gather(number % 3),
+            **{name: day.dt.strftime(notation) for name, notation in DATES.items()},
+            "balance": (number % 500_000 / 100).round(2).cast(pl.String),
+            "visits": (number % 100).cast(pl.String),
+            "grade": pl.Series(["A", "B", "C", "D"]).gather(number % 4),
+        }
+    )
+    wrong = pl.when(number % 111 == 110).then(pl.lit("31/02/2020")).otherwise("born")
+    return frame.with_columns(born=wrong)
+
+
+def ours(file: Path) -> int:
+    """The block, the task and the upload's CSV, as a refresh uses them, with the lake on disk."""
+    from prefect.logging import disable_run_logger
+
+    from blocks import DataLake, FileCrm
+    from tasks import validate
+    from tasks.campaigns import Refresh
+    from tasks.groups import ROWS_SENT
+    from tasks.staging import batches, describe
+
+    validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
+    refresh = Refresh(id="r", started=datetime.now(UTC))
+    with TemporaryDirectory() as folder, disable_run_logger():
+        lake = DataLake(root=folder)
+        validate.load = lambda *_: lake
+        extracted = Path(folder) / "staging" / "extracted.parquet"
+        extracted.parent.mkdir()
+        FileCrm(path=str(file), format="csv").extract(extracted)
+        staged = describe(extracted, "staging/extracted.parquet")
+        found = validate.validate_customers.fn(rules(), staged, "main", refresh, {}, False, "x")
+        accepted = pl.scan_parquet(lake.files.place(found.accepted.path))
+        for frame in batches(accepted, ROWS_SENT):
+            rfc4180.write(frame)
+        return found.accepted.rows
+
+
+def pydantic(file: Path) -> int:
+    """pandas, and a pydantic model for each row."""
+    import pandas as pd
+    from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationError, create_model
+
+    def dated(notation: str) -> AfterValidator:
+        def check(value: str) -> str:
+            datetime.strptime(value, notation)
+            return value
+
+        return AfterValidator(check)
+
+    rules_: dict[str, Any] = {
+        **{name: StringConstraints(min_length=1) for name in NEEDED},
+        **{name: dated(notation) for name, notation in DATES.items()},
+        "balance": StringConstraints(pattern=AMOUNT),
+        "visits": StringConstraints(pattern=NUMBER),
+        "grade": StringConstraints(min_length=1, max_length=1),
+    }
+    types = {name: (Annotated[str, rules_.get(name)], ...) for name in TYPES}
+    model: type[BaseModel] = create_model("Customer", **types)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    good = 0
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+    for frame in pd.read_csv(file, chunksize=ROWS_AT_ONCE, **options):
+        kept: list[dict[str, Any]] = []
+        for row in frame.to_dict("records"):
+            with suppress(ValidationError):
+                kept.append(model.model_validate(row).model_dump())
+        pd.DataFrame(kept, columns=list(TYPES)).to_csv(index=False)
+        good += len(kept)
+    return good
+
+
+def pandera(file: Path) -> int:
+    """polars, and a pandera schema; its list of failures says which rows to leave out."""
+    import pandera.polars as pa
+    from pandera.errors import SchemaErrors
+
+    def dated(notation: str) -> pa.Check:
+        def check(data: Any) -> pl.LazyFrame:
+            day = pl.col(data.key).str.to_date(notation, strict=False)
+            return data.lazyframe.select(day.is_not_null())
+
+        return pa.Check(check)
+
+    checks = {
+        **{name: pa.Check.str_length(min_value=1) for name in NEEDED},
+        **{name: dated(notation) for name, notation in DATES.items()},
+        "balance": pa.Check.str_matches(AMOUNT),
+        "visits": pa.Check.str_matches(NUMBER),
+        "grade": pa.Check.str_length(1, 1),
+    }
+    schema = pa.DataFrameSchema({name: pa.Column(str, checks.get(name)) for name in TYPES})
+    good = 0
+    for frame in pl.scan_csv(file, infer_schema=False).collect_batches(chunk_size=ROWS_AT_ONCE):
+        try:
+            schema.validate(frame, lazy=True)
+        except SchemaErrors as error:
+            bad = error.failure_cases["index"].unique()
+            frame = frame.with_row_index("\0row").filter(~pl.col("\0row").is_in(bad.implode()))
+            frame = frame.drop("\0row")
+        frame.write_csv()
+        good += frame.height
+    return good
+
+
+WAYS: dict[str, Way] = {"ours": ours, "pandera": pandera, "pydantic": pydantic}
+
+
+def main(rows: int) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "customers.csv"
+        listed(rows).write_csv(file)
+        listed(1000).write_csv(file.with_suffix(".few"))
+        for _ in range(ROUNDS):
+            for name in WAYS:
+                print(f"{name:8} {in_a_process('benchmarks.customers', name, file)}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        as_a_child(WAYS)
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
