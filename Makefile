@@ -15,7 +15,7 @@ demo: $(READY)
 	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -m "not s3" --numprocesses 2 --dist loadfile --cov --cov-report=term --cov-fail-under=98
+	@$(BIN)/python -m pytest -m "not s3" --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=98
 
 # Against Ceph's S3 gateway, started for it.
 test-s3: $(READY)

@@ -19,17 +19,22 @@ from sandbox.settings import Keys
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 ALGORITHM = "HS256"
+PASSWORD_COST = 2**14
+"""How much work a guess at a password is; a hash names its own, so that this may change."""
 
 
-def hash_password(password: str, salt: bytes | None = None) -> str:
-    salt = salt or token_bytes(16)
-    digest = hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)
-    return f"{salt.hex()}:{digest.hex()}"
+def hash_password(password: str) -> str:
+    salt = token_bytes(16)
+    return f"{PASSWORD_COST}:{salt.hex()}:{_digest(password, salt, PASSWORD_COST)}"
 
 
 def password_fits(password: str, hashed: str) -> bool:
-    salt = bytes.fromhex(hashed.partition(":")[0])
-    return hmac.compare_digest(hash_password(password, salt), hashed)
+    cost, salt, digest = hashed.split(":")
+    return hmac.compare_digest(_digest(password, bytes.fromhex(salt), int(cost)), digest)
+
+
+def _digest(password: str, salt: bytes, cost: int) -> str:
+    return hashlib.scrypt(password.encode(), salt=salt, n=cost, r=8, p=1).hex()
 
 
 def issue_token(

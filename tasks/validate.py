@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
+from blocks.ahead import ahead
 from blocks.loading import load
 from blocks.parquet import ParquetSink, text_schema
 from nudgescribe import fields
@@ -117,7 +118,7 @@ def _validate(
             ParquetSink(errors, ERRORS) as bad,
         ):
             rejected = 0
-            for verdict in _verdicts(texts, rules, repeated):
+            for verdict in ahead(_verdicts(texts, rules, repeated)):
                 if strict and verdict.errors.height:
                     raise _first_of(verdict.errors)
                 good.write(verdict.accepted)

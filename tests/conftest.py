@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 from blocks import DataLake, FileCrm, NudgescribeAccount
@@ -21,7 +22,7 @@ from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.retry import RetryPolicy
-from sandbox import people, seed
+from sandbox import people, security, seed
 from sandbox.context import Context
 from sandbox.service import create_app
 from sandbox.settings import Settings
@@ -33,6 +34,9 @@ SEEDED_CUSTOMERS = 300
 # A first example pays for imports; a slow machine must not fail for it.
 settings.register_profile("nudgeflow", deadline=None)
 settings.load_profile("nudgeflow")
+
+# Each test has an account of its own; processes that sign in to it go by the cost its hash names.
+security.PASSWORD_COST = 2
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,9 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server for all tests that need one."""
-    with prefect_test_harness(server_startup_timeout=120):
+    # A flow run without heartbeats need not wait at its end for the second between two of them.
+    without_heartbeats = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with without_heartbeats, prefect_test_harness(server_startup_timeout=120):
         yield
 
 

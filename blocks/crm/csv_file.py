@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from blocks.ahead import ahead
 from blocks.crm.found import Found
 from blocks.crm.several import log_rows, same_columns
 from blocks.crm.source import Logger, SourceError
@@ -37,7 +38,7 @@ def copy_csv(files: Sequence[Found], target: Path, form: CsvForm, logger: Logger
         for file in files:
             with opened(file, form.encoding) as text:
                 delimiter = form.delimiter or _sniffed(file.name, text.head, form.header)
-                for frame in _frames(file.name, text, delimiter, form.header):
+                for frame in ahead(_frames(file.name, text, delimiter, form.header)):
                     if sink is None:
                         schema = frame.schema
                         sink = stack.enter_context(ParquetSink(target, schema))

@@ -1,22 +1,42 @@
 """Customer lists from a database."""
 
-from collections.abc import Iterator
-from datetime import date, datetime
-from decimal import Decimal
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from datetime import date
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 from pydantic import Field, SecretStr
-from sqlalchemy import NullPool, create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, Connection, CursorResult, NullPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from blocks.about import LOGO_URL, documentation
-from blocks.crm.source import CrmSource, SourceError
+from blocks.crm import sqlite
+from blocks.crm.parquet_file import frames_of
+from blocks.crm.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
+from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.parquet import ParquetSink, text_schema
 
-ROWS_AT_ONCE = 20_000
+POSTGRESQL = ("postgresql", "postgresql+psycopg")
+LONGEST_SECONDS = 7 * 24 * 60 * 60
+
+# What makes a transaction of the dialect one that only reads, and how it is told a time limit.
+_READ_ONLY = {
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET TRANSACTION READ ONLY",
+    "mysql": "SET TRANSACTION READ ONLY",
+    "mariadb": "SET TRANSACTION READ ONLY",
+    "oracle": "SET TRANSACTION READ ONLY",
+}
+_TIME_LIMIT = {
+    "postgresql": "SET LOCAL statement_timeout = {milliseconds}",
+    "mysql": "SET SESSION max_execution_time = {milliseconds}",
+    "mariadb": "SET SESSION max_statement_time = {seconds}",
+}
 
 
 class SqlCrm(CrmSource):
@@ -39,59 +59,106 @@ class SqlCrm(CrmSource):
     query: str = Field(
         description="The query whose rows are the customers and whose columns are the fields."
     )
+    parameters: dict[str, str | int | float | bool | None] = Field(
+        default={},
+        description="Values for the :names in the query; without any, a colon is just a colon.",
+    )
+    timeout_seconds: float = Field(
+        default=3600, gt=0, le=LONGEST_SECONDS, description="How long the query may take."
+    )
 
     def extract(self, target: Path) -> int:
+        query = Query(self.query, self.parameters, self.timeout_seconds)
         try:
-            engine = create_engine(self.url.get_secret_value(), poolclass=NullPool)
-            streamed = engine.execution_options(stream_results=True, max_row_buffer=ROWS_AT_ONCE)
-            with streamed.connect() as connection:
-                # As the driver takes it: a colon or a percent sign in the query is no parameter.
-                result = connection.exec_driver_sql(self.query)
-                columns = list(result.keys())
-                batches = ([tuple(row) for row in rows] for rows in result.partitions(ROWS_AT_ONCE))
-                return _write_rows(columns, batches, target)
+            url = make_url(self.url.get_secret_value())
+        except (ArgumentError, ValueError):
+            raise SourceError(
+                "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
+            ) from None
+        try:
+            if url.drivername in sqlite.DRIVERS:
+                return sqlite.extract(url, query, target)
+            if url.drivername in POSTGRESQL:
+                from blocks.crm import postgresql
+
+                return postgresql.extract(url, query, target)
+            return _extract(url, query, target)
         except ImportError as error:
-            raise SourceError(f"The database's driver {error.name} is not installed.") from None
+            driver = error.name or "library"
+            raise SourceError(f"The database's driver {driver} is not installed.") from None
+
+
+def _extract(url: URL, query: Query, target: Path) -> int:
+    """By any driver, with the values as Python has them."""
+    try:
+        engine = create_engine(url, poolclass=NullPool)
+    except ArgumentError:
+        raise SourceError("The URL names a database that SQLAlchemy does not know.") from None
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(engine.connect())
+        except DBAPIError as error:
+            raise SourceUnavailable(
+                f"The database could not be opened: {_kind(error)}. Check that it runs, "
+                "and the URL's host, user and password."
+            ) from None
+        try:
+            _begin(connection, query)
+            result = _executed(connection, query)
+            columns = column_names(result.keys() if result.returns_rows else ())
+            return _write_rows(columns, in_time(result.partitions(), query), target)
         except SQLAlchemyError as error:
             # The database's own text may repeat a value, the URL holds a password.
             raise SourceError(
-                f"The SQL CRM could not be read: {type(error).__name__}. "
-                "Run the query in a SQL client to see the database's message."
+                f"The query failed: {_kind(error)}. Run it in a SQL client to see the "
+                "database's message."
             ) from None
 
 
-def _write_rows(columns: list[str], batches: Iterator[list[tuple[Any, ...]]], target: Path) -> int:
+def _begin(connection: Connection, query: Query) -> None:
+    dialect = connection.dialect
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    limits = {"milliseconds": ceil(query.seconds * 1000), "seconds": query.seconds}
+    for statements in (_READ_ONLY, _TIME_LIMIT):
+        if statement := statements.get(name):
+            connection.exec_driver_sql(statement.format_map(limits))
+
+
+def _executed(connection: Connection, query: Query) -> CursorResult[Any]:
+    options = {"yield_per": ROWS_AT_ONCE, "no_parameters": True}
+    if query.parameters:
+        return connection.execute(bound(query), query.parameters, execution_options=options)
+    # As the driver takes it: a colon or a percent sign in the query is no parameter.
+    return connection.exec_driver_sql(query.text, execution_options=options)
+
+
+def _kind(error: SQLAlchemyError) -> str:
+    """With the number some drivers give; all other text may repeat a value."""
+    said = error.orig.args if isinstance(error, DBAPIError) and error.orig else ()
+    return " ".join([type(error).__name__, *(str(each) for each in said if isinstance(each, int))])
+
+
+def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> int:
     """Values become text as they come; a column of nothing but dates becomes a date column."""
-    if len(set(columns)) < len(columns):
-        raise SourceError("The query returns two columns of one name: give them names with AS.")
     kinds: dict[str, set[type]] = {column: set() for column in columns}
     with TemporaryDirectory() as folder:
         draft = Path(folder) / "rows.parquet"
         with ParquetSink(draft, text_schema(columns)) as sink:
-            for rows in batches:
-                values = dict(zip(columns, zip(*rows, strict=True), strict=True))
-                for column in columns:
-                    kinds[column] |= {type(value) for value in values[column] if value is not None}
-                frame = {name: [_text(each) for each in given] for name, given in values.items()}
-                sink.write(pl.DataFrame(frame, schema=text_schema(columns)))
-        dates = [column for column in columns if kinds[column] == {date}]
-        pl.scan_parquet(draft).with_columns(pl.col(dates).str.to_date("%Y-%m-%d")).sink_parquet(
-            target, compression="zstd", compression_level=1
-        )
-    return sink.rows
+            for frame in frames(columns, _noted(batches, kinds)):
+                sink.write(frame)
+        dates = [column for column in columns if kinds[column] - {type(None)} == {date}]
+        if not dates:
+            shutil.move(draft, target)
+            return sink.rows
+        schema = pl.Schema(text_schema(columns) | dict.fromkeys(dates, pl.Date()))
+        with ParquetSink(target, schema) as sink:
+            for frame in frames_of(draft):
+                sink.write(frame.with_columns(pl.col(dates).str.to_date("%Y-%m-%d")))
+        return sink.rows
 
 
-def _text(value: object) -> str | None:
-    match value:
-        case None | str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case Decimal():
-            return f"{value:f}"
-        case datetime():
-            return value.isoformat(sep=" ")
-        case bytes() | bytearray() | memoryview():
-            raise SourceError("The query returns binary values: convert them to text in the query.")
-        case _:
-            return str(value)
+def _noted(batches: Iterable[Rows], kinds: dict[str, set[type]]) -> Iterator[Rows]:
+    for rows in batches:
+        for seen, values in zip(kinds.values(), zip(*rows, strict=True), strict=True):
+            seen.update(map(type, values))
+        yield rows

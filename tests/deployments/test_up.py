@@ -18,7 +18,12 @@ from deployments import up
 ROOT = Path(__file__).parents[2]
 API = f"{up.PREFECT_URL}/api"
 SECONDS = 150.0
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "PREFECT_API_URL": API,
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+}
 
 
 @contextmanager

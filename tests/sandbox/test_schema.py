@@ -12,6 +12,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from jsonschema import Draft202012Validator
+from requests import Session
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import (
@@ -48,8 +49,9 @@ described = schemathesis.openapi.from_dict(DOCUMENT, config=SchemathesisConfig(s
 class Caller:
     """A company's headers, and values of its own in the place of made-up ones."""
 
-    def __init__(self, company: Company) -> None:
+    def __init__(self, company: Company, session: Session) -> None:
         self.company = company
+        self._session = session
         self.statuses: set[int] = set()
         one = company.seeded
         who = {"email": one.email, "password": one.password}
@@ -89,7 +91,8 @@ class Caller:
 
     def send(self, case: schemathesis.Case) -> None:
         headers = self.headers(case.operation.path, case.operation.method)
-        answer = case.call(base_url=self.company.sandbox.url, headers=headers)
+        url = self.company.sandbox.url
+        answer = case.call(base_url=url, session=self._session, headers=headers)
         self.statuses.add(answer.status_code)
         case.validate_response(answer, checks=CHECKS)
 
@@ -110,8 +113,9 @@ def caller(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Caller]
         with sandbox.context.store.write() as session:
             campaign = session.get_one(Campaign, company.seeded.campaign_id)
             campaign.status = Status.READY_FOR_REVIEW
-    one = Caller(company)
-    yield one
+    with Session() as session:
+        one = Caller(company, session)
+        yield one
     httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
     assert 200 in one.statuses
 

@@ -5,11 +5,14 @@ import http.client
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain, combinations, product, repeat
 from pathlib import Path
 from time import monotonic, time
@@ -29,6 +32,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import CreateField, Status
 from nudgescribe.errors import message_of
 from sandbox import people, seed, uploads
+from sandbox.security import password_fits
 from sandbox.settings import MIB, Settings
 from sandbox.store import Account, Block, Campaign, Field, Group, Job, Message, Run, User, Workspace
 from tests.conftest import Company, Sandbox, credentials_of, customers, serving
@@ -216,6 +220,19 @@ def check_refused(answer: httpx.Response, *statuses: int) -> None:
     assert [*answer.json()] == ["message"]
     assert message_of(answer)
     assert len(answer.content) < LONGEST_ANSWER
+
+
+# ---- passwords --------------------------------------------------------------------------------
+
+
+def test_a_password_fits_at_the_cost_it_was_hashed_at() -> None:
+    """Elsewhere a hash costs more than in the tests' own process."""
+    code = "from sandbox.security import hash_password; print(hash_password('right'), end='')"
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+    hashed = done.stdout.decode()
+    assert hashed.startswith(f"{2**14}:")
+    assert password_fits("right", hashed)
+    assert not password_fits("wrong", hashed)
 
 
 # ---- tokens -----------------------------------------------------------------------------------
@@ -406,9 +423,9 @@ TRICKS = [
 
 
 def files_of(sandbox: Sandbox) -> set[Path]:
-    """What lies in the data folder, beside the database's own files."""
+    """What lies in the data folder, beside the files of the database and of the audit log."""
     found = sandbox.settings.data.rglob("*")
-    return {path for path in found if not path.name.startswith("sandbox.db")}
+    return {path for path in found if not path.name.startswith(("sandbox.db", "audit.jsonl"))}
 
 
 @pytest.mark.parametrize("trick", TRICKS)
@@ -988,13 +1005,17 @@ def test_a_body_that_is_not_said_to_be_json_is_refused(ours: Caller, operation: 
             check_refused(ours.send(operation, **{"content-type": kind}), 400, 401)
 
 
+@cache
+def bomb() -> bytes:
+    return gzip.compress(b" " * 50 * MIB)
+
+
 @on_one_database
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "x-gzip", "gzip, gzip", "?"])
 @pytest.mark.parametrize("operation", [CHECK, LIST_GROUPS, OPERATIONS[-1]], ids=str)
 def test_a_packed_body_is_refused(ours: Caller, operation: Operation, encoding: str) -> None:
-    bomb = gzip.compress(b" " * 50 * MIB)
     with unharmed(ours):
-        answer = ours.send(operation, bomb, **{"content-encoding": encoding})
+        answer = ours.send(operation, bomb(), **{"content-encoding": encoding})
         check_refused(answer, 415)
 
 

@@ -10,7 +10,7 @@ class ReadOptions:
 
 class ParseOptions:
     def __init__(
-        self, *, delimiter: str, newlines_in_values: bool, ignore_empty_lines: bool
+        self, *, delimiter: str = ..., newlines_in_values: bool, ignore_empty_lines: bool
     ) -> None: ...
 
 class ConvertOptions:
