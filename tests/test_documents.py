@@ -1,5 +1,6 @@
 """What the documents tell people to run, run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,16 +9,21 @@ import pandas as pd
 import polars as pl
 import pytest
 
+import blocks
 from blocks import DataLake
 from blocks.manifest import run_folder
+from flows.options import RefreshOptions
+from nudgescribe.fields import REASONS
+from tasks.guardrails import Guardrails
 from tests.lakes import write_run
 
 ROOT = Path(__file__).parents[1]
 LAKE = (ROOT / "docs/lake.md").read_text()
+CUSTOMERS = (ROOT / "docs/customers.md").read_text()
 
 
-def code(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", LAKE, re.DOTALL)
+def code(language: str, document: str = LAKE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
 @pytest.fixture
@@ -32,9 +38,9 @@ def lake(tmp_path: Path) -> DataLake:
 def test_the_lakes_queries(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DataLake, "load", lambda name: lake)
     names: dict[str, object] = {"campaign_id": "C", "lake": lake}
-    blocks = [block for block in code("python") if "spark" not in block]
-    assert len(blocks) == 6
-    for block in blocks:
+    queries = [block for block in code("python") if "spark" not in block]
+    assert len(queries) == 6
+    for block in queries:
         exec(block, names)
     assert isinstance(frame := names["frame"], pd.DataFrame)
     assert sorted(frame["customer_id"]) == ["000123", "NA", "x"]
@@ -57,3 +63,21 @@ def test_the_lakes_sql(lake: DataLake) -> None:
         for statement in first:
             connection.execute(statement)
         assert connection.execute(last).fetchall() == [(3, 3)]
+
+
+def test_the_sources_and_the_mapping_of_lists() -> None:
+    sources = [eval(block, vars(blocks)) for block in code("python", CUSTOMERS)]
+    kinds = [blocks.SqlCrm, blocks.FileCrm, blocks.HubSpotCrm, blocks.SalesforceCrm]
+    assert [type(source) for source in sources] == kinds
+    (mapping,) = code("json", CUSTOMERS)
+    assert len(RefreshOptions.model_validate({"fields": json.loads(mapping)}).fields) == 4
+
+
+def test_every_code_of_a_rejected_row_is_explained() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", CUSTOMERS, re.MULTILINE)) == set(REASONS)
+
+
+def test_every_option_of_a_refresh_is_explained() -> None:
+    readme = (ROOT / "README.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE)
+    assert set(told) == {*RefreshOptions.model_fields, *Guardrails.model_fields}

@@ -58,7 +58,7 @@ def start(prefect_server: None) -> Iterator[Callable[..., subprocess.Popen[bytes
 def flow_run_of(campaign_id: str) -> FlowRun:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
-    (run,) = [run for run in runs if run.parameters["campaign_id"] == campaign_id]
+    (run,) = [run for run in runs if run.parameters.get("campaign_id") == campaign_id]
     return run
 
 

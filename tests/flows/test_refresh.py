@@ -103,7 +103,7 @@ def test_what_people_see(reviewed_company: Company, save: Save) -> None:
     result = refresh(reviewed_company, saved)
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
-        run = next(run for run in runs if run.parameters["campaign_id"] == result.campaign_id)
+        run = next(run for run in runs if run.parameters.get("campaign_id") == result.campaign_id)
         artifacts = {one.key: one for one in client.read_artifacts() if one.flow_run_id == run.id}
     assert run.name == f"refresh-{result.campaign_id}"
     assert run.labels["nudgeflow.run_number"] == result.run_number
