@@ -23,12 +23,12 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from benchmarks.measuring import Measured, cpu_seconds, status
 from benchmarks.pages_server import CAMPAIGN, GROUP, page_file
 
 if TYPE_CHECKING:
@@ -58,17 +58,6 @@ class Job:
         """The call that answers a page's link."""
         body = {"campaign_id": CAMPAIGN, "file_num": page, "export_type": "url"}
         return {"url": f"{self.url}/v1/messages/fetch", "json": body}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A way's run: seconds, rows, and kB of memory after the imports and at its peak."""
-
-    wall: float
-    cpu: float
-    rows: int
-    rss: int
-    peak: int
 
 
 # ---- ways: each returns the rows it has written -----------------------------------------------
@@ -280,19 +269,9 @@ def child(name: str, job: Job) -> Measured:
     for module in modules.split():
         import_module(module)
     with prepare_flow(job) if name == "flow" else nullcontext():
-        rss, cpu, start = _status("VmRSS"), _cpu(), perf_counter()
+        rss, cpu, start = status("VmRSS"), cpu_seconds(), perf_counter()
         rows = way(job)
-        return Measured(perf_counter() - start, _cpu() - cpu, rows, rss, _status("VmHWM"))
-
-
-def _cpu() -> float:
-    used = map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(key)))
+        return Measured(perf_counter() - start, cpu_seconds() - cpu, rows, rss, status("VmHWM"))
 
 
 def measure(name: str, job: Job) -> Measured:
