@@ -72,6 +72,10 @@ class GroupInUse(NudgeflowError):
     )
 
 
+class GroupBusy(NudgeflowError):
+    advice = "Its customers must not change now: publish the campaign's run, then start again."
+
+
 class NotCurrent(NudgeflowError):
     advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
 
@@ -82,7 +86,8 @@ def find_campaign(
 ) -> CampaignRef:
     """The campaign, if a rerun can begin on it or has begun in this refresh.
 
-    Raises NotFound, NotPublished; GroupInUse if the group to `reuse` is that of its current run.
+    Raises NotFound, NotPublished; GroupInUse if the group to `reuse` is that of its current run,
+    GroupBusy if another campaign's open run is on it.
     """
     with load(NudgescribeAccount, account).get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
@@ -92,6 +97,8 @@ def find_campaign(
         named = {group.customer_group_id for group in groups if group.name == name} - ours
         if reuse and campaign.customer_group_id in named:
             raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
+        if reuse:
+            refuse_busy(client, named, name)
         return _refreshable(client, workspace_id, campaign, ours)
 
 
@@ -122,6 +129,17 @@ def campaign_of(
             if campaign.campaign_id == campaign_id:
                 return workspace.workspace_id, campaign
     raise NotFound(f"Account {account} has no campaign {campaign_id}.")
+
+
+def refuse_busy(client: NudgescribeClient, group_ids: set[str], name: str) -> None:
+    """Raises GroupBusy if a campaign's unpublished run is on one of these groups."""
+    for workspace in client.campaigns():
+        for campaign in workspace.campaigns:
+            is_open = campaign.status not in (Status.PUBLISHED, Status.DRAFT)
+            if is_open and campaign.customer_group_id in group_ids:
+                raise GroupBusy(
+                    f"Campaign {campaign.campaign_id} is {campaign.status} on group '{name}'."
+                )
 
 
 def newest(history: list[contract.Run]) -> contract.Run:

@@ -8,13 +8,14 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.ahead import ahead
 from blocks.loading import load
 from nudgescribe import contract, rfc4180
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import Status, Text
+from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
 from nudgescribe.polling import poll
-from tasks.campaigns import CampaignRef, Refresh
+from tasks.campaigns import CampaignRef, Refresh, refuse_busy
 from tasks.policies import ONCE, READ
 from tasks.staging import Staged, batches, local_copy
 
@@ -33,10 +34,6 @@ class GroupRef(BaseModel):
     customer_group_id: str
     name: str
     size: int
-
-
-class GroupBusy(NudgeflowError):
-    advice = "Its customers must not change now: publish the campaign's run, then start again."
 
 
 class UploadIncomplete(NudgeflowError):
@@ -72,13 +69,7 @@ def find_group(account: str, workspace_id: str, name: str) -> GroupRef | None:
         group = _named(client, workspace_id, name)
         if group is None:
             return None
-        for workspace in client.campaigns():
-            for campaign in workspace.campaigns:
-                on_it = campaign.customer_group_id == group.customer_group_id
-                if on_it and campaign.status not in (Status.PUBLISHED, Status.DRAFT):
-                    raise GroupBusy(
-                        f"Campaign {campaign.campaign_id} is {campaign.status} on group '{name}'."
-                    )
+        refuse_busy(client, {group.customer_group_id}, name)
     return _reference(group)
 
 
@@ -113,12 +104,10 @@ def send(
     Raises UploadIncomplete if it refuses a row.
     """
     sent, done = 0, True
-    for frame in customers:
-        result = client.upload_customers(
-            group.workspace_id, group.customer_group_id, rfc4180.write(frame)
-        )
+    for rows, csv in ahead((frame.height, rfc4180.write(frame)) for frame in customers):
+        result = client.upload_customers(group.workspace_id, group.customer_group_id, csv)
         _check_upload(result, sent)
-        sent += frame.height
+        sent += rows
         done = done and result.status == contract.UPLOAD_COMPLETED
         get_run_logger().info("Uploaded %s of %s customers", f"{sent:,}", f"{total:,}")
     return done

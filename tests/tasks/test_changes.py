@@ -9,10 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nudgescribe.client import NudgescribeClient
+from sandbox import people, seed
+from sandbox.store import Group, Workspace
 from tasks import changes as tasks
 from tasks import groups
+from tasks.campaigns import GroupBusy, Refresh, find_campaign
 from tasks.changes import Changes, compare_lists, update_customers
-from tasks.groups import GroupBusy, GroupRef, UploadIncomplete, find_group, make_group
+from tasks.groups import GroupRef, UploadIncomplete, find_group, make_group
 from tests.conftest import Company, Through, customers
 from tests.faults import FaultyTransport
 from tests.tasks.conftest import Local
@@ -103,6 +106,16 @@ def test_uploads_worked_off_later_are_waited_for(
         update(local, group, customers(5))
 
 
+def second_campaign(company: Company) -> str:
+    """Published, too, on the same first customers."""
+    context, seeded = company.sandbox.context, company.seeded
+    with context.store.write() as session:
+        workspace = session.get_one(Workspace, seeded.workspace_id)
+        group = session.get_one(Group, seeded.customer_group_id)
+        parts = (workspace, group, people.VARIABLES, people.TEMPLATE)
+        return seed._published_campaign(session, context.keys, *parts).id
+
+
 def test_a_group_that_a_run_is_on_is_busy(
     company: Company, client: NudgescribeClient, local: Local, group: GroupRef
 ) -> None:
@@ -113,5 +126,8 @@ def test_a_group_that_a_run_is_on_is_busy(
     company.settle(client)
     with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
         find_group.fn("main", workspace, "Daily")
+    ours = Refresh.model_validate({"id": "another", "started": "2026-11-21T06:30:00Z"})
+    with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
+        find_campaign.fn("main", second_campaign(company), ours, "Daily", True)
     assert find_group.fn("main", workspace, "First customers") is not None
     assert find_group.fn("main", workspace, "Nobody's") is None
