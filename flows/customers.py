@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.identity import this_refresh
 from flows.options import SyncOptions
-from flows.preparation import prepare
+from flows.preparation import prepare, released_on_failure
 from tasks.changes import Changes, update_customers
 from tasks.groups import find_group, make_group
 from tasks.report import report_sync
@@ -31,14 +31,13 @@ def sync_customers(
         options: Everything else that can be set.
     """
     refresh = this_refresh()
-    try:
+    with released_on_failure(lake, refresh):
         group = find_group(account, workspace_id, group_name)
         place = f"workspace_id={workspace_id}"
         validated = prepare(account, workspace_id, crm, lake, refresh, options, place)
         options.guardrails.check(validated.counts(group.size if group else None))
         group = group or make_group(account, workspace_id, group_name)
         changes = update_customers(account, group, validated.accepted, validated.key, lake)
-        report_sync(group, validated, changes)
-        return changes
-    finally:
-        remove_staged(lake, refresh)
+    report_sync(group, validated, changes)
+    remove_staged(lake, refresh)
+    return changes

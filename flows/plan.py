@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows.identity import this_refresh
 from flows.options import RefreshOptions
-from flows.preparation import prepare
+from flows.preparation import prepare, released_on_failure
 from tasks.campaigns import find_campaign
 from tasks.plan import Plan, make_plan
 from tasks.staging import remove_staged
@@ -31,10 +31,10 @@ def plan_refresh(
     campaign = find_campaign(
         account, campaign_id, refresh, options.group_name, options.group == "reuse"
     )
-    try:
+    with released_on_failure(lake, refresh):
         validated = prepare(
             account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
         )
-        return make_plan(account, campaign, validated, lake, refresh, options.guardrails)
-    finally:
-        remove_staged(lake, refresh)
+        plan = make_plan(account, campaign, validated, lake, refresh, options.guardrails)
+    remove_staged(lake, refresh)
+    return plan

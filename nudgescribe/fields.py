@@ -5,7 +5,7 @@ the sandbox judge by the same code.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import time
 from functools import cache
 from typing import NamedTuple
@@ -135,6 +135,17 @@ def redated(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
     """
     kept = text.is_null() | (text.str.strip_chars() == "") | text.str.contains("\0", literal=True)
     return pl.when(kept).then(text).otherwise(_written(_parsed(text, given), wanted))
+
+
+def repeated_ids(parts: Callable[[], Iterable[pl.Series]]) -> pl.Series:
+    """The identifiers that a list repeats, given part by part, as often as they are asked for."""
+    # A million hashes are small; the identifiers of a list that repeats none are not kept.
+    hashes = pl.concat([NO_IDS.hash(), *(part.hash() for part in parts())]).sort()
+    suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
+    if not suspects[0].len():
+        return NO_IDS
+    ids = pl.concat([part.filter(part.hash().is_in(suspects)) for part in parts()])
+    return ids.filter(ids.is_duplicated() & (ids.str.strip_chars() != "")).unique()
 
 
 def judge(

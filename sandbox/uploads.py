@@ -1,7 +1,6 @@
 """Customer files: looked through once, then judged and upserted, at once or in the background."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
 
 import polars as pl
 from cryptography.fernet import Fernet
@@ -59,21 +58,14 @@ def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
     Raises Refusal for columns that are not the workspace's, or for a file that is no CSV.
     """
     key = fields.key_of(rules)
-    parts = frames()
     try:
-        first = next(parts)
-        if problems := fields.header_problems(first.columns, rules):
+        columns = next(frames()).columns
+        if problems := fields.header_problems(columns, rules):
             more = [f"{len(problems) - TOLD:,} more"] if len(problems) > TOLD else []
             raise Refusal(400, f"{'; '.join([*problems[:TOLD], *more])}.")
-        # A million hashes are small; the identifiers of a list that repeats none are not kept.
-        hashes = pl.concat([part[key].hash() for part in chain([first], parts)]).sort()
+        return fields.repeated_ids(lambda: (part[key] for part in frames()))
     except rfc4180.MalformedCsv as error:
         raise Refusal(400, error.problem) from None
-    suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
-    if not suspects[0].len():
-        return pl.Series(dtype=pl.String())
-    ids = pl.concat([part[key].filter(part[key].hash().is_in(suspects)) for part in frames()])
-    return ids.filter(ids.is_duplicated()).unique()
 
 
 def judged(

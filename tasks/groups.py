@@ -45,12 +45,13 @@ def create_group(
     account: str, campaign: CampaignRef, template: str, refresh: Refresh, reuse: bool = False
 ) -> GroupRef:
     """The customer group of this refresh: the one it has already; to `reuse`, the one of this name;
-    or a new one.
+    or a new one. Raises GroupBusy.
     """
     workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
     with load(NudgescribeAccount, account).get_client() as client:
         group = _marked(client, workspace_id, refresh.mark)
         if group is None and reuse and (there := _named(client, workspace_id, name)):
+            refuse_busy(client, {there.customer_group_id}, name)
             mark = contract.UpdateGroup(
                 customer_group_id=there.customer_group_id, description=refresh.mark
             )

@@ -95,5 +95,5 @@ def as_text(
     return fields.as_text(frame, rules).with_columns(
         fields.redated(fields.column(name), source.date_format, formats[name]).alias(name)
         for name, source in sources.items()
-        if source.date_format and not frame.schema[name].is_temporal()
+        if source.date_format and name in frame.columns and not frame.schema[name].is_temporal()
     )

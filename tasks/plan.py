@@ -102,7 +102,7 @@ def make_plan(
         changes, sizes_before = None, dict[str, int]()
         if before is not None:
             held = Path(folder) / "held.parquet"
-            _fetch_before(client, campaign, listed, variables, held)
+            _fetch_before(client, campaign, listed, held)
             changes = changes_of(compare_lists(listed, held, validated.key))
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
         each = _each([segments.key(segment) for segment in earlier], later, sizes_before)
@@ -153,15 +153,11 @@ def path_of(campaign: CampaignRef, plan_id: str) -> str:
 
 
 def _fetch_before(
-    client: NudgescribeClient,
-    campaign: CampaignRef,
-    listed: Path,
-    variables: list[str],
-    held: Path,
+    client: NudgescribeClient, campaign: CampaignRef, listed: Path, held: Path
 ) -> None:
-    columns = dict.fromkeys([*pl.scan_parquet(listed).collect_schema().names(), *variables])
+    columns = pl.scan_parquet(listed).collect_schema().names()
     assert campaign.previous_group is not None
-    held_customers(client, campaign.workspace_id, campaign.previous_group, [*columns], held)
+    held_customers(client, campaign.workspace_id, campaign.previous_group, columns, held)
 
 
 def _by_key(sizes: list[tuple[Segment, int]]) -> dict[str, int]:

@@ -110,15 +110,20 @@ def _validate(
             raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
         accepted, errors = Path(folder) / ACCEPTED, Path(folder) / "errors.parquet"
         key = fields.key_of(rules)
-        repeated = _repeated(listed, key)
-        texts = (as_text(frame, sources, rules) for frame in batches(listed, ROWS_JUDGED))
+
+        def texts(some: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+            return (as_text(frame, sources, rules) for frame in batches(some, ROWS_JUDGED))
+
+        repeated = fields.repeated_ids(
+            lambda: (part[key] for part in texts(listed.select(fields.column(key))))
+        )
         fingerprint = Fingerprint(schema.names())
         with (
             ParquetSink(accepted, text_schema(schema.names())) as good,
             ParquetSink(errors, ERRORS) as bad,
         ):
             rejected = 0
-            for verdict in ahead(_verdicts(texts, rules, repeated)):
+            for verdict in ahead(_verdicts(texts(listed), rules, repeated)):
                 if strict and verdict.errors.height:
                     raise _first_of(verdict.errors)
                 good.write(verdict.accepted)
@@ -145,17 +150,6 @@ def _validate(
             key=key,
             fingerprint=str(fingerprint),
         )
-
-
-def _repeated(listed: pl.LazyFrame, key: str) -> pl.Series:
-    """The identifiers that occur more than once in the whole list."""
-    ids = listed.select(fields.column(key).cast(pl.String).alias("id"))
-    # A million hashes are small; the identifiers of a list that repeats none are not kept.
-    hashes = ids.select(pl.col("id").hash()).collect(engine="streaming")["id"].sort()
-    suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
-    suspected = ids.filter(pl.col("id").hash().is_in(suspects))
-    found = suspected.collect(engine="streaming")["id"].drop_nulls()
-    return found.filter(found.is_duplicated() & (found.str.strip_chars() != "")).unique()
 
 
 def _verdicts(

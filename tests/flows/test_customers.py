@@ -9,7 +9,7 @@ from flows.refresh import campaign_refresh
 from nudgescribe.errors import AuthError, NotFound
 from tasks.campaigns import GroupInUse
 from tasks.changes import Changes
-from tasks.guardrails import Guardrails, ListGuardrails, ShrunkTooMuch
+from tasks.guardrails import Guardrails, ListGuardrails, ShrunkTooMuch, TooManyRejected
 from tasks.mapping import FieldSource
 from tests.conftest import Company, Save, Saved, customers
 
@@ -62,7 +62,11 @@ def test_a_group_follows_its_list(reviewed_company: Company, save: Save) -> None
 
 
 def test_what_stops_a_synchronisation_changes_nothing(company: Company, save: Save) -> None:
-    saved = save(company, customers(30))
+    saved = save(company, customers(30, invalid_every=5))
+    with pytest.raises(TooManyRejected, match="6 of 30 rows"):
+        sync(company, saved)
+    assert company.groups() == ["First customers"]
+    customers(30).write_csv(saved.crm_file)
     assert sync(company, saved).added == 30
     customers(20).write_csv(saved.crm_file)
     with pytest.raises(ShrunkTooMuch, match="20 customers after 30"):

@@ -186,6 +186,27 @@ def test_a_list_that_will_not_do_changes_nothing(
     assert untouched(company, saved)
 
 
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"guardrails": {}}, "60 customers after 300: it shrank by more than 30.0%"),
+        ({"guardrails": {"max_shrink": 1, "max_new_segments": 3}}, "4 new segments, more than 3"),
+        (
+            {"guardrails": {"max_shrink": 1, "max_orphaned_segments": 3}},
+            "4 segments would be left without customers, more than 3",
+        ),
+        ({"strict": True}, "Row 50, field"),
+    ],
+)
+def test_what_the_options_refuse_changes_nothing(
+    reviewed_company: Company, save: Save, options: dict[str, object], problem: str
+) -> None:
+    saved = save(reviewed_company, customers(61, invalid_every=50))
+    with pytest.raises((ListRefused, GuardrailHit), match=problem):
+        refresh(reviewed_company, saved, RefreshOptions.model_validate(options))
+    assert untouched(reviewed_company, saved)
+
+
 def test_a_list_without_a_column_of_the_campaigns_segments_changes_nothing(
     company: Company, save: Save
 ) -> None:

@@ -247,6 +247,28 @@ def test_what_is_no_date_does_not_become_one(text: str | None, given: str, wante
     assert codes(rule, after) == before or (before == [None] and given != wanted)
 
 
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("yyyy-MM-dd", "2024-1-2"),
+        ("yyyy-MM-dd", "24-01-02"),
+        ("yyyy-MM-dd", "0000-01-02"),
+        ("dd/MM/yyyy", " 01/02/2024"),
+        ("dd/MM/yy", "1/2/24"),
+        ("MMM dd, yyyy", "feb 01, 2003"),
+        ("dd MMM yyyy", "01  Feb 2003"),
+    ],
+)
+def test_what_a_parser_would_put_up_with_is_no_date(given: str, text: str) -> None:
+    assert pl.select(fields.redated(pl.lit(text), given, "dd.MM.yyyy")).item() == "?"
+
+
+@pytest.mark.parametrize("text", [None, "", "  ", "\0", "2024-01-02\0"])
+def test_what_breaks_another_rule_stays_as_it_is(text: str | None) -> None:
+    value = pl.lit(text, pl.String)
+    assert pl.select(fields.redated(value, "yyyy-MM-dd", "dd.MM.yyyy")).item() == text
+
+
 def test_a_year_that_two_digits_cannot_tell_is_not_cut() -> None:
     text = pl.Series("value", ["1850-01-02", "1999-01-02"])
     expression = fields.redated(pl.col("value"), "yyyy-MM-dd", "dd/MM/yy")

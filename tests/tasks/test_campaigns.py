@@ -2,12 +2,15 @@ import pytest
 
 from nudgescribe import rfc4180
 from nudgescribe.contract import Status
+from nudgescribe.errors import NotPublished
 from tasks.campaigns import GroupInUse, Refresh, find_campaign
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 
 
-@pytest.mark.parametrize(("publish", "reuse"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("publish", "reuse"), [(False, False), (False, True), (True, False), (True, True)]
+)
 def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
     company: Company, local: Local, refresh: Refresh, publish: bool, reuse: bool
 ) -> None:
@@ -33,3 +36,29 @@ def test_the_group_of_the_current_run_is_not_reused(
     with pytest.raises(GroupInUse, match="is on group 'First customers' already.*options.group"):
         find_campaign.fn("main", campaign, refresh, "First customers", True)
     assert find_campaign.fn("main", campaign, refresh, "First customers", False).previous_run == 1
+
+
+def test_a_run_that_failed_is_not_the_run_before(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
+    campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
+    at_first = find_campaign.fn("main", campaign, refresh, "Ours", False)
+    with company.client() as client:
+        empty = client.create_group(workspace, "Nobody").customer_group_id
+        client.initiate_rerun(campaign, empty)
+        assert company.settle(client).status == Status.FAILED
+    assert find_campaign.fn("main", campaign, refresh, "Ours", False) == at_first
+
+
+def test_a_run_that_somebody_else_began_meanwhile_is_not_ours(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
+    campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
+    with company.client() as client:
+        client.create_group(workspace, "Ours", refresh.mark)
+        theirs = client.create_group(workspace, "Theirs").customer_group_id
+        client.upload_customers(workspace, theirs, rfc4180.write(customers(50)))
+        client.initiate_rerun(campaign, theirs)
+        company.settle(client)
+    with pytest.raises(NotPublished, match="is Ready for review, not Published"):
+        find_campaign.fn("main", campaign, refresh, "Ours", False)

@@ -1,10 +1,12 @@
 """A group brought to a list."""
 
+import json
 from pathlib import Path
 
 import httpx
 import polars as pl
 import pytest
+from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -114,6 +116,43 @@ def second_campaign(company: Company) -> str:
         group = session.get_one(Group, seeded.customer_group_id)
         parts = (workspace, group, people.VARIABLES, people.TEMPLATE)
         return seed._published_campaign(session, context.keys, *parts).id
+
+
+def test_a_service_may_tell_numbers_as_numbers(
+    company: Company, local: Local, group: GroupRef, through: Through
+) -> None:
+    listed = customers(1).with_columns(visits=pl.lit("0"), balance=pl.lit("1.5"))
+    update(local, group, listed)
+    told = {**listed.row(0, named=True), "visits": 0, "balance": 1.5}
+    secret = Fernet(company.seeded.profile_key).encrypt(json.dumps(told).encode()).decode()
+    page = {"customers": [{"customer_id": "000001", "profile": secret}], "num_pages": 1}
+    through(FaultyTransport({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
+    assert update(local, group, listed).same == 1
+
+
+def test_one_upload_worked_off_does_not_stand_for_the_others(
+    local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(groups, "ROWS_SENT", 5)
+    update(local, group, customers(10))
+    queued = {"job_uid": "j", "status": "queued", "total": 5, "accepted": 0, "rejected": 0}
+    through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
+    moved = customers(10).with_columns(plan=pl.lit("moved"))
+    with pytest.raises(UploadIncomplete, match="has not become the list"):
+        update(local, group, moved)
+    assert update(local, group, moved) == Changes(added=0, changed=5, gone=0, same=5)
+
+
+def test_customers_who_are_still_there_are_an_error(
+    local: Local, group: GroupRef, through: Through
+) -> None:
+    update(local, group, customers(5))
+    kept = httpx.Response(200, json={"deleted": 2})
+    # Calls to the path: the customers held, then those who left.
+    through(FaultyTransport({CUSTOMERS: [None, kept]}))
+    with pytest.raises(UploadIncomplete, match="has 5 customers, not 3"):
+        update(local, group, customers(3))
 
 
 def test_a_group_that_a_run_is_on_is_busy(

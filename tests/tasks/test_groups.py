@@ -1,14 +1,17 @@
 """The group's tasks where something goes wrong between here and the service."""
 
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
 
 from nudgescribe import errors
+from nudgescribe.polling import poll
 from tasks import groups as tasks
 from tasks.campaigns import CampaignRef, NotCurrent, Refresh, RunRef, publish_campaign
 from tasks.staging import StagingLost, local_copy
+from tests.clock import Clock
 from tests.conftest import Company, Through, customers
 from tests.faults import Fault, FaultyTransport
 from tests.tasks.conftest import Local
@@ -43,6 +46,18 @@ def test_a_group_is_named_after_campaign_and_planned_time(
 def test_a_refresh_makes_one_group(company: Company, create: Callable[[], tasks.GroupRef]) -> None:
     assert create() == create()
     assert len(company.groups()) == 2
+
+
+def test_a_group_whose_name_was_taken_is_found_again(
+    company: Company, local: Local, create: Callable[[], tasks.GroupRef], refresh: Refresh
+) -> None:
+    first, name = create(), "{campaign} {run:%Y-%m-%d %H:%M}"
+    other = refresh.model_copy(update={"id": "other"})
+    second, again = (
+        tasks.create_group.fn("main", campaign_of(company), name, other) for _ in range(2)
+    )
+    assert second == again
+    assert company.groups() == ["First customers", first.name, f"{first.name} (other)"]
 
 
 def test_a_group_to_reuse_is_found_by_its_name_once_and_by_its_mark_from_then_on(
@@ -91,6 +106,28 @@ def test_a_row_the_service_refuses_stops_the_refresh(
     bad = local.staged(customers(30, invalid_every=10))
     with pytest.raises(tasks.UploadIncomplete, match=r"refused 3 rows .* row 10 \w+ \(\w+\)"):
         tasks.upload_customers.fn("main", create(), bad, "main")
+
+
+def test_a_refused_row_is_told_by_its_place_among_all(
+    local: Local, create: Callable[[], tasks.GroupRef], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "ROWS_SENT", 8)
+    bad = local.staged(customers(15, invalid_every=10))
+    with pytest.raises(tasks.UploadIncomplete, match=r"refused 1 rows .* row 10 \w+ \(\w+\)"):
+        tasks.upload_customers.fn("main", create(), bad, "main")
+
+
+def test_a_group_that_fills_up_slowly_is_waited_for(
+    local: Local,
+    create: Callable[[], tasks.GroupRef],
+    through: Through,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tasks, "poll", partial(poll, pace=Clock().pace()))
+    good = local.staged(customers(30))
+    half = httpx.Response(200, json={"num_pages": 1, "page_size": 100, "total": 15})
+    through(FaultyTransport({"/v1/customer/pages": [half, half]}))
+    assert tasks.upload_customers.fn("main", create(), good, "main") == 30
 
 
 def test_a_group_of_another_size_stops_the_refresh(

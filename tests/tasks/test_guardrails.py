@@ -46,6 +46,7 @@ def test_each_limit_has_its_own_error(
     "changes",
     [
         {"rejected": 5},
+        {"rows": 95, "rejected": 5},
         {"before": 142},
         {"before": 50},
         {"before": 0},

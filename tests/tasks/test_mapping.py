@@ -27,10 +27,11 @@ def test_columns_are_renamed_left_out_and_added() -> None:
         "id": FieldSource(column="Id"),
         "*": FieldSource(),
         "land": FieldSource(constant="DE"),
+        "secret": FieldSource(constant=""),
     }
     assert mapped(listed, sources).collect().rows(named=True) == [
-        {"id": "01", "*": "a", "land": "DE"},
-        {"id": "02", "*": None, "land": "DE"},
+        {"id": "01", "*": "a", "land": "DE", "secret": ""},
+        {"id": "02", "*": None, "land": "DE", "secret": ""},
     ]
 
 

@@ -4,12 +4,13 @@ import pytest
 
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
+from sandbox import people
 from tasks.campaigns import CampaignRef, Refresh, find_campaign
 from tasks.compare import compare_with_run
 from tasks.guardrails import Guardrails
-from tasks.plan import Plan, PlanNotFound, PlanOutdated, check_plan, make_plan
+from tasks.plan import Plan, PlanNotFound, PlanOutdated, Share, check_plan, make_plan
 from tasks.validate import Validated, validate_customers
-from tests.conftest import Company, customers
+from tests.conftest import SEEDED_CUSTOMERS, Company, customers
 from tests.tasks.conftest import Local
 
 
@@ -44,6 +45,16 @@ def test_a_refresh_by_plan_needs_the_same_list_and_run(
         check_plan.fn("main", plan.plan_id, later, validated)
     with pytest.raises(PlanNotFound, match=r"no plan \.\./x of campaign"):
         check_plan.fn("main", "../x", campaign, validated)
+
+
+def test_segments_are_told_with_their_customers(local: Local, plan: Plan) -> None:
+    student = customers(250).filter(plan="student").height
+    assert plan.matched == Share(segments=12, customers=250 - student)
+    assert plan.new == Share(segments=4, customers=student)
+    before = people.customers(SEEDED_CUSTOMERS, people.PLANS_BEFORE)
+    left = sum(customer["plan"] == "legacy" for customer in before)
+    assert plan.orphaned == Share(segments=4, customers=left)
+    assert (plan.messages, plan.quota) == (4, 250)
 
 
 @pytest.mark.parametrize("gone", ["deleted", None])

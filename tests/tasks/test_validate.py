@@ -105,6 +105,18 @@ def test_what_is_found_is_told_without_values(
     }
 
 
+def test_rows_are_numbered_through_the_whole_list(
+    local: Local, rules: list[WorkspaceField], refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.validate.ROWS_JUDGED", 7)
+    listed = pl.concat([customers(60, invalid_every=20), customers(2)])
+    with pytest.raises(ListRefused, match="2 customer identifiers occur more than once"):
+        validate(local, rules, refresh, listed)
+    quarantine = f"quarantine/{PLACE}/{refresh.id}.parquet"
+    found = pl.read_parquet(local.lake.files.place(quarantine))
+    assert found["row"].to_list() == [1, 2, 20, 40, 60, 61, 62]
+
+
 def test_staged_and_quarantined_rows_are_their_owners_only(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
@@ -133,8 +145,10 @@ def test_a_retry_goes_by_what_was_found_first(
 
 
 def test_a_list_has_the_same_fingerprint_in_any_order(
-    local: Local, rules: list[WorkspaceField]
+    local: Local, rules: list[WorkspaceField], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tasks.validate.ROWS_JUDGED", 20)
+
     def fingerprint(listed: pl.DataFrame) -> str:
         refresh = Refresh.model_validate({"id": "r", "started": "2026-11-21T06:30:00Z"})
         local.lake.files.remove("staging")
@@ -145,6 +159,10 @@ def test_a_list_has_the_same_fingerprint_in_any_order(
     assert fingerprint(listed.reverse().select(reversed(listed.columns))) == fingerprint(listed)
     assert fingerprint(listed.with_columns(last_name=other)) != fingerprint(listed)
     assert fingerprint(listed.head(49)) != fingerprint(listed)
+    swapped = listed.rename({"first_name": "last_name", "last_name": "first_name"})
+    assert fingerprint(swapped) != fingerprint(listed)
+    without = listed.drop("last_name").with_columns(grade=pl.lit(None, pl.String))
+    assert fingerprint(without) != fingerprint(without.rename({"grade": "last_name"}))
     assert fingerprint(listed.clear()) == fingerprint(listed.clear())
 
 
