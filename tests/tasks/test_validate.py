@@ -1,5 +1,6 @@
 """Our judgement of a list, and the service's of what came of it."""
 
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tasks.staging import keep_staged, release_staged
 from tasks.validate import ListRefused, Validated, validate_customers
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
+from tests.tasks.test_mapping import rule
 
 PLACE = "campaign_id=C"
 ANYTHING = st.one_of(
@@ -164,6 +166,15 @@ def test_a_list_has_the_same_fingerprint_in_any_order(
     without = listed.drop("last_name").with_columns(grade=pl.lit(None, pl.String))
     assert fingerprint(without) != fingerprint(without.rename({"grade": "last_name"}))
     assert fingerprint(listed.clear()) == fingerprint(listed.clear())
+
+
+def test_identifiers_are_compared_as_they_are_sent(local: Local, refresh: Refresh) -> None:
+    key = rule("born", "Date", "dd.MM.yyyy").model_copy(update={"unique": True})
+    listed = pl.DataFrame({"born": [date(2024, 1, 2), date(2024, 1, 3), date(2024, 1, 2)]})
+    with pytest.raises(ListRefused, match="1 customer identifiers occur more than once"):
+        validate(local, [key], refresh, listed)
+    table = local.artifacts["rejected-customers"]
+    assert [(row["code"], row["rows"]) for row in table] == [("duplicate", 2)]
 
 
 def test_a_list_with_columns_that_hold_no_text_is_refused(
