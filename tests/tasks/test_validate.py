@@ -3,6 +3,7 @@
 from datetime import date
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -63,7 +64,7 @@ def test_the_service_judges_row_by_row_as_we_do(
     schema = dict.fromkeys(customers(1).columns, pl.String)
     hostile = [{"customer_id": f"h{number}", **row} for number, row in enumerate(rows)]
     listed = pl.concat([pl.DataFrame(hostile, schema), customers(6, invalid_every=3)])
-    refresh = Refresh.model_validate({"id": f"{id(rows)}", "started": "2026-11-21T06:30:00Z"})
+    refresh = Refresh.model_validate({"id": str(uuid4()), "started": "2026-11-21T06:30:00Z"})
     validated = validate(local, rules, refresh, listed)
     accepted = pl.read_parquet(local.lake.files.place(validated.accepted.path))
     errors = pl.DataFrame(schema={"row": pl.UInt32, "field": pl.String, "code": pl.String})
