@@ -91,7 +91,7 @@ def test_a_rerun_killed_in_any_phase_is_finished_by_the_next_start(
     settings: Settings, seeded: seed.Seeded, phase: Phase
 ) -> None:
     campaign = seeded.campaign_id
-    with running(settings, seeded, "--phase-seconds", "0.2") as service:
+    with running(settings, seeded, "--phase-seconds", "0.5") as service:
         group = new_group(service.client, seeded, customers(200))
         service.client.initiate_rerun(campaign, group)
         until(lambda: service.client.rerun_history(campaign)[0].phase == phase)
