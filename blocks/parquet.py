@@ -27,7 +27,10 @@ class ParquetSink:
         self.rows = 0
 
     def write(self, frame: pl.DataFrame) -> None:
-        table: pa.Table = frame[self._schema.names()].cast(self._schema).to_arrow()
+        # Column by column: for a frame's `cast` some names are patterns, and none is no name.
+        cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
+        cast.columns = self._schema.names()
+        table: pa.Table = cast.to_arrow()
         self._writer.write_table(table)
         self.rows += frame.height
 
