@@ -180,9 +180,9 @@ def _text(name: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:
     value = column(name)
     if field.field_type != "Date" or not isinstance(dtype, pl.Date | pl.Datetime):
         return value.cast(pl.String)
-    day = value.cast(pl.Date) if dtype == pl.Date() else value.dt.date()
+    day = value
     if dtype != pl.Date():
-        day = pl.when(value.dt.time() == time()).then(day)
+        day = pl.when(value.dt.time() == time()).then(value.dt.date())
     return pl.when(value.is_not_null()).then(_written(day, field.field_format or "")).alias(name)
 
 

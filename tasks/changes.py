@@ -1,6 +1,5 @@
 """A group brought to a list by what differs between them, and by nothing else."""
 
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -74,16 +73,19 @@ def update_customers(
 
 
 def held_customers(
-    client: NudgescribeClient, workspace_id: str, group_id: str, columns: Sequence[str], file: Path
+    client: NudgescribeClient, workspace_id: str, group_id: str, listed: Path, file: Path
 ) -> None:
-    """Writes a group's customers, as the service holds them, to a Parquet file of texts."""
+    """Writes a group's customers, as the service holds them, to a Parquet file of texts, with the
+    columns of the list they are to be compared with.
+    """
+    columns = pl.scan_parquet(listed).collect_schema().names()
     customers = client.customers(workspace_id, group_id)
-    with ParquetSink(file, text_schema([*columns])) as sink:
+    with ParquetSink(file, text_schema(columns)) as sink:
         while some := list(islice(customers, CUSTOMERS_HELD)):
             values = {
                 name: [_text(customer.profile.get(name)) for customer in some] for name in columns
             }
-            sink.write(pl.DataFrame(values, schema=text_schema([*columns])))
+            sink.write(pl.DataFrame(values, schema=text_schema(columns)))
 
 
 def compare_lists(listed: Path, held: Path, key: str) -> pl.DataFrame:
@@ -120,8 +122,7 @@ def changes_of(compared: pl.DataFrame) -> Changes:
 def _compared(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> pl.DataFrame:
     with TemporaryDirectory() as folder:
         held = Path(folder) / "held.parquet"
-        names = pl.scan_parquet(listed).collect_schema().names()
-        held_customers(client, group.workspace_id, group.customer_group_id, names, held)
+        held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
         return compare_lists(listed, held, key)
 
 

@@ -16,7 +16,6 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.files import LakeError
 from blocks.loading import load
 from nudgescribe import segments
-from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import CampaignRef, Refresh
@@ -101,8 +100,9 @@ def make_plan(
         before = customers_before(client, campaign)
         changes, sizes_before = None, dict[str, int]()
         if before is not None:
+            assert campaign.previous_group is not None
             held = Path(folder) / "held.parquet"
-            _fetch_before(client, campaign, listed, held)
+            held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
             changes = changes_of(compare_lists(listed, held, validated.key))
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
         each = _each([segments.key(segment) for segment in earlier], later, sizes_before)
@@ -150,14 +150,6 @@ def check_plan(lake: str, plan_id: str, campaign: CampaignRef, validated: Valida
 def path_of(campaign: CampaignRef, plan_id: str) -> str:
     """Where a plan's files lie, without their endings."""
     return f"{PLANS}/{campaign.place}/{quote(plan_id, safe='')}"
-
-
-def _fetch_before(
-    client: NudgescribeClient, campaign: CampaignRef, listed: Path, held: Path
-) -> None:
-    columns = pl.scan_parquet(listed).collect_schema().names()
-    assert campaign.previous_group is not None
-    held_customers(client, campaign.workspace_id, campaign.previous_group, columns, held)
 
 
 def _by_key(sizes: list[tuple[Segment, int]]) -> dict[str, int]:
