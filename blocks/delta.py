@@ -48,9 +48,8 @@ def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
         for part in manifest.parts
     ]
     for _ in range(TRIES):
-        table = _table(root, storage)
         try:
-            table.create_write_transaction(
+            _table(root, storage).create_write_transaction(
                 parts,
                 "overwrite",
                 _SCHEMA,
@@ -60,7 +59,7 @@ def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except CommitFailedError:
-            continue  # somebody committed another run; the table is read anew
+            continue  # somebody made the table or committed another run; it is read anew
         return
     raise LakeError(f"The Delta table {root} changed too often to commit to it.")
 

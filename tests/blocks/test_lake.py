@@ -1,8 +1,10 @@
 """The lake: how files appear in it, and how runs are read back."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from uuid import uuid4
 
 import polars as pl
@@ -189,3 +191,20 @@ def test_a_delta_table_needs_a_place_it_can_be_in() -> None:
     lake = DataLake(root=f"memory://{uuid4()}", format="delta")
     with pytest.raises(LakeError, match="local folder or to S3"):
         write_run(lake, "C", 1, {"01": "a"})
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_delta_table_may_be_made_by_several_runs_at_one_moment(
+    attempt: int, tmp_path: Path
+) -> None:
+    lake = DataLake(root=str(tmp_path / "lake"), format="delta")
+    start = Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        write_run(lake, "C", number, {f"{number}": "a"})
+
+    with ThreadPoolExecutor(start.parties) as threads:
+        list(threads.map(write, range(start.parties)))
+    table = pl.scan_delta(str(tmp_path / "lake" / "messages")).collect()
+    assert sorted(table["run_number"]) == list(range(start.parties))
