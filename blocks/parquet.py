@@ -1,5 +1,6 @@
 """Writing a Parquet file batch by batch."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,6 +45,14 @@ class ParquetSink:
         traceback: TracebackType | None,
     ) -> None:
         self._writer.close()
+
+
+def write_parquet(file: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) -> int:
+    """Writes frames to a file and returns how many rows they have."""
+    with ParquetSink(file, schema) as sink:
+        for frame in frames:
+            sink.write(frame)
+    return sink.rows
 
 
 def text_schema(columns: list[str]) -> pl.Schema:

@@ -1,6 +1,5 @@
 """A group brought to a list by what differs between them, and by nothing else."""
 
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,8 +9,9 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.iterators import grouped
 from blocks.loading import load
-from blocks.parquet import ParquetSink, text_schema
+from blocks.parquet import text_schema, write_parquet
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.polling import poll
@@ -79,13 +79,16 @@ def held_customers(
     columns of the list they are to be compared with.
     """
     columns = pl.scan_parquet(listed).collect_schema().names()
-    customers = client.customers(workspace_id, group_id)
-    with ParquetSink(file, text_schema(columns)) as sink:
-        while some := list(islice(customers, CUSTOMERS_HELD)):
-            values = {
-                name: [_text(customer.profile.get(name)) for customer in some] for name in columns
-            }
-            sink.write(pl.DataFrame(values, schema=text_schema(columns)))
+    schema = text_schema(columns)
+    customers = grouped(client.customers(workspace_id, group_id), CUSTOMERS_HELD)
+    frames = (
+        pl.DataFrame(
+            {name: [_text(customer.profile.get(name)) for customer in some] for name in columns},
+            schema=schema,
+        )
+        for some in customers
+    )
+    write_parquet(file, schema, frames)
 
 
 def compare_lists(listed: Path, held: Path, key: str) -> pl.DataFrame:

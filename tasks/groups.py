@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.ahead import ahead
+from blocks.iterators import ahead
 from blocks.loading import load
 from nudgescribe import contract, rfc4180
 from nudgescribe.client import NudgescribeClient

@@ -18,6 +18,7 @@ from blocks.loading import load
 from nudgescribe import segments
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
+from nudgescribe.segments import Comparison
 from tasks.campaigns import CampaignRef, Refresh
 from tasks.changes import Changes, changes_of, compare_lists, held_customers
 from tasks.chart import bars
@@ -96,7 +97,8 @@ def make_plan(
     ):
         earlier = segments_before(client, campaign)
         variables = variables_of(earlier)
-        later = _by_key(sizes_of(listed, variables))
+        sizes = sizes_of(listed, variables)
+        compared = segments.compare(earlier, (segment for segment, _ in sizes))
         before = customers_before(client, campaign)
         changes, sizes_before = None, dict[str, int]()
         if before is not None:
@@ -105,7 +107,7 @@ def make_plan(
             held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
             changes = changes_of(compare_lists(listed, held, validated.key))
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
-        each = _each([segments.key(segment) for segment in earlier], later, sizes_before)
+        each = _each(compared, _by_key(sizes), sizes_before)
         plan = _plan(campaign, validated, refresh, guardrails, changes, before, each)
         where = path_of(campaign, plan.plan_id)
         with store.files.new(f"{where}-segments.parquet") as file:
@@ -157,12 +159,12 @@ def _by_key(sizes: list[tuple[Segment, int]]) -> dict[str, int]:
 
 
 def _each(
-    earlier: list[str], later: Mapping[str, int], sizes_before: Mapping[str, int]
+    compared: Comparison, later: Mapping[str, int], sizes_before: Mapping[str, int]
 ) -> pl.DataFrame:
     """Every segment, its state, and its customers in the list and before."""
-    known = set(earlier)
-    states = {key: MATCHED if key in known else NEW for key in later}
-    states |= {key: ORPHANED for key in earlier if key not in states}
+    states = dict.fromkeys(later, MATCHED)
+    for state, some in ((NEW, compared.new), (ORPHANED, compared.orphaned)):
+        states |= {segments.key(segment): state for segment in some}
     return pl.DataFrame(
         {
             "segment": list(states),

@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.ahead import ahead
+from blocks.iterators import ahead
 from blocks.loading import load
 from blocks.parquet import ParquetSink, text_schema
 from nudgescribe import fields

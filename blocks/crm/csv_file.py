@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
-from blocks.ahead import ahead
 from blocks.crm.found import Found
 from blocks.crm.several import log_rows, same_columns
 from blocks.crm.source import Logger, SourceError
 from blocks.crm.text import Utf8, opened
+from blocks.iterators import ahead
 from blocks.parquet import ParquetSink
 from nudgescribe import rfc4180
 

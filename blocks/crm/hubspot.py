@@ -1,9 +1,8 @@
 """Customer lists from HubSpot."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import quote
@@ -16,10 +15,10 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from blocks.about import LOGO_URL, documentation
 from blocks.crm.http import Api, SecureUrl, bearer, code_of, shown, unavailable
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.iterators import grouped
 from blocks.parquet import ParquetSink, text_schema
 from nudgescribe.retry import RetryPolicy
 
-T = TypeVar("T")
 A = TypeVar("A", bound=BaseModel)
 Values = dict[str, str | None]
 
@@ -128,9 +127,9 @@ class HubSpotCrm(CrmSource):
             self._check_list(api)
             self._check_properties(api)
             read = partial(self._read, api)
-            batches = _groups(self._members(api), CONTACTS_AT_ONCE)
+            batches = grouped(self._members(api), CONTACTS_AT_ONCE)
             with ThreadPoolExecutor(READERS) as pool, ParquetSink(target, schema) as sink:
-                for some in _groups(batches, BATCHES_AT_ONCE):
+                for some in grouped(batches, BATCHES_AT_ONCE):
                     contacts = [values for batch in pool.map(read, some) for values in batch]
                     columns = {each: [one.get(each) for one in contacts] for each in schema}
                     sink.write(pl.DataFrame(columns, schema=schema))
@@ -228,9 +227,3 @@ def _limit(response: httpx.Response) -> SourceError | None:
     if "retry-after" in headers or not window.isdecimal():
         return None
     return unavailable("HubSpot's calls for this moment are used up.", int(window) / 1000)
-
-
-def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group

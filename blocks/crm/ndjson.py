@@ -16,7 +16,7 @@ from blocks.crm.parquet_file import frames_of
 from blocks.crm.several import log_rows
 from blocks.crm.source import Logger, SourceError
 from blocks.crm.text import Utf8, opened
-from blocks.parquet import ParquetSink, text_schema
+from blocks.parquet import ParquetSink, text_schema, write_parquet
 from nudgescribe.contract import MOST_FIELDS
 
 BLOCK_BYTES = 2 * 1024 * 1024
@@ -49,10 +49,7 @@ def copy_ndjson(files: Sequence[Found], target: Path, encoding: str | None, logg
         rows = 0
         for columns, some in groupby(frames, key=lambda frame: frame.columns):
             drafts.append(Path(folder) / str(len(drafts)))
-            with ParquetSink(drafts[-1], text_schema(columns)) as sink:
-                for frame in some:
-                    sink.write(frame)
-            rows += sink.rows
+            rows += write_parquet(drafts[-1], text_schema(columns), some)
         if not drafts:
             raise SourceError(f"{files[0].name} is empty, so its columns are not known.")
         if len(drafts) == 1:

@@ -2,12 +2,11 @@
 or else by a cursor.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import polars as pl
@@ -17,9 +16,9 @@ from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 
-from blocks.crm.rows import Query, Rows, binary, bound, column_names, frames, in_time
+from blocks.crm.rows import Query, binary, bound, column_names, frames, in_time
 from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.parquet import ParquetSink
+from blocks.parquet import write_parquet
 from nudgescribe import rfc4180
 
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -172,20 +171,13 @@ def _fetched(connection: psycopg.Connection, url: URL, query: Query, target: Pat
         columns = _columns(
             (column.name for column in description), (column.type_code for column in description)
         )
-        batches = in_time(_batches(cursor), query)
+        batches = in_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
         return _written(columns, frames(list(columns.types), batches), target)
 
 
-def _batches(cursor: psycopg.ServerCursor[Any]) -> Iterator[Rows]:
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
-        yield rows
-
-
 def _written(columns: Columns, frames: Generator[pl.DataFrame], target: Path) -> int:
-    with ParquetSink(target, columns.schema) as sink, closing(frames):
-        for frame in frames:
-            sink.write(columns.typed(frame))
-    return sink.rows
+    with closing(frames):
+        return write_parquet(target, columns.schema, map(columns.typed, frames))
 
 
 def _problem(error: psycopg.Error, query: Query, position: str | None = None) -> SourceError:

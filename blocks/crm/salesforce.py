@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, BinaryIO, ClassVar
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field, SecretStr
 from blocks.about import LOGO_URL, documentation
 from blocks.crm.http import Api, SecureUrl, code_of, is_loopback, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
-from blocks.parquet import ParquetSink
+from blocks.parquet import write_parquet
 from nudgescribe import rfc4180
 from nudgescribe.polling import Pace, poll
 from nudgescribe.retry import RetryPolicy
@@ -92,15 +93,12 @@ class SalesforceCrm(CrmSource):
             announced = self._wait(api, job)
             frames = self._frames(api, job)
             first = next(frames)
-            with ParquetSink(target, first.schema) as sink:
-                sink.write(first)
-                for frame in frames:
-                    sink.write(frame)
-        if sink.rows != announced:
+            rows = write_parquet(target, first.schema, chain([first], frames))
+        if rows != announced:
             raise SourceUnavailable(
-                f"Query job {job} gave {sink.rows} rows where {announced} were announced."
+                f"Query job {job} gave {rows} rows where {announced} were announced."
             )
-        return sink.rows
+        return rows
 
     @contextmanager
     def _signed_in(self) -> Generator[Api]:

@@ -19,7 +19,7 @@ from blocks.crm import sqlite
 from blocks.crm.parquet_file import frames_of
 from blocks.crm.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
-from blocks.parquet import ParquetSink, text_schema
+from blocks.parquet import text_schema, write_parquet
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 LONGEST_SECONDS = 7 * 24 * 60 * 60
@@ -143,18 +143,16 @@ def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> in
     kinds: dict[str, set[type]] = {column: set() for column in columns}
     with TemporaryDirectory() as folder:
         draft = Path(folder) / "rows.parquet"
-        with ParquetSink(draft, text_schema(columns)) as sink:
-            for frame in frames(columns, _noted(batches, kinds)):
-                sink.write(frame)
+        found = frames(columns, _noted(batches, kinds))
+        rows = write_parquet(draft, text_schema(columns), found)
         dates = [column for column in columns if kinds[column] - {type(None)} == {date}]
         if not dates:
             shutil.move(draft, target)
-            return sink.rows
+            return rows
         schema = pl.Schema(text_schema(columns) | dict.fromkeys(dates, pl.Date()))
-        with ParquetSink(target, schema) as sink:
-            for frame in frames_of(draft):
-                sink.write(frame.with_columns(pl.col(dates).str.to_date("%Y-%m-%d")))
-        return sink.rows
+        as_dates = pl.col(dates).str.to_date("%Y-%m-%d")
+        dated = (frame.with_columns(as_dates) for frame in frames_of(draft))
+        return write_parquet(target, schema, dated)
 
 
 def _noted(batches: Iterable[Rows], kinds: dict[str, set[type]]) -> Iterator[Rows]:

@@ -4,16 +4,15 @@ value, not of its column, so that nothing is guessed.
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
 from sqlalchemy import URL
 
-from blocks.crm.rows import ROWS_AT_ONCE, Query, Rows, column_names, frames
+from blocks.crm.rows import ROWS_AT_ONCE, Query, column_names, frames
 from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.parquet import ParquetSink, text_schema
+from blocks.parquet import text_schema, write_parquet
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 STEPS_AT_ONCE = 100_000
@@ -35,10 +34,8 @@ def extract(url: URL, query: Query, target: Path) -> int:
             connection.set_progress_handler(lambda: monotonic() > deadline, STEPS_AT_ONCE)
             cursor = connection.execute(query.text, query.parameters)
             columns = column_names(name for name, *_ in cursor.description or ())
-            with ParquetSink(target, text_schema(columns)) as sink:
-                for frame in frames(columns, _batches(cursor)):
-                    sink.write(frame)
-            return sink.rows
+            batches = iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), [])
+            return write_parquet(target, text_schema(columns), frames(columns, batches))
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
         raise _problem(error, query) from None
 
@@ -50,11 +47,6 @@ def _opened(url: URL) -> sqlite3.Connection:
         database = f"{Path(database).absolute().as_uri()}?mode=ro"
     options["uri"] = True
     return sqlite3.connect(database, **options)
-
-
-def _batches(cursor: sqlite3.Cursor) -> Iterator[Rows]:
-    while rows := cursor.fetchmany(ROWS_AT_ONCE):
-        yield rows
 
 
 def _problem(error: Exception, query: Query) -> SourceError:

@@ -1,7 +1,8 @@
-"""Work on two things at once."""
+"""Items one after another: worked out ahead of their use, or in groups."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,3 +16,10 @@ def ahead(items: Iterator[T]) -> Generator[T]:
         while (item := following.result()) is not end:
             following = thread.submit(next, items, end)
             yield item  # pyright: ignore[reportReturnType] - the end is no item
+
+
+def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The same items, `size` at a time."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group

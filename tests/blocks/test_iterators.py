@@ -3,7 +3,7 @@ from threading import Event
 
 import pytest
 
-from blocks.ahead import ahead
+from blocks.iterators import ahead
 
 
 def test_the_next_is_worked_out_while_one_is_used() -> None:
