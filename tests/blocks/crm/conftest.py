@@ -1,16 +1,23 @@
-"""What is logged, Prefect's loggers included, which keep it from pytest."""
+"""Where a list is extracted to, and what is logged on the way."""
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Prefect's loggers included, which keep it from pytest."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "prefect")
     logger = logging.getLogger("prefect")
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "list.parquet"

@@ -26,6 +26,7 @@ from blocks import FileCrm
 from blocks.crm import csv_file, ndjson, text
 from blocks.crm.source import SourceError, SourceUnavailable
 from nudgescribe import rfc4180
+from tests.blocks.crm.extracting import read_back
 
 Files = dict[str, bytes]
 
@@ -35,11 +36,7 @@ def extracted(folder: Path, files: Files, path: str = "", **fields: Any) -> pl.D
     for name, content in files.items():
         (folder / name).write_bytes(content)
     crm = FileCrm(path=str(folder / (path or min(files))), **fields)
-    target = folder / "target.out"
-    rows = crm.extract(target)
-    frame = pl.read_parquet(target)
-    assert frame.height == rows
-    return frame
+    return read_back(crm, folder / "target.out")
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from blocks.crm import hubspot
 from blocks.crm.hubspot import HubSpotCrm
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.source import SourceUnavailable
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.doubles import DROPPED, Reply, SharedClock, as_json, serving
+from tests.blocks.crm.extracting import CANARY, refused
 from tests.blocks.crm.hubspot_server import TOKEN, HubSpot
 
 READ = "/contacts/batch/read"
 MEMBERS = "/memberships"
-CANARY = "ada@example.com"
 Crm = Callable[..., HubSpotCrm]
 
 
@@ -46,21 +46,8 @@ def crm(service: HubSpot, clock: SharedClock, monkeypatch: pytest.MonkeyPatch) -
     return make
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "list.parquet"
-
-
 def numbered(count: int) -> list[dict[str, str | None]]:
     return [{"email": f"{each}@example.com"} for each in range(count)]
-
-
-def refused(crm: HubSpotCrm, target: Path) -> str:
-    with pytest.raises(SourceError) as caught:
-        crm.extract(target)
-    assert not isinstance(caught.value, SourceUnavailable)
-    assert CANARY not in str(caught.value)
-    return str(caught.value)
 
 
 def test_members_come_with_the_chosen_properties_as_they_are(

@@ -16,6 +16,7 @@ from blocks import SqlCrm
 from blocks.crm.postgresql import BLOCK_BYTES, ROWS_AT_ONCE
 from blocks.crm.source import SourceError, SourceUnavailable
 from tests import databases
+from tests.blocks.crm.extracting import read_back
 
 MEBIBYTE = 1024 * 1024
 # By COPY, and by a cursor, which a query with parameters or a comment behind its end takes.
@@ -41,16 +42,12 @@ def connected(url: str) -> Iterator[psycopg.Connection]:
 
 
 @pytest.fixture
-def extract(database: str, tmp_path: Path) -> Extract:
+def extract(database: str, target: Path) -> Extract:
     """The list a query on the database gives, read back."""
 
     def extracted(query: str, **fields: object) -> pl.DataFrame:
         crm = SqlCrm.model_validate({"url": database, "query": query, **fields})
-        target = tmp_path / "list.parquet"
-        rows = crm.extract(target)
-        frame = pl.read_parquet(target)
-        assert frame.height == rows
-        return frame
+        return read_back(crm, target)
 
     return extracted
 
@@ -229,7 +226,7 @@ def test_a_lost_connection_may_be_tried_again(each_way: Extract) -> None:
 
 
 def test_a_database_without_an_encoding_is_read_as_utf8(
-    database: str, postgresql_server: str, tmp_path: Path
+    database: str, postgresql_server: str, target: Path
 ) -> None:
     with connected(database) as connection:
         connection.execute("DROP DATABASE IF EXISTS bytes")
@@ -237,7 +234,6 @@ def test_a_database_without_an_encoding_is_read_as_utf8(
             "CREATE DATABASE bytes ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
         )
     url = postgresql_server.replace("/postgres?", "/bytes?")
-    target = tmp_path / "list.parquet"
     crm = SqlCrm.model_validate({"url": url, "query": "SELECT E'Z\\xc3\\xbcrich' AS city"})
     assert crm.extract(target) == 1
     assert pl.read_parquet(target).row(0) == ("Zürich",)
@@ -273,12 +269,12 @@ def _refusal(url: URL) -> str:
     return str(caught.value)
 
 
-def test_a_refused_connection_says_why(database: str, reader: URL, tmp_path: Path) -> None:
+def test_a_refused_connection_says_why(database: str, reader: URL, target: Path) -> None:
     def error(url: str | URL) -> SourceError:
         text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
         crm = SqlCrm.model_validate({"url": text, "query": "SELECT 1"})
         with pytest.raises(SourceError) as caught:
-            crm.extract(tmp_path / "list.parquet")
+            crm.extract(target)
         assert caught.value.__cause__ is None
         assert not any(secret in str(caught.value) for secret in ("reader", "wrong", "nobody"))
         return caught.value

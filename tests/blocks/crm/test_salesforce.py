@@ -11,10 +11,11 @@ from prefect.exceptions import TerminationSignal
 from pydantic import ValidationError
 
 from blocks.crm.salesforce import SalesforceCrm
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.source import SourceUnavailable
 from nudgescribe.polling import Pace
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.doubles import DROPPED, Reply, as_json, serving
+from tests.blocks.crm.extracting import CANARY, refused
 from tests.blocks.crm.salesforce_server import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -26,7 +27,6 @@ from tests.blocks.crm.salesforce_server import (
 )
 from tests.clock import Clock
 
-CANARY = "ada@example.com"
 COLUMNS = ["Id", "Name", "Note__c"]
 LOOK = "IAA"
 Crm = Callable[..., SalesforceCrm]
@@ -56,21 +56,8 @@ def crm(service: Salesforce, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> C
     return make
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "list.parquet"
-
-
 def numbered(count: int) -> list[list[str]]:
     return [[f"003{each:015d}", f"Name {each}", ""] for each in range(count)]
-
-
-def refused(crm: SalesforceCrm, target: Path) -> str:
-    with pytest.raises(SourceError) as caught:
-        crm.extract(target)
-    assert not isinstance(caught.value, SourceUnavailable)
-    assert CANARY not in str(caught.value)
-    return str(caught.value)
 
 
 def test_a_query_comes_with_its_values_as_they_are(

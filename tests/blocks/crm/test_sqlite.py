@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from blocks import SqlCrm
 from blocks.crm.source import SourceError, SourceUnavailable
+from tests.blocks.crm.extracting import read_back
 
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT {} FROM n"
 MEBIBYTE = 1024 * 1024
@@ -26,17 +27,13 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def extract(database: Path, tmp_path: Path) -> Extract:
+def extract(database: Path, target: Path) -> Extract:
     """The list a query on the database gives, read back."""
 
     def extracted(query: str, options: str = "", **fields: object) -> pl.DataFrame:
         url = f"sqlite:///{database}{options}"
         crm = SqlCrm.model_validate({"url": url, "query": query, **fields})
-        target = tmp_path / "list.parquet"
-        rows = crm.extract(target)
-        frame = pl.read_parquet(target)
-        assert frame.height == rows
-        return frame
+        return read_back(crm, target)
 
     return extracted
 
