@@ -1,8 +1,8 @@
 """The Nudgescribe client: one typed method per endpoint, synchronous, shared among threads."""
 
 import logging
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from tempfile import TemporaryFile
@@ -24,6 +24,9 @@ from nudgescribe.retry import RetryPolicy
 
 A = TypeVar("A", bound=Answer)
 
+Gate = Callable[[], AbstractContextManager[object]]
+"""Entered for as long as a connection is in use; it may make its caller wait."""
+
 _UNPACKING = Lock()
 logger = logging.getLogger(__name__)
 _PROFILE: TypeAdapter[Profile] = TypeAdapter(Profile)
@@ -44,6 +47,7 @@ class NudgescribeClient:
     """Calls one account. Reads are retried by `retry`; a call that changes something never is.
 
     Every method raises one of the errors of `nudgescribe.errors`. Usable as a context manager.
+    Calls of the service pass the gate `calls`, downloads by link the gate `downloads`.
     """
 
     def __init__(
@@ -55,8 +59,12 @@ class NudgescribeClient:
         timeout: httpx.Timeout | float = 60.0,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
+        calls: Gate = nullcontext,
+        downloads: Gate = nullcontext,
     ) -> None:
         self._retry = retry or RetryPolicy()
+        self._calls = calls
+        self._downloads = downloads
         self._profile_key = credentials.profile_key
         self._http = httpx.Client(
             base_url=base_url,
@@ -246,7 +254,8 @@ class NudgescribeClient:
         link = self._change("POST", contract.MESSAGES_FETCH, body, contract.PageLink)
         _empty(target)
         where = f"The link of page {file_num} of campaign {campaign_id}"
-        return self._links.download(link.url, target, where)
+        with self._downloads():
+            return self._links.download(link.url, target, where)
 
     def _save_text(self, body: Request, target: BinaryIO) -> int:
         request = self._request("POST", contract.MESSAGES_FETCH, body)
@@ -291,7 +300,7 @@ class NudgescribeClient:
         return self._http.build_request(method, path, content=content, headers=headers)
 
     def _send(self, request: httpx.Request, answer: type[A]) -> A:
-        with _connection_of(request):
+        with self._calls(), _connection_of(request):
             response = self._http.send(request)
         if response.is_error:
             raise errors.from_response(response)
@@ -302,7 +311,7 @@ class NudgescribeClient:
 
     def _stream(self, request: httpx.Request, target: BinaryIO) -> None:
         """Writes the body of a good answer to `target`."""
-        with _connection_of(request):
+        with self._calls(), _connection_of(request):
             response = self._http.send(request, stream=True)
             with closing(response):
                 if response.is_error:
