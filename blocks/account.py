@@ -1,14 +1,32 @@
 """A Nudgescribe account, and the client that calls it."""
 
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from blocks.about import LOGO_URL, documentation
+from blocks.limits import SharedLimit, shared_limit
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
+
+CAMPAIGN = "{campaign_id}"
+CALL_SECONDS = 300.0
+"""The whole of a call, whatever it is busy with, unless a single wait may take longer."""
+
+
+class _Client(NudgescribeClient):
+    """Gives its slots back when it is closed, so that a cancelled run keeps none."""
+
+    limits: Sequence[SharedLimit] = ()
+
+    def close(self) -> None:
+        super().close()
+        for limit in self.limits:
+            limit.give_back()
 
 
 class NudgescribeAccount(CredentialsBlock):
@@ -47,6 +65,34 @@ class NudgescribeAccount(CredentialsBlock):
     answer_seconds: float = Field(
         default=120, gt=0, description="Time-out for each wait on the service while it answers."
     )
+    calls_limit: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of the global concurrency limit that all calls of Nudgescribe share.",
+    )
+    downloads_limit: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name of the global concurrency limit that all downloads of pages share.",
+    )
+    campaign_url: str | None = Field(
+        default=None,
+        description="Address of a campaign's page in the platform, with {campaign_id} in it, for "
+        "links shown to reviewers.",
+    )
+
+    @field_validator("campaign_url")
+    @classmethod
+    def _one_place(cls, url: str | None) -> str | None:
+        if url is not None:
+            before, place, after = url.partition(CAMPAIGN)
+            if not place or {"{", "}"} & {*before, *after}:
+                raise ValueError(f"an address has {CAMPAIGN} in it, once, and no other braces")
+        return url
+
+    def link_to(self, campaign_id: str) -> str | None:
+        """The campaign's page in the platform; None if the block does not say where that is."""
+        return self.campaign_url and self.campaign_url.replace(CAMPAIGN, quote(campaign_id, ""))
 
     def get_client(self, *args: Any, **kwargs: Any) -> NudgescribeClient:
         """A client of this account; keyword arguments go to `NudgescribeClient`."""
@@ -58,6 +104,15 @@ class NudgescribeAccount(CredentialsBlock):
             profile_key=self.profile_key.get_secret_value() if self.profile_key else None,
         )
         timeout = httpx.Timeout(self.answer_seconds, connect=self.connect_seconds)
-        return NudgescribeClient(
-            self.base_url, credentials, client_ip=self.client_ip, timeout=timeout, **kwargs
-        )
+        names = {"calls": self.calls_limit, "downloads": self.downloads_limit}
+        limits = {gate: shared_limit(name) for gate, name in names.items() if name}
+        gates = {gate: limit.slot for gate, limit in limits.items()}
+        options: dict[str, Any] = {
+            "client_ip": self.client_ip,
+            "timeout": timeout,
+            "call_seconds": max(CALL_SECONDS, 2 * self.answer_seconds),
+            **gates,
+        }
+        client = _Client(self.base_url, credentials, **{**options, **kwargs})
+        client.limits = list(limits.values())
+        return client

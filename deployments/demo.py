@@ -26,6 +26,7 @@ def main() -> None:
     from flows.refresh import campaign_refresh
     from nudgescribe.errors import NudgeflowError
     from tasks.guardrails import Guardrails
+    from tasks.report import RefreshResult
 
     print(
         "Starting a sandbox and a Prefect server; the first time takes half a minute.", flush=True
@@ -50,6 +51,7 @@ def main() -> None:
                 )
             except NudgeflowError as error:
                 sys.exit(f"The demo failed: {error}")
+    assert isinstance(result, RefreshResult)
     table = Table(title=f"{result.campaign}, run {result.run_number}", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")

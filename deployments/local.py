@@ -97,13 +97,20 @@ def sql_crm(database: Path) -> SqlCrm:
     return SqlCrm.model_validate({"url": f"sqlite:///{database}", "query": query})
 
 
-def save_blocks(url: str, account: Seeded, crm: CrmSource, lake: Path) -> None:
-    """Saves the three blocks a refresh needs under the name *main*."""
+def save_blocks(url: str, account: Seeded, crm: CrmSource, lake: Path, **options: str) -> None:
+    """Saves the three blocks a refresh needs under the name *main*; `options` are the account's."""
     secrets = account.model_dump(
         include={"email", "password", "api_key", "api_code", "profile_key"}
     )
     blocks = [
-        NudgescribeAccount.model_validate({"base_url": url, **secrets}),
+        NudgescribeAccount.model_validate(
+            {
+                "base_url": url,
+                "campaign_url": f"{url}/#campaign-{{campaign_id}}",
+                **secrets,
+                **options,
+            }
+        ),
         crm,
         DataLake(root=str(lake.resolve())),
     ]

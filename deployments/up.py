@@ -18,6 +18,8 @@ PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
 POOL = "nudgeflow"
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "2", "--approve-after", "10")
 SERVER_SECONDS = 120.0
+RUNS_A_CORE = 3
+"""More flow runs at once only wait for each other, and for the server's SQLite."""
 
 
 def main() -> None:
@@ -25,7 +27,12 @@ def main() -> None:
         _check_free(port)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    keep_prefect_at(HOME / "prefect", PREFECT_API_URL=f"{PREFECT_URL}/api")
+    keep_prefect_at(
+        HOME / "prefect",
+        PREFECT_API_URL=f"{PREFECT_URL}/api",
+        # In memory, as by default, it would be forgotten at a restart who holds slots of limits.
+        PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",
+    )
     with ExitStack() as stack:
         try:
             _run(stack)
@@ -34,7 +41,7 @@ def main() -> None:
 
 
 def _run(stack: ExitStack) -> None:
-    from deployments import local
+    from deployments import limits, local
 
     data = HOME / "sandbox"
     print("Starting Prefect and the sandbox; the first start takes half a minute.", flush=True)
@@ -44,7 +51,15 @@ def _run(stack: ExitStack) -> None:
     url = stack.enter_context(local.sandbox(data, SANDBOX_PORT, *SANDBOX))
     local.wait_for(f"{PREFECT_URL}/api/health", server, SERVER_SECONDS)
     account = local.seeded_once(data)
-    local.save_blocks(url, account, local.sql_crm(HOME / "crm.db"), HOME / "lake")
+    limits.set_limits()
+    local.save_blocks(
+        url,
+        account,
+        local.sql_crm(HOME / "crm.db"),
+        HOME / "lake",
+        calls_limit=limits.CALLS,
+        downloads_limit=limits.DOWNLOADS,
+    )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
@@ -52,13 +67,23 @@ def _run(stack: ExitStack) -> None:
     pool = ["work-pool", "create", POOL, "--type", "process", "--overwrite"]
     for command in (types, pool, ["deploy", "--all"]):
         subprocess.run([*prefect, *command], check=True, stdout=subprocess.DEVNULL)
-    worker = stack.enter_context(local.child("-m", "prefect", "worker", "start", "--pool", POOL))
+    command = (
+        "worker",
+        "start",
+        "--pool",
+        POOL,
+        "--limit",
+        str(RUNS_A_CORE * (os.cpu_count() or 1)),
+    )
+    worker = stack.enter_context(local.child("-m", "prefect", *command))
     print(
         f"\nPrefect UI   {PREFECT_URL}\nSandbox      {url}\n"
         f"The lake     {HOME / 'lake'}\n\n"
         f"Start a refresh in the UI, or in a second terminal:\n"
         f"  PREFECT_API_URL={PREFECT_URL}/api .venv/bin/prefect deployment run "
-        f"campaign-refresh/ad-hoc --watch\n\nCtrl-C ends all of it.",
+        f"campaign-refresh/ad-hoc --watch\n\n"
+        f"While its messages are reviewed it sleeps; resume-reviewed looks every five minutes.\n\n"
+        f"Ctrl-C ends all of it.",
         flush=True,
     )
     while server.poll() is None and worker.poll() is None:

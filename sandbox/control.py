@@ -1,6 +1,6 @@
 """What the real service leaves to people in its platform or keeps to itself: approving a run's
-messages, an account's quota, and faults for rehearsals. Needs no sign-in: the sandbox serves one
-machine.
+messages, an account's quota, the traffic, and faults for rehearsals. Needs no sign-in: the sandbox
+serves one machine.
 """
 
 from typing import Annotated
@@ -14,6 +14,7 @@ from sandbox.context import context_of
 from sandbox.faults import Fault, Faults
 from sandbox.refusals import Refusal
 from sandbox.store import Account, Campaign
+from sandbox.traffic import Traffic
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -43,6 +44,18 @@ class Quota(BaseModel):
 
 class FaultList(BaseModel):
     faults: list[Fault]
+
+
+class Busy(BaseModel):
+    """Answers on their way: now, and the most at one moment."""
+
+    now: int
+    most: int
+
+
+class TrafficReport(BaseModel):
+    calls: Busy
+    downloads: Busy
 
 
 def faults_of(request: Request) -> Faults:
@@ -87,3 +100,24 @@ def clear_faults(request: Request) -> FaultList:
     """Switches all faults off."""
     faults_of(request).clear()
     return list_faults(request)
+
+
+# On the event loop, where the counting is done.
+@router.get("/traffic")
+async def show_traffic(request: Request) -> TrafficReport:
+    """How many calls and downloads by link are being answered."""
+    traffic: Traffic = request.app.state.traffic
+    calls, downloads = traffic.calls, traffic.downloads
+    return TrafficReport(
+        calls=Busy(now=calls.now, most=calls.most),
+        downloads=Busy(now=downloads.now, most=downloads.most),
+    )
+
+
+@router.delete("/traffic")
+async def forget_traffic(request: Request) -> TrafficReport:
+    """Sets the most back to what there is now."""
+    traffic: Traffic = request.app.state.traffic
+    traffic.calls.forget()
+    traffic.downloads.forget()
+    return await show_traffic(request)

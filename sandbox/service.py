@@ -18,13 +18,17 @@ from sandbox.limits import BodyLimit
 from sandbox.openapi import describe
 from sandbox.refusals import Refusal, refuse, refuse_body, refuse_call
 from sandbox.settings import Settings
+from sandbox.traffic import CountedApp, Traffic
 
 
 class Service(FastAPI):
-    """Faults come before everything: only there is the connection within reach."""
+    """Faults come before everything: only there is the connection within reach. Only the traffic is
+    counted outside of them, since a call they delay is on its way, too.
+    """
 
     def build_middleware_stack(self) -> ASGIApp:
-        return FaultyApp(super().build_middleware_stack(), self.state.faults)
+        faulty = FaultyApp(super().build_middleware_stack(), self.state.faults)
+        return CountedApp(faulty, self.state.traffic)
 
 
 def create_app(settings: Settings) -> Service:
@@ -42,6 +46,7 @@ def create_app(settings: Settings) -> Service:
     app = Service(title="Nudgescribe sandbox", version=__version__, lifespan=lifespan)
     app.state.context = context
     app.state.faults = Faults()
+    app.state.traffic = Traffic()
     app.add_exception_handler(Refusal, refuse)
     app.add_exception_handler(HTTPException, refuse_call)
     app.add_exception_handler(RequestValidationError, refuse_body)

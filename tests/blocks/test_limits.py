@@ -1,0 +1,299 @@
+"""Limits shared between runs, against a real Prefect server."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from signal import SIGTERM
+from threading import Event, Lock, Thread
+from time import monotonic, sleep
+from uuid import uuid4
+
+import httpx
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from blocks.leases import RENEW_SECONDS, Lease, Leases, LimitMissing, Refused
+from blocks.limits import TURN_SECONDS, LimitFull, SharedLimit, shared_limit
+from tests.conftest import Company, Sandbox
+
+IN_TIME = 4.0
+"""Seconds; less than a turn."""
+CALLER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from blocks import NudgescribeAccount
+
+account = NudgescribeAccount.model_validate_json(sys.stdin.read())
+with account.get_client() as client, ThreadPoolExecutor(4) as pool:
+    client.campaigns()
+    print("ready", flush=True)
+    for _ in range(60):
+        pool.submit(client.campaigns)
+"""
+
+
+@dataclass
+class Prefect:
+    """Prefect's server, what was asked of it, and a clock that can be put forward."""
+
+    client: SyncPrefectClient
+    taken: list[str] = field(default_factory=list)
+    renewed: int = 0
+    looks: int = 0
+    ahead: float = 0.0
+
+    def clock(self) -> float:
+        return monotonic() + self.ahead
+
+    def new_limit(self, slots: int) -> str:
+        name = f"limit-{uuid4()}"
+        self.client.create_global_concurrency_limit(
+            GlobalConcurrencyLimitCreate(name=name, limit=slots)
+        )
+        return name
+
+    def in_use(self, name: str) -> int:
+        return self.client.read_global_concurrency_limit_by_name(name).active_slots
+
+
+@pytest.fixture
+def prefect(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect]:
+    take = SyncPrefectClient.increment_concurrency_slots_with_lease
+    look = SyncPrefectClient.read_global_concurrency_limit_by_name
+    renew = SyncPrefectClient.renew_concurrency_lease
+    with get_client(sync_client=True) as client:
+        prefect = Prefect(client)
+
+        def counted_take(self: SyncPrefectClient, *arguments: object) -> httpx.Response:
+            answer = take(self, *arguments)
+            prefect.taken.append(answer.json()["lease_id"])
+            return answer
+
+        def counted_renew(self: SyncPrefectClient, *arguments: object) -> httpx.Response:
+            try:
+                return renew(self, *arguments)
+            finally:
+                prefect.renewed += 1
+
+        def counted_look(self: SyncPrefectClient, name: str) -> GlobalConcurrencyLimitResponse:
+            prefect.looks += 1
+            return look(self, name)
+
+        name = "increment_concurrency_slots_with_lease"
+        monkeypatch.setattr(SyncPrefectClient, name, counted_take)
+        monkeypatch.setattr(SyncPrefectClient, "renew_concurrency_lease", counted_renew)
+        name = "read_global_concurrency_limit_by_name"
+        monkeypatch.setattr(SyncPrefectClient, name, counted_look)
+        yield prefect
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 0.01) -> bool:
+    """Looks again every so many seconds."""
+    end = monotonic() + IN_TIME
+    while not (so := holds()) and monotonic() < end:
+        sleep(seconds)
+    return so
+
+
+def test_a_limit_there_is_not_is_an_error_until_it_is_there(prefect: Prefect) -> None:
+    name = f"limit-{uuid4()}"
+    limit = SharedLimit(name)
+    with pytest.raises(LimitMissing, match=f"'{name}'.*prefect gcl create NAME --limit N"):
+        with limit.slot():
+            pass
+    prefect.client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+    with limit.slot():
+        assert prefect.in_use(name) == 1
+
+
+def test_many_threads_pass_few_slots_on_and_give_them_back(prefect: Prefect) -> None:
+    name = prefect.new_limit(3)
+    limit = SharedLimit(name)
+    lock, inside, seen = Lock(), 0, 0
+
+    def work(_: int) -> None:
+        nonlocal inside, seen
+        with limit.slot():
+            with lock:
+                inside += 1
+                seen = max(seen, inside)
+            with lock:
+                inside -= 1
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(work, range(500)))
+        list(pool.map(work, range(500)))
+    assert 1 <= seen <= 3
+    assert len(prefect.taken) <= 4
+    assert eventually(lambda: prefect.in_use(name) == 0)
+
+
+def test_two_processes_never_exceed_a_limit(prefect: Prefect, company: Company) -> None:
+    account = company.account(calls_limit=prefect.new_limit(2))
+    traffic = f"{company.sandbox.url}/sandbox/traffic"
+    text = account.model_dump_json(context={"include_secrets": True})
+    environment = {"PREFECT_API_URL": PREFECT_API_URL.value(), "PYTHONPATH": "."}
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as other:
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write(text)
+        other.stdin.close()
+        with account.get_client() as client, ThreadPoolExecutor(4) as pool:
+            client.campaigns()
+            httpx.delete(traffic)
+            assert other.stdout.readline() == "ready\n"
+            calls = [pool.submit(client.campaigns) for _ in range(60)]
+            assert all(call.result() for call in calls)
+    assert other.returncode == 0
+    assert httpx.get(traffic).json()["calls"]["most"] == 2
+
+
+def test_an_error_gives_its_slot_back(prefect: Prefect) -> None:
+    name = prefect.new_limit(1)
+    with pytest.raises(ValueError, match="any"):
+        with SharedLimit(name).slot():
+            raise ValueError("any")
+    assert eventually(lambda: prefect.in_use(name) == 0)
+
+
+def test_a_cancelled_run_has_given_its_slots_back_when_it_ends(
+    prefect: Prefect, company: Company
+) -> None:
+    name = prefect.new_limit(4)
+
+    def run() -> None:
+        with company.account(calls_limit=name).get_client() as client:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda _: client.campaigns(), range(20)))
+            raise TerminationSignal(SIGTERM)
+
+    with pytest.raises(TerminationSignal):
+        run()
+    assert prefect.taken
+    assert prefect.in_use(name) == 0
+
+
+def test_who_holds_a_slot_for_long_lets_others_have_their_turn(prefect: Prefect) -> None:
+    name = prefect.new_limit(1)
+    busy, other = SharedLimit(name, prefect.clock), SharedLimit(name)
+    was_there, wanted = Event(), Event()
+
+    def want() -> None:
+        wanted.set()
+        with other.slot():
+            was_there.set()
+
+    with busy.slot():
+        waiting = Thread(target=want)
+        waiting.start()
+        assert wanted.wait(IN_TIME)
+    prefect.ahead += TURN_SECONDS
+    used = 0
+    end = monotonic() + IN_TIME
+    while not was_there.is_set() and monotonic() < end:
+        with busy.slot():
+            used += 1
+    had_its_turn = was_there.is_set()
+    waiting.join()
+    assert had_its_turn
+    assert used > 1
+
+
+def test_a_slot_nobody_else_could_want_stays(prefect: Prefect) -> None:
+    limit = SharedLimit(prefect.new_limit(2), prefect.clock)
+    for times in range(1, 3):
+        with limit.slot():
+            prefect.ahead += TURN_SECONDS
+            assert eventually(lambda looked=times: prefect.looks == looked)
+    assert len(prefect.taken) == 1
+
+
+def test_a_lease_is_renewed_and_one_that_was_lost_is_not_lent_again(prefect: Prefect) -> None:
+    name = prefect.new_limit(2)
+    limit = SharedLimit(name, prefect.clock)
+    with limit.slot():
+        prefect.ahead += RENEW_SECONDS
+        assert eventually(lambda: prefect.renewed == 1)
+        prefect.client.release_concurrency_slots_with_lease(prefect.taken[0])  # type: ignore
+        prefect.ahead += RENEW_SECONDS
+        assert eventually(lambda: prefect.renewed == 2)
+
+    def is_asked_anew() -> bool:
+        with limit.slot():
+            return len(prefect.taken) == 2 and prefect.in_use(name) == 1
+
+    assert eventually(is_asked_anew)
+
+
+def test_a_limit_that_was_deleted_is_missed_later(prefect: Prefect) -> None:
+    name = prefect.new_limit(1)
+    limit = SharedLimit(name, prefect.clock)
+    with limit.slot():
+        prefect.client.delete_global_concurrency_limit_by_name(name)
+        prefect.ahead += TURN_SECONDS
+
+    def is_missed() -> bool:
+        try:
+            with limit.slot():
+                return False
+        except LimitMissing:
+            return True
+
+    assert eventually(is_missed, seconds=0.5)
+
+
+def test_a_limit_that_stays_full_or_closed_says_so(prefect: Prefect) -> None:
+    name = prefect.new_limit(1)
+    late = SharedLimit(name, patience=0.3)
+    with SharedLimit(name).slot(), pytest.raises(LimitFull, match=f"limit '{name}' was full"):
+        with late.slot():
+            pass
+    closed = SharedLimit(prefect.new_limit(0), patience=0.3)
+    with pytest.raises(LimitFull, match="could not be asked: Prefect answers 422"):
+        with closed.slot():
+            pass
+
+
+@pytest.fixture
+def dead_prefect(prefect_server: None, sandbox: Sandbox) -> Iterator[None]:
+    """In Prefect's place a service that drops every connection."""
+    everything = {"endpoint": "/v1/", "drop": "before"}
+    httpx.put(f"{sandbox.url}/sandbox/faults", json=everything).raise_for_status()
+    there = {PREFECT_API_URL: f"{sandbox.url}/v1", PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(there):
+        yield
+    httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
+
+
+def test_without_prefect_nobody_begins(dead_prefect: None) -> None:
+    with pytest.raises(LimitFull, match="could not be asked: Re\\w+Error"):
+        with SharedLimit("any", patience=0.5).slot():
+            pass
+
+
+def test_without_prefect_a_lease_stays_what_it_is(dead_prefect: None) -> None:
+    leases = Leases("any", clock=lambda: 100.0)
+    lease = Lease(uuid4(), renew_at=99, safe_until=120)
+    leases.renew(lease)
+    assert (lease.renew_at, lease.safe_until) == (101, 120)
+    leases.give_back(lease)
+    with pytest.raises(Refused, match="could not be read"):
+        leases.look()
+
+
+def test_a_process_has_one_share_of_a_limit(prefect: Prefect) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        shares = set(pool.map(shared_limit, ["the-same"] * 8))
+    assert len(shares) == 1
