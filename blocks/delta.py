@@ -12,6 +12,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from blocks.files import Files, LakeError, is_s3
 from blocks.manifest import MESSAGES, Manifest
+from blocks.trouble import LakeUnreachable
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 PARTITIONS = ["campaign_id", "run_number"]
@@ -30,8 +31,21 @@ _SCHEMA = Schema.from_arrow(
 def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
     """Makes the table over all runs show a run's parts, and no others of that run.
 
-    `options` are the file system's. Raises LakeError where Delta cannot be written.
+    `options` are the file system's. Raises LakeError where Delta cannot be written,
+    LakeUnreachable if the lake is lost.
     """
+    path = f"{MESSAGES}/_delta_log"
+    with files.trouble(path):
+        try:
+            _commit(files, options, manifest)
+        except OSError:
+            if files.local:
+                raise
+            # What it was has been tried often, and is told with addresses.
+            raise LakeUnreachable(f"The lake was lost at {path}.") from None
+
+
+def _commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
     root, storage = f"{files.root}/{MESSAGES}", _storage_options(files, options)
     where = {"campaign_id": manifest.campaign_id, "run_number": str(manifest.run_number)}
     folder = "/".join(f"{name}={quote(value, safe='')}" for name, value in where.items())

@@ -3,10 +3,10 @@
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -14,6 +14,8 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from blocks.trouble import LakeError as LakeError
+from blocks.trouble import NotInLake, code_of, lake_trouble
 from nudgescribe.errors import NudgeflowError
 
 OWNER_ONLY = 0o600
@@ -22,16 +24,15 @@ UPLOAD_BYTES = 16 * 1024 * 1024
 """What is sent to an object store at once; larger files go up in pieces of this size."""
 
 
-class LakeError(NudgeflowError):
-    advice = "Check the lake block's root and its storage options."
-
-
 class AlreadyThere(NudgeflowError):
     advice = "Somebody else has written it: look at what is there."
 
 
 class Files:
-    """Paths in its methods are relative to `root`, a path or an fsspec URL."""
+    """Paths in its methods are relative to `root`, a path or an fsspec URL.
+
+    All of them raise LakeUnreachable, LakeError or DiskFull.
+    """
 
     def __init__(self, root: str, options: dict[str, Any]) -> None:
         self.root = root.rstrip("/")
@@ -50,6 +51,10 @@ class Files:
         """The path as the file system itself names it."""
         return f"{self._folder.rstrip('/')}/{path}"
 
+    def trouble(self, path: str) -> AbstractContextManager[None]:
+        """Says clearly what goes wrong with a path in the block."""
+        return lake_trouble(path, self.root if self.local else gettempdir())
+
     def draft(self, path: str, *, private: bool = False) -> "Draft":
         """A local file to write, that will appear under `path` when it is published."""
         return Draft(self, path, private)
@@ -57,12 +62,13 @@ class Files:
     @contextmanager
     def new(self, path: str, *, private: bool = False) -> Generator[Path]:
         """A local file to write; it appears under `path` when the block ends without an error."""
-        draft = self.draft(path, private=private)
-        try:
-            yield draft.file
-            draft.publish()
-        finally:
-            draft.discard()
+        with self.trouble(path):
+            draft = self.draft(path, private=private)
+            try:
+                yield draft.file
+                draft.publish()
+            finally:
+                draft.discard()
 
     def put(self, local: Path, path: str, *, private: bool = False) -> None:
         """Makes a local file appear under `path`."""
@@ -75,66 +81,84 @@ class Files:
 
     def create(self, path: str, content: bytes) -> None:
         """Like `write`, but of all who try exactly one does it. Raises AlreadyThere."""
-        target = self.place(path)
+        with self.trouble(path):
+            try:
+                self._create(path, content)
+            except OSError as error:
+                if not _says_it_exists(error):
+                    raise
+                raise AlreadyThere(f"{path} is in the lake already.") from None
+
+    def _create(self, path: str, content: bytes) -> None:
+        if not self.local:
+            self.fs.pipe_file(self.place(path), content, mode="create")
+            return
+        draft = self.draft(path)
         try:
-            if self.local:
-                draft = self.draft(path)
-                try:
-                    draft.file.write_bytes(content)
-                    draft.publish(once=True)
-                finally:
-                    draft.discard()
-            else:
-                self.fs.pipe_file(target, content, mode="create")
-        except OSError as error:
-            if not _says_it_exists(error):
-                raise
-            raise AlreadyThere(f"{path} is in the lake already.") from None
+            draft.file.write_bytes(content)
+            draft.publish(once=True)
+        finally:
+            draft.discard()
 
     def read(self, path: str) -> bytes:
-        """Raises LakeError if it is not there."""
-        try:
+        """Raises NotInLake."""
+        with self._there(path):
             return self.fs.cat_file(self.place(path))
-        except FileNotFoundError:
-            raise LakeError(f"{path} is not in the lake.") from None
 
     def get(self, path: str, local: Path) -> None:
-        """Copies a file of the lake to a local one. Raises LakeError if it is not there."""
-        try:
+        """Copies a file of the lake to a local one. Raises NotInLake."""
+        with self._there(path, str(local.parent)):
             self.fs.get_file(self.place(path), str(local))
-        except FileNotFoundError:
-            raise LakeError(f"{path} is not in the lake.") from None
 
-    def open(self, path: str) -> BinaryIO:
-        """For reading. Raises LakeError if it is not there."""
-        try:
-            return self.fs.open(self.place(path), "rb")
-        except FileNotFoundError:
-            raise LakeError(f"{path} is not in the lake.") from None
+    @contextmanager
+    def open(self, path: str) -> Generator[BinaryIO]:
+        """For reading. Raises NotInLake."""
+        with self._there(path), self.fs.open(self.place(path), "rb") as file:
+            yield file
 
     def exists(self, path: str) -> bool:
-        return self.fs.exists(self.place(path))
+        with self.trouble(path):
+            return self.fs.exists(self.place(path))
 
     def names(self, folder: str) -> list[str]:
         """The names of the files in a folder; none if there is no such folder."""
-        try:
-            listed = self.fs.ls(self.place(folder), detail=False)
-        except FileNotFoundError:
-            return []
+        with self.trouble(folder):
+            try:
+                listed = self.fs.ls(self.place(folder), detail=False)
+            except FileNotFoundError:
+                return []
         names = (each.rstrip("/").rpartition("/")[2] for each in listed)
         return sorted(name for name in names if not name.startswith(DRAFT))
 
     def below(self, folder: str) -> Iterator[tuple[str, datetime]]:
         """Every file in a folder and its sub-folders, with the time it was written."""
-        found = self.fs.find(self.place(folder), detail=True)
+        with self.trouble(folder):
+            found = self.fs.find(self.place(folder), detail=True)
         for place, info in found.items():
             yield place.removeprefix(self.place("")), _written(info)
+
+    def now(self) -> datetime:
+        """The time by the clock that `below` tells times by; this machine's may be another."""
+        probe = f"{DRAFT}{uuid4()}"
+        self.write(probe, b"now")
+        ((_, written),) = self.below(probe)
+        self.remove(probe)
+        return written
 
     def remove(self, path: str) -> None:
         """Removes a file or a folder with all it holds, if it is there."""
         target = self.place(path)
-        if self.fs.exists(target):
-            self.fs.rm(target, recursive=True)
+        with self.trouble(path):
+            if self.fs.exists(target):
+                self.fs.rm(target, recursive=True)
+
+    @contextmanager
+    def _there(self, path: str, place: str | None = None) -> Generator[None]:
+        with lake_trouble(path, place or self.root):
+            try:
+                yield
+            except FileNotFoundError:
+                raise NotInLake(f"{path} is not in the lake.") from None
 
     def abort_uploads(self, before: datetime) -> int:
         """Aborts uploads in pieces that were begun before a time and never ended: they show in no
@@ -142,6 +166,10 @@ class Files:
         """
         if not is_s3(self.fs):
             return 0
+        with self.trouble("unfinished uploads"):
+            return self._abort_uploads(before)
+
+    def _abort_uploads(self, before: datetime) -> int:
         bucket, _, folder = self._folder.partition("/")
         where = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else ""}
         old: list[dict[str, Any]] = []
@@ -210,9 +238,7 @@ def is_s3(fs: AbstractFileSystem) -> bool:
 
 def _says_it_exists(error: OSError) -> bool:
     # s3fs knows how AWS says it; others, Ceph among them, name only the code.
-    answer: dict[str, Any] = getattr(error.__cause__, "response", {})
-    code = answer.get("Error", {}).get("Code")
-    return isinstance(error, FileExistsError) or code == "PreconditionFailed"
+    return isinstance(error, FileExistsError) or code_of(error) == "PreconditionFailed"
 
 
 def _written(info: dict[str, Any]) -> datetime:

@@ -1,7 +1,8 @@
 """Pages written as the lake's files: small pages share one, a long one goes on in the next."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 from typing import Protocol, Self
@@ -126,9 +127,14 @@ class _OpenPart:
         self, files: Files, path: str, sink: Callable[[pa.NativeFile], Sink], first: int
     ) -> None:
         self._name = path.rpartition("/")[2]
-        self._draft = files.draft(path)
-        self._file = pa.OSFile(str(self._draft.file), "wb")
-        self._sink = sink(self._file)
+        self._trouble = partial(files.trouble, path)
+        with self._trouble(), ExitStack() as undo:
+            self._draft = files.draft(path)
+            undo.callback(self._draft.discard)
+            self._file = pa.OSFile(str(self._draft.file), "wb")
+            undo.callback(self._file.close)
+            self._sink = sink(self._file)
+            undo.pop_all()
         self._pages = [first]
         self._rows = 0
 
@@ -137,15 +143,21 @@ class _OpenPart:
         return self._file.tell()
 
     def write(self, page: int, block: rfc4180.Block) -> None:
-        self._sink.write(block)
+        with self._trouble():
+            self._sink.write(block)
         self._rows += block.table.num_rows
         if page != self._pages[-1]:
             self._pages.append(page)
 
     def end_page(self) -> None:
-        self._sink.end_page()
+        with self._trouble():
+            self._sink.end_page()
 
     def publish(self) -> Part:
+        with self._trouble():
+            return self._publish()
+
+    def _publish(self) -> Part:
         self._sink.close()
         self._file.close()
         part = Part(

@@ -34,6 +34,16 @@ class RerunTimedOut(NudgeflowError):
     advice = "The rerun goes on at the service; retry this flow run to wait on."
 
 
+class NotCurrent(NudgeflowError):
+    advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
+
+
+def newest(history: list[Run]) -> Run:
+    """The run a campaign is on: a failed one puts it back on the one before."""
+    alive = (run for run in history if run.status != Status.FAILED)
+    return max(alive, key=lambda run: run.run_number)
+
+
 class CampaignRerun(JobBlock[Run]):
     """
     Re-runs a published campaign on another customer group.
@@ -56,8 +66,10 @@ class CampaignRerun(JobBlock[Run]):
     account: NudgescribeAccount = Field(description="The account the campaign belongs to.")
     campaign_id: str = Field(description="The campaign to re-run.")
     customer_group_id: str = Field(description="The customer group to re-run it on.")
-    after_run: int = Field(
-        default=0, description="Runs up to this one are not this rerun, though on the same group."
+    after_run: int | None = Field(
+        default=None,
+        description="The run the campaign must be on, so that no other one comes between; earlier "
+        "ones are not this rerun, though on the same group.",
     )
     deadline_minutes: float = Field(
         default=240, gt=0, description="How long to wait for the rerun, in minutes."
@@ -67,12 +79,15 @@ class CampaignRerun(JobBlock[Run]):
     def trigger(self) -> "RerunJob":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Starts the rerun on this group, or adopts the one already started on it.
 
-        The request is sent at most once; after an unclear answer the history decides.
+        The request is sent at most once; after an unclear answer the history decides. Raises
+        NotCurrent.
         """
         with self.account.get_client() as client:
-            if run := self._started(client):
+            history = client.rerun_history(self.campaign_id)
+            if run := self._started(history):
                 self.logger.info("Run %s is already on this group: adopted", run.run_number)
                 return self.attach(run.run_number)
+            self._check_current(history)
             try:
                 run = client.initiate_rerun(self.campaign_id, self.customer_group_id).run
             except (ConnectionFailed, ServerError) as unclear:
@@ -86,18 +101,23 @@ class CampaignRerun(JobBlock[Run]):
         """The job of a rerun known to exist; `on_look` is told what each look saw."""
         return RerunJob(self, run_number, on_look)
 
-    def _started(self, client: NudgescribeClient) -> Run | None:
-        history = client.rerun_history(self.campaign_id)
-        ours = [
-            run
-            for run in history
-            if run.customer_group_id == self.customer_group_id and run.run_number > self.after_run
-        ]
-        return next((run for run in ours if run.status != Status.FAILED), None)
+    def _started(self, history: list[Run]) -> Run | None:
+        for run in history:
+            ours = run.customer_group_id == self.customer_group_id
+            if ours and run.run_number > (self.after_run or 0) and run.status != Status.FAILED:
+                return run
+        return None
+
+    def _check_current(self, history: list[Run]) -> None:
+        current = newest(history).run_number
+        if self.after_run is not None and current != self.after_run:
+            raise NotCurrent(
+                f"Campaign {self.campaign_id} is on run {current}, not on run {self.after_run}."
+            )
 
     def _look_for_started(self, client: NudgescribeClient, error: ApiError, seconds: float) -> Run:
-        for run in poll(lambda: self._started(client), seconds, self.pace):
-            if run:
+        for history in poll(lambda: client.rerun_history(self.campaign_id), seconds, self.pace):
+            if run := self._started(history):
                 self.logger.info("Run %s was started all the same: adopted", run.run_number)
                 return run
         raise error

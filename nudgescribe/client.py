@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.contract import Answer, Profile, Request
-from nudgescribe.links import Links, tls
+from nudgescribe.deadline import Transport, within
+from nudgescribe.links import Links, is_framed, proxy_for, tls
 from nudgescribe.retry import RetryPolicy
 
 A = TypeVar("A", bound=Answer)
@@ -44,10 +45,12 @@ class Customer:
 
 
 class NudgescribeClient:
-    """Calls one account. Reads are retried by `retry`; a call that changes something never is.
+    """Calls one account. Reads are retried by `retry`; a call that changes something only if it was
+    refused for now.
 
     Every method raises one of the errors of `nudgescribe.errors`. Usable as a context manager.
-    Calls of the service pass the gate `calls`, downloads by link the gate `downloads`.
+    Calls of the service pass the gate `calls`, downloads by link the gate `downloads`. `timeout`
+    is for each wait; the whole of a call may take `call_seconds`, of a page `page_seconds`.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class NudgescribeClient:
         transport: httpx.BaseTransport | None = None,
         calls: Gate = nullcontext,
         downloads: Gate = nullcontext,
+        call_seconds: float = 300.0,
+        page_seconds: float = 900.0,
     ) -> None:
         self._retry = retry or RetryPolicy()
         self._calls = calls
@@ -71,10 +76,11 @@ class NudgescribeClient:
             auth=TokenAuth(base_url, credentials),
             headers={**credentials.headers, contract.CLIENT_IP_HEADER: client_ip},
             timeout=timeout,
-            transport=transport,
-            verify=tls(),
+            transport=transport or Transport(tls(), proxy_for(base_url)),
         )
-        self._links = Links(self._http.timeout)
+        self._call_seconds = call_seconds
+        self._page_seconds = page_seconds
+        self._links = Links(self._http.timeout, page_seconds)
         self._links_work = True
 
     def __enter__(self) -> Self:
@@ -145,7 +151,7 @@ class NudgescribeClient:
             data=form.model_dump(mode="json"),
             files={contract.UPLOAD_FILE: ("customers.csv", csv, "text/csv")},
         )
-        return self._send(request, contract.UploadResult)
+        return self._retry.once(lambda: self._send(request, contract.UploadResult))
 
     def upload_customer(
         self,
@@ -251,7 +257,7 @@ class NudgescribeClient:
 
     def _follow_link(self, campaign_id: str, file_num: int, target: BinaryIO) -> int:
         body = _fetch(campaign_id, file_num, "url", None)
-        link = self._change("POST", contract.MESSAGES_FETCH, body, contract.PageLink)
+        link = self._send(self._request("POST", contract.MESSAGES_FETCH, body), contract.PageLink)
         _empty(target)
         where = f"The link of page {file_num} of campaign {campaign_id}"
         with self._downloads():
@@ -289,10 +295,10 @@ class NudgescribeClient:
     # ---- sending ------------------------------------------------------------------------------
 
     def _read(self, path: str, body: Request, answer: type[A]) -> A:
-        return self._retry.run(lambda: self._change("POST", path, body, answer))
+        return self._retry.run(lambda: self._send(self._request("POST", path, body), answer))
 
     def _change(self, method: str, path: str, body: Request, answer: type[A]) -> A:
-        return self._send(self._request(method, path, body), answer)
+        return self._retry.once(lambda: self._send(self._request(method, path, body), answer))
 
     def _request(self, method: str, path: str, body: Request) -> httpx.Request:
         content = body.model_dump_json(exclude_none=True)
@@ -300,18 +306,21 @@ class NudgescribeClient:
         return self._http.build_request(method, path, content=content, headers=headers)
 
     def _send(self, request: httpx.Request, answer: type[A]) -> A:
-        with self._calls(), _connection_of(request):
+        with self._calls(), _connection_of(request, self._call_seconds):
             response = self._http.send(request)
         if response.is_error:
             raise errors.from_response(response)
         try:
             return answer.model_validate_json(response.content)
         except ValidationError as error:
+            if not is_framed(response.headers):
+                what = f"The answer of {request.method} {request.url.path}"
+                raise errors.ConnectionFailed(f"{what} may have been cut off.") from None
             raise errors.mismatch(request.url.path, error) from None
 
     def _stream(self, request: httpx.Request, target: BinaryIO) -> None:
         """Writes the body of a good answer to `target`."""
-        with self._calls(), _connection_of(request):
+        with self._calls(), _connection_of(request, self._page_seconds):
             response = self._http.send(request, stream=True)
             with closing(response):
                 if response.is_error:
@@ -322,12 +331,15 @@ class NudgescribeClient:
 
 
 @contextmanager
-def _connection_of(request: httpx.Request) -> Generator[None]:
-    try:
-        yield
-    except httpx.RequestError as error:
-        problem = f"{request.method} {request.url.path} got no answer: {type(error).__name__}."
-        raise errors.ConnectionFailed(problem) from None
+def _connection_of(request: httpx.Request, seconds: float) -> Generator[None]:
+    with within(seconds) as over:
+        try:
+            yield
+        except httpx.RequestError as error:
+            what = f"{request.method} {request.url.path}"
+            problem = f"{what} got no answer: {type(error).__name__}."
+            late = f"{what} got no whole answer within {seconds:g} seconds."
+            raise errors.ConnectionFailed(late if over() else problem) from None
 
 
 def _fetch(

@@ -1,7 +1,7 @@
 """Every error of Nudgeflow: one base, one class per outcome, each with what to do about it."""
 
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from time import time
 from typing import ClassVar, cast
 
 import httpx
@@ -20,6 +20,12 @@ class NudgeflowError(Exception):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(f"{problem} {self.advice}".rstrip())
+
+
+class Passing(NudgeflowError):
+    """Worth another try; `retry_after` is the wait in seconds that was asked for, if any."""
+
+    retry_after: float | None = None
 
 
 class ApiError(NudgeflowError):
@@ -50,10 +56,8 @@ class ContractMismatch(ApiError):
     advice = "The service's answer differs from nudgescribe/contract.py: correct the name there."
 
 
-class TransientError(ApiError):
-    """Worth asking again; `retry_after` is the wait in seconds the service asked for, if any."""
-
-    retry_after: float | None = None
+class TransientError(ApiError, Passing):
+    """Worth asking again."""
 
 
 class ConnectionFailed(TransientError):
@@ -95,7 +99,7 @@ def from_response(response: httpx.Response) -> ApiError:
         said += "."
     error = kind(f"{request.method} {request.url.path} answered {response.status_code}{said}")
     if isinstance(error, TransientError):
-        error.retry_after = _seconds(response.headers.get("retry-after"))
+        error.retry_after = wait_asked_by(response.headers)
     return error
 
 
@@ -115,13 +119,14 @@ def message_of(response: httpx.Response) -> str:
     return ""
 
 
-def _seconds(header: str | None) -> float | None:
-    if header is None:
-        return None
-    if header.isdecimal():
-        return float(header)
+def wait_asked_by(headers: Mapping[str, str]) -> float | None:
+    """What Retry-After asks for: seconds, or a time by the service's clock, not by ours."""
+    asked = headers.get("retry-after", "")
+    if asked.isdecimal():
+        return float(asked)
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
+        when, now = (parsedate_to_datetime(time) for time in (asked, headers.get("date", "")))
+        return max(0.0, when.timestamp() - now.timestamp())
     except ValueError:
         return None
 

@@ -6,14 +6,14 @@ from random import uniform
 from time import monotonic, sleep
 from typing import TypeVar
 
-from nudgescribe.errors import TransientError
+from nudgescribe.errors import Passing
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How often to look. Seconds; `tolerated` counts transient errors in a row."""
+    """How often to look. Seconds; `tolerated` counts passing errors in a row."""
 
     first: float = 0.5
     longest: float = 15.0
@@ -27,7 +27,7 @@ def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> It
     """Yields what `look` sees, at least once and once more after `deadline` seconds.
 
     The caller stops iterating when satisfied; an exhausted iterator means the time is up.
-    Transient errors are passed over until too many follow one another.
+    Passing errors are overlooked until too many follow one another.
     """
     pace = pace or Pace()
     end = pace.clock() + deadline
@@ -37,7 +37,7 @@ def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> It
         last_look = pace.clock() >= end
         try:
             seen = look()
-        except TransientError:
+        except Passing:
             failures += 1
             if last_look or failures > pace.tolerated:
                 raise

@@ -1,4 +1,7 @@
-"""The one retry policy: reads only, exponential with jitter, the service's own wait honoured."""
+"""The one retry policy: exponential with jitter, the service's own wait honoured.
+
+A call that changes something is sent once, unless it is refused for now.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from nudgescribe.errors import TransientError
+from nudgescribe.errors import QuotaExceeded, TransientError
 
 T = TypeVar("T")
 
@@ -25,8 +28,17 @@ class RetryPolicy:
 
     def run(self, call: Callable[[], T]) -> T:
         """What `call` returns, asked again while it fails transiently; then its last error."""
+        return self._while(self._is_worth_it, call)
+
+    def once(self, call: Callable[[], T]) -> T:
+        """What `call` returns, for one that changes something. It is sent again only after a 429
+        that says when: a refused call has changed nothing. After any other failure it may have.
+        """
+        return self._while(self._was_put_off, call)
+
+    def _while(self, worth_it: Callable[[BaseException], bool], call: Callable[[], T]) -> T:
         retrying = Retrying(
-            retry=retry_if_exception(self._is_worth_it),
+            retry=retry_if_exception(worth_it),
             stop=stop_after_attempt(self.attempts),
             wait=self._wait,
             sleep=self.sleep,
@@ -36,6 +48,10 @@ class RetryPolicy:
 
     def _is_worth_it(self, error: BaseException) -> bool:
         return isinstance(error, TransientError) and (error.retry_after or 0) <= self.patience
+
+    def _was_put_off(self, error: BaseException) -> bool:
+        when = error.retry_after if isinstance(error, QuotaExceeded) else None
+        return when is not None and when <= self.patience
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -5,32 +5,41 @@ from random import Random
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nudgescribe.contract import Text
 from sandbox.refusals import answer
 
 SPARED = ("/sandbox/", "/page/")
 """The switches themselves never fail."""
+LINKS = "/exports/"
 
 
 class Fault(BaseModel):
     """What goes wrong at `endpoint`, a path; one that ends with a slash stands for all below it.
+    With a `method` only calls of that one are meant.
 
     `status` is answered in the service's place, with `retry_after` seconds if given. `delay` is in
-    seconds. A connection is dropped *before* the service sees the call, or *after* it has done the
-    work: the answer is lost. `truncate` sends half of the answer's body and drops the connection.
-    A share `rate` of the calls is hit, the same ones for the same `seed`, at most `times`.
+    seconds. `expired` refuses the call's token, or the link of a page, as one that has expired. A
+    connection is dropped *before* the service sees the call, or *after* it has done the work: the
+    answer is lost. `truncate` sends half of the answer's body and drops the connection; `dribble`
+    sends the body a byte at a time, so many seconds apart. A share `rate` of the calls is hit, the
+    same ones for the same `seed`, at most `times`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     endpoint: str = Field(pattern="^/", max_length=200, examples=["/v1/messages/fetch", "/v1/"])
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
     status: int | None = Field(default=None, ge=400, le=599)
     retry_after: int | None = Field(default=None, ge=0, le=86_400)
     delay: float = Field(default=0, ge=0, le=600)
+    expired: bool = False
     drop: Literal["before", "after"] | None = None
     truncate: bool = False
+    dribble: float | None = Field(default=None, gt=0, le=60)
     rate: float = Field(default=1, gt=0, le=1)
     seed: int = 0
     times: int | None = Field(default=None, ge=1)
@@ -44,9 +53,14 @@ class Switch:
         self.hits = 0
         self._random = Random(fault.seed)
 
-    def matches(self, path: str) -> bool:
+    def matches(self, method: str, path: str) -> bool:
         place = self.fault.endpoint
-        return path.startswith(place) if place.endswith("/") else path == place
+        here = path.startswith(place) if place.endswith("/") else path == place
+        return here and self.fault.method in (None, method)
+
+    @property
+    def closeness(self) -> tuple[int, bool]:
+        return len(self.fault.endpoint), self.fault.method is not None
 
     def strikes(self) -> bool:
         worn_out = self.fault.times is not None and self.hits >= self.fault.times
@@ -57,13 +71,13 @@ class Switch:
 
 
 class Faults:
-    """The faults that are on, one an endpoint; the closest to a call's path counts."""
+    """The faults that are on, one an endpoint and method; the closest to a call counts."""
 
     def __init__(self) -> None:
-        self._switches: dict[str, Switch] = {}
+        self._switches: dict[tuple[str, str | None], Switch] = {}
 
     def put(self, fault: Fault) -> None:
-        self._switches[fault.endpoint] = Switch(fault)
+        self._switches[fault.endpoint, fault.method] = Switch(fault)
 
     def clear(self) -> None:
         self._switches.clear()
@@ -71,10 +85,10 @@ class Faults:
     def all(self) -> list[Switch]:
         return list(self._switches.values())
 
-    def strike(self, path: str) -> Fault | None:
+    def strike(self, method: str, path: str) -> Fault | None:
         """The fault that hits this call, if one does."""
-        near = [switch for switch in self.all() if switch.matches(path)]
-        closest = max(near, key=lambda switch: len(switch.fault.endpoint), default=None)
+        near = [switch for switch in self.all() if switch.matches(method, path)]
+        closest = max(near, key=lambda switch: switch.closeness, default=None)
         return closest.fault if closest and closest.strikes() else None
 
 
@@ -86,9 +100,8 @@ class FaultyApp:
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope.get("path", "")
-        fault = None if path == "/" or path.startswith(SPARED) else self._faults.strike(path)
-        if scope["type"] != "http" or fault is None:
+        fault = self._strikes(scope) if scope["type"] == "http" else None
+        if fault is None:
             await self._app(scope, receive, send)
             return
         await asyncio.sleep(fault.delay)
@@ -101,10 +114,19 @@ class FaultyApp:
             text = "A fault switched on in the sandbox."
             refusal = answer(fault.status, text, retry_after=fault.retry_after)
             await refusal(scope, receive, send)
+        elif fault.expired and (refusal := _expired(scope)):
+            await refusal(scope, receive, send)
         elif fault.truncate:
             await self._app(scope, receive, _HalfBody(send))
+        elif fault.dribble:
+            await self._app(scope, receive, _Dribble(send, fault.dribble))
         else:
             await self._app(scope, receive, send)
+
+    def _strikes(self, scope: Scope) -> Fault | None:
+        path: str = scope["path"]
+        spared = path == "/" or path.startswith(SPARED)
+        return None if spared else self._faults.strike(scope["method"], path)
 
 
 class _HalfBody:
@@ -127,11 +149,39 @@ class _HalfBody:
             await _hang_up(self._send)
 
 
+class _Dribble:
+    """Sends a body byte by byte, for as long as somebody listens."""
+
+    def __init__(self, send: Send, pause: float) -> None:
+        self._send = send
+        self._pause = pause
+
+    async def __call__(self, message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        for place in range(len(body)):
+            await self._send({**message, "body": body[place : place + 1], "more_body": True})
+            await asyncio.sleep(self._pause)
+            if _transport(self._send).is_closing():
+                return
+        await self._send({**message, "body": b""} if body else message)
+
+
+def _expired(scope: Scope) -> Response | None:
+    """What a call with an expired token or link is told; signing in needs neither."""
+    if scope["path"].startswith(LINKS):
+        return answer(403, "The link has expired or was not issued here.")
+    return answer(403, Text.AUTH_ERROR) if "authorization" in Headers(scope=scope) else None
+
+
 async def _nowhere(message: Message) -> None:
     pass
 
 
-async def _hang_up(send: Any) -> None:
+def _transport(send: Any) -> asyncio.Transport:
     # ASGI has no word for this; uvicorn's `send` belongs to the connection's cycle.
-    send.__self__.transport.abort()
+    return send.__self__.transport
+
+
+async def _hang_up(send: Send) -> None:
+    _transport(send).abort()
     await asyncio.sleep(0)

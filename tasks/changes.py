@@ -1,7 +1,6 @@
 """A group brought to a list by what differs between them, and by nothing else."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import polars as pl
 from prefect import task
@@ -12,6 +11,7 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import grouped
 from blocks.loading import load
 from blocks.parquet import text_schema, write_parquet
+from blocks.trouble import scratch
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.polling import poll
@@ -123,18 +123,25 @@ def changes_of(compared: pl.DataFrame) -> Changes:
 
 
 def _compared(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> pl.DataFrame:
-    with TemporaryDirectory() as folder:
-        held = Path(folder) / "held.parquet"
+    with scratch("what the service holds") as folder:
+        held = folder / "held.parquet"
         held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
         return compare_lists(listed, held, key)
 
 
 def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> None:
     """Waits for uploads that the service works off in the background."""
+    seen = None
     for found in poll(lambda: _compared(client, group, listed, key), groups.SETTLE_SECONDS):
         if (found["state"] == SAME).all():
             return
-    raise UploadIncomplete(f"Group {group.customer_group_id} has not become the list.")
+        seen = changes_of(found)
+    assert seen
+    raise UploadIncomplete(
+        f"Group {group.customer_group_id} has not become the list in "
+        f"{groups.SETTLE_SECONDS / 60:g} minutes, last seen: {seen.added:,} customers missing, "
+        f"{seen.changed:,} not as in the list, {seen.gone:,} too many."
+    )
 
 
 def _text(value: str | int | float | None) -> str | None:

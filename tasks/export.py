@@ -23,11 +23,12 @@ from blocks.manifest import (
 )
 from blocks.parts import VERSIONS
 from blocks.reading import latest_run, read_manifest
+from blocks.rerun import newest
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
 from nudgescribe.polling import Pace, poll
-from tasks.campaigns import Refresh, campaign_of, newest
+from tasks.campaigns import Refresh, campaign_of
 from tasks.ledger import Ledger
 from tasks.pages import ExportRef, fetch_pages, slots_of
 from tasks.policies import READ

@@ -1,13 +1,11 @@
 """The customer list out of the CRM, into the lake's staging."""
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import CrmSource, DataLake
 from blocks.loading import load
+from blocks.trouble import scratch
 from tasks.campaigns import Refresh
 from tasks.policies import READ
 from tasks.staging import Staged, describe, folder_of
@@ -21,8 +19,8 @@ def extract_customers(crm: str, lake: str, refresh: Refresh) -> Staged:
     source = load(CrmSource, crm)
     store = load(DataLake, lake)
     path = f"{folder_of(refresh)}/extracted.parquet"
-    with TemporaryDirectory() as folder:
-        local = Path(folder) / "extracted.parquet"
+    with scratch("the customer list") as folder:
+        local = folder / "extracted.parquet"
         if store.files.exists(path):
             store.files.get(path, local)
         else:

@@ -174,7 +174,8 @@ def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> i
         if size >= expected:
             break
     if size != expected:
+        late = f", after {SETTLE_SECONDS / 60:g} minutes" if size < expected else ""
         raise UploadIncomplete(
-            f"Group {group.customer_group_id} has {size:,} customers, not {expected:,}."
+            f"Group {group.customer_group_id} has {size:,} customers, not {expected:,}{late}."
         )
     return size

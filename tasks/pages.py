@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from threading import Event, Lock
 from typing import BinaryIO, Self
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from blocks import DataLake
 from blocks.manifest import Batch
 from blocks.parts import PartWriter
+from blocks.trouble import room_for
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS
@@ -251,7 +252,8 @@ class _Downloads:
         """Downloads a page into a file, in place of what it holds."""
         export = self.export
         past = export.run_number if export.past else None
-        size = self._client.download_page(export.campaign_id, number, file, past)
+        with room_for(f"page {number} of {export.name}", gettempdir()):
+            size = self._client.download_page(export.campaign_id, number, file, past)
         self._slots.spool(size - self._sizes[file])
         self._sizes[file] = size
 

@@ -3,8 +3,6 @@
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import polars as pl
@@ -13,8 +11,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.files import LakeError
+from blocks.files import NotInLake
 from blocks.loading import load
+from blocks.trouble import scratch
 from nudgescribe import segments
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
@@ -93,7 +92,7 @@ def make_plan(
     with (
         load(NudgescribeAccount, account).get_client() as client,
         local_copy(store, validated.accepted) as listed,
-        TemporaryDirectory() as folder,
+        scratch("what the service holds") as folder,
     ):
         earlier = segments_before(client, campaign)
         variables = variables_of(earlier)
@@ -103,7 +102,7 @@ def make_plan(
         changes, sizes_before = None, dict[str, int]()
         if before is not None:
             assert campaign.previous_group is not None
-            held = Path(folder) / "held.parquet"
+            held = folder / "held.parquet"
             held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
             changes = changes_of(compare_lists(listed, held, validated.key))
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
@@ -132,7 +131,7 @@ def check_plan(lake: str, plan_id: str, campaign: CampaignRef, validated: Valida
     """
     try:
         content = load(DataLake, lake).files.read(f"{path_of(campaign, plan_id)}.json")
-    except LakeError:
+    except NotInLake:
         raise PlanNotFound(
             f"The lake has no plan {plan_id} of campaign {campaign.campaign_id}."
         ) from None

@@ -8,12 +8,16 @@ result is kept under the flow run and its inputs, without the task's source.
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+import httpx
 from prefect import Task
 from prefect.cache_policies import INPUTS, NO_CACHE, RUN_ID, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import exponential_backoff
+from prefect.exceptions import PrefectHTTPStatusError
 
-from nudgescribe.errors import TransientError
+from nudgescribe.errors import Passing
+
+DELAYS = [2.0, 4.0, 8.0]
+"""Seconds before each further try; what is put off for longer would only be refused again."""
 
 
 class Caching(TypedDict, total=False):
@@ -24,19 +28,28 @@ class Caching(TypedDict, total=False):
 
 class Options(Caching, total=False):
     retries: int
-    retry_delay_seconds: Callable[[int], list[float]]
+    retry_delay_seconds: list[float]
     retry_jitter_factor: float
     retry_condition_fn: Callable[[Task[..., Any], TaskRun, State[Any]], bool]
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task is worth another try."""
-    return isinstance(state.result(raise_on_failure=False), TransientError)
+    """Whether a failed task is worth another try: not before the time the service asked for.
+
+    So it is when Prefect's server is busy or away, which is no reason to fail a refresh.
+    """
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.status_code >= 500
+    if isinstance(error, Passing):
+        return (error.retry_after or 0) <= DELAYS[-1]
+    # Our own clients let none of these through: Prefect's server could not be reached.
+    return isinstance(error, httpx.TransportError)
 
 
 _RETRIED: Options = {
-    "retries": 3,
-    "retry_delay_seconds": exponential_backoff(2),
+    "retries": len(DELAYS),
+    "retry_delay_seconds": DELAYS,
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": is_transient,
 }

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -12,6 +10,7 @@ import pyarrow as pa
 from blocks import DataLake
 from blocks.manifest import Batch, Page, run_folder
 from blocks.reading import as_frame, tables
+from blocks.trouble import scratch
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.rfc4180 import MalformedCsv
@@ -78,8 +77,8 @@ def _pages_with_repeated_ids(
 ) -> set[int]:
     """In bounded memory: hashes first, a share of them at a time; ids only where hashes repeat."""
     shares = rows // ROWS_AT_ONCE + 1
-    with TemporaryDirectory() as folder:
-        files = [Path(folder) / str(share) for share in range(shares)]
+    with scratch("the proof of an export") as folder:
+        files = [folder / str(share) for share in range(shares)]
         with ExitStack() as stack:
             opened = [stack.enter_context(file.open("wb")) for file in files]
             for _, ids in customer_ids(lake, export, batches):

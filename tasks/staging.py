@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import polars as pl
@@ -11,9 +10,10 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.files import LakeError
+from blocks.files import Files, NotInLake
 from blocks.loading import load
 from blocks.parts import sha256_of
+from blocks.trouble import scratch
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED
@@ -52,11 +52,11 @@ def describe(local: Path, path: str) -> Staged:
 @contextmanager
 def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
     """A local copy of a staged file, proved to be the same. Raises StagingLost."""
-    with TemporaryDirectory() as folder:
-        local = Path(folder) / "staged.parquet"
+    with scratch(staged.path) as folder:
+        local = folder / "staged.parquet"
         try:
             lake.files.get(staged.path, local)
-        except LakeError:
+        except NotInLake:
             raise StagingLost(f"{staged.path} is no longer in the lake.") from None
         if sha256_of(local) != staged.sha256:
             raise StagingLost(f"{staged.path} has changed since it was staged.")
@@ -72,7 +72,7 @@ def noted(lake: DataLake, path: str, kind: type[M], find_out: Callable[[], M]) -
     """What was found out once, and noted under `path`, so that a retry goes by the same."""
     try:
         return kind.model_validate_json(lake.files.read(path))
-    except LakeError:
+    except NotInLake:
         found = find_out()
         lake.files.write(path, found.model_dump_json().encode(), private=True)
         return found
@@ -84,11 +84,16 @@ def keep_staged(lake: str, refresh: Refresh) -> None:
     load(DataLake, lake).files.write(f"{folder_of(refresh)}/{KEPT}", b"", private=True)
 
 
+def is_kept(files: Files, refresh: Refresh) -> bool:
+    """Whether something was made of a refresh's list already."""
+    return files.exists(f"{folder_of(refresh)}/{KEPT}")
+
+
 @task(**NEVER_CACHED)
 def release_staged(lake: str, refresh: Refresh) -> None:
     """Removes the customer list from the lake's staging, unless a retry needs it."""
     files = load(DataLake, lake).files
-    if not files.exists(f"{folder_of(refresh)}/{KEPT}"):
+    if not is_kept(files, refresh):
         files.remove(folder_of(refresh))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import polars as pl
 from prefect import task
@@ -14,6 +13,7 @@ from blocks import DataLake
 from blocks.iterators import ahead
 from blocks.loading import load
 from blocks.parquet import ParquetSink, text_schema
+from blocks.trouble import scratch
 from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
@@ -96,7 +96,7 @@ def _validate(
     strict: bool,
     place: str,
 ) -> Validated:
-    with local_copy(store, staged) as source, TemporaryDirectory() as folder:
+    with local_copy(store, staged) as source, scratch("the list as it is judged") as folder:
         listed = mapped(pl.scan_parquet(source), sources)
         schema = listed.collect_schema()
         if not {rule.field_name for rule in rules} & {*schema.names()}:
@@ -108,7 +108,7 @@ def _validate(
         problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
         if problems:
             raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
-        accepted, errors = Path(folder) / ACCEPTED, Path(folder) / "errors.parquet"
+        accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
         key = fields.key_of(rules)
 
         def texts(some: pl.LazyFrame) -> Iterator[pl.DataFrame]:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from blocks import DataLake
-from blocks.files import DRAFT, AlreadyThere, Files, LakeError
+from blocks.files import DRAFT, AlreadyThere, Files, LakeError, NotInLake
 from blocks.manifest import manifest_name, run_folder
 from tests.lakes import write_run
 
@@ -48,6 +48,14 @@ def test_what_is_put_can_be_got(files: Files, file: Path, tmp_path: Path) -> Non
     assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
 
 
+def test_the_time_is_that_of_the_files(files: Files, file: Path) -> None:
+    files.put(file, "a")
+    now = files.now()
+    ((_, written),) = files.below("a")
+    assert timedelta(0) <= now - written < timedelta(minutes=1)
+    assert [path for path, _ in files.below("")] == ["a"]
+
+
 def test_putting_again_replaces(files: Files, file: Path) -> None:
     files.put(file, "a/c")
     file.write_bytes(b"newer")
@@ -70,10 +78,10 @@ def test_what_is_not_there(files: Files, tmp_path: Path) -> None:
     asked: list[Callable[[], object]] = [
         lambda: files.get("nowhere/c", tmp_path / "copy"),
         lambda: files.read("nowhere/c"),
-        lambda: files.open("nowhere/c"),
+        lambda: files.open("nowhere/c").__enter__(),
     ]
     for ask in asked:
-        with pytest.raises(LakeError, match="nowhere/c is not in the lake"):
+        with pytest.raises(NotInLake, match="nowhere/c is not in the lake"):
             ask()
 
 

@@ -17,6 +17,7 @@ from tests import exports
 from tests.exports import Export, Fault, broken_off, downloaded, refused
 from tests.faults import FaultyTransport, answering
 
+ONE = Credentials("a", "b", "c", "d")
 PAGE = exports.page(["01", "02"])
 
 
@@ -65,7 +66,7 @@ def test_no_log_line_and_no_error_holds_a_signed_link(
 
 
 def test_a_place_that_is_not_there_is_an_error_without_the_link() -> None:
-    links = Links(httpx.Timeout(5))
+    links = Links(httpx.Timeout(5), 5)
     for url in ("http://127.0.0.1:1/x?signature=secret", "http://[::1?signature=secret"):
         with pytest.raises(errors.LinkFailed, match="Page 7 broke") as caught:
             links.download(url, BytesIO(), "Page 7")
@@ -79,7 +80,7 @@ def test_the_systems_proxy_is_used_but_for_whom_it_is_not_meant(
     export.states = [[PAGE]]
     monkeypatch.setenv("http_proxy", export.url)
     monkeypatch.setenv("no_proxy", "elsewhere.example")
-    links = Links(httpx.Timeout(5))
+    links = Links(httpx.Timeout(5), 5)
     target = BytesIO()
     assert links.download("http://store.example/0", target, "Page 0") == len(PAGE)
     assert target.getvalue() == PAGE
@@ -107,3 +108,17 @@ def test_a_text_is_taken_byte_for_byte() -> None:
     transport = answering(json.dumps({"x": 1, "content": text}))
     with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
         assert downloaded(one, "C", run_number=1).decode() == text
+
+
+def test_the_services_own_calls_go_by_the_proxy_too(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export.answers["http://service.example/v1/messages/pages"] = {"num_files": 7}
+    monkeypatch.setenv("http_proxy", export.url.replace("//", "//name:word@"))
+    monkeypatch.setenv("no_proxy", "elsewhere.example")
+    ask = RetryPolicy(attempts=1)
+    with NudgescribeClient("http://service.example", ONE, retry=ask) as client:
+        assert client.count_message_pages("C") == 7
+    with NudgescribeClient("http://elsewhere.example", ONE, retry=ask) as client:
+        with pytest.raises(errors.ConnectionFailed):
+            client.count_message_pages("C")

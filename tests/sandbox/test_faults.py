@@ -74,6 +74,38 @@ def test_a_body_cut_short(sandbox: Sandbox, company: Company, client: Nudgescrib
         downloaded(client, campaign)
 
 
+def test_an_answer_that_dribbles_in(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    put(sandbox, LIST, dribble=0.0001)
+    assert client.campaigns()
+    put(sandbox, PUBLISH, dribble=0.05)
+    quick = RetryPolicy(attempts=1)
+    with company.client(retry=quick, call_seconds=0.2) as impatient:
+        with pytest.raises(errors.ConnectionFailed, match="no whole answer within 0.2 seconds"):
+            impatient.publish(company.seeded.campaign_id)
+    assert audited(sandbox, PUBLISH)
+
+
+def test_a_token_that_has_expired(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    put(sandbox, LIST, expired=True, times=2)
+    with pytest.raises(errors.AuthError, match="auth error"):
+        client.campaigns()  # the token is renewed once, and the new one refused
+    assert client.campaigns()
+
+
+def test_a_link_that_has_expired(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    link = client.fetch_link(company.seeded.campaign_id, 0).url
+    put(sandbox, "/exports/", expired=True, times=1)
+    answers = [httpx.get(link) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [403, 200]
+    assert "The link has expired" in answers[0].text
+
+
 def test_as_often_as_it_is_wanted(sandbox: Sandbox, client: NudgescribeClient) -> None:
     put(sandbox, "/v1/", status=503, times=2)
     for _ in range(2):
@@ -94,7 +126,7 @@ def test_a_share_of_the_calls_the_same_ones_every_time() -> None:
     def hit(seed: int) -> list[bool]:
         faults = Faults()
         faults.put(Fault(endpoint=LIST, status=500, rate=0.3, seed=seed))
-        return [faults.strike(LIST) is not None for _ in range(1000)]
+        return [faults.strike("POST", LIST) is not None for _ in range(1000)]
 
     assert hit(1) == hit(1) != hit(2)
     assert 250 < sum(hit(1)) < 350
@@ -104,8 +136,14 @@ def test_the_closest_fault_counts() -> None:
     faults = Faults()
     for endpoint in ("/v1/", FETCH):
         faults.put(Fault(endpoint=endpoint))
-    found = [faults.strike(path) for path in (FETCH, LIST, "/v2/x")]
+    faults.put(Fault(endpoint="/v1/", method="PUT"))
+    found = [faults.strike("POST", path) for path in (FETCH, LIST, "/v2/x")]
     assert [each and each.endpoint for each in found] == [FETCH, "/v1/", None]
+    found = [faults.strike("PUT", path) for path in (FETCH, LIST)]
+    assert [each and (each.endpoint, each.method) for each in found] == [
+        (FETCH, None),
+        ("/v1/", "PUT"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +153,8 @@ def test_the_closest_fault_counts() -> None:
         {"endpoint": LIST, "status": 200},
         {"endpoint": LIST, "rate": 0},
         {"endpoint": LIST, "drop": "later"},
+        {"endpoint": LIST, "dribble": 0},
+        {"endpoint": LIST, "method": "HEAD"},
         {"endpoint": LIST, "unknown": 1},
     ],
 )

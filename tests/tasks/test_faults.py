@@ -1,0 +1,238 @@
+"""What a refresh asks of the service, each call of it with the same fault: it succeeds all the
+same, or fails as something that passes, and then another try succeeds. Nothing is made twice.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, TypeVar
+
+import polars as pl
+import pytest
+
+from blocks import NudgescribeAccount, rerun
+from nudgescribe import contract
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import Status
+from nudgescribe.errors import Passing
+from nudgescribe.polling import Pace
+from nudgescribe.retry import RetryPolicy
+from sandbox import authentication, messages, security
+from sandbox.faults import LINKS, Fault, Switch
+from tasks import export, groups
+from tasks.campaigns import CampaignRef, Refresh, RunRef, find_campaign, publish_run
+from tasks.export import RunToExport
+from tasks.groups import GroupRef
+from tasks.reruns import initiate_rerun
+from tests.conftest import Company, customers
+from tests.tasks.conftest import Local
+
+T = TypeVar("T")
+TRIES = 4
+ROWS = 130
+CHANGES = [
+    ("PUT", contract.GROUPS),
+    ("POST", contract.CUSTOMERS_CHECK),
+    ("POST", contract.RERUN_INITIATE),
+    ("POST", contract.PUBLISH),
+]
+READS = [
+    ("POST", contract.FIELDS),
+    ("POST", contract.GROUPS),
+    ("POST", contract.CUSTOMERS_PAGES),
+    ("POST", contract.CAMPAIGNS),
+    ("POST", contract.RERUN_HISTORY),
+    ("POST", contract.RERUN_MESSAGES),
+    ("POST", contract.MESSAGES_PAGES),
+    ("POST", contract.MESSAGES_FETCH),
+]
+SIGN_IN = [("POST", contract.AUTH)]
+LINK = [("GET", LINKS)]
+
+
+@dataclass
+class Refreshed:
+    """A refresh as its steps, each tried again as a retry of the flow run does."""
+
+    company: Company
+    local: Local
+    refresh: Refresh
+    failed: list[str] = field(default_factory=list)
+
+    def again(self, step: Callable[..., T], *given: Any) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return step("main", *given)
+            except Passing as error:
+                self.failed.append(str(error))
+        return step("main", *given)
+
+    def start(self) -> tuple[CampaignRef, GroupRef, RunRef]:
+        """Up to the rerun's start."""
+        campaign_id, name = self.company.seeded.campaign_id, "Daily"
+        campaign = self.again(find_campaign.fn, campaign_id, self.refresh, name, False)
+        with self.local.account.get_client() as client:
+            assert client.list_fields(campaign.workspace_id)
+            assert client.rerun_messages(campaign_id)
+        group = self.again(groups.create_group.fn, campaign, name, self.refresh)
+        staged = self.local.staged(customers(ROWS))
+        assert self.again(groups.upload_customers.fn, group, staged, "main") == ROWS
+        run: RunRef = self.again(initiate_rerun.fn, campaign, group)
+        return campaign, group, run
+
+    def finish(self, campaign: CampaignRef, group: GroupRef, run: RunRef) -> None:
+        """From the approval on."""
+        with self.local.account.get_client() as client:
+            self.company.settle(client)
+        self.company.sandbox.approve(run.campaign_id)
+        self.again(publish_run.fn, run)
+        wanted = RunToExport(
+            campaign_id=run.campaign_id,
+            run_number=run.run_number,
+            customer_group_id=group.customer_group_id,
+            job_uid=run.job_uid,
+            rows=ROWS,
+            previous_run=campaign.previous_run,
+            previous_pages=campaign.previous_pages,
+        )
+        while True:
+            planned = self.again(export.plan_export.fn, wanted, "main", self.refresh, 1)
+            for first, last in export.chunks(planned):
+                self.again(export.fetch_chunk.fn, planned, first, last, "main", 2)
+            if export.check_export.fn(planned, "main") is None:
+                break
+        export.commit_run.fn(planned, "main")
+
+    def prove(self) -> None:
+        """One group, one rerun, published, and each customer once in the lake."""
+        history = self.company.history()
+        assert [(one.run_number, one.status) for one in history] == [
+            (2, Status.PUBLISHED),
+            (1, Status.PUBLISHED),
+        ]
+        assert len(self.company.groups()) == 2
+        rows = self.local.lake.read(self.company.seeded.campaign_id, 2, "polars")
+        assert isinstance(rows, pl.DataFrame)
+        assert rows["customer_id"].to_list() == customers(ROWS)["customer_id"].to_list()
+
+
+@pytest.fixture
+def slept() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def refreshed(
+    company: Company,
+    local: Local,
+    refresh: Refresh,
+    slept: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Refreshed]:
+    """Nobody waits but for the service's own work."""
+    real = NudgescribeAccount.get_client
+
+    def get_client(self: NudgescribeAccount, **options: Any) -> NudgescribeClient:
+        retry = RetryPolicy(sleep=slept.append)
+        return real(self, retry=retry, call_seconds=0.7, page_seconds=0.7)
+
+    monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
+    monkeypatch.setattr(export, "PACE", Pace(first=0.02, longest=0.1))
+    monkeypatch.setattr(rerun, "PATIENCE_SECONDS", 0.0)
+    yield Refreshed(company, local, refresh)
+    company.sandbox.app.state.faults.clear()
+
+
+@pytest.mark.parametrize(
+    ("fault", "endpoints"),
+    [
+        pytest.param(
+            {"status": 429, "retry_after": 7, "times": 2},
+            [*SIGN_IN, *READS, *CHANGES, *LINK],
+            id="put off",
+        ),
+        pytest.param({"status": 429}, [*SIGN_IN, *READS, *CHANGES, *LINK], id="over quota"),
+        pytest.param({"status": 503, "times": 2}, [*SIGN_IN, *READS, *CHANGES, *LINK], id="503"),
+        pytest.param({"drop": "before"}, [*SIGN_IN, *READS, *CHANGES, *LINK], id="dropped before"),
+        pytest.param({"drop": "after"}, [*SIGN_IN, *READS, *CHANGES, *LINK], id="dropped after"),
+        pytest.param({"truncate": True}, [*SIGN_IN, *READS, *CHANGES, *LINK], id="truncated"),
+        pytest.param(
+            {"dribble": 0.05},
+            [READS[0], *CHANGES, ("POST", contract.MESSAGES_FETCH), *LINK],
+            id="dribbled",
+        ),
+        pytest.param({"expired": True}, [*READS, *CHANGES, *LINK], id="expired"),
+    ],
+)
+def test_a_fault_of_every_call(
+    refreshed: Refreshed,
+    slept: list[float],
+    fault: dict[str, Any],
+    endpoints: list[tuple[str, str]],
+) -> None:
+    faults = refreshed.company.sandbox.app.state.faults
+    for method, endpoint in endpoints:
+        faults.put(
+            Fault.model_validate({"times": 1, **fault, "endpoint": endpoint, "method": method})
+        )
+    switches: list[Switch] = faults.all()
+    refreshed.finish(*refreshed.start())
+    assert [one.fault for one in switches if one.hits != one.fault.times] == []
+    faults.clear()
+    refreshed.prove()
+    if "retry_after" in fault:
+        # Every one of them has been waited for, and no step has failed for it.
+        assert sum(wait >= 7 for wait in slept) == 2 * len(endpoints)
+        assert not refreshed.failed
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_service_whose_clock_is_wrong_by_hours(
+    refreshed: Refreshed, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """From where we stand."""
+
+    class Its(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    for place in (security, messages):
+        monkeypatch.setattr(place, "time", lambda: Its.now().timestamp())
+    monkeypatch.setattr("jwt.api_jwt.datetime", Its)
+    started = refreshed.start()
+    refreshed.finish(*started)
+    refreshed.prove()
+    assert not refreshed.failed
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_of_ours_that_jumps_by_hours(
+    refreshed: Refreshed, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    started = refreshed.start()
+    real = time.time
+    # Those of the service have been looked up before.
+    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    refreshed.finish(*started)
+    refreshed.prove()
+    assert not refreshed.failed
+
+
+def test_tokens_that_expire_between_two_calls(
+    refreshed: Refreshed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service has issued them for two weeks, and forgets them all now and then."""
+    issued = security.issue_token
+    calls = 0
+
+    def short(keys: Any, kind: Any, who: dict[str, str], seconds: int) -> str:
+        nonlocal calls
+        calls += 1
+        return issued(keys, kind, who, -1 if calls % 4 < 2 else seconds)
+
+    monkeypatch.setattr(authentication, "issue_token", short)
+    refreshed.finish(*refreshed.start())
+    refreshed.prove()
+    assert calls > 4
