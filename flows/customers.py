@@ -1,5 +1,7 @@
 """A customer group kept equal to the CRM, without a rerun."""
 
+from functools import partial
+
 from prefect import flow
 
 from flows.identity import this_refresh
@@ -8,7 +10,7 @@ from flows.preparation import prepare, released_on_failure
 from tasks.changes import Changes, update_customers
 from tasks.groups import find_group, make_group
 from tasks.report import report_sync
-from tasks.staging import remove_staged
+from tasks.staging import release_staged, remove_staged
 
 
 @flow(name="sync-customers", flow_run_name="sync-{group_name}")
@@ -31,7 +33,7 @@ def sync_customers(
         options: Everything else that can be set.
     """
     refresh = this_refresh()
-    with released_on_failure(lake, refresh):
+    with released_on_failure(partial(release_staged, lake, refresh)):
         group = find_group(account, workspace_id, group_name)
         place = f"workspace_id={workspace_id}"
         validated = prepare(account, workspace_id, crm, lake, refresh, options, place)

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.guardrails import Guardrails, ListGuardrails
 from tasks.mapping import FieldSource
+from tasks.register import Overlap
 
+Review = Literal["suspend", "wait", "stop"]
 PLACES = {"campaign", "run"}
 
 
@@ -76,10 +78,25 @@ class RefreshOptions(Fetching, Listing):
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
         "the flow run was planned for.",
     )
+    overlap: Overlap = Field(
+        default="join",
+        description="If another refresh of the campaign is open: skip, that is end at once; join, "
+        "that is wait for it, or continue it if its flow run has ended half-way; or fail.",
+    )
+    review: Review = Field(
+        default="wait",
+        description="While people review new messages: suspend, which needs a deployment and holds "
+        "no worker; wait; or stop, for publish-campaign to finish it later.",
+    )
     rerun_minutes: float = Field(default=240, gt=0, description="Longest wait for the rerun.")
     review_minutes: float = Field(
         default=3 * 24 * 60, gt=0, description="Longest wait for people to approve new messages."
     )
+
+    @property
+    def longest(self) -> float:
+        """Minutes that a refresh may take."""
+        return self.rerun_minutes + self.review_minutes + self.export_minutes
 
     @field_validator("group_name")
     @classmethod

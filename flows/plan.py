@@ -1,5 +1,7 @@
 """A refresh rehearsed."""
 
+from functools import partial
+
 from prefect import flow
 
 from flows.identity import this_refresh
@@ -7,7 +9,7 @@ from flows.options import RefreshOptions
 from flows.preparation import prepare, released_on_failure
 from tasks.campaigns import find_campaign
 from tasks.plan import Plan, make_plan
-from tasks.staging import remove_staged
+from tasks.staging import release_staged, remove_staged
 
 
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")
@@ -31,7 +33,7 @@ def plan_refresh(
     campaign = find_campaign(
         account, campaign_id, refresh, options.group_name, options.group == "reuse"
     )
-    with released_on_failure(lake, refresh):
+    with released_on_failure(partial(release_staged, lake, refresh)):
         validated = prepare(
             account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
         )

@@ -1,13 +1,12 @@
 """The customer list from the CRM, checked: how refresh, plan and synchronisation begin."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 from flows.options import Listing
 from tasks.campaigns import Refresh
 from tasks.extract import extract_customers
 from tasks.mapping import find_fields
-from tasks.staging import release_staged
 from tasks.validate import Validated, validate_customers
 
 
@@ -27,11 +26,11 @@ def prepare(
 
 
 @contextmanager
-def released_on_failure(lake: str, refresh: Refresh) -> Generator[None]:
-    """Removes the staged list if what goes on here fails, and no earlier try got further."""
+def released_on_failure(release: Callable[[], object]) -> Generator[None]:
+    """Has the staged list removed if what goes on here fails, and no earlier try got further."""
     try:
         yield
     except BaseException:
         with suppress(Exception):  # what went wrong first is what people must see
-            release_staged(lake, refresh)
+            release()
         raise

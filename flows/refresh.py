@@ -1,34 +1,48 @@
 """One campaign refreshed: customer list in, messages in the lake."""
 
-from time import monotonic
+from functools import partial
+from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 
-from flows.export import fetch_run
+from blocks.rerun import RerunFailed
+from flows.cancellation import name_open_rerun
+from flows.finish import publish_and_fetch
+from flows.gate import check_can_review, pass_review
 from flows.identity import this_refresh
 from flows.options import RefreshOptions
+from flows.outcomes import completed
 from flows.preparation import prepare, released_on_failure
-from tasks.campaigns import find_campaign, publish_campaign
+from flows.stopwatch import Stopwatch
+from tasks.campaigns import Refresh, find_campaign
 from tasks.changes import update_customers
 from tasks.compare import compare_with_run
-from tasks.export import RunToExport, commit_run
 from tasks.groups import create_group, upload_customers
 from tasks.plan import check_plan
-from tasks.reconcile import reconcile
-from tasks.report import RefreshResult, report_refresh
-from tasks.reruns import initiate_rerun, wait_for_rerun, wait_for_review
-from tasks.staging import keep_staged, remove_staged
+from tasks.register import claim_campaign, close_refresh, release_refresh
+from tasks.report import RefreshResult
+from tasks.reruns import initiate_rerun, wait_for_rerun
+from tasks.staging import keep_staged
+from tasks.started import Started, find_started, note_started
 
 
-@flow(name="campaign-refresh", flow_run_name="refresh-{campaign_id}")
+@flow(
+    name="campaign-refresh",
+    flow_run_name="refresh-{campaign_id}",
+    on_cancellation=[name_open_rerun],
+)
 def campaign_refresh(
     campaign_id: str,
     account: str = "main",
     crm: str = "sql-crm/main",
     lake: str = "main",
     options: RefreshOptions = RefreshOptions(),  # noqa: B008 - frozen
-) -> RefreshResult:
+) -> RefreshResult | State[Any]:
     """Pulls a campaign's customer list, re-runs the campaign on it and fetches the messages.
+
+    Ends in state Skipped or Joined if another refresh of the campaign is open, in Stopped if it was
+    to end before the publication, in Rejected or ReviewOverdue if the review went so.
 
     Args:
         campaign_id: The campaign, in state Published.
@@ -37,11 +51,43 @@ def campaign_refresh(
         lake: Name of the data lake block.
         options: Everything else that can be set.
     """
-    refresh = this_refresh()
-    watch = Stopwatch()
+    check_can_review(options.review)
+    me, watch = this_refresh(), Stopwatch()
+    claim = claim_campaign(lake, campaign_id, me, options.overlap, options.longest)
+    if claim.refresh is None:
+        return completed(claim.outcome, claim.said, claim.result)
+    refresh = claim.refresh
+    started = find_started(lake, refresh)
+    if started is None:
+        started = _start(campaign_id, account, crm, lake, options, me, refresh, watch)
+    try:
+        compared = wait_for_rerun(account, started.run, options.rerun_minutes)
+    except RerunFailed as error:
+        close_refresh(lake, campaign_id, me, refresh, problem=error.problem)
+        raise
+    watch.lap("rerun")
+    if stopped := pass_review(account, started, options.review, options.review_minutes):
+        return stopped
+    watch.lap("review")
+    result = publish_and_fetch(account, lake, refresh, started, compared, options, watch)
+    close_refresh(lake, campaign_id, me, refresh, result=result)
+    return result
+
+
+def _start(
+    campaign_id: str,
+    account: str,
+    crm: str,
+    lake: str,
+    options: RefreshOptions,
+    me: Refresh,
+    refresh: Refresh,
+    watch: Stopwatch,
+) -> Started:
+    """Everything up to the rerun's start."""
     reuse = options.group == "reuse"
-    campaign = find_campaign(account, campaign_id, refresh, options.group_name, reuse)
-    with released_on_failure(lake, refresh):
+    with released_on_failure(partial(release_refresh, lake, campaign_id, me, refresh)):
+        campaign = find_campaign(account, campaign_id, refresh, options.group_name, reuse)
         validated = prepare(
             account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
         )
@@ -58,59 +104,9 @@ def campaign_refresh(
     else:
         upload_customers(account, group, validated.accepted, lake)
     watch.lap("upload")
-    run = initiate_rerun(account, campaign, group, refresh)
-    compared = wait_for_rerun(account, run, options.rerun_minutes) or expected
-    watch.lap("rerun")
-    wait_for_review(account, run, options.review_minutes)
-    watch.lap("review")
-    publish_campaign(account, run)
-    exported = RunToExport(
-        campaign_id=campaign_id,
-        run_number=run.run_number,
-        customer_group_id=group.customer_group_id,
-        job_uid=run.job_uid,
-        rows=validated.accepted.rows,
-        previous_run=campaign.previous_run,
-        previous_pages=campaign.previous_pages,
+    run = initiate_rerun(account, campaign, group)
+    started = Started(
+        campaign=campaign, validated=validated, expected=expected, group=group, run=run
     )
-    export = fetch_run(account, exported, lake, refresh, options)
-    watch.lap("publish and fetch")
-    reconcile(account, group, export, validated, lake)
-    in_lake = commit_run(export, lake)
-    watch.lap("reconcile")
-    result = RefreshResult(
-        campaign_id=campaign_id,
-        campaign=campaign.name,
-        run_number=run.run_number,
-        customer_group_id=group.customer_group_id,
-        group=group.name,
-        extracted=validated.extracted,
-        accepted=validated.accepted.rows,
-        quarantined=validated.rejected,
-        quarantine=validated.quarantine,
-        matched=compared.matched,
-        new=compared.new,
-        orphaned=compared.orphaned,
-        customers_in_new=expected.customers_in_new,
-        files=in_lake.files,
-        rows=in_lake.rows,
-        bytes=in_lake.bytes,
-        path=in_lake.folder,
-        seconds=watch.seconds,
-    )
-    report_refresh(result)
-    remove_staged(lake, refresh)
-    return result
-
-
-class Stopwatch:
-    """Seconds per step, by name; a step ends with its `lap`."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = monotonic()
-
-    def lap(self, step: str) -> None:
-        now = monotonic()
-        self.seconds[step] = round(now - self._last, 2)
-        self._last = now
+    note_started(lake, refresh, started)
+    return started

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from blocks import NudgescribeAccount
 from blocks.loading import load
 from blocks.manifest import campaign_place
+from blocks.rerun import NotCurrent, newest
 from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
@@ -76,10 +77,6 @@ class GroupBusy(NudgeflowError):
     advice = "Its customers must not change now: publish the campaign's run, then start again."
 
 
-class NotCurrent(NudgeflowError):
-    advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
-
-
 @task(**ONCE)
 def find_campaign(
     account: str, campaign_id: str, refresh: Refresh, group_name: str, reuse: bool
@@ -103,7 +100,7 @@ def find_campaign(
 
 
 @task(**READ)
-def publish_campaign(account: str, run: RunRef) -> str:
+def publish_run(account: str, run: RunRef) -> str:
     """Publishes the run and queues its export, and returns the export's job id.
 
     Publishing twice only exports again: a retry may do so, and does, should the export be lost.
@@ -140,12 +137,6 @@ def refuse_busy(client: NudgescribeClient, group_ids: set[str], name: str) -> No
                 raise GroupBusy(
                     f"Campaign {campaign.campaign_id} is {campaign.status} on group '{name}'."
                 )
-
-
-def newest(history: list[contract.Run]) -> contract.Run:
-    """The run a campaign is on: a failed one puts it back on the one before."""
-    alive = (run for run in history if run.status != Status.FAILED)
-    return max(alive, key=lambda run: run.run_number)
 
 
 def _refreshable(

@@ -6,16 +6,15 @@ from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
-from prefect.types import KeyValueLabels
 
 from blocks import CampaignRerun, NudgescribeAccount
 from blocks.loading import load
 from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
-from tasks.campaigns import CampaignRef, Refresh, RunRef
+from tasks.campaigns import CampaignRef, RunRef
 from tasks.groups import GroupRef
-from tasks.policies import NEVER_CACHED, ONCE
+from tasks.labels import ACCOUNT, JOB_UID, RUN_NUMBER, label
+from tasks.policies import ONCE, READ
 from tasks.report import artifact_key
 
 PROGRESS_EVERY = 2.0
@@ -27,9 +26,7 @@ _PROGRESS: dict[str, float] = {
 
 
 @task(**ONCE)
-def initiate_rerun(
-    account: str, campaign: CampaignRef, group: GroupRef, refresh: Refresh
-) -> RunRef:
+def initiate_rerun(account: str, campaign: CampaignRef, group: GroupRef) -> RunRef:
     """Starts the campaign's rerun on the group, or adopts the one this refresh has started.
 
     A second try begins by looking for what the first has started.
@@ -41,7 +38,6 @@ def initiate_rerun(
         after_run=campaign.previous_run,
     )
     run = rerun.trigger().fetch_result()
-    _label(refresh, run)
     get_run_logger().info("Rerun: run %s, job %s", run.run_number, run.job_uid)
     return RunRef(
         campaign_id=campaign.campaign_id,
@@ -51,18 +47,19 @@ def initiate_rerun(
     )
 
 
-@task(**NEVER_CACHED)
+@task(**READ)
 def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSummary | None:
     """Waits until the rerun's job is done, and returns how its segments compared.
 
     Raises RerunFailed with the service's reason, RerunTimedOut.
     """
+    label({ACCOUNT: account, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""})
     job = _rerun(account, run, minutes).attach(run.run_number, _progress(run))
     job.wait_for_completion()
     return job.fetch_result().comparison_summary
 
 
-@task(**NEVER_CACHED)
+@task(**READ)
 def wait_for_review(account: str, run: RunRef, minutes: float) -> None:
     """Waits until people have approved the run's new messages. Raises RerunTimedOut."""
     job = _rerun(account, run, minutes).attach(run.run_number)
@@ -76,16 +73,6 @@ def _rerun(account: str, run: RunRef, minutes: float) -> CampaignRerun:
         customer_group_id=run.customer_group_id,
         deadline_minutes=minutes,
     )
-
-
-def _label(refresh: Refresh, run: Run) -> None:
-    # Hooks run in other processes and find the rerun by these labels.
-    labels: KeyValueLabels = {
-        "nudgeflow.run_number": run.run_number,
-        "nudgeflow.job_uid": run.job_uid or "",
-    }
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(UUID(refresh.id), labels)
 
 
 def _progress(run: RunRef) -> Callable[[Run], None]:

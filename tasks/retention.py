@@ -1,6 +1,6 @@
 """What nobody needs any more, removed from the lake."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -12,6 +12,7 @@ from blocks.loading import load
 from blocks.manifest import LATEST, MESSAGES
 from blocks.reading import newest_manifests, read_manifest
 from tasks.policies import READ
+from tasks.register import expire
 from tasks.staging import STAGING
 
 
@@ -32,7 +33,7 @@ def clean_lake(lake: str, days: float) -> Cleaned:
     of runs that have been written again since. What a newest manifest names is never touched.
     """
     files = load(DataLake, lake).files
-    before = datetime.now(UTC) - timedelta(days=days)
+    before = files.now() - timedelta(days=days)
     cleaned = Cleaned(
         drafts=_remove(files, _drafts(files, before)),
         staged=_remove(files, _dead(files, before)),
@@ -44,12 +45,12 @@ def clean_lake(lake: str, days: float) -> Cleaned:
 
 
 def _dead(files: Files, before: datetime) -> list[str]:
-    """The staging folders nothing was written to lately."""
+    """The staging folders nothing was written to lately and that no open refresh needs."""
     newest: dict[str, datetime] = {}
     for path, written in files.below(STAGING):
         folder = "/".join(path.split("/")[:2])
         newest[folder] = max(written, newest.get(folder, written))
-    return [folder for folder, written in newest.items() if written < before]
+    return expire(files, [folder for folder, written in newest.items() if written < before])
 
 
 def _drafts(files: Files, before: datetime) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from nudgescribe import errors
 from nudgescribe.polling import poll
 from tasks import groups as tasks
-from tasks.campaigns import CampaignRef, NotCurrent, Refresh, RunRef, publish_campaign
+from tasks.campaigns import CampaignRef, NotCurrent, Refresh, RunRef, publish_run
 from tasks.staging import StagingLost, local_copy
 from tests.clock import Clock
 from tests.conftest import Company, Through, customers
@@ -141,7 +141,7 @@ def test_a_group_of_another_size_stops_the_refresh(
     group = create()
     queued = {"job_uid": "j", "status": "queued", "total": 30, "accepted": 0, "rejected": 0}
     through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
-    with pytest.raises(tasks.UploadIncomplete, match="has 0 customers, not 30"):
+    with pytest.raises(tasks.UploadIncomplete, match="has 0 customers, not 30, after 0 minutes"):
         tasks.upload_customers.fn("main", group, good, "main")
     assert tasks.upload_customers.fn("main", group, good, "main") == 30
 
@@ -177,4 +177,4 @@ def test_a_campaign_that_went_on_is_not_published(company: Company, local: Local
         job_uid=None,
     )
     with pytest.raises(NotCurrent, match="is on run 1, not on run 7"):
-        publish_campaign.fn("main", run)
+        publish_run.fn("main", run)

@@ -1,0 +1,61 @@
+"""A refresh finished that was stopped before its publication."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.finish import publish_and_fetch
+from flows.identity import this_refresh
+from flows.options import Fetching
+from flows.outcomes import completed
+from flows.stopwatch import Stopwatch
+from nudgescribe.errors import NudgeflowError
+from tasks.register import claim_campaign, close_refresh, release_refresh
+from tasks.report import RefreshResult
+from tasks.review import REVIEWED, read_history, run_in
+from tasks.started import find_started
+
+
+class NotReviewed(NudgeflowError):
+    advice = "Have its messages approved in the platform, then start again."
+
+
+class NothingToPublish(NudgeflowError):
+    advice = (
+        "Start a refresh; or publish in the platform what was not begun here, and fetch it with "
+        "export-messages."
+    )
+
+
+@flow(name="publish-campaign", flow_run_name="publish-{campaign_id}")
+def publish_campaign(
+    campaign_id: str,
+    account: str = "main",
+    lake: str = "main",
+    options: Fetching = Fetching(),  # noqa: B008 - frozen
+) -> RefreshResult | State[Any]:
+    """Publishes the run of a refresh that was stopped before, and fetches its messages.
+
+    Args:
+        campaign_id: The campaign, its new messages approved.
+        account: Name of the Nudgescribe account block.
+        lake: Name of the data lake block that the refresh was started with.
+        options: Everything else that can be set.
+    """
+    me, watch = this_refresh(), Stopwatch()
+    claim = claim_campaign(lake, campaign_id, me, "join", options.export_minutes)
+    if claim.refresh is None:
+        return completed(claim.outcome, claim.said, claim.result)
+    refresh = claim.refresh
+    started = find_started(lake, refresh)
+    if started is None:
+        release_refresh(lake, campaign_id, me, refresh)
+        raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
+    run = run_in(read_history(account, campaign_id), started.run)
+    if run.status not in REVIEWED:
+        raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")
+    summary = run.comparison_summary
+    result = publish_and_fetch(account, lake, refresh, started, summary, options, watch)
+    close_refresh(lake, campaign_id, me, refresh, result=result)
+    return result

@@ -1,0 +1,24 @@
+"""What a flow run is labelled with, for hooks and flows in other processes to find."""
+
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.types import KeyValueLabels
+
+ACCOUNT = "nudgeflow.account"
+RUN_NUMBER = "nudgeflow.run_number"
+JOB_UID = "nudgeflow.job_uid"
+REVIEW_UNTIL = "nudgeflow.review_until"
+
+
+def label(labels: KeyValueLabels) -> None:
+    """Adds labels to the running flow run."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(flow_run.id), labels)
+
+
+def labels_now() -> KeyValueLabels:
+    """The labels of the running flow run."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(UUID(flow_run.id)).labels

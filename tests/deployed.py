@@ -1,0 +1,80 @@
+"""A flow as a deployment has it: planned on the server, worked on here until it ends or sleeps."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from flows.refresh import campaign_refresh
+from tests.conftest import Company, Saved
+
+GUARDRAILS = {"max_shrink": 1}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A deployment of a flow."""
+
+    flow: Flow[..., Any]
+    deployment_id: UUID
+
+    def plan(self, parameters: dict[str, Any]) -> UUID:
+        """A flow run, to be worked on."""
+        with get_client(sync_client=True) as client:
+            run = client.create_flow_run_from_deployment(self.deployment_id, parameters=parameters)
+        return run.id
+
+    def work(self, run_id: UUID) -> State[Any]:
+        """Does what a worker's process does with a flow run."""
+        try:
+            run_flow(self.flow, flow_run=flow_run(run_id), return_type="state")
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        return state_of(run_id)
+
+    def refresh(self, company: Company, saved: Saved, **options: Any) -> UUID:
+        """A planned refresh of a company's campaign."""
+        return self.plan(
+            {
+                "campaign_id": company.seeded.campaign_id,
+                "account": saved.name,
+                "crm": saved.crm,
+                "lake": saved.name,
+                "options": {"guardrails": GUARDRAILS, **options},
+            }
+        )
+
+
+def flow_run(run_id: UUID) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run_id)
+
+
+def state_of(run_id: UUID) -> State[Any]:
+    state = flow_run(run_id).state
+    assert state is not None
+    return state
+
+
+def retry(run_id: UUID) -> None:
+    """What `prefect flow-run retry` does to a deployment's flow run."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, Scheduled(), force=True)
+
+
+def deploy(flow: Flow[..., Any], name: str, **options: Any) -> Deployed:
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(flow)
+        return Deployed(flow, client.create_deployment(flow_id, name, **options))
+
+
+@pytest.fixture
+def deployed(prefect_server: None) -> Deployed:
+    return deploy(campaign_refresh, "tests")

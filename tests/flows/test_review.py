@@ -1,0 +1,220 @@
+"""The review gate: suspended without a process, resumed once people have approved."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import resume_flow_run
+from prefect.types import KeyValueLabels
+
+from flows.gate import SuspensionImpossible
+from flows.options import RefreshOptions
+from flows.publish import NothingToPublish, NotReviewed, publish_campaign
+from flows.refresh import campaign_refresh
+from flows.review import ReviewsNotSeen, resume_reviewed
+from nudgescribe.contract import Status
+from tasks.guardrails import Guardrails
+from tasks.labels import REVIEW_UNTIL
+from tasks.report import RefreshResult
+from tests.conftest import Company, Save, Saved, customers
+from tests.deployed import Deployed, deployed, flow_run, retry, state_of
+
+__all__ = ["deployed"]
+
+Suspend = Callable[..., tuple[Saved, UUID]]
+
+
+@pytest.fixture
+def suspend(company: Company, save: Save, deployed: Deployed) -> Suspend:
+    """Refreshes a campaign until its review."""
+
+    def suspended(**options: object) -> tuple[Saved, UUID]:
+        saved = save(company, customers(120))
+        run = deployed.refresh(company, saved, review="suspend", **options)
+        state = deployed.work(run)
+        assert state.name == "Suspended", state.message
+        return saved, run
+
+    return suspended
+
+
+def approve(company: Company) -> None:
+    company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
+
+
+def in_lake(company: Company, saved: Saved) -> bool:
+    return saved.lake.manifest(company.seeded.campaign_id, 2) is not None
+
+
+def staged(saved: Saved) -> list[str]:
+    return [path.name for path in (saved.root / "staging").iterdir()]
+
+
+def in_time(run: UUID, until: str) -> None:
+    """Moves the deadline of a review."""
+    labels: KeyValueLabels = {REVIEW_UNTIL: until}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run, labels)
+
+
+def test_it_sleeps_until_people_approve(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    saved, run = suspend()
+    assert str(run) not in resume_reviewed()
+    assert state_of(run).name == "Suspended"
+    # What becomes of the CRM meanwhile does not matter.
+    saved.crm_file.unlink()
+    approve(company)
+    assert str(run) in resume_reviewed()
+    state = deployed.work(run)
+    assert state.name == "Completed", state.message
+    assert in_lake(company, saved)
+    assert [one.run_number for one in company.history()] == [2, 1]
+    assert len(company.groups()) == 2
+    assert staged(saved) == []
+
+
+def test_what_is_to_be_reviewed_is_shown(company: Company, suspend: Suspend) -> None:
+    _, run = suspend()
+    with get_client(sync_client=True) as client:
+        (page,) = [
+            one.data
+            for one in client.read_artifacts()
+            if one.flow_run_id == run and (one.key or "").startswith("review-")
+        ]
+    assert isinstance(page, str)
+    assert "| segments new, message to review | 4 |" in page
+    assert "### `plan = student, region = " in page
+    assert 'your "student" plan in' in page
+    assert "- `plan = " in page
+    assert "the campaign's page in the platform" in page
+    for row in customers(120).rows(named=True):
+        assert row["last_name"] not in page
+
+
+def test_a_person_resumes_before_the_approval_and_it_sleeps_on(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    saved, run = suspend()
+    resume_flow_run(run, run_input={"note": "too early"})
+    assert deployed.work(run).name == "Suspended"
+    approve(company)
+    resume_flow_run(run, run_input={"decision": "publish now"})
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
+def test_a_person_stops_it_and_another_one_has_it_reviewed_again(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    saved, run = suspend()
+    approve(company)
+    resume_flow_run(run, run_input={"decision": "stop here", "note": "wrong list"})
+    state = deployed.work(run)
+    assert (state.type.value, state.name) == ("FAILED", "Rejected")
+    assert state.message is not None
+    assert "Run 2 was stopped: wrong list" in state.message
+    assert company.history()[0].status == Status.READY_TO_PUBLISH
+    assert staged(saved) == [str(run)]
+    retry(run)
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
+def test_past_the_deadline_it_ends_and_says_so(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    saved, run = suspend()
+    in_time(run, "2026-11-01T00:00:00+00:00")
+    assert str(run) in resume_reviewed()
+    state = deployed.work(run)
+    assert (state.type.value, state.name) == ("FAILED", "ReviewOverdue")
+    assert state.message is not None
+    assert "not approved by 2026-11-01 00:00 UTC; it is Ready for review." in state.message
+    retry(run)
+    assert deployed.work(run).name == "Suspended"
+    assert "2026-11-01" not in str(flow_run(run).labels[REVIEW_UNTIL])
+    approve(company)
+    assert str(run) in resume_reviewed()
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
+def test_what_was_approved_in_the_last_moment_is_published(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    saved, run = suspend()
+    in_time(run, "2026-11-01T00:00:00+00:00")
+    approve(company)
+    resume_flow_run(run, run_input={})
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
+def test_nothing_new_needs_no_review(company: Company, save: Save, deployed: Deployed) -> None:
+    saved = save(company, customers(120).filter(plan="basic"))
+    run = deployed.refresh(company, saved, review="suspend")
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
+def test_without_a_deployment_it_is_refused_at_once(company: Company, save: Save) -> None:
+    saved = save(company, customers(20))
+    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
+    with pytest.raises(SuspensionImpossible, match="set options.review to wait or stop"):
+        campaign_refresh(
+            company.seeded.campaign_id, **names, options=RefreshOptions(review="suspend")
+        )
+    assert not saved.root.exists()
+
+
+def test_one_unreachable_account_does_not_keep_the_others_asleep(
+    company: Company, suspend: Suspend, deployed: Deployed, save: Save
+) -> None:
+    saved, run = suspend()
+    company.account(password="wrong").save(saved.name, overwrite=True)
+    with pytest.raises(ReviewsNotSeen, match=company.seeded.campaign_id):
+        resume_reviewed()
+    company.account().save(saved.name, overwrite=True)
+    approve(company)
+    assert str(run) in resume_reviewed()
+    assert str(run) not in resume_reviewed()
+
+
+def test_waiting_ends_at_its_deadline_and_a_retry_waits_on(company: Company, save: Save) -> None:
+    saved = save(company, customers(120))
+    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
+    options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review_minutes=0.001)
+    state = campaign_refresh(
+        company.seeded.campaign_id, **names, options=options, return_state=True
+    )
+    assert state.name == "ReviewOverdue"
+    approve(company)
+    result = campaign_refresh(company.seeded.campaign_id, **names, options=options)
+    assert isinstance(result, RefreshResult)
+    assert (result.run_number, result.rows) == (2, 120)
+    assert len(company.groups()) == 2
+
+
+def test_it_is_stopped_and_published_later(company: Company, save: Save) -> None:
+    saved = save(company, customers(120))
+    campaign = company.seeded.campaign_id
+    names = {"account": saved.name, "lake": saved.name}
+    options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review="stop")
+    with pytest.raises(NothingToPublish):
+        publish_campaign(campaign, **names)
+    state = campaign_refresh(campaign, **names, crm=saved.crm, options=options, return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Stopped")
+    assert state.message is not None
+    assert "Run 2 is Ready for review" in state.message
+    with pytest.raises(NotReviewed, match="Run 2 of campaign .* is Ready for review"):
+        publish_campaign(campaign, **names)
+    approve(company)
+    result = publish_campaign(campaign, **names)
+    assert isinstance(result, RefreshResult)
+    assert (result.rows, result.new) == (120, 4)
+    assert staged(saved) == []
+    with pytest.raises(NothingToPublish):
+        publish_campaign(campaign, **names)

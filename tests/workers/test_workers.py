@@ -1,0 +1,138 @@
+"""Refreshes on process workers: suspended, cancelled, started twice at one moment."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.states import Cancelling
+
+from blocks.files import DRAFT
+from nudgescribe.contract import Status
+from tasks.register import Register
+from tests.conftest import Company, Save, Saved, customers
+from tests.deployed import Deployed, flow_run, state_of
+from tests.workers.conftest import CHANGING, Workers, becomes, changes, until
+
+pytestmark = pytest.mark.chaos
+
+
+def logged(run: UUID) -> str:
+    with get_client(sync_client=True) as client:
+        lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])))
+    return "\n".join(line.message for line in lines)
+
+
+def process_of(company: Company, saved: Saved) -> int:
+    place = Register(saved.lake.files, f"campaign_id={company.seeded.campaign_id}")
+    _, entry = place.newest()
+    assert entry is not None
+    return entry.pid
+
+
+def is_whole(company: Company, saved: Saved, rows: int) -> bool:
+    manifest = saved.lake.manifest(company.seeded.campaign_id, 2)
+    return manifest is not None and manifest.rows == rows
+
+
+def once(company: Company) -> None:
+    """One group was made, filled, run on and published."""
+    assert changes(company) == list(CHANGING)
+    assert [run.run_number for run in company.history()] == [2, 1]
+
+
+def test_it_sleeps_without_a_process_and_another_worker_goes_on(
+    company: Company, save: Save, workers: Workers, refreshes: Deployed, reviews: Deployed
+) -> None:
+    saved = save(company, customers(250))
+    workers.start()
+    run = refreshes.refresh(company, saved, review="suspend")
+    becomes(run, "Suspended")
+    process = process_of(company, saved)
+    until(lambda: not Path(f"/proc/{process}").exists())
+    workers.kill()
+    company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
+    workers.start()
+    becomes(reviews.plan({}), "Completed")
+    becomes(run, "Completed")
+    assert is_whole(company, saved, 250)
+    once(company)
+
+
+@pytest.fixture
+def slow(company: Company) -> Iterator[None]:
+    """Uploads and pages take their time."""
+    switches = f"{company.sandbox.url}/sandbox/faults"
+    for endpoint in ("/v1/customer/check", "/v1/messages/fetch"):
+        httpx.put(switches, json={"endpoint": endpoint, "delay": 6}).raise_for_status()
+    yield
+    httpx.delete(switches).raise_for_status()
+
+
+def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
+    company: Company,
+    save: Save,
+    workers: Workers,
+    refreshes: Deployed,
+    slow: None,
+) -> None:
+    saved = save(company, customers(250))
+    workers.start()
+
+    def cancelled(run: UUID) -> None:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run, Cancelling())
+        becomes(run, "Cancelled")
+        until(lambda: not Path(f"/proc/{process_of(company, saved)}").exists())
+        # Prefect's worker keeps folders of its own.
+        left = {each.name for each in workers.temporary.iterdir()}
+        assert all("prefect" in name or name == "runner_storage" for name in left)
+        assert not list(saved.root.rglob(f"{DRAFT}*"))
+
+    uploading = refreshes.refresh(company, saved)
+    until(lambda: len(company.groups()) == 2)
+    cancelled(uploading)
+    reviewed = refreshes.refresh(company, saved)
+    until(lambda: "Ready for review" in logged(reviewed))
+    cancelled(reviewed)
+    until(lambda: "Run 2" in (state_of(reviewed).message or ""))
+    told = f"Run 2 of campaign {company.seeded.campaign_id} cannot be stopped and goes on"
+    assert told in (state_of(reviewed).message or "")
+    until(lambda: told in logged(reviewed))
+    assert flow_run(reviewed).labels["nudgeflow.run_number"] == 2
+    company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
+    fetching = refreshes.refresh(company, saved)
+    until(lambda: company.history()[0].status == Status.PUBLISHED)
+    until(lambda: "is published" in logged(fetching))
+    cancelled(fetching)
+    last = refreshes.refresh(company, saved)
+    becomes(last, "Completed")
+    assert is_whole(company, saved, 250)
+    assert list((saved.root / "staging").iterdir()) == []
+    assert len(company.groups()) == 2
+    assert [run.run_number for run in company.history()] == [2, 1]
+    assert changes(company).count("POST /v1/campaign/rerun/initiate") == 1
+
+
+def test_of_two_at_one_moment_on_two_workers_one_proceeds(
+    company: Company, save: Save, workers: Workers, refreshes: Deployed
+) -> None:
+    saved = save(company, customers(250))
+    runs = [refreshes.refresh(company, saved, overlap="skip") for _ in range(2)]
+    for _ in runs:
+        workers.start()
+    until(lambda: any(state_of(run).is_final() for run in runs))
+    (other,) = [run for run in runs if not state_of(run).is_final()]
+    (skipped,) = [state_of(run) for run in runs if run != other]
+    assert skipped.name == "Skipped"
+    said = (
+        f"Flow run {other}, Running, has a refresh of campaign {company.seeded.campaign_id} open."
+    )
+    assert skipped.message == said
+    company.sandbox.approve(company.seeded.campaign_id)
+    becomes(other, "Completed")
+    assert is_whole(company, saved, 250)
+    once(company)
