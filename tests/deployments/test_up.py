@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,9 @@ import httpx
 import pytest
 
 from deployments import up
+from nudgescribe.client import NudgescribeClient
+from sandbox.seed import Seeded
+from tests.conftest import credentials_of
 
 ROOT = Path(__file__).parents[2]
 API = f"{up.PREFECT_URL}/api"
@@ -55,17 +58,47 @@ def running(folder: Path) -> Iterator[list[str]]:
             process.stdout.close()
 
 
+def run(deployment: str) -> "subprocess.Popen[bytes]":
+    """Starts a flow run and watches it to its end."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, "--watch"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+
+
+def until(true: Callable[[], object]) -> None:
+    end = monotonic() + SECONDS
+    while not true():
+        assert monotonic() < end, "it took too long"
+        sleep(0.5)
+
+
+def states(flow: str) -> set[str]:
+    """The states of a flow's runs that were begun."""
+    wanted = {"flows": {"name": {"any_": [flow]}}, "flow_runs": {"start_time": {"is_null_": False}}}
+    runs = httpx.post(f"{API}/flow_runs/filter", json=wanted).json()
+    return {each["state_name"] for each in runs}
+
+
+def status(folder: Path) -> str:
+    """The campaign's, as the sandbox has it."""
+    seeded = Seeded.model_validate_json((folder / ".local/sandbox/seeded.json").read_text())
+    url = f"http://127.0.0.1:{up.SANDBOX_PORT}"
+    with NudgescribeClient(url, credentials_of(seeded)) as client:
+        return client.rerun_history(seeded.campaign_id)[0].status
+
+
 def deployment(name: str) -> dict[str, str]:
     return httpx.get(f"{API}/deployments/name/campaign-refresh/{name}").json()
 
 
 def test_a_refresh_run_on_the_stack_finishes_and_the_schedule_fires(tmp_path: Path) -> None:
     with running(tmp_path) as printed:
-        run = [sys.executable, "-m", "prefect", "deployment", "run", "campaign-refresh/ad-hoc"]
-        done = subprocess.run(
-            [*run, "--watch"], env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS
-        )
-        assert done.returncode == 0, done.stdout + "".join(printed)
+        refresh = run("campaign-refresh/ad-hoc")
+        until(lambda: states("campaign-refresh") == {"Suspended"})
+        until(lambda: status(tmp_path) == "Ready to publish")
+        with run("resume-reviewed/every-five-minutes") as review:
+            assert review.wait(SECONDS) == 0, "".join(printed)
+        with refresh:
+            assert refresh.wait(SECONDS) == 0, "".join(printed)
         assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 1
         wanted = {"block_types": {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}}
         assert len(httpx.post(f"{API}/block_types/filter", json=wanted).json()) == 2
