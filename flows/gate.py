@@ -5,13 +5,13 @@ from itertools import count
 from typing import Any, Literal
 
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from pydantic import Field
 
 from blocks.rerun import RerunTimedOut
+from flows.identity import this_flow_run
 from flows.options import Review
 from flows.outcomes import completed, failed
 from nudgescribe.errors import NudgeflowError
@@ -50,10 +50,7 @@ class ReviewOverdue(NudgeflowError):
 
 def check_can_review(review: Review) -> None:
     """Raises SuspensionImpossible if this flow run could not be suspended when it comes to it."""
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    if review == "suspend" and context.flow_run.deployment_id is None:
+    if review == "suspend" and this_flow_run().deployment_id is None:
         raise SuspensionImpossible("Only a deployment's flow run can be suspended for a review.")
 
 
@@ -78,9 +75,10 @@ def pass_review(
 def _suspended_review(account: str, started: Started, minutes: float) -> State[Any] | None:
     # The flow begins anew after each suspension: a key that was answered returns its answer.
     run, until = started.run, _until(minutes)
+    answered = this_flow_run().empirical_policy.pause_keys or set[str]()
     for number in count(1):
-        key = f"review-{number}-until-{until:%Y%m%d%H%M%S}"
-        if not _answered(key):
+        key, page = f"review-{number}-until-{until:%Y%m%d%H%M%S}", ""
+        if key not in answered:
             status = run_in(read_history(account, run.campaign_id), run).status
             if status in REVIEWED:
                 return None
@@ -90,11 +88,11 @@ def _suspended_review(account: str, started: Started, minutes: float) -> State[A
                     f"{status}."
                 )
                 return _over("ReviewOverdue", error)
-        page = "" if _answered(key) else show_review(account, started)
+            page = show_review(account, started)
         left = until - datetime.now(UTC) + BACKSTOP
         answer = suspend_flow_run(
             wait_for_input=Answer.with_initial_data(description=page),
-            timeout=int(left.total_seconds()),
+            timeout=max(1, int(left.total_seconds())),
             key=key,
         )
         if answer.decision == "stop here":
@@ -103,13 +101,6 @@ def _suspended_review(account: str, started: Started, minutes: float) -> State[A
         if answer.note:
             get_run_logger().info("Resumed: %s", answer.note)
     raise AssertionError
-
-
-def _answered(key: str) -> bool:
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    return key in (context.flow_run.empirical_policy.pause_keys or set())
 
 
 def _until(minutes: float) -> datetime:

@@ -1,14 +1,22 @@
 """Which refresh a flow run is."""
 
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from tasks.campaigns import Refresh
 
 
-def this_refresh() -> Refresh:
-    """The identity of the running flow run; both parts outlive a retry."""
+def this_flow_run() -> FlowRun:
+    """The running flow run, as it was when this process took it up."""
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
-    started = context.flow_run.expected_start_time or context.start_time
-    return Refresh(id=str(context.flow_run.id), started=started)
+    return context.flow_run
+
+
+def this_refresh() -> Refresh:
+    """The identity that the running flow run gives a refresh it begins."""
+    run = this_flow_run()
+    started = run.expected_start_time or run.start_time
+    assert started is not None
+    return Refresh(id=str(run.id), started=started)

@@ -18,7 +18,9 @@ from tasks.policies import ONCE, READ
 
 
 class Refresh(BaseModel):
-    """One refresh is one flow run, however often it is retried; `started` is its planned start."""
+    """Its `id` is that of the flow run that began it, with a number unless it is the campaign's
+    first; `started` is that flow run's planned start.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,6 +31,11 @@ class Refresh(BaseModel):
     def mark(self) -> str:
         """What the customer group of this refresh is known by."""
         return f"Nudgeflow refresh {self.id}"
+
+    @property
+    def short(self) -> str:
+        """Enough of the id to tell two refreshes of a minute apart."""
+        return self.id[:8] + self.id[36:]
 
     def group_name(self, template: str, campaign: str) -> str:
         """The name of its customer group."""

@@ -58,7 +58,7 @@ def create_group(
             group = client.update_group(mark)
         if group is None:
             # Should another refresh of the same minute have the name, ours gets the short id.
-            longer = f"{name} ({refresh.id[:8]})"
+            longer = f"{name} ({refresh.short})"
             group = _create(client, workspace_id, name, refresh.mark, longer)
     return _reference(group)
 

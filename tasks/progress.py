@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from threading import Lock
 from time import monotonic
@@ -9,7 +10,9 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.filesize import decimal
@@ -116,8 +119,14 @@ class Board:
             return
         self._shown = now
         text = _describe(done, self._pages, now - self._began)
-        update_progress_artifact(self._artifact, 100.0 * done.pages / self._pages, description=text)
+        show_progress(self._artifact, 100.0 * done.pages / self._pages, text)
         self._bar.update(self._line, completed=done.pages, description=text, refresh=True)
+
+
+def show_progress(artifact: UUID, progress: float, description: str) -> None:
+    """Updates a progress artifact, or leaves it if Prefect's server is away: work goes on."""
+    with suppress(PrefectHTTPStatusError, httpx.TransportError):
+        update_progress_artifact(artifact, progress, description=description)
 
 
 def _describe(done: Done, pages: int, seconds: float) -> str:

@@ -118,10 +118,11 @@ def claim_campaign(
     def look() -> Claim | None:
         nonlocal waited_for, seen
         number, earlier = register.newest()
-        refresh = me
+        # A flow run that comes back after others begins anew, and not with what it had then.
+        refresh = me.model_copy(update={"id": f"{me.id}-{number}"}) if number else me
         if earlier is None:
             pass
-        elif earlier.flow_run == me.id:
+        elif earlier.flow_run == me.id or (not earlier.open and earlier.refresh.id == me.id):
             if earlier.result:
                 files.remove(folder_of(earlier.refresh))
                 return Claim(said="It was finished by an earlier try.", result=earlier.result)

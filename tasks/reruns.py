@@ -5,7 +5,7 @@ from time import monotonic
 from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact
 from prefect.logging import get_run_logger
 
 from blocks import CampaignRerun, NudgescribeAccount
@@ -15,6 +15,7 @@ from tasks.campaigns import CampaignRef, RunRef
 from tasks.groups import GroupRef
 from tasks.labels import ACCOUNT, JOB_UID, RUN_NUMBER, label
 from tasks.policies import ONCE, READ
+from tasks.progress import show_progress
 from tasks.report import artifact_key
 
 PROGRESS_EVERY = 2.0
@@ -87,7 +88,7 @@ def _progress(run: RunRef) -> Callable[[Run], None]:
         done = seen.status != Status.PROCESSING
         progress = 100.0 if done else _PROGRESS.get(seen.phase or "", shown)
         if progress != shown and (done or monotonic() - updated >= PROGRESS_EVERY):
-            update_progress_artifact(artifact, progress, description=seen.phase or seen.status)
+            show_progress(artifact, progress, seen.phase or seen.status)
             shown, updated = progress, monotonic()
 
     return show

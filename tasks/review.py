@@ -60,10 +60,14 @@ def _page(
     new = [f"### {_name(each)}\n\n{_block(texts[segments.key(each)])}" for each in compared.new]
     gone = [f"- {_name(each)}" for each in compared.orphaned]
     where = f"[the campaign]({link})" if link else "the campaign's page in the platform"
+    # On one line: the UI would break it where this file does.
+    what_to_do = (
+        f"Approve the new messages on {where}. The refresh goes on by itself when all of them are; "
+        "it can also be resumed here, or stopped."
+    )
     return f"""# {campaign.name}: run {started.run.run_number} waits for its review
 
-Approve the new messages on {where}. The refresh goes on by itself when all of them are; it can also
-be resumed here, or stopped.
+{what_to_do}
 
 | | |
 |---|---:|

@@ -1,5 +1,6 @@
 """A flow as a deployment has it: planned on the server, worked on here until it ends or sleeps."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,12 @@ from flows.refresh import campaign_refresh
 from tests.conftest import Company, Saved
 
 GUARDRAILS = {"max_shrink": 1}
+CHANGING = (
+    "PUT /v1/cg",
+    "POST /v1/customer/check",
+    "POST /v1/campaign/rerun/initiate",
+    "POST /v1/messages/publish",
+)
 
 
 @dataclass(frozen=True)
@@ -78,3 +85,10 @@ def deploy(flow: Flow[..., Any], name: str, **options: Any) -> Deployed:
 @pytest.fixture
 def deployed(prefect_server: None) -> Deployed:
     return deploy(campaign_refresh, "tests")
+
+
+def changes(company: Company) -> list[str]:
+    """The endpoints by which an account changed something, as the service's audit log has them."""
+    entries = map(json.loads, company.sandbox.settings.audit_file.read_text().splitlines())
+    mine = [one for one in entries if one["account_id"] == company.seeded.account_id]
+    return [one["endpoint"] for one in mine if one["endpoint"] in CHANGING]

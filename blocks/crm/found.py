@@ -1,6 +1,7 @@
 """The files a customer list is in: finding them, and fetching them from any file system."""
 
 import errno
+import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -123,3 +124,11 @@ def _unreachable(error: Exception) -> bool:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     number = error.errno if isinstance(error, OSError) else None
     return bool(kinds & UNREACHABLE) or number in BUSY or getattr(error, "status", 0) >= 500
+
+
+def _as_shown(record: logging.LogRecord) -> bool:
+    record.msg, record.args = shown(record.getMessage()), None
+    return True
+
+
+logging.getLogger("fsspec.http").addFilter(_as_shown)  # which logs whole URLs

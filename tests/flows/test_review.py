@@ -1,11 +1,13 @@
 """The review gate: suspended without a process, resumed once people have approved."""
 
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
+from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.types import KeyValueLabels
 
 from flows.gate import SuspensionImpossible
@@ -18,7 +20,7 @@ from tasks.guardrails import Guardrails
 from tasks.labels import REVIEW_UNTIL
 from tasks.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
-from tests.deployed import Deployed, deployed, flow_run, retry, state_of
+from tests.deployed import CHANGING, Deployed, changes, deployed, flow_run, retry, state_of
 
 __all__ = ["deployed"]
 
@@ -59,7 +61,7 @@ def in_time(run: UUID, until: str) -> None:
 
 
 def test_it_sleeps_until_people_approve(
-    company: Company, suspend: Suspend, deployed: Deployed
+    company: Company, suspend: Suspend, deployed: Deployed, tmp_path: Path
 ) -> None:
     saved, run = suspend()
     assert str(run) not in resume_reviewed()
@@ -68,9 +70,12 @@ def test_it_sleeps_until_people_approve(
     saved.crm_file.unlink()
     approve(company)
     assert str(run) in resume_reviewed()
-    state = deployed.work(run)
+    # Nor does it matter what Prefect has kept, which depends on the worker and its code.
+    with temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: tmp_path / "elsewhere"}):
+        state = deployed.work(run)
     assert state.name == "Completed", state.message
     assert in_lake(company, saved)
+    assert changes(company) == [*CHANGING]
     assert [one.run_number for one in company.history()] == [2, 1]
     assert len(company.groups()) == 2
     assert staged(saved) == []

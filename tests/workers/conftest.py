@@ -1,6 +1,5 @@
 """Process workers of a real Prefect server, which run deployments in processes of their own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -21,18 +20,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from flows.refresh import campaign_refresh
 from flows.review import resume_reviewed
-from tests.conftest import Company
 from tests.deployed import Deployed, deploy, state_of
 
 ROOT = Path(__file__).parents[2]
 POOL = "tests"
 SECONDS = 120.0
-CHANGING = (
-    "PUT /v1/cg",
-    "POST /v1/customer/check",
-    "POST /v1/campaign/rerun/initiate",
-    "POST /v1/messages/publish",
-)
 
 
 def until(true: Callable[[], object]) -> None:
@@ -107,10 +99,3 @@ def becomes(run: UUID, *names: str) -> State[Any]:
     state = state_of(run)
     assert state.name in names, state.message
     return state
-
-
-def changes(company: Company) -> list[str]:
-    """The endpoints by which an account changed something, as the service's audit log has them."""
-    entries = map(json.loads, company.sandbox.settings.audit_file.read_text().splitlines())
-    mine = [one for one in entries if one["account_id"] == company.seeded.account_id]
-    return [one["endpoint"] for one in mine if one["endpoint"] in CHANGING]

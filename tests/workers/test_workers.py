@@ -14,8 +14,8 @@ from blocks.files import DRAFT
 from nudgescribe.contract import Status
 from tasks.register import Register
 from tests.conftest import Company, Save, Saved, customers
-from tests.deployed import Deployed, flow_run, state_of
-from tests.workers.conftest import CHANGING, Workers, becomes, changes, until
+from tests.deployed import CHANGING, Deployed, changes, flow_run, state_of
+from tests.workers.conftest import Workers, becomes, until
 
 pytestmark = pytest.mark.chaos
 
@@ -64,9 +64,9 @@ def test_it_sleeps_without_a_process_and_another_worker_goes_on(
 
 @pytest.fixture
 def slow(company: Company) -> Iterator[None]:
-    """Uploads and pages take their time."""
+    """Comparing, uploading and fetching take their time."""
     switches = f"{company.sandbox.url}/sandbox/faults"
-    for endpoint in ("/v1/customer/check", "/v1/messages/fetch"):
+    for endpoint in ("/v1/campaign/rerun/messages", "/v1/customer/check", "/v1/messages/fetch"):
         httpx.put(switches, json={"endpoint": endpoint, "delay": 6}).raise_for_status()
     yield
     httpx.delete(switches).raise_for_status()
@@ -92,6 +92,10 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
         assert all("prefect" in name or name == "runner_storage" for name in left)
         assert not list(saved.root.rglob(f"{DRAFT}*"))
 
+    comparing = refreshes.refresh(company, saved)
+    until(lambda: list(saved.root.glob("staging/*/validated.json")))
+    cancelled(comparing)
+    assert list((saved.root / "staging").iterdir()) == []
     uploading = refreshes.refresh(company, saved)
     until(lambda: len(company.groups()) == 2)
     cancelled(uploading)

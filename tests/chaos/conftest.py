@@ -1,0 +1,67 @@
+"""One service, one Prefect server and one zygote for all points."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from sandbox import seed
+from tests.chaos.points import Group, Watched
+from tests.chaos.proof import done_once
+from tests.chaos.rig import Service, Story, Zygote, serving
+from tests.chaos.server import PrefectServer, prefect_server
+from tests.conftest import Company
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving(tmp_path_factory.mktemp("service")) as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def zygote(prefect: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    zygote = Zygote(prefect, tmp_path_factory.mktemp("zygote"))
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(scope="session")
+def watched(service: Service, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    """What undisturbed refreshes do, the same for all of xdist's workers."""
+    folder = tmp_path_factory.mktemp("watched")
+    watched: Watched = {}
+    for group in get_args(Group):
+        story = _story(service, zygote, folder / group)
+        outcome = story.run(group)
+        assert outcome.code == 0, story.log.read_text()
+        done_once(story)
+        watched[group] = outcome.seen
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return watched
+    (mine := folder / "seen").write_text(json.dumps(watched))
+    first = tmp_path_factory.getbasetemp().parent / "seen"
+    with suppress(FileExistsError):
+        os.link(mine, first)
+    return json.loads(first.read_text())
+
+
+@pytest.fixture
+def story_of(service: Service, zygote: Zygote, tmp_path: Path) -> Callable[[str], Story]:
+    """A fresh company, whose things are in a folder of this name."""
+    return lambda name: _story(service, zygote, tmp_path / name)
+
+
+def _story(service: Service, zygote: Zygote, folder: Path) -> Story:
+    seeded = seed.seed(service.sandbox.context, 200)
+    return Story(Company(service.sandbox, seeded), folder, zygote)

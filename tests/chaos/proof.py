@@ -1,0 +1,57 @@
+"""What must be so after every kill, and at the end of every refresh."""
+
+import polars as pl
+from sqlalchemy import select
+
+from nudgescribe import rfc4180
+from nudgescribe.contract import Status
+from sandbox.store import Usage
+from tests.chaos.rig import Story
+
+ACCEPTED = 246
+
+
+def nothing_half(story: Story) -> None:
+    """What a reader sees of the new run is all of it."""
+    for row in story.lake.runs().itertuples():
+        assert row.rows == ACCEPTED
+        assert story.lake.read(story.campaign_id, row.run_number).shape == (ACCEPTED, 2)
+
+
+def done_once(story: Story) -> None:
+    """One group, one rerun, one publish, each customer once in the lake, nothing left behind."""
+    lake = story.lake
+    with story.company.client() as client:
+        runs = client.rerun_history(story.campaign_id)
+        groups = client.list_groups(story.company.seeded.workspace_id)
+        (workspace,) = client.campaigns()
+        pages = range(client.count_message_pages(story.campaign_id))
+        sent = [client.fetch_csv(story.campaign_id, page).encode() for page in pages]
+        (group,) = [one for one in groups if one.name != "First customers"]
+        held = client.customers(group.workspace_id, group.customer_group_id)
+        assert {one.customer_id: one.profile["plan"] for one in held} == story.accepted
+    assert [(run.run_number, run.status) for run in runs] == [
+        (2, Status.PUBLISHED),
+        (1, Status.PUBLISHED),
+    ]
+    assert runs[0].customer_group_id == group.customer_group_id
+    (campaign,) = workspace.campaigns
+    assert (campaign.status, campaign.current_run) == (Status.PUBLISHED, 2)
+    assert len(pages) == 3
+    assert charged(story) == ACCEPTED
+    nothing_half(story)
+    assert [*lake.runs()["run_number"]] == [2]
+    messages = lake.read(story.campaign_id, kind="polars")
+    assert isinstance(messages, pl.DataFrame)
+    assert sorted(messages["customer_id"]) == sorted(story.accepted)
+    assert messages.equals(pl.concat(map(rfc4180.read, sent)))
+    assert not list(lake.files.below("staging"))
+    assert not story.is_open
+
+
+def charged(story: Story) -> int:
+    """Messages the account has been charged for."""
+    account = story.company.seeded.account_id
+    with story.company.sandbox.context.store.read() as session:
+        query = select(Usage.messages).where(Usage.account_id == account)
+        return sum(session.scalars(query))

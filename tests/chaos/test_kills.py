@@ -1,0 +1,62 @@
+"""A refresh killed at every step, before, during and after what it does there, and resumed."""
+
+import os
+from collections.abc import Callable
+from time import monotonic
+
+import pytest
+
+from tests.chaos.points import Watched, found, points_of
+from tests.chaos.proof import done_once
+from tests.chaos.resuming import resumed, struck
+from tests.chaos.rig import KILLED, Service, Story
+
+SEED = int(os.environ.get("CHAOS_SEED", "7"))
+SHARES = 32
+"""The points are known only when a refresh has been watched: each test takes every 32nd."""
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("share", range(SHARES))
+def test_whatever_is_killed_it_happens_once(
+    share: int,
+    watched: Watched,
+    service: Service,
+    story_of: Callable[[str], Story],
+    subtests: pytest.Subtests,
+    record_property: Callable[[str, object], None],
+) -> None:
+    for number, point in enumerate(points_of(watched, SEED)[share::SHARES]):
+        began = monotonic()
+        how, what, outcome = "", "", "FAILED"
+        with subtests.test(f"{point}, {point.resume}"):
+            story = story_of(str(number))
+            try:
+                first = struck(story, point, service)
+                second = None
+                if first.code:
+                    how, second = resumed(story, point, first)
+                what = found(point, first, second)
+                done_once(story)
+            except BaseException:
+                print(story.log.read_text())
+                raise
+            outcome = "once"
+        seconds = round(monotonic() - began, 1)
+        record_property("chaos", [str(point), how, what, outcome, seconds])
+
+
+@pytest.mark.chaos
+def test_a_retry_of_what_the_next_run_has_finished_changes_nothing(
+    story_of: Callable[[str], Story],
+) -> None:
+    story = story_of("story")
+    point = "initiate_rerun: POST /v1/campaign/rerun/initiate #1"
+    assert story.run("new", effect=point, moment="after").code == KILLED
+    (run,) = story.flow_runs()
+    story.crm_moves_on()
+    assert story.run("new", machine="another").code == 0
+    done_once(story)
+    story.crash(run)
+    story.run("new", retry=str(run.id))
+    done_once(story)

@@ -1,0 +1,134 @@
+"""A process that has imported everything and forks: a flow run without the seconds of a start.
+
+It reads a job a line, runs it in a child, and answers with the child's exit code.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import fastapi  # noqa: F401 - each flow run would import it
+import prefect.cli.flow_run  # noqa: F401 - and each retry this
+from prefect import tags
+from prefect.cli import app
+from prefect.plugins import load_prefect_collections
+from prefect.settings import (
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_RESULTS_LOCAL_STORAGE_PATH,
+    temporary_settings,
+)
+from prefect.tasks import Task
+from pydantic import BaseModel
+
+import blocks.rerun
+import flows.export
+import flows.refresh
+import tasks.export
+import tasks.groups
+from blocks import CampaignRerun
+from flows.options import RefreshOptions
+from nudgescribe.polling import Pace
+from tests.chaos.effects import Moment, Watch
+
+ENTRYPOINT = "flows/refresh.py:campaign_refresh"
+
+
+class Job(BaseModel):
+    """A flow run to begin, or the one to `retry`; `struck` is killed when `effect` is at `moment`,
+    the flow run itself unless it is another process.
+    """
+
+    campaign_id: str
+    blocks: str
+    results: Path
+    log: Path
+    seen: Path
+    retry: str | None = None
+    options: RefreshOptions = RefreshOptions()
+    effect: str | None = None
+    moment: Moment = "before"
+    struck: Path | None = None
+
+
+def work(job: Job) -> None:
+    """Runs the flow in this process, as its command line would."""
+    struck = False
+
+    def at(effect: str, moment: Moment) -> None:
+        nonlocal struck
+        if (effect, moment) == (job.effect, job.moment) and not struck:
+            struck = True
+            os.kill(int(job.struck.read_text()) if job.struck else os.getpid(), signal.SIGKILL)
+
+    watch = Watch(at)
+    watch.install()
+    hurry()
+    try:
+        with temporary_settings(
+            {
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+                PREFECT_RESULTS_LOCAL_STORAGE_PATH: job.results,
+            }
+        ):
+            if job.retry:
+                sys.argv[1:] = ["flow-run", "retry", job.retry, "--entrypoint", ENTRYPOINT]
+                app()
+            else:
+                with tags(job.blocks):
+                    flows.refresh.campaign_refresh(
+                        job.campaign_id,
+                        account=job.blocks,
+                        crm=f"file-crm/{job.blocks}",
+                        lake=job.blocks,
+                        options=job.options,
+                    )
+    finally:
+        job.seen.write_text(json.dumps({"seen": watch.seen, "struck": struck}))
+
+
+def hurry() -> None:
+    """Small numbers stand for big ones: several uploads, several chunks, and short waits."""
+    tasks.groups.ROWS_SENT = 125
+    blocks.rerun.PATIENCE_SECONDS = 2
+    tasks.export.ROWS_A_CHUNK = 100
+    CampaignRerun.pace = flows.export.PACE = tasks.export.PACE = Pace(first=0.05, longest=0.5)
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("tasks."):
+            for each in vars(module).values():
+                if isinstance(each, Task) and each.retries:
+                    each.retry_delay_seconds = [0.2]
+
+
+def child(job: Job) -> int:
+    with job.log.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        work(job)
+    except SystemExit as end:
+        return int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main() -> None:
+    load_prefect_collections()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = Job.model_validate_json(line)
+        if not (pid := os.fork()):
+            code = child(job)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()
