@@ -3,10 +3,10 @@
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.trouble import LakeError as LakeError
-from blocks.trouble import NotInLake, code_of, lake_trouble
+from blocks.trouble import NotInLake, code_of, lake_trouble, temporary_folder
 from nudgescribe.errors import NudgeflowError
 
 OWNER_ONLY = 0o600
@@ -79,21 +79,21 @@ class Files:
         with self.new(path, private=private) as draft:
             draft.write_bytes(content)
 
-    def create(self, path: str, content: bytes) -> None:
+    def create(self, path: str, content: bytes, *, private: bool = False) -> None:
         """Like `write`, but of all who try exactly one does it. Raises AlreadyThere."""
         with self.trouble(path):
             try:
-                self._create(path, content)
+                self._create(path, content, private)
             except OSError as error:
                 if not _says_it_exists(error):
                     raise
                 raise AlreadyThere(f"{path} is in the lake already.") from None
 
-    def _create(self, path: str, content: bytes) -> None:
+    def _create(self, path: str, content: bytes, private: bool) -> None:
         if not self.local:
             self.fs.pipe_file(self.place(path), content, mode="create")
             return
-        draft = self.draft(path)
+        draft = self.draft(path, private=private)
         try:
             draft.file.write_bytes(content)
             draft.publish(once=True)
@@ -197,15 +197,15 @@ class Draft:
     def __init__(self, files: Files, path: str, private: bool) -> None:
         self._files = files
         self._target = files.place(path)
-        self._private = private
-        self._folder: TemporaryDirectory[str] | None = None
+        self._resources = ExitStack()
         if files.local:
             folder = Path(self._target).parent
             folder.mkdir(parents=True, exist_ok=True)
         else:
-            self._folder = TemporaryDirectory()
-            folder = Path(self._folder.name)
+            folder = self._resources.enter_context(temporary_folder())
         self.file = folder / f"{DRAFT}{uuid4()}"
+        if private:
+            self.file.touch(mode=OWNER_ONLY, exist_ok=False)
 
     def publish(self, *, once: bool = False) -> None:
         """Makes the file appear; with `once` raises FileExistsError if there is one already."""
@@ -214,8 +214,6 @@ class Draft:
             options = {"chunksize": UPLOAD_BYTES} if is_s3(self._files.fs) else {}
             self._files.fs.put_file(str(self.file), self._target, **options)
         else:
-            if self._private:
-                self.file.chmod(OWNER_ONLY)
             with self.file.open("rb") as content:
                 os.fsync(content.fileno())
             if once:
@@ -227,8 +225,7 @@ class Draft:
     def discard(self) -> None:
         """Removes what was not published; harmless after it was."""
         self.file.unlink(missing_ok=True)
-        if self._folder:
-            self._folder.cleanup()
+        self._resources.close()
 
 
 def is_s3(fs: AbstractFileSystem) -> bool:

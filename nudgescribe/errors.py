@@ -21,6 +21,18 @@ class NudgeflowError(Exception):
         self.problem = problem
         super().__init__(f"{problem} {self.advice}".rstrip())
 
+    # Who keeps an error keeps its context as well, also one that is suppressed: Prefect in results,
+    # with the rows and addresses that libraries quote.
+    @property
+    def __context__(self) -> BaseException | None:
+        return None if self.__suppress_context__ else super().__context__
+
+    @__context__.setter
+    def __context__(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, context: BaseException | None
+    ) -> None:
+        vars(BaseException)["__context__"].__set__(self, context)
+
 
 class Passing(NudgeflowError):
     """Worth another try; `retry_after` is the wait in seconds that was asked for, if any."""

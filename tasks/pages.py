@@ -208,7 +208,8 @@ def _blocks(file: BinaryIO, writer: PartWriter) -> Iterator[Block]:
 def _checked(blocks: Iterator[Block], writer: PartWriter) -> Iterator[Block]:
     for block in blocks:
         if tuple(block.table.schema.names) != MESSAGE_COLUMNS:
-            raise ContractMismatch(f"its columns are {', '.join(block.table.schema.names)}.")
+            # Without a header row they are a customer's values: they are not told.
+            raise ContractMismatch(f"its columns are not {' and '.join(MESSAGE_COLUMNS)}.")
         yield block if writer.takes_raw else Block(b"", block.table)
 
 

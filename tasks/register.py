@@ -90,7 +90,7 @@ class Register:
         content = entry.model_dump_json(exclude_defaults=True).encode()
         path = f"{self._folder}/{number:08d}.json"
         try:
-            self._files.create(path, content)
+            self._files.create(path, content, private=True)
         except AlreadyThere:
             # It may be ours: an answer of S3 is lost, and its client sends the same again.
             if not self._files.exists(path) or self._files.read(path) != content:

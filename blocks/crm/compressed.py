@@ -3,12 +3,12 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
 from blocks.crm.found import Found
 from blocks.crm.source import SourceError
+from blocks.trouble import temporary_folder
 
 PIECE_BYTES = 1024 * 1024
 Read = Callable[[int], bytes]
@@ -40,8 +40,8 @@ def plain(file: Found) -> Generator[Path]:
         with file.local() as path:
             yield path
         return
-    with TemporaryDirectory() as folder:
-        copy = Path(folder) / "list"
+    with temporary_folder() as folder:
+        copy = folder / "list"
         with contents(file) as read, copy.open("wb") as out:
             while piece := read(PIECE_BYTES):
                 out.write(piece)

@@ -31,7 +31,8 @@ class FileCrm(CrmSource):
 
     path: str = Field(
         description="Path or fsspec URL of the file, such as s3://crm/list.csv.gz; a pattern such "
-        "as s3://crm/list-*.csv for several files with the same columns."
+        "as s3://crm/list-*.csv for several files with the same columns. Keys and passwords belong "
+        "in storage_options: Prefect keeps the path in clear."
     )
     format: Format | None = Field(
         default=None,

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from fsspec import AbstractFileSystem
@@ -16,6 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.trouble import temporary_folder
 
 Format = Literal["csv", "parquet", "ndjson"]
 Compression = Literal["gzip", "zstd"]
@@ -56,9 +56,9 @@ class Found:
     @contextmanager
     def local(self) -> Generator[Path]:
         """The file on this machine. Raises SourceError, SourceUnavailable."""
-        with TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             local = isinstance(self.fs, LocalFileSystem)
-            path = Path(self.path) if local else Path(folder) / "list"
+            path = Path(self.path) if local else folder / "list"
             with reaching(self.name):
                 if not local:
                     self.fs.get_file(self.path, str(path))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NoReturn, cast
 
 import polars as pl
@@ -17,6 +16,7 @@ from blocks.crm.several import log_rows
 from blocks.crm.source import Logger, SourceError
 from blocks.crm.text import Utf8, opened
 from blocks.parquet import ParquetSink, text_schema, write_parquet
+from blocks.trouble import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
 
 BLOCK_BYTES = 2 * 1024 * 1024
@@ -42,13 +42,13 @@ def copy_ndjson(files: Sequence[Found], target: Path, encoding: str | None, logg
     """Writes the objects of files to a Parquet file as text, null for what an object lacks. Raises
     SourceError.
     """
-    with TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         frames = _frames(files, encoding, logger)
         drafts: list[Path] = []
         columns: list[str] = []
         rows = 0
         for columns, some in groupby(frames, key=lambda frame: frame.columns):
-            drafts.append(Path(folder) / str(len(drafts)))
+            drafts.append(folder / str(len(drafts)))
             rows += write_parquet(drafts[-1], text_schema(columns), some)
         if not drafts:
             raise SourceError(f"{files[0].name} is empty, so its columns are not known.")

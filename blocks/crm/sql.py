@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from datetime import date
 from math import ceil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -20,6 +19,7 @@ from blocks.crm.parquet_file import frames_of
 from blocks.crm.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.parquet import text_schema, write_parquet
+from blocks.trouble import temporary_folder
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 LONGEST_SECONDS = 7 * 24 * 60 * 60
@@ -57,7 +57,8 @@ class SqlCrm(CrmSource):
 
     url: SecretStr = Field(description="SQLAlchemy URL of the database.")
     query: str = Field(
-        description="The query whose rows are the customers and whose columns are the fields."
+        description="The query whose rows are the customers and whose columns are the fields. "
+        "Prefect keeps it in clear."
     )
     parameters: dict[str, str | int | float | bool | None] = Field(
         default={},
@@ -141,8 +142,8 @@ def _kind(error: SQLAlchemyError) -> str:
 def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> int:
     """Values become text as they come; a column of nothing but dates becomes a date column."""
     kinds: dict[str, set[type]] = {column: set() for column in columns}
-    with TemporaryDirectory() as folder:
-        draft = Path(folder) / "rows.parquet"
+    with temporary_folder() as folder:
+        draft = folder / "rows.parquet"
         found = frames(columns, _noted(batches, kinds))
         rows = write_parquet(draft, text_schema(columns), found)
         dates = [column for column in columns if kinds[column] - {type(None)} == {date}]

@@ -90,6 +90,7 @@ def deployment(name: str) -> dict[str, str]:
     return httpx.get(f"{API}/deployments/name/campaign-refresh/{name}").json()
 
 
+@pytest.mark.chaos
 def test_a_refresh_run_on_the_stack_finishes_and_the_schedule_fires(tmp_path: Path) -> None:
     with running(tmp_path) as printed:
         refresh = run("campaign-refresh/ad-hoc")

@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from blocks import DataLake
 from blocks.manifest import Format
+from blocks.rerun import RerunFailed
 from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
 from nudgescribe import errors
 from nudgescribe.contract import Status
+from sandbox import reruns
 from tasks.guardrails import GuardrailHit, Guardrails
 from tasks.report import RefreshResult
 from tasks.validate import ListRefused
@@ -248,6 +250,19 @@ def test_a_campaign_that_is_not_published_changes_nothing(company: Company, save
         refresh(company, saved)
     assert len(company.history()) == 2
     assert company.groups() == ["First customers", "Somebody else's"]
+
+
+def test_a_rerun_that_fails_ends_the_refresh(
+    reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = save(reviewed_company, customers(20))
+    with monkeypatch.context() as broken:
+        broken.setattr(reruns, "work", lambda *_: 1 / 0)
+        with pytest.raises(RerunFailed, match="Run 2 of .* failed: Internal error") as failed:
+            refresh(reviewed_company, saved)
+    assert "start a new refresh" in str(failed.value)
+    assert list((saved.root / "staging").iterdir()) == []
+    assert refresh(reviewed_company, saved).run_number == 3
 
 
 @pytest.mark.parametrize("wrong", ["account", "crm", "lake"])

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from botocore.session import Session
 from moto.server import ThreadedMotoServer
 from prefect import Task
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 from pydantic import BaseModel
 
@@ -240,3 +242,9 @@ def test_only_what_passes_soon_has_a_task_try_again() -> None:
     assert tried(put_off(5))
     assert not tried(put_off(3600))
     assert not tried(LakeError("refused."))
+    for status, again in ((503, True), (409, False)):
+        request = httpx.Request("POST", "http://prefect.test")
+        response = httpx.Response(status, request=request)
+        busy = PrefectHTTPStatusError("busy", request=request, response=response)
+        assert tried(busy) is again
+    assert tried(httpx.ConnectError("Prefect is away"))
