@@ -375,10 +375,14 @@ def test_everything_is_encrypted_with_the_key_that_was_asked_for(
         lake = lake_in("s3://bucket/lake", server.storage_options, **sealed)
         write_run(lake, "C/1", 1, {"01": "a"})
         lake.files.put(large, "large")
+        lake.files.put(large, "staging/R/accepted.parquet", private=True)
+        lake.files.write("quarantine/C/R.parquet", b"row", private=True)
+        lake.files.create("refreshes/C/1.json", b"{}", private=True)
         assert lake.read("C/1", 1, "polars").rows() == [("01", "a")]
         assert lake.files.read("large") == large.read_bytes()
         found = seals(s3, "bucket")
-        assert len(found) == 6, found  # part, manifest, pointer, Delta's log of two, the large one
+        # Part, manifest, pointer, Delta's log of two; the large one, and what only we may read.
+        assert len(found) == 6 + 3, found
         assert {*found.values()} == {("aws:kms", "lake")}
         unknown = lake_in("s3://bucket", server.storage_options, **{**sealed, "kms_key": "none"})
         with pytest.raises(LakeError, match="The lake refuses key: "):
