@@ -56,7 +56,7 @@ from tests.workers.aloud import READABLE
 from tests.workers.canaries import Canaries, canary
 from tests.workers.conftest import POOL, ROOT, becomes, until
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 LISTED = 60
 SECRETS = ("password", "api_key", "api_code", "profile_key")

@@ -17,7 +17,7 @@ from tests.conftest import Company, Save, Saved, customers
 from tests.deployed import CHANGING, Deployed, changes, flow_run, state_of
 from tests.workers.conftest import Workers, becomes, until
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
 def logged(run: UUID) -> str:
