@@ -20,12 +20,15 @@ from pydantic import (
 
 from blocks.crm.source import SourceError, SourceUnavailable
 from nudgescribe import errors
-from nudgescribe.links import tls
+from nudgescribe.deadline import Transport, within
+from nudgescribe.links import proxy_for, tls
 
 A = TypeVar("A", bound=BaseModel)
 Explain = Callable[[httpx.Response], SourceError | None]
 
 TIMEOUT = httpx.Timeout(120, connect=10)
+CALL_SECONDS = 900.0
+"""The whole of a call, however its answer dribbles in."""
 _CODE = re.compile(r"[A-Za-z][A-Za-z_]{1,59}")
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -49,7 +52,11 @@ class Api:
         self._vendor = vendor
         self._explain = explain
         self._http = httpx.Client(
-            base_url=base_url, headers=headers, auth=auth, timeout=TIMEOUT, verify=tls()
+            base_url=base_url,
+            headers=headers,
+            auth=auth,
+            timeout=TIMEOUT,
+            transport=Transport(tls(), proxy_for(base_url)),
         )
 
     def __enter__(self) -> Self:
@@ -96,12 +103,14 @@ class Api:
 
     @contextmanager
     def _connection(self, about: str) -> Generator[None]:
-        try:
-            yield
-        except httpx.RequestError as error:
-            raise SourceUnavailable(
-                f"{self._vendor} gave no answer on {about}: {type(error).__name__}."
-            ) from None
+        with within(CALL_SECONDS) as over:
+            try:
+                yield
+            except httpx.RequestError as error:
+                why = f"not within {CALL_SECONDS:g} seconds" if over() else type(error).__name__
+                raise SourceUnavailable(
+                    f"{self._vendor} gave no answer on {about}: {why}."
+                ) from None
 
     def _check(self, response: httpx.Response, about: str) -> None:
         if response.is_success:
