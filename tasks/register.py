@@ -86,7 +86,7 @@ class Register:
         return 0, None
 
     def add(self, number: int, entry: Entry) -> bool:
-        """Whether the entry could take this number; the ones before are removed."""
+        """Whether the entry could take this number and is the newest; the ones before go."""
         content = entry.model_dump_json(exclude_defaults=True).encode()
         path = f"{self._folder}/{number:08d}.json"
         try:
@@ -95,9 +95,13 @@ class Register:
             # It may be ours: an answer of S3 is lost, and its client sends the same again.
             if not self._files.exists(path) or self._files.read(path) != content:
                 return False
-        for name in self._files.names(self._folder):
-            if int(name.removesuffix(".json")) < number:
-                self._files.remove(f"{self._folder}/{name}")
+        *earlier, newest = self._files.names(self._folder)
+        if f"{self._folder}/{newest}" != path:
+            # Others were quicker, more than once: the number was free only since it is past.
+            self._files.remove(path)
+            return False
+        for name in earlier:
+            self._files.remove(f"{self._folder}/{name}")
         return True
 
 

@@ -320,6 +320,18 @@ def test_an_old_list_goes_unless_its_refresh_is_alive(flow_run: Runs, lake: Data
         claim(me)
 
 
+def test_who_is_late_does_not_take_a_number_that_is_past(flow_run: Runs, lake: DataLake) -> None:
+    place = Register(lake.files, "campaign_id=C")
+    late, quick = (
+        Entry(refresh=run, flow_run=run.id, host="h", pid=1)
+        for run in (flow_run(Running()), flow_run(Running()))
+    )
+    assert [place.add(number, quick) for number in (1, 2, 3)] == [True] * 3
+    assert not place.add(2, late)
+    assert place.newest() == (3, quick)
+    assert not place.add(3, late)
+
+
 def test_of_many_at_one_moment_one_proceeds(flow_run: Runs, lake: DataLake) -> None:
     many = [flow_run(Running()) for _ in range(8)]
 
