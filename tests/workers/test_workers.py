@@ -136,7 +136,8 @@ def test_of_two_at_one_moment_on_two_workers_one_proceeds(
         f"Flow run {other}, Running, has a refresh of campaign {company.seeded.campaign_id} open."
     )
     assert skipped.message == said
-    company.sandbox.approve(company.seeded.campaign_id)
+    until(lambda: company.history()[0].status == Status.READY_FOR_REVIEW)
+    company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
     becomes(other, "Completed")
     assert is_whole(company, saved, 250)
     once(company)
