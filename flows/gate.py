@@ -17,7 +17,7 @@ from flows.outcomes import completed, failed
 from nudgescribe.errors import NudgeflowError
 from tasks.labels import REVIEW_UNTIL, label, labels_now
 from tasks.reruns import wait_for_review
-from tasks.review import REVIEWED, read_history, run_in, show_review
+from tasks.review import REVIEWED, run_now, show_review
 from tasks.started import Started
 
 BACKSTOP = timedelta(days=7)
@@ -62,7 +62,7 @@ def pass_review(
     if review == "suspend":
         return _suspended_review(account, started, minutes)
     if review == "stop":
-        status = run_in(read_history(account, run.campaign_id), run).status
+        status = run_now(account, run).status
         said = f"Run {run.run_number} is {status}; publish-campaign publishes and fetches it."
         return completed("Stopped", said)
     try:
@@ -79,7 +79,7 @@ def _suspended_review(account: str, started: Started, minutes: float) -> State[A
     for number in count(1):
         key, page = f"review-{number}-until-{until:%Y%m%d%H%M%S}", ""
         if key not in answered:
-            status = run_in(read_history(account, run.campaign_id), run).status
+            status = run_now(account, run).status
             if status in REVIEWED:
                 return None
             if datetime.now(UTC) >= until:

@@ -13,7 +13,7 @@ from flows.stopwatch import Stopwatch
 from nudgescribe.errors import NudgeflowError
 from tasks.register import claim_campaign, close_refresh, release_refresh
 from tasks.report import RefreshResult
-from tasks.review import REVIEWED, read_history, run_in
+from tasks.review import REVIEWED, run_now
 from tasks.started import find_started
 
 
@@ -52,7 +52,7 @@ def publish_campaign(
     if started is None:
         release_refresh(lake, campaign_id, me, refresh)
         raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
-    run = run_in(read_history(account, campaign_id), started.run)
+    run = run_now(account, started.run)
     if run.status not in REVIEWED:
         raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")
     summary = run.comparison_summary

@@ -26,9 +26,9 @@ def read_history(account: str, campaign_id: str) -> list[Run]:
         return client.rerun_history(campaign_id)
 
 
-def run_in(history: list[Run], run: RunRef) -> Run:
-    """A run as a history shows it. Raises NotFound."""
-    for each in history:
+def run_now(account: str, run: RunRef) -> Run:
+    """A run as the campaign's history shows it now. Raises NotFound."""
+    for each in read_history(account, run.campaign_id):
         if each.run_number == run.run_number:
             return each
     raise NotFound(f"Campaign {run.campaign_id} has no run {run.run_number}.")
