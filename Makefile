@@ -1,4 +1,4 @@
-# make demo | test | test-s3 | chaos | coverage | check | up | format | documents | constraints | clean
+# make demo | test | test-s3 | test-stack | chaos | coverage | check | up | format | documents | constraints | clean
 # Every target makes .venv first, from constraints.txt; it is made again when that file changes.
 
 PYTHON ?= python3
@@ -9,17 +9,21 @@ BIN := .venv/bin
 READY := .venv/ready
 
 
-.PHONY: demo test test-s3 chaos coverage check up format documents constraints clean
+.PHONY: demo test test-s3 test-stack chaos coverage check up format documents constraints clean
 
 demo: $(READY)
 	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
 
 test: $(READY)
-	@$(BIN)/python -m pytest -m "not s3 and not chaos" --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=98
+	@$(BIN)/python -m pytest -m "not s3 and not chaos and not stack" --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=98
 
 # Against Ceph's S3 gateway, started for it.
 test-s3: $(READY)
 	@$(BIN)/python -m pytest -m s3 --cov --cov-append --cov-report= --cov-fail-under=0
+
+# As it is operated: servers, images, the UI in a browser, every command of the documents.
+test-stack: $(READY)
+	@$(BIN)/python -m pytest -m stack
 
 # What happens when something is killed; CHAOS_SEED chooses the order and the ways to go on.
 chaos: $(READY)
