@@ -81,7 +81,9 @@ def fetch(address: str, rows: int) -> Measured:
         DataLake(root=folder).save("benchmark", overwrite=True)
         begun = len(client.get_task_stream())  # from the first such call on, tasks are noted
         start = perf_counter()
-        fetched = export_messages(CAMPAIGN, account="benchmark", lake="benchmark", options=options)
+        (fetched,) = export_messages(
+            CAMPAIGN, account="benchmark", lake="benchmark", options=options
+        )
         seconds = perf_counter() - start
         noted: list[dict[str, Any]] = client.get_task_stream()[begun:]
     if fetched.rows != rows:

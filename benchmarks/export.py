@@ -167,7 +167,8 @@ def flow(job: Job) -> int:
     """The same as people run it: the flow, its tasks recorded by a Prefect server."""
     from flows.export import export_messages
 
-    return export_messages(CAMPAIGN, account="benchmark", lake="benchmark").rows
+    (fetched,) = export_messages(CAMPAIGN, account="benchmark", lake="benchmark")
+    return fetched.rows
 
 
 def prepare_flow(job: Job) -> AbstractContextManager[None]:

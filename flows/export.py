@@ -14,11 +14,12 @@ from tasks.export import (
     ExportIncomplete,
     RunInLake,
     RunToExport,
+    WhichRuns,
     check_export,
     chunks,
     commit_run,
     fetch_chunk,
-    find_run,
+    find_runs,
     plan_export,
 )
 from tasks.pages import ExportRef
@@ -33,27 +34,37 @@ MOST_LOST = 10
 """Chunks begun again because their worker died."""
 
 
-@flow(name="export-messages", flow_run_name="export-{campaign_id}")
+@flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}")
 def export_messages(
     campaign_id: str,
-    run_number: int | None = None,
+    run: WhichRuns = "latest",
     account: str = "main",
     lake: str = "main",
     options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
-) -> RunInLake:
-    """Fetches a published run's messages into the lake; a retry fetches what is missing.
+) -> list[RunInLake]:
+    """Fetches published runs' messages into the lake, past ones too; those that are there stay.
+
+    A retry fetches what is missing. Raises ExportIncomplete when all others are there.
 
     Args:
         campaign_id: The campaign.
-        run_number: The run; the current one by default.
+        run: A run's number; or latest, the run that the campaign is on; or all, to fill a lake.
         account: Name of the Nudgescribe account block.
         lake: Name of the data lake block.
         options: Everything else that can be set.
     """
     refresh = this_refresh()
-    run = find_run(account, campaign_id, run_number, options.check_rows)
-    export = fetch_run(account, run, lake, refresh, options)
-    in_lake = commit_run(export, lake)
+    in_lake: list[RunInLake] = []
+    incomplete: list[ExportIncomplete] = []
+    for each in find_runs(account, campaign_id, run, options.check_rows):
+        try:
+            export = fetch_run(account, each, lake, refresh, options)
+        except ExportIncomplete as error:
+            incomplete.append(error)
+        else:
+            in_lake.append(commit_run(export, lake))
+    if incomplete:
+        raise ExportIncomplete(" ".join(error.problem for error in incomplete))
     remove_staged(lake, refresh)
     return in_lake
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from itertools import pairwise
+from typing import Literal
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -44,6 +45,9 @@ FEW_CHUNKS = 7
 """Not too many however large the pages are: each costs Prefect what half a page costs us."""
 
 
+WhichRuns = Literal["latest", "all"] | int
+
+
 class ExportIncomplete(NudgeflowError):
     advice = "Retry this flow run to fetch the pages again."
 
@@ -81,35 +85,46 @@ class RunInLake(BaseModel):
 
 
 @task(**READ)
-def find_run(
-    account: str, campaign_id: str, run_number: int | None, check_rows: bool
-) -> RunToExport:
-    """A campaign's published run, the current one by default. Raises NotFound, NotPublished."""
+def find_runs(
+    account: str, campaign_id: str, which: WhichRuns, check_rows: bool
+) -> list[RunToExport]:
+    """A campaign's published runs that are asked for, the oldest first.
+
+    Raises NotFound, NotPublished.
+    """
     with load(NudgescribeAccount, account).get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
-        runs = {run.run_number: run for run in history}
+        runs = {run.run_number: run for run in history if run.status != Status.FAILED}
         current = newest(history).run_number
-        number = current if run_number is None else run_number
-        if number not in runs:
-            raise NotFound(f"Campaign {campaign_id} has no run {number}.")
-        if number == current and campaign.status != Status.PUBLISHED:
-            raise NotPublished(f"Campaign {campaign_id} is {campaign.status}, not Published.")
-        shown = current
+        # The run before keeps the campaign's own folder until the next one is published.
+        published = sorted(runs)
         if campaign.status != Status.PUBLISHED:
-            shown = newest([run for run in history if run.run_number < current]).run_number
-        group = runs[number].customer_group_id
-        # A past run's group may have changed since.
-        counted = group if check_rows and number == current else None
-        return RunToExport(
-            campaign_id=campaign_id,
-            run_number=number,
-            customer_group_id=group,
-            job_uid=runs[number].job_uid,
-            rows=client.count_customers(workspace_id, counted).total if counted else None,
-            # The run before keeps the campaign's own folder until the next one is published.
-            past=number != shown,
-        )
+            published.remove(current)
+        wanted = {"latest": [current], "all": published or [current]}.get(str(which), [which])
+        found: list[RunToExport] = []
+        for number in wanted:
+            if number not in runs:
+                raise NotFound(f"Campaign {campaign_id} has no run {number} with messages.")
+            if number not in published:
+                raise NotPublished(
+                    f"Campaign {campaign_id} is {campaign.status}, not Published: run {number} has "
+                    "no messages yet."
+                )
+            group = runs[number].customer_group_id
+            # A past run's group may have changed since.
+            counted = group if check_rows and number == current else None
+            found.append(
+                RunToExport(
+                    campaign_id=campaign_id,
+                    run_number=number,
+                    customer_group_id=group,
+                    job_uid=runs[number].job_uid,
+                    rows=client.count_customers(workspace_id, counted).total if counted else None,
+                    past=number != published[-1],
+                )
+            )
+        return found
 
 
 @task(**READ)
@@ -128,8 +143,9 @@ def plan_export(
         and run.rows in (None, there.rows)
     )
     generation = 0 if there is None else there.generation + (0 if done else 1)
-    # Neither an earlier export of this flow run nor one in another format is to be mixed with this.
-    writer = sha256(f"{refresh.id}/{generation}/{store.format}".encode()).hexdigest()[:8]
+    # No other export of this flow run, be it of another run or format, is to be mixed with this.
+    unique = f"{refresh.id}/{run.run_number}/{generation}/{store.format}"
+    writer = sha256(unique.encode()).hexdigest()[:8]
     plan = partial(
         ExportRef,
         campaign_id=run.campaign_id,
@@ -153,7 +169,9 @@ def plan_export(
             if count and (settled or count == seen):
                 return plan(pages=count)
             seen = count
-    raise ExportIncomplete(f"The export shows {seen} pages after {minutes:.3g} minutes.")
+    raise ExportIncomplete(
+        f"The export of run {run.run_number} shows {seen} pages after {minutes:.3g} minutes."
+    )
 
 
 def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:

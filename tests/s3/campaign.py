@@ -50,9 +50,10 @@ def save(name: str, export: Export, lake: DataLake) -> None:
 
 def fetch(name: str, **options: Any) -> RunInLake:
     """Runs the flow with the blocks of this name."""
-    return export_messages(
+    (fetched,) = export_messages(
         CAMPAIGN, account=name, lake=name, options=ExportOptions.model_validate(options)
     )
+    return fetched
 
 
 def messages(lake: DataLake) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from tasks import export as tasks
 from tasks import pages, staging
 from tasks import reconcile as reconciling
 from tasks.campaigns import Refresh
-from tasks.export import ExportIncomplete, RunInLake, RunTaken, RunToExport
+from tasks.export import ExportIncomplete, RunInLake, RunTaken, RunToExport, WhichRuns
 from tasks.groups import GroupRef
 from tasks.pages import ExportRef, PageBroken
 from tasks.reconcile import NotReconciled
@@ -391,15 +391,15 @@ def test_chunks_are_few_however_many_pages_there_are(exporting: Callable[..., Ex
         )
 
 
-@pytest.mark.parametrize("number", [None, 1])
-def test_the_run_that_is_there(company: Company, saved: Saved, number: int | None) -> None:
-    run = tasks.find_run.fn("main", company.seeded.campaign_id, number, True)
+@pytest.mark.parametrize("which", ["latest", "all", 1])
+def test_the_run_that_is_there(company: Company, saved: Saved, which: WhichRuns) -> None:
+    (run,) = tasks.find_runs.fn("main", company.seeded.campaign_id, which, True)
     assert (run.run_number, run.rows, run.past) == (1, 300, False)
 
 
 def test_a_run_that_is_not_there(company: Company, saved: Saved) -> None:
     with pytest.raises(NotFound, match="has no run 7"):
-        tasks.find_run.fn("main", company.seeded.campaign_id, 7, True)
+        tasks.find_runs.fn("main", company.seeded.campaign_id, 7, True)
 
 
 def reconciled(
