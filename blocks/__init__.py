@@ -4,15 +4,19 @@ from blocks import allocator  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from blocks.account import NudgescribeAccount
 from blocks.crm import CrmSource, FileCrm, HubSpotCrm, SalesforceCrm, SqlCrm
 from blocks.lake import DataLake
+from blocks.portfolio import CampaignPortfolio, Member, Portfolio
 from blocks.rerun import CampaignRerun
 
 __all__ = [
+    "CampaignPortfolio",
     "CampaignRerun",
     "CrmSource",
     "DataLake",
     "FileCrm",
     "HubSpotCrm",
+    "Member",
     "NudgescribeAccount",
+    "Portfolio",
     "SalesforceCrm",
     "SqlCrm",
 ]

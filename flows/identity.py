@@ -1,5 +1,8 @@
 """Which refresh a flow run is."""
 
+from collections.abc import Callable
+
+from prefect import runtime
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
@@ -20,3 +23,12 @@ def this_refresh() -> Refresh:
     started = run.expected_start_time or run.start_time
     assert started is not None
     return Refresh(id=str(run.id), started=started)
+
+
+def dated(name: str) -> Callable[[], str]:
+    """Names the flow runs of a flow that takes nothing to be named after, by their planned time."""
+
+    def named() -> str:
+        return f"{name}-{runtime.flow_run.scheduled_start_time:%Y-%m-%d-%H%M}"
+
+    return named

@@ -2,77 +2,91 @@
 
 from collections import Counter, deque
 from time import monotonic, sleep
-from typing import Any
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, ValidationError
 
-from flows.identity import this_refresh
+from blocks import Member
+from blocks.portfolio import NoPortfolio, first_mistake
+from flows.identity import dated, this_refresh
 from flows.options import RefreshOptions
 from flows.outcomes import failed
 from nudgescribe.errors import NudgeflowError
-from tasks.portfolio import Refreshed, begin_again, look_at, report_portfolio, start_refresh
+from tasks.campaigns import Refresh
+from tasks.portfolio import (
+    Refreshed,
+    begin_again,
+    choose_campaigns,
+    look_at,
+    report_portfolio,
+    start_refresh,
+)
 
+Period = Literal["run", "day", "week", "month"]
 SECONDS_BETWEEN_LOOKS = 3.0
 MOST_CRASHES = 3
 """Of a refresh: an overburdened worker loses flow runs, which then go on where they stopped."""
-
-
-class Member(BaseModel):
-    """A campaign of the portfolio; where it says nothing, the portfolio's own parameters count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    campaign_id: str = Field(description="The campaign.")
-    account: str | None = Field(default=None, description="Name of its account block.")
-    crm: str | None = Field(default=None, description="Type and name of its CRM block.")
 
 
 class PartlyFailed(NudgeflowError):
     advice = "The others are well. Look at their flow runs, and retry those."
 
 
-@flow(name="portfolio-refresh")
+@flow(name="portfolio-refresh", flow_run_name=dated("portfolio"))
 def portfolio_refresh(
-    campaigns: list[Member],
+    campaigns: list[Member] = [],  # noqa: B006 - never changed
+    workspaces: list[str] = [],  # noqa: B006
+    portfolio: str | None = None,
     account: str = "main",
     crm: str = "sql-crm/main",
     lake: str = "main",
     options: RefreshOptions = RefreshOptions(review="suspend"),  # noqa: B008 - frozen
-    at_once: int = 20,
+    period: Period = "day",
+    timezone: str = "UTC",
+    at_once: Annotated[int, Field(ge=1, le=100)] = 20,
     hours: float = 24,
     deployment: str = "campaign-refresh/portfolio",
 ) -> list[Refreshed] | State[Any]:
     """Refreshes many campaigns, some at once; one that fails does not stop the others.
 
     Ends when each has ended or waits for its review, in state PartlyFailed if some went wrong. A
-    retry looks after the same flow runs.
+    campaign is refreshed once in a period: a retry, and another portfolio-refresh, look after the
+    same flow runs and begin those again that went wrong.
 
     Args:
-        campaigns: The campaigns.
+        campaigns: The campaigns, each with what differs from the other parameters here.
+        workspaces: Ids of workspaces whose published campaigns are refreshed, too.
+        portfolio: Name of a portfolio block, or path of a YAML file, that lists further campaigns
+            and workspaces.
         account: Name of the Nudgescribe account block.
         crm: Type and name of the CRM block.
         lake: Name of the data lake block.
         options: Those of each refresh.
+        period: How often a campaign is refreshed at most; run is once in each run of this flow.
+        timezone: Where periods begin, such as Europe/London.
         at_once: How many refreshes run at the same time.
         hours: Longest wait for all of them.
         deployment: The deployment of campaign-refresh that runs them.
     """
-    me = this_refresh()
-    shared = {"lake": lake, "options": options.model_dump(mode="json", exclude_unset=True)}
-    waiting = deque({each.campaign_id: each for each in campaigns}.values())
+    chosen = choose_campaigns(account, campaigns, workspaces, portfolio)
+    settings = {
+        each.campaign_id: _settings(each, account, crm, lake, options) for each in chosen.members
+    }
+    during = period_of(this_refresh(), period, timezone)
+    waiting = deque(settings)
     running: list[Refreshed] = []
-    over: list[Refreshed] = []
+    over = list(chosen.others)
     crashes: Counter[str] = Counter()
     end = monotonic() + hours * 3600
     while waiting or running:
         while waiting and len(running) < at_once:
             each = waiting.popleft()
-            own = {"account": each.account or account, "crm": each.crm or crm}
-            key = f"{me.id} {each.campaign_id}"
-            running.append(start_refresh(deployment, each.campaign_id, {**shared, **own}, key))
+            key = f"{deployment} {lake} {each} {during}"
+            running.append(start_refresh(deployment, each, settings[each], key))
         seen, running = look_at(running), []
         for each in seen:
             if each.kind == "CRASHED" and crashes[each.campaign_id] < MOST_CRASHES:
@@ -85,7 +99,8 @@ def portfolio_refresh(
             else:
                 running.append(each)
         if monotonic() >= end:
-            over += [*running, *map(_not_started, waiting)]
+            late = "The time was up before its turn."
+            over += [*running, *(Refreshed(campaign_id=each, said=late) for each in waiting)]
             break
         if running:
             sleep(SECONDS_BETWEEN_LOOKS)
@@ -97,9 +112,30 @@ def portfolio_refresh(
     return over
 
 
-def _not_started(member: Member) -> Refreshed:
-    """A campaign whose turn never came."""
-    said = "The time was up before its turn."
-    return Refreshed(
-        campaign_id=member.campaign_id, flow_run="", state="NotStarted", kind="", said=said
-    )
+def _settings(
+    member: Member, account: str, crm: str, lake: str, options: RefreshOptions
+) -> dict[str, Any]:
+    """The parameters of a campaign's refresh. Raises NoPortfolio if its options cannot be."""
+    shared = options.model_dump(mode="json", exclude_unset=True)
+    try:
+        merged = RefreshOptions.model_validate({**shared, **member.options})
+    except ValidationError as error:
+        where = f"In the options of campaign {member.campaign_id}"
+        raise NoPortfolio(f"{where}, {first_mistake(error)}.") from None
+    return {
+        "account": member.account or account,
+        "crm": member.crm or crm,
+        "lake": lake,
+        "options": merged.model_dump(mode="json", exclude_unset=True),
+    }
+
+
+def period_of(refresh: Refresh, period: Period, timezone: str) -> str:
+    """The name of the period that a planned time belongs to."""
+    if period == "run":
+        return refresh.id
+    try:
+        local = refresh.started.astimezone(ZoneInfo(timezone))
+    except (ZoneInfoNotFoundError, ValueError):
+        raise NoPortfolio(f"There is no time zone {timezone}.") from None
+    return local.strftime({"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}[period])

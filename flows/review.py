@@ -18,6 +18,7 @@ from prefect.exceptions import NotPausedError
 from prefect.flow_runs import resume_flow_run
 from prefect.logging import get_run_logger
 
+from flows.identity import dated
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError
 from tasks.labels import ACCOUNT, REVIEW_UNTIL, RUN_NUMBER
@@ -30,7 +31,7 @@ class ReviewsNotSeen(NudgeflowError):
     advice = "Those refreshes stay suspended; the log says why. They are looked at next time again."
 
 
-@flow(name="resume-reviewed")
+@flow(name="resume-reviewed", flow_run_name=dated("reviewed"))
 def resume_reviewed() -> list[str]:
     """Looks once at every suspended refresh and resumes those whose messages are approved, and
     those whose time is up, which then say so. Returns the ids of their flow runs.

@@ -1,5 +1,6 @@
 """Many refreshes at once, each a flow run of its own: begun, looked after, summed up."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -8,12 +9,25 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 from pydantic import BaseModel, ConfigDict
 
-from nudgescribe.errors import NudgeflowError
-from tasks.policies import NEVER_CACHED
+from blocks import CampaignPortfolio, Member, NudgescribeAccount, Portfolio
+from blocks.loading import load
+from blocks.portfolio import NoPortfolio
+from nudgescribe.contract import Campaign, Status
+from nudgescribe.errors import NotFound, NudgeflowError
+from tasks.policies import NEVER_CACHED, ONCE, READ
+
+_OUTCOMES = {
+    "Skipped": "skipped",
+    "NotPublished": "skipped",
+    "Joined": "joined another",
+    "Stopped": "waits to be published",
+    "Suspended": "waits for its review",
+}
 
 
 class Refreshed(BaseModel):
@@ -22,10 +36,10 @@ class Refreshed(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     campaign_id: str
-    flow_run: str
-    state: str
-    kind: str
-    said: str
+    flow_run: str = ""
+    state: str = "NotStarted"
+    kind: str = ""
+    said: str = ""
 
     @property
     def over(self) -> bool:
@@ -36,29 +50,103 @@ class Refreshed(BaseModel):
     def good(self) -> bool:
         return self.kind in ("COMPLETED", "PAUSED")
 
+    @property
+    def outcome(self) -> str:
+        """In a word that needs no knowledge of Prefect."""
+        if self.state in _OUTCOMES:
+            return _OUTCOMES[self.state]
+        return "finished" if self.kind == "COMPLETED" else "failed"
+
 
 class NoDeployment(NudgeflowError):
     advice = "Deploy it with `prefect deploy`, or name another one in the parameters."
 
 
-@task(**NEVER_CACHED, task_run_name="start {campaign_id}")
+class Chosen(BaseModel):
+    """The campaigns to refresh, and those of the workspaces that cannot be, as they are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    members: list[Member]
+    others: list[Refreshed] = []
+
+
+@task(**ONCE)
+def choose_campaigns(
+    account: str, campaigns: list[Member], workspaces: list[str], portfolio: str | None
+) -> Chosen:
+    """Each campaign once, listed ones with what their entry says; a retry has the same ones.
+
+    Raises NoPortfolio, NotFound.
+    """
+    listed, asked = list(campaigns), list(workspaces)
+    if portfolio is not None:
+        more = _portfolio(portfolio)
+        listed += more.campaigns
+        asked += more.workspaces
+    members: dict[str, Member] = {}
+    for each in listed:
+        members.setdefault(each.campaign_id, each)
+    others: list[Refreshed] = []
+    if asked:
+        for campaign in _campaigns_of(account, asked):
+            if campaign.campaign_id in members:
+                continue
+            if campaign.status == Status.PUBLISHED:
+                members[campaign.campaign_id] = Member(campaign_id=campaign.campaign_id)
+            else:
+                others.append(_not_published(campaign))
+    if not members:
+        raise NoPortfolio("There is no campaign to refresh.")
+    return Chosen(members=list(members.values()), others=others)
+
+
+def _portfolio(name: str) -> Portfolio:
+    if name.endswith((".yaml", ".yml")):
+        return Portfolio.of_file(name)
+    return load(CampaignPortfolio, name).portfolio
+
+
+def _campaigns_of(account: str, workspaces: Sequence[str]) -> list[Campaign]:
+    with load(NudgescribeAccount, account).get_client() as client:
+        there = {each.workspace_id: each.campaigns for each in client.campaigns()}
+    if unknown := [each for each in workspaces if each not in there]:
+        raise NotFound(f"Account {account} has no workspace {unknown[0]}.")
+    return [campaign for each in dict.fromkeys(workspaces) for campaign in there[each]]
+
+
+def _not_published(campaign: Campaign) -> Refreshed:
+    return Refreshed(
+        campaign_id=campaign.campaign_id,
+        state="NotPublished",
+        kind="COMPLETED",
+        said=f"The campaign is {campaign.status}.",
+    )
+
+
+@task(**READ, task_run_name="start {campaign_id}")
 def start_refresh(
     deployment: str, campaign_id: str, parameters: dict[str, Any], key: str
 ) -> Refreshed:
-    """The campaign's flow run, made unless there is one of the same `key`. Raises NoDeployment."""
+    """The campaign's flow run, made unless there is one of the same `key`; one that went wrong is
+    begun again, or followed by another if the parameters have changed. Raises NoDeployment.
+    """
+    wanted = {"campaign_id": campaign_id, **parameters}
     with get_client(sync_client=True) as client:
         try:
             deployed = client.read_deployment_by_name(deployment)
         except ObjectNotFound:
             raise NoDeployment(f"There is no deployment {deployment}.") from None
-        run = client.create_flow_run_from_deployment(
-            deployed.id,
-            parameters={"campaign_id": campaign_id, **parameters},
-            idempotency_key=key,
-        )
-    return Refreshed(
-        campaign_id=campaign_id, flow_run=str(run.id), state="Scheduled", kind="SCHEDULED", said=""
-    )
+        while True:
+            run = client.create_flow_run_from_deployment(
+                deployed.id, parameters=wanted, idempotency_key=key
+            )
+            begun = _seen(Refreshed(campaign_id=campaign_id, flow_run=str(run.id)), run.state)
+            if begun.good or not begun.over:
+                return begun
+            if run.parameters == {**deployed.parameters, **wanted}:
+                return begin_again(begun)
+            key = f"{key} {run.id}"
 
 
 def look_at(refreshes: Sequence[Refreshed]) -> list[Refreshed]:
@@ -66,17 +154,16 @@ def look_at(refreshes: Sequence[Refreshed]) -> list[Refreshed]:
     ids = [UUID(each.flow_run) for each in refreshes]
     with get_client(sync_client=True) as client:
         wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids))
-        runs = {run.id: run.state for run in client.read_flow_runs(flow_run_filter=wanted)}
-    seen: list[Refreshed] = []
-    for each in refreshes:
-        state = runs.get(UUID(each.flow_run))
-        if state is None:
-            gone = {"state": "Deleted", "kind": "CANCELLED", "said": "The flow run is gone."}
-            seen.append(each.model_copy(update=gone))
-            continue
-        update = {"state": state.name, "kind": state.type.value, "said": state.message or ""}
-        seen.append(each.model_copy(update=update))
-    return seen
+        runs = {str(run.id): run.state for run in client.read_flow_runs(flow_run_filter=wanted)}
+    return [_seen(each, runs.get(each.flow_run)) for each in refreshes]
+
+
+def _seen(refreshed: Refreshed, state: State[Any] | None) -> Refreshed:
+    if state is None:
+        gone = {"state": "Deleted", "kind": "CANCELLED", "said": "The flow run is gone."}
+        return refreshed.model_copy(update=gone)
+    now = {"state": state.name, "kind": state.type.value, "said": state.message or ""}
+    return refreshed.model_copy(update=now)
 
 
 def begin_again(refreshed: Refreshed) -> Refreshed:
@@ -89,11 +176,20 @@ def begin_again(refreshed: Refreshed) -> Refreshed:
 
 @task(**NEVER_CACHED)
 def report_portfolio(refreshes: Sequence[Refreshed]) -> None:
-    """The refreshes as a table in the UI."""
-    shown = {"campaign_id", "state", "said", "flow_run"}
-    good = sum(each.good for each in refreshes)
+    """The refreshes as a table in the UI, those that went wrong first."""
+    outcomes = Counter(each.outcome for each in refreshes)
+    rows = [
+        {
+            "campaign": each.campaign_id,
+            "outcome": each.outcome,
+            "why": each.said,
+            "state": each.state,
+            "flow run": each.flow_run,
+        }
+        for each in sorted(refreshes, key=lambda each: each.good)
+    ]
     create_table_artifact(
-        [each.model_dump(include=shown) for each in refreshes],
+        rows,
         key="portfolio",
-        description=f"{good} of {len(refreshes)} campaigns are well",
+        description=", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()),
     )

@@ -9,6 +9,7 @@ from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
 from blocks import (
+    CampaignPortfolio,
     CampaignRerun,
     DataLake,
     FileCrm,
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     "block",
     [
+        CampaignPortfolio,
         CampaignRerun,
         DataLake,
         FileCrm,

@@ -1,6 +1,8 @@
 """Many refreshes looked after; what a worker would do to their flow runs is done here."""
 
+import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,9 +11,15 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed, Crashed, Failed, Running, Suspended
 
+from blocks import CampaignPortfolio, Member, Portfolio
+from blocks.portfolio import NoPortfolio
 from flows import portfolio
-from flows.portfolio import Member, portfolio_refresh
-from tasks.portfolio import NoDeployment, look_at, start_refresh
+from flows.portfolio import period_of, portfolio_refresh
+from nudgescribe import rfc4180
+from nudgescribe.errors import NotFound
+from tasks.campaigns import Refresh
+from tasks.portfolio import NoDeployment, Refreshed, look_at, start_refresh
+from tests.conftest import Company, Save, customers
 from tests.deployed import Deployed, deployed, flow_run, state_of
 
 __all__ = ["deployed"]
@@ -55,6 +63,15 @@ def members(*campaigns: str) -> list[Member]:
     return [Member(campaign_id=each) for each in campaigns]
 
 
+def refresh(*campaigns: str, **parameters: Any) -> State[Any]:
+    """Runs the flow; every time is a period of its own."""
+    return portfolio_refresh(
+        members(*campaigns),
+        **{"deployment": TESTS, "period": "run", **parameters},
+        return_state=True,
+    )
+
+
 def test_one_that_fails_stops_no_other(work: Work) -> None:
     ends = {
         "good": Completed(),
@@ -63,17 +80,22 @@ def test_one_that_fails_stops_no_other(work: Work) -> None:
         "last": Completed(name="Joined"),
     }
     counts = work(lambda campaign, _: ends[campaign])
-    state = portfolio_refresh(
-        members(*ends), account="a", at_once=2, deployment=TESTS, return_state=True
-    )
+    state = refresh(*ends, account="a", at_once=2)
     assert (state.type.value, state.name) == ("FAILED", "PartlyFailed")
     assert state.message is not None
     assert state.message.startswith("Of 4 campaigns failed: bad (Failed). The others are well.")
     assert counts == [2, 2]
     with get_client(sync_client=True) as client:
-        (table,) = [one.data for one in client.read_artifacts() if one.key == "portfolio"]
-    assert isinstance(table, str)
-    assert '"said": "why"' in table
+        (table,) = [one for one in client.read_artifacts() if one.key == "portfolio"]
+    assert isinstance(table.data, str)
+    shown = [(row["campaign"], row["outcome"], row["why"]) for row in json.loads(table.data)]
+    assert shown[0] == ("bad", "failed", "why")
+    assert sorted(shown[1:]) == [
+        ("asleep", "waits for its review", ""),
+        ("good", "finished", ""),
+        ("last", "joined another", ""),
+    ]
+    assert str(table.description).count("1 ") == 4
 
 
 def test_one_that_crashes_is_begun_again_and_not_for_ever(work: Work) -> None:
@@ -84,14 +106,14 @@ def test_one_that_crashes_is_begun_again_and_not_for_ever(work: Work) -> None:
         return Crashed() if crashes[campaign] >= 0 else Completed()
 
     work(becomes)
-    state = portfolio_refresh(members(*crashes), deployment=TESTS, return_state=True)
+    state = refresh(*crashes)
     assert state.name == "PartlyFailed"
     assert state.message is not None
     assert state.message.startswith("Of 2 campaigns failed: hopeless (Crashed).")
     assert crashes["hopeless"] == 9 - 1 - portfolio.MOST_CRASHES
 
 
-def test_each_has_its_own_blocks_and_is_there_once(work: Work) -> None:
+def test_each_has_its_own_settings_and_is_there_once(work: Work) -> None:
     seen: dict[str, Any] = {}
 
     def becomes(campaign: str, run: FlowRun) -> State[Any]:
@@ -99,39 +121,119 @@ def test_each_has_its_own_blocks_and_is_there_once(work: Work) -> None:
         return Completed()
 
     work(becomes)
-    listed = [Member(campaign_id="one", account="own", crm="file-crm/own"), *members("two", "two")]
-    outcome = portfolio_refresh(listed, account="shared", deployment=TESTS)
-    assert isinstance(outcome, list)
-    assert [(each.campaign_id, each.state) for each in outcome] == [
+    own = {"account": "own", "crm": "file-crm/own", "options": {"strict": True}}
+    listed = [Member.model_validate({"campaign_id": "one", **own}), *members("two", "two")]
+    done = portfolio_refresh(listed, account="shared", deployment=TESTS, period="run")
+    assert isinstance(done, list)
+    assert sorted((each.campaign_id, each.state) for each in done) == [
         ("one", "Completed"),
         ("two", "Completed"),
     ]
-    shared = {"lake": "main", "options": {"review": "suspend"}}
+    lake = {"lake": "main"}
+    options = {"review": "suspend"}
     assert seen == {
-        "one": {"campaign_id": "one", "account": "own", "crm": "file-crm/own", **shared},
-        "two": {"campaign_id": "two", "account": "shared", "crm": "sql-crm/main", **shared},
+        "one": {"campaign_id": "one", **lake, **own, "options": {**options, "strict": True}},
+        "two": {
+            "campaign_id": "two",
+            **lake,
+            "account": "shared",
+            "crm": "sql-crm/main",
+            "options": options,
+        },
     }
+
+
+def test_what_cannot_be_is_refused_before_anything_starts(work: Work) -> None:
+    counts = work(lambda campaign, _: Completed())
+    bad = Member(campaign_id="bad", options={"guardrails": {"max_shrink": "a secret"}})
+    wanted = "options of campaign bad, at guardrails.max_shrink: Input should be a valid number"
+    with pytest.raises(NoPortfolio, match=wanted) as error:
+        portfolio_refresh([*members("good"), bad], deployment=TESTS)
+    assert "a secret" not in str(error.value)
+    with pytest.raises(NoPortfolio, match="There is no campaign to refresh"):
+        portfolio_refresh(deployment=TESTS)
+    assert counts == []
 
 
 def test_it_does_not_wait_for_ever(work: Work) -> None:
     work(lambda campaign, _: Running())
-    state = portfolio_refresh(
-        members("slow", "never"), at_once=1, hours=0, deployment=TESTS, return_state=True
-    )
+    state = refresh("slow", "never", at_once=1, hours=0)
     assert state.message is not None
     assert "Of 2 campaigns failed: slow (Scheduled), never (NotStarted)" in state.message
 
 
-def test_a_retry_looks_after_the_same_flow_runs(deployed: Deployed) -> None:
-    first, again, other = (
-        start_refresh.fn(TESTS, "c", {}, key) for key in ("of a run", "of a run", "of another")
-    )
+def test_all_published_campaigns_of_a_workspace_and_those_of_a_block(
+    work: Work, company: Company, reviewed_company: Company, save: Save
+) -> None:
+    work(lambda campaign, _: Completed())
+    saved, mine = save(company, customers(1)), company.seeded
+    listed = Portfolio(campaigns=members("listed"), workspaces=[mine.workspace_id])
+    CampaignPortfolio(portfolio=listed).save(saved.name)
+    shared: Any = {"account": saved.name, "deployment": TESTS, "period": "run"}
+    done = portfolio_refresh(portfolio=saved.name, **shared)
+    assert isinstance(done, list)
+    assert {each.campaign_id for each in done} == {"listed", mine.campaign_id}
+    with company.client() as client:
+        group = client.create_group(mine.workspace_id, "The second").customer_group_id
+        client.upload_customers(mine.workspace_id, group, rfc4180.write(customers(20)))
+        client.initiate_rerun(mine.campaign_id, group)
+        company.settle(client)
+    done = portfolio_refresh(members("listed"), workspaces=[mine.workspace_id], **shared)
+    assert isinstance(done, list)
+    (unpublished,) = [each for each in done if each.campaign_id == mine.campaign_id]
+    assert (unpublished.outcome, unpublished.flow_run) == ("skipped", "")
+    assert unpublished.said == "The campaign is Ready for review."
+    with pytest.raises(NotFound, match="has no workspace nowhere"):
+        portfolio_refresh(workspaces=["nowhere"], **shared)
+
+
+def test_a_period_is_that_of_the_planned_time() -> None:
+    planned = Refresh(id="r", started=datetime(2026, 3, 31, 23, 30, tzinfo=UTC))
+
+    def named(period: Any, timezone: str) -> str:
+        return period_of(planned, period, timezone)
+
+    assert named("run", "UTC") == "r"
+    assert (named("day", "UTC"), named("day", "Europe/London")) == ("2026-03-31", "2026-04-01")
+    assert (named("week", "UTC"), named("month", "Europe/London")) == ("2026-W14", "2026-04")
+    for unknown in ("Nowhere", "../etc"):
+        with pytest.raises(NoPortfolio, match=f"no time zone {unknown}"):
+            named("day", unknown)
+
+
+def begun(key: str, **parameters: Any) -> Refreshed:
+    return start_refresh.fn(TESTS, "c", parameters, key)
+
+
+def test_a_campaign_is_refreshed_once_in_a_period(deployed: Deployed) -> None:
+    first, again, other = begun("a"), begun("a", lake="x"), begun("b")
     assert first.flow_run == again.flow_run != other.flow_run
     assert state_of(UUID(first.flow_run)).name == "Scheduled"
     with get_client(sync_client=True) as client:
         client.delete_flow_run(UUID(first.flow_run))
     seen = look_at([first, other])
     assert [(each.state, each.good) for each in seen] == [("Deleted", False), ("Scheduled", False)]
+
+
+def test_what_went_wrong_in_a_period_is_begun_again(deployed: Deployed) -> None:
+    first = begun("of a day")
+    become(first, Completed())
+    assert begun("of a day") == first.model_copy(update={"state": "Completed", "kind": "COMPLETED"})
+    become(first, Failed())
+    again = begun("of a day")
+    assert (again.flow_run, again.state) == (first.flow_run, "AwaitingRetry")
+    # What is set otherwise now cannot be told to a flow run that is there: another one follows it.
+    become(first, Failed())
+    other = begun("of a day", lake="another")
+    assert other.flow_run != first.flow_run
+    assert begun("of a day", lake="another").flow_run == other.flow_run
+    become(other, Completed())
+    assert begun("of a day", lake="a third").flow_run == other.flow_run
+
+
+def become(refreshed: Refreshed, state: State[Any]) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(refreshed.flow_run), state, force=True)
 
 
 def test_an_unknown_deployment_is_named(deployed: Deployed) -> None:

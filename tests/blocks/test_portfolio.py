@@ -1,0 +1,52 @@
+"""Portfolios in files."""
+
+from pathlib import Path
+
+import pytest
+
+from blocks import Portfolio
+from blocks.portfolio import NoPortfolio
+
+GOOD = """
+campaigns:
+  - campaign_id: one
+    crm: hubspot-crm/main
+    options: {guardrails: {max_shrink: 0.5}}
+  - {campaign_id: two}
+workspaces: [w]
+"""
+
+
+def test_a_file_lists_campaigns_and_workspaces(tmp_path: Path) -> None:
+    (tmp_path / "portfolio.yaml").write_text(GOOD)
+    portfolio = Portfolio.of_file(str(tmp_path / "portfolio.yaml"))
+    first, second = portfolio.campaigns
+    assert (first.crm, first.options) == ("hubspot-crm/main", {"guardrails": {"max_shrink": 0.5}})
+    assert (second.campaign_id, second.account, second.options) == ("two", None, {})
+    assert portfolio.workspaces == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("campaigns: [", "is not YAML"),
+        ("- secret", "at the top: Input should be a valid dictionary or instance of Portfolio"),
+        ("campaigns: [{campaign_id: 5}]", "at campaigns.0.campaign_id: Input should be a valid st"),
+        ("campaigns: [{campaign_id: a, secret: b}]", "at campaigns.0.secret: Extra inputs are not"),
+    ],
+)
+def test_a_mistake_is_told_without_what_stands_there(
+    tmp_path: Path, content: str, problem: str
+) -> None:
+    path = tmp_path / "portfolio.yaml"
+    path.write_text(content)
+    with pytest.raises(NoPortfolio, match=problem) as error:
+        Portfolio.of_file(str(path))
+    assert str(path) in str(error.value)
+    assert error.value.__context__ is None or error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("path", ["no/portfolio.yaml", "nothing://portfolio.yaml"])
+def test_a_file_that_is_not_there_is_named(path: str) -> None:
+    with pytest.raises(NoPortfolio, match=f"The file {path} cannot be read"):
+        Portfolio.of_file(path)
