@@ -14,6 +14,7 @@ from blocks import reading
 from blocks.about import LOGO_URL, documentation
 from blocks.diff import Diff
 from blocks.files import Files, LakeError
+from blocks.inventory import Snapshot, newest_snapshot, read_snapshot
 from blocks.manifest import Format, Manifest, run_folder
 from blocks.parts import PartWriter
 
@@ -128,6 +129,13 @@ class DataLake(Block):
         before, after = (self._run(campaign_id, number) for number in (run_a, run_b))
         scans = [reading.scan(self.files, one) for one in (before, after)]
         return Diff(scans[0], before.rows, scans[1], after.rows)
+
+    def inventory(self, snapshot: str | None = None) -> Snapshot:
+        """The account's campaigns and their runs at one time, the newest by default.
+
+        Raises LakeError if the snapshot is not in the lake.
+        """
+        return read_snapshot(self.files, snapshot or newest_snapshot(self.files))
 
     def _run(self, campaign_id: str, run_number: int | None) -> Manifest:
         if run_number is None:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 Format = Literal["parquet", "csv", "csv.zst", "delta"]
 SCHEMA_VERSION = 2
 MESSAGES = "messages"
+CAMPAIGNS = "campaigns"
+RUNS = "runs"
+"""Folders of the inventory's snapshots."""
 LATEST = "_latest.json"
 _MANIFEST = re.compile(r"_manifest-(\d{5})\.json")
 

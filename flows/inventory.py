@@ -1,0 +1,31 @@
+"""What an account has, kept day by day."""
+
+from prefect import flow
+
+from flows.identity import this_refresh
+from tasks import assets
+from tasks.events import announce
+from tasks.inventory import Inventory, report_inventory, take_inventory
+
+
+@flow(name="campaign-inventory", flow_run_name="inventory-{account}")
+def campaign_inventory(
+    account: str = "main",
+    lake: str = "main",
+    workspaces: list[str] = [],  # noqa: B006 - never changed
+) -> Inventory:
+    """Writes all campaigns and their run history into the lake, as a snapshot of this moment.
+
+    A retry writes the same snapshot; one that is there as a whole stays as it is.
+
+    Args:
+        account: Name of the Nudgescribe account block.
+        lake: Name of the data lake block.
+        workspaces: Ids of the workspaces; all of the account's by default.
+    """
+    me = this_refresh()
+    taken = take_inventory.with_options(assets=[assets.inventory(lake, account)])
+    inventory = taken(account, lake, workspaces, me)
+    report_inventory(account, lake, inventory, me)
+    announce("inventory.taken", "account", account, me.id, inventory.model_dump())
+    return inventory

@@ -1,0 +1,203 @@
+"""An account's campaigns and their runs, as they are now, into the lake."""
+
+from base64 import b64encode
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import polars as pl
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.assets import materialize
+from pydantic import BaseModel, ConfigDict
+
+from blocks import DataLake, NudgescribeAccount
+from blocks.inventory import (
+    CAMPAIGN_COLUMNS,
+    RUN_COLUMNS,
+    Snapshot,
+    frame_of,
+    read_snapshot,
+    snapshot_file,
+    snapshot_name,
+)
+from blocks.iterators import grouped
+from blocks.loading import load
+from blocks.manifest import CAMPAIGNS, RUNS
+from blocks.parquet import write_parquet
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import ComparisonSummary, Status
+from nudgescribe.errors import NotFound, Passing
+from tasks import assets
+from tasks.campaigns import Refresh
+from tasks.chart import bars
+from tasks.policies import READ
+from tasks.report import artifact_key
+from tasks.words import plain, two_columns
+
+READERS = 8
+HISTORIES_AT_ONCE = 250
+MOST_SHOWN = 200
+"""Campaigns in the UI's table, which shows all of them on one page."""
+
+
+class Inventory(BaseModel):
+    """A snapshot's name, how many campaigns and runs it has, how many campaigns of each status, and
+    its files.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshot: str
+    campaigns: int
+    runs: int
+    statuses: dict[str, int]
+    campaigns_path: str
+    runs_path: str
+
+
+class CampaignGone(Passing):
+    advice = "It was removed while the inventory was taken: take it again."
+
+
+@materialize("lake://campaigns", **READ, task_run_name="take inventory of {account}")
+def take_inventory(account: str, lake: str, workspaces: list[str], refresh: Refresh) -> Inventory:
+    """Writes the snapshot, unless this flow run has written it before.
+
+    Raises NotFound if the account lacks one of the workspaces, CampaignGone.
+    """
+    files = load(DataLake, lake).files
+    name, writer = snapshot_name(refresh.started), refresh.short
+    campaigns_file, runs_file = (snapshot_file(each, name, writer) for each in (CAMPAIGNS, RUNS))
+    if not files.exists(campaigns_file):
+        with load(NudgescribeAccount, account).get_client() as client:
+            campaigns = _campaigns(client, account, set(workspaces))
+            with files.new(runs_file) as file:
+                write_parquet(file, RUN_COLUMNS, _runs(client, campaigns["campaign_id"].to_list()))
+        with files.new(campaigns_file) as file:
+            write_parquet(file, CAMPAIGN_COLUMNS, [campaigns])
+    snapshot = read_snapshot(files, name, writer)
+    inventory = Inventory(
+        snapshot=name,
+        campaigns=snapshot.campaigns.height,
+        runs=snapshot.runs.height,
+        statuses=_statuses(snapshot.campaigns),
+        campaigns_path=files.url(campaigns_file),
+        runs_path=files.url(runs_file),
+    )
+    assets.describe(assets.inventory(lake, account), inventory.model_dump())
+    return inventory
+
+
+@task(**READ, task_run_name="report inventory of {account}")
+def report_inventory(account: str, lake: str, inventory: Inventory, refresh: Refresh) -> None:
+    """The snapshot in the UI: a page with a picture, and the campaigns as a table."""
+    block = load(NudgescribeAccount, account)
+    files = load(DataLake, lake).files
+    snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
+    key = artifact_key("inventory", account)
+    said = f"{inventory.campaigns:,} campaigns of {account}, {inventory.snapshot}"
+    create_markdown_artifact(_page(account, inventory), key=key, description=said)
+    if inventory.campaigns > MOST_SHOWN:
+        said += f": the {MOST_SHOWN} longest without a run. All are in {inventory.campaigns_path}"
+    rows = [_row(each, block) for each in _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()]
+    create_table_artifact(rows, key=f"{key}-campaigns", description=said)
+
+
+def _campaigns(client: NudgescribeClient, account: str, wanted: set[str]) -> pl.DataFrame:
+    taken_at = datetime.now(UTC)
+    workspaces = client.campaigns()
+    if unknown := wanted - {each.workspace_id for each in workspaces}:
+        raise NotFound(f"Account {account} has no workspace {', '.join(sorted(unknown))}.")
+    rows = (
+        {
+            **dict(campaign),
+            "workspace_id": workspace.workspace_id,
+            "workspace_name": workspace.name,
+            "taken_at": taken_at,
+        }
+        for workspace in workspaces
+        if not wanted or workspace.workspace_id in wanted
+        for campaign in workspace.campaigns
+    )
+    return frame_of(rows, CAMPAIGN_COLUMNS)
+
+
+def _runs(client: NudgescribeClient, campaign_ids: list[str]) -> Iterator[pl.DataFrame]:
+    """All runs of the campaigns, those of some campaigns at a time."""
+    with ThreadPoolExecutor(READERS) as pool:
+        for some in grouped(campaign_ids, HISTORIES_AT_ONCE):
+            histories = pool.map(partial(_history, client), some)
+            yield frame_of((run for history in histories for run in history), RUN_COLUMNS)
+
+
+def _history(client: NudgescribeClient, campaign_id: str) -> list[dict[str, Any]]:
+    try:
+        history = client.rerun_history(campaign_id)
+    except NotFound:
+        raise CampaignGone(f"Campaign {campaign_id} is listed, but has no history.") from None
+    return [
+        {**dict(run), "campaign_id": campaign_id, **_sizes(run.comparison_summary)}
+        for run in history
+    ]
+
+
+def _sizes(summary: ComparisonSummary | None) -> dict[str, int | None]:
+    return {name: getattr(summary, name, None) for name in ComparisonSummary.model_fields}
+
+
+def _statuses(campaigns: pl.DataFrame) -> dict[str, int]:
+    """How many campaigns have each status, in the order in which a campaign has them."""
+    counted = dict(campaigns.group_by("status").len().rows())
+    order = [*Status, *sorted(counted)]
+    return {str(each): counted[each] for each in dict.fromkeys(order) if each in counted}
+
+
+def _with_last_run(snapshot: Snapshot) -> pl.DataFrame:
+    """The campaigns, those first that have been without a run for longest."""
+    last = snapshot.runs.sort("run_number").group_by("campaign_id").last()
+    ended = last.select(
+        "campaign_id",
+        pl.col("run_number", "status").name.prefix("last_"),
+        pl.coalesce("completed_at", "started_at").alias("last_at"),
+    )
+    campaigns = snapshot.campaigns.join(ended, on="campaign_id", how="left")
+    days = (pl.col("taken_at") - pl.col("last_at")).dt.total_days()
+    return campaigns.with_columns(days.alias("days")).sort("last_at", "name", nulls_last=True)
+
+
+def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any]:
+    name, link = plain(campaign["name"]), account.link_to(campaign["campaign_id"])
+    at = campaign["last_at"]
+    return {
+        "campaign": f"[{name}]({link})" if link else name,
+        "workspace": plain(campaign["workspace_name"]),
+        "status": plain(campaign["status"]),
+        "current run": campaign["current_run"],
+        "last run": campaign["last_run_number"],
+        "its status": campaign["last_status"] and plain(campaign["last_status"]),
+        "at": at and f"{at:%Y-%m-%d %H:%M} UTC",
+        "days since": campaign["days"],
+    }
+
+
+def _page(account: str, inventory: Inventory) -> str:
+    picture = bars(
+        {"campaigns": {status.replace(" ", "\n"): n for status, n in inventory.statuses.items()}}
+    )
+    numbers = {
+        "campaigns": inventory.campaigns,
+        **{plain(status): number for status, number in inventory.statuses.items()},
+        "runs": inventory.runs,
+    }
+    table = two_columns("", {what: f"{number:,}" for what, number in numbers.items()})
+    return f"""# Campaigns of {account}, {inventory.snapshot}
+
+{table}
+
+![Campaigns by status](data:image/png;base64,{b64encode(picture).decode()})
+
+They lie in `{inventory.campaigns_path}`, their runs in `{inventory.runs_path}`.
+"""

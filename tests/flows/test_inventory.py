@@ -1,0 +1,49 @@
+"""The inventory as a flow run of a deployment, and the same again when it is retried."""
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.server.schemas.states import StateType
+
+from blocks.inventory import snapshot_name
+from flows.inventory import campaign_inventory
+from nudgescribe.errors import NudgeflowError
+from tasks import inventory
+from tests.conftest import Company, Save, customers
+from tests.deployed import deploy, flow_run, retry
+
+
+def test_a_retry_writes_the_same_snapshot(
+    company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = save(company, customers(1))
+    deployed = deploy(campaign_inventory, "tests")
+    run = deployed.plan({"account": saved.name, "lake": saved.name})
+
+    class Lost(NudgeflowError):
+        """Of a Prefect server that takes no artifacts."""
+
+    def lost(*args: object, **options: object) -> None:
+        raise Lost("No.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inventory, "create_table_artifact", lost)
+        assert deployed.work(run).type == StateType.FAILED
+    planned = flow_run(run).expected_start_time
+    assert planned is not None
+    first = saved.lake.inventory()
+    assert first.name == snapshot_name(planned)
+    retry(run)
+    assert deployed.work(run).type == StateType.COMPLETED
+    assert [each.name for each in (saved.root / "campaigns").iterdir()] == [
+        f"snapshot={first.name}"
+    ]
+    assert saved.lake.inventory().campaigns.equals(first.campaigns)
+    assert flow_run(run).name == f"inventory-{saved.name}"
+    with get_client(sync_client=True) as client:
+        artifacts = {one.key: one for one in client.read_artifacts()}
+    table = artifacts[f"inventory-{saved.name}-campaigns"]
+    assert (table.type, table.description) == (
+        "table",
+        f"1 campaigns of {saved.name}, {first.name}",
+    )
+    assert artifacts[f"inventory-{saved.name}"].type == "markdown"

@@ -1,0 +1,362 @@
+"""Snapshots of campaigns and runs: what the service says, as a whole or not at all."""
+
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import count
+from threading import Barrier
+from typing import Any
+from uuid import uuid4
+
+import duckdb
+import httpx
+import pandas as pd
+import polars as pl
+import pytest
+
+from blocks import DataLake, NudgescribeAccount
+from blocks.files import LakeError
+from blocks.inventory import CAMPAIGN_COLUMNS, RUN_COLUMNS
+from nudgescribe import contract
+from nudgescribe.contract import Status
+from nudgescribe.errors import NotFound, Passing, ServerError
+from sandbox.store import Campaign, Run, Workspace
+from tasks import inventory
+from tasks.campaigns import Refresh
+from tasks.inventory import CampaignGone, Inventory, report_inventory, take_inventory
+from tests.conftest import Company, Through
+from tests.faults import FaultyTransport
+from tests.tasks.conftest import Local
+from tests.test_documents import LAKE, code
+
+ENDED = datetime.now(UTC) - timedelta(days=10)
+
+
+@dataclass(frozen=True)
+class Office:
+    """Puts into a company's account what people make in the platform."""
+
+    company: Company
+
+    def workspace(self, name: str) -> str:
+        with self.company.sandbox.context.store.write() as session:
+            workspace = Workspace(account_id=self.company.seeded.account_id, name=name)
+            session.add(workspace)
+            session.flush()
+            return workspace.id
+
+    def campaign(self, name: str, *runs: str, workspace: str | None = None) -> str:
+        """A campaign on the last of its runs, given by their states."""
+        with self.company.sandbox.context.store.write() as session:
+            campaign = Campaign(
+                workspace_id=workspace or self.company.seeded.workspace_id,
+                name=name,
+                status=runs[-1],
+                current_run=len(runs),
+                variables=[],
+                template="",
+                end_date=date(2027, 1, 31),
+            )
+            session.add(campaign)
+            session.flush()
+            for number, status in enumerate(runs, 1):
+                run = Run(
+                    campaign_id=campaign.id,
+                    run_number=number,
+                    status=status,
+                    group_id=self.company.seeded.customer_group_id,
+                    group_name="NA",
+                    segment_count=10**9,
+                    summary={"matched": 7, "new": number, "orphaned": 0} if number > 1 else None,
+                    completed_at=None if status == Status.DRAFT else ENDED,
+                    error="No customers." if status == Status.FAILED else None,
+                )
+                session.add(run)
+            return campaign.id
+
+
+@pytest.fixture
+def office(company: Company) -> Office:
+    return Office(company)
+
+
+def take(refresh: Refresh, *workspaces: str) -> Inventory:
+    return take_inventory.fn("main", "main", list(workspaces), refresh)
+
+
+def files(lake: DataLake) -> list[str]:
+    return sorted(path for path, _ in lake.files.below(""))
+
+
+def test_a_snapshot_holds_what_the_service_says(
+    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "HISTORIES_AT_ONCE", 2)
+    office.campaign("", Status.DRAFT)
+    office.campaign("000123", Status.PUBLISHED, Status.FAILED, Status.READY_FOR_REVIEW)
+    office.campaign("NA\r\n\ufeff|ü", Status.DRAFT, workspace=office.workspace("Second"))
+    taken = take(refresh)
+    file = f"snapshot=2026-11-21T06-30-00Z/%s-{refresh.short}.parquet"
+    assert files(local.lake) == [f"{kind}/{file % kind}" for kind in ("campaigns", "runs")]
+    assert taken == Inventory(
+        snapshot="2026-11-21T06-30-00Z",
+        campaigns=4,
+        runs=6,
+        statuses={"Draft": 2, "Ready for review": 1, "Published": 1},
+        campaigns_path=f"{local.lake.root}/campaigns/{file % 'campaigns'}",
+        runs_path=f"{local.lake.root}/runs/{file % 'runs'}",
+    )
+    assert list(taken.statuses) == ["Draft", "Ready for review", "Published"]
+    name, campaigns, runs = local.lake.inventory()
+    assert (name, campaigns.schema, runs.schema) == (taken.snapshot, CAMPAIGN_COLUMNS, RUN_COLUMNS)
+    with office.company.client() as client:
+        workspaces = client.campaigns()
+        histories = {each: client.rerun_history(each) for each in campaigns["campaign_id"]}
+    expected = [
+        {**dict(campaign), "workspace_id": one.workspace_id, "workspace_name": one.name}
+        for one in workspaces
+        for campaign in one.campaigns
+    ]
+    assert campaigns.drop("taken_at").sort("campaign_id").to_dicts() == sorted(
+        expected, key=lambda one: one["campaign_id"]
+    )
+    assert campaigns["taken_at"].n_unique() == 1
+    sizes = ("matched", "new", "orphaned")
+    for row in runs.to_dicts():
+        (run,) = (
+            run for run in histories[row["campaign_id"]] if run.run_number == row["run_number"]
+        )
+        told = {name: row[name] for name in dict(run) if name != "comparison_summary"}
+        summary = run.comparison_summary
+        assert told == {name: value for name, value in run if name != "comparison_summary"}
+        assert [row[size] for size in sizes] == [getattr(summary, size, None) for size in sizes]
+    assert sum(map(len, histories.values())) == runs.height
+
+
+def test_every_field_of_the_contract_has_its_column() -> None:
+    assert contract.Campaign.model_fields.keys() <= set(CAMPAIGN_COLUMNS)
+    run = {*contract.Run.model_fields, *contract.ComparisonSummary.model_fields}
+    assert run - {"comparison_summary"} | {"campaign_id"} == set(RUN_COLUMNS)
+
+
+def test_an_account_without_campaigns_has_the_same_columns(
+    office: Office, local: Local, refresh: Refresh
+) -> None:
+    taken = take(refresh, office.workspace("Empty"))
+    assert (taken.campaigns, taken.runs, taken.statuses) == (0, 0, {})
+    for path, columns in (
+        (taken.campaigns_path, CAMPAIGN_COLUMNS),
+        (taken.runs_path, RUN_COLUMNS),
+    ):
+        assert pl.read_parquet_schema(path) == columns
+        assert duckdb.read_parquet(path).fetchall() == []
+    assert pd.read_parquet(taken.campaigns_path)["taken_at"].dt.tz is not None
+    report_inventory.fn("main", "main", taken, refresh)
+    assert local.artifacts["inventory-main-campaigns"] == ()
+    assert "| campaigns | 0 |" in local.artifacts["inventory-main"]
+
+
+def test_only_the_workspaces_that_are_named(office: Office, local: Local, refresh: Refresh) -> None:
+    second = office.workspace("Second")
+    office.campaign("Theirs", Status.DRAFT, workspace=second)
+    assert take(refresh, second, second).campaigns == 1
+    assert local.lake.inventory().campaigns["name"].to_list() == ["Theirs"]
+
+
+def test_an_unknown_workspace_is_refused_before_anything_is_written(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
+    with pytest.raises(NotFound, match="Account main has no workspace w1, w2. Check the id"):
+        take(refresh, "w2", company.seeded.workspace_id, "w1")
+    assert files(local.lake) == []
+    with pytest.raises(LakeError, match="No snapshot of the campaigns is in the lake"):
+        local.lake.inventory()
+
+
+def test_what_fails_in_the_middle_leaves_nothing_and_is_tried_again(
+    office: Office, local: Local, refresh: Refresh, through: Through
+) -> None:
+    office.campaign("Other", Status.DRAFT)
+    through(FaultyTransport({contract.RERUN_HISTORY: [None, httpx.Response(503)]}))
+    with pytest.raises(ServerError) as failed:
+        take(refresh)
+    assert isinstance(failed.value, Passing)
+    assert files(local.lake) == []
+    assert take(refresh).runs == 2
+
+
+def test_a_campaign_that_is_removed_meanwhile_is_no_reason_to_give_up(
+    company: Company, local: Local, refresh: Refresh, through: Through
+) -> None:
+    gone = httpx.Response(404, json={"message": "Campaign not found"})
+    through(FaultyTransport({contract.RERUN_HISTORY: [gone]}))
+    campaign = company.seeded.campaign_id
+    with pytest.raises(CampaignGone, match=f"Campaign {campaign} is listed, but") as failed:
+        take(refresh)
+    assert isinstance(failed.value, Passing)
+
+
+def test_half_a_snapshot_is_not_seen_and_is_written_again(
+    office: Office, local: Local, refresh: Refresh
+) -> None:
+    before = replaced(refresh, started=refresh.started - timedelta(days=1))
+    take(before)
+    blocked = local.folder / "lake/campaigns/snapshot=2026-11-21T06-30-00Z"
+    blocked.write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        take(refresh)
+    assert len(files(local.lake)) == 4
+    blocked.unlink()
+    blocked.mkdir()
+    assert local.lake.inventory().name == "2026-11-20T06-30-00Z"
+    with pytest.raises(LakeError, match="Snapshot 2026-11-21T06-30-00Z is not in the lake"):
+        local.lake.inventory("2026-11-21T06-30-00Z")
+    office.campaign("Meanwhile", Status.DRAFT)
+    assert take(refresh).runs == local.lake.inventory().runs.height == 2
+
+
+def test_a_snapshot_that_is_there_stays_as_it_is(
+    office: Office, local: Local, refresh: Refresh
+) -> None:
+    taken = take(refresh)
+    held = local.lake.files.read(files(local.lake)[0])
+    office.campaign("Meanwhile", Status.DRAFT)
+    assert take(refresh) == taken
+    assert local.lake.files.read(files(local.lake)[0]) == held
+
+
+def test_flow_runs_of_the_same_second_do_not_meet(
+    office: Office, local: Local, refresh: Refresh
+) -> None:
+    second = office.workspace("Second")
+    office.campaign("Theirs", Status.DRAFT, workspace=second)
+    elsewhere = refresh.started.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    other = replaced(refresh, id=str(uuid4()), started=elsewhere + timedelta(microseconds=1))
+    ours, theirs = take(refresh, office.company.seeded.workspace_id), take(other, second)
+    assert (ours.snapshot, ours.campaigns) == (theirs.snapshot, theirs.campaigns)
+    assert sorted(local.lake.inventory(ours.snapshot).campaigns["name"]) == [
+        "Theirs",
+        "Welcome back",
+    ]
+
+
+def replaced(refresh: Refresh, **changes: Any) -> Refresh:
+    return refresh.model_copy(update=changes)
+
+
+def test_histories_are_asked_for_together_through_the_accounts_gate(
+    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        office.campaign(str(number), Status.DRAFT)
+    calls, together = count(), Barrier(2, timeout=20)
+    real = NudgescribeAccount.get_client
+
+    @contextmanager
+    def gate() -> Iterator[None]:
+        if next(calls):  # the list comes first, alone
+            together.wait()
+        yield
+
+    monkeypatch.setattr(NudgescribeAccount, "get_client", lambda self: real(self, calls=gate))
+    assert take(refresh).runs == 6
+    assert next(calls) == 1 + 6
+
+
+def test_people_see_a_table_and_a_picture(
+    office: Office,
+    local: Local,
+    refresh: Refresh,
+    through: Through,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    local.account = office.company.account(campaign_url="https://app.example.com/{campaign_id}")
+    old = office.campaign("Old *one*\n| [x](y)", Status.PUBLISHED, Status.FAILED)
+    without = httpx.Response(200, json={"runs": []})
+    office.campaign("Odd", "On | hold")
+    with office.company.client() as client:
+        (workspace,) = client.campaigns()
+    turns = [each.campaign_id for each in workspace.campaigns]
+    turn = turns.index(office.company.seeded.campaign_id)
+    monkeypatch.setattr(inventory, "READERS", 1)
+    through(FaultyTransport({contract.RERUN_HISTORY: [None] * turn + [without]}))
+    taken = take(refresh)
+    report_inventory.fn("main", "main", taken, refresh)
+    rows = local.artifacts["inventory-main-campaigns"]
+    assert len(rows) == 3
+    (row,) = (each for each in rows if old in each["campaign"])
+    assert row == {
+        "campaign": rf"[Old \*one\* \| \[x\](y)](https://app.example.com/{old})",
+        "workspace": "Marketing",
+        "status": "Failed",
+        "current run": 2,
+        "last run": 2,
+        "its status": "Failed",
+        "at": f"{ENDED:%Y-%m-%d %H:%M} UTC",
+        "days since": 10,
+    }
+    # Who has no run at all comes last.
+    assert (rows[-1]["current run"], rows[-1]["status"]) == (1, "Published")
+    assert [rows[-1][each] for each in ("last run", "its status", "at", "days since")] == [None] * 4
+    page = local.artifacts["inventory-main"]
+    for line in (
+        "| campaigns | 3 |",
+        "| Published | 1 |",
+        "| Failed | 1 |",
+        r"| On \| hold | 1 |",
+        "| runs | 3 |",
+        f"They lie in `{taken.campaigns_path}`",
+    ):
+        assert line in page
+    (picture,) = re.findall(r"data:image/png;base64,([^)]+)", page)
+    assert b64decode(picture).startswith(b"\x89PNG")
+
+
+def test_a_long_table_is_cut_and_says_so(
+    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[str, str] = {}
+
+    def artifact(table: Any, *, key: str, description: str) -> None:
+        said[key] = description
+        local.artifact(table, key=key, description=description)
+
+    monkeypatch.setattr(inventory, "create_table_artifact", artifact)
+    old = office.campaign("Old", Status.PUBLISHED)
+    taken = take(refresh)
+    report_inventory.fn("main", "main", taken, refresh)
+    assert said["inventory-main-campaigns"] == "2 campaigns of main, 2026-11-21T06-30-00Z"
+    monkeypatch.setattr(inventory, "MOST_SHOWN", 1)
+    report_inventory.fn("main", "main", taken, refresh)
+    (row,) = local.artifacts["inventory-main-campaigns"]
+    assert row["campaign"] == "Old", old
+    assert said["inventory-main-campaigns"].endswith(
+        f": the 1 longest without a run. All are in {taken.campaigns_path}"
+    )
+
+
+def test_the_documented_queries(
+    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office.campaign("Autumn", Status.PUBLISHED, Status.READY_FOR_REVIEW)
+    for planned in (datetime(2026, 11, 23, 6, tzinfo=UTC), datetime(2026, 11, 24, 6, tzinfo=UTC)):
+        take(replaced(refresh, started=planned))
+    names: dict[str, Any] = {"lake": local.lake}
+    for block in code("python inventory"):
+        exec(block, names)
+    assert (names["campaigns"].height, names["runs"].height) == (2, 3)
+    assert sorted(names["runs_of_each"]) == [1, 1, 2, 2]
+    (sql,) = code("sql inventory")
+    monkeypatch.chdir(local.folder / "lake")
+    autumn, other = ("Autumn", 2, "Ready for review"), ("Welcome back", 1, "Published")
+    assert [(row[0], row[2], row[3], row[4]) for row in duckdb.sql(sql).fetchall()] == [
+        (snapshot, *campaign)
+        for snapshot in ("2026-11-23T06-00-00Z", "2026-11-24T06-00-00Z")
+        for campaign in (autumn, other)
+    ]
+    tables = re.findall(r"^\| (?:campaigns|runs) \| (.*) \|$", LAKE, re.MULTILINE)
+    told = [re.findall(r"`(\w+)`", table) for table in tables]
+    assert told == [list(CAMPAIGN_COLUMNS), list(RUN_COLUMNS)]
