@@ -1,6 +1,8 @@
 """The Delta table over a lake's Parquet files: a commit a run, replacing just its partition."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +19,7 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 
 PARTITIONS = ["campaign_id", "run_number"]
 TRIES = 20
+LOG = f"{MESSAGES}/_delta_log"
 _SCHEMA = Schema.from_arrow(
     pa.schema(
         [
@@ -34,18 +37,35 @@ def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
     `options` are the file system's. Raises LakeError where Delta cannot be written,
     LakeUnreachable if the lake is lost.
     """
-    path = f"{MESSAGES}/_delta_log"
-    with files.trouble(path):
+    with _lost(files):
+        _commit(files, options, manifest)
+
+
+def forget(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
+    """Makes the table, if there is one that shows these parts of a run, show nothing of the run.
+
+    Raises as `commit` does.
+    """
+    with _lost(files):
+        if files.exists(LOG):
+            _commit(files, options, manifest, forgotten=True)
+
+
+@contextmanager
+def _lost(files: Files) -> Generator[None]:
+    with files.trouble(LOG):
         try:
-            _commit(files, options, manifest)
+            yield
         except OSError:
             if files.local:
                 raise
             # What it was has been tried often, and is told with addresses.
-            raise LakeUnreachable(f"The lake was lost at {path}.") from None
+            raise LakeUnreachable(f"The lake was lost at {LOG}.") from None
 
 
-def _commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
+def _commit(
+    files: Files, options: dict[str, Any], manifest: Manifest, *, forgotten: bool = False
+) -> None:
     root, storage = f"{files.root}/{MESSAGES}", _storage_options(files, options)
     where = {"campaign_id": manifest.campaign_id, "run_number": str(manifest.run_number)}
     folder = "/".join(f"{name}={quote(value, safe='')}" for name, value in where.items())
@@ -61,14 +81,22 @@ def _commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
         )
         for part in manifest.parts
     ]
+    partition = [(name, "=", value) for name, value in where.items()]
     for _ in range(TRIES):
         try:
-            _table(root, storage).create_write_transaction(
+            table = _table(root, storage)
+            if forgotten:
+                found = table.file_uris(file_pruning_predicate=partition)
+                shown = {uri.rpartition("/")[2] for uri in found}
+                if not shown & {part.name for part in manifest.parts}:
+                    return
+                parts = []
+            table.create_write_transaction(
                 parts,
                 "overwrite",
                 _SCHEMA,
                 PARTITIONS,
-                [(name, "=", value) for name, value in where.items()],
+                partition,
                 # Its own retries let two writers add the same new partition: both would commit.
                 commit_properties=CommitProperties(max_commit_retries=0),
             )

@@ -3,11 +3,11 @@
 import os
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
@@ -20,6 +20,7 @@ from nudgescribe.errors import NudgeflowError
 
 OWNER_ONLY = 0o600
 DRAFT = ".draft-"
+UPLOADS = "unfinished uploads"
 UPLOAD_BYTES = 16 * 1024 * 1024
 """What is sent to an object store at once; larger files go up in pieces of this size."""
 
@@ -130,12 +131,16 @@ class Files:
         names = (each.rstrip("/").rpartition("/")[2] for each in listed)
         return sorted(name for name in names if not name.startswith(DRAFT))
 
-    def below(self, folder: str) -> Iterator[tuple[str, datetime]]:
-        """Every file in a folder and its sub-folders, with the time it was written."""
+    def found(self, folder: str) -> Iterator["Found"]:
+        """Every file in a folder and its sub-folders."""
         with self.trouble(folder):
             found = self.fs.find(self.place(folder), detail=True)
         for place, info in found.items():
-            yield place.removeprefix(self.place("")), _written(info)
+            yield Found(place.removeprefix(self.place("")), _written(info), int(info["size"] or 0))
+
+    def below(self, folder: str) -> Iterator[tuple[str, datetime]]:
+        """Every file in a folder and its sub-folders, with the time it was written."""
+        return ((each.path, each.written) for each in self.found(folder))
 
     def now(self) -> datetime:
         """The time by the clock that `below` tells times by; this machine's may be another."""
@@ -160,35 +165,53 @@ class Files:
             except FileNotFoundError:
                 raise NotInLake(f"{path} is not in the lake.") from None
 
-    def abort_uploads(self, before: datetime) -> int:
-        """Aborts uploads in pieces that were begun before a time and never ended: they show in no
-        listing and cost money. Returns how many.
+    def unfinished_uploads(self, before: datetime) -> Iterator["Upload"]:
+        """Uploads in pieces that were begun before a time and never ended: they show in no listing
+        and cost money.
         """
-        if not is_s3(self.fs):
-            return 0
-        with self.trouble("unfinished uploads"):
-            return self._abort_uploads(before)
+        if is_s3(self.fs):
+            with self.trouble(UPLOADS):
+                yield from self._unfinished_uploads(before)
 
-    def _abort_uploads(self, before: datetime) -> int:
+    def abort_upload(self, path: str, upload_id: str) -> None:
+        """Ends an upload that is not finished, if it is there."""
+        bucket, _, _ = self._folder.partition("/")
+        key = self.place(path).removeprefix(f"{bucket}/")
+        with self.trouble(path), suppress(FileNotFoundError):
+            self.fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload_id)
+
+    def _unfinished_uploads(self, before: datetime) -> Iterator["Upload"]:
         bucket, _, folder = self._folder.partition("/")
         where = {"Bucket": bucket, "Prefix": f"{folder}/" if folder else ""}
-        old: list[dict[str, Any]] = []
         more: dict[str, Any] = {}
         while True:
             listed = self.fs.call_s3("list_multipart_uploads", **where, **more)
-            uploads: list[dict[str, Any]] = listed.get("Uploads", [])
-            old += [each for each in uploads if each["Initiated"] < before]
+            for each in listed.get("Uploads", []):
+                if each["Initiated"] < before:
+                    path = each["Key"].removeprefix(where["Prefix"])
+                    yield Upload(path, each["UploadId"], each["Initiated"])
             if not listed.get("IsTruncated"):
                 break
             more = {
                 "KeyMarker": listed["NextKeyMarker"],
                 "UploadIdMarker": listed["NextUploadIdMarker"],
             }
-        for each in old:
-            self.fs.call_s3(
-                "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
-            )
-        return len(old)
+
+
+class Found(NamedTuple):
+    """A file, when it was written and how many bytes it has."""
+
+    path: str
+    written: datetime
+    bytes: int
+
+
+class Upload(NamedTuple):
+    """An unfinished upload of a file, and when it was begun."""
+
+    path: str
+    upload_id: str
+    begun: datetime
 
 
 class Draft:

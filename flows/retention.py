@@ -1,16 +1,45 @@
-"""The lake kept tidy."""
+"""What is old removed from the lake and the service, and shown before."""
 
 from prefect import flow
+from pydantic import Field
 
-from tasks.retention import Cleaned, clean_lake
+from flows.identity import this_refresh
+from tasks.events import announce
+from tasks.old import Ages
+from tasks.retention import Tidied, list_old, remove_old
+from tasks.staging import remove_staged
+
+
+class RetentionOptions(Ages):
+    """What goes, and whether it does."""
+
+    dry_run: bool = Field(
+        default=True, description="Only show what would go, as a table; switch it off to remove it."
+    )
 
 
 @flow(name="lake-retention", flow_run_name="retention-{lake}")
-def lake_retention(lake: str = "main", days: float = 7) -> Cleaned:
-    """Removes what flow runs left that were killed and never retried, and replaced files of runs.
+def lake_retention(
+    lake: str = "main",
+    account: str = "main",
+    options: RetentionOptions = RetentionOptions(),  # noqa: B008 - frozen
+) -> Tidied:
+    """Lists what is old in the lake and, if wished, among customer groups; then removes just that.
+
+    Never a campaign's newest run in the lake, the groups of its last two runs, or what a refresh
+    that is open needs. A retry goes on with the same list.
 
     Args:
         lake: Name of the data lake block.
-        days: What is younger stays; longer than the longest refresh with its review.
+        account: Name of the Nudgescribe account block; needed for options.groups_days only.
+        options: How old things must be to go, and whether they do.
     """
-    return clean_lake(lake, days)
+    me = this_refresh()
+    listed = list_old(lake, account, options, me)
+    if options.dry_run:
+        tidied = Tidied(dry_run=True, gone=listed.amounts)
+    else:
+        tidied = remove_old(lake, account, listed)
+    remove_staged(lake, me)
+    announce("lake.tidied", "lake", lake, me.id, tidied.model_dump(exclude={"kept"}))
+    return tidied

@@ -192,22 +192,30 @@ def release_refresh(lake: str, campaign_id: str, me: Refresh, refresh: Refresh) 
         close_refresh.fn(lake, campaign_id, me, refresh)
 
 
-def expire(files: Files, folders: list[str]) -> list[str]:
-    """Of old staging folders those that may go. A refresh left half-way ends with its list; one
-    that somebody still works on, or that waits for its review, keeps it.
+def open_refreshes(files: Files) -> dict[str, Entry]:
+    """The entries of the open refreshes, by the place of their campaign."""
+    places = {path.split("/")[1] for path, _ in files.below(REFRESHES)}
+    newest = {place: Register(files, place).newest()[1] for place in places}
+    return {place: entry for place, entry in newest.items() if entry is not None and entry.open}
+
+
+def is_alive(entry: Entry) -> bool:
+    """Whether somebody still works on a refresh, or it waits for its review."""
+    return _state_of(entry) is not None
+
+
+def expire(files: Files, place: str, folder: str) -> bool:
+    """Whether a campaign's old staging folder may go. A refresh left half-way ends with its list;
+    one that somebody still works on, or that waits for its review, keeps it.
     """
-    needed: set[str] = set()
-    for place in {path.split("/")[1] for path, _ in files.below(REFRESHES)}:
-        register = Register(files, place)
-        number, entry = register.newest()
-        if entry is None or not entry.open or (folder := folder_of(entry.refresh)) not in folders:
-            continue
-        if _state_of(entry):
-            needed.add(folder)
-        else:
-            problem = f"The customer list of refresh {entry.refresh.id} was removed, being old."
-            register.add(number + 1, entry.model_copy(update={"open": False, "problem": problem}))
-    return [folder for folder in folders if folder not in needed]
+    register = Register(files, place)
+    number, entry = register.newest()
+    if entry is None or not entry.open or folder_of(entry.refresh) != folder:
+        return True
+    if is_alive(entry):
+        return False
+    problem = f"The customer list of refresh {entry.refresh.id} was removed, being old."
+    return register.add(number + 1, entry.model_copy(update={"open": False, "problem": problem}))
 
 
 def _joined(entry: Entry, what: str) -> Claim:

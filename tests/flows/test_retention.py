@@ -1,13 +1,22 @@
-"""What the retention removes, and what it never touches."""
+"""What the retention shows and what it removes, as people start it."""
 
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from prefect.logging import disable_run_logger
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.states import Failed, Running, Suspended
+from pydantic import ValidationError
 
 from blocks.files import DRAFT
-from tasks.retention import Cleaned, clean_lake
+from flows.identity import this_refresh
+from flows.retention import RetentionOptions, lake_retention
+from tasks.campaigns import Refresh
+from tasks.old import OPEN, Ages
+from tasks.register import Entry, Register
+from tasks.retention import Amount, Tidied, list_old, remove_old
 from tests.conftest import Company, Save, customers
 from tests.lakes import write_run
 
@@ -20,25 +29,80 @@ def age(root: Path, *patterns: str) -> None:
             os.utime(file, (OLD, OLD))
 
 
-def test_what_nobody_needs_goes(company: Company, save: Save) -> None:
+def files(root: Path) -> set[str]:
+    return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+
+
+def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> None:
     saved = save(company, customers(1))
-    lake, files = saved.lake, saved.lake.files
+    lake, store = saved.lake, saved.lake.files
     write_run(lake, "C", 1, {"01": "a"})
     write_run(lake, "C", 1, {"01": "a", "02": "b"})
     write_run(lake, "C", 2, {"01": "a"})
-    files.write("staging/dead/accepted.parquet", b"")
-    files.write("messages/campaign_id=C/run_number=3/part-00000-00000-dead.parquet", b"")
-    files.draft("messages/campaign_id=C/run_number=3/x").file.write_bytes(b"half")
+    run = "messages/campaign_id=C/run_number=3"
+    store.write("staging/dead/accepted.parquet", b"123")
+    store.write(f"{run}/part-00000-00000-dead.parquet", b"")
+    store.draft(f"{run}/x").file.write_bytes(b"half")
     age(saved.root, "*")
-    files.write("staging/open/accepted.parquet", b"")
-    files.write("messages/campaign_id=C/run_number=3/part-00000-00000-open.parquet", b"")
-    with disable_run_logger():
-        cleaned = clean_lake.fn(saved.name, 7)
-        assert clean_lake.fn(saved.name, 7) == Cleaned()
+    store.write("staging/open/accepted.parquet", b"")
+    store.write(f"{run}/part-00000-00000-open.parquet", b"")
+    before = files(saved.root)
+
+    shown = lake_retention(saved.name)
+    assert files(saved.root) == before
+    assert (shown.dry_run, shown.gone["staging"]) == (True, Amount(count=1, bytes=3))
     # Of the run that was written twice, the first manifest and its part; and the dead run's part.
-    assert cleaned == Cleaned(staged=1, drafts=1, messages=3, uploads=0)
+    assert {kind: each.count for kind, each in shown.gone.items()} == {
+        "staging": 1,
+        "draft": 1,
+        "leftover": 3,
+    }
+    removing = RetentionOptions(dry_run=False)
+    gone = lake_retention(saved.name, options=removing)
+    assert gone == shown.model_copy(update={"dry_run": False})
+    assert lake_retention(saved.name, options=removing) == Tidied(dry_run=False, gone={})
     assert lake.read("C", 1).shape == (2, 2)
     assert lake.read("C").shape == (1, 2)
-    assert files.names("staging") == ["open"]
-    assert len(files.names("messages/campaign_id=C/run_number=3")) == 1
+    assert store.names("staging") == ["open"]
+    assert len(store.names(run)) == 1
     assert not list(saved.root.rglob(f"{DRAFT}*"))
+
+
+@flow
+def nothing() -> None: ...
+
+
+def test_a_list_stays_while_its_refresh_waits_for_people(company: Company, save: Save) -> None:
+    saved, remove = save(company, customers(1)), RetentionOptions(dry_run=False)
+    store, register = saved.lake.files, Register(saved.lake.files, "campaign_id=C")
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=Suspended())
+        refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
+        register.add(1, Entry(refresh=refresh, flow_run=refresh.id, host="elsewhere", pid=1))
+        store.write(f"staging/{refresh.id}/kept", b"")
+        age(saved.root, "*")
+        assert lake_retention(saved.name, options=remove).gone == {}
+        client.set_flow_run_state(run.id, Failed(), force=True)
+
+        @flow
+        def retried_meanwhile() -> Tidied:
+            listed = list_old(saved.name, saved.name, Ages(), this_refresh())
+            client.set_flow_run_state(run.id, Running(), force=True)
+            return remove_old(saved.name, saved.name, listed)
+
+        kept = retried_meanwhile()
+        assert kept == Tidied(dry_run=False, gone={}, kept={f"staging/{refresh.id}": OPEN})
+        client.set_flow_run_state(run.id, Failed(), force=True)
+    assert lake_retention(saved.name, options=remove).gone.keys() == {"staging"}
+    entry = register.newest()[1]
+    assert entry is not None
+    assert (entry.open, entry.problem) == (
+        False,
+        f"The customer list of refresh {refresh.id} was removed, being old.",
+    )
+
+
+def test_nothing_goes_that_is_younger_than_a_day() -> None:
+    for name in RetentionOptions.model_fields.keys() - {"dry_run"}:
+        with pytest.raises(ValidationError, match="greater than or equal to 1"):
+            RetentionOptions.model_validate({name: 0})

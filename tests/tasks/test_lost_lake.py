@@ -110,7 +110,8 @@ def test_every_way_to_a_lost_lake_says_so(store: Store, lake: DataLake, tmp_path
         lambda: files.names("a"),
         lambda: list(files.below("a")),
         lambda: files.remove("a/file"),
-        lambda: files.abort_uploads(datetime.now(UTC)),
+        lambda: list(files.unfinished_uploads(datetime.now(UTC))),
+        lambda: files.abort_upload("a/file", "none"),
     ]
     with store.away():
         for way in ways:

@@ -17,6 +17,7 @@ from prefect.logging import disable_run_logger
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Suspended
 
 from blocks import DataLake
+from blocks.manifest import campaign_place
 from nudgescribe.polling import Pace
 from tasks import register
 from tasks.campaigns import Refresh
@@ -30,6 +31,8 @@ from tasks.register import (
     claim_campaign,
     close_refresh,
     expire,
+    is_alive,
+    open_refreshes,
     release_refresh,
 )
 from tasks.report import RefreshResult
@@ -310,12 +313,16 @@ def test_nobody_closes_what_another_one_has_taken_over(flow_run: Runs, lake: Dat
 def test_an_old_list_goes_unless_its_refresh_is_alive(flow_run: Runs, lake: DataLake) -> None:
     me = flow_run(Suspended())
     half_way(me)
-    folders = [folder_of(me), "staging/of-nobody"]
-    assert expire(lake.files, folders) == ["staging/of-nobody"]
-    assert expire(lake.files, ["staging/of-nobody"]) == ["staging/of-nobody"]
+    place, folder = campaign_place(CAMPAIGN), folder_of(me)
+    (entry,) = open_refreshes(lake.files).values()
+    assert is_alive(entry)
+    assert not expire(lake.files, place, folder)
+    assert expire(lake.files, place, "staging/of-nobody")
     becomes(me, Crashed())
-    assert expire(lake.files, folders) == folders
-    assert expire(lake.files, folders) == folders
+    assert not is_alive(entry)
+    assert expire(lake.files, place, folder)
+    assert open_refreshes(lake.files) == {}
+    assert expire(lake.files, place, folder)
     with pytest.raises(RefreshEnded, match="The customer list of refresh .* was removed"):
         claim(me)
 
