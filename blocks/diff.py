@@ -1,46 +1,47 @@
 """What changed between two runs of a campaign, whatever their size: compared part by part."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from weakref import finalize
 
 import polars as pl
 
+from blocks.trouble import scratch
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 ID, MESSAGE = MESSAGE_COLUMNS
-ROWS_AT_ONCE = 500_000
+ROWS_AT_ONCE = 250_000
 """Customers compared at a time, about."""
 
 
 class Diff:
     """Counts of customers, and `customers`: customer_id and change (added, gone, changed).
 
-    The frame is lazy; what it reads is removed with this object.
+    The frame is lazy; what it reads is removed with this object. Raises DiskFull.
     """
 
     def __init__(
         self, before: pl.LazyFrame, rows_before: int, after: pl.LazyFrame, rows_after: int
     ) -> None:
-        folder = Path(mkdtemp(prefix="diff-"))
-        finalize(self, rmtree, folder)
-        buckets = max(rows_before, rows_after) // ROWS_AT_ONCE + 1
-        _split(before, folder / "before", buckets)
-        _split(after, folder / "after", buckets)
-        self.unchanged = 0
-        counts = dict.fromkeys(("added", "gone", "changed"), 0)
-        (folder / "changes").mkdir()
-        for bucket in range(buckets):
-            compared = _compared(folder, bucket)
-            self.unchanged += compared["change"].null_count()
-            changes = compared.drop_nulls("change")
-            changes.write_parquet(folder / "changes" / f"{bucket}.parquet")
-            for change, count in changes["change"].value_counts().rows():
-                counts[change] += count
-        self.added, self.gone, self.changed = counts.values()
-        self.customers = pl.scan_parquet(folder / "changes")
+        with ExitStack() as stack:
+            folder = stack.enter_context(scratch("the comparison of two runs"))
+            buckets = max(rows_before, rows_after) // ROWS_AT_ONCE + 1
+            _split(before, folder / "before", buckets)
+            _split(after, folder / "after", buckets)
+            self.unchanged = 0
+            counts = dict.fromkeys(("added", "gone", "changed"), 0)
+            (folder / "changes").mkdir()
+            for bucket in range(buckets):
+                compared = _compared(folder, bucket)
+                self.unchanged += compared["change"].null_count()
+                changes = compared.drop_nulls("change")
+                changes.write_parquet(folder / "changes" / f"{bucket}.parquet")
+                for change, count in changes["change"].value_counts().rows():
+                    counts[change] += count
+            self.added, self.gone, self.changed = counts.values()
+            self.customers = pl.scan_parquet(folder / "changes")
+            finalize(self, stack.pop_all().close)
 
     def __repr__(self) -> str:
         return (

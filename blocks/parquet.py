@@ -1,6 +1,8 @@
 """Writing a Parquet file batch by batch."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -8,6 +10,19 @@ from typing import Self
 import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
+
+_Told = Callable[[int], object]
+_WATCHING: ContextVar[_Told | None] = ContextVar("_WATCHING", default=None)
+
+
+@contextmanager
+def watched(told: _Told) -> Generator[None]:
+    """Has every sink that is written to in the block tell how many rows it has."""
+    before = _WATCHING.set(told)
+    try:
+        yield
+    finally:
+        _WATCHING.reset(before)
 
 
 class ParquetSink:
@@ -34,6 +49,8 @@ class ParquetSink:
         table: pa.Table = cast.to_arrow()
         self._writer.write_table(table)
         self.rows += frame.height
+        if told := _WATCHING.get():
+            told(self.rows)
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_prefect_at(PREFECT_HOME)
     from deployments import local
+    from flows.export import export_messages
     from flows.options import RefreshOptions
     from flows.refresh import campaign_refresh
     from nudgescribe.errors import NudgeflowError
@@ -43,6 +44,8 @@ def main() -> None:
         with local.sandbox(data, local.free_port(), *SANDBOX) as url:
             local.save_blocks(url, account, crm, options.lake)
             try:
+                # As after a first refresh; what the next one brings is compared with it.
+                export_messages(account.campaign_id)
                 # A list of yours grows from its first half to all of it.
                 result = campaign_refresh(
                     account.campaign_id,
@@ -63,6 +66,10 @@ def main() -> None:
     )
     table.add_row("files", f"{result.files:,}")
     table.add_row("rows in the lake", f"{result.rows:,}", end_section=True)
+    last = result.difference
+    changed = f"{last.changed:,} of {last.stayed:,}"
+    table.add_row(f"messages changed since run {last.since}", changed)
+    table.add_row("customers who came, went", f"{last.added:,}, {last.gone:,}", end_section=True)
     for step, seconds in result.seconds.items():
         table.add_row(f"seconds: {step}", f"{seconds:.1f}")
     console = Console()

@@ -5,10 +5,12 @@ from prefect.logging import get_run_logger
 
 from blocks import CrmSource, DataLake
 from blocks.loading import load
+from blocks.parquet import watched
 from blocks.trouble import scratch
 from tasks.campaigns import Refresh
 from tasks.policies import READ
 from tasks.staging import Staged, describe, folder_of
+from tasks.terminal import Line
 
 
 @task(**READ)
@@ -24,7 +26,11 @@ def extract_customers(crm: str, lake: str, refresh: Refresh) -> Staged:
         if store.files.exists(path):
             store.files.get(path, local)
         else:
-            source.extract(local)
+            with (
+                Line(f"Extracting from {crm}") as line,
+                watched(lambda rows: line.show(f"Extracting from {crm}, {rows:,} rows so far")),
+            ):
+                source.extract(local)
             store.files.put(local, path, private=True)
         staged = describe(local, path)
     get_run_logger().info("Extracted %s rows from %s", f"{staged.rows:,}", crm)

@@ -1,6 +1,5 @@
 """How far an export has come: counted by whoever works on it, shown by whoever waits."""
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -14,9 +13,9 @@ import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn
+
+from tasks.terminal import Line
 
 SECONDS_BETWEEN = 2.0
 
@@ -78,30 +77,21 @@ def done_here(writer: str, first: int) -> Done:
 
 
 class Board:
-    """A progress artifact, and a bar where the output is a terminal; new at most every two
-    seconds. A context manager.
+    """A progress artifact and a line in the terminal, new at most every two seconds. A context
+    manager.
     """
 
-    def __init__(
-        self, key: str, pages: int, clock: Callable[[], float] = monotonic, bar: bool | None = None
-    ) -> None:
+    def __init__(self, key: str, pages: int, clock: Callable[[], float] = monotonic) -> None:
         self._pages = pages
         self._clock = clock
         self._began = self._shown = clock()
         artifact = create_progress_artifact(0.0, key=key, description=f"{pages:,} pages")
         assert isinstance(artifact, UUID)
         self._artifact = artifact
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            console=Console(stderr=True),
-            auto_refresh=False,
-            disable=not sys.stderr.isatty() if bar is None else not bar,
-        )
-        self._line = self._bar.add_task(f"{pages:,} pages", total=pages)
+        self._line = Line(f"{pages:,} pages", pages)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._line.__enter__()
         return self
 
     def __exit__(
@@ -110,7 +100,7 @@ class Board:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self._line.__exit__(kind, error, traceback)
 
     def show(self, done: Done, *, last: bool = False) -> None:
         """Shows how far it is, unless it was shown a moment ago; the `last` one always."""
@@ -120,7 +110,7 @@ class Board:
         self._shown = now
         text = _describe(done, self._pages, now - self._began)
         show_progress(self._artifact, 100.0 * done.pages / self._pages, text)
-        self._bar.update(self._line, completed=done.pages, description=text, refresh=True)
+        self._line.show(text, done.pages)
 
 
 def show_progress(artifact: UUID, progress: float, description: str) -> None:

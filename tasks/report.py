@@ -1,19 +1,36 @@
 """What a refresh did, for people: a markdown artifact, and the same as a small result."""
 
 import re
+from base64 import b64encode
+from collections.abc import Callable
+from datetime import datetime
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict
+from rich.filesize import decimal
 
+from blocks import DataLake, NudgescribeAccount
+from blocks.loading import load
+from nudgescribe.fields import REASONS
 from tasks.changes import Changes
+from tasks.chart import lines
+from tasks.difference import Difference
 from tasks.groups import GroupRef
-from tasks.policies import NEVER_CACHED
-from tasks.validate import Validated
+from tasks.policies import NEVER_CACHED, READ
+from tasks.validate import Refused, Validated
+from tasks.words import change, percent, plain, two_columns, with_share
+
+MOST_SHOWN = 20
+"""Rules that refused rows; those that refused most."""
 
 
 class RefreshResult(BaseModel):
-    """Counts of one refresh; `seconds` per step, `path` the run's folder in the lake."""
+    """Counts of one refresh, its segments against those of the `previous_run`, its messages against
+    an earlier run of the lake; `seconds` per step, `path` the run's folder in the lake.
+
+    What was added later has a default: results of earlier releases lie in lakes.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -25,11 +42,15 @@ class RefreshResult(BaseModel):
     extracted: int
     accepted: int
     quarantined: int
+    refused: list[Refused] = []
     quarantine: str | None
+    previous_run: int | None = None
     matched: int
     new: int
     orphaned: int
     customers_in_new: int
+    published_at: datetime | None = None
+    difference: Difference = Difference()
     files: int
     rows: int
     bytes: int
@@ -42,11 +63,12 @@ def artifact_key(name: str, campaign_id: str) -> str:
     return f"{name}-{re.sub('[^a-z0-9]+', '-', campaign_id.lower())}"
 
 
-@task(**NEVER_CACHED)
-def report_refresh(result: RefreshResult) -> None:
-    """The refresh as a page in the UI."""
+@task(**READ)
+def report_refresh(account: str, lake: str, result: RefreshResult) -> None:
+    """The refresh as a page in the UI, for whoever looks after the campaign."""
+    link = load(NudgescribeAccount, account).link_to(result.campaign_id)
     create_markdown_artifact(
-        _page(result),
+        _page(result, link, load(DataLake, lake).files.url),
         key=artifact_key("refresh", result.campaign_id),
         description=f"{result.campaign}, run {result.run_number}",
     )
@@ -73,28 +95,95 @@ def report_sync(group: GroupRef, validated: Validated, changes: Changes) -> None
     )
 
 
-def _page(result: RefreshResult) -> str:
-    refused = f" (see `{result.quarantine}`)" if result.quarantine else ""
-    steps = "\n".join(f"| {name} | {seconds:.1f} |" for name, seconds in result.seconds.items())
-    return f"""# {result.campaign}: run {result.run_number}
+def _page(result: RefreshResult, link: str | None, place: Callable[[str], str]) -> str:
+    """Paragraphs are one line each: the UI would break them where this file does."""
+    run, when = f"Run {result.run_number}", result.published_at
+    published = f"{run} was published on {when:%Y-%m-%d at %H:%M} UTC" if when else run
+    picture = b64encode(lines(_numbers(result))).decode()
+    parts = [
+        f"# {plain(result.campaign)}: run {result.run_number}",
+        f"{published}: {result.rows:,} messages, one for each customer of the list.",
+        f"[Open the campaign]({link})" if link else "",
+        "## What came in",
+        two_columns(
+            "rows",
+            {
+                "from the CRM": f"{result.extracted:,}",
+                f"accepted, uploaded as group *{plain(result.group)}*": f"{result.accepted:,}",
+                "refused": with_share(result.quarantined, result.extracted),
+            },
+        ),
+        *_refused(result, place),
+        "## What changed in segments",
+        two_columns(
+            "segments",
+            {
+                "kept, with their messages": f"{result.matched:,}",
+                "new, with new messages": f"{result.new:,}",
+                "archived, no customer is left in them": f"{result.orphaned:,}",
+            },
+        ),
+        f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
+        "## Compared with the last run",
+        *_compared(result),
+        f"![The numbers above](data:image/png;base64,{picture})",
+        "## Technical details",
+        two_columns(
+            "seconds", {step: f"{seconds:.1f}" for step, seconds in result.seconds.items()}
+        ),
+        f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in "
+        f"`{place(result.path)}`",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
-| customers | |
-|---|---:|
-| extracted from the CRM | {result.extracted:,} |
-| quarantined{refused} | {result.quarantined:,} |
-| uploaded to group *{result.group}* | {result.accepted:,} |
-| messages in the lake | {result.rows:,} |
 
-| segments | |
-|---|---:|
-| matched, message kept | {result.matched:,} |
-| new, message generated ({result.customers_in_new:,} customers) | {result.new:,} |
-| orphaned, message archived | {result.orphaned:,} |
+def _refused(result: RefreshResult, place: Callable[[str], str]) -> list[str]:
+    if not result.quarantine:
+        return []
+    most = sorted(result.refused, key=lambda one: one.rows, reverse=True)
+    shown = [
+        f"| {plain(one.field)} | {REASONS.get(one.code, plain(one.code))} | {one.rows:,} |"
+        for one in most[:MOST_SHOWN]
+    ]
+    more = sum(one.rows for one in most[MOST_SHOWN:])
+    if more:
+        shown.append(f"| other fields | | {more:,} |")
+    several = sum(one.rows for one in most) > result.quarantined
+    return [
+        "## What was refused and why",
+        "\n".join(["| field | what is wrong | rows |", "|---|---|---:|", *shown]),
+        "A row with several faults is counted with each of them." if several else "",
+        f"Mend these rows in the CRM. Their numbers are in `{place(result.quarantine)}`",
+    ]
 
-{result.files:,} files, {result.bytes:,} bytes in `{result.path}`.
-Every customer of the list is in the lake exactly once.
 
-| step | seconds |
-|---|---:|
-{steps}
-"""
+def _compared(result: RefreshResult) -> list[str]:
+    found, run = result.difference, result.run_number
+    if found.problem:
+        return [f"The messages could not be compared with earlier ones: {plain(found.problem)}"]
+    if found.since is None:
+        return ["There is none: no earlier run of this campaign is in the lake."]
+    before, after = found.stayed + found.gone, found.stayed + found.added
+    rows = [f"| customers | {before:,} | {after:,} | {change(before, after)} |"]
+    if found.since == result.previous_run:
+        was, are = result.matched + result.orphaned, result.matched + result.new
+        rows.append(f"| segments | {was:,} | {are:,} | {change(was, are)} |")
+    return [
+        "\n".join([f"| | run {found.since} | run {run} | |", "|---|---:|---:|---:|", *rows]),
+        f"Of the {found.stayed:,} customers in both runs, {found.changed:,} have another message "
+        f"now: **{percent(found.changed, found.stayed)}**. {found.added:,} customers came, "
+        f"{found.gone:,} went.",
+    ]
+
+
+def _numbers(result: RefreshResult) -> dict[str, dict[str, int]]:
+    found = result.difference
+    drawn = {"rows": {"accepted": result.accepted, "refused": result.quarantined}}
+    if found.compared:
+        drawn["messages"] = {"same": found.same, "changed": found.changed, "new": found.added}
+    drawn["segments"] = {
+        "kept": result.matched,
+        "new": result.new,
+        "archived": result.orphaned,
+    }
+    return drawn

@@ -17,6 +17,7 @@ from tasks.labels import ACCOUNT, JOB_UID, RUN_NUMBER, label
 from tasks.policies import ONCE, READ
 from tasks.progress import show_progress
 from tasks.report import artifact_key
+from tasks.terminal import Line
 
 PROGRESS_EVERY = 2.0
 """Seconds between updates of the progress artifact at least."""
@@ -55,16 +56,18 @@ def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSumma
     Raises RerunFailed with the service's reason, RerunTimedOut.
     """
     label({ACCOUNT: account, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""})
-    job = _rerun(account, run, minutes).attach(run.run_number, _progress(run))
-    job.wait_for_completion()
+    with _line(run) as line:
+        job = _rerun(account, run, minutes).attach(run.run_number, _progress(run, line))
+        job.wait_for_completion()
     return job.fetch_result().comparison_summary
 
 
 @task(**READ)
 def wait_for_review(account: str, run: RunRef, minutes: float) -> None:
     """Waits until people have approved the run's new messages. Raises RerunTimedOut."""
-    job = _rerun(account, run, minutes).attach(run.run_number)
-    job.wait_until(Status.READY_TO_PUBLISH, Status.PUBLISHED)
+    with _line(run) as line:
+        job = _rerun(account, run, minutes).attach(run.run_number, lambda seen: _tell(line, seen))
+        job.wait_until(Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 
 def _rerun(account: str, run: RunRef, minutes: float) -> CampaignRerun:
@@ -76,7 +79,16 @@ def _rerun(account: str, run: RunRef, minutes: float) -> CampaignRerun:
     )
 
 
-def _progress(run: RunRef) -> Callable[[Run], None]:
+def _line(run: RunRef) -> Line:
+    return Line(f"Waiting for run {run.run_number}")
+
+
+def _tell(line: Line, seen: Run) -> None:
+    phase = seen.phase if seen.status == Status.PROCESSING else None
+    line.show(f"Waiting for run {seen.run_number}: {phase or seen.status}")
+
+
+def _progress(run: RunRef, line: Line) -> Callable[[Run], None]:
     artifact = create_progress_artifact(
         0, key=artifact_key("rerun", run.campaign_id), description=f"Run {run.run_number}"
     )
@@ -85,6 +97,7 @@ def _progress(run: RunRef) -> Callable[[Run], None]:
 
     def show(seen: Run) -> None:
         nonlocal shown, updated
+        _tell(line, seen)
         done = seen.status != Status.PROCESSING
         progress = 100.0 if done else _PROGRESS.get(seen.phase or "", shown)
         if progress != shown and (done or monotonic() - updated >= PROGRESS_EVERY):

@@ -32,14 +32,27 @@ ERRORS = pl.Schema(
 )
 
 
+class Refused(BaseModel):
+    """How many rows one rule refused, by field and code; a row may be among several."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    code: str
+    rows: int
+
+
 class Validated(BaseModel):
-    """`accepted` holds the good rows as text; `quarantine` is where the others are named."""
+    """`accepted` holds the good rows as text; `quarantine` is where the others are named, and
+    `refused` counts them by what is wrong.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     accepted: Staged
     extracted: int
     rejected: int
+    refused: list[Refused] = []
     quarantine: str | None
     key: str
     fingerprint: str
@@ -130,11 +143,11 @@ def _validate(
                 fingerprint.add(verdict.accepted)
                 bad.write(verdict.errors)
                 rejected += verdict.rejected_rows
-        quarantine = None
+        quarantine, refused = None, list[Refused]()
         if rejected:
             quarantine = f"quarantine/{place}/{refresh.id}.parquet"
             store.files.put(errors, quarantine, private=True)
-            _report_errors(errors)
+            refused = _report_errors(errors)
         if len(repeated):
             raise ListRefused(
                 f"{len(repeated):,} customer identifiers occur more than once. "
@@ -146,6 +159,7 @@ def _validate(
             accepted=describe(accepted, path),
             extracted=staged.rows,
             rejected=rejected,
+            refused=refused,
             quarantine=quarantine,
             key=key,
             fingerprint=str(fingerprint),
@@ -172,7 +186,7 @@ def _first_of(errors: pl.DataFrame) -> ListRefused:
     return ListRefused(f"Row {first['row']:,}, field '{first['field']}': {first['reason']}.")
 
 
-def _report_errors(errors: Path) -> None:
+def _report_errors(errors: Path) -> list[Refused]:
     counts = (
         pl.scan_parquet(errors)
         .group_by("field", "code", "reason")
@@ -183,3 +197,4 @@ def _report_errors(errors: Path) -> None:
     create_table_artifact(
         table=counts.to_dicts(), key="rejected-customers", description="Rejected rows by rule"
     )
+    return [Refused(field=row[0], code=row[1], rows=row[3]) for row in counts.iter_rows()]

@@ -25,8 +25,11 @@ def test_the_demo_reconciles_and_says_so(tmp_path: Path) -> None:
     assert rows["rows quarantined"] == "51"
     assert rows["segments matched, new, orphaned"] == "12, 4, 4"
     assert rows["files"] == "1"
+    assert re.search(r"│ messages changed since run 1 +│ [\d,]+ of 4,949 │", done.stdout)
+    assert rows["customers who came, went"] == "0, 51"
     assert str(lake) in done.stdout
-    assert len(list(lake.rglob("part-*.parquet"))) == 1
+    assert len(list(lake.rglob("part-*.parquet"))) == 2
+    assert "\x1b[" not in done.stdout + done.stderr
 
 
 def test_a_demo_that_fails_says_why(tmp_path: Path) -> None:

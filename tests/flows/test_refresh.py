@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from blocks import DataLake
 from blocks.manifest import Format
 from blocks.rerun import RerunFailed
+from blocks.trouble import LakeUnreachable
 from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
 from nudgescribe import errors
 from nudgescribe.contract import Status
 from sandbox import reruns
+from tasks.difference import Difference
 from tasks.guardrails import GuardrailHit, Guardrails
 from tasks.report import RefreshResult
 from tasks.validate import ListRefused
@@ -84,6 +86,7 @@ def test_a_list_goes_in_and_its_messages_come_out(
         "review",
         "publish and fetch",
         "reconcile",
+        "compare",
     ]
 
 
@@ -97,11 +100,19 @@ def test_a_second_refresh_is_a_run_of_its_own(reviewed_company: Company, save: S
     assert first.group == "The same name Welcome back"
     assert second.group.startswith("The same name Welcome back (")
     assert (second.matched, second.new, second.orphaned) == (16, 0, 0)
+    assert (first.difference, second.difference) == (Difference(), Difference(since=2, same=120))
     assert in_lake(saved, first).equals(in_lake(saved, second))
 
 
-def test_what_people_see(reviewed_company: Company, save: Save) -> None:
+def lake_away(*arguments: object) -> None:
+    raise LakeUnreachable("The lake was lost at messages.")
+
+
+def test_what_people_see_though_there_is_no_comparison(
+    reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
     saved = save(reviewed_company, customers(100, invalid_every=30))
+    monkeypatch.setattr("flows.finish.compare_messages", lake_away)
     result = refresh(reviewed_company, saved)
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
@@ -112,7 +123,9 @@ def test_what_people_see(reviewed_company: Company, save: Save) -> None:
     assert run.labels["nudgeflow.job_uid"]
     report = artifacts[f"refresh-{result.campaign_id}"].data
     assert isinstance(report, str)
-    assert "| messages in the lake | 97 |" in report
+    assert ": 97 messages, one for each customer of the list." in report
+    assert "| balance | not an amount with at most the currency's decimal digits | 1 |" in report
+    assert "compared with earlier ones: The lake was lost at messages." in report
     assert artifacts[f"rerun-{result.campaign_id}"].type == "progress"
     assert artifacts[f"rerun-{result.campaign_id}"].data == 100.0
     assert artifacts["rejected-customers"].type == "table"

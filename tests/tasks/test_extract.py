@@ -6,6 +6,7 @@ from blocks import FileCrm
 from blocks.crm import SourceError
 from tasks.campaigns import Refresh
 from tasks.extract import extract_customers
+from tasks.terminal import Line
 from tests.conftest import customers
 from tests.tasks.conftest import Local
 
@@ -35,3 +36,12 @@ def test_a_list_that_cannot_be_read_stages_nothing(
     with pytest.raises(SourceError, match="no such file"):
         extract_customers.fn("file-crm/main", "main", refresh)
     assert not local.lake.files.exists("staging")
+
+
+def test_whoever_watches_sees_how_many_rows_there_are(
+    local: Local, refresh: Refresh, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Line, "show", lambda line, text: shown.append(text))
+    extract_customers.fn("file-crm/main", "main", refresh)
+    assert shown == ["Extracting from file-crm/main, 20 rows so far"]

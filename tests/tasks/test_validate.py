@@ -16,7 +16,7 @@ from nudgescribe.contract import WorkspaceField
 from tasks.campaigns import Refresh
 from tasks.mapping import FieldSource
 from tasks.staging import keep_staged, release_staged
-from tasks.validate import ListRefused, Validated, validate_customers
+from tasks.validate import ListRefused, Refused, Validated, validate_customers
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 from tests.tasks.test_mapping import rule
@@ -106,6 +106,9 @@ def test_what_is_found_is_told_without_values(
         "rows": 1,
         "first row": 5,
     }
+    by_rule = quarantine.group_by("field", "code").len("rows").sort("field", "code")
+    assert validated.refused == [Refused(**each) for each in by_rule.rows(named=True)]
+    assert Refused(field="plan", code="required", rows=1) in validated.refused
 
 
 def test_rows_are_numbered_through_the_whole_list(
