@@ -7,7 +7,9 @@ from prefect import flow
 from flows.identity import this_refresh
 from flows.options import SyncOptions
 from flows.preparation import prepare, released_on_failure
+from tasks import assets
 from tasks.changes import Changes, update_customers
+from tasks.events import announce
 from tasks.groups import find_group, make_group
 from tasks.report import report_sync
 from tasks.staging import release_staged, remove_staged
@@ -39,7 +41,12 @@ def sync_customers(
         validated = prepare(account, workspace_id, crm, lake, refresh, options, place)
         options.guardrails.check(validated.counts(group.size if group else None))
         group = group or make_group(account, workspace_id, group_name)
-        changes = update_customers(account, group, validated.accepted, validated.key, lake)
+        filled = update_customers.with_options(
+            assets=[assets.group(account, group.customer_group_id)], asset_deps=[assets.crm(crm)]
+        )
+        changes = filled(account, group, validated.accepted, validated.key, lake)
     report_sync(group, validated, changes)
     remove_staged(lake, refresh)
+    counts = {**changes.model_dump(), "quarantined": validated.rejected}
+    announce("customers.synced", "group", group.customer_group_id, refresh.id, counts)
     return changes

@@ -9,7 +9,9 @@ from flows.identity import this_refresh
 from flows.options import ExportOptions, Fetching
 from flows.runners import losses_of, runner_of
 from nudgescribe.polling import Pace, poll
+from tasks import assets
 from tasks.campaigns import Refresh
+from tasks.events import announce_run
 from tasks.export import (
     ExportIncomplete,
     RunInLake,
@@ -22,6 +24,7 @@ from tasks.export import (
     find_runs,
     plan_export,
 )
+from tasks.links import link_campaign
 from tasks.pages import ExportRef
 from tasks.progress import Board, Done, done_here, forget_meters
 from tasks.report import artifact_key
@@ -54,6 +57,7 @@ def export_messages(
         options: Everything else that can be set.
     """
     refresh = this_refresh()
+    link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
     for each in find_runs(account, campaign_id, run, options.check_rows):
@@ -62,11 +66,19 @@ def export_messages(
         except ExportIncomplete as error:
             incomplete.append(error)
         else:
-            in_lake.append(commit_run(export, lake))
+            in_lake.append(commit(account, export, lake))
+            announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
     if incomplete:
         raise ExportIncomplete(" ".join(error.problem for error in incomplete))
     remove_staged(lake, refresh)
     return in_lake
+
+
+def commit(account: str, export: ExportRef, lake: str) -> RunInLake:
+    """Makes a fetched run visible, in the lake and among Prefect's assets."""
+    messages = assets.messages(lake, export.campaign_id)
+    source = assets.campaign(account, export.campaign_id)
+    return commit_run.with_options(assets=[messages], asset_deps=[source])(export, lake)
 
 
 def fetch_run(

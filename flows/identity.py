@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from prefect import runtime
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.runtime.flow_run import get_scheduled_start_time
 
 from tasks.campaigns import Refresh
 
@@ -29,6 +29,6 @@ def dated(name: str) -> Callable[[], str]:
     """Names the flow runs of a flow that takes nothing to be named after, by their planned time."""
 
     def named() -> str:
-        return f"{name}-{runtime.flow_run.scheduled_start_time:%Y-%m-%d-%H%M}"
+        return f"{name}-{get_scheduled_start_time():%Y-%m-%d-%H%M}"
 
     return named

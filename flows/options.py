@@ -90,7 +90,7 @@ class RefreshOptions(Fetching, Listing):
     )
     rerun_minutes: float = Field(default=240, gt=0, description="Longest wait for the rerun.")
     review_minutes: float = Field(
-        default=3 * 24 * 60, gt=0, description="Longest wait for people to approve new messages."
+        default=7 * 24 * 60, gt=0, description="Longest wait for people to approve new messages."
     )
 
     @property

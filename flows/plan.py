@@ -7,7 +7,10 @@ from prefect import flow
 from flows.identity import this_refresh
 from flows.options import RefreshOptions
 from flows.preparation import prepare, released_on_failure
+from tasks import assets
 from tasks.campaigns import find_campaign
+from tasks.events import announce
+from tasks.links import link_campaign
 from tasks.plan import Plan, make_plan
 from tasks.staging import release_staged, remove_staged
 
@@ -30,6 +33,7 @@ def plan_refresh(
         options: Those of the refresh.
     """
     refresh = this_refresh()
+    link_campaign(account, campaign_id)
     campaign = find_campaign(
         account, campaign_id, refresh, options.group_name, options.group == "reuse"
     )
@@ -37,6 +41,12 @@ def plan_refresh(
         validated = prepare(
             account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
         )
-        plan = make_plan(account, campaign, validated, lake, refresh, options.guardrails)
+        planned = make_plan.with_options(
+            assets=[assets.plans(lake, campaign_id)],
+            asset_deps=[assets.campaign(account, campaign_id)],
+        )
+        plan = planned(account, campaign, validated, lake, refresh, options.guardrails)
     remove_staged(lake, refresh)
+    told = plan.model_dump(include={"plan_id", "accepted", "rejected", "messages", "stops"})
+    announce("campaign.planned", "campaign", campaign_id, plan.plan_id, told)
     return plan

@@ -17,6 +17,7 @@ from flows.options import RefreshOptions
 from flows.outcomes import failed
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
+from tasks.events import announce
 from tasks.portfolio import (
     Refreshed,
     begin_again,
@@ -76,7 +77,8 @@ def portfolio_refresh(
     settings = {
         each.campaign_id: _settings(each, account, crm, lake, options) for each in chosen.members
     }
-    during = period_of(this_refresh(), period, timezone)
+    me = this_refresh()
+    during = period_of(me, period, timezone)
     waiting = deque(settings)
     running: list[Refreshed] = []
     over = list(chosen.others)
@@ -105,6 +107,8 @@ def portfolio_refresh(
         if running:
             sleep(SECONDS_BETWEEN_LOOKS)
     report_portfolio(over)
+    outcomes = Counter(each.outcome for each in over)
+    announce("portfolio.refreshed", "portfolio", during, me.id, {"outcomes": dict(outcomes)})
     bad = [each for each in over if not each.good]
     if bad:
         names = ", ".join(f"{each.campaign_id} ({each.state})" for each in bad)

@@ -11,6 +11,7 @@ from flows.options import Fetching
 from flows.outcomes import completed
 from flows.stopwatch import Stopwatch
 from nudgescribe.errors import NudgeflowError
+from tasks.links import link_campaign
 from tasks.register import claim_campaign, close_refresh, release_refresh
 from tasks.report import RefreshResult
 from tasks.review import REVIEWED, run_now
@@ -44,6 +45,7 @@ def publish_campaign(
         options: Everything else that can be set.
     """
     me, watch = this_refresh(), Stopwatch()
+    link_campaign(account, campaign_id)
     claim = claim_campaign(lake, campaign_id, me, "join", options.export_minutes)
     if claim.refresh is None:
         return completed(claim.outcome, claim.said, claim.result)

@@ -15,10 +15,12 @@ from flows.options import RefreshOptions
 from flows.outcomes import completed
 from flows.preparation import prepare, released_on_failure
 from flows.stopwatch import Stopwatch
+from tasks import assets
 from tasks.campaigns import Refresh, find_campaign
 from tasks.changes import update_customers
 from tasks.compare import compare_with_run
 from tasks.groups import create_group, upload_customers
+from tasks.links import link_campaign
 from tasks.plan import check_plan
 from tasks.register import claim_campaign, close_refresh, release_refresh
 from tasks.report import RefreshResult
@@ -85,6 +87,7 @@ def _start(
     watch: Stopwatch,
 ) -> Started:
     """Everything up to the rerun's start."""
+    link_campaign(account, campaign_id)
     reuse = options.group == "reuse"
     with released_on_failure(partial(release_refresh, lake, campaign_id, me, refresh)):
         campaign = find_campaign(account, campaign_id, refresh, options.group_name, reuse)
@@ -99,10 +102,15 @@ def _start(
             check_plan(lake, options.plan_id, campaign, validated)
         keep_staged(lake, refresh)
     group = create_group(account, campaign, options.group_name, refresh, reuse)
+    filled: Any = {
+        "assets": [assets.group(account, group.customer_group_id)],
+        "asset_deps": [assets.crm(crm)],
+    }
     if reuse:
-        update_customers(account, group, validated.accepted, validated.key, lake)
+        update = update_customers.with_options(**filled)
+        update(account, group, validated.accepted, validated.key, lake)
     else:
-        upload_customers(account, group, validated.accepted, lake)
+        upload_customers.with_options(**filled)(account, group, validated.accepted, lake)
     watch.lap("upload")
     run = initiate_rerun(account, campaign, group)
     started = Started(

@@ -21,6 +21,7 @@ from prefect.logging import get_run_logger
 from flows.identity import dated
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError
+from tasks.events import announce
 from tasks.labels import ACCOUNT, REVIEW_UNTIL, RUN_NUMBER
 from tasks.review import REVIEWED, read_history
 
@@ -49,6 +50,8 @@ def resume_reviewed() -> list[str]:
             continue
         ready = [each for each in runs if _goes_on(each, history)]
         resumed += [str(each.id) for each in ready if _resume(each)]
+    if resumed:
+        announce("reviews.resumed", "reviews", "all", "".join(resumed), {"flow_runs": resumed})
     if unseen:
         raise ReviewsNotSeen(f"Not seen: the reviews of campaigns {', '.join(unseen)}.")
     return resumed

@@ -28,9 +28,11 @@ class Refresh(BaseModel):
     started: datetime
 
     @property
-    def mark(self) -> str:
-        """What the customer group of this refresh is known by."""
-        return f"Nudgeflow refresh {self.id}"
+    def marks(self) -> tuple[str, str]:
+        """What the customer group of this refresh is known by: a new one, or one to reuse, which
+        lake-retention leaves to people.
+        """
+        return f"Nudgeflow refresh {self.id}", f"Nudgeflow refresh {self.id}, of a group reused"
 
     @property
     def short(self) -> str:
@@ -96,7 +98,7 @@ def find_campaign(
     with load(NudgescribeAccount, account).get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         groups = client.list_groups(workspace_id)
-        ours = {group.customer_group_id for group in groups if group.description == refresh.mark}
+        ours = {group.customer_group_id for group in groups if group.description in refresh.marks}
         name = refresh.group_name(group_name, campaign.name)
         named = {group.customer_group_id for group in groups if group.name == name} - ours
         if reuse and campaign.customer_group_id in named:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import polars as pl
-from prefect import task
+from prefect.assets import materialize
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
@@ -40,7 +40,7 @@ class Changes(BaseModel):
     same: int
 
 
-@task(**ONCE)
+@materialize("nudgescribe://groups", **ONCE)
 def update_customers(
     account: str, group: GroupRef, accepted: Staged, key: str, lake: str
 ) -> Changes:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 from prefect import task
+from prefect.assets import materialize
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
@@ -29,6 +30,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
 from nudgescribe.polling import Pace, poll
+from tasks import assets
 from tasks.campaigns import Refresh, campaign_of
 from tasks.ledger import Ledger
 from tasks.pages import ExportRef, fetch_pages, slots_of
@@ -74,11 +76,15 @@ class RunToExport(BaseModel):
 
 
 class RunInLake(BaseModel):
-    """A run as it lies in the lake; `folder` is its path there, `bytes` the size of its files."""
+    """A run as it lies in the lake; `folder` and `manifest` are paths there, `bytes` the size of
+    its files.
+    """
 
     model_config = ConfigDict(frozen=True)
 
+    run_number: int
     folder: str
+    manifest: str
     files: int
     rows: int
     bytes: int
@@ -230,7 +236,7 @@ def check_export(export: ExportRef, lake: str) -> str | None:
     return problem
 
 
-@task(**READ)
+@materialize("lake://messages", **READ)
 def commit_run(export: ExportRef, lake: str) -> RunInLake:
     """Makes the fetched run visible: its manifest, of which there can be one, then the pointer to
     the campaign's latest run. Raises RunTaken if somebody else was first.
@@ -239,7 +245,7 @@ def commit_run(export: ExportRef, lake: str) -> RunInLake:
     folder = run_folder(export.campaign_id, export.run_number)
     path = f"{folder}/{manifest_name(export.generation)}"
     ledger = Ledger(store.files, export.staging)
-    if not store.files.exists(path):
+    if not (export.done or store.files.exists(path)):
         content = _manifest(store, export, ledger).model_dump_json(indent=1).encode()
         with suppress(AlreadyThere):
             store.files.create(path, content)
@@ -249,9 +255,16 @@ def commit_run(export: ExportRef, lake: str) -> RunInLake:
         delta.commit(store.files, store.options, manifest)
     _point_at(store, manifest)
     get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.files.url(folder))
-    return RunInLake(
-        folder=folder, files=len(manifest.parts), rows=manifest.rows, bytes=manifest.bytes
+    in_lake = RunInLake(
+        run_number=manifest.run_number,
+        folder=folder,
+        manifest=path,
+        files=len(manifest.parts),
+        rows=manifest.rows,
+        bytes=manifest.bytes,
     )
+    assets.describe(assets.messages(lake, manifest.campaign_id), in_lake.model_dump())
+    return in_lake
 
 
 def _look_for_others(store: DataLake, export: ExportRef) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import polars as pl
 from prefect import task
+from prefect.assets import materialize
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +19,7 @@ from nudgescribe.polling import poll
 from tasks.campaigns import CampaignRef, Refresh, refuse_busy
 from tasks.policies import ONCE, READ
 from tasks.staging import Staged, batches, local_copy
+from tasks.terminal import Line
 
 ROWS_SENT = 20_000
 """Rows of one upload."""
@@ -49,17 +51,18 @@ def create_group(
     """
     workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
     with load(NudgescribeAccount, account).get_client() as client:
-        group = _marked(client, workspace_id, refresh.mark)
+        group = _marked(client, workspace_id, refresh.marks)
+        mark = refresh.marks[reuse]
         if group is None and reuse and (there := _named(client, workspace_id, name)):
             refuse_busy(client, {there.customer_group_id}, name)
-            mark = contract.UpdateGroup(
-                customer_group_id=there.customer_group_id, description=refresh.mark
+            marked = contract.UpdateGroup(
+                customer_group_id=there.customer_group_id, description=mark
             )
-            group = client.update_group(mark)
+            group = client.update_group(marked)
         if group is None:
             # Should another refresh of the same minute have the name, ours gets the short id.
             longer = f"{name} ({refresh.short})"
-            group = _create(client, workspace_id, name, refresh.mark, longer)
+            group = _create(client, workspace_id, name, mark, longer)
     return _reference(group)
 
 
@@ -82,7 +85,7 @@ def make_group(account: str, workspace_id: str, name: str) -> GroupRef:
     return _reference(group)
 
 
-@task(**ONCE)
+@materialize("nudgescribe://groups", **ONCE)
 def upload_customers(account: str, group: GroupRef, accepted: Staged, lake: str) -> int:
     """Uploads the accepted rows in chunks and returns the group's size, which equals theirs.
 
@@ -105,20 +108,22 @@ def send(
     Raises UploadIncomplete if it refuses a row.
     """
     sent, done = 0, True
-    for rows, csv in ahead((frame.height, rfc4180.write(frame)) for frame in customers):
-        result = client.upload_customers(group.workspace_id, group.customer_group_id, csv)
-        _check_upload(result, sent)
-        sent += rows
-        done = done and result.status == contract.UPLOAD_COMPLETED
-        get_run_logger().info("Uploaded %s of %s customers", f"{sent:,}", f"{total:,}")
+    with Line("Uploading customers", total) as line:
+        for rows, csv in ahead((frame.height, rfc4180.write(frame)) for frame in customers):
+            result = client.upload_customers(group.workspace_id, group.customer_group_id, csv)
+            _check_upload(result, sent)
+            sent += rows
+            done = done and result.status == contract.UPLOAD_COMPLETED
+            get_run_logger().info("Uploaded %s of %s customers", f"{sent:,}", f"{total:,}")
+            line.show(f"Uploading customers, {sent:,} of {total:,}", sent)
     return done
 
 
 def _marked(
-    client: NudgescribeClient, workspace_id: str, mark: str
+    client: NudgescribeClient, workspace_id: str, marks: tuple[str, ...]
 ) -> contract.CustomerGroup | None:
     groups = client.list_groups(workspace_id)
-    return next((group for group in groups if group.description == mark), None)
+    return next((group for group in groups if group.description in marks), None)
 
 
 def _named(
@@ -137,7 +142,7 @@ def _create(
             raise
         return client.create_group(workspace_id, longer, mark)
     except (ConnectionFailed, ServerError):
-        if made := _marked(client, workspace_id, mark):
+        if made := _marked(client, workspace_id, (mark,)):
             return made
         raise
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import polars as pl
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.assets import materialize
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
@@ -76,7 +77,7 @@ class PlanOutdated(NudgeflowError):
     advice = "Nothing was changed at Nudgescribe. Make a new plan."
 
 
-@task(**READ)
+@materialize("lake://plans", **READ)
 def make_plan(
     account: str,
     campaign: CampaignRef,
