@@ -1,34 +1,28 @@
-"""Sets the limits that all flow runs share, in the Prefect of the current profile."""
+"""The limits that all flow runs share: Prefect's global concurrency limits."""
 
-from argparse import ArgumentParser
+from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from prefect.client.orchestration import get_client
+from deployments.upserts import Outcome, found
 
 CALLS, DOWNLOADS = "nudgescribe-calls", "nudgescribe-downloads"
 MOST_CALLS, MOST_DOWNLOADS = 8, 16
 
 
-def set_limits(calls: int = MOST_CALLS, downloads: int = MOST_DOWNLOADS) -> None:
-    """Slots that are in use stay so."""
+def set_limits(calls: int | None = None, downloads: int | None = None) -> dict[str, Outcome]:
+    """Makes the limits, or gives them these numbers, also while slots of them are in use.
+
+    Without a number a limit stays as it is. Returns what became of each.
+    """
     with get_client(sync_client=True) as client:
-        for name, limit in ((CALLS, calls), (DOWNLOADS, downloads)):
-            client.upsert_global_concurrency_limit_by_name(name, limit)
+        return {
+            CALLS: _set(client, CALLS, calls, MOST_CALLS),
+            DOWNLOADS: _set(client, DOWNLOADS, downloads, MOST_DOWNLOADS),
+        }
 
 
-def main() -> None:
-    parser = ArgumentParser(prog="python -m deployments.limits", description=__doc__)
-    parser.add_argument("--calls", type=_count, default=MOST_CALLS, help="%(default)s")
-    parser.add_argument("--downloads", type=_count, default=MOST_DOWNLOADS, help="%(default)s")
-    options = parser.parse_args()
-    set_limits(options.calls, options.downloads)
-    print(f"{CALLS}: {options.calls}\n{DOWNLOADS}: {options.downloads}")
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError
-    return number
-
-
-if __name__ == "__main__":
-    main()
+def _set(client: SyncPrefectClient, name: str, wanted: int | None, default: int) -> Outcome:
+    limit = found(client.read_global_concurrency_limit_by_name, name)
+    if limit and wanted in (None, limit.limit):
+        return "unchanged"
+    client.upsert_global_concurrency_limit_by_name(name, wanted or default)
+    return "updated" if limit else "created"

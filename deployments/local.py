@@ -94,7 +94,7 @@ def sql_crm(database: Path) -> SqlCrm:
         connection.execute(f"CREATE TABLE customers ({columns})")
         connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608
     query = "SELECT * FROM customers ORDER BY customer_id"
-    return SqlCrm.model_validate({"url": f"sqlite:///{database}", "query": query})
+    return SqlCrm.model_validate({"url": f"sqlite:///{database.resolve()}", "query": query})
 
 
 def save_blocks(url: str, account: Seeded, crm: CrmSource, lake: Path, **options: str) -> None:

@@ -15,7 +15,6 @@ HOME = Path(".local")
 PREFECT_PORT = 4200
 SANDBOX_PORT = 7878
 PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
-POOL = "nudgeflow"
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "2", "--approve-after", "10")
 SERVER_SECONDS = 120.0
 RUNS_A_CORE = 3
@@ -41,7 +40,8 @@ def main() -> None:
 
 
 def _run(stack: ExitStack) -> None:
-    from deployments import limits, local
+    from deployments import limits, local, pools
+    from deployments.bootstrap import bootstrap
 
     data = HOME / "sandbox"
     print("Starting Prefect and the sandbox; the first start takes half a minute.", flush=True)
@@ -51,7 +51,8 @@ def _run(stack: ExitStack) -> None:
     url = stack.enter_context(local.sandbox(data, SANDBOX_PORT, *SANDBOX))
     local.wait_for(f"{PREFECT_URL}/api/health", server, SERVER_SECONDS)
     account = local.seeded_once(data)
-    limits.set_limits()
+    # Everything but the blocks, which need no variables here.
+    list(bootstrap({}))
     local.save_blocks(
         url,
         account,
@@ -62,16 +63,13 @@ def _run(stack: ExitStack) -> None:
     )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    types = ["block", "register", "-m", "blocks"]
-    pool = ["work-pool", "create", POOL, "--type", "process", "--overwrite"]
-    for command in (types, pool, ["deploy", "--all"]):
-        subprocess.run([*prefect, *command], check=True, stdout=subprocess.DEVNULL)
+    deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    subprocess.run(deploy, check=True, stdout=subprocess.DEVNULL)
     command = (
         "worker",
         "start",
         "--pool",
-        POOL,
+        pools.POOL,
         "--limit",
         str(RUNS_A_CORE * (os.cpu_count() or 1)),
     )

@@ -1,31 +1,21 @@
-"""The command that makes the limits."""
+"""The limits that all flow runs share."""
 
-import sys
-
-import pytest
 from prefect.client.orchestration import get_client
 
-from deployments import limits
+from deployments.limits import CALLS, DOWNLOADS, set_limits
 
 
-def test_it_makes_the_limits_and_sets_them_anew(
-    prefect_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for calls in (3, 4):
-        given = ["limits", "--calls", str(calls), "--downloads", "5"]
-        monkeypatch.setattr(sys, "argv", given)
-        limits.main()
-        assert capsys.readouterr().out == f"{limits.CALLS}: {calls}\n{limits.DOWNLOADS}: 5\n"
-        with get_client(sync_client=True) as client:
-            there = {one.name: one.limit for one in client.read_global_concurrency_limits(100)}
-        assert there[limits.CALLS] == calls
-        assert there[limits.DOWNLOADS] == 5
+def there() -> dict[str, int]:
+    with get_client(sync_client=True) as client:
+        return {one.name: one.limit for one in client.read_global_concurrency_limits(100)}
 
 
-def test_none_at_all_is_no_limit(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["limits", "--calls", "0"])
-    with pytest.raises(SystemExit):
-        limits.main()
-    assert "invalid" in capsys.readouterr().err
+def test_it_makes_the_limits_and_sets_those_it_is_told_to(prefect_server: None) -> None:
+    set_limits(3, 5)
+    assert (there()[CALLS], there()[DOWNLOADS]) == (3, 5)
+    assert set_limits(calls=4) == {CALLS: "updated", DOWNLOADS: "unchanged"}
+    assert (there()[CALLS], there()[DOWNLOADS]) == (4, 5)
+    with get_client(sync_client=True) as client:
+        client.delete_global_concurrency_limit_by_name(CALLS)
+    assert set_limits() == {CALLS: "created", DOWNLOADS: "unchanged"}
+    assert there()[CALLS] == 8

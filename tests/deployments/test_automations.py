@@ -1,0 +1,251 @@
+"""What Prefect's server does by itself about flow runs, as `deployments/compose.yaml` has it."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from time import time
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.events.related import tags_as_related_resources
+from prefect.flow_runs import resume_flow_run
+from prefect.settings import PREFECT_API_AUTH_STRING
+from prefect.states import Completed, Crashed, Failed, Pending, Running, Suspended
+
+from deployments import automations, bootstrap
+from flows.review import resume_reviewed
+from tests import compose
+from tests.compose import ComposedServer
+from tests.deployed import Deployed, deploy, flow_run, state_of
+from tests.deployments.watched import watched, work
+from tests.workers.conftest import until
+
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),
+]
+
+SECRET = "a customer's value"
+BEAT = 30
+"""Seconds, the fewest that Prefect allows."""
+SILENCE = timedelta(seconds=45)
+PERIOD = timedelta(seconds=12)
+
+
+class Mailbox:
+    """Receives notifications on this machine."""
+
+    def __init__(self) -> None:
+        self.letters: list[tuple[float, str, str]] = []
+        mailbox = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                mailbox.letters.append((time(), body["title"], body["message"]))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = Thread(target=self._http.serve_forever)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"json://127.0.0.1:{self._http.server_address[1]}/hook"
+
+    def about(self, name: str) -> list[tuple[float, str, str]]:
+        return [each for each in self.letters if name in each[2]]
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposedServer]:
+    """On SQLite events are lost now and then, when its file is locked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_UI_URL", "http://prefect.example")
+        with compose.prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def mailbox(server: ComposedServer) -> Iterator[Mailbox]:
+    """Told what the automations of `bootstrap` tell, of periods of seconds."""
+    mailbox = Mailbox()
+    list(bootstrap.bootstrap({"NUDGEFLOW_NOTIFY_URL": mailbox.address}))
+    with get_client(sync_client=True) as client:
+        block = client.read_block_document_by_name("nudgeflow", "slack-webhook")
+        soon = automations.notifying(block.id, refresh=PERIOD, review=PERIOD)
+        for automation in [*soon, *automations.crashing(SILENCE)]:
+            automations.upsert(client, automation)
+    yield mailbox
+    mailbox.close()
+
+
+def planned(of: Deployed, name: str, *tags: str) -> UUID:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(
+            of.deployment_id, name=name, parameters={"then": "end"}, tags=tags
+        )
+    return run.id
+
+
+def moves(run_id: UUID, *states: State[Any]) -> None:
+    with get_client(sync_client=True) as client:
+        for state in states:
+            client.set_flow_run_state(run_id, state, force=True)
+
+
+def test_failures_of_our_flow_runs_are_told_and_nothing_of_customers(mailbox: Mailbox) -> None:
+    ours, theirs = (deploy(watched, name, tags=[name]) for name in ("nudgescribe", "theirs"))
+    moves(planned(theirs, "another-projects"), Running(), Failed(message=SECRET))
+    moves(planned(ours, "a-good-one"), Running(), Completed(name="Joined", message=SECRET))
+    runs = {
+        "overdue": Failed(name="ReviewOverdue", message=SECRET),
+        "partly": Failed(name="PartlyFailed", message=SECRET),
+        "killed": Crashed(message=SECRET),
+    }
+    ids = {name: planned(ours, f"the-{name}-one") for name in runs}
+    for name, state in runs.items():
+        moves(ids[name], Running(), state)
+    until(lambda: all(mailbox.about(f"the-{name}-one") for name in runs))
+    for name, state in runs.items():
+        ((_, title, text),) = mailbox.about(f"the-{name}-one")
+        assert title == f"campaign-refresh: {state.name}"
+        said, link = text.split("\n")
+        assert said == f"campaign-refresh, flow run the-{name}-one, ended as {state.name}."
+        assert re.fullmatch(f"http://.*/runs/flow-run/{ids[name]}", link)
+    assert not mailbox.about("another-projects")
+    assert not mailbox.about("a-good-one")
+    assert SECRET not in str(mailbox.letters)
+
+
+def test_reviews_that_cannot_be_looked_at_are_told_once(mailbox: Mailbox) -> None:
+    often = deploy(resume_reviewed, "often", tags=["nudgescribe"])
+    with get_client(sync_client=True) as client:
+        runs = [client.create_flow_run_from_deployment(often.deployment_id) for _ in range(3)]
+    for run in runs:
+        moves(run.id, Running(), Failed())
+    last = planned(deploy(watched, "last", tags=["nudgescribe"]), "the-last")
+    moves(last, Running(), Failed())
+    until(lambda: mailbox.about("the-last"))
+    assert len(mailbox.about("resume-reviewed, ")) == 1
+
+
+def test_a_review_that_waits_is_told_unless_somebody_went_on(mailbox: Mailbox) -> None:
+    refresh = deploy(watched, "reviewed", tags=["nudgescribe"])
+    asleep, resumed, again = (
+        planned(refresh, f"{name}-one") for name in ("asleep", "resumed", "again")
+    )
+    for run_id in (resumed, again, asleep):
+        moves(run_id, Running(), Suspended(timeout_seconds=3600))
+    for run_id in (resumed, again):
+        resume_flow_run(run_id)
+    moves(again, Running(), Suspended(timeout_seconds=3600))
+    # One more sign of life after the news that it sleeps.
+    beat(asleep)
+    until(lambda: mailbox.about("asleep-one") and mailbox.about("again-one"))
+    ((_, title, text),) = mailbox.about("asleep-one")
+    assert title == "A review waits"
+    assert str(asleep) in text
+    assert not mailbox.about("resumed-one")
+
+
+def test_a_schedule_without_success_is_told(mailbox: Mailbox) -> None:
+    failing = deploy(watched, "failing-monthly", tags=["nudgescribe"])
+    well = deploy(watched, "good-monthly", tags=["nudgescribe"])
+    by_hand = deploy(watched, "by-hand", tags=["nudgescribe"])
+    moves(planned(failing, "f", "auto-scheduled"), Pending(), Running(), Failed())
+    moves(planned(by_hand, "b"), Pending(), Running(), Completed())
+    good = planned(well, "w", "auto-scheduled")
+    moves(good, Pending(), Running())
+    begun = time()
+    until(lambda: time() > begun + PERIOD.total_seconds() / 2)
+    moves(good, Completed())
+    at = time()
+    until(lambda: mailbox.about("failing-monthly") and mailbox.about("good-monthly"))
+    ((told, title, text),) = mailbox.about("good-monthly")
+    assert str(good) in text
+    assert title == "No refresh succeeds"
+    # Half a period later than if only its beginning counted.
+    assert told > at + PERIOD.total_seconds() - 1
+    assert not mailbox.about("by-hand")
+
+
+def beat(run_id: UUID) -> datetime:
+    """What a flow run's process sends, now."""
+    run = flow_run(run_id)
+    event = emit_event(
+        event="prefect.flow-run.heartbeat",
+        resource={"prefect.resource.id": f"prefect.flow-run.{run_id}"},
+        related=tags_as_related_resources(set(run.tags)),
+    )
+    assert event is not None
+    return event.occurred
+
+
+def refusals(run_id: UUID) -> list[str]:
+    """Why the server did not let an automation change a flow run."""
+    wanted = {"event": {"name": ["prefect.automation.action.failed"]}}
+    with get_client(sync_client=True) as client:
+        answer = client.request("POST", "/events/filter", json={"filter": wanted})
+    events = answer.json()["events"]
+    target = f"prefect.flow-run.{run_id}"
+    return [
+        each["payload"]["reason"]
+        for each in events
+        if target in [related["prefect.resource.id"] for related in each["related"]]
+    ]
+
+
+def test_only_a_running_flow_run_whose_process_is_gone_crashes(
+    server: ComposedServer, mailbox: Mailbox
+) -> None:
+    refresh = deploy(watched, "watched", tags=["nudgescribe"])
+    runs = {name: refresh.plan({"then": then}) for name, then in THEN.items()}
+    beats = {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT),
+        "PREFECT_API_URL": server.url,
+        "PREFECT_API_AUTH_STRING": str(PREFECT_API_AUTH_STRING.value()),
+    }
+    processes = {name: work(run_id, **beats) for name, run_id in runs.items()}
+    try:
+        until(lambda: {n: state_of(r).name for n, r in runs.items()} == BEGUN)
+        until(lambda: None not in (processes["asleep"].poll(), processes["ended"].poll()))
+        processes["dead"].kill()
+        # As if they had been on their way for long.
+        for name in ("asleep", "ended"):
+            beat(runs[name])
+        until(lambda: state_of(runs["dead"]).name == "Crashed")
+        for name in ("asleep", "ended"):
+            until(lambda name=name: refusals(runs[name]))
+        assert refusals(runs["asleep"]) == [
+            "Failed to set state: Cannot pause flows that are not currently running."
+        ]
+        assert {n: state_of(r).name for n, r in runs.items()} == {**BEGUN, "dead": "Crashed"}
+        assert processes["alive"].poll() is None
+        until(lambda: mailbox.about(str(runs["dead"])))
+        assert "continues it" in str(state_of(runs["dead"]).message)
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+
+
+THEN = {"dead": "work", "alive": "work", "asleep": "sleep", "ended": "end"}
+BEGUN = {"dead": "Running", "alive": "Running", "asleep": "Suspended", "ended": "Completed"}

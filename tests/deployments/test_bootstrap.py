@@ -1,0 +1,149 @@
+"""A Prefect server made ready by one command."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import WorkPool
+from prefect.events.schemas.automations import Automation
+
+from blocks import DataLake, NudgescribeAccount
+from deployments import bootstrap, pools
+from deployments.limits import CALLS, DOWNLOADS
+from tests.deployments.test_settings import ACCOUNT
+
+# A plugin of Apprise imports it, for as long as Python has it.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+VARIABLES = {
+    **ACCOUNT,
+    "NUDGEFLOW_LAKE_ROOT": "s3://lake/bootstrap",
+    "NUDGEFLOW_LAKE_STORAGE_OPTIONS": '{"secret": "s3cret"}',
+}
+NOTIFY = {"NUDGEFLOW_NOTIFY_URL": "json://127.0.0.1:9/hook"}
+
+
+@pytest.fixture
+def server(prefect_server: None) -> Iterator[None]:
+    """Left without what other tests would meet."""
+    yield
+    with get_client(sync_client=True) as client:
+        for automation in ours():
+            client.delete_automation(automation.id)
+        for document in client.read_block_documents():
+            if document.name in (bootstrap.NAME, bootstrap.NOTIFICATIONS):
+                client.delete_block_document(document.id)
+        client.delete_work_pool(pools.POOL)
+
+
+def ours() -> list[Automation]:
+    with get_client(sync_client=True) as client:
+        return [each for each in client.read_automations() if each.name.startswith("Nudgeflow: ")]
+
+
+def done(variables: dict[str, str]) -> dict[str, str]:
+    """What became of each thing."""
+    lines = list(bootstrap.bootstrap(variables))
+    assert not re.search("hunter2|s3cret|of-the-account|127.0.0.1", "".join(lines))
+    return dict(re.split(r": (?=[^:]*$)", line, maxsplit=1) for line in lines)
+
+
+def outcomes(lines: dict[str, str], kind: str) -> set[str]:
+    return {outcome for thing, outcome in lines.items() if thing.startswith(kind)}
+
+
+def pool() -> WorkPool:
+    with get_client(sync_client=True) as client:
+        return client.read_work_pool(pools.POOL)
+
+
+def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) -> None:
+    first = done(VARIABLES)
+    assert first["work pool nudgeflow"] == "created"
+    assert (pool().type, pool().base_job_template["variables"]["type"]) == ("process", "object")
+    assert first["block data-lake/main"] == "created"
+    assert first["block nudgescribe-account/main"] == "created"
+    assert first["block sql-crm/main"] == "left as it is, there is no NUDGEFLOW_SQL_CRM_…"
+    assert "nobody is notified" in first["block slack-webhook/nudgeflow"]
+    assert {thing for thing in first if thing.startswith("automation")} == {
+        "automation Nudgeflow: no heartbeat",
+        "automation Nudgeflow: unresponsive flow runs crash",
+    }
+    assert DataLake.load("main").options == {"secret": "s3cret"}
+    account = NudgescribeAccount.load("main")
+    assert account.password.get_secret_value() == "hunter2"
+    assert account.calls_limit == CALLS
+
+    with get_client(sync_client=True) as client:
+        (silent,) = client.read_automations_by_name("Nudgeflow: no heartbeat")
+        client.pause_automation(silent.id)
+    changed = {**VARIABLES, **NOTIFY, "NUDGEFLOW_LAKE_ROOT": "/lake", "NUDGEFLOW_CALLS": "3"}
+    second = done(changed)
+    assert outcomes(second, "block type") == {"unchanged"}
+    assert second["block data-lake/main"] == "updated"
+    assert second["block nudgescribe-account/main"] == "unchanged"
+    assert (second[f"limit {CALLS}"], second[f"limit {DOWNLOADS}"]) == ("updated", "unchanged")
+    assert second["work pool nudgeflow"] == "unchanged"
+    assert second["block slack-webhook/nudgeflow"] == "created"
+    assert second["automation Nudgeflow: no heartbeat"] == "unchanged"
+    assert second["automation Nudgeflow: a review waits"] == "created"
+
+    # What no variable names stays, and so does what a person has paused.
+    with get_client(sync_client=True) as client:
+        (refresh,) = client.read_automations_by_name("Nudgeflow: no refresh succeeds")
+        client.pause_automation(refresh.id)
+    third = done({"NUDGEFLOW_REFRESH_DAYS": "9"})
+    assert third.pop("automation Nudgeflow: no refresh succeeds") == "updated"
+    rest = {outcome for thing, outcome in third.items() if not thing.startswith("block ")}
+    assert rest == {"unchanged"}
+    with get_client(sync_client=True) as client:
+        there = ours()
+        assert len(there) == len({each.name for each in there}) == 6
+        assert {each.name for each in there if not each.enabled} == {silent.name, refresh.name}
+        (now,) = [each for each in there if each.id == refresh.id]
+        assert now.trigger.model_dump()["within"].days == 9  # type: ignore[attr-defined]
+        limits = {each.name: each.limit for each in client.read_global_concurrency_limits(100)}
+    assert limits[CALLS] == 3
+
+
+def test_nothing_is_changed_if_variables_are_wrong(
+    server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bootstrap"])
+    monkeypatch.setenv("NUDGEFLOW_LAKE_ROOT", "/elsewhere")
+    monkeypatch.setenv("NUDGEFLOW_ACCOUNT_EMAIL", "a@example.com")
+    with pytest.raises(SystemExit, match=r"ACCOUNT_PASSWORD is missing\..* Nothing was changed"):
+        bootstrap.main()
+    assert capsys.readouterr().out == ""
+    with get_client(sync_client=True) as client:
+        assert pools.POOL not in {each.name for each in client.read_work_pools()}
+    monkeypatch.delenv("NUDGEFLOW_ACCOUNT_EMAIL")
+    bootstrap.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert "work pool nudgeflow: created" in printed
+    assert DataLake.load("main").root == "/elsewhere"
+
+
+def test_a_pool_on_kubernetes_gets_the_template(
+    server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with get_client(sync_client=True) as client:
+        made = pools.make_pool(client, "kubernetes")
+        assert (made, pool().type) == ("created", "kubernetes")
+        template = pool().base_job_template
+        assert template == json.loads(pools.TEMPLATE.read_text())
+        assert pools.make_pool(client, "kubernetes") == "unchanged"
+        # The next release's.
+        file = tmp_path / "template.json"
+        template["variables"]["description"] = "new"
+        file.write_text(json.dumps(template))
+        monkeypatch.setattr(pools, "TEMPLATE", file)
+        assert pools.make_pool(client, None) == "unchanged"
+        assert pools.make_pool(client, "kubernetes") == "updated"
+        assert pool().base_job_template == template
+        with pytest.raises(pools.PoolDiffers, match="is of type kubernetes, not process"):
+            next(bootstrap.bootstrap({"NUDGEFLOW_POOL_TYPE": "process"}))
