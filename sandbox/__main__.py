@@ -23,6 +23,7 @@ place.add_argument("--exports", help="fsspec URL for exported pages; default in 
 place.add_argument("--rows-per-file", type=int, default=50_000, help="rows of an exported page")
 
 serve = commands.add_parser("serve", parents=[place], help="run the service on this machine")
+serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; 0.0.0.0 in a container")
 serve.add_argument("--port", type=int, default=7878, help="default 7878")
 serve.add_argument("--phase-seconds", type=float, default=0.0, help="least time of a rerun's phase")
 serve.add_argument("--approve-after", type=float, help="seconds until a run approves itself")
@@ -52,7 +53,7 @@ def run_serve(options: Namespace) -> None:
         approve_after=options.approve_after,
         chat=chat,
     )
-    uvicorn.run(create_app(settings), host="127.0.0.1", port=options.port, log_level="warning")
+    uvicorn.run(create_app(settings), host=options.host, port=options.port, log_level="warning")
 
 
 def run_seed(options: Namespace) -> None:

@@ -1,13 +1,19 @@
-"""A real PostgreSQL for the tests that run on both databases of the sandbox."""
+"""Real PostgreSQL: from pip for tests that need any, from Debian for Prefect, whose database needs
+an extension that pip's has not.
+"""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import chown
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
+
+from deployments.local import free_port
 
 BOTH = ["sqlite", "postgresql"]
 
@@ -43,3 +49,45 @@ def new_database(server: str) -> str:
     return server.replace("postgresql://", "postgresql+psycopg://").replace(
         "/postgres?", f"/{name}?"
     )
+
+
+@contextmanager
+def debian_postgresql(user: str, password: str) -> Iterator[int]:
+    """A server with a database of the user's name; yields its port."""
+    # A server does not run as root; root can be the user that Debian's package brings.
+    account = "postgres" if os.geteuid() == 0 else None
+    with TemporaryDirectory() as folder:
+        secret, data, port = Path(folder) / "password", Path(folder) / "data", free_port()
+        secret.touch(mode=0o600)
+        secret.write_text(password)
+        if account:
+            for each in (folder, secret):
+                chown(each, account, account)
+
+        def run(program: str, *arguments: str) -> None:
+            command = [str(_debian(program)), "--pgdata", str(data), *arguments]
+            subprocess.run(
+                command,
+                check=True,
+                user=account,
+                group=account,
+                cwd=folder,
+                stdout=subprocess.DEVNULL,
+            )
+
+        access = ("--auth", "scram-sha-256", "--pwfile", str(secret))
+        run("initdb", "--username", user, *access, "--no-sync", "--encoding", "UTF8")
+        listen = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -F"
+        run("pg_ctl", "start", "--wait", "--log", f"{folder}/log", "--options", listen)
+        try:
+            there = {"host": "127.0.0.1", "port": port, "user": user, "password": password}
+            with psycopg.connect(**there, dbname="postgres", autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {user}")
+            yield port
+        finally:
+            run("pg_ctl", "stop", "--mode", "immediate")
+
+
+def _debian(program: str) -> Path:
+    """A program of Debian's newest server here. Raises ValueError if there is none."""
+    return max(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local import free_port, wait_for
@@ -20,8 +22,8 @@ class PrefectServer:
     run takes as long as the flow itself.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._port = free_port()
+    def __init__(self, home: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
         self.environment = {
             **os.environ,
             "PREFECT_API_URL": self.url,
@@ -29,22 +31,32 @@ class PrefectServer:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            **(settings or {}),
         }
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/api"
+        return f"http://127.0.0.1:{self.port}/api"
 
     def start(self) -> None:
         """Starts it, and waits until it answers."""
-        command = ["server", "start", "--port", str(self._port), "--no-ui", "--no-services"]
-        self._process = self.prefect(*command)
-        wait_for(f"{self.url}/health", self._process, SECONDS)
+        self.processes = self.launch()
+        try:
+            wait_for(f"{self.url}/health", self.processes[0], SECONDS)
+        except SystemExit:
+            self.kill()
+            raise
+
+    def launch(self) -> "list[subprocess.Popen[bytes]]":
+        """Its processes; the first one answers."""
+        command = ["server", "start", "--port", str(self.port), "--no-ui", "--no-services"]
+        return [self.prefect(*command)]
 
     def kill(self) -> None:
         """`kill -9` of all its processes."""
-        kill(self._process)
+        for process in self.processes:
+            kill(process)
 
     def prefect(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """A command that knows this server, in a process group of its own."""
@@ -61,6 +73,12 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
+def say_the_rest() -> None:
+    """Sends what this process has to tell a server: without it, Python would try for a minute."""
+    APILogWorker.drain_all()
+    EventsWorker.drain_all()
+
+
 @contextmanager
 def prefect_server(home: Path) -> Iterator[PrefectServer]:
     server = PrefectServer(home)
@@ -68,4 +86,5 @@ def prefect_server(home: Path) -> Iterator[PrefectServer]:
         try:
             yield server
         finally:
+            say_the_rest()
             server.kill()

@@ -16,7 +16,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME
 
 from flows.refresh import campaign_refresh
 from flows.review import resume_reviewed
@@ -50,6 +50,8 @@ class Workers:
             "PREFECT_WORKER_QUERY_SECONDS": "0.5",
             "TMPDIR": str(self.temporary),
         }
+        if signed_in := PREFECT_API_AUTH_STRING.value():
+            environment["PREFECT_API_AUTH_STRING"] = signed_in
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *options]
         self.running.append(subprocess.Popen(command, env=environment))
         return self.running[-1]

@@ -1,0 +1,83 @@
+"""`deployments/compose.yaml`: valid, pinned, without a secret, for this machine only."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from tests.compose import FILE, ROOT, VARIABLES, services
+
+SCHEMA = Path(__file__).parent / "schemas/compose-spec.json"
+SERVICES = services(FILE.read_text())
+OURS = {"migrate", "server", "services", "setup", "worker", "sandbox"}
+
+
+def every(kind: str) -> dict[str, Any]:
+    return {name: each[kind] for name, each in SERVICES.items() if kind in each}
+
+
+def test_it_is_what_compose_reads() -> None:
+    validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
+    given = yaml.safe_load(FILE.read_text())
+    assert [error.message for error in validator.iter_errors(given)] == []
+    given["services"]["server"]["port"] = "4200:4200"
+    assert not validator.is_valid(given)
+
+
+def test_what_others_made_is_pinned_and_the_rest_is_built_here() -> None:
+    images = every("image")
+    assert images.keys() == SERVICES.keys()
+    for name in SERVICES.keys() - OURS:
+        assert re.fullmatch(r"[a-z]+:\d+\.\d+(\.\d+)?-[a-z]+", images[name])
+    built = {SERVICES[name]["image"] for name in every("build")}
+    assert {images[name] for name in OURS} == built
+
+
+@pytest.mark.parametrize("build", every("build").values(), ids=every("build"))
+def test_what_is_built_here_can_be(build: dict[str, str]) -> None:
+    context = (FILE.parent / build["context"]).resolve()
+    assert context == ROOT
+    stages = re.findall(r"^FROM .* AS (\S+)$", (context / build["dockerfile"]).read_text(), re.M)
+    assert build["target"] in stages
+
+
+def test_no_secret_is_in_it_and_none_has_a_default() -> None:
+    text = FILE.read_text()
+    used = set(re.findall(r"\$\{(\w+)", text))
+    assert used == set(VARIABLES)
+    for variable in VARIABLES:
+        first, *_ = re.findall(rf"\${{{variable}(.*?)}}", text)
+        assert first.startswith(":?"), variable
+        assert f"${{{variable}:-" not in text
+    # What is called a password, wherever it stands, is a variable.
+    for name, value in re.findall(r"^ *(\w*(?:PASSWORD|AUTH|KEY|CODE)\w*): (.+)$", text, re.M):
+        assert "${" in value or value.startswith("*"), name
+
+
+def test_only_this_machine_is_let_in() -> None:
+    ports = [port for given in every("ports").values() for port in given]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_who_waits_for_whom_can_be_waited_for() -> None:
+    for waiting in every("depends_on").values():
+        for name, wait in waiting.items():
+            healthy = wait["condition"] == "service_healthy"
+            assert healthy == ("healthcheck" in SERVICES[name])
+            # What comes to an end is not started again when it has.
+            assert SERVICES[name]["restart"] == ("unless-stopped" if healthy else "on-failure:3")
+
+
+def test_the_sandbox_is_there_for_who_asks() -> None:
+    assert every("profiles") == {"sandbox": ["sandbox"]}
+    assert all("sandbox" not in waiting for waiting in every("depends_on").values())
+
+
+def test_volumes_are_named() -> None:
+    named = {volume.partition(":")[0] for given in every("volumes").values() for volume in given}
+    assert named == yaml.safe_load(FILE.read_text())["volumes"].keys()

@@ -1,0 +1,141 @@
+"""The stack of `deployments/compose.yaml`, its server on PostgreSQL and Redis: set up, worked with,
+and killed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.client.schemas.objects import FlowRun
+
+from deployments.local import free_port
+from sandbox import seed
+from tests import compose
+from tests.chaos.server import SECONDS, kill
+from tests.compose import ComposedServer
+from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox, customers
+from tests.deployed import state_of
+from tests.workers.conftest import becomes, until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+EXPORT = "export-messages/ad-hoc"
+LOADED = "tests.list.loaded"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All of it: the server is set up for a campaign, and has a worker."""
+
+    server: ComposedServer
+    company: Company
+    folder: Path
+    worker_port: int
+
+    def set_up(self) -> None:
+        secrets = {"email", "password", "api_key", "api_code", "profile_key"}
+        account = self.company.seeded.model_dump(include=secrets)
+        given = {
+            "CAMPAIGN_ID": self.company.seeded.campaign_id,
+            "WORKSPACE_ID": self.company.seeded.workspace_id,
+            "ACCOUNT_BASE_URL": self.company.sandbox.url,
+            **{f"ACCOUNT_{name.upper()}": value for name, value in account.items()},
+            "FILE_CRM_PATH": str(self.folder / "customers.csv"),
+            "LAKE_ROOT": str(self.folder / "lake"),
+        }
+        variables = {f"NUDGEFLOW_{name}": value for name, value in given.items()}
+        assert self.server.run("setup", **variables).wait(SECONDS) == 0
+
+
+@pytest.fixture(scope="module")
+def stack(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    company = Company(sandbox, seed.seed(sandbox.context, SEEDED_CUSTOMERS))
+    folder, port = tmp_path_factory.mktemp("stack"), free_port()
+    customers(250).write_csv(folder / "customers.csv")
+    with compose.prefect_server(folder / "prefect") as server:
+        stack = Stack(server, company, folder, port)
+        stack.set_up()
+        settings = {"PREFECT_WORKER_WEBSERVER_PORT": str(port), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        worker = server.run("worker", **settings)
+        try:
+            yield stack
+        finally:
+            kill(worker)
+
+
+def deployment(name: str) -> UUID:
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name(name).id
+
+
+def runs(of: UUID) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        chosen = DeploymentFilter(id=DeploymentFilterId(any_=[of]))
+        return client.read_flow_runs(deployment_filter=chosen)
+
+
+def start(name: str, **parameters: object) -> UUID:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run_from_deployment(deployment(name), parameters=parameters)
+    return run.id
+
+
+def test_who_does_not_sign_in_learns_only_that_it_is_there(stack: Stack) -> None:
+    assert httpx.get(f"{stack.server.url}/ready").is_success
+    assert httpx.get(f"{stack.server.url}/admin/settings").status_code == 401
+
+
+def test_the_worker_runs_deployments(stack: Stack) -> None:
+    becomes(start("plan-refresh/ad-hoc", crm="file-crm/main"), "Completed")
+    assert list((stack.folder / "lake/plans").rglob("*.json"))
+    assert httpx.get(f"http://127.0.0.1:{stack.worker_port}/health").is_success
+
+
+def test_schedules_are_planned(stack: Stack) -> None:
+    until(lambda: runs(deployment("campaign-refresh/monthly")))
+
+
+def emit(stack: Stack, name: str) -> None:
+    event = ("event", "emit", LOADED, "--resource-id", f"crm.list.{name}")
+    assert stack.server.prefect(*event).wait(SECONDS) == 0
+
+
+def test_an_event_starts_a_deployment(stack: Stack) -> None:
+    export = deployment(EXPORT)
+    trigger = {"expect": [LOADED], "match": {"prefect.resource.id": "crm.list.spring"}}
+    action = {"type": "run-deployment", "source": "selected", "deployment_id": str(export)}
+    automation = AutomationCore.model_validate(
+        {"name": LOADED, "trigger": {"type": "event", **trigger}, "actions": [action]}
+    )
+    with get_client(sync_client=True) as client:
+        client.create_automation(automation)
+    emit(stack, "autumn")
+    emit(stack, "spring")
+    until(lambda: runs(export))
+    (run,) = runs(export)
+    becomes(run.id, "Completed")
+
+
+def test_what_it_knows_survives_a_kill(stack: Stack) -> None:
+    before, export = start(EXPORT), deployment(EXPORT)
+    with get_client(sync_client=True) as client:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="one", limit=1))
+        lease = client.increment_concurrency_slots_with_lease(["one"], 1, "concurrency", 60).json()
+    until(lambda: state_of(before).name == "Running")
+    stack.server.kill()
+    stack.server.start()
+    becomes(before, "Completed")
+    with get_client(sync_client=True) as client:
+        client.renew_concurrency_lease(UUID(lease["lease_id"]), 60)
+    known = len(runs(export))
+    emit(stack, "spring")
+    until(lambda: len(runs(export)) > known)
+    stack.set_up()
+    assert deployment(EXPORT) == export
