@@ -12,6 +12,7 @@ import pytest
 import blocks
 from blocks import DataLake
 from blocks.manifest import run_folder
+from deployments.reference import reference
 from flows.options import RefreshOptions
 from nudgescribe.fields import REASONS
 from tasks.guardrails import Guardrails
@@ -24,6 +25,10 @@ CUSTOMERS = (ROOT / "docs/customers.md").read_text()
 
 def code(language: str, document: str = LAKE) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
+
+
+def test_the_reference_is_that_of_the_code() -> None:
+    assert (ROOT / "docs/reference.md").read_text() == reference() + "\n"  # make documents
 
 
 @pytest.fixture
