@@ -45,7 +45,7 @@ class NudgescribeAccount(CredentialsBlock):
 
     _block_type_name = "Nudgescribe account"
     _logo_url = LOGO_URL
-    _documentation_url = documentation("your-own-account")
+    _documentation_url = documentation("your-own-account-in-ten-minutes")
 
     base_url: str = Field(
         default="https://client-api.nudgescribe.com",

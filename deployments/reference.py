@@ -122,20 +122,27 @@ def _cell(text: str) -> str:
 def _errors() -> Iterator[str]:
     """Every message in the code, with … for what is only known when it happens."""
     messages: dict[str, dict[str, None]] = defaultdict(dict)
-    advice: dict[str, str] = {}
     for module in _modules():
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
             kind = getattr(module, node.func.id, None)
             if isinstance(kind, type) and issubclass(kind, NudgeflowError):
-                advice[kind.__name__] = kind.advice
                 if text := _template(node.args[0]):
                     messages[kind.__name__][text] = None
     yield "| error | message | what to do |\n|---|---|---|"
-    for name in sorted(advice):
+    kinds = {kind.__name__: kind for kind in _kinds(NudgeflowError)}
+    for name in sorted(kinds):
         told = "<br>".join(_cell(text) for text in messages[name])
-        yield f"| `{name}` | {told} | {_cell(advice[name])} |"
+        yield f"| `{name}` | {told} | {_cell(kinds[name].advice)} |"
+
+
+def _kinds(base: type[NudgeflowError]) -> Iterator[type[NudgeflowError]]:
+    """Those of the packages with something to advise."""
+    for kind in base.__subclasses__():
+        if kind.advice and kind.__module__.partition(".")[0] in PACKAGES:
+            yield kind
+        yield from _kinds(kind)
 
 
 def _modules() -> Iterator[ModuleType]:

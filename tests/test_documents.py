@@ -1,5 +1,6 @@
 """What the documents tell people to run, run."""
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -8,12 +9,14 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
+import yaml
 
 import blocks
-from blocks import DataLake
+from blocks import DataLake, Portfolio
 from blocks.manifest import run_folder
 from deployments.reference import reference
 from flows.options import RefreshOptions
+from flows.portfolio import portfolio_refresh
 from nudgescribe.fields import REASONS
 from tasks.guardrails import Guardrails
 from tests.lakes import write_run
@@ -23,12 +26,48 @@ LAKE = (ROOT / "docs/lake.md").read_text()
 CUSTOMERS = (ROOT / "docs/customers.md").read_text()
 
 
+def document(name: str) -> str:
+    return (ROOT / f"docs/{name}.md").read_text()
+
+
 def code(language: str, document: str = LAKE) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
 def test_the_reference_is_that_of_the_code() -> None:
     assert (ROOT / "docs/reference.md").read_text() == reference() + "\n"  # make documents
+
+
+def test_the_table_of_deployments() -> None:
+    told = re.findall(r"^\| `([\w-]+/[\w-]+)` \|", document("schedule"), re.MULTILINE)
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    flows = {each["entrypoint"].rpartition(".")[2] for each in listed}
+    assert len(flows) == len({name.partition("/")[0] for name in told})
+    assert [name.partition("/")[2] for name in told] == [each["name"] for each in listed]
+
+
+def test_the_table_of_events() -> None:
+    told = re.findall(r"^\| `nudgeflow\.([\w.]+)` \|", document("schedule"), re.MULTILINE)
+    code = "".join(file.read_text() for file in (ROOT / "flows").glob("*.py"))
+    assert sorted(told) == sorted(re.findall(r'announce(?:_run)?\(\s*"([\w.]+)"', code))
+
+
+def test_the_failures_one_can_recover_from() -> None:
+    told = set(re.findall(r"\*([A-Z]\w+[A-Z]\w+)\*", document("recover")))
+    known = set(re.findall(r"^\| `(\w+)` \|", document("reference"), re.MULTILINE))
+    assert len(told) > 10
+    assert told <= known
+
+
+def test_a_portfolio_in_a_file(tmp_path: Path) -> None:
+    (example,) = code("yaml", document("portfolio"))
+    (tmp_path / "portfolio.yaml").write_text(example)
+    portfolio = Portfolio.of_file(str(tmp_path / "portfolio.yaml"))
+    assert (len(portfolio.campaigns), len(portfolio.workspaces)) == (2, 1)
+    options = [RefreshOptions.model_validate(each.options) for each in portfolio.campaigns]
+    assert options[1].guardrails.max_shrink == 0.5
+    told = set(re.findall(r"`(\w+)`", document("portfolio").partition("A campaign is")[0]))
+    assert set(inspect.signature(portfolio_refresh.fn).parameters) <= told
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
 def running(folder: Path) -> Iterator[list[str]]:
     """`make up` in a clean folder that has the project's deployments; yields what it prints."""
     (folder / "prefect.yaml").symlink_to(ROOT / "prefect.yaml")
-    (folder / "flows").symlink_to(ROOT / "flows")
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.up"],
         cwd=folder,

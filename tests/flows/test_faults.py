@@ -33,7 +33,7 @@ STORM: list[dict[str, Any]] = [
     {"endpoint": "/v1/campaign/", "drop": "before", "rate": 0.2, "seed": 3},
     {"endpoint": contract.CUSTOMERS_PAGES, "truncate": True, "rate": 0.5, "seed": 4},
     {"endpoint": LINKS, "truncate": True, "rate": 0.4, "seed": 7},
-    # What changes something is tried again by its task, three times at most.
+    # What changes something is tried again by its task.
     {"endpoint": contract.GROUPS, "method": "PUT", "drop": "after", "times": 2},
     {"endpoint": contract.CUSTOMERS_CHECK, "drop": "after", "times": 2},
     {"endpoint": contract.RERUN_INITIATE, "drop": "after", "times": 2},
@@ -53,7 +53,7 @@ def company(tmp_path: Path) -> Iterator[Company]:
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As often as ever, with hardly a wait in between."""
+    """With hardly a wait in between; tasks try more often, as chance may hit one often."""
     real = NudgescribeAccount.get_client
 
     def get_client(self: NudgescribeAccount, **options: Any) -> NudgescribeClient:
@@ -63,7 +63,8 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
         tasks = vars(module).values() if name.startswith("tasks.") else ()
         for task in [one for one in tasks if isinstance(one, Task) and one.retries]:
-            monkeypatch.setattr(task, "retry_delay_seconds", [0.05] * task.retries)
+            monkeypatch.setattr(task, "retry_delay_seconds", [0.05] * 3 * task.retries)
+            monkeypatch.setattr(task, "retries", 3 * task.retries)
 
 
 def refresh(company: Company, saved: Saved) -> Any:

@@ -68,6 +68,7 @@ def crashed(run_id: UUID) -> None:
         client.set_flow_run_state(run_id, Crashed(), force=True)
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("keep_results", [True, False], ids=["same worker", "another worker"])
 def test_killed_after_initiate_and_retried_there_is_one_rerun(
     company: Company,

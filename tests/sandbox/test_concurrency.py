@@ -177,6 +177,7 @@ def offices(sandbox: Sandbox) -> list[Office]:
     return opened
 
 
+@pytest.mark.chaos
 def test_fifty_clients_at_once(offices: list[Office]) -> None:
     start = Barrier(COMPANIES * CLIENTS)
 

@@ -19,6 +19,8 @@ from sandbox.settings import Settings
 from tests.conftest import credentials_of, customers
 from tests.databases import BOTH, new_database
 
+pytestmark = pytest.mark.chaos
+
 SECONDS = 60.0
 
 

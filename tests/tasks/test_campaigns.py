@@ -18,7 +18,7 @@ def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
     at_first = find_campaign.fn("main", campaign, refresh, "Ours", reuse)
     assert (at_first.previous_run, at_first.previous_pages) == (1, 3)
     with company.client() as client:
-        group = client.create_group(workspace, "Ours", refresh.mark).customer_group_id
+        group = client.create_group(workspace, "Ours", refresh.marks[0]).customer_group_id
         client.upload_customers(workspace, group, rfc4180.write(customers(50)))
         client.initiate_rerun(campaign, group)
         company.settle(client)
@@ -55,7 +55,7 @@ def test_a_run_that_somebody_else_began_meanwhile_is_not_ours(
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
     with company.client() as client:
-        client.create_group(workspace, "Ours", refresh.mark)
+        client.create_group(workspace, "Ours", refresh.marks[0])
         theirs = client.create_group(workspace, "Theirs").customer_group_id
         client.upload_customers(workspace, theirs, rfc4180.write(customers(50)))
         client.initiate_rerun(campaign, theirs)

@@ -301,7 +301,7 @@ def test_on_s3_unfinished_uploads_go_too(
         # This server has all uploads begun long ago.
         assert listed(refresh).amounts.keys() == {"upload"}
         later = Files.now
-        monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=8))
+        monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=9))
         found = listed(another())
         assert shown(local) == [
             ("staging", f"staging/{refresh.id}"),

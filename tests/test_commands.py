@@ -1,0 +1,314 @@
+"""Every command of the documents, run: as it stands there, but for what people fill in."""
+
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import pytest
+from distributed import Client
+
+from blocks import DataLake
+from deployments.local import free_port
+from sandbox import people
+from sandbox.seed import Seeded
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 240.0
+ELSEWHERE = {"demo": "deployments/test_demo.py", "up": "deployments/test_up.py"}
+"""Targets that tests of their own run; the others are what CI consists of."""
+STAND_IN = """#!/bin/sh
+printf '%s ' "$(basename "$0")" "$@" >> "$CALLS"
+echo >> "$CALLS"
+"""
+
+
+def blocks(document: str, language: str = "sh") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    end = monotonic() + SECONDS
+    while not true():
+        assert monotonic() < end, f"{what} took too long"
+        sleep(0.3)
+
+
+class Terminal:
+    """A shell in the project's folder that keeps what it exports; `filled` is what people write in
+    the place of what stands in the documents.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self.sandbox = free_port(), f"http://127.0.0.1:{free_port()}"
+        self.filled = {":4200": f":{self.port}", "http://127.0.0.1:7878": self.sandbox}
+        self.environment = {
+            **os.environ,
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_API_PORT": str(self.port),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+        self._exports = folder / "exports"
+        self._exports.touch()
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def run(self, block: str) -> str:
+        """What the commands print. Each must succeed."""
+        script = f"{self._script(block)}\nexport -p > {self._exports}\n"
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            timeout=SECONDS,
+            text=True,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}"
+        return done.stdout
+
+    def python(self, block: str) -> None:
+        self.run(f".venv/bin/python - <<'END'\n{block}END")
+
+    def start(self, command: str) -> None:
+        """What runs until it is ended."""
+        script = self._script(f"exec {command.strip()}")
+        arguments = ["bash", "-c", script]
+        self._running.append(
+            subprocess.Popen(arguments, cwd=ROOT, env=self.environment, start_new_session=True)
+        )
+
+    def end(self) -> None:
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self._running:
+            process.wait(60)
+
+    def api(self, path: str, **filters: Any) -> Any:
+        answer = httpx.post(f"http://127.0.0.1:{self.port}/api/{path}", json=filters, timeout=60)
+        return answer.raise_for_status().json()
+
+    def workers(self) -> int:
+        """Those that are there for flow runs."""
+        found = self.api("work_pools/nudgeflow/workers/filter")
+        return sum(each["status"] == "ONLINE" for each in found)
+
+    def _script(self, block: str) -> str:
+        for text, value in self.filled.items():
+            block = block.replace(text, value)
+        assert "..." not in block, f"Something is left to fill in: {block}"
+        return f"source {self._exports}\n{block}"
+
+
+def answers(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return httpx.get(url).is_success
+    return False
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    one = Terminal(tmp_path_factory.mktemp("terminal"))
+    try:
+        yield one
+    finally:
+        one.end()
+
+
+@pytest.fixture(scope="module")
+def sandbox(terminal: Terminal) -> Seeded:
+    """A sandbox, as the README runs it on its own."""
+    (block,) = [each for each in blocks("README.md") if "-m sandbox" in each]
+    seed, serve = block.splitlines()
+    terminal.filled[".local/sandbox"] = str(terminal.folder / "sandbox")
+    seeded = Seeded.model_validate_json(terminal.run(seed))
+    port = terminal.sandbox.rpartition(":")[2]
+    terminal.start(f"{serve.partition('#')[0]} --port {port}")
+    until(lambda: answers(terminal.sandbox), "The sandbox")
+    terminal.filled |= {"ACCOUNT_ID": seeded.account_id, "/CAMPAIGN_ID": f"/{seeded.campaign_id}"}
+    return seeded
+
+
+@pytest.fixture(scope="module")
+def account(terminal: Terminal, sandbox: Seeded) -> Iterator[Seeded]:
+    """The README's way to an account of one's own, up to the worker."""
+    with closing(sqlite3.connect(terminal.folder / "crm.db")) as crm, crm:
+        rows = [tuple(each.values()) for each in people.customers(200, people.PLANS_BEFORE)]
+        names = list(next(people.customers(1, people.PLANS_BEFORE)))
+        crm.execute(f"CREATE TABLE customers ({', '.join(names)})")
+        crm.executemany(f"INSERT INTO customers VALUES ({', '.join('?' * len(names))})", rows)
+    terminal.filled |= {
+        "EMAIL=refresh@example.com": f"EMAIL={sandbox.email}",
+        "PASSWORD=...": f"PASSWORD={sandbox.password}",
+        "API_KEY=...": f"API_KEY={sandbox.api_key}",
+        "API_CODE=...": f"API_CODE={sandbox.api_code}",
+        "PROFILE_KEY=...": f"PROFILE_KEY={sandbox.profile_key}",
+        "postgresql+psycopg://reader:...@crm/sales": f"sqlite:///{terminal.folder}/crm.db",
+        "SELECT ... FROM": "SELECT * FROM",
+        "s3://lake/nudgescribe": str(terminal.folder / "lake"),
+        "CAMPAIGN_ID=...": f"CAMPAIGN_ID={sandbox.campaign_id}",
+        "WORKSPACE_ID=...": f"WORKSPACE_ID={sandbox.workspace_id}",
+    }
+    server, variables, deploy = _own_account()[:3]
+    try:
+        terminal.run(server)
+        until(lambda: answers(f"http://127.0.0.1:{terminal.port}/api/health"), "Prefect")
+        terminal.run(f"export NUDGEFLOW_ACCOUNT_BASE_URL={terminal.sandbox}\n{variables}")
+        *first, worker = deploy.strip().splitlines()
+        terminal.run("\n".join(first))
+        terminal.start(worker)
+        yield sandbox
+    finally:
+        terminal.run(".venv/bin/prefect server stop")
+
+
+def _own_account() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## Your own account") : text.index("## Documents")]
+    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+
+
+def test_every_block_of_commands_has_its_test() -> None:
+    documents = ["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+    counts = {each: len(blocks(each)) for each in documents if blocks(each)}
+    assert counts == {
+        "README.md": 10,
+        "docs/alerts.md": 1,
+        "docs/kubernetes.md": 6,
+        "docs/limits.md": 3,
+        "docs/recover.md": 1,
+        "docs/scale.md": 2,
+        "docs/schedule.md": 1,
+    }
+
+
+def test_the_targets_of_make() -> None:
+    commands = "\n".join(blocks("README.md"))
+    targets = set(re.findall(r"^make (\S+)", commands, re.MULTILINE))
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+    in_ci = set(re.findall(r"^make (\S+)", (ROOT / ".ci/run").read_text(), re.MULTILINE))
+    assert targets - in_ci == ELSEWHERE.keys()
+    assert in_ci <= targets
+    assert all((ROOT / "tests" / file).exists() for file in ELSEWHERE.values())
+
+
+def test_ones_own_account_in_the_readme(terminal: Terminal, account: Seeded) -> None:
+    *_, commands = _own_account()
+    plan, refresh = commands.strip().splitlines()
+    terminal.run(plan)
+    lake = DataLake(root=str(terminal.folder / "lake"))
+    assert list((terminal.folder / "lake/plans").rglob("*.json"))
+    terminal.run(f'{refresh} --param \'options={{"guardrails": {{"max_shrink": 1}}}}\'')
+    assert lake.runs()["rows"].to_list() == [200]
+    # So do those who have run `make up`.
+    (watched,) = [each for each in blocks("README.md") if each.startswith("PREFECT_API_URL")]
+    terminal.run(watched)
+
+
+def test_the_controls_of_the_sandbox_in_the_readme(terminal: Terminal, sandbox: Seeded) -> None:
+    (block,) = [each for each in blocks("README.md") if "curl" in each]
+    terminal.run(block)
+    # The last command of the block has switched the faults off.
+    assert httpx.get(f"{terminal.sandbox}/sandbox/faults").json() in ([], {"faults": []})
+
+
+def test_an_event_in_the_schedules(terminal: Terminal, account: Seeded) -> None:
+    (emit,) = blocks("docs/schedule.md")
+    terminal.run(emit)
+
+
+def test_more_workers(terminal: Terminal, account: Seeded) -> None:
+    worker, dask = blocks("docs/scale.md")
+    until(lambda: terminal.workers() == 1, "The worker")
+    terminal.start(worker)
+    until(lambda: terminal.workers() == 2, "A second worker")
+    port = str(free_port())
+    terminal.filled["8786"] = port
+    for command in dask.strip().splitlines():
+        terminal.start(command)
+    with Client(f"tcp://127.0.0.1:{port}", timeout=SECONDS) as client:
+        client.wait_for_workers(1, timeout=SECONDS)
+
+
+def test_a_retry(terminal: Terminal, account: Seeded) -> None:
+    terminal.run(
+        "! .venv/bin/prefect deployment run plan-refresh/ad-hoc --param campaign_id=none --watch"
+    )
+    (run,) = terminal.api("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
+    terminal.filled["FLOW_RUN_ID"] = run["id"]
+    (retry,) = blocks("docs/recover.md")
+    terminal.run(retry)
+    runs = {"id": {"any_": [run["id"]]}}
+    until(lambda: terminal.api("flow_runs/filter", flow_runs=runs)[0]["run_count"] == 2, "A retry")
+
+
+def test_the_limits(terminal: Terminal, account: Seeded) -> None:
+    change, kept, traffic = blocks("docs/limits.md")
+    assert "limit nudgescribe-calls: unchanged" in terminal.run(change)
+    terminal.run(f"{kept}unset PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE")
+    assert "downloads" in terminal.run(traffic)
+    terminal.run(".venv/bin/prefect gcl create another --limit 3")
+
+
+def test_kubernetes(terminal: Terminal, account: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker, kubectl and Helm are not here: stand-ins write down how they are called."""
+    folder = terminal.folder / "kubernetes"
+    (folder / "bin").mkdir(parents=True)
+    for program in ("docker", "kubectl", "helm"):
+        (folder / "bin" / program).write_text(STAND_IN)
+        (folder / "bin" / program).chmod(0o755)
+    monkeypatch.setitem(terminal.environment, "CALLS", str(folder / "calls"))
+    (folder / "auth-string").write_text("admin:none")
+    terminal.run(f"export OLD_PATH=$PATH PATH={folder}/bin:$PATH")
+    terminal.filled |= {
+        "cat auth-string": f"cat {folder}/auth-string",
+        "job-template.json --overwrite": f"{folder}/job-template.json --overwrite",
+        "> job-template.json": f"> {folder}/job-template.json",
+        "work-pool create nudgeflow": "work-pool create on-kubernetes",
+    }
+    for block in blocks("docs/kubernetes.md"):
+        terminal.run(block)
+    calls = [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
+    assert {call[0] for call in calls} == {"docker", "kubectl", "helm"}
+    named = [word for call in calls for word in call if word.startswith("deployments/")]
+    assert len(named) == 3
+    assert all((ROOT / file).is_file() for file in named)
+    image = "registry.example.com/nudgeflow:0.1.0"
+    pools = terminal.api("work_pools/filter")
+    (pool,) = [each for each in pools if each["name"] == "on-kubernetes"]
+    assert pool["base_job_template"]["variables"]["properties"]["image"]["default"] == image
+    terminal.run("export PATH=$OLD_PATH")
+    terminal.run("unset PREFECT_API_AUTH_STRING")
+
+
+def test_the_set_up(terminal: Terminal, account: Seeded) -> None:
+    """Last, as it changes the blocks."""
+    (block,) = blocks("docs/alerts.md")
+    for name, value in {"password": "p", "key": "k", "code": "c"}.items():
+        (terminal.folder / name).write_text(value)
+        terminal.filled[f"/run/secrets/{name}"] = str(terminal.folder / name)
+    secrets = ("PASSWORD", "API_KEY", "API_CODE")
+    terminal.run(f"unset {' '.join(f'NUDGEFLOW_ACCOUNT_{name}' for name in secrets)}")
+    terminal.filled['{"key": "...", "secret": "..."}'] = "{}"
+    printed = terminal.run(block)
+    assert "automation Nudgeflow: a flow run failed: created" in printed
+    terminal.filled |= {'password="..."': 'password="p"'}
+    terminal.filled |= {f'api_{name}="..."': f'api_{name}="x"' for name in ("key", "code")}
+    (python,) = [each for each in blocks("README.md", "python") if "SqlCrm" in each]
+    terminal.python(python)
+    (python,) = blocks("docs/kubernetes.md", "python")
+    terminal.python(python)
