@@ -127,9 +127,9 @@ def _errors() -> Iterator[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
             kind = getattr(module, node.func.id, None)
-            if isinstance(kind, type) and issubclass(kind, NudgeflowError):
-                if text := _template(node.args[0]):
-                    messages[kind.__name__][text] = None
+            ours = isinstance(kind, type) and issubclass(kind, NudgeflowError)
+            if ours and (text := _template(node.args[0])):
+                messages[kind.__name__][text] = None
     yield "| error | message | what to do |\n|---|---|---|"
     kinds = {kind.__name__: kind for kind in _kinds(NudgeflowError)}
     for name in sorted(kinds):
