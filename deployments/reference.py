@@ -129,7 +129,7 @@ def _errors() -> Iterator[str]:
             kind = getattr(module, node.func.id, None)
             ours = isinstance(kind, type) and issubclass(kind, NudgeflowError)
             if ours and (text := _template(node.args[0])):
-                messages[kind.__name__][text] = None
+                messages[node.func.id][text] = None
     yield "| error | message | what to do |\n|---|---|---|"
     kinds = {kind.__name__: kind for kind in _kinds(NudgeflowError)}
     for name in sorted(kinds):
