@@ -1,7 +1,7 @@
 """What the flows write, as Prefect's assets: named after the blocks, wherever these lead."""
 
+import re
 from typing import Any
-from urllib.parse import quote
 
 from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext
@@ -46,5 +46,6 @@ def crm(block: str) -> Asset:
 
 
 def _asset(kind: str, block: str, folder: str, name: str, description: str) -> Asset:
-    key = f"{kind}://{block}/{folder}/{quote(name, '')}"
+    # Prefect takes no percent signs, which an escaped id would have.
+    key = f"{kind}://{block}/{folder}/{re.sub('[^A-Za-z0-9._~-]', '_', name)}"
     return Asset(key=key, properties=AssetProperties(name=name, description=description))

@@ -4,13 +4,14 @@ import json
 from time import monotonic
 from typing import Any
 
+import pytest
 from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 
 from flows.customers import sync_customers
 from flows.export import export_messages
 from flows.options import SyncOptions
-from flows.refresh import campaign_refresh
+from tasks.assets import messages
 from tasks.guardrails import ListGuardrails
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, customers
 
@@ -38,8 +39,8 @@ def test_an_export_and_the_asset_it_makes(company: Company, save: Save) -> None:
     for _ in range(2):
         (run,) = export_messages(campaign, account=saved.name, lake=saved.name)
     # The second one fetched nothing: what happened once is told once.
-    messages = f"lake://{saved.name}/messages/{campaign}"
-    made = events_of("prefect.asset.materialization.succeeded", messages, 2)
+    asset = f"lake://{saved.name}/messages/{campaign}"
+    made = events_of("prefect.asset.materialization.succeeded", asset, 2)
     assert [one["payload"]["rows"] for one in made] == [SEEDED_CUSTOMERS] * 2
     source = f"nudgescribe://{saved.name}/campaigns/{campaign}"
     assert source in {one["prefect.resource.id"] for one in made[0]["related"]}
@@ -63,14 +64,9 @@ def test_an_export_and_the_asset_it_makes(company: Company, save: Save) -> None:
     assert f"(https://service.example/{campaign})" in artifacts[f"campaign-{campaign}"]
 
 
-def test_a_refresh(reviewed_company: Company, save: Save) -> None:
-    company = reviewed_company
-    saved, campaign = save(company, customers(SEEDED_CUSTOMERS)), company.seeded.campaign_id
-    campaign_refresh(campaign, account=saved.name, crm=saved.crm, lake=saved.name)
-    (event,) = events_of("nudgeflow.campaign.refreshed", f"nudgeflow.campaign.{campaign}")
-    told = event["payload"]
-    assert (told["campaign"], told["run_number"], told["rows"]) == (campaign, 2, SEEDED_CUSTOMERS)
-    assert (saved.root / told["manifest"]).exists()
+@pytest.mark.parametrize("name", ["C/1", "50 %", "a?b#c", "Ü"])
+def test_whatever_an_id_is_made_of_it_has_an_asset(name: str) -> None:
+    assert messages("main", name).key.startswith("lake://main/messages/")
 
 
 def test_a_synchronised_group(company: Company, save: Save) -> None:

@@ -23,6 +23,7 @@ from tasks.guardrails import GuardrailHit, Guardrails
 from tasks.report import RefreshResult
 from tasks.validate import ListRefused
 from tests.conftest import Company, Save, Saved, customers
+from tests.flows.test_events import events_of
 
 
 def refresh(company: Company, saved: Saved, options: RefreshOptions | None = None) -> RefreshResult:
@@ -79,6 +80,11 @@ def test_a_list_goes_in_and_its_messages_come_out(
     assert quarantine.columns == ["row", "field", "code", "reason"]
     assert list((saved.root / "staging").iterdir()) == []
     assert reviewed_company.history()[0].status == Status.PUBLISHED
+    resource = f"nudgeflow.campaign.{result.campaign_id}"
+    (event,) = events_of("nudgeflow.campaign.refreshed", resource)
+    told = event["payload"]
+    assert (told["campaign"], told["run_number"], told["rows"]) == (result.campaign_id, 2, 245)
+    assert (saved.root / told["manifest"]).exists()
     assert list(result.seconds) == [
         "extract and validate",
         "upload",

@@ -431,7 +431,8 @@ def retried(run: FlowRun) -> RunInLake:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Scheduled(), force=True)
         again = client.read_flow_run(run.id)
-    return run_flow(export_messages, flow_run=again, parameters=run.parameters)
+    (fetched,) = run_flow(export_messages, flow_run=again, parameters=run.parameters)
+    return fetched
 
 
 def flow_run_of(name: str) -> FlowRun:

@@ -26,6 +26,7 @@ def list_of_100_mb() -> bytes:
     return rfc4180.write(pl.concat([ids, rest], how="horizontal"))
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_memory_does_not_grow_with_the_list(settings: Settings, seeded: seed.Seeded) -> None:
     csv = list_of_100_mb()

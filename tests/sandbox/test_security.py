@@ -1167,6 +1167,7 @@ def test_a_cell_of_2_gib_takes_no_memory(
         assert connection.getresponse().status == 413
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
 def test_a_million_mistakes_take_little_memory(
     apart: tuple[NudgescribeClient, str, int], seeded: seed.Seeded
