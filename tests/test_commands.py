@@ -143,7 +143,7 @@ def sandbox(terminal: Terminal) -> Seeded:
 
 
 @pytest.fixture(scope="module")
-def account(terminal: Terminal, sandbox: Seeded) -> Iterator[Seeded]:
+def account(terminal: Terminal, sandbox: Seeded) -> Seeded:
     """The README's way to an account of one's own, up to the worker."""
     with closing(sqlite3.connect(terminal.folder / "crm.db")) as crm, crm:
         rows = [tuple(each.values()) for each in people.customers(200, people.PLANS_BEFORE)]
@@ -163,16 +163,13 @@ def account(terminal: Terminal, sandbox: Seeded) -> Iterator[Seeded]:
         "WORKSPACE_ID=...": f"WORKSPACE_ID={sandbox.workspace_id}",
     }
     server, variables, deploy = _own_account()[:3]
-    try:
-        terminal.run(server)
-        until(lambda: answers(f"http://127.0.0.1:{terminal.port}/api/health"), "Prefect")
-        terminal.run(f"export NUDGEFLOW_ACCOUNT_BASE_URL={terminal.sandbox}\n{variables}")
-        *first, worker = deploy.strip().splitlines()
-        terminal.run("\n".join(first))
-        terminal.start(worker)
-        yield sandbox
-    finally:
-        terminal.run(".venv/bin/prefect server stop")
+    terminal.start(server)
+    until(lambda: answers(f"http://127.0.0.1:{terminal.port}/api/health"), "Prefect")
+    terminal.run(f"export NUDGEFLOW_ACCOUNT_BASE_URL={terminal.sandbox}\n{variables}")
+    *first, worker = deploy.strip().splitlines()
+    terminal.run("\n".join(first))
+    terminal.start(worker)
+    return sandbox
 
 
 def _own_account() -> list[str]:
