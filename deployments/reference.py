@@ -15,7 +15,7 @@ from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.utilities.callables import parameter_schema
 
-import blocks as our_blocks
+from deployments.saving import block_types
 from nudgescribe.errors import NudgeflowError
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,7 @@ def reference() -> str:
             "# Reference\n\nMade by `make documents` from the code.\n\n## Flows\n",
             *dict.fromkeys(flows),
             "## Blocks\n",
-            *(section for block in _blocks() for section in _block(block)),
+            *(section for block in block_types() for section in _block(block)),
             "## Errors\n\nWhat a flow run says, and what to do about it.\n",
             *_errors(),
         ]
@@ -63,11 +63,6 @@ def _flow(flow: Flow[..., Any]) -> Iterator[str]:
         if "properties" in model:
             table = _table(model["properties"], _required(model))
             yield f"#### {name}\n\n{_first(model)}\n\n{table}"
-
-
-def _blocks() -> list[type[Block]]:
-    kinds = (getattr(our_blocks, name) for name in our_blocks.__all__)
-    return [each for each in kinds if issubclass(each, Block) and not inspect.isabstract(each)]
 
 
 def _block(block: type[Block]) -> Iterator[str]:

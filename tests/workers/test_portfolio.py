@@ -11,8 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 
-from blocks import DataLake, FileCrm
-from flows.portfolio import Member, portfolio_refresh
+from blocks import DataLake, FileCrm, Member
+from flows.portfolio import portfolio_refresh
 from sandbox import seed
 from tasks.portfolio import Refreshed
 from tests import compose
