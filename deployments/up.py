@@ -15,7 +15,7 @@ HOME = Path(".local")
 PREFECT_PORT = 4200
 SANDBOX_PORT = 7878
 PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
-SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "2", "--approve-after", "10")
+SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "2", "--approve-after", "60")
 SERVER_SECONDS = 120.0
 RUNS_A_CORE = 3
 """More flow runs at once only wait for each other, and for the server's SQLite."""

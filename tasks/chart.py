@@ -15,11 +15,14 @@ def bars(groups: Mapping[str, Mapping[str, int]]) -> bytes:
     figure = Figure(figsize=(4 * len(groups), 3), layout="constrained")
     for place, (title, values) in enumerate(groups.items(), 1):
         axes = figure.add_subplot(1, len(groups), place)
-        drawn = axes.bar(list(values), list(values.values()), color="#2563eb")
+        drawn = axes.bar(list(values), list(values.values()), color="#2563eb", width=0.6)
         axes.bar_label(drawn, fmt="{:,.0f}")
         axes.margins(y=0.15)
+        # Also where there is one bar, it is no wall.
+        axes.set_xlim(-0.75, len(values) - 0.25)
         axes.set_title(title)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_yticks([])
+        axes.spines[["top", "right", "left"]].set_visible(False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()

@@ -98,10 +98,11 @@ def report_inventory(account: str, lake: str, inventory: Inventory, refresh: Ref
     files = load(DataLake, lake).files
     snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
     key = artifact_key("inventory", account)
-    said = f"{inventory.campaigns:,} campaigns of {account}, {inventory.snapshot}"
-    create_markdown_artifact(_page(account, inventory), key=key, description=said)
+    title = f"Campaigns of {account} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
+    said = f"{title}: {inventory.campaigns:,}"
+    create_markdown_artifact(_page(title, inventory), key=key, description=said)
     if inventory.campaigns > MOST_SHOWN:
-        said += f": the {MOST_SHOWN} longest without a run. All are in {inventory.campaigns_path}"
+        said += f", the {MOST_SHOWN} longest without a run. All are in {inventory.campaigns_path}"
     rows = [_row(each, block) for each in _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()]
     create_table_artifact(rows, key=f"{key}-campaigns", description=said)
 
@@ -183,7 +184,7 @@ def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any
     }
 
 
-def _page(account: str, inventory: Inventory) -> str:
+def _page(title: str, inventory: Inventory) -> str:
     picture = bars(
         {"campaigns": {status.replace(" ", "\n"): n for status, n in inventory.statuses.items()}}
     )
@@ -193,7 +194,7 @@ def _page(account: str, inventory: Inventory) -> str:
         "runs": inventory.runs,
     }
     table = two_columns("", {what: f"{number:,}" for what, number in numbers.items()})
-    return f"""# Campaigns of {account}, {inventory.snapshot}
+    return f"""# {title}
 
 {table}
 

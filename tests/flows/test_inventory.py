@@ -44,6 +44,6 @@ def test_a_retry_writes_the_same_snapshot(
     table = artifacts[f"inventory-{saved.name}-campaigns"]
     assert (table.type, table.description) == (
         "table",
-        f"1 campaigns of {saved.name}, {first.name}",
+        f"Campaigns of {saved.name} on {planned:%Y-%m-%d at %H:%M} UTC: 1",
     )
     assert artifacts[f"inventory-{saved.name}"].type == "markdown"

@@ -328,13 +328,13 @@ def test_a_long_table_is_cut_and_says_so(
     old = office.campaign("Old", Status.PUBLISHED)
     taken = take(refresh)
     report_inventory.fn("main", "main", taken, refresh)
-    assert said["inventory-main-campaigns"] == "2 campaigns of main, 2026-11-21T06-30-00Z"
+    assert said["inventory-main-campaigns"] == "Campaigns of main on 2026-11-21 at 06:30 UTC: 2"
     monkeypatch.setattr(inventory, "MOST_SHOWN", 1)
     report_inventory.fn("main", "main", taken, refresh)
     (row,) = local.artifacts["inventory-main-campaigns"]
     assert row["campaign"] == "Old", old
     assert said["inventory-main-campaigns"].endswith(
-        f": the 1 longest without a run. All are in {taken.campaigns_path}"
+        f", the 1 longest without a run. All are in {taken.campaigns_path}"
     )
 
 
