@@ -6,10 +6,9 @@ import shlex
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ from blocks import DataLake
 from deployments.local import free_port
 from sandbox import people
 from sandbox.seed import Seeded
+from tests.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -35,13 +35,6 @@ echo >> "$CALLS"
 
 def blocks(document: str, language: str = "sh") -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    end = monotonic() + SECONDS
-    while not true():
-        assert monotonic() < end, f"{what} took too long"
-        sleep(0.3)
 
 
 class Terminal:
@@ -137,7 +130,7 @@ def sandbox(terminal: Terminal) -> Seeded:
     seeded = Seeded.model_validate_json(terminal.run(seed))
     port = terminal.sandbox.rpartition(":")[2]
     terminal.start(f"{serve.partition('#')[0]} --port {port}")
-    until(lambda: answers(terminal.sandbox), "The sandbox")
+    until(lambda: answers(terminal.sandbox))
     terminal.filled |= {"ACCOUNT_ID": seeded.account_id, "/CAMPAIGN_ID": f"/{seeded.campaign_id}"}
     return seeded
 
@@ -164,7 +157,7 @@ def account(terminal: Terminal, sandbox: Seeded) -> Seeded:
     }
     server, variables, deploy = _own_account()[:3]
     terminal.start(server)
-    until(lambda: answers(f"http://127.0.0.1:{terminal.port}/api/health"), "Prefect")
+    until(lambda: answers(f"http://127.0.0.1:{terminal.port}/api/health"))
     terminal.run(f"export NUDGEFLOW_ACCOUNT_BASE_URL={terminal.sandbox}\n{variables}")
     *first, worker = deploy.strip().splitlines()
     terminal.run("\n".join(first))
@@ -230,9 +223,9 @@ def test_an_event_in_the_schedules(terminal: Terminal, account: Seeded) -> None:
 
 def test_more_workers(terminal: Terminal, account: Seeded) -> None:
     worker, dask = blocks("docs/scale.md")
-    until(lambda: terminal.workers() == 1, "The worker")
+    until(lambda: terminal.workers() == 1)
     terminal.start(worker)
-    until(lambda: terminal.workers() == 2, "A second worker")
+    until(lambda: terminal.workers() == 2)
     port = str(free_port())
     terminal.filled["8786"] = port
     for command in dask.strip().splitlines():
@@ -250,7 +243,7 @@ def test_a_retry(terminal: Terminal, account: Seeded) -> None:
     (retry,) = blocks("docs/recover.md")
     terminal.run(retry)
     runs = {"id": {"any_": [run["id"]]}}
-    until(lambda: terminal.api("flow_runs/filter", flow_runs=runs)[0]["run_count"] == 2, "A retry")
+    until(lambda: terminal.api("flow_runs/filter", flow_runs=runs)[0]["run_count"] == 2)
 
 
 def test_the_limits(terminal: Terminal, account: Seeded) -> None:

@@ -2,10 +2,9 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import monotonic, sleep
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -19,17 +18,11 @@ from nudgescribe.contract import Status
 from tasks.register import Register
 from tests.chaos.rig import Story
 from tests.chaos.server import PrefectServer, kill
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 POOL = "chaos"
 SECONDS = 90.0
-
-
-def until(true: Callable[[], object]) -> None:
-    end = monotonic() + SECONDS
-    while not true():
-        assert monotonic() < end, "It took too long."
-        sleep(0.05)
 
 
 class Stack:

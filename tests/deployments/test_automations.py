@@ -25,7 +25,7 @@ from tests import compose
 from tests.compose import ComposedServer
 from tests.deployed import Deployed, deploy, flow_run, state_of
 from tests.deployments.watched import watched, work
-from tests.workers.conftest import until
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.stack,

@@ -22,7 +22,8 @@ from tests.chaos.server import SECONDS, kill
 from tests.compose import ComposedServer
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox, customers
 from tests.deployed import state_of
-from tests.workers.conftest import becomes, until
+from tests.waiting import until
+from tests.workers.conftest import becomes
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 

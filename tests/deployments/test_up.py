@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -17,6 +17,7 @@ from deployments import up
 from nudgescribe.client import NudgescribeClient
 from sandbox.seed import Seeded
 from tests.conftest import credentials_of
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 API = f"{up.PREFECT_URL}/api"
@@ -61,13 +62,6 @@ def run(deployment: str) -> "subprocess.Popen[bytes]":
     """Starts a flow run and watches it to its end."""
     command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, "--watch"]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-
-
-def until(true: Callable[[], object]) -> None:
-    end = monotonic() + SECONDS
-    while not true():
-        assert monotonic() < end, "it took too long"
-        sleep(0.5)
 
 
 def states(flow: str) -> set[str]:

@@ -27,7 +27,8 @@ from tests.clock import Clock
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.exports import Export, page
 from tests.flows import test_kill
-from tests.flows.test_kill import crashed, until
+from tests.flows.test_kill import crashed
+from tests.waiting import until
 
 start = test_kill.start
 RUN = (

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
 from uuid import UUID
 
 import pytest
@@ -17,21 +16,13 @@ from prefect.states import Crashed
 
 from nudgescribe.contract import Status
 from tests.conftest import Company, Save, customers
+from tests.waiting import until
 
 SECONDS = 90.0
 RUN = (
     "import sys; from flows.refresh import campaign_refresh as run; "
     "run(sys.argv[1], account=sys.argv[2], crm=sys.argv[3], lake=sys.argv[2])"
 )
-
-
-def until(true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    """Looks until something is true while a process works towards it."""
-    end = monotonic() + SECONDS
-    while not true():
-        assert monotonic() < end, "it took too long"
-        assert process.poll() is None, "the process has ended"
-        sleep(0.05)
 
 
 @pytest.fixture

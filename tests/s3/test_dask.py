@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socket import SHUT_WR, create_connection, socket
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Lock, Thread
-from time import monotonic, sleep
 
 import pytest
 from distributed import Client
@@ -24,6 +23,7 @@ from tests.exports import Call
 from tests.s3 import campaign
 from tests.s3.campaign import Published
 from tests.s3.conftest import lake_in
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -76,15 +76,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def watching(cluster: Cluster) -> Client:
     """A client for the test only: the flow must not find it and take it for its own."""
     return Client(cluster.address, set_as_default=False)
-
-
-def until(true: Callable[[], object], process: subprocess.Popen[bytes]) -> None:
-    """Looks until something is true while a process works towards it."""
-    end = monotonic() + SECONDS
-    while not true():
-        assert monotonic() < end, "it took too long"
-        assert process.poll() is None, "the process has ended"
-        sleep(0.05)
 
 
 class Counting(ThreadingTCPServer):

@@ -10,7 +10,8 @@ from sandbox import seed
 from sandbox.settings import Settings
 from tests.conftest import customers
 from tests.sandbox import test_restart
-from tests.sandbox.test_restart import running, until
+from tests.sandbox.test_restart import running
+from tests.waiting import until
 
 settings, seeded = test_restart.settings, test_restart.seeded
 

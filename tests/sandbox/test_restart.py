@@ -1,10 +1,9 @@
 """The service as a process of its own, killed in the middle of its work and started again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import Popen
-from time import monotonic, sleep
 
 import polars as pl
 import pytest
@@ -18,10 +17,13 @@ from sandbox.context import open_context
 from sandbox.settings import Settings
 from tests.conftest import credentials_of, customers
 from tests.databases import BOTH, new_database
+from tests.waiting import until
 
 pytestmark = pytest.mark.chaos
 
 SECONDS = 60.0
+SOON = 0.002
+"""A phase of a rerun is short."""
 
 
 @pytest.fixture(params=BOTH)
@@ -75,13 +77,6 @@ def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[
             yield Running(url, process, client)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = monotonic() + SECONDS
-    while not condition():
-        assert monotonic() < end
-        sleep(0.002)
-
-
 def new_group(client: NudgescribeClient, seeded: seed.Seeded, list_: pl.DataFrame) -> str:
     group = client.create_group(seeded.workspace_id, "New").customer_group_id
     client.upload_customers(seeded.workspace_id, group, rfc4180.write(list_))
@@ -96,7 +91,7 @@ def test_a_rerun_killed_in_any_phase_is_finished_by_the_next_start(
     with running(settings, seeded, "--phase-seconds", "0.5") as service:
         group = new_group(service.client, seeded, customers(200))
         service.client.initiate_rerun(campaign, group)
-        until(lambda: service.client.rerun_history(campaign)[0].phase == phase)
+        until(lambda: service.client.rerun_history(campaign)[0].phase == phase, every=SOON)
         service.kill()
     with running(settings, seeded) as service:
         until(lambda: service.client.rerun_history(campaign)[0].status != Status.PROCESSING)
@@ -120,7 +115,7 @@ def test_an_export_killed_half_way_is_finished_by_the_next_start(
         until(lambda: service.client.rerun_history(campaign)[0].status != Status.PROCESSING)
         service.approve(campaign)
         service.client.publish(campaign)
-        until(lambda: service.client.count_message_pages(campaign) > 0)
+        until(lambda: service.client.count_message_pages(campaign) > 0, every=SOON)
         service.kill()
     with running(settings, seeded) as service:
         until(lambda: service.client.count_message_pages(campaign) == 100)
@@ -137,7 +132,7 @@ def test_an_upload_killed_half_way_is_finished_by_the_next_start(
     with running(settings, seeded) as service:
         answer = service.client.upload_customers(*where, rfc4180.write(long))
         assert (answer.status, answer.total) == ("queued", 0)
-        until(lambda: service.client.count_customers(*where).total > 300)
+        until(lambda: service.client.count_customers(*where).total > 300, every=SOON)
         service.kill()
     with running(settings, seeded) as service:
         until(lambda: service.client.count_customers(*where).total == 20_000)

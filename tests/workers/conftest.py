@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
@@ -21,18 +20,10 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_H
 from flows.refresh import campaign_refresh
 from flows.review import resume_reviewed
 from tests.deployed import Deployed, deploy, state_of
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 POOL = "tests"
-SECONDS = 120.0
-
-
-def until(true: Callable[[], object]) -> None:
-    """Looks until something is true."""
-    end = monotonic() + SECONDS
-    while not true():
-        assert monotonic() < end, "it took too long"
-        sleep(0.1)
 
 
 @dataclass

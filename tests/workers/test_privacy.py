@@ -52,9 +52,10 @@ from sandbox.store import Campaign
 from tests import databases
 from tests.conftest import Company, Sandbox, customers
 from tests.deployed import Deployed, deploy, state_of
+from tests.waiting import until
 from tests.workers.aloud import READABLE
 from tests.workers.canaries import Canaries, canary
-from tests.workers.conftest import POOL, ROOT, becomes, until
+from tests.workers.conftest import POOL, ROOT, becomes
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 

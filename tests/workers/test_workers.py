@@ -15,7 +15,8 @@ from nudgescribe.contract import Status
 from tasks.register import Register
 from tests.conftest import Company, Save, Saved, customers
 from tests.deployed import CHANGING, Deployed, changes, flow_run, state_of
-from tests.workers.conftest import Workers, becomes, until
+from tests.waiting import until
+from tests.workers.conftest import Workers, becomes
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
