@@ -15,7 +15,7 @@ HOME = Path(".local")
 PREFECT_PORT = 4200
 SANDBOX_PORT = 7878
 PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
-SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "2", "--approve-after", "60")
+SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "4", "--approve-after", "120")
 SERVER_SECONDS = 120.0
 RUNS_A_CORE = 3
 """More flow runs at once only wait for each other, and for the server's SQLite."""
@@ -80,7 +80,8 @@ def _run(stack: ExitStack) -> None:
         f"Start a refresh in the UI, or in a second terminal:\n"
         f"  PREFECT_API_URL={PREFECT_URL}/api .venv/bin/prefect deployment run "
         f"campaign-refresh/ad-hoc --watch\n\n"
-        f"While its messages are reviewed it sleeps; resume-reviewed looks every five minutes.\n\n"
+        f"While its messages are reviewed it sleeps. Approve them in the sandbox, or wait: they\n"
+        f"approve themselves in two minutes, and resume-reviewed looks every five.\n\n"
         f"Ctrl-C ends all of it.",
         flush=True,
     )

@@ -38,6 +38,12 @@ def test_the_reference_is_that_of_the_code() -> None:
     assert (ROOT / "docs/reference.md").read_text() == reference() + "\n"  # make documents
 
 
+def test_what_the_documents_link_to_is_there() -> None:
+    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
+            assert (file.parent / link).exists(), f"{file.name}: {link}"
+
+
 def test_the_table_of_deployments() -> None:
     told = re.findall(r"^\| `([\w-]+/[\w-]+)` \|", document("schedule"), re.MULTILINE)
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]

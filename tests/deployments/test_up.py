@@ -1,6 +1,7 @@
-"""The local stack, as `make up` runs it."""
+"""The local stack as people use it: `make up`, Prefect's own UI and the sandbox's page."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,20 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
+from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Locator, Page, expect
 
 from deployments import up
-from nudgescribe.client import NudgescribeClient
-from sandbox.seed import Seeded
-from tests.conftest import credentials_of
+from flows.refresh import campaign_refresh
+from nudgescribe.contract import Status
+from tests.browser import chromium
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
+PICTURES = ROOT / "docs/img"
 API = f"{up.PREFECT_URL}/api"
 SECONDS = 150.0
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
+# High, for the UI draws only what can be seen.
+SIZE = {"width": 1280, "height": 1500}
+NOTE = "Read and found good"
 
 
 @contextmanager
@@ -32,7 +38,7 @@ def running(folder: Path) -> Iterator[list[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.up"],
         cwd=folder,
-        env=ENVIRONMENT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -58,47 +64,148 @@ def running(folder: Path) -> Iterator[list[str]]:
             process.stdout.close()
 
 
-def run(deployment: str) -> "subprocess.Popen[bytes]":
-    """Starts a flow run and watches it to its end."""
-    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, "--watch"]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with chromium() as browser:
+        page = browser.new_page(base_url=up.PREFECT_URL, viewport=SIZE)
+        page.set_default_timeout(SECONDS * 1000)
+        expect.set_options(SECONDS * 1000)
+        yield page
 
 
-def states(flow: str) -> set[str]:
-    """The states of a flow's runs that were begun."""
-    wanted = {"flows": {"name": {"any_": [flow]}}, "flow_runs": {"start_time": {"is_null_": False}}}
-    runs = httpx.post(f"{API}/flow_runs/filter", json=wanted).json()
-    return {each["state_name"] for each in runs}
+def ask(path: str, **filters: Any) -> Any:
+    return httpx.post(f"{API}/{path}", json=filters, timeout=60).raise_for_status().json()
 
 
-def status(folder: Path) -> str:
-    """The campaign's, as the sandbox has it."""
-    seeded = Seeded.model_validate_json((folder / ".local/sandbox/seeded.json").read_text())
-    url = f"http://127.0.0.1:{up.SANDBOX_PORT}"
-    with NudgescribeClient(url, credentials_of(seeded)) as client:
-        return client.rerun_history(seeded.campaign_id)[0].status
+def deployment(name: str) -> dict[str, Any]:
+    return httpx.get(f"{API}/deployments/name/{name}").raise_for_status().json()
 
 
-def deployment(name: str) -> dict[str, str]:
-    return httpx.get(f"{API}/deployments/name/campaign-refresh/{name}").json()
+def descriptions(schema: dict[str, Any]) -> set[str]:
+    """Of all parameters of a flow, and of all that is in them."""
+    found = {schema["description"]} if isinstance(schema.get("description"), str) else set[str]()
+    for each in schema.get("properties", {}).values():
+        found |= descriptions(each)
+    return found
 
 
-@pytest.mark.chaos
-def test_a_refresh_run_on_the_stack_finishes_and_the_schedule_fires(tmp_path: Path) -> None:
+def take_picture(page: Page, name: str, height: int) -> None:
+    """As people see it, without the folder the stack happens to run in."""
+    page.set_viewport_size({"width": SIZE["width"], "height": height})
+    page.evaluate(
+        """() => document.querySelectorAll("code").forEach(code => {
+            if (!code.childElementCount)
+                code.textContent = code.textContent.replace(/^.*\\.local/, ".local")
+        })"""
+    )
+    page.screenshot(path=PICTURES / f"{name}.png")
+    page.set_viewport_size(SIZE)
+
+
+def start(page: Page) -> str:
+    """Campaign-refresh, from its form; the flow run's id."""
+    page.goto("/deployments")
+    row = page.get_by_role("row").filter(has_text="campaign-refresh").filter(has_text="ad-hoc")
+    row.get_by_role("link", name="ad-hoc").click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    form = page.locator("form")
+    for said in descriptions(campaign_refresh.parameters.model_dump()):
+        expect(form).to_contain_text(said)
+    take_picture(page, "form", 900)
+    # The UI's labels are not bound to their inputs.
+    page.locator(".schema-form-property").filter(has_text="Downloads").last.locator("input").fill(
+        "8"
+    )
+    page.get_by_role("button", name="Submit").click()
+    adhoc = {"id": {"any_": [deployment("campaign-refresh/ad-hoc")["id"]]}}
+    (run,) = until(lambda: ask("flow_runs/filter", deployments=adhoc))
+    return run["id"]
+
+
+def open_artifact(page: Page, kind: str) -> None:
+    """The newest of its kind on a flow run's page, as soon as it is there."""
+
+    def artifact(kind: str) -> Locator:
+        return page.get_by_role("link").filter(has_text=re.compile(f"{kind}-[0-9a-f-]{{36}}")).first
+
+    def there() -> bool:
+        page.reload()
+        page.get_by_text("Artifacts", exact=True).click()
+        artifact("campaign").wait_for()
+        return artifact(kind).count() > 0
+
+    until(there)
+    artifact(kind).click()
+
+
+def watch(page: Page) -> None:
+    """The rerun's progress moves, and says what is done."""
+    open_artifact(page, "rerun")
+    progress = page.get_by_text(re.compile(r"Progress: \d+%"))
+    first = progress.inner_text()
+
+    def moved() -> bool:
+        page.reload()
+        return progress.inner_text() != first
+
+    until(moved)
+
+
+def review(page: Page) -> None:
+    """People read the new messages, approve them in the platform, and resume with a word."""
+    expect(page.get_by_text("Suspended", exact=True).first).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    form = page.get_by_role("dialog")
+    expect(form).to_contain_text("Welcome back: run 2 waits for its review")
+    expect(form.get_by_role("row", name="segments new, message to review 4")).to_be_visible()
+    with page.expect_popup() as opened:
+        form.get_by_role("link", name="the campaign").click()
+    take_picture(page, "review", 1000)
+    with opened.value as platform:
+        platform.get_by_role("button", name="Approve").click()
+        expect(platform.get_by_role("cell", name=Status.READY_TO_PUBLISH)).to_be_visible()
+    form.locator("textarea").fill(NOTE)
+    form.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
+
+
+def read(page: Page) -> None:
+    """The report, as whoever looks after the campaign reads it."""
+    open_artifact(page, "refresh")
+    expect(page.get_by_text("4,949 messages, one for each customer of the list.")).to_be_visible()
+    for row in ("from the CRM 5,000", "kept, with their messages 12"):
+        expect(page.get_by_role("row", name=row)).to_be_visible()
+    chart = page.get_by_alt_text("The numbers above")
+    assert chart.evaluate("image => image.naturalWidth") > 0
+    take_picture(page, "report", 1500)
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(900)
+def test_a_refresh_is_started_watched_reviewed_and_read_in_the_browser(
+    tmp_path: Path, page: Page
+) -> None:
     with running(tmp_path) as printed:
-        refresh = run("campaign-refresh/ad-hoc")
-        until(lambda: states("campaign-refresh") == {"Suspended"})
-        until(lambda: status(tmp_path) == "Ready to publish")
-        with run("resume-reviewed/every-five-minutes") as review:
-            assert review.wait(SECONDS) == 0, "".join(printed)
-        with refresh:
-            assert refresh.wait(SECONDS) == 0, "".join(printed)
+        # It could come between a person's approval and their resumption.
+        often = deployment("resume-reviewed/every-five-minutes")
+        httpx.patch(f"{API}/deployments/{often['id']}", json={"paused": True}).raise_for_status()
+        refresh = start(page)
+        page.goto(f"/runs/flow-run/{refresh}")
+        watch(page)
+        page.goto(f"/runs/flow-run/{refresh}")
+        review(page)
+        read(page)
+
+        run = httpx.get(f"{API}/flow_runs/{refresh}").json()
+        assert run["parameters"]["options"]["downloads"] == 8
+        assert NOTE in str(ask("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}}))
         assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 1
-        wanted = {"block_types": {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}}
-        assert len(httpx.post(f"{API}/block_types/filter", json=wanted).json()) == 2
+        wanted = {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}
+        assert len(ask("block_types/filter", block_types=wanted)) == 2
         # Planned runs show that the server's scheduler works with what is installed beside it.
-        wanted = {"deployments": {"id": {"any_": [deployment("monthly")["id"]]}}}
-        planned = httpx.post(f"{API}/flow_runs/filter", json=wanted).json()
+        wanted = {"id": {"any_": [deployment("campaign-refresh/monthly")["id"]]}}
+        planned = ask("flow_runs/filter", deployments=wanted)
         assert {run["state_type"] for run in planned} == {"SCHEDULED"}
         with pytest.raises(SystemExit, match=f"Port {up.PREFECT_PORT} is in use"):
             up.main()

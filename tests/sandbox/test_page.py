@@ -1,13 +1,12 @@
 """The page for people, in a browser; and what it refuses, without one."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import polars as pl
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
@@ -15,31 +14,18 @@ from nudgescribe.contract import Status
 from sandbox.page import ENDPOINTS
 from sandbox.settings import Settings
 from sandbox.store import Account, Campaign
+from tests.browser import chromium
 from tests.conftest import Company, Sandbox, customers, serving
 from tests.sandbox.test_reruns import new_group
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SCRIPT = "<script>document.title = 'It ran'</script>"
 IMAGE = "<img src=x onerror=\"document.title = 'It ran'\">"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.fail("These tests need Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
