@@ -78,18 +78,19 @@ def report_refresh(account: str, lake: str, result: RefreshResult) -> None:
 def report_sync(group: GroupRef, validated: Validated, changes: Changes) -> None:
     """The synchronisation as a page in the UI."""
     refused = f" (see `{validated.quarantine}`)" if validated.quarantine else ""
+    table = two_columns(
+        "customers",
+        {
+            "extracted from the CRM": f"{validated.extracted:,}",
+            f"quarantined{refused}": f"{validated.rejected:,}",
+            "added": f"{changes.added:,}",
+            "changed": f"{changes.changed:,}",
+            "deleted, no longer in the list": f"{changes.gone:,}",
+            "left as they were": f"{changes.same:,}",
+        },
+    )
     create_markdown_artifact(
-        f"""# Customer group *{group.name}*
-
-| customers | |
-|---|---:|
-| extracted from the CRM | {validated.extracted:,} |
-| quarantined{refused} | {validated.rejected:,} |
-| added | {changes.added:,} |
-| changed | {changes.changed:,} |
-| deleted, no longer in the list | {changes.gone:,} |
-| left as they were | {changes.same:,} |
-""",
+        f"# Customer group *{plain(group.name)}*\n\n{table}\n",
         key=artifact_key("sync", group.customer_group_id),
         description=f"{group.name}: {validated.accepted.rows:,} customers",
     )

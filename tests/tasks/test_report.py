@@ -10,9 +10,12 @@ import pytest
 
 from blocks import DataLake, NudgescribeAccount
 from tasks import report as tasks
+from tasks.changes import Changes
 from tasks.difference import Difference
-from tasks.report import RefreshResult, report_refresh
-from tasks.validate import Refused
+from tasks.groups import GroupRef
+from tasks.report import RefreshResult, report_refresh, report_sync
+from tasks.staging import Staged
+from tasks.validate import Refused, Validated
 
 OLD = {
     "campaign_id": "C",
@@ -171,3 +174,31 @@ def test_a_result_of_an_earlier_release_is_shown_as_well(shown: dict[str, str]) 
     assert (old.refused, old.difference, old.published_at) == ([], Difference(), None)
     report_refresh.fn("main", "main", old)
     assert "\n\nRun 7: 999,988 messages, one for each customer" in shown["refresh-c"]
+
+
+def test_the_page_of_a_synchronisation(shown: dict[str, str]) -> None:
+    group = GroupRef(workspace_id="W", customer_group_id="G", name="*Spring*", size=990)
+    validated = Validated(
+        accepted=Staged(path="a", rows=999, sha256="0"),
+        extracted=1000,
+        rejected=1,
+        quarantine="quarantine/workspace_id=W/r.parquet",
+        key="id",
+        fingerprint="f",
+    )
+    report_sync.fn(group, validated, Changes(added=10, changed=20, gone=1, same=969))
+    assert (
+        shown["sync-g"]
+        == """\
+# Customer group *\\*Spring\\**
+
+| | customers |
+|---|---:|
+| extracted from the CRM | 1,000 |
+| quarantined (see `quarantine/workspace_id=W/r.parquet`) | 1 |
+| added | 10 |
+| changed | 20 |
+| deleted, no longer in the list | 1 |
+| left as they were | 969 |
+"""
+    )
