@@ -17,6 +17,7 @@ from tempfile import TemporaryFile, gettempdir
 from threading import Event, Lock
 from typing import BinaryIO, Self
 
+from loky import cpu_count
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
@@ -31,7 +32,7 @@ from nudgescribe.rfc4180 import Block, MalformedCsv
 from tasks.ledger import Ledger
 from tasks.progress import Meter
 
-CONVERTERS = os.cpu_count() or 1
+CONVERTERS = cpu_count()
 CHUNKS_AT_ONCE = 4 * CONVERTERS
 """While some are converted, others wait for their downloads; each holds a part open in memory."""
 SPOOL_BYTES = 1024 * 1024 * 1024

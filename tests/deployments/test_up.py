@@ -17,8 +17,10 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from deployments import up
+from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
 from nudgescribe.contract import Status
+from tasks.guardrails import Guardrails
 from tests.browser import chromium
 from tests.waiting import until
 
@@ -81,12 +83,11 @@ def deployment(name: str) -> dict[str, Any]:
     return httpx.get(f"{API}/deployments/name/{name}").raise_for_status().json()
 
 
-def descriptions(schema: dict[str, Any]) -> set[str]:
-    """Of all parameters of a flow, and of all that is in them."""
-    found = {schema["description"]} if isinstance(schema.get("description"), str) else set[str]()
-    for each in schema.get("properties", {}).values():
-        found |= descriptions(each)
-    return found
+def descriptions() -> Iterator[str]:
+    """Of campaign-refresh's parameters and of all that is in them."""
+    yield from (each["description"] for each in campaign_refresh.parameters.properties.values())
+    for model in (RefreshOptions, Guardrails):
+        yield from (each.description or "" for each in model.model_fields.values())
 
 
 def take_picture(page: Page, name: str, height: int) -> None:
@@ -110,13 +111,12 @@ def start(page: Page) -> str:
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
     form = page.locator("form")
-    for said in descriptions(campaign_refresh.parameters.model_dump()):
+    for said in descriptions():
         expect(form).to_contain_text(said)
     take_picture(page, "form", 900)
     # The UI's labels are not bound to their inputs.
-    page.locator(".schema-form-property").filter(has_text="Downloads").last.locator("input").fill(
-        "8"
-    )
+    downloads = page.locator(".schema-form-property").filter(has_text="Downloads").last
+    downloads.locator("input").fill("8")
     page.get_by_role("button", name="Submit").click()
     adhoc = {"id": {"any_": [deployment("campaign-refresh/ad-hoc")["id"]]}}
     (run,) = until(lambda: ask("flow_runs/filter", deployments=adhoc))

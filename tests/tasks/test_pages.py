@@ -4,6 +4,7 @@ when an error or `kill -9` comes in between.
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -239,3 +240,13 @@ def test_killed_at_any_moment_the_next_try_completes_it(tmp_path: Path) -> None:
     # Once it is there it stays there.
     assert seen == sorted(seen)
     assert set(seen) == {False, True}
+
+
+def test_no_more_convert_than_the_cores_a_process_may_use() -> None:
+    program = """if True:
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from tasks.pages import CONVERTERS
+        print(CONVERTERS)
+    """
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "1\n"
