@@ -13,11 +13,13 @@ from prefect.events.schemas.events import ResourceSpecification
 from deployments.upserts import Outcome
 
 REVIEW = timedelta(days=3)
+LIMBO = timedelta(hours=1)
 SILENCE = timedelta(minutes=15)
 """Five heartbeats. Those of a while in which Prefect's server cannot be reached are lost."""
 REMINDER = timedelta(hours=6)
 
 UNRESPONSIVE = "Unresponsive"
+IN_LIMBO = ("Submitting", "InfrastructurePending", "Pending", "Cancelling")
 RUN, EVERY_STATE = "prefect.resource.id", "prefect.flow-run.*"
 STATE = "prefect.state-type"
 DEPLOYMENT = "related:deployment:prefect.resource.id"
@@ -27,10 +29,11 @@ LINK = "{{ flow_run|ui_url or flow_run.id }}"
 
 
 def notifying(
-    block_id: UUID, refresh: timedelta, review: timedelta = REVIEW
+    block_id: UUID, refresh: timedelta, review: timedelta = REVIEW, limbo: timedelta = LIMBO
 ) -> list[AutomationCore]:
     """The automations that tell people, by the notification block of this id: of failures, of a
-    `review` that takes longer, and if a schedule brings no success for longer than `refresh`.
+    `review` that takes longer, of flow runs in `limbo` for longer, and if a schedule brings no
+    success for longer than `refresh`.
     """
 
     def tell(subject: str, body: str) -> list[ActionTypes]:
@@ -66,6 +69,20 @@ def notifying(
             actions=tell(
                 "A review waits",
                 f"{WHICH}, has waited for its review for {review.days} days.",
+            ),
+        ),
+        AutomationCore(
+            name="Nudgeflow: a flow run hangs",
+            description="Its worker was lost as it began or cancelled it; no heartbeat tells that.",
+            trigger=_states(
+                after={f"prefect.flow-run.{state}" for state in IN_LIMBO},
+                match_related=_ours(),
+                posture=Posture.Proactive,
+                within=limbo,
+            ),
+            actions=tell(
+                "A flow run hangs",
+                f"{WHICH}, was to begin or to be cancelled, and nothing has come of it.",
             ),
         ),
         AutomationCore(

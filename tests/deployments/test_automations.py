@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from prefect.events.related import tags_as_related_resources
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_AUTH_STRING
-from prefect.states import Completed, Crashed, Failed, Pending, Running, Suspended
+from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Running, Suspended
 
 from deployments import automations, bootstrap
 from flows.review import resume_reviewed
@@ -90,7 +90,7 @@ def mailbox(server: ComposedServer) -> Iterator[Mailbox]:
     list(bootstrap.bootstrap({"NUDGEFLOW_NOTIFY_URL": mailbox.address}))
     with get_client(sync_client=True) as client:
         block = client.read_block_document_by_name("nudgeflow", "slack-webhook")
-        soon = automations.notifying(block.id, refresh=PERIOD, review=PERIOD)
+        soon = automations.notifying(block.id, refresh=PERIOD, review=PERIOD, limbo=PERIOD)
         for automation in [*soon, *automations.crashing(SILENCE)]:
             automations.upsert(client, automation)
     yield mailbox
@@ -164,6 +164,21 @@ def test_a_review_that_waits_is_told_unless_somebody_went_on(mailbox: Mailbox) -
     assert title == "A review waits"
     assert str(asleep) in text
     assert not mailbox.about("resumed-one")
+
+
+def test_what_neither_begins_nor_ends_is_told(mailbox: Mailbox) -> None:
+    refresh = deploy(watched, "lost", tags=["nudgescribe"])
+    begun, lost, cancelled = (
+        planned(refresh, f"{name}-one") for name in ("begun", "lost", "cancelled")
+    )
+    moves(begun, Pending(name="Submitting"), Pending(), Running())
+    moves(lost, Pending(name="InfrastructurePending"))
+    moves(cancelled, Pending(), Running(), Cancelling())
+    until(lambda: mailbox.about("lost-one") and mailbox.about("cancelled-one"))
+    ((_, title, text),) = mailbox.about("lost-one")
+    assert title == "A flow run hangs"
+    assert str(lost) in text
+    assert not mailbox.about("begun-one")
 
 
 def test_a_schedule_without_success_is_told(mailbox: Mailbox) -> None:

@@ -102,7 +102,7 @@ def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) ->
     assert rest == {"unchanged"}
     with get_client(sync_client=True) as client:
         there = ours()
-        assert len(there) == len({each.name for each in there}) == 6
+        assert len(there) == len({each.name for each in there}) == 7
         assert {each.name for each in there if not each.enabled} == {silent.name, refresh.name}
         (now,) = [each for each in there if each.id == refresh.id]
         assert now.trigger.model_dump()["within"].days == 9  # type: ignore[attr-defined]
