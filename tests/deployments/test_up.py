@@ -3,10 +3,11 @@
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
@@ -30,6 +31,9 @@ API = f"{up.PREFECT_URL}/api"
 SECONDS = 150.0
 # High, for the UI draws only what can be seen.
 SIZE = {"width": 1280, "height": 1500}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
+REFRESH = "campaign-refresh/ad-hoc"
+REVIEWS = "resume-reviewed/every-five-minutes"
 NOTE = "Read and found good"
 
 
@@ -40,7 +44,7 @@ def running(folder: Path) -> Iterator[list[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.up"],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -83,6 +87,18 @@ def deployment(name: str) -> dict[str, Any]:
     return httpx.get(f"{API}/deployments/name/{name}").raise_for_status().json()
 
 
+def run(deployment: str) -> "subprocess.Popen[bytes]":
+    """Starts a flow run and watches it to its end."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", deployment, "--watch"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+
+
+def refreshes() -> list[dict[str, Any]]:
+    """The flow runs started by hand, the newest first."""
+    by_hand = {"id": {"any_": [deployment(REFRESH)["id"]]}}
+    return ask("flow_runs/filter", deployments=by_hand, sort="EXPECTED_START_TIME_DESC")
+
+
 def descriptions() -> Iterator[str]:
     """Of campaign-refresh's parameters and of all that is in them."""
     yield from (each["description"] for each in campaign_refresh.parameters.properties.values())
@@ -118,9 +134,8 @@ def start(page: Page) -> str:
     downloads = page.locator(".schema-form-property").filter(has_text="Downloads").last
     downloads.locator("input").fill("8")
     page.get_by_role("button", name="Submit").click()
-    adhoc = {"id": {"any_": [deployment("campaign-refresh/ad-hoc")["id"]]}}
-    (run,) = until(lambda: ask("flow_runs/filter", deployments=adhoc))
-    return run["id"]
+    (started,) = until(refreshes)
+    return started["id"]
 
 
 def open_artifact(page: Page, kind: str) -> None:
@@ -140,7 +155,7 @@ def open_artifact(page: Page, kind: str) -> None:
 
 
 def watch(page: Page) -> None:
-    """The rerun's progress moves, and says what is done."""
+    """The rerun's progress moves."""
     open_artifact(page, "rerun")
     progress = page.get_by_text(re.compile(r"Progress: \d+%"))
     first = progress.inner_text()
@@ -170,15 +185,30 @@ def review(page: Page) -> None:
     expect(page.get_by_text("Completed", exact=True).first).to_be_visible()
 
 
-def read(page: Page) -> None:
+def read(page: Page, *rows: str) -> None:
     """The report, as whoever looks after the campaign reads it."""
     open_artifact(page, "refresh")
     expect(page.get_by_text("4,949 messages, one for each customer of the list.")).to_be_visible()
-    for row in ("from the CRM 5,000", "kept, with their messages 12"):
+    for row in ("from the CRM 5,000", "kept, with their messages 12", *rows):
         expect(page.get_by_role("row", name=row)).to_be_visible()
     chart = page.get_by_alt_text("The numbers above")
     assert chart.evaluate("image => image.naturalWidth") > 0
-    take_picture(page, "report", 1500)
+    take_picture(page, "report", 1800)
+
+
+def refresh_again(folder: Path) -> str:
+    """From a terminal, with new segments; woken by the deployment that looks at reviews."""
+    with closing(sqlite3.connect(folder / ".local/crm.db")) as crm, crm:
+        crm.execute("UPDATE customers SET plan = 'pupil' WHERE plan = 'student'")
+    campaign = deployment(REFRESH)["parameters"]["campaign_id"]
+    with run(REFRESH) as refresh:
+        until(lambda: refreshes()[0]["state_name"] == "Suspended", refresh)
+        approve = f"http://127.0.0.1:{up.SANDBOX_PORT}/sandbox/campaigns/{campaign}/approve"
+        httpx.post(approve).raise_for_status()
+        with run(REVIEWS) as looking:
+            assert looking.wait(SECONDS) == 0
+        assert refresh.wait(SECONDS) == 0
+    return refreshes()[0]["id"]
 
 
 @pytest.mark.stack
@@ -188,19 +218,22 @@ def test_a_refresh_is_started_watched_reviewed_and_read_in_the_browser(
 ) -> None:
     with running(tmp_path) as printed:
         # It could come between a person's approval and their resumption.
-        often = deployment("resume-reviewed/every-five-minutes")
-        httpx.patch(f"{API}/deployments/{often['id']}", json={"paused": True}).raise_for_status()
+        often = f"{API}/deployments/{deployment(REVIEWS)['id']}"
+        httpx.patch(often, json={"paused": True}).raise_for_status()
         refresh = start(page)
         page.goto(f"/runs/flow-run/{refresh}")
         watch(page)
         page.goto(f"/runs/flow-run/{refresh}")
         review(page)
         read(page)
-
-        run = httpx.get(f"{API}/flow_runs/{refresh}").json()
-        assert run["parameters"]["options"]["downloads"] == 8
-        assert NOTE in str(ask("logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}}))
+        (first,) = refreshes()
+        assert first["parameters"]["options"]["downloads"] == 8
+        assert NOTE in str(ask("logs/filter", logs={"flow_run_id": {"any_": [refresh]}}))
         assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 1
+
+        page.goto(f"/runs/flow-run/{refresh_again(tmp_path)}")
+        read(page, "customers 4,949 4,949 0")
+        assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 2
         wanted = {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}
         assert len(ask("block_types/filter", block_types=wanted)) == 2
         # Planned runs show that the server's scheduler works with what is installed beside it.
