@@ -19,7 +19,7 @@ from nudgescribe import rfc4180
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
-from sandbox import people
+from sandbox import demo_customers
 
 ROWS_AT_ONCE = 50_000
 
@@ -43,7 +43,7 @@ def peak_mib(process: int) -> float:
 def listed(rows: int) -> bytes:
     """A CSV of generated customers, made part by part."""
     file = io.BytesIO()
-    everyone = people.customers(rows, people.PLANS_NOW)
+    everyone = demo_customers.customers(rows, demo_customers.PLANS_NOW)
     while some := list(islice(everyone, ROWS_AT_ONCE)):
         file.write(rfc4180.write(pl.DataFrame(some), header=file.tell() == 0))
     return file.getvalue()

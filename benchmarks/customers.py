@@ -88,10 +88,10 @@ def ours(file: Path) -> int:
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
-    from tasks import validate
     from tasks.campaigns import Refresh
-    from tasks.groups import ROWS_SENT
-    from tasks.staging import batches, describe
+    from tasks.customers import validate
+    from tasks.customers.staging import batches, describe
+    from tasks.customers.upload import ROWS_SENT
 
     validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
     refresh = Refresh(id="r", started=datetime.now(UTC))

@@ -130,11 +130,11 @@ def notes(job: Job) -> int:
 def ours(job: Job) -> int:
     """This project's data path without Prefect: fetched, converted, read back and checked."""
     from blocks import DataLake, NudgescribeAccount
-    from tasks.export import chunks
-    from tasks.ledger import Ledger
-    from tasks.pages import CHUNKS_AT_ONCE, ExportRef, Slots, fetch_pages
-    from tasks.progress import Meter
-    from tasks.proof import doubtful_pages
+    from tasks.export.download import CHUNKS_AT_ONCE, ExportRef, Slots, fetch_pages
+    from tasks.export.ledger import Ledger
+    from tasks.export.run import chunks
+    from tasks.export.verify import doubtful_pages
+    from tasks.ui.progress import Meter
 
     account = NudgescribeAccount.model_validate(_account(job))
     lake = DataLake(root=job.folder)

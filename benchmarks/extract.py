@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.measuring import Measured, cpu_seconds, status
-from tests import databases
+from tests.support import databases
 
 ROUNDS = 3
 QUERY = "SELECT * FROM customers"

@@ -8,7 +8,7 @@ import httpx
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.about import LOGO_URL, documentation
+from blocks.doc_links import LOGO_URL, documentation
 from blocks.limits import SharedLimit, shared_limit
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient

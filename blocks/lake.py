@@ -10,13 +10,13 @@ from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field
 
-from blocks import reading
-from blocks.about import LOGO_URL, documentation
-from blocks.diff import Diff
-from blocks.files import Files, LakeError
-from blocks.inventory import Snapshot, newest_snapshot, read_snapshot
-from blocks.manifest import Format, Manifest, run_folder
-from blocks.parts import PartWriter
+from blocks.doc_links import LOGO_URL, documentation
+from blocks.storage import reader
+from blocks.storage.diff import Diff
+from blocks.storage.files import Files, LakeError
+from blocks.storage.manifest import Format, Manifest, run_folder
+from blocks.storage.part_writer import PartWriter
+from blocks.storage.snapshots import Snapshot, newest_snapshot, read_snapshot
 
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
@@ -89,14 +89,14 @@ class DataLake(Block):
         """The runs in the lake: a row each, by campaign_id and run_number, with rows, parts, bytes,
         format and written_at.
         """
-        found = reading.manifests(self.files)
+        found = reader.manifests(self.files)
         names = ["campaign_id", "run_number", "rows", "parts", "bytes", "format", "written_at"]
         rows = [{**dict(one), "parts": len(one.parts)} for one in found]
         return pd.DataFrame(rows, columns=names)
 
     def manifest(self, campaign_id: str, run_number: int) -> Manifest | None:
         """What a run in the lake is made of; None while it is not there as a whole."""
-        return reading.newest_manifest(self.files, campaign_id, run_number)
+        return reader.newest_manifest(self.files, campaign_id, run_number)
 
     def read(
         self,
@@ -116,7 +116,7 @@ class DataLake(Block):
 
     def scan(self, campaign_id: str, run_number: int | None = None) -> pl.LazyFrame:
         """Like `read`, for runs larger than memory: nothing is read before it is collected."""
-        return reading.scan(self.files, self._run(campaign_id, run_number))
+        return reader.scan(self.files, self._run(campaign_id, run_number))
 
     def parts(self, campaign_id: str, run_number: int | None = None) -> list[str]:
         """The files of a run, for engines that read files themselves."""
@@ -127,7 +127,7 @@ class DataLake(Block):
     def diff(self, campaign_id: str, run_a: int, run_b: int) -> Diff:
         """Which customers came, went and got another message from run_a to run_b."""
         before, after = (self._run(campaign_id, number) for number in (run_a, run_b))
-        scans = [reading.scan(self.files, one) for one in (before, after)]
+        scans = [reader.scan(self.files, one) for one in (before, after)]
         return Diff(scans[0], before.rows, scans[1], after.rows)
 
     def inventory(self, snapshot: str | None = None) -> Snapshot:
@@ -139,7 +139,7 @@ class DataLake(Block):
 
     def _run(self, campaign_id: str, run_number: int | None) -> Manifest:
         if run_number is None:
-            run_number = reading.latest_run(self.files, campaign_id)
+            run_number = reader.latest_run(self.files, campaign_id)
         manifest = None if run_number is None else self.manifest(campaign_id, run_number)
         if manifest is None:
             which = "its latest run" if run_number is None else f"run {run_number}"

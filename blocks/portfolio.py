@@ -7,7 +7,7 @@ from fsspec.core import url_to_fs
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from blocks.about import LOGO_URL, documentation
+from blocks.doc_links import LOGO_URL, documentation
 from nudgescribe.errors import NudgeflowError
 
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
-from blocks.about import LOGO_URL, documentation
 from blocks.account import NudgescribeAccount
+from blocks.doc_links import LOGO_URL, documentation
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (

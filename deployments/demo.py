@@ -26,8 +26,8 @@ def main() -> None:
     from flows.options import RefreshOptions
     from flows.refresh import campaign_refresh
     from nudgescribe.errors import NudgeflowError
-    from tasks.guardrails import Guardrails
-    from tasks.report import RefreshResult
+    from tasks.customers.guardrails import Guardrails
+    from tasks.refresh.report import RefreshResult
 
     print(
         "Starting a sandbox and a Prefect server; the first time takes half a minute.", flush=True

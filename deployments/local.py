@@ -12,7 +12,7 @@ from time import monotonic, sleep
 import httpx
 
 from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
-from sandbox import people
+from sandbox import demo_customers
 from sandbox.seed import Seeded
 
 STARTUP_SECONDS = 60.0
@@ -86,7 +86,10 @@ def sql_crm(database: Path) -> SqlCrm:
     """A CRM in SQLite: most customers as the sandbox has them, some on new plans, some with
     mistakes.
     """
-    rows = list(people.customers(CUSTOMERS, people.PLANS_NOW, invalid_every=INVALID_EVERY))
+    people = demo_customers.customers(
+        CUSTOMERS, demo_customers.PLANS_NOW, invalid_every=INVALID_EVERY
+    )
+    rows = list(people)
     columns = ", ".join(rows[0])
     values = ", ".join(f":{name}" for name in rows[0])
     database.unlink(missing_ok=True)

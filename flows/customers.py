@@ -4,15 +4,15 @@ from functools import partial
 
 from prefect import flow
 
-from flows.identity import this_refresh
 from flows.options import SyncOptions
-from flows.preparation import prepare, released_on_failure
-from tasks import assets
-from tasks.changes import Changes, update_customers
-from tasks.events import announce
-from tasks.groups import find_group, make_group
-from tasks.report import report_sync
-from tasks.staging import release_staged, remove_staged
+from flows.run.identity import this_refresh
+from flows.run.preparation import prepare, released_on_failure
+from tasks.customers.staging import release_staged, remove_staged
+from tasks.customers.sync import Changes, update_customers
+from tasks.customers.upload import find_group, make_group
+from tasks.refresh.report import report_sync
+from tasks.ui import assets
+from tasks.ui.events import announce
 
 
 @flow(name="sync-customers", flow_run_name="sync-{group_name}")

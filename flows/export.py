@@ -5,14 +5,14 @@ from time import monotonic
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
 
-from flows.identity import this_refresh
 from flows.options import ExportOptions, Fetching
-from flows.runners import losses_of, runner_of
+from flows.run.identity import this_refresh
+from flows.run.runners import losses_of, runner_of
 from nudgescribe.polling import Pace, poll
-from tasks import assets
 from tasks.campaigns import Refresh
-from tasks.events import announce_run
-from tasks.export import (
+from tasks.customers.staging import remove_staged
+from tasks.export.download import ExportRef
+from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
     RunToExport,
@@ -24,11 +24,11 @@ from tasks.export import (
     find_runs,
     plan_export,
 )
-from tasks.links import link_campaign
-from tasks.pages import ExportRef
-from tasks.progress import Board, Done, done_here, forget_meters
-from tasks.report import artifact_key
-from tasks.staging import remove_staged
+from tasks.refresh.report import artifact_key
+from tasks.ui import assets
+from tasks.ui.events import announce_run
+from tasks.ui.links import link_campaign
+from tasks.ui.progress import Board, Done, done_here, forget_meters
 
 PACE = Pace(first=1, longest=120)
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -2,10 +2,10 @@
 
 from prefect import flow
 
-from flows.identity import this_refresh
-from tasks import assets
-from tasks.events import announce
+from flows.run.identity import this_refresh
 from tasks.inventory import Inventory, report_inventory, take_inventory
+from tasks.ui import assets
+from tasks.ui.events import announce
 
 
 @flow(name="campaign-inventory", flow_run_name="inventory-{account}")

@@ -5,9 +5,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks.guardrails import Guardrails, ListGuardrails
-from tasks.mapping import FieldSource
-from tasks.register import Overlap
+from tasks.customers.guardrails import Guardrails, ListGuardrails
+from tasks.customers.mapping import FieldSource
+from tasks.refresh.claim import Overlap
 
 Review = Literal["suspend", "wait", "stop"]
 PLACES = {"campaign", "run"}

@@ -4,15 +4,15 @@ from functools import partial
 
 from prefect import flow
 
-from flows.identity import this_refresh
 from flows.options import RefreshOptions
-from flows.preparation import prepare, released_on_failure
-from tasks import assets
+from flows.run.identity import this_refresh
+from flows.run.preparation import prepare, released_on_failure
 from tasks.campaigns import find_campaign
-from tasks.events import announce
-from tasks.links import link_campaign
-from tasks.plan import Plan, make_plan
-from tasks.staging import release_staged, remove_staged
+from tasks.customers.staging import release_staged, remove_staged
+from tasks.refresh.plan import Plan, make_plan
+from tasks.ui import assets
+from tasks.ui.events import announce
+from tasks.ui.links import link_campaign
 
 
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")

@@ -12,12 +12,11 @@ from pydantic import Field, ValidationError
 
 from blocks import Member
 from blocks.portfolio import NoPortfolio, first_mistake
-from flows.identity import dated, this_refresh
 from flows.options import RefreshOptions
-from flows.outcomes import failed
+from flows.run.identity import dated, this_refresh
+from flows.run.outcomes import failed
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
-from tasks.events import announce
 from tasks.portfolio import (
     Refreshed,
     begin_again,
@@ -26,6 +25,7 @@ from tasks.portfolio import (
     report_portfolio,
     start_refresh,
 )
+from tasks.ui.events import announce
 
 Period = Literal["run", "day", "week", "month"]
 SECONDS_BETWEEN_LOOKS = 3.0

@@ -5,17 +5,17 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.finish import publish_and_fetch
-from flows.identity import this_refresh
 from flows.options import Fetching
-from flows.outcomes import completed
-from flows.stopwatch import Stopwatch
+from flows.run.finish import publish_and_fetch
+from flows.run.identity import this_refresh
+from flows.run.outcomes import completed
+from flows.run.stopwatch import Stopwatch
 from nudgescribe.errors import NudgeflowError
-from tasks.links import link_campaign
-from tasks.register import claim_campaign, close_refresh, release_refresh
-from tasks.report import RefreshResult
-from tasks.review import REVIEWED, run_now
-from tasks.started import find_started
+from tasks.refresh.claim import claim_campaign, close_refresh, release_refresh
+from tasks.refresh.report import RefreshResult
+from tasks.refresh.review import REVIEWED, run_now
+from tasks.refresh.started import find_started
+from tasks.ui.links import link_campaign
 
 
 class NotReviewed(NudgeflowError):

@@ -7,26 +7,26 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks.rerun import RerunFailed
-from flows.cancellation import name_open_rerun
-from flows.finish import publish_and_fetch
-from flows.gate import check_can_review, pass_review
-from flows.identity import this_refresh
 from flows.options import RefreshOptions
-from flows.outcomes import completed
-from flows.preparation import prepare, released_on_failure
-from flows.stopwatch import Stopwatch
-from tasks import assets
+from flows.run.cancellation import name_open_rerun
+from flows.run.finish import publish_and_fetch
+from flows.run.identity import this_refresh
+from flows.run.outcomes import completed
+from flows.run.preparation import prepare, released_on_failure
+from flows.run.review_gate import check_can_review, pass_review
+from flows.run.stopwatch import Stopwatch
 from tasks.campaigns import Refresh, find_campaign
-from tasks.changes import update_customers
-from tasks.compare import compare_with_run
-from tasks.groups import create_group, upload_customers
-from tasks.links import link_campaign
-from tasks.plan import check_plan
-from tasks.register import claim_campaign, close_refresh, release_refresh
-from tasks.report import RefreshResult
-from tasks.reruns import initiate_rerun, wait_for_rerun
-from tasks.staging import keep_staged
-from tasks.started import Started, find_started, note_started
+from tasks.customers.staging import keep_staged
+from tasks.customers.sync import update_customers
+from tasks.customers.upload import create_group, upload_customers
+from tasks.refresh.claim import claim_campaign, close_refresh, release_refresh
+from tasks.refresh.plan import check_plan
+from tasks.refresh.preview import compare_with_run
+from tasks.refresh.report import RefreshResult
+from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
+from tasks.refresh.started import Started, find_started, note_started
+from tasks.ui import assets
+from tasks.ui.links import link_campaign
 
 
 @flow(

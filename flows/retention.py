@@ -3,11 +3,11 @@
 from prefect import flow
 from pydantic import Field
 
-from flows.identity import this_refresh
-from tasks.events import announce
-from tasks.old import Ages
-from tasks.retention import Tidied, list_old, remove_old
-from tasks.staging import remove_staged
+from flows.run.identity import this_refresh
+from tasks.customers.staging import remove_staged
+from tasks.retention.rules import Ages
+from tasks.retention.sweep import Tidied, list_old, remove_old
+from tasks.ui.events import announce
 
 
 class RetentionOptions(Ages):

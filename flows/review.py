@@ -18,12 +18,12 @@ from prefect.exceptions import NotPausedError
 from prefect.flow_runs import resume_flow_run
 from prefect.logging import get_run_logger
 
-from flows.identity import dated
+from flows.run.identity import dated
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError
-from tasks.events import announce
-from tasks.labels import ACCOUNT, REVIEW_UNTIL, RUN_NUMBER
-from tasks.review import REVIEWED, read_history
+from tasks.refresh.review import REVIEWED, read_history
+from tasks.ui.events import announce
+from tasks.ui.labels import ACCOUNT, REVIEW_UNTIL, RUN_NUMBER
 
 PAGE = 200
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from sandbox.generation import FromChat, FromTemplate, Generator
-from sandbox.pages import Pages
+from sandbox.data.models import Store
+from sandbox.data.page_files import Pages
 from sandbox.settings import Keys, Settings
-from sandbox.store import Store
+from sandbox.writing.writers import FromChat, FromTemplate, Generator
 
 
 @dataclass(frozen=True)

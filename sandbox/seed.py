@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 from nudgescribe import fields as rules
 from nudgescribe import rfc4180
 from nudgescribe.contract import CreateField, Status, WorkspaceField
-from sandbox import exports, people, reruns
-from sandbox.composing import compose
+from sandbox import demo_customers
+from sandbox.api.security import hash_password
 from sandbox.context import Context
-from sandbox.profiles import Profiles, new_profile_key, profile_key
-from sandbox.security import hash_password
+from sandbox.data.models import Account, Campaign, Field, Group, Run, User, Workspace, now
+from sandbox.data.profiles import Profiles, new_profile_key, profile_key
+from sandbox.engine import exports, reruns
 from sandbox.settings import Keys
-from sandbox.store import Account, Campaign, Field, Group, Run, User, Workspace, now
+from sandbox.writing.templates import compose
 
 
 class Seeded(BaseModel):
@@ -37,8 +38,9 @@ class Seeded(BaseModel):
 
 def seed(context: Context, customers: int = 5000) -> Seeded:
     """The demo company: generated customers, segmented by plan and region."""
-    frame = pl.DataFrame(list(people.customers(customers, people.PLANS_BEFORE)))
-    return _seed(context, frame, people.fields(""), people.VARIABLES, people.TEMPLATE)
+    frame = pl.DataFrame(list(demo_customers.customers(customers, demo_customers.PLANS_BEFORE)))
+    fields, variables = demo_customers.fields(""), demo_customers.VARIABLES
+    return _seed(context, frame, fields, variables, demo_customers.TEMPLATE)
 
 
 def seed_from_list(context: Context, file: Path, variables: Sequence[str]) -> Seeded:

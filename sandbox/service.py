@@ -9,16 +9,16 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from nudgescribe import __version__
-from sandbox import authentication, campaigns, control, customers, messages, page, workspaces
-from sandbox.audit import AuditLog
+from sandbox.api import admin, admin_page, auth, campaigns, customers, messages, workspaces
 from sandbox.context import open_context
-from sandbox.faults import Faults, FaultyApp
-from sandbox.jobs import Worker
-from sandbox.limits import BodyLimit
+from sandbox.engine.jobs import Worker
+from sandbox.errors import Refusal, refuse, refuse_body, refuse_call
+from sandbox.middleware.audit import AuditLog
+from sandbox.middleware.body_limit import BodyLimit
+from sandbox.middleware.faults import Faults, FaultyApp
+from sandbox.middleware.in_flight import CountedApp, Traffic
 from sandbox.openapi import describe
-from sandbox.refusals import Refusal, refuse, refuse_body, refuse_call
 from sandbox.settings import Settings
-from sandbox.traffic import CountedApp, Traffic
 
 
 class Service(FastAPI):
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> Service:
     app.add_exception_handler(Refusal, refuse)
     app.add_exception_handler(HTTPException, refuse_call)
     app.add_exception_handler(RequestValidationError, refuse_body)
-    for part in (authentication, workspaces, customers, campaigns, messages, control, page):
+    for part in (auth, workspaces, customers, campaigns, messages, admin, admin_page):
         app.include_router(part.router)
     app.include_router(messages.links)
     # The last one added sees a call first.

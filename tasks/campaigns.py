@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import NudgescribeAccount
 from blocks.loading import load
-from blocks.manifest import campaign_place
 from blocks.rerun import NotCurrent, newest
+from blocks.storage.manifest import campaign_place
 from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status

@@ -14,7 +14,11 @@ from prefect.assets import materialize
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.inventory import (
+from blocks.iterators import grouped
+from blocks.loading import load
+from blocks.storage.manifest import CAMPAIGNS, RUNS
+from blocks.storage.parquet import write_parquet
+from blocks.storage.snapshots import (
     CAMPAIGN_COLUMNS,
     RUN_COLUMNS,
     Snapshot,
@@ -23,19 +27,15 @@ from blocks.inventory import (
     snapshot_file,
     snapshot_name,
 )
-from blocks.iterators import grouped
-from blocks.loading import load
-from blocks.manifest import CAMPAIGNS, RUNS
-from blocks.parquet import write_parquet
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
 from nudgescribe.errors import NotFound, Passing
-from tasks import assets
 from tasks.campaigns import Refresh
-from tasks.chart import bars
 from tasks.policies import READ
-from tasks.report import artifact_key
-from tasks.words import plain, two_columns
+from tasks.refresh.report import artifact_key
+from tasks.ui import assets
+from tasks.ui.charts import bars
+from tasks.ui.markdown import plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250

@@ -22,12 +22,13 @@ from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.retry import RetryPolicy
-from sandbox import people, security, seed
+from sandbox import demo_customers, seed
+from sandbox.api import security
 from sandbox.context import Context
 from sandbox.service import create_app
 from sandbox.settings import Settings
-from tests import databases
-from tests.faults import FaultyTransport
+from tests.support import databases
+from tests.support.faults import FaultyTransport
 
 SEEDED_CUSTOMERS = 300
 
@@ -223,5 +224,5 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Through:
 
 def customers(count: int = 250, *, invalid_every: int = 0) -> pl.DataFrame:
     """A new customer list for the seeded campaign: some plans stay, one goes, one comes."""
-    rows = people.customers(count, people.PLANS_NOW, invalid_every=invalid_every)
+    rows = demo_customers.customers(count, demo_customers.PLANS_NOW, invalid_every=invalid_every)
     return pl.DataFrame(list(rows))

@@ -17,9 +17,9 @@ from distributed import Client
 
 from blocks import DataLake
 from deployments.local import free_port
-from sandbox import people
+from sandbox import demo_customers
 from sandbox.seed import Seeded
-from tests.waiting import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -139,8 +139,9 @@ def sandbox(terminal: Terminal) -> Seeded:
 def account(terminal: Terminal, sandbox: Seeded) -> Seeded:
     """The README's way to an account of one's own, up to the worker."""
     with closing(sqlite3.connect(terminal.folder / "crm.db")) as crm, crm:
-        rows = [tuple(each.values()) for each in people.customers(200, people.PLANS_BEFORE)]
-        names = list(next(people.customers(1, people.PLANS_BEFORE)))
+        people = demo_customers.customers(200, demo_customers.PLANS_BEFORE)
+        rows = [tuple(each.values()) for each in people]
+        names = list(next(demo_customers.customers(1, demo_customers.PLANS_BEFORE)))
         crm.execute(f"CREATE TABLE customers ({', '.join(names)})")
         crm.executemany(f"INSERT INTO customers VALUES ({', '.join('?' * len(names))})", rows)
     terminal.filled |= {

@@ -13,13 +13,13 @@ import yaml
 
 import blocks
 from blocks import DataLake, Portfolio
-from blocks.manifest import run_folder
+from blocks.storage.manifest import run_folder
 from deployments.reference import reference
 from flows.options import RefreshOptions
 from flows.portfolio import portfolio_refresh
 from nudgescribe.fields import REASONS
-from tasks.guardrails import Guardrails
-from tests.lakes import write_run
+from tasks.customers.guardrails import Guardrails
+from tests.support.lakes import write_run
 
 ROOT = Path(__file__).parents[1]
 LAKE = (ROOT / "docs/lake.md").read_text()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from blocks.leases import LimitMissing
 from tests.conftest import Company
-from tests.exports import downloaded
+from tests.support.exports import downloaded
 
 LINK = "https://app.example.com/campaigns/{campaign_id}/review"
 

@@ -10,9 +10,9 @@ from blocks import CampaignRerun, NudgescribeAccount
 from blocks.rerun import RerunFailed, RerunTimedOut
 from nudgescribe import errors, rfc4180
 from nudgescribe.contract import Run, Status
-from tests.clock import Clock
 from tests.conftest import Company, Through, customers
-from tests.faults import Fault, FaultyTransport, answering
+from tests.support.clock import Clock
+from tests.support.faults import Fault, FaultyTransport, answering
 
 INITIATE = "/v1/campaign/rerun/initiate"
 HISTORY = "/v1/campaign/rerun/history"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import httpx
 from prefect.context import TaskRunContext
 
-from blocks.files import Draft, Files
+from blocks.storage.files import Draft, Files
 from nudgescribe.links import Links
 
 Moment = Literal["before", "during", "after"]

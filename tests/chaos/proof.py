@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from nudgescribe import rfc4180
 from nudgescribe.contract import Status
-from sandbox.store import Usage
+from sandbox.data.models import Usage
 from tests.chaos.rig import Story
 
 ACCEPTED = 246

@@ -17,13 +17,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
 
 from blocks import DataLake, FileCrm
-from blocks.manifest import campaign_place
+from blocks.storage.manifest import campaign_place
 from deployments.local import free_port, wait_for
 from flows.options import RefreshOptions
 from nudgescribe import rfc4180
 from sandbox.service import create_app
 from sandbox.settings import Settings
-from tasks.register import Register
+from tasks.refresh.claim import Register
 from tests.chaos.server import SECONDS, PrefectServer
 from tests.chaos.zygote import Job
 from tests.conftest import Company, Sandbox, customers

@@ -12,13 +12,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectAlreadyExists
 
-from blocks.manifest import campaign_place
+from blocks.storage.manifest import campaign_place
 from flows.refresh import campaign_refresh
 from nudgescribe.contract import Status
-from tasks.register import Register
+from tasks.refresh.claim import Register
 from tests.chaos.rig import Story
 from tests.chaos.server import PrefectServer, kill
-from tests.waiting import until
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 POOL = "chaos"

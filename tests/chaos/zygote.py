@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fastapi  # noqa: F401 - each flow run would import it
 import prefect.cli.flow_run  # noqa: F401 - and each retry this
+import tasks.export.run.run
 from prefect import tags
 from prefect.cli import app
 from prefect.plugins import load_prefect_collections
@@ -26,8 +27,7 @@ from pydantic import BaseModel
 import blocks.rerun
 import flows.export
 import flows.refresh
-import tasks.export
-import tasks.groups
+import tasks.customers.upload
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
 from nudgescribe.polling import Pace
@@ -91,10 +91,10 @@ def work(job: Job) -> None:
 
 def hurry() -> None:
     """Small numbers stand for big ones: several uploads, several chunks, and short waits."""
-    tasks.groups.ROWS_SENT = 125
+    tasks.customers.upload.ROWS_SENT = 125
     blocks.rerun.PATIENCE_SECONDS = 2
-    tasks.export.ROWS_A_CHUNK = 100
-    CampaignRerun.pace = flows.export.PACE = tasks.export.PACE = Pace(first=0.05, longest=0.5)
+    tasks.export.run.ROWS_A_CHUNK = 100
+    CampaignRerun.pace = flows.export.PACE = tasks.export.run.PACE = Pace(first=0.05, longest=0.5)
     for module in list(sys.modules.values()):
         if module.__name__.startswith("tasks."):
             for each in vars(module).values():

@@ -17,7 +17,7 @@ from tests.conformance import stories
 from tests.conformance.lists import sweep, unique_name
 from tests.conformance.wire import BASE_URL, Access, Account, Object, signed_in
 from tests.conftest import Company, Sandbox, serving
-from tests.databases import BOTH, new_database
+from tests.support.databases import BOTH, new_database
 
 REAL = Access.from_environment()
 CUSTOMERS, FEW_CUSTOMERS = 2300, 100

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 from sqlalchemy import delete, select
 
-from sandbox.store import Campaign, Message
+from sandbox.data.models import Campaign, Message
 from tests.conformance import lists
 from tests.conformance.lists import Customer
 from tests.conformance.wire import Account, Object, until

@@ -21,11 +21,11 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Runn
 
 from deployments import automations, bootstrap
 from flows.review import resume_reviewed
-from tests import compose
-from tests.compose import ComposedServer
-from tests.deployed import Deployed, deploy, flow_run, state_of
 from tests.deployments.watched import watched, work
-from tests.waiting import until
+from tests.support import compose
+from tests.support.compose import ComposedServer
+from tests.support.deployed import Deployed, deploy, flow_run, state_of
+from tests.support.waiting import until
 
 pytestmark = [
     pytest.mark.stack,

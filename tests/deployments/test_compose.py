@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from tests.compose import FILE, ROOT, VARIABLES, services
+from tests.support.compose import FILE, ROOT, VARIABLES, services
 
 SCHEMA = Path(__file__).parent / "schemas/compose-spec.json"
 SERVICES = services(FILE.read_text())

@@ -18,7 +18,7 @@ from prefect.utilities.templating import find_placeholders
 from prefect_kubernetes.settings import KubernetesSettings
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
-from tests.compose import services
+from tests.support.compose import services
 
 HERE = Path(__file__).parent
 DEPLOYMENTS = HERE.parents[1] / "deployments"

@@ -17,12 +17,12 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments.local import free_port
 from sandbox import seed
-from tests import compose
 from tests.chaos.server import SECONDS, kill
-from tests.compose import ComposedServer
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox, customers
-from tests.deployed import state_of
-from tests.waiting import until
+from tests.support import compose
+from tests.support.compose import ComposedServer
+from tests.support.deployed import state_of
+from tests.support.waiting import until
 from tests.workers.conftest import becomes
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

@@ -21,9 +21,9 @@ from deployments import up
 from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
 from nudgescribe.contract import Status
-from tasks.guardrails import Guardrails
-from tests.browser import chromium
-from tests.waiting import until
+from tasks.customers.guardrails import Guardrails
+from tests.support.browser import chromium
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs/img"

@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.flow_engine import run_flow
 from prefect.flow_runs import suspend_flow_run
 
-from tests.deployed import flow_run
+from tests.support.deployed import flow_run
 
 
 @flow(name="campaign-refresh")

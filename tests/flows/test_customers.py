@@ -8,9 +8,9 @@ from flows.options import RefreshOptions, SyncOptions
 from flows.refresh import campaign_refresh
 from nudgescribe.errors import AuthError, NotFound
 from tasks.campaigns import GroupInUse
-from tasks.changes import Changes
-from tasks.guardrails import Guardrails, ListGuardrails, ShrunkTooMuch, TooManyRejected
-from tasks.mapping import FieldSource
+from tasks.customers.guardrails import Guardrails, ListGuardrails, ShrunkTooMuch, TooManyRejected
+from tasks.customers.mapping import FieldSource
+from tasks.customers.sync import Changes
 from tests.conftest import Company, Save, Saved, customers
 
 GROUP = "Everyone, daily"

@@ -20,15 +20,15 @@ from flows.options import ExportOptions
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NotFound, NotPublished
-from tasks import export as tasks
-from tasks.export import ExportIncomplete, RunInLake, WhichRuns
-from tests import exports
-from tests.clock import Clock
+from tasks.export import run as tasks
+from tasks.export.run import ExportIncomplete, RunInLake, WhichRuns
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
-from tests.exports import Export, page
-from tests.flows import test_kill
-from tests.flows.test_kill import crashed
-from tests.waiting import until
+from tests.flows.run import test_kill
+from tests.flows.run.test_kill import crashed
+from tests.support import exports
+from tests.support.clock import Clock
+from tests.support.exports import Export, page
+from tests.support.waiting import until
 
 start = test_kill.start
 RUN = (

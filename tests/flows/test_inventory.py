@@ -4,12 +4,12 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.server.schemas.states import StateType
 
-from blocks.inventory import snapshot_name
+from blocks.storage.snapshots import snapshot_name
 from flows.inventory import campaign_inventory
 from nudgescribe.errors import NudgeflowError
 from tasks import inventory
 from tests.conftest import Company, Save, customers
-from tests.deployed import deploy, flow_run, retry
+from tests.support.deployed import deploy, flow_run, retry
 
 
 def test_a_retry_writes_the_same_snapshot(

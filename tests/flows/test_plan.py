@@ -11,10 +11,10 @@ from flows.plan import plan_refresh
 from flows.refresh import campaign_refresh
 from nudgescribe import rfc4180
 from sandbox import seed
-from sandbox.quota import current_window
-from sandbox.store import Usage
-from tasks.guardrails import Guardrails
-from tasks.plan import PlanOutdated
+from sandbox.data.models import Usage
+from sandbox.engine.quota import current_window
+from tasks.customers.guardrails import Guardrails
+from tasks.refresh.plan import PlanOutdated
 from tests.conftest import Company, Sandbox, Save, customers
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

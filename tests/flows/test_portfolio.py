@@ -20,7 +20,7 @@ from nudgescribe.errors import NotFound
 from tasks.campaigns import Refresh
 from tasks.portfolio import NoDeployment, Refreshed, look_at, start_refresh
 from tests.conftest import Company, Save, customers
-from tests.deployed import Deployed, deployed, flow_run, state_of
+from tests.support.deployed import Deployed, deployed, flow_run, state_of
 
 __all__ = ["deployed"]
 

@@ -10,20 +10,20 @@ from prefect.client.schemas.objects import FlowRun
 from pydantic import ValidationError
 
 from blocks import DataLake
-from blocks.manifest import Format
 from blocks.rerun import RerunFailed
-from blocks.trouble import LakeUnreachable
+from blocks.storage.errors import LakeUnreachable
+from blocks.storage.manifest import Format
 from flows.options import RefreshOptions
 from flows.refresh import campaign_refresh
 from nudgescribe import errors
 from nudgescribe.contract import Status
-from sandbox import reruns
-from tasks.difference import Difference
-from tasks.guardrails import GuardrailHit, Guardrails
-from tasks.report import RefreshResult
-from tasks.validate import ListRefused
+from sandbox.engine import reruns
+from tasks.customers.guardrails import GuardrailHit, Guardrails
+from tasks.customers.validate import ListRefused
+from tasks.export.run_diff import Difference
+from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
-from tests.flows.test_events import events_of
+from tests.flows.run.test_events import events_of
 
 
 def refresh(company: Company, saved: Saved, options: RefreshOptions | None = None) -> RefreshResult:
@@ -118,7 +118,7 @@ def test_what_people_see_though_there_is_no_comparison(
     reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = save(reviewed_company, customers(100, invalid_every=30))
-    monkeypatch.setattr("flows.finish.compare_messages", lake_away)
+    monkeypatch.setattr("flows.run.finish.compare_messages", lake_away)
     result = refresh(reviewed_company, saved)
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)

@@ -10,15 +10,15 @@ from prefect.client.orchestration import get_client
 from prefect.states import Failed, Running, Suspended
 from pydantic import ValidationError
 
-from blocks.files import DRAFT
-from flows.identity import this_refresh
+from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
+from flows.run.identity import this_refresh
 from tasks.campaigns import Refresh
-from tasks.old import OPEN, Ages
-from tasks.register import Entry, Register
-from tasks.retention import Amount, Tidied, list_old, remove_old
+from tasks.refresh.claim import Entry, Register
+from tasks.retention.rules import OPEN, Ages
+from tasks.retention.sweep import Amount, Tidied, list_old, remove_old
 from tests.conftest import Company, Save, customers
-from tests.lakes import write_run
+from tests.support.lakes import write_run
 
 OLD = (datetime.now(UTC) - timedelta(days=8)).timestamp()
 

@@ -10,17 +10,17 @@ from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.types import KeyValueLabels
 
-from flows.gate import SuspensionImpossible
 from flows.options import RefreshOptions
 from flows.publish import NothingToPublish, NotReviewed, publish_campaign
 from flows.refresh import campaign_refresh
 from flows.review import ReviewsNotSeen, resume_reviewed
+from flows.run.review_gate import SuspensionImpossible
 from nudgescribe.contract import Status
-from tasks.guardrails import Guardrails
-from tasks.labels import REVIEW_UNTIL
-from tasks.report import RefreshResult
+from tasks.customers.guardrails import Guardrails
+from tasks.refresh.report import RefreshResult
+from tasks.ui.labels import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, customers
-from tests.deployed import CHANGING, Deployed, changes, deployed, flow_run, retry, state_of
+from tests.support.deployed import CHANGING, Deployed, changes, deployed, flow_run, retry, state_of
 
 __all__ = ["deployed"]
 

@@ -12,7 +12,7 @@ from nudgescribe.client import NudgescribeClient
 from sandbox import seed
 from sandbox.settings import Settings
 from tests.conftest import Company, serving
-from tests.faults import FaultyTransport
+from tests.support.faults import FaultyTransport
 
 AUTH = "/v1/auth"
 

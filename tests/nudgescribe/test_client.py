@@ -10,8 +10,8 @@ from nudgescribe import contract, errors, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from tests.conftest import SEEDED_CUSTOMERS, Company, customers
-from tests.exports import downloaded
-from tests.faults import FaultyTransport
+from tests.support.exports import downloaded
+from tests.support.faults import FaultyTransport
 
 
 def test_fields_are_created_listed_updated_and_deleted(

@@ -10,7 +10,7 @@ from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from tests.conftest import Company
-from tests.faults import Fault, FaultyTransport, answering
+from tests.support.faults import Fault, FaultyTransport, answering
 
 LIST = "/v1/campaign/all"
 PUBLISH = "/v1/messages/publish"

@@ -13,9 +13,9 @@ from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.links import Links
 from nudgescribe.retry import RetryPolicy
-from tests import exports
-from tests.exports import Export, Fault, broken_off, downloaded, refused
-from tests.faults import FaultyTransport, answering
+from tests.support import exports
+from tests.support.exports import Export, Fault, broken_off, downloaded, refused
+from tests.support.faults import FaultyTransport, answering
 
 ONE = Credentials("a", "b", "c", "d")
 PAGE = exports.page(["01", "02"])

@@ -2,7 +2,7 @@ import pytest
 
 from nudgescribe.errors import ServerError
 from nudgescribe.polling import Pace, poll
-from tests.clock import Clock
+from tests.support.clock import Clock
 
 
 def pace_of(clock: Clock) -> Pace:

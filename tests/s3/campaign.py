@@ -10,8 +10,8 @@ from benchmarks.pages_server import CAMPAIGN, answers
 from blocks import DataLake, NudgescribeAccount
 from flows.export import export_messages
 from flows.options import ExportOptions
-from tasks.export import RunInLake
-from tests.exports import Call, Export, page
+from tasks.export.run import RunInLake
+from tests.support.exports import Call, Export, page
 
 
 class Published(Export):

@@ -17,13 +17,13 @@ import pytest
 from distributed import Client
 
 from blocks import DataLake
-from tasks import export as tasks
-from tests import exports
-from tests.exports import Call
+from tasks.export import run as tasks
 from tests.s3 import campaign
 from tests.s3.campaign import Published
 from tests.s3.conftest import lake_in
-from tests.waiting import until
+from tests.support import exports
+from tests.support.exports import Call
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0

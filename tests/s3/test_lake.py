@@ -26,21 +26,21 @@ from prefect.states import Scheduled
 
 from benchmarks.pages_server import CAMPAIGN
 from blocks import DataLake
-from blocks.files import UPLOAD_BYTES, AlreadyThere, Files, LakeError
-from blocks.manifest import Format, Manifest, manifest_name, run_folder
-from blocks.trouble import LakeUnreachable
+from blocks.storage.errors import LakeUnreachable
+from blocks.storage.files import UPLOAD_BYTES, AlreadyThere, Files, LakeError
+from blocks.storage.manifest import Format, Manifest, manifest_name, run_folder
 from flows.export import export_messages
-from tasks import export as tasks
-from tasks.export import RunInLake, RunTaken
-from tasks.ledger import Ledger
-from tasks.pages import ExportRef
-from tests import ceph as ceph_server
-from tests import exports
-from tests.ceph import Server, radosgw
-from tests.exports import Call, page, whole
-from tests.lakes import write_page, write_run
+from tasks.export import run as tasks
+from tasks.export.download import ExportRef
+from tasks.export.ledger import Ledger
+from tasks.export.run import RunInLake, RunTaken
 from tests.s3 import campaign
 from tests.s3.conftest import lake_in
+from tests.support import ceph as ceph_server
+from tests.support import exports
+from tests.support.ceph import Server, radosgw
+from tests.support.exports import Call, page, whole
+from tests.support.lakes import write_page, write_run
 
 ROOT = Path(__file__).parents[2]
 FORMATS: list[Format] = ["parquet", "csv", "csv.zst", "delta"]

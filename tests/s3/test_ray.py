@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from blocks import DataLake
-from tasks import export as tasks
-from tests import exports
+from tasks.export import run as tasks
 from tests.s3 import campaign
+from tests.support import exports
 
 PAGES, PAGE_ROWS = 8, 1000
 

@@ -6,7 +6,7 @@ import pytest
 
 from sandbox.settings import Settings
 from tests.conftest import Sandbox, serving
-from tests.databases import BOTH, new_database
+from tests.support.databases import BOTH, new_database
 
 
 @pytest.fixture(scope="session", params=BOTH)

@@ -15,7 +15,7 @@ from prefect.logging import disable_run_logger
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
 from tasks.campaigns import Refresh
-from tasks.staging import Staged, describe
+from tasks.customers.staging import Staged, describe
 from tests.conftest import Company
 
 

@@ -18,13 +18,14 @@ from nudgescribe.contract import Status
 from nudgescribe.errors import Passing
 from nudgescribe.polling import Pace
 from nudgescribe.retry import RetryPolicy
-from sandbox import authentication, messages, security
-from sandbox.faults import LINKS, Fault, Switch
-from tasks import export, groups
+from sandbox.api import auth, messages, security
+from sandbox.middleware.faults import LINKS, Fault, Switch
 from tasks.campaigns import CampaignRef, Refresh, RunRef, find_campaign, publish_run
-from tasks.export import RunToExport
-from tasks.groups import GroupRef
-from tasks.reruns import initiate_rerun
+from tasks.customers import upload
+from tasks.customers.upload import GroupRef
+from tasks.export import run
+from tasks.export.run import RunToExport
+from tasks.refresh.rerun import initiate_rerun
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 
@@ -75,9 +76,9 @@ class Refreshed:
         with self.local.account.get_client() as client:
             assert client.list_fields(campaign.workspace_id)
             assert client.rerun_messages(campaign_id)
-        group = self.again(groups.create_group.fn, campaign, name, self.refresh)
+        group = self.again(upload.create_group.fn, campaign, name, self.refresh)
         staged = self.local.staged(customers(ROWS))
-        assert self.again(groups.upload_customers.fn, group, staged, "main") == ROWS
+        assert self.again(upload.upload_customers.fn, group, staged, "main") == ROWS
         run: RunRef = self.again(initiate_rerun.fn, campaign, group)
         return campaign, group, run
 
@@ -97,12 +98,12 @@ class Refreshed:
             previous_pages=campaign.previous_pages,
         )
         while True:
-            planned = self.again(export.plan_export.fn, wanted, "main", self.refresh, 1)
-            for first, last in export.chunks(planned):
-                self.again(export.fetch_chunk.fn, planned, first, last, "main", 2)
-            if export.check_export.fn(planned, "main") is None:
+            planned = self.again(run.plan_export.fn, wanted, "main", self.refresh, 1)
+            for first, last in run.chunks(planned):
+                self.again(run.fetch_chunk.fn, planned, first, last, "main", 2)
+            if run.check_export.fn(planned, "main") is None:
                 break
-        export.commit_run.fn(planned, "main")
+        run.commit_run.fn(planned, "main")
 
     def prove(self) -> None:
         """One group, one rerun, published, and each customer once in the lake."""
@@ -138,7 +139,7 @@ def refreshed(
         return real(self, retry=retry, call_seconds=0.7, page_seconds=0.7)
 
     monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
-    monkeypatch.setattr(export, "PACE", Pace(first=0.02, longest=0.1))
+    monkeypatch.setattr(run, "PACE", Pace(first=0.02, longest=0.1))
     monkeypatch.setattr(rerun, "PATIENCE_SECONDS", 0.0)
     yield Refreshed(company, local, refresh)
     company.sandbox.app.state.faults.clear()
@@ -232,7 +233,7 @@ def test_tokens_that_expire_between_two_calls(
         calls += 1
         return issued(keys, kind, who, -1 if calls % 4 < 2 else seconds)
 
-    monkeypatch.setattr(authentication, "issue_token", short)
+    monkeypatch.setattr(auth, "issue_token", short)
     refreshed.finish(*refreshed.start())
     refreshed.prove()
     assert calls > 4

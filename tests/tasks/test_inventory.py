@@ -18,17 +18,17 @@ import polars as pl
 import pytest
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.files import LakeError
-from blocks.inventory import CAMPAIGN_COLUMNS, RUN_COLUMNS
+from blocks.storage.files import LakeError
+from blocks.storage.snapshots import CAMPAIGN_COLUMNS, RUN_COLUMNS
 from nudgescribe import contract
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, Passing, ServerError
-from sandbox.store import Campaign, Run, Workspace
+from sandbox.data.models import Campaign, Run, Workspace
 from tasks import inventory
 from tasks.campaigns import Refresh
 from tasks.inventory import CampaignGone, Inventory, report_inventory, take_inventory
 from tests.conftest import Company, Through
-from tests.faults import FaultyTransport
+from tests.support.faults import FaultyTransport
 from tests.tasks.conftest import Local
 from tests.test_documents import LAKE, code
 

@@ -25,7 +25,7 @@ from blocks import NudgescribeAccount
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from tests.chaos.zygote import hurry
-from tests.deployed import flow_run
+from tests.support.deployed import flow_run
 
 READABLE = "readable"
 PRIVATE = ("/staging/", "/quarantine/", "/refreshes/")

@@ -19,8 +19,8 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_H
 
 from flows.refresh import campaign_refresh
 from flows.review import resume_reviewed
-from tests.deployed import Deployed, deploy, state_of
-from tests.waiting import until
+from tests.support.deployed import Deployed, deploy, state_of
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 POOL = "tests"

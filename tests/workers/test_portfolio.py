@@ -15,9 +15,9 @@ from blocks import DataLake, FileCrm, Member
 from flows.portfolio import portfolio_refresh
 from sandbox import seed
 from tasks.portfolio import Refreshed
-from tests import compose
 from tests.conftest import Company, Sandbox, customers
-from tests.deployed import GUARDRAILS, Deployed
+from tests.support import compose
+from tests.support.deployed import GUARDRAILS, Deployed
 from tests.workers.conftest import Workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]

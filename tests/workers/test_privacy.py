@@ -34,9 +34,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
 from blocks import CrmSource, DataLake, FileCrm, SqlCrm
-from blocks.crm.hubspot import HubSpotCrm
+from blocks.crm.saas.hubspot import HubSpotCrm
 from blocks.crm.source import SourceUnavailable
-from blocks.files import OWNER_ONLY
+from blocks.storage.files import OWNER_ONLY
 from deployments.local import free_port, wait_for
 from flows.customers import sync_customers
 from flows.export import export_messages
@@ -46,13 +46,13 @@ from flows.refresh import campaign_refresh
 from flows.review import resume_reviewed
 from nudgescribe import contract
 from sandbox import seed
+from sandbox.data.models import Campaign
 from sandbox.service import create_app
 from sandbox.settings import Settings
-from sandbox.store import Campaign
-from tests import databases
 from tests.conftest import Company, Sandbox, customers
-from tests.deployed import Deployed, deploy, state_of
-from tests.waiting import until
+from tests.support import databases
+from tests.support.deployed import Deployed, deploy, state_of
+from tests.support.waiting import until
 from tests.workers.aloud import READABLE
 from tests.workers.canaries import Canaries, canary
 from tests.workers.conftest import POOL, ROOT, becomes

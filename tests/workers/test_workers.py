@@ -10,12 +10,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.states import Cancelling
 
-from blocks.files import DRAFT
+from blocks.storage.files import DRAFT
 from nudgescribe.contract import Status
-from tasks.register import Register
+from tasks.refresh.claim import Register
 from tests.conftest import Company, Save, Saved, customers
-from tests.deployed import CHANGING, Deployed, changes, flow_run, state_of
-from tests.waiting import until
+from tests.support.deployed import CHANGING, Deployed, changes, flow_run, state_of
+from tests.support.waiting import until
 from tests.workers.conftest import Workers, becomes
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]

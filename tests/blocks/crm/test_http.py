@@ -2,8 +2,8 @@
 
 import pytest
 
-from blocks.crm import http
-from blocks.crm.http import Api
+from blocks.crm.saas import http
+from blocks.crm.saas.http import Api
 from blocks.crm.source import SourceUnavailable
 from tests.nudgescribe.test_deadline import FRAMED, Serve, dribble
 

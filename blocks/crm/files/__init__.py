@@ -1,0 +1,1 @@
+"""Customer lists from files, on any file system."""

@@ -1,0 +1,1 @@
+"""Customer lists from the HTTP APIs of CRM vendors."""

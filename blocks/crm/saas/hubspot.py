@@ -1,0 +1,229 @@
+"""Customer lists from HubSpot."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+from urllib.parse import quote
+
+import httpx
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, Field, SecretStr, field_validator
+
+from blocks.crm.saas.http import Api, SecureUrl, bearer, code_of, shown, unavailable
+from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.doc_links import LOGO_URL, documentation
+from blocks.iterators import grouped
+from blocks.storage.parquet import ParquetSink, text_schema
+from nudgescribe.retry import RetryPolicy
+
+A = TypeVar("A", bound=BaseModel)
+Values = dict[str, str | None]
+
+MEMBERS_AT_ONCE = 250
+CONTACTS_AT_ONCE = 100
+"""The most HubSpot gives in one answer, of either."""
+READERS = 4
+"""At a third of a second each they come near the 100 calls in ten seconds an app has."""
+BATCHES_AT_ONCE = 50
+CONTACTS = "0-1"
+READ = "/crm/v3/objects/contacts/batch/read"
+
+
+class _List(BaseModel):
+    object_type: str = Field(alias="objectTypeId")
+    status: str = Field(alias="processingStatus")
+
+
+class _ListAnswer(BaseModel):
+    list: _List
+
+
+class _Property(BaseModel):
+    name: str
+
+
+class _Properties(BaseModel):
+    results: list[_Property]
+
+
+class _Member(BaseModel):
+    id: Annotated[str, Field(alias="recordId", pattern=r"^[1-9][0-9]{0,17}$")]
+
+
+class _Next(BaseModel):
+    after: str
+
+
+class _Paging(BaseModel):
+    next: _Next | None = None
+
+
+class _Members(BaseModel):
+    results: list[_Member]
+    paging: _Paging | None = None
+
+
+class _Contact(BaseModel):
+    id: str
+    properties: Values
+
+
+class _Failure(BaseModel):
+    category: str
+    context: dict[str, list[str]] = {}
+
+
+class _Batch(BaseModel):
+    status: str
+    results: list[_Contact]
+    errors: list[_Failure] = []
+
+
+class HubSpotCrm(CrmSource):
+    """
+    The customer list is a list of contacts in HubSpot.
+
+    Example:
+        ```python
+        from blocks import HubSpotCrm
+
+        crm = HubSpotCrm.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "HubSpot CRM"
+    _logo_url = LOGO_URL
+    _documentation_url = documentation("customer-lists")
+
+    token: SecretStr = Field(
+        description="The private app's token; scopes crm.lists.read and crm.objects.contacts.read."
+    )
+    list_id: str = Field(description="The list's ILS id, shown in its details.")
+    properties: list[str] = Field(
+        min_length=1,
+        description="Internal names of the contact properties, which become the columns. "
+        "hs_object_id is the contact's record id.",
+    )
+    base_url: SecureUrl = Field(
+        default="https://api.hubapi.com", description="Where HubSpot's API is."
+    )
+    retry: ClassVar[RetryPolicy] = RetryPolicy()
+
+    @field_validator("properties")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError("names a property more than once, or an empty one")
+        return names
+
+    def extract(self, target: Path) -> int:
+        schema = text_schema(self.properties)
+        never_given = set(self.properties)
+        gone = 0
+        with Api("HubSpot", self.base_url, headers=bearer(self.token), explain=_limit) as api:
+            self._check_list(api)
+            self._check_properties(api)
+            read = partial(self._read, api)
+            batches = grouped(self._members(api), CONTACTS_AT_ONCE)
+            with ThreadPoolExecutor(READERS) as pool, ParquetSink(target, schema) as sink:
+                for some in grouped(batches, BATCHES_AT_ONCE):
+                    contacts = [values for batch in pool.map(read, some) for values in batch]
+                    columns = {each: [one.get(each) for one in contacts] for each in schema}
+                    sink.write(pl.DataFrame(columns, schema=schema))
+                    never_given.difference_update(*contacts)
+                    gone += sum(map(len, some)) - len(contacts)
+        if gone:
+            self.logger.info("%s members of list %s no longer exist", gone, self.list_id)
+        if sink.rows and never_given:
+            raise SourceError(
+                f"HubSpot gives no contact's {', '.join(sorted(never_given))}: "
+                "the token may lack a scope for sensitive properties."
+            )
+        return sink.rows
+
+    def _check_list(self, api: Api) -> None:
+        found = self._get(api, _ListAnswer, self._list_path, f"list {self.list_id}").list
+        if found.object_type != CONTACTS:
+            raise SourceError(
+                f"List {self.list_id} holds records of type {found.object_type}, "
+                f"not contacts ({CONTACTS})."
+            )
+        if found.status == "PROCESSING":
+            raise SourceUnavailable(f"HubSpot is still working out who is in list {self.list_id}.")
+
+    def _check_properties(self, api: Api) -> None:
+        # HubSpot passes over a property it does not know.
+        answer = self._get(api, _Properties, "/crm/v3/properties/contacts", "contact properties")
+        known = {each.name for each in answer.results}
+        if unknown := [name for name in self.properties if name not in known]:
+            raise SourceError(
+                f"HubSpot has no contact properties of these names: {', '.join(unknown)}. "
+                "Use the internal names."
+            )
+
+    def _members(self, api: Api) -> Iterator[str]:
+        """The members' record ids, ascending, each once although the list may change meanwhile."""
+        about = f"the members of list {self.list_id}"
+        params: dict[str, Any] = {"limit": MEMBERS_AT_ONCE}
+        seen = np.empty(0, np.int64)
+        while True:
+            page = self._get(api, _Members, f"{self._list_path}/memberships", about, params=params)
+            ids = np.unique(np.array([member.id for member in page.results], np.int64))
+            places = np.searchsorted(seen, ids)
+            fresh = np.searchsorted(seen, ids, "right") == places
+            seen = np.insert(seen, places[fresh], ids[fresh])
+            yield from map(str, ids[fresh])
+            following = page.paging and page.paging.next
+            if not following:
+                return
+            if following.after == params.get("after"):
+                raise SourceError(f"HubSpot's pages of {about} lead in a circle.")
+            params = {**params, "after": following.after}
+
+    def _read(self, api: Api, ids: list[str]) -> list[Values]:
+        """The contacts that still exist, in the order of `ids`."""
+        return self.retry.run(lambda: self._read_once(api, ids))
+
+    def _read_once(self, api: Api, ids: list[str]) -> list[Values]:
+        about = f"{len(ids)} contacts of list {self.list_id}"
+        body = {
+            "inputs": [{"id": each} for each in ids],
+            "properties": self.properties,
+            "propertiesWithHistory": [],
+        }
+        answer = api.fetch(_Batch, "POST", READ, about, json=body)
+        gone: set[str] = set()
+        for failure in answer.errors:
+            if failure.category != "OBJECT_NOT_FOUND":
+                raise SourceError(f"HubSpot cannot read {about}: {shown(failure.category)}.")
+            gone.update(failure.context.get("ids", []))
+        found = {contact.id: contact.properties for contact in answer.results}
+        left_out = set(ids) - found.keys() - gone
+        if left_out or answer.status != "COMPLETE":
+            raise SourceUnavailable(f"HubSpot left {len(left_out)} out of {about}.")
+        return [found[each] for each in ids if each in found]
+
+    @property
+    def _list_path(self) -> str:
+        return f"/crm/v3/lists/{quote(self.list_id, safe='')}"
+
+    def _get(self, api: Api, answer: type[A], path: str, about: str, **options: Any) -> A:
+        return self.retry.run(lambda: api.fetch(answer, "GET", path, about, **options))
+
+
+def _limit(response: httpx.Response) -> SourceError | None:
+    if response.status_code != 429:
+        return None
+    headers = response.headers
+    if code_of(response) == "DAILY" or headers.get("x-hubspot-ratelimit-daily-remaining") == "0":
+        return SourceError(
+            "The HubSpot account's calls for today are used up; "
+            "there are new ones after midnight in the account's time zone."
+        )
+    window = headers.get("x-hubspot-ratelimit-interval-milliseconds", "")
+    if "retry-after" in headers or not window.isdecimal():
+        return None
+    return unavailable("HubSpot's calls for this moment are used up.", int(window) / 1000)

@@ -1,0 +1,232 @@
+"""Customer lists from Salesforce."""
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated, Any, BinaryIO, ClassVar
+
+import httpx
+import polars as pl
+from pydantic import BaseModel, Field, SecretStr
+
+from blocks.crm.saas.http import Api, SecureUrl, code_of, is_loopback, shown
+from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.doc_links import LOGO_URL, documentation
+from blocks.storage.parquet import write_parquet
+from nudgescribe import rfc4180
+from nudgescribe.polling import Pace, poll
+from nudgescribe.retry import RetryPolicy
+
+_PLACE = re.compile(r"Row:(\d+):Column:(\d+)")
+
+
+class _Token(BaseModel):
+    token: Annotated[str, Field(alias="access_token", pattern=r"^[!-~]+$")]
+    instance: str = Field(alias="instance_url")
+
+
+class _Job(BaseModel):
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{15,18}$")]
+    state: Annotated[str, Field(pattern=r"^[A-Za-z]{1,20}$")]
+    rows: int | None = Field(default=None, alias="numberRecordsProcessed")
+    error: str | None = Field(default=None, alias="errorMessage")
+
+
+class _Session(httpx.Auth):
+    """Adds the token; when it has expired, signs in and sends the call once more."""
+
+    def __init__(self, token: str, sign_in: Callable[[], _Token]) -> None:
+        self._token = token
+        self._sign_in = sign_in
+
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["authorization"] = f"Bearer {self._token}"
+        response = yield request
+        if response.status_code == 401:
+            self._token = self._sign_in().token
+            request.headers["authorization"] = f"Bearer {self._token}"
+            yield request
+
+
+class SalesforceCrm(CrmSource):
+    """
+    The customer list is the result of a SOQL query, run as a Bulk API 2.0 job.
+
+    Example:
+        ```python
+        from blocks import SalesforceCrm
+
+        crm = SalesforceCrm.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Salesforce CRM"
+    _logo_url = LOGO_URL
+    _documentation_url = documentation("customer-lists")
+
+    login_url: SecureUrl = Field(description="My Domain, https://….my.salesforce.com.")
+    client_id: str = Field(description="The app's consumer key; it needs the flow for clients.")
+    client_secret: SecretStr = Field(description="The app's consumer secret.")
+    query: str = Field(
+        description="The SOQL query whose rows are the customers and whose columns are the fields."
+    )
+    api_version: str = Field(
+        default="v62.0", pattern=r"^v[0-9]+\.0$", description="Version of Salesforce's API."
+    )
+    deadline_minutes: float = Field(
+        default=60, gt=0, description="How long to wait for the query, in minutes."
+    )
+    page_rows: int = Field(
+        default=50_000, gt=0, description="Rows to ask for at once. They are put on disk."
+    )
+    retry: ClassVar[RetryPolicy] = RetryPolicy()
+    pace: ClassVar[Pace] = Pace()
+
+    def extract(self, target: Path) -> int:
+        with self._signed_in() as api, self._job(api) as job:
+            announced = self._wait(api, job)
+            frames = self._frames(api, job)
+            first = next(frames)
+            rows = write_parquet(target, first.schema, chain([first], frames))
+        if rows != announced:
+            raise SourceUnavailable(
+                f"Query job {job} gave {rows} rows where {announced} were announced."
+            )
+        return rows
+
+    @contextmanager
+    def _signed_in(self) -> Generator[Api]:
+        with Api("Salesforce", self.login_url) as door:
+            sign_in = partial(self.retry.run, partial(self._sign_in, door))
+            first = sign_in()
+            instance = _trusted(first.instance, self.login_url)
+            session = _Session(first.token, sign_in)
+            with Api("Salesforce", instance, auth=session, explain=_limit) as api:
+                yield api
+
+    def _sign_in(self, door: Api) -> _Token:
+        who = {
+            "grant_type": "client_credentials",
+            "client_id": self.client_id,
+            "client_secret": self.client_secret.get_secret_value(),
+        }
+        return door.fetch(_Token, "POST", "/services/oauth2/token", "the sign-in", data=who)
+
+    @contextmanager
+    def _job(self, api: Api) -> Generator[str]:
+        """A query job's id; whatever happens, the job ends, and its results with it."""
+        query = {
+            "operation": "query",
+            "query": self.query,
+            "contentType": "CSV",
+            "columnDelimiter": "COMMA",
+            "lineEnding": "LF",
+        }
+        # Sent once: nobody could tell a job whose id was lost, and stop it.
+        job = api.fetch(_Job, "POST", self._path(), "the query", json=query).id
+        try:
+            yield job
+        except BaseException:
+            with suppress(SourceError):  # it may have ended by itself
+                self._call(api, "PATCH", job, json={"state": "Aborted"})
+            raise
+        finally:
+            try:
+                self._call(api, "DELETE", job)
+            except SourceError as error:
+                self.logger.warning(
+                    "Salesforce keeps the results of query job %s for a week: %s",
+                    job,
+                    error.problem,
+                )
+
+    def _wait(self, api: Api, job: str) -> int:
+        """Returns how many rows there are once the job is complete."""
+        state = ""
+        look = partial(api.fetch, _Job, "GET", self._path(job), f"query job {job}")
+        for seen in poll(look, self.deadline_minutes * 60, self.pace):
+            if state != (state := seen.state):
+                self.logger.info("Query job %s: %s", job, state)
+            if state == "JobComplete":
+                return seen.rows or 0
+            if state in ("Failed", "Aborted"):
+                raise SourceError(f"Query job {job} ended as {state}{_reason(seen.error or '')}.")
+        raise SourceError(
+            f"Query job {job} was not complete after {self.deadline_minutes:g} minutes, "
+            f"last seen: {state}. Ask for less, or raise deadline_minutes."
+        )
+
+    def _frames(self, api: Api, job: str) -> Iterator[pl.DataFrame]:
+        """At least one; Salesforce has no empty text, so an empty value is none."""
+        columns: list[str] | None = None
+        locator: str | None = None
+        while True:
+            with TemporaryFile() as file:
+                following = self.retry.run(partial(self._save_page, api, job, locator, file))
+                for frame in rfc4180.frames(file):
+                    if frame.columns != (columns := columns or frame.columns):
+                        raise SourceError(f"The pages of query job {job} differ in their columns.")
+                    yield frame.with_columns(pl.all().replace("", None))
+            if not following:
+                return
+            if following == locator:
+                raise SourceError(f"The pages of query job {job} lead in a circle.")
+            locator = following
+
+    def _save_page(self, api: Api, job: str, locator: str | None, file: BinaryIO) -> str | None:
+        """Makes `file` hold a page, checked to be whole, and returns where the next one is."""
+        file.seek(0)
+        file.truncate()
+        params = {"maxRecords": self.page_rows, **({"locator": locator} if locator else {})}
+        about = f"the results of query job {job}"
+        headers = api.download(f"{self._path(job)}/results", about, file, params)
+        file.seek(0)
+        try:
+            rows = sum(block.table.num_rows for block in rfc4180.blocks(file))
+        except rfc4180.MalformedCsv:
+            # Its text names columns, and in a page that is not whole those may be values.
+            raise SourceUnavailable(f"A page of {about} is no whole CSV.") from None
+        if headers.get("sforce-numberofrecords") != str(rows):
+            raise SourceUnavailable(f"A page of {about} has {rows} rows, not those announced.")
+        file.seek(0)
+        following = headers.get("sforce-locator", "null")
+        return None if following == "null" else following
+
+    def _call(self, api: Api, method: str, job: str, **options: Any) -> None:
+        path, about = self._path(job), f"query job {job}"
+        self.retry.run(lambda: api.send(method, path, about, **options))
+
+    def _path(self, job: str = "") -> str:
+        return f"/services/data/{self.api_version}/jobs/query/{job}".rstrip("/")
+
+
+def _trusted(instance: str, login_url: str) -> str:
+    """Where an account lives, if that is a place to send its token to."""
+    try:
+        url, home = httpx.URL(instance), httpx.URL(login_url)
+    except httpx.InvalidURL:
+        raise SourceError("Salesforce names no instance that is a URL.") from None
+    ours = url.host == home.host or url.host.endswith(".salesforce.com")
+    if (url.scheme == "https" and ours) or (is_loopback(url.host) and is_loopback(home.host)):
+        return str(url)
+    raise SourceError("Salesforce names an instance outside of salesforce.com: not followed.")
+
+
+def _reason(message: str) -> str:
+    """What may be shown of a failed query's message: it repeats the query, values and all."""
+    code = shown(message.partition(":")[0].strip())
+    place = _PLACE.search(message)
+    where = f" at row {place[1]}, column {place[2]} of the query" if place else ""
+    return (f": {code}" if code else "") + where
+
+
+def _limit(response: httpx.Response) -> SourceError | None:
+    if code_of(response) == "REQUEST_LIMIT_EXCEEDED":
+        return SourceError("The Salesforce account's API requests of these 24 hours are used up.")
+    return None

@@ -1,0 +1,67 @@
+"""Customer lists from SQLite, by way of Python's own driver: what it returns has the type of each
+value, not of its column, so that nothing is guessed.
+"""
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+
+from sqlalchemy import URL
+
+from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_names, frames
+from blocks.storage.parquet import text_schema, write_parquet
+
+DRIVERS = ("sqlite", "sqlite+pysqlite")
+STEPS_AT_ONCE = 100_000
+_UNDECODABLE = re.compile(r"Could not decode to UTF-8 column '(.*?)' with text")
+_PROBLEMS = {
+    "SQLITE_CANTOPEN": "The database's file cannot be opened: check the URL's path.",
+    "SQLITE_NOTADB": "The file is no SQLite database, or an encrypted one.",
+    "SQLITE_READONLY": "The query tries to write: a customer list is only read.",
+}
+
+
+def extract(url: URL, query: Query, target: Path) -> int:
+    """Like CrmSource.extract."""
+    try:
+        with closing(_opened(url)) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # ATTACH makes files
+            deadline = monotonic() + query.seconds
+            connection.set_progress_handler(lambda: monotonic() > deadline, STEPS_AT_ONCE)
+            cursor = connection.execute(query.text, query.parameters)
+            columns = column_names(name for name, *_ in cursor.description or ())
+            batches = iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), [])
+            return write_parquet(target, text_schema(columns), frames(columns, batches))
+    except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
+        raise _problem(error, query) from None
+
+
+def _opened(url: URL) -> sqlite3.Connection:
+    arguments, given = url.get_dialect()().create_connect_args(url)
+    database, options = str(arguments[0]), dict(given)
+    if not options.get("uri"):
+        database = f"{Path(database).absolute().as_uri()}?mode=ro"
+    options["uri"] = True
+    return sqlite3.connect(database, **options)
+
+
+def _problem(error: Exception, query: Query) -> SourceError:
+    """SQLite's own text may repeat a value."""
+    if undecodable := _UNDECODABLE.match(str(error)):
+        return SourceError(f"The column {undecodable[1]} holds text that is not UTF-8.")
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_INTERRUPT":
+        return query.overdue()
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return SourceUnavailable("The database is locked by a program that writes to it.")
+    for start, problem in _PROBLEMS.items():
+        if name.startswith(start):
+            return SourceError(problem)
+    return SourceError(
+        f"The query failed: {type(error).__name__}{name and f' ({name})'}. Run it in a SQL client "
+        "to see the database's message."
+    )

@@ -1,0 +1,243 @@
+"""Pages written as the lake's files: small pages share one, a long one goes on in the next."""
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from functools import partial
+from hashlib import file_digest
+from pathlib import Path
+from typing import Protocol, Self
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from blocks.storage.files import Files
+from blocks.storage.manifest import SCHEMA_VERSION, Batch, Format, Page, Part
+from nudgescribe import __version__, rfc4180
+from nudgescribe.contract import MESSAGE_COLUMNS
+
+PART_BYTES = 128 * 1024 * 1024
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+HELD_BACK_BYTES = 4 * 1024 * 1024
+SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in MESSAGE_COLUMNS])
+VERSIONS = {"nudgeflow": __version__, "pyarrow": pa.__version__}
+SUFFIX: dict[Format, str] = {
+    "parquet": "parquet",
+    "delta": "parquet",
+    "csv": "csv",
+    "csv.zst": "csv.zst",
+}
+
+
+class Sink(Protocol):
+    """An open part."""
+
+    def write(self, block: rfc4180.Block) -> None: ...
+    def end_page(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class PartWriter:
+    """Writes pages, one after the other, into parts of about `part_bytes` in a folder of the lake.
+
+    `writer` tells its parts from those of others who write the same run. A context manager: parts
+    that are not whole at its end leave nothing behind.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        folder: str,
+        writer: str,
+        file_format: Format,
+        compression: str = "zstd",
+        compression_level: int | None = 1,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._writer = writer
+        self._format: Format = file_format
+        self._compression = compression
+        self._level = compression_level
+        self._part_bytes = part_bytes
+        self._pages: list[Page] = []
+        self._parts: list[Part] = []
+        self._open: _OpenPart | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._open:
+            self._open.discard()
+
+    def write(self, page: int, size: int, blocks: Iterable[rfc4180.Block]) -> int:
+        """Writes a page of `size` bytes and returns its rows."""
+        rows = 0
+        for number, block in enumerate(blocks):
+            if self._open and self._open.bytes >= self._part_bytes:
+                self._close()
+            if self._open is None:
+                self._open = self._start(page, number)
+            self._open.write(page, block)
+            rows += block.table.num_rows
+        if self._open:
+            self._open.end_page()
+        self._pages.append(Page(page=page, rows=rows, bytes=size))
+        return rows
+
+    @property
+    def takes_raw(self) -> bool:
+        """Whether it writes a block's bytes, not its table."""
+        return self._format in ("csv", "csv.zst")
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to finish a batch."""
+        return self._open is not None and self._open.bytes >= self._part_bytes
+
+    def finish(self) -> Batch | None:
+        """Closes what is open; returns the pages since the last batch, None if there are none."""
+        self._close()
+        if not self._pages:
+            return None
+        batch = Batch(pages=self._pages, parts=self._parts)
+        self._pages, self._parts = [], []
+        return batch
+
+    def _start(self, page: int, block: int) -> "_OpenPart":
+        name = f"part-{page:05d}-{block:05d}-{self._writer}.{SUFFIX[self._format]}"
+        return _OpenPart(self._files, f"{self._folder}/{name}", self._sink, page)
+
+    def _sink(self, file: pa.NativeFile) -> Sink:
+        if self._format == "csv":
+            return _CsvSink(file)
+        if self._format == "csv.zst":
+            return _CsvSink(pa.CompressedOutputStream(file, "zstd"))
+        return _ParquetSink(file, self._compression, self._level)
+
+    def _close(self) -> None:
+        if self._open:
+            self._parts.append(self._open.publish())
+            self._open = None
+
+
+class _OpenPart:
+    def __init__(
+        self, files: Files, path: str, sink: Callable[[pa.NativeFile], Sink], first: int
+    ) -> None:
+        self._name = path.rpartition("/")[2]
+        self._trouble = partial(files.trouble, path)
+        with self._trouble(), ExitStack() as undo:
+            self._draft = files.draft(path)
+            undo.callback(self._draft.discard)
+            self._file = pa.OSFile(str(self._draft.file), "wb")
+            undo.callback(self._file.close)
+            self._sink = sink(self._file)
+            undo.pop_all()
+        self._pages = [first]
+        self._rows = 0
+
+    @property
+    def bytes(self) -> int:
+        return self._file.tell()
+
+    def write(self, page: int, block: rfc4180.Block) -> None:
+        with self._trouble():
+            self._sink.write(block)
+        self._rows += block.table.num_rows
+        if page != self._pages[-1]:
+            self._pages.append(page)
+
+    def end_page(self) -> None:
+        with self._trouble():
+            self._sink.end_page()
+
+    def publish(self) -> Part:
+        with self._trouble():
+            return self._publish()
+
+    def _publish(self) -> Part:
+        self._sink.close()
+        self._file.close()
+        part = Part(
+            name=self._name,
+            pages=self._pages,
+            rows=self._rows,
+            bytes=self._draft.file.stat().st_size,
+            sha256=sha256_of(self._draft.file),
+        )
+        self._draft.publish()
+        return part
+
+    def discard(self) -> None:
+        self._draft.discard()
+        # Why it could not be written is known already; what closing it adds would hide that.
+        with suppress(OSError, pa.ArrowInvalid):
+            self._sink.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+class _ParquetSink:
+    """Without dictionaries, which cost time and space on texts no two of which are equal."""
+
+    def __init__(self, file: pa.NativeFile, compression: str, level: int | None) -> None:
+        about = {**VERSIONS, "schema_version": str(SCHEMA_VERSION)}
+        self._writer = parquet.ParquetWriter(
+            file,
+            SCHEMA.with_metadata(about),
+            compression=compression,
+            compression_level=level,
+            use_dictionary=False,
+            write_statistics=[MESSAGE_COLUMNS[0]],
+        )
+
+        self._tables: list[pa.Table] = []
+        self._bytes = 0
+
+    def write(self, block: rfc4180.Block) -> None:
+        self._tables.append(block.table.cast(SCHEMA))
+        self._bytes += block.table.nbytes
+        if self._bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def end_page(self) -> None:
+        # Between pages many parts are open, and what they hold back adds up.
+        if self._bytes >= HELD_BACK_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        tables, self._tables, self._bytes = self._tables, [], 0
+        if tables:
+            self._writer.write_table(pa.concat_tables(tables))
+
+
+class _CsvSink:
+    """The service's own bytes; the header stands once, however many pages there are."""
+
+    def __init__(self, file: pa.NativeFile) -> None:
+        self._file = file
+        file.write(",".join(MESSAGE_COLUMNS).encode() + b"\r\n")
+
+    def write(self, block: rfc4180.Block) -> None:
+        self._file.write(block.raw)
+        if block.raw and bytes(block.raw[-1:]) not in b"\r\n":
+            self._file.write(b"\r\n")
+
+    def end_page(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What flows share: preparation, review gate, fetching, finish."""

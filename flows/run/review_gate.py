@@ -1,0 +1,117 @@
+"""The review gate of a refresh: people approve, and nothing goes on before."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any, Literal
+
+from prefect.client.schemas.objects import State
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from blocks.rerun import RerunTimedOut
+from flows.options import Review
+from flows.run.identity import this_flow_run
+from flows.run.outcomes import completed, failed
+from nudgescribe.errors import NudgeflowError
+from tasks.refresh.rerun import wait_for_review
+from tasks.refresh.review import REVIEWED, run_now, show_review
+from tasks.refresh.started import Started
+from tasks.ui.labels import REVIEW_UNTIL, label, labels_now
+
+BACKSTOP = timedelta(days=7)
+"""Beyond the deadline Prefect ends a suspended flow run by itself, in no state of ours."""
+
+
+class Answer(RunInput):
+    """What a person says when resuming; a run that is not approved yet is suspended again."""
+
+    decision: Literal["publish now", "stop here"] = Field(
+        default="publish now", description="What is to become of the run."
+    )
+    note: str = Field(default="", description="Why, for whoever looks at this flow run later.")
+
+
+class SuspensionImpossible(NudgeflowError):
+    advice = "Start it as a deployment, or set options.review to wait or stop."
+
+
+class ReviewRejected(NudgeflowError):
+    advice = (
+        "The run stays at Nudgescribe as it is. Retry this flow run to review it again, or publish "
+        "it with publish-campaign once it is approved."
+    )
+
+
+class ReviewOverdue(NudgeflowError):
+    advice = "Have the messages approved, then retry this flow run or run publish-campaign."
+
+
+def check_can_review(review: Review) -> None:
+    """Raises SuspensionImpossible if this flow run could not be suspended when it comes to it."""
+    if review == "suspend" and this_flow_run().deployment_id is None:
+        raise SuspensionImpossible("Only a deployment's flow run can be suspended for a review.")
+
+
+def pass_review(
+    account: str, started: Started, review: Review, minutes: float
+) -> State[Any] | None:
+    """Returns when the run may be published; or else the state for the flow run to end in."""
+    run = started.run
+    if review == "suspend":
+        return _suspended_review(account, started, minutes)
+    if review == "stop":
+        status = run_now(account, run).status
+        said = f"Run {run.run_number} is {status}; publish-campaign publishes and fetches it."
+        return completed("Stopped", said)
+    try:
+        wait_for_review(account, run, minutes)
+    except RerunTimedOut as error:
+        return failed("ReviewOverdue", ReviewOverdue(error.problem))
+    return None
+
+
+def _suspended_review(account: str, started: Started, minutes: float) -> State[Any] | None:
+    # The flow begins anew after each suspension: a key that was answered returns its answer.
+    run, until = started.run, _until(minutes)
+    answered = this_flow_run().empirical_policy.pause_keys or set[str]()
+    for number in count(1):
+        key, page = f"review-{number}-until-{until:%Y%m%d%H%M%S}", ""
+        if key not in answered:
+            status = run_now(account, run).status
+            if status in REVIEWED:
+                return None
+            if datetime.now(UTC) >= until:
+                error = ReviewOverdue(
+                    f"Run {run.run_number} was not approved by {until:%Y-%m-%d %H:%M} UTC; it is "
+                    f"{status}."
+                )
+                return _over("ReviewOverdue", error)
+            page = show_review(account, started)
+        left = until - datetime.now(UTC) + BACKSTOP
+        answer = suspend_flow_run(
+            wait_for_input=Answer.with_initial_data(description=page),
+            timeout=max(1, int(left.total_seconds())),
+            key=key,
+        )
+        if answer.decision == "stop here":
+            note = f": {answer.note}" if answer.note else "."
+            return _over("Rejected", ReviewRejected(f"Run {run.run_number} was stopped{note}"))
+        if answer.note:
+            get_run_logger().info("Resumed: %s", answer.note)
+    raise AssertionError
+
+
+def _until(minutes: float) -> datetime:
+    """The deadline of this review, the same however often the flow run is resumed."""
+    if noted := labels_now().get(REVIEW_UNTIL):
+        return datetime.fromisoformat(str(noted))
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
+    label({REVIEW_UNTIL: until.isoformat()})
+    return until
+
+
+def _over(name: str, error: NudgeflowError) -> State[Any]:
+    label({REVIEW_UNTIL: ""})  # a retry has a review of its own
+    return failed(name, error)

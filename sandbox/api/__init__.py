@@ -1,0 +1,1 @@
+"""Endpoints, and who may call them."""

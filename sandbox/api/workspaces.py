@@ -1,0 +1,149 @@
+"""Content endpoints: a workspace's fields and its customer groups."""
+
+import re
+
+from fastapi import APIRouter, Request
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from nudgescribe import contract, fields
+from nudgescribe.contract import Text
+from sandbox.api.security import BearerRoute, account_of
+from sandbox.context import context_of
+from sandbox.data.lookup import field_on_wire, fields_of, find_group, find_workspace
+from sandbox.data.models import Block, Field, Group, Workspace
+from sandbox.data.profiles import Profiles, count_customers
+from sandbox.errors import Refusal
+
+router = APIRouter(route_class=BearerRoute)
+
+PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
+"""Names that polars takes for many columns; a list could not be kept under one."""
+
+
+@router.put(contract.FIELDS)
+def create_field(body: contract.CreateField, request: Request) -> contract.WorkspaceField:
+    _check_format(body.field_type, body.field_format)
+    if PATTERN.fullmatch(body.field_name):
+        raise Refusal(400, "Wrong type or value: field_name.")
+    with context_of(request).store.write() as session:
+        find_workspace(session, account_of(request), body.workspace_id)
+        existing = fields_of(session, body.workspace_id)
+        if any(field.field_name == body.field_name for field in existing):
+            raise Refusal(400, "Field already exists.")
+        if body.unique and any(field.unique for field in existing):
+            raise Refusal(400, "The workspace already has its unique field.")
+        field = Field(**body.model_dump())
+        field.display_name = body.display_name or body.field_name
+        session.add(field)
+        session.flush()
+        return field_on_wire(field)
+
+
+@router.post(contract.FIELDS)
+def list_fields(body: contract.WorkspaceRequest, request: Request) -> contract.FieldList:
+    with context_of(request).store.read() as session:
+        find_workspace(session, account_of(request), body.workspace_id)
+        return contract.FieldList(fields=fields_of(session, body.workspace_id))
+
+
+@router.patch(contract.FIELDS)
+def update_field(body: contract.UpdateField, request: Request) -> contract.WorkspaceField:
+    with context_of(request).store.write() as session:
+        field = _find_field(session, account_of(request), body.field_id)
+        for name, value in body.model_dump(exclude={"field_id"}, exclude_none=True).items():
+            setattr(field, name, value)
+        _check_format(field.field_type, field.field_format)
+        return field_on_wire(field)
+
+
+@router.delete(contract.FIELDS)
+def delete_field(body: contract.DeleteField, request: Request) -> contract.Deleted:
+    with context_of(request).store.write() as session:
+        field = _find_field(session, account_of(request), body.field_id)
+        if field.unique:
+            raise Refusal(400, "The unique field of a workspace cannot be deleted.")
+        groups = select(Group.id).where(Group.workspace_id == field.workspace_id)
+        for group_id in session.scalars(groups).all():
+            Profiles(session, context_of(request).keys, group_id).drop(field.field_name)
+        session.delete(field)
+    return contract.Deleted(deleted=1)
+
+
+@router.put(contract.GROUPS)
+def create_group(body: contract.CreateGroup, request: Request) -> contract.CustomerGroup:
+    with context_of(request).store.write() as session:
+        find_workspace(session, account_of(request), body.workspace_id)
+        group = Group(**body.model_dump())
+        session.add(group)
+        _flush_name(session)
+        return _group_on_wire(group, 0)
+
+
+@router.post(contract.GROUPS)
+def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.GroupList:
+    with context_of(request).store.read() as session:
+        find_workspace(session, account_of(request), body.workspace_id)
+        counts = (
+            select(Block.group_id, func.sum(Block.size).label("size"))
+            .group_by(Block.group_id)
+            .subquery()
+        )
+        rows = session.execute(
+            select(Group, func.coalesce(counts.c.size, 0))
+            .outerjoin(counts, counts.c.group_id == Group.id)
+            .where(Group.workspace_id == body.workspace_id)
+            .order_by(Group.created_at)
+        )
+        return contract.GroupList(groups=[_group_on_wire(group, size) for group, size in rows])
+
+
+@router.patch(contract.GROUPS)
+def update_group(body: contract.UpdateGroup, request: Request) -> contract.CustomerGroup:
+    with context_of(request).store.write() as session:
+        group = find_group(session, account_of(request), body.customer_group_id)
+        group.name = body.name or group.name
+        group.description = body.description or group.description
+        _flush_name(session)
+        return _group_on_wire(group, count_customers(session, group.id))
+
+
+@router.delete(contract.GROUPS)
+def delete_group(body: contract.DeleteGroup, request: Request) -> contract.Deleted:
+    with context_of(request).store.write() as session:
+        group = find_group(session, account_of(request), body.customer_group_id)
+        session.execute(delete(Group).where(Group.id == group.id))
+    return contract.Deleted(deleted=1)
+
+
+def _find_field(session: Session, account_id: str, field_id: str) -> Field:
+    query = select(Field).join(Workspace).where(Workspace.account_id == account_id)
+    field = session.scalar(query.where(Field.id == field_id))
+    if field is None:
+        raise Refusal(404, "Field not found.")
+    return field
+
+
+def _check_format(field_type: str, field_format: str | None) -> None:
+    if problem := fields.format_problem(field_type, field_format):
+        raise Refusal(400, f"{problem}.")
+
+
+def _flush_name(session: Session) -> None:
+    try:
+        session.flush()
+    except IntegrityError:
+        raise Refusal(400, Text.GROUP_EXISTS) from None
+
+
+def _group_on_wire(group: Group, size: int) -> contract.CustomerGroup:
+    return contract.CustomerGroup(
+        customer_group_id=group.id,
+        workspace_id=group.workspace_id,
+        name=group.name,
+        description=group.description,
+        customer_count=size,
+        created_at=group.created_at,
+        updated_at=group.updated_at,
+    )

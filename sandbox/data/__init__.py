@@ -1,0 +1,1 @@
+"""What the service stores: tables, customer profiles, page files."""

@@ -1,0 +1,1 @@
+"""Background work: reruns, exports, uploads, and the quota."""

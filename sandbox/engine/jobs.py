@@ -1,0 +1,123 @@
+"""Background work: threads that take jobs from the database, oldest first, one a subject.
+
+Jobs survive the service: what was running when it died, or broke, is taken up again at its next
+start.
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from threading import Event, Thread
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from nudgescribe.contract import Status
+from sandbox.context import Context
+from sandbox.data.models import Campaign, Job, Run, now
+from sandbox.engine import exports, reruns, uploads
+from sandbox.errors import JobFailed
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.2
+"""Seconds between looks for a new job or a run to approve."""
+THREADS = 2
+
+
+class Worker:
+    """Works off the jobs of one service until stopped."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._stop = Event()
+        tasks = [self._work_one] * THREADS
+        if (seconds := context.settings.approve_after) is not None:
+            tasks.append(partial(self._approve_due, timedelta(seconds=seconds)))
+        self._threads = [Thread(target=self._repeat, args=(task,)) for task in tasks]
+
+    def start(self) -> None:
+        with self._context.store.write() as session:
+            interrupted = Job.state.in_(["running", "broken"])
+            session.execute(update(Job).where(interrupted).values(state="queued"))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _repeat(self, task: Callable[[], bool]) -> None:
+        while not self._stop.is_set():
+            try:
+                worked = task()
+            except SQLAlchemyError as error:  # the database may be back at the next look
+                log.error("The database cannot be asked for jobs: %s", type(error).__name__)
+                worked = False
+            if not worked:
+                self._stop.wait(LOOK_EVERY)
+
+    def _work_one(self) -> bool:
+        """Whether there was a job to work on."""
+        job = self._claim()
+        if job is None:
+            return False
+        state, note = "done", None
+        try:
+            note = _work(self._context, job)
+        except JobFailed as failure:
+            state, note = "failed", str(failure)
+        except Exception as error:  # a broken job must not take the service down
+            log.error("Job %s broke: %s", job.uid, type(error).__name__)
+            state, note = "broken", f"Internal error: {type(error).__name__}."
+        with self._context.store.write() as session:
+            if job.kind == reruns.RERUN and state != "done":
+                assert job.run_number is not None
+                assert note is not None
+                reruns.fail(session, job.subject, job.run_number, note)
+                state = "failed"  # the campaign is back on its previous run: that is final
+            values = {"state": state, "note": note}
+            session.execute(update(Job).where(Job.number == job.number).values(values))
+        return True
+
+    def _claim(self) -> Job | None:
+        busy = select(Job.subject).where(Job.state == "running")
+        query = select(Job).where(Job.state == "queued", Job.subject.not_in(busy))
+        with self._context.store.read() as session:
+            if session.scalars(query.limit(1)).first() is None:
+                return None
+        with self._context.store.write() as session:
+            job = session.scalars(query.order_by(Job.number).limit(1)).one_or_none()
+            if job is not None:
+                job.state = "running"
+                session.flush()
+                session.expunge(job)
+            return job
+
+    def _approve_due(self, patience: timedelta) -> bool:
+        waiting = (
+            select(Campaign, Run)
+            .join(Run, Run.campaign_id == Campaign.id)
+            .where(Campaign.current_run == Run.run_number)
+            .where(Campaign.status == Status.READY_FOR_REVIEW)
+            .where(Run.completed_at <= now() - patience)
+        )
+        with self._context.store.read() as session:
+            if session.execute(waiting).first() is None:
+                return False
+        with self._context.store.write() as session:
+            for campaign, _ in session.execute(waiting).all():
+                reruns.approve(session, campaign)
+        return True
+
+
+def _work(context: Context, job: Job) -> str | None:
+    """Does a job, and says what people should know of it."""
+    if job.kind == uploads.UPLOAD:
+        return uploads.work(context, job.uid, job.subject)
+    assert job.run_number is not None
+    if job.kind == reruns.RERUN:
+        return reruns.work(context, job.subject, job.run_number)
+    return exports.work(context, job.subject, job.run_number)

@@ -1,0 +1,1 @@
+"""What every call passes: audit log, body limit, faults, the count of calls in flight."""

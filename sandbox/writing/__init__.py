@@ -1,0 +1,1 @@
+"""Who writes messages, and the templates they write from."""

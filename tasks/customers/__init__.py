@@ -1,0 +1,1 @@
+"""The customer list: extracted, judged, staged, sent to a group."""

@@ -1,0 +1,1 @@
+"""A run's messages: fetched, verified, made visible in the lake."""

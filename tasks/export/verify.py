@@ -1,0 +1,124 @@
+"""Whether the pages in the lake are the whole run: none missing, none short, no customer twice."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from blocks import DataLake
+from blocks.storage.errors import scratch
+from blocks.storage.manifest import Batch, Page, run_folder
+from blocks.storage.reader import as_frame, tables
+from nudgescribe.contract import MESSAGE_COLUMNS
+from nudgescribe.errors import NudgeflowError
+from nudgescribe.rfc4180 import MalformedCsv
+from tasks.export.download import ExportRef
+
+ID = MESSAGE_COLUMNS[0]
+ROWS_AT_ONCE = 1_000_000
+
+
+class PartDamaged(NudgeflowError):
+    advice = "Retry this flow run to fetch its pages again."
+
+    def __init__(self, folder: str, batch: Batch) -> None:
+        self.pages = {page.page for page in batch.pages}
+        names = ", ".join(part.name for part in batch.parts)
+        super().__init__(f"In {folder}, what was written as {names} cannot be read back whole.")
+
+
+def doubtful_pages(
+    lake: DataLake, export: ExportRef, batches: list[Batch]
+) -> tuple[set[int], str | None]:
+    """The pages that may be at fault and what is wrong; no pages and None if nothing is.
+
+    What lies in the lake is read back for it, so this is also the proof that it can be read.
+    """
+    pages = [page for batch in batches for page in batch.pages]
+    rows = sum(page.rows for page in pages)
+    numbers = {page.page for page in pages}
+    if beyond := {number for number in numbers if number >= export.pages}:
+        return numbers, f"The export has {export.pages} pages now, {len(beyond)} fewer than before."
+    if absent := export.pages - len(numbers):
+        return set(), f"Of the {export.pages} pages of {export.name} {absent} are not in the lake."
+    if export.rows is not None and rows != export.rows:
+        doubtful = _short(pages) if rows < export.rows else numbers
+        return doubtful, (
+            f"The {len(numbers)} pages of {export.name} hold {rows:,} rows, not {export.rows:,}; "
+            f"in doubt: {_listed(doubtful)}."
+        )
+    try:
+        repeated = _pages_with_repeated_ids(lake, export, batches, rows)
+    except PartDamaged as error:
+        return error.pages, error.problem
+    if repeated:
+        return repeated, (
+            f"Customers occur more than once in {export.name}, in {_listed(repeated)}."
+        )
+    return set(), None
+
+
+def _listed(pages: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(pages)[:10]))
+    return f"page {shown}" + (f" and {len(pages) - 10} more" if len(pages) > 10 else "")
+
+
+def _short(pages: list[Page]) -> set[int]:
+    """The pages with fewer rows than others have, and the last one: it may have grown since."""
+    most = max(page.rows for page in pages)
+    last = max(page.page for page in pages)
+    return {page.page for page in pages if page.rows < most} | {last}
+
+
+def _pages_with_repeated_ids(
+    lake: DataLake, export: ExportRef, batches: list[Batch], rows: int
+) -> set[int]:
+    """In bounded memory: hashes first, a share of them at a time; ids only where hashes repeat."""
+    shares = rows // ROWS_AT_ONCE + 1
+    with scratch("the proof of an export") as folder:
+        files = [folder / str(share) for share in range(shares)]
+        with ExitStack() as stack:
+            opened = [stack.enter_context(file.open("wb")) for file in files]
+            for _, ids in customer_ids(lake, export, batches):
+                hashes = ids.hash().to_numpy()
+                for share, file in enumerate(opened):
+                    file.write(hashes[hashes % shares == share].tobytes())
+        repeated = pl.concat([_repeated(pl.Series(np.fromfile(file, np.uint64))) for file in files])
+    if repeated.is_empty():
+        return set()
+    found = pl.concat(
+        pl.DataFrame({"page": pages, "id": ids}).filter(ids.hash().is_in(repeated.implode()))
+        for pages, ids in customer_ids(lake, export, batches)
+    )
+    return set(found.filter(pl.col("id").is_duplicated())["page"])
+
+
+def _repeated(hashes: pl.Series) -> pl.Series:
+    if hashes.n_unique() == len(hashes):
+        return hashes.clear()
+    return hashes.filter(hashes.is_duplicated()).unique()
+
+
+def customer_ids(
+    lake: DataLake, export: ExportRef, batches: list[Batch]
+) -> Iterator[tuple[pl.Series, pl.Series]]:
+    """The customers in the lake, with the page each came in. Raises PartDamaged."""
+    folder = run_folder(export.campaign_id, export.run_number)
+    for batch in batches:
+        page_of = pl.Series(np.repeat([p.page for p in batch.pages], [p.rows for p in batch.pages]))
+        row = 0
+        try:
+            for _, table in tables(lake.files, folder, batch.parts, lake.format, [ID]):
+                ids = as_frame(table)[ID]
+                yield page_of.slice(row, len(ids)), ids
+                row += len(ids)
+        except (MalformedCsv, pa.ArrowInvalid):
+            raise PartDamaged(folder, batch) from None
+        except OSError as error:
+            if "compressed" not in str(error):
+                raise
+            raise PartDamaged(folder, batch) from None
+        if row != len(page_of):
+            raise PartDamaged(folder, batch)

@@ -1,0 +1,1 @@
+"""One refresh: claimed, previewed, re-run, reviewed, reported."""

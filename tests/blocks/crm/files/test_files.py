@@ -1,0 +1,614 @@
+import codecs
+import csv
+import gzip
+import io
+import json
+import logging
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import Any
+
+import fsspec
+import polars as pl
+import pyarrow as pa
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+from prefect.types import SecretDict
+from pydantic import ValidationError
+
+from blocks import FileCrm
+from blocks.crm.files import csv as csv_files
+from blocks.crm.files import encoding as text_encoding
+from blocks.crm.files import ndjson
+from blocks.crm.source import SourceError, SourceUnavailable
+from nudgescribe import rfc4180
+from tests.blocks.crm.extracting import read_back
+
+Files = dict[str, bytes]
+
+
+def extracted(folder: Path, files: Files, path: str = "", **fields: Any) -> pl.DataFrame:
+    """What the block makes of these files: of the only one, or of those a pattern matches."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    crm = FileCrm(path=str(folder / (path or min(files))), **fields)
+    return read_back(crm, folder / "target.out")
+
+
+@pytest.fixture
+def log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """What the block logs, whether Prefect has set up its logging or not."""
+    logger = logging.getLogger("prefect.FileCrm")
+    monkeypatch.setattr(logger, "propagate", False)
+    caplog.set_level(logging.INFO, logger.name)
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[str, list[list[str]]]:
+    encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"]))
+    characters = st.sampled_from('",;|\t\n\r\ufeffé0 \0') | st.characters()
+    encodable = characters.filter(lambda one: one.encode(encoding, "ignore").decode(encoding))
+    row = st.lists(st.text(encodable, max_size=6), min_size=2, max_size=2)
+    return encoding, draw(st.lists(row, max_size=8))
+
+
+@settings(max_examples=50)
+@given(
+    tables(),
+    st.sampled_from(",;\t|"),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["", ".gz", ".zst"]),
+)
+def test_any_table_is_read_back_as_it_was_written(
+    table: tuple[str, list[list[str]]], delimiter: str, stated: bool, end: str, suffix: str
+) -> None:
+    encoding, rows = table
+    table_text = io.StringIO(newline="")
+    # Left to itself this writer does not quote a CR where rows end with LF.
+    quoting = csv.QUOTE_ALL if end == "\n" else csv.QUOTE_MINIMAL
+    csv.writer(table_text, delimiter=delimiter, lineterminator=end, quoting=quoting).writerows(
+        [["first name", "é"], *rows]
+    )
+    content = table_text.getvalue().encode(encoding)
+    if suffix:
+        content = compressed(content, suffix)
+    fields: dict[str, Any] = {"delimiter": delimiter} if stated else {}
+    if encoding in ("utf-16-be", "cp1252"):
+        fields["encoding"] = encoding
+    with TemporaryDirectory() as folder:
+        frame = extracted(Path(folder), {f"list.csv{suffix}": content}, **fields)
+    assert frame.columns == ["first name", "é"]
+    assert list(map(list, frame.rows())) == rows
+
+
+def compressed(content: bytes, suffix: str) -> bytes:
+    return pa.compress(content, {".gz": "gzip", ".zst": "zstd"}[suffix], asbytes=True)
+
+
+def test_a_csv_file_keeps_every_value_as_it_is(tmp_path: Path) -> None:
+    frame = extracted(tmp_path, {"list.csv": b'id,name\r\n000123,"x\r\ny"\r\nNA,\r\n'})
+    assert frame.rows() == [("000123", "x\r\ny"), ("NA", "")]
+
+
+def test_a_long_csv_file_is_read_in_parts(tmp_path: Path) -> None:
+    frame = extracted(tmp_path, {"list.csv": b"id,name\n" + b'1,"some name\r\n"\n' * 700_000})
+    assert frame.height == 700_000
+    assert frame["name"].unique().to_list() == ["some name\r\n"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_value_of_ten_mebibytes_is_exact(tmp_path: Path, name: str) -> None:
+    value = "é,\n" * (10 * 1024 * 1024 // 4) + "end"
+    rows = {"list.csv": f'a;b\n1;"{value}"\n', "list.jsonl": json.dumps({"a": "1", "b": value})}
+    assert extracted(tmp_path, {name: rows[name].encode()}).rows() == [("1", value)]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"id,name\n1,2;\n", "commas"),
+        (b'"id, or key";name\n1;2\n', "semicolons"),
+        (b"id\tname\r\n1\t2,\r\n", "tabs"),
+        (b"id|na\xc3\xafve|x\r1|2|3\r", "vertical bars"),
+        (b'"id;\n""x"",y"\n1\n', "commas"),
+        (b"id", "commas"),
+    ],
+)
+def test_the_delimiter_is_found_and_logged(
+    tmp_path: Path, log: pytest.LogCaptureFixture, content: bytes, found: str
+) -> None:
+    frame = extracted(tmp_path, {"list.csv": content})
+    rows = "rows 1 to 1 of the list" if frame.height else "no rows"
+    assert log.messages == [f"{tmp_path}/list.csv: CSV with {found}, utf-8, {rows}"]
+
+
+def test_what_is_stated_is_not_found_out(tmp_path: Path) -> None:
+    content = "Zoë;a,b\nX\x81;c".encode("latin-1")
+    fields = {"delimiter": ";", "encoding": "latin-1", "header": ["name", "x"], "format": "csv"}
+    frame = extracted(tmp_path, {"list.dat": content}, **fields)
+    assert frame.to_dict(as_series=False) == {"name": ["Zoë", "X\x81"], "x": ["a,b", "c"]}
+    assert extracted(tmp_path, {"tabs.csv": b"a,b\t1\n"}, delimiter=r"\t").columns == ["a,b", "1"]
+
+
+def test_a_stated_header_tells_the_delimiter(tmp_path: Path) -> None:
+    content = codecs.BOM_UTF8 + b"1,5;Ann;x|y\n"
+    frame = extracted(tmp_path, {"list.csv": content}, header=["sum", "name", "note"])
+    assert frame.rows() == [("1,5", "Ann", "x|y")]
+    frame = extracted(tmp_path, {"list.csv": b""}, header=["a", "b"])
+    assert frame.schema == {"a": pl.String, "b": pl.String}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_byte_order_mark_says_the_encoding(
+    tmp_path: Path, log: pytest.LogCaptureFixture, encoding: str, stated: bool
+) -> None:
+    content = '\ufeffid;name\n1;"Zoë \U0001f642"\n'.encode(encoding)
+    fields = {"encoding": encoding.removesuffix("-le")} if stated else {}
+    frame = extracted(tmp_path, {"list.csv": content}, **fields)
+    assert frame.rows(named=True) == [{"id": "1", "name": "Zoë \U0001f642"}]
+    assert f"semicolons, {encoding}, rows" in log.text
+
+
+def test_a_character_may_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_encoding, "HEAD_BYTES", 9)
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 1)
+    content = "id\n\U0001f642é\n".encode("utf-16")
+    assert extracted(tmp_path, {"list.csv": content}).rows() == [("\U0001f642é",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "problem"),
+    [
+        (b"", {}, "is empty"),
+        (b"id;a,b\n1;2\n", {}, "commas and semicolons in its first row: state the delimiter"),
+        (b"Zoe,id,Zoe\n", {}, "gives columns 1, 3 names that others have"),
+        ("id,n\n1,2\n3,Möller\n".encode("cp1252"), {}, r"list.csv, row 2: .*such as windows-1252"),
+        ("Möller\n".encode("cp1252"), {}, r"list.csv: .* UTF-8. State its encoding"),
+        ("id,Möller\n".encode("utf-16-le"), {}, "NUL in its first row"),
+        ("id,Möller\n".encode("utf-16-le"), {"encoding": "utf-16"}, "utf-16-le or utf-16-be"),
+        ("\ufeffid\n".encode(), {"encoding": "cp1252"}, "stated to be cp1252, .* say utf-8"),
+        ("id\nMöller".encode()[:-1] + b"\x81", {"encoding": "cp1252"}, "cp1252 .*from byte 10 on"),
+        ("id\nMö".encode("utf-16-le") + b"x", {"encoding": "utf-16-le"}, "from byte 11 on"),
+        ("id\nMöller".encode() + b"\xff" * 9, {"encoding": "utf-7"}, "from byte 5 on"),
+        (b"id\n+2AA-", {"encoding": "utf-7"}, "from byte 1 on"),
+        (b"a,b\n1,2\n3,4,5\n6,7\n", {}, "list.csv, row 2: .*too many or too few"),
+        (b"a,b\n1,2\n3\n", {}, "row 2"),
+        (b"1,2\n3\n", {"header": ["a", "b"]}, "row 2"),
+        (b"a,b\r1,2\r3\r", {}, "list.csv: .*too many or too few"),
+        (b'a,b\n1,2\n3,"x\n', {}, "cut off"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_read_exactly_is_refused(
+    tmp_path: Path, content: bytes, fields: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SourceError, match=problem) as caught:
+        extracted(tmp_path, {"list.csv": content}, **fields)
+    assert "Möller" not in str(caught.value)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 60), st.sampled_from([b"7,8,9\n", b"7\n", b'"7\r\n",\xff\n']))
+def test_the_row_that_is_wrong_is_named(before: int, wrong: bytes) -> None:
+    content = b"a,b\n" + b'1,"\n2"\r\n' * before + wrong + b"3,4\n" * 9 + wrong
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoding, "HEAD_BYTES", 50)
+        patch.setattr(csv_files, "BLOCK_BYTES", 100)
+        with pytest.raises(SourceError, match=f"list.csv, row {before + 1}: "):
+            extracted(Path(folder), {"list.csv": content})
+
+
+def test_a_stray_quote_never_parts_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"list.csv": b'a,b\n1,5"\n2,"x\n3,y"\n4,6"\n'}
+    assert extracted(tmp_path, files).rows() == [("1", '5"'), ("2", "x\n3,y"), ("4", '6"')]
+    monkeypatch.setattr(text_encoding, "HEAD_BYTES", 14)
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 14)
+    with pytest.raises(SourceError, match="row 1: .* a quote in a value that is not quoted"):
+        extracted(tmp_path, files)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""])
+def test_a_list_may_end_with_a_line_end_in_quotes(tmp_path: Path, end: str) -> None:
+    content = f'a,b{end or chr(10)}1,"x\n"{end}'.encode()
+    assert extracted(tmp_path, {"list.csv": content}).rows() == [("1", "x\n")]
+
+
+def test_compressed_files_are_read_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    ends = gzip.compress(b"id\n1\n") + gzip.compress(b"2\n")
+    assert extracted(tmp_path, {"list.csv.gz": ends})["id"].to_list() == ["1", "2"]
+    frames = compressed(b'{"id": 1}\n', ".zst") * 2
+    assert extracted(tmp_path, {"list.JSONL.ZST": frames})["id"].to_list() == ["1", "1"]
+    for name, content in {
+        "cut.csv.gz": ends[:-3],
+        "cut.jsonl.zstd": frames[:-3],
+        "none.csv.gz": b"id\n1\n",
+    }.items():
+        with pytest.raises(SourceError, match=f"{name} could not be read: it is damaged"):
+            extracted(tmp_path, {name: content})
+
+
+@pytest.mark.parametrize("name", ["list.csv.gz", "list.jsonl.gz"])
+def test_what_is_endless_when_decompressed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(rfc4180, "LONGEST_ROW", 1_000_000)
+    monkeypatch.setattr(ndjson, "LONGEST_LINE", 1_000_000)
+    with pytest.raises(SourceError, match="more than 1,000,000 bytes"):
+        extracted(tmp_path, {name: gzip.compress(b"x" * 9_000_000)})
+
+
+def test_a_pattern_makes_one_list_of_several_files(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    files = {
+        "part-2.csv": b"name;id\nBob;2\nCid;3\n",
+        "part-1.csv.gz": gzip.compress(b"id,name\n1,Ann\n"),
+        "part-3.csv": codecs.BOM_UTF16_LE + "id\tname\n".encode("utf-16-le"),
+        "other.txt": b"x",
+    }
+    (tmp_path / "part-4.csv").mkdir()
+    frame = extracted(tmp_path, files, "part-*")
+    assert frame.rows(named=True) == [
+        {"id": "1", "name": "Ann"},
+        {"id": "2", "name": "Bob"},
+        {"id": "3", "name": "Cid"},
+    ]
+    assert [message.removeprefix(f"{tmp_path}/") for message in log.messages] == [
+        "part-1.csv.gz: CSV with commas, utf-8, rows 1 to 1 of the list",
+        "part-2.csv: CSV with semicolons, utf-8, rows 2 to 3 of the list",
+        "part-3.csv: CSV with tabs, utf-16-le, no rows",
+    ]
+
+
+def test_a_name_with_brackets_is_no_pattern_if_it_is_there(tmp_path: Path) -> None:
+    assert extracted(tmp_path, {"list [1].csv": b"id\n1\n"}).height == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({}, "there is no such file"),
+        (
+            {"a.csv": b"id,x\n", "b.csv": b"y,id\n"},
+            "b.csv has .*: it lacks x and has in addition y",
+        ),
+        ({"a.csv": b"id,x\n", "b.csv": b"id\n"}, "b.csv has .*: it lacks x"),
+        ({"a.csv": b"id,x\n", "b.csv": b"01,Zoe\n"}, "b.csv has no column of the first file"),
+        ({"a.csv": b"id\n", "b.parquet": b""}, "a.csv and .*b.parquet are of different formats"),
+        ({"a.csv": b"id\n", "b": b""}, "/b: its name does not say its format"),
+    ],
+)
+def test_files_that_are_no_list_together_are_refused(
+    tmp_path: Path, files: Files, problem: str
+) -> None:
+    with pytest.raises(SourceError, match=problem):
+        extracted(tmp_path, files, "*")
+
+
+def parquet(**columns: list[Any] | pl.Series) -> bytes:
+    file = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(file)
+    return file.getvalue()
+
+
+def test_a_parquet_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    content = parquet(id=["1", "2"], n=[1, 2])
+    assert extracted(tmp_path, {"list.parquet": content}).schema["n"] == pl.Int64
+    assert (tmp_path / "target.out").read_bytes() == content
+    extracted(tmp_path, {"list.parquet.gz": gzip.compress(content)})
+    assert (tmp_path / "target.out").read_bytes() == content
+
+
+def test_parquet_files_that_differ_in_types_become_text(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    files = {
+        "a.parquet": parquet(id=["1"], n=[1], x=[None], y=[None]),
+        "b.parquet": parquet(y=[None, None], x=[2, 3], n=[2.5, None], id=["2", "3"]),
+    }
+    frame = extracted(tmp_path, files, "*.parquet")
+    assert frame.rows(named=True) == [
+        {"id": "1", "n": "1", "x": None, "y": None},
+        {"id": "2", "n": "2.5", "x": 2, "y": None},
+        {"id": "3", "n": None, "x": 3, "y": None},
+    ]
+    assert log.messages[0] == "Column n becomes text: it is Float64, Int64 in different files"
+    assert log.messages[2].endswith("b.parquet: Parquet, rows 2 to 3 of the list")
+
+
+def test_parquet_files_that_cannot_be_read_or_joined_are_refused(tmp_path: Path) -> None:
+    whole = parquet(id=["1"], n=[[1]])
+    damaged = whole[:4] + b"\xff" * 16 + whole[20:]
+    for content, problem in {
+        parquet(id=["1"], n=["1"]): r"Column n is List\(Int64\), String in different files",
+        parquet(id=["1"]): "b.parquet has .*: it lacks n",
+        b"PAR1": "b.parquet could not be read as Parquet",
+        damaged: "b.parquet could not be read as Parquet",
+    }.items():
+        with pytest.raises(SourceError, match=problem):
+            extracted(tmp_path, {"a.parquet": whole, "b.parquet": content}, "*.parquet")
+
+
+def test_ndjson_becomes_text_with_numbers_as_they_are_written(
+    tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    lines = (
+        '{"id": "000123", "n": 1.10, "big": 12345678901234567890.12, "exp": -1E+05}\r\n'
+        '\r\n{"n": true, "id": null, "big": 123456789012345678901234567890, "exp": false}\n'
+        '{"late": "\\ud83d\\ude42\\u0000", "id": ""}'
+    )
+    frame = extracted(tmp_path, {"list.ndjson": lines.encode()})
+    assert frame.columns == ["id", "n", "big", "exp", "late"]
+    assert frame.rows() == [
+        ("000123", "1.10", "12345678901234567890.12", "-1E+05", None),
+        (None, "true", "123456789012345678901234567890", "false", None),
+        ("", None, None, None, "\U0001f642\0"),
+    ]
+    assert log.messages == [f"{tmp_path}/list.ndjson: NDJSON, utf-8, rows 1 to 3 of the list"]
+
+
+# JSON as it may be written, and the text it stands for.
+NUMBER = r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?"
+written = st.one_of(
+    st.text(max_size=5).map(lambda text: (json.dumps(text), text)),
+    st.from_regex(NUMBER, fullmatch=True).map(lambda number: (number, number)),
+    st.sampled_from([("true", "true"), ("false", "false"), ("null", None)]),
+)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=2)
+objects = st.dictionaries(names, written, min_size=1, max_size=4)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.lists(objects, max_size=5), min_size=1, max_size=3),
+    st.sampled_from(["utf-8", "utf-16"]),
+    st.integers(1, 80),
+    st.integers(1, 9),
+)
+def test_any_objects_are_read_back(
+    files: list[list[dict[str, tuple[str, str | None]]]],
+    encoding: str,
+    block_bytes: int,
+    cells: int,
+) -> None:
+    lines = [
+        ["{" + ", ".join(f"{json.dumps(key)}: {row[key][0]}" for key in row) + "}" for row in rows]
+        for rows in files
+    ]
+    contents = {
+        f"{number}.jsonl": "\n".join(each).encode(encoding) for number, each in enumerate(lines)
+    }
+    rows = [row for rows in files for row in rows]
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoding, "HEAD_BYTES", max(block_bytes, 2))
+        patch.setattr(ndjson, "BLOCK_BYTES", block_bytes)
+        patch.setattr(ndjson, "CELLS_AT_ONCE", cells)
+        if not rows:
+            with pytest.raises(SourceError, match="is empty"):
+                extracted(Path(folder), contents, "*.jsonl")
+            return
+        frame = extracted(Path(folder), contents, "*.jsonl")
+    assert frame.columns == list(dict.fromkeys(key for row in rows for key in row))
+    assert frame.rows(named=True) == [
+        {key: row[key][1] if key in row else None for key in frame.columns} for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[1]", "is not an object with keys"),
+        ("{}", "is not an object with keys"),
+        ('{"a": 1', "is not valid JSON"),
+        ('{"a": 1} {"a": 2}', "is not valid JSON"),
+        ('{"a": ' + "[" * 100_000, "is not valid JSON"),
+        ("\N{NO-BREAK SPACE}", "is not valid JSON"),
+        ('{"a": NaN}', "holds NaN or Infinity"),
+        ('{"a": 1, "b": 2, "a": 3}', "names a key twice"),
+        ('{"b": "x", "a": {"c": 1}}', "holds a nested value"),
+        ('{"a": []}', "holds a nested value"),
+        ('{"a": "\\ud800"}', "holds half of a surrogate pair"),
+    ],
+)
+def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    content = '{"a": "x"}\n\n' + f'{line}\n{{"a": 1}}'
+    with pytest.raises(SourceError, match=f"list.jsonl, line 3 {problem}"):
+        extracted(tmp_path, {"list.jsonl": content.encode()})
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b" \n", "list.jsonl is empty"),
+        (b'{"\\udfff": 1}', "list.jsonl has a key with NUL or half"),
+        (b'{"\\u0000": 1}', "list.jsonl has a key with NUL or half"),
+        (b'{"a": 1, "b": 2}\n{"c": 1}', "list.jsonl has more than 2 columns"),
+        (b'{"a": 1}\n{"a": "\xff"}', "list.jsonl, line 2 is not valid UTF-8"),
+    ],
+)
+def test_ndjson_that_is_no_list_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, problem: str
+) -> None:
+    monkeypatch.setattr(ndjson, "MOST_FIELDS", 2)
+    with pytest.raises(SourceError, match=problem):
+        extracted(tmp_path, {"list.jsonl": content})
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"path": "l.parquet", "delimiter": ";"}, "parquet files have no delimiter"),
+        ({"path": "https://crm/l.jsonl?sig", "header": ["id"]}, "ndjson files have no header"),
+        ({"path": "l.parquet.gz", "encoding": "utf-8"}, "parquet files have no encoding"),
+        ({"path": "l.jsonl", "header": ["id"]}, "ndjson files have no header"),
+        ({"path": "l.csv", "format": "ndjson", "delimiter": ","}, "ndjson files have no delimiter"),
+        ({"path": "l.csv", "delimiter": "||"}, "one ASCII character"),
+        ({"path": "l.csv", "delimiter": '"'}, "one ASCII character"),
+        ({"path": "l.csv", "delimiter": "§"}, "one ASCII character"),
+        ({"path": "l.csv", "encoding": "windows-0"}, "no such encoding"),
+        ({"path": "l.csv", "encoding": "base64"}, "no such encoding"),
+        ({"path": "l.csv", "header": []}, "at least 1 item"),
+        ({"path": "l.csv", "header": ["id", ""]}, "each column needs a name"),
+        ({"path": "l.csv", "header": ["id", "\0"]}, "a name without NUL"),
+        ({"path": "l.csv", "header": ["id", "id"]}, "no two the same"),
+        ({"path": "l.csv", "format": "excel"}, "'csv', 'parquet' or 'ndjson'"),
+    ],
+)
+def test_a_block_that_contradicts_itself_is_refused(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        FileCrm.model_validate(fields)
+
+
+def test_a_file_on_another_file_system(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/crm/list.csv", b"id\n1\n")
+    assert FileCrm(path="memory://crm/list.csv").extract(tmp_path / "list.parquet") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("list.xlsx", b"x", "does not say its format"),
+        ("list.csv", None, "list.csv: there is no such file"),
+        ("list.parquet", b"not parquet", "ComputeError"),
+        ("nofs://list.csv", None, "ValueError"),
+        ("dropbox://list.csv", None, "library for such a URL is not installed"),
+    ],
+)
+def test_a_file_that_is_no_list_is_an_error(
+    tmp_path: Path, name: str, content: bytes | None, problem: str
+) -> None:
+    path = name if "://" in name else str(tmp_path / name)
+    if content is not None:
+        Path(path).write_bytes(content)
+    with pytest.raises(SourceError, match=problem):
+        FileCrm.model_validate({"path": path, "storage_options": {}}).extract(tmp_path / "out")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").mkdir()
+    with pytest.raises(SourceError, match=r"list.csv is a folder: state a pattern"):
+        FileCrm(path=str(tmp_path / "list.csv")).extract(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, Any]]:
+    """The options of an S3 server with a bucket named crm."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = s3_options(f"http://{host}:{port}")
+    fsspec.filesystem("s3", **options).mkdir("crm")
+    yield options
+    server.stop()
+
+
+def s3_options(url: str) -> dict[str, Any]:
+    return {
+        "key": "key",
+        "secret": "s3cret",
+        "client_kwargs": {"endpoint_url": url},
+        "config_kwargs": {"retries": {"max_attempts": 0}},
+    }
+
+
+def test_files_on_s3(tmp_path: Path, s3: dict[str, Any], log: pytest.LogCaptureFixture) -> None:
+    fs = fsspec.filesystem("s3", **s3)
+    crm = FileCrm(path="s3://crm/day/*.csv*", storage_options=SecretDict(s3))
+    fs.pipe_file("crm/day/1.csv", b"id\n1\n")
+    assert crm.extract(tmp_path / "list.parquet") == 1
+    # Seen although the folder was listed before.
+    elsewhere = fsspec.filesystem("s3", skip_instance_cache=True, **s3)
+    elsewhere.pipe_file("crm/day/2.csv.gz", gzip.compress(b"id\n2\n"))
+    assert crm.extract(tmp_path / "list.parquet") == 2
+    assert "s3://crm/day/2.csv.gz: CSV with commas, utf-8, rows 2 to 2 of the list" in log.messages
+    assert "s3cret" not in log.text
+    missing = FileCrm(path="s3://crm/none.csv", storage_options=SecretDict(s3))
+    with pytest.raises(SourceError, match="s3://crm/none.csv: there is no such file"):
+        missing.extract(tmp_path / "list.parquet")
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers with the status a path begins with; under /200/short.csv ends too early."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path.split("/")[1]))
+        content = b"id\n1\n"
+        self.send_header("Content-Length", str(len(content) + 9 * ("short" in self.path)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def http() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_behind_a_signed_link(tmp_path: Path, http: str) -> None:
+    crm = FileCrm(path=f"http://{http}/200/list.csv?signature=s3cret")
+    assert crm.extract(tmp_path / "list.parquet") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "problem"),
+    [
+        ("/200/short.csv", SourceUnavailable, "could not be reached: ClientPayloadError"),
+        ("/503/list.csv?signature=s3cret", SourceUnavailable, "could not be reached"),
+        ("/404/list.csv", SourceError, "there is no such file"),
+        ("/403/list.csv", SourceError, "could not be read: ClientResponseError"),
+    ],
+)
+def test_only_what_may_pass_is_worth_another_try(
+    tmp_path: Path, http: str, path: str, kind: type[SourceError], problem: str
+) -> None:
+    with pytest.raises(SourceError, match=problem) as caught:
+        FileCrm(path=f"http://user:s3cret@{http}{path}").extract(tmp_path / "out")
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(f"http://{http}{path.partition('?')[0]}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("s3://crm/list.csv", s3_options("http://127.0.0.1:1")),
+        ("s3://crm/*.csv", s3_options("http://127.0.0.1:1")),
+        ("ftp://user:s3cret@127.0.0.1:1/list.csv", {}),
+        ("http://user:s3cret@127.0.0.1:1/list.csv", {}),
+    ],
+)
+def test_a_store_that_is_not_there_is_worth_another_try(
+    tmp_path: Path, url: str, options: dict[str, Any]
+) -> None:
+    crm = FileCrm(path=url, storage_options=SecretDict(options))
+    with pytest.raises(SourceUnavailable, match="could not be reached") as caught:
+        crm.extract(tmp_path / "out")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("s3cret")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", refuse)
+    with pytest.raises(SourceError, match="may not be read by this user or with these keys"):
+        FileCrm(path="memory://crm/list.csv").extract(tmp_path / "out")

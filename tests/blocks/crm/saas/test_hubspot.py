@@ -1,0 +1,323 @@
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prefect.exceptions import TerminationSignal
+from pydantic import ValidationError
+
+from blocks.crm.saas import hubspot
+from blocks.crm.saas.hubspot import HubSpotCrm
+from blocks.crm.source import SourceUnavailable
+from nudgescribe.retry import RetryPolicy
+from tests.blocks.crm.extracting import CANARY, refused
+from tests.blocks.crm.saas.doubles import DROPPED, Reply, SharedClock, as_json, serving
+from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
+
+READ = "/contacts/batch/read"
+MEMBERS = "/memberships"
+Crm = Callable[..., HubSpotCrm]
+
+
+@pytest.fixture
+def clock() -> SharedClock:
+    return SharedClock()
+
+
+@pytest.fixture
+def service(clock: SharedClock) -> Iterator[HubSpot]:
+    service = HubSpot(lambda: clock.now)
+    with serving(service):
+        yield service
+
+
+@pytest.fixture
+def crm(service: HubSpot, clock: SharedClock, monkeypatch: pytest.MonkeyPatch) -> Crm:
+    monkeypatch.setattr(HubSpotCrm, "retry", RetryPolicy(sleep=clock.sleep))
+
+    def make(**changes: Any) -> HubSpotCrm:
+        values = {"token": TOKEN, "list_id": "12", "properties": ["hs_object_id", "email"]}
+        return HubSpotCrm.model_validate({**values, "base_url": service.url, **changes})
+
+    return make
+
+
+def numbered(count: int) -> list[dict[str, str | None]]:
+    return [{"email": f"{each}@example.com"} for each in range(count)]
+
+
+def test_members_come_with_the_chosen_properties_as_they_are(
+    service: HubSpot, crm: Crm, target: Path
+) -> None:
+    rows: list[dict[str, str | None]] = [
+        {"email": CANARY, "note": '"a",\r\nb', "code": "000123", "other": "x"},
+        {"email": None, "note": "", "code": "NA", "other": "y"},
+        {"email": "\ufeffé", "note": None, "code": "1e5", "other": None},
+    ]
+    service.add("12", *rows)
+    service.add("13", {"email": "not@asked.for"})
+    properties = ["note", "hs_object_id", "code", "email"]
+    assert crm(properties=properties).extract(target) == 3
+    found = pl.read_parquet(target)
+    assert found.schema == dict.fromkeys(properties, pl.String())
+    assert found.rows() == [
+        ('"a",\r\nb', "1000", "000123", CANARY),
+        ("", "1007", "NA", None),
+        (None, "1014", "1e5", "\ufeffé"),
+    ]
+
+
+def test_a_long_list_is_read_in_parts_within_the_limits(
+    service: HubSpot, crm: Crm, clock: SharedClock, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred calls in ten seconds; each page repeats a member of the page before."""
+    monkeypatch.setattr(hubspot, "BATCHES_AT_ONCE", 20)
+    service.add("12", *numbered(12_345))
+    assert crm().extract(target) == 12_345
+    found = pl.read_parquet(target)
+    assert found["email"].to_list() == [values["email"] for values in numbered(12_345)]
+    assert found["hs_object_id"].to_list() == sorted(service.contacts, key=int)
+    assert all(seconds >= 10 for seconds in clock.slept)
+    assert clock.slept
+    assert len(service.asked) < 1.15 * (12_345 / 100 + 12_345 / 249)
+
+
+def test_an_empty_list_has_its_columns(service: HubSpot, crm: Crm, target: Path) -> None:
+    service.add("1", *numbered(1))
+    service.add("12")
+    assert crm().extract(target) == 0
+    assert pl.read_parquet(target).columns == ["hs_object_id", "email"]
+
+
+def test_members_that_no_longer_exist_are_counted(
+    service: HubSpot, crm: Crm, target: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    service.add("12", *numbered(250))
+    for record in ("1000", "1007", "2743"):
+        del service.contacts[record]
+    assert crm().extract(target) == 247
+    assert "3 members of list 12 no longer exist" in logged.text
+    assert pl.read_parquet(target)["email"][0] == "2@example.com"
+
+
+def test_a_list_that_is_still_worked_out_is_not_taken_for_whole(
+    service: HubSpot, crm: Crm, target: Path
+) -> None:
+    service.add("12", *numbered(1))
+    service.processing = "PROCESSING"
+    with pytest.raises(SourceUnavailable, match="still working out who is in list 12"):
+        crm().extract(target)
+
+
+def test_passing_faults_are_passed_over(
+    service: HubSpot, crm: Crm, clock: SharedClock, target: Path
+) -> None:
+    service.add("12", *numbered(600))
+    service.faults["/lists/12"] = [Reply(502, b"<html>"), DROPPED]
+    service.faults[MEMBERS] = [
+        Reply(200, b"x" * 1000, cut_off=10),
+        None,
+        Reply(200, b'{"results": ['),
+        Reply(429, headers={"retry-after": "77"}),
+        Reply(503),
+    ]
+    # Fewer than tries, for one reader may meet them all.
+    service.faults[READ] = [
+        as_json({"status": "COMPLETE", "results": []}),
+        as_json({"policyName": "SECONDLY"}, 429),
+        DROPPED,
+    ]
+    assert crm().extract(target) == 600
+    assert pl.read_parquet(target)["email"].to_list() == [each["email"] for each in numbered(600)]
+    assert max(clock.slept) == 77
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (Reply(500, b"canary: ada@example.com"), "answered 500 on the members of list 12"),
+        (DROPPED, "no answer on the members of list 12: RemoteProtocolError"),
+        (Reply(200, b"<html>"), "no JSON"),
+    ],
+)
+def test_faults_that_stay_are_worth_another_try(
+    service: HubSpot, crm: Crm, target: Path, fault: Reply, problem: str
+) -> None:
+    service.add("12", *numbered(3))
+    service.faults[MEMBERS] = [fault] * 5
+    with pytest.raises(SourceUnavailable, match=problem) as caught:
+        crm().extract(target)
+    assert CANARY not in str(caught.value)
+    assert service.calls(MEMBERS) == 5
+
+
+def test_a_contact_left_out_of_an_answer_is_not_lost(
+    service: HubSpot, crm: Crm, target: Path
+) -> None:
+    service.add("12", *numbered(3))
+    service.faults[READ] = [as_json({"status": "COMPLETE", "results": []})] * 5
+    with pytest.raises(SourceUnavailable, match="left 3 out of 3 contacts of list 12"):
+        crm().extract(target)
+
+
+def test_an_answer_that_is_not_complete_does_not_count(
+    service: HubSpot, crm: Crm, target: Path
+) -> None:
+    service.add("12", {"email": "whole"})
+    half = {"id": "1000", "properties": {"email": "half"}}
+    service.faults[READ] = [as_json({"status": "PROCESSING", "results": [half]})]
+    assert crm().extract(target) == 1
+    assert pl.read_parquet(target)["email"].to_list() == ["whole"]
+
+
+def test_nobody_is_reached(crm: Crm, target: Path) -> None:
+    with pytest.raises(SourceUnavailable, match="no answer on list 12: ConnectError"):
+        crm(base_url="http://127.0.0.1:9").extract(target)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"token": "pat-eu1-wrong"}, "refuses access to list 12: 401 INVALID_AUTHENTICATION"),
+        ({"token": "tökén"}, "characters no token has"),
+        ({"token": "two\r\nlines"}, "characters no token has"),
+        ({"token": ""}, "The token is empty"),
+        ({"list_id": "99"}, "does not know list 99: 404 OBJECT_NOT_FOUND"),
+        ({"list_id": "../lists/12"}, "does not know list ../lists/12"),
+        ({"properties": ["email", "Email", "nope"]}, "of these names: Email, nope"),
+    ],
+)
+def test_a_wrong_block_is_told_what_is_wrong(
+    service: HubSpot, crm: Crm, target: Path, changes: dict[str, Any], problem: str
+) -> None:
+    service.add("12", *numbered(3))
+    message = refused(crm(**changes), target)
+    assert problem in message
+    assert "pat-eu1" not in message
+    assert "tök" not in message
+    assert "lines" not in message
+    assert service.calls(READ) == 0
+
+
+def test_a_list_of_something_else(service: HubSpot, crm: Crm, target: Path) -> None:
+    service.add("12", *numbered(3))
+    service.object_type = "0-2"
+    assert "holds records of type 0-2, not contacts" in refused(crm(), target)
+
+
+def test_a_property_that_is_never_given(service: HubSpot, crm: Crm, target: Path) -> None:
+    service.add("12", {"email": "a", "passport": "canary"}, {"email": "b", "passport": None})
+    service.hidden = {"passport"}
+    message = refused(crm(properties=["email", "passport"]), target)
+    assert "gives no contact's passport" in message
+    assert "scope" in message
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (as_json({"policyName": "DAILY", "message": CANARY}, 429), "calls for today are used up"),
+        (
+            as_json({"message": CANARY}, 429, X_HubSpot_RateLimit_Daily_Remaining="0"),
+            "calls for today are used up",
+        ),
+        (as_json({"category": "MISSING_SCOPES"}, 403), "3 contacts of list 12: 403 MISSING_SCOPES"),
+        (as_json({"category": "VALIDATION_ERROR"}, 400), "answered 400 VALIDATION_ERROR on 3 cont"),
+        (as_json({"category": CANARY}, 400), "answered 400 on 3 contacts"),
+        (as_json([], 400), "answered 400 on 3 contacts"),
+        (as_json([{"category": "ODD"}], 400), "answered 400 ODD on 3 contacts"),
+        (Reply(302, headers={"location": "https://elsewhere.example"}), "answered 302 on 3 contac"),
+        (as_json({"status": "COMPLETE", "results": [{"id": CANARY}]}), "results.0.properties (mis"),
+        (
+            as_json({"status": "COMPLETE", "results": [], "errors": [{"category": "FORBIDDEN"}]}),
+            "cannot read 3 contacts of list 12: FORBIDDEN",
+        ),
+    ],
+)
+def test_a_refusal_is_not_repeated(
+    service: HubSpot, crm: Crm, target: Path, fault: Reply, problem: str
+) -> None:
+    service.add("12", *numbered(3))
+    service.faults[READ] = [fault]
+    assert problem in refused(crm(), target)
+    assert service.calls(READ) == 1
+
+
+@pytest.mark.parametrize("ending", [MEMBERS, READ])
+def test_a_cancelled_read_leaves_nobody_reading(
+    service: HubSpot, crm: Crm, target: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    def cancelled(seconds: float) -> None:
+        raise TerminationSignal(15)
+
+    service.add("12", *numbered(1000))
+    before = set(threading.enumerate())
+    monkeypatch.setattr(hubspot, "BATCHES_AT_ONCE", 4)
+    monkeypatch.setattr(HubSpotCrm, "retry", RetryPolicy(sleep=cancelled))
+    service.faults[ending] = [None, None, DROPPED]
+    with pytest.raises(TerminationSignal):
+        crm().extract(target)
+    started = set(threading.enumerate()) - before
+    assert not [thread for thread in started if "ThreadPool" in thread.name]
+    assert service.calls(READ) < 10
+
+
+VALUES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.tuples(VALUES, VALUES, st.booleans()), max_size=25), batch=st.integers(1, 9)
+)
+def test_any_value_comes_as_it_is(
+    service: HubSpot, crm: Crm, target: Path, rows: list[tuple[Any, Any, bool]], batch: int
+) -> None:
+    service.contacts.clear()
+    service.add("12", *[{"a": a, "b": b} for a, b, _ in [*rows, ("", None, True)]])
+    for record, (_, _, exists) in zip(list(service.contacts), rows, strict=False):
+        if not exists:
+            del service.contacts[record]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hubspot, "CONTACTS_AT_ONCE", batch)
+        patch.setattr(hubspot, "BATCHES_AT_ONCE", 2)
+        crm(properties=["b", "a"]).extract(target)
+    expected = [(b, a) for a, b, exists in rows if exists]
+    assert pl.read_parquet(target).rows() == [*expected, (None, "")]
+
+
+def test_pages_in_a_circle(service: HubSpot, crm: Crm, target: Path) -> None:
+    service.add("12", *numbered(1))
+    service.faults[MEMBERS] = [as_json({"results": [], "paging": {"next": {"after": "x"}}})] * 2
+    assert "members of list 12 lead in a circle" in refused(crm(), target)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"properties": []},
+        {"properties": ["email", ""]},
+        {"properties": ["email", "email"]},
+        {"base_url": "http://api.hubapi.com"},
+        {"base_url": "https://"},
+        {"base_url": "https://x:port"},
+    ],
+)
+def test_a_block_that_cannot_work_is_refused(crm: Crm, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        crm(**changes)
+
+
+def test_no_secret_and_no_value_is_logged(
+    service: HubSpot, crm: Crm, target: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    service.add("12", *[{"email": CANARY}] * 101)
+    service.faults[READ] = [Reply(500, CANARY.encode()), as_json({"results": [{"id": CANARY}]})]
+    refused(crm(), target)
+    assert "batch/read" in logged.text
+    assert TOKEN not in logged.text
+    assert CANARY not in logged.text
+    assert TOKEN not in repr(crm())

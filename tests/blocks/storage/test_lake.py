@@ -1,0 +1,218 @@
+"""The lake: how files appear in it, and how runs are read back."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+from uuid import uuid4
+
+import polars as pl
+import pytest
+
+from blocks import DataLake
+from blocks.storage.files import DRAFT, AlreadyThere, Files, LakeError, NotInLake
+from blocks.storage.manifest import manifest_name, run_folder
+from tests.support.lakes import write_run
+
+
+@pytest.fixture(params=["local", "memory"])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> DataLake:
+    root = str(tmp_path / "lake") if request.param == "local" else f"memory://{uuid4()}"
+    return DataLake.model_validate({"root": root, "storage_options": {}})
+
+
+@pytest.fixture
+def files(lake: DataLake) -> Files:
+    return lake.files
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    one = tmp_path / "file"
+    one.write_bytes(b"content")
+    return one
+
+
+def test_what_is_put_can_be_got(files: Files, file: Path, tmp_path: Path) -> None:
+    assert not files.exists("a/b/c")
+    files.put(file, "a/b/c")
+    assert files.exists("a/b/c")
+    files.get("a/b/c", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == files.read("a/b/c") == b"content"
+    with files.open("a/b/c") as opened:
+        assert opened.read() == b"content"
+    assert files.names("a/b") == ["c"]
+    ((path, written),) = files.below("a")
+    assert path == "a/b/c"
+    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+
+
+def test_the_time_is_that_of_the_files(files: Files, file: Path) -> None:
+    files.put(file, "a")
+    now = files.now()
+    ((_, written),) = files.below("a")
+    assert timedelta(0) <= now - written < timedelta(minutes=1)
+    assert [path for path, _ in files.below("")] == ["a"]
+
+
+def test_putting_again_replaces(files: Files, file: Path) -> None:
+    files.put(file, "a/c")
+    file.write_bytes(b"newer")
+    files.put(file, "a/c")
+    assert files.read("a/c") == b"newer"
+    assert files.names("a") == ["c"]
+
+
+def test_what_is_created_is_created_once(files: Files) -> None:
+    files.create("a/c", b"first")
+    with pytest.raises(AlreadyThere, match="a/c is in the lake already"):
+        files.create("a/c", b"second")
+    assert files.read("a/c") == b"first"
+    assert files.names("a") == ["c"]
+
+
+def test_what_is_not_there(files: Files, tmp_path: Path) -> None:
+    assert files.names("nowhere") == []
+    files.remove("nowhere")
+    asked: list[Callable[[], object]] = [
+        lambda: files.get("nowhere/c", tmp_path / "copy"),
+        lambda: files.read("nowhere/c"),
+        lambda: files.open("nowhere/c").__enter__(),
+    ]
+    for ask in asked:
+        with pytest.raises(NotInLake, match="nowhere/c is not in the lake"):
+            ask()
+
+
+def test_removing_a_folder_removes_what_it_holds(files: Files, file: Path) -> None:
+    files.put(file, "a/b/c")
+    files.put(file, "a/d")
+    files.remove("a")
+    assert not files.exists("a/b/c")
+    assert not files.exists("a/d")
+
+
+def test_a_copy_that_breaks_leaves_nothing_visible(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = DataLake(root=str(tmp_path / "lake")).files
+    files.put(file, "a/first")
+
+    def full(source: str, target: str) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("blocks.storage.files.os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        files.put(file, "a/second")
+    assert files.names("a") == ["first"]
+    monkeypatch.setattr("blocks.storage.files.os.link", full)
+    with pytest.raises(OSError, match="No space"):
+        files.create("a/second", b"")
+    assert [each.name for each in (tmp_path / "lake/a").iterdir()] == ["first"]
+
+
+def test_what_a_killed_process_left_unfinished_is_not_seen(tmp_path: Path, file: Path) -> None:
+    files = DataLake(root=str(tmp_path / "lake")).files
+    draft = files.draft("a/c")
+    draft.file.write_bytes(b"half")
+    assert files.names("a") == []
+    assert draft.file.name.startswith(DRAFT)
+
+
+def test_private_files_are_their_owners_only(tmp_path: Path, file: Path) -> None:
+    lake = DataLake(root=str(tmp_path / "lake"))
+    lake.files.put(file, "private", private=True)
+    assert (tmp_path / "lake/private").stat().st_mode & 0o777 == 0o600
+
+
+def test_server_side_encryption_is_asked_of_the_file_system() -> None:
+    lake = DataLake.model_validate(
+        {
+            "root": "memory://x",
+            "storage_options": {"s3_additional_kwargs": {"Tagging": "a=b"}},
+            "encryption": "aws:kms",
+            "kms_key": "key",
+        }
+    )
+    assert lake.options["s3_additional_kwargs"] == {
+        "Tagging": "a=b",
+        "ServerSideEncryption": "aws:kms",
+        "SSEKMSKeyId": "key",
+    }
+    plain = DataLake(root="memory://x", encryption="AES256")
+    assert plain.options == {"s3_additional_kwargs": {"ServerSideEncryption": "AES256"}}
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst"])
+def test_a_run_is_there_with_its_manifest(lake: DataLake, file_format: str) -> None:
+    lake = lake.model_copy(update={"format": file_format})
+    assert lake.manifest("C/1", 2) is None
+    with pytest.raises(LakeError, match="Of campaign C/1, run 2 is not in the lake"):
+        lake.read("C/1", 2)
+    with pytest.raises(LakeError, match="its latest run is not in the lake"):
+        lake.read("C/1")
+    manifest = write_run(lake, "C/1", 2, {"01": "a", "02": "b"}, {"03": ""})
+    assert lake.manifest("C/1", 2) == manifest
+    assert lake.files.names("messages") == ["campaign_id=C%2F1"]
+    read = lake.read("C/1", 2)
+    assert read.to_dict("list") == {"customer_id": ["01", "02", "03"], "message": ["a", "b", ""]}
+    assert lake.read("C/1", 2, "arrow").num_rows == 3
+    scan = lake.scan("C/1", 2)
+    assert scan.head(1).collect().rows() == [("01", "a")]
+    assert scan.filter(pl.col("message") == "b").select("customer_id").collect().item() == "02"
+    assert scan.select(pl.len()).collect().item() == 3
+    runs = lake.runs()
+    assert runs[["campaign_id", "run_number", "rows", "parts"]].to_numpy().tolist() == [
+        ["C/1", 2, 3, 1]
+    ]
+
+
+def test_no_runs(lake: DataLake) -> None:
+    assert lake.runs().empty
+
+
+def test_something_else_under_the_manifests_name_is_an_error(lake: DataLake, file: Path) -> None:
+    lake.files.put(file, f"{run_folder('1', 2)}/{manifest_name(0)}")
+    with pytest.raises(LakeError, match="not a manifest"):
+        lake.manifest("1", 2)
+
+
+def test_what_changed_from_run_to_run(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blocks.storage.diff.ROWS_AT_ONCE", 2)
+    write_run(lake, "C", 1, {"01": "a", "02": "b", "03": "c"}, {"04": "d"})
+    write_run(lake, "C", 2, {"04": "d", "02": "B"}, {"05": "e", "01": "a", "06": ""})
+    diff = lake.diff("C", 1, 2)
+    assert repr(diff) == "Diff(added=2, gone=1, changed=1, unchanged=2)"
+    assert sorted(diff.customers.collect().rows()) == [
+        ("02", "changed"),
+        ("03", "gone"),
+        ("05", "added"),
+        ("06", "added"),
+    ]
+    same = lake.diff("C", 1, 1)
+    assert (same.added, same.gone, same.changed, same.unchanged) == (0, 0, 0, 4)
+    assert same.customers.collect().is_empty()
+
+
+def test_a_delta_table_needs_a_place_it_can_be_in() -> None:
+    lake = DataLake(root=f"memory://{uuid4()}", format="delta")
+    with pytest.raises(LakeError, match="local folder or to S3"):
+        write_run(lake, "C", 1, {"01": "a"})
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_delta_table_may_be_made_by_several_runs_at_one_moment(
+    attempt: int, tmp_path: Path
+) -> None:
+    lake = DataLake(root=str(tmp_path / "lake"), format="delta")
+    start = Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait()
+        write_run(lake, "C", number, {f"{number}": "a"})
+
+    with ThreadPoolExecutor(start.parties) as threads:
+        list(threads.map(write, range(start.parties)))
+    table = pl.scan_delta(str(tmp_path / "lake" / "messages")).collect()
+    assert sorted(table["run_number"]) == list(range(start.parties))

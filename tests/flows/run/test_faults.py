@@ -1,0 +1,128 @@
+"""Whole refreshes while much goes wrong at once, and after a time when nothing went at all."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow
+from prefect.states import Scheduled
+
+from blocks import NudgescribeAccount
+from flows.options import RefreshOptions
+from flows.refresh import campaign_refresh
+from nudgescribe import contract
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import Status
+from nudgescribe.errors import ServerError
+from nudgescribe.retry import RetryPolicy
+from sandbox import seed
+from sandbox.middleware.faults import LINKS, Fault, Switch
+from sandbox.settings import Settings
+from tasks.customers.guardrails import Guardrails
+from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers, serving
+
+ROWS = 250
+STORM: list[dict[str, Any]] = [
+    {"endpoint": "/v1/", "status": 503, "rate": 0.2, "seed": 1},
+    {"endpoint": "/v1/messages/", "status": 429, "retry_after": 0, "rate": 0.2, "seed": 2},
+    {"endpoint": "/v1/campaign/", "drop": "before", "rate": 0.2, "seed": 3},
+    {"endpoint": contract.CUSTOMERS_PAGES, "truncate": True, "rate": 0.5, "seed": 4},
+    {"endpoint": LINKS, "truncate": True, "rate": 0.4, "seed": 7},
+    # What changes something is tried again by its task.
+    {"endpoint": contract.GROUPS, "method": "PUT", "drop": "after", "times": 2},
+    {"endpoint": contract.CUSTOMERS_CHECK, "drop": "after", "times": 2},
+    {"endpoint": contract.RERUN_INITIATE, "drop": "after", "times": 2},
+    {"endpoint": contract.PUBLISH, "status": 503, "times": 2},
+]
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> Iterator[Company]:
+    """Its tokens live for a second."""
+    settings = Settings(
+        data=tmp_path / "sandbox", rows_per_file=100, approve_after=0, access_token_seconds=1
+    )
+    with serving(settings) as service:
+        yield Company(service, seed.seed(service.context, SEEDED_CUSTOMERS))
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hardly a wait in between; tasks try more often, as chance may hit one often."""
+    real = NudgescribeAccount.get_client
+
+    def get_client(self: NudgescribeAccount, **options: Any) -> NudgescribeClient:
+        return real(self, **{**options, "retry": RetryPolicy(first_wait=0.01, longest_wait=0.1)})
+
+    monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
+    for name, module in list(sys.modules.items()):
+        tasks = vars(module).values() if name.startswith("tasks.") else ()
+        for task in [one for one in tasks if isinstance(one, Task) and one.retries]:
+            monkeypatch.setattr(task, "retry_delay_seconds", [0.05] * 3 * task.retries)
+            monkeypatch.setattr(task, "retries", 3 * task.retries)
+
+
+def refresh(company: Company, saved: Saved) -> Any:
+    return campaign_refresh(
+        company.seeded.campaign_id,
+        account=saved.name,
+        crm=saved.crm,
+        lake=saved.name,
+        options=RefreshOptions(guardrails=Guardrails(max_shrink=1)),
+    )
+
+
+def prove(company: Company, saved: Saved) -> None:
+    """One group, one rerun, each customer once in the lake, nothing left in staging."""
+    runs = [(run.run_number, run.status) for run in company.history()]
+    assert runs == [(2, Status.PUBLISHED), (1, Status.PUBLISHED)]
+    assert len(company.groups()) == 2
+    rows = saved.lake.read(company.seeded.campaign_id, 2, "polars")
+    assert rows["customer_id"].to_list() == customers(ROWS)["customer_id"].to_list()
+    assert not list(saved.root.glob("staging/*"))
+
+
+def test_a_refresh_in_a_storm(company: Company, save: Save) -> None:
+    saved, faults = save(company, customers(ROWS)), company.sandbox.app.state.faults
+    for fault in STORM:
+        faults.put(Fault.model_validate(fault))
+    switches: list[Switch] = faults.all()
+    result = refresh(company, saved)
+    assert [switch.fault for switch in switches if not switch.hits] == []
+    faults.clear()
+    assert result.rows == ROWS
+    prove(company, saved)
+
+
+def flow_run_of(saved: Saved) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200)
+    (run,) = [run for run in runs if run.parameters.get("account") == saved.name]
+    return run
+
+
+def retried(run: FlowRun) -> Any:
+    """The flow run, run once more here."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Scheduled(), force=True)
+        again = client.read_flow_run(run.id)
+    return run_flow(campaign_refresh, flow_run=again, parameters=run.parameters)
+
+
+def test_a_service_that_is_down_is_told_and_a_retry_goes_on(company: Company, save: Save) -> None:
+    saved, faults = save(company, customers(ROWS)), company.sandbox.app.state.faults
+    faults.put(Fault(endpoint=contract.PUBLISH, status=503))
+    with pytest.raises(ServerError, match="/v1/messages/publish answered 503"):
+        refresh(company, saved)
+    assert len(company.history()) == 2
+    assert not (saved.root / "messages").exists()
+    faults.clear()
+    # The list has changed since, and the run goes by the one it began with.
+    customers(20).write_csv(saved.crm_file)
+    assert retried(flow_run_of(saved)).rows == ROWS
+    prove(company, saved)

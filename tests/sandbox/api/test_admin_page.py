@@ -1,0 +1,284 @@
+"""The page for people, in a browser; and what it refuses, without one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from nudgescribe import rfc4180
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import Status
+from sandbox.api.admin_page import ENDPOINTS
+from sandbox.data.models import Account, Campaign
+from sandbox.settings import Settings
+from tests.conftest import Company, Sandbox, customers, serving
+from tests.sandbox.engine.test_reruns import new_group
+from tests.support.browser import chromium
+
+SCRIPT = "<script>document.title = 'It ran'</script>"
+IMAGE = "<img src=x onerror=\"document.title = 'It ran'\">"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, sandbox: Sandbox) -> Iterator[Page]:
+    page = browser.new_page(base_url=sandbox.url)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def no_faults(sandbox: Sandbox) -> Iterator[None]:
+    yield
+    sandbox.app.state.faults.clear()
+
+
+def campaign_on(page: Page, company: Company) -> Locator:
+    return page.locator(f"#campaign-{company.seeded.campaign_id}")
+
+
+def account_on(page: Page, company: Company) -> Locator:
+    return page.locator(f"#account-{company.seeded.account_id}")
+
+
+def approve(company: Company, **headers: str) -> httpx.Response:
+    path = f"/page/campaigns/{company.seeded.campaign_id}/approve"
+    return httpx.post(company.sandbox.url + path, headers=headers)
+
+
+def test_a_person_reads_a_runs_segments_and_approves_it(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    company.settle(client)
+    page.goto("/")
+    campaign = campaign_on(page, company)
+    expect(campaign).to_contain_text("current run 2")
+    _, second, first = campaign.get_by_role("row").all()
+    for text in ("100 new", Status.READY_FOR_REVIEW, "Finalising"):
+        expect(second).to_contain_text(text)
+    for text in ("First customers", Status.PUBLISHED):
+        expect(first).to_contain_text(text)
+
+    second.get_by_role("link", name="Segments of run 2").click()
+    expect(page).to_have_title("Run 2 of Welcome back")
+    messages = client.rerun_messages(company.seeded.campaign_id)
+    shown = [row.get_by_role("cell").all() for row in page.get_by_role("row").all()[1:]]
+    assert [
+        (text.inner_text(), review.inner_text(), archived.inner_text())
+        for _, text, review, archived in shown
+    ] == [(message.message, message.review_status, "no") for message in messages]
+    for (segment, *_), message in zip(shown, messages, strict=True):
+        for value in message.segment.values():
+            expect(segment).to_contain_text(value)
+    page.get_by_role("link", name="Overview").click()
+
+    campaign.get_by_role("button", name="Approve").click()
+    expect(campaign.get_by_role("row").nth(1)).to_contain_text(Status.READY_TO_PUBLISH)
+    expect(campaign.get_by_role("button")).to_have_count(0)
+    assert client.rerun_history(company.seeded.campaign_id)[0].status == Status.READY_TO_PUBLISH
+
+
+def test_the_messages_of_the_run_before_are_shown_as_archived(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    company.settle(client)
+    page.goto(f"/page/campaigns/{company.seeded.campaign_id}/runs/1")
+    before = client.rerun_messages(company.seeded.campaign_id, 1)
+    expect(page.get_by_role("cell", name="archived", exact=True)).to_have_count(len(before))
+
+
+def test_a_run_that_failed_says_why_and_has_no_messages(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client, 0))
+    reason = company.settle(client).error
+    assert reason
+    page.goto("/")
+    expect(campaign_on(page, company)).to_contain_text(reason)
+    expect(page.locator("section", has=page.locator("#jobs"))).to_contain_text(reason)
+    page.goto(f"/page/campaigns/{company.seeded.campaign_id}/runs/2")
+    expect(page.locator("main")).to_contain_text("No messages yet.")
+
+
+@pytest.mark.usefixtures("no_faults")
+def test_a_fault_is_switched_on_seen_and_cleared(page: Page, sandbox: Sandbox) -> None:
+    def call() -> httpx.Response:
+        return httpx.post(f"{sandbox.url}/v1/auth", json={})
+
+    assert call().status_code == 401
+    page.goto("/")
+    page.get_by_label("endpoint").select_option("/v1/auth")
+    page.get_by_label("status").fill("503")
+    page.get_by_label("retry_after").fill("7")
+    page.get_by_label("rate").fill("1")
+    page.get_by_label("times").fill("1")
+    page.get_by_role("button", name="Switch fault on").click()
+    switch = page.locator("#switches tbody tr")
+    expect(switch).to_have_text("/v1/auth status 503 retry_after 7 times 1 0")
+    answer = call()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+    page.reload()
+    expect(switch.get_by_role("cell").last).to_have_text("1")
+
+    page.get_by_label("truncate").check()
+    page.get_by_label("drop").select_option("before the call is seen")
+    page.get_by_label("endpoint").select_option("/exports/")
+    page.get_by_role("button", name="Switch fault on").click()
+    expect(switch).to_have_count(2)
+    expect(switch.last).to_contain_text("drop before truncate True")
+    page.get_by_role("button", name="Clear all faults").click()
+    expect(switch).to_have_count(0)
+    assert call().status_code == 401
+
+
+def test_a_quota_is_set_shown_with_its_use_and_lifted(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    def quota() -> int | None:
+        with company.sandbox.context.store.read() as session:
+            return session.get_one(Account, company.seeded.account_id).quota
+
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    company.settle(client)
+    page.goto(company.sandbox.url.replace("127.0.0.1", "localhost"))
+    account = account_on(page, company)
+    expect(account).to_contain_text("0 messages published")
+    campaign_on(page, company).get_by_role("button", name="Approve").click()
+    client.publish(company.seeded.campaign_id)
+    account.get_by_label("Quota").fill("1500")
+    account.get_by_role("button", name="Set quota").click()
+    expect(account).to_contain_text("100 of 1,500 messages published")
+    assert quota() == 1500
+    account.get_by_label("Quota").fill("")
+    account.get_by_role("button", name="Set quota").click()
+    expect(account).to_contain_text("100 messages published")
+    assert quota() is None
+
+
+def test_hostile_texts_are_shown_and_never_run(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    seeded = company.seeded
+    with company.sandbox.context.store.write() as session:
+        campaign = session.get_one(Campaign, seeded.campaign_id)
+        campaign.template, campaign.name = f"Dear {SCRIPT}", f"Name {SCRIPT}"
+    hostile = customers(20).with_columns(plan=pl.lit(IMAGE))
+    group = client.create_group(seeded.workspace_id, f"Group {SCRIPT}").customer_group_id
+    client.upload_customers(seeded.workspace_id, group, rfc4180.write(hostile))
+    client.initiate_rerun(seeded.campaign_id, group)
+    company.settle(client)
+
+    page.goto("/")
+    campaign = campaign_on(page, company)
+    expect(campaign).to_contain_text(f"Name {SCRIPT}")
+    expect(campaign).to_contain_text(f"Group {SCRIPT}")
+    expect(page).to_have_title("Nudgescribe sandbox")
+    campaign.get_by_label("Segments of run 2").click()
+    expect(page).to_have_title(f"Run 2 of Name {SCRIPT}")
+    expect(page.get_by_text(f"Dear {SCRIPT}").first).to_be_visible()
+    expect(page.get_by_text(IMAGE).first).to_be_visible()
+    expect(page.locator("script, img")).to_have_count(0)
+
+
+def test_only_a_run_in_review_is_approved(company: Company) -> None:
+    answer = approve(company)
+    assert answer.status_code == 400
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "Campaign is not ready for review." in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("POST", "/page/campaigns/unknown/approve", 404, "Campaign not found."),
+        ("GET", "/page/campaigns/unknown/runs/1", 404, "Campaign not found."),
+        ("GET", "/page/campaigns/{campaign}/runs/9", 404, "Run not found."),
+        ("GET", "/page/campaigns/{campaign}/runs/99999999999", 400, "run_number: "),
+        ("GET", "/page/campaigns/{campaign}/runs/one", 400, "run_number: "),
+        ("POST", "/page/campaigns/%00/approve", 400, "campaign_id: "),
+        ("POST", "/page/accounts/unknown/quota", 404, "Account not found."),
+    ],
+)
+def test_what_is_not_there_is_refused_in_a_page(
+    company: Company, method: str, path: str, status: int, text: str
+) -> None:
+    path = path.format(campaign=company.seeded.campaign_id)
+    answer = httpx.request(method, company.sandbox.url + path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
+    assert text in answer.text
+
+
+@pytest.mark.parametrize("messages", ["-1", "many", "1.5", str(2**31)])
+def test_a_quota_that_cannot_be_is_refused(company: Company, messages: str) -> None:
+    path = f"/page/accounts/{company.seeded.account_id}/quota"
+    answer = httpx.post(company.sandbox.url + path, data={"messages": messages})
+    assert answer.status_code == 400
+    assert "messages: " in answer.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("status", "200"),
+        ("status", "many"),
+        ("retry_after", "-1"),
+        ("delay", "nan"),
+        ("drop", "sometimes"),
+        ("rate", "0"),
+        ("times", "0"),
+        ("endpoint", "v1"),
+        ("endpoint", ""),
+        ("what", SCRIPT),
+        (SCRIPT, "1"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(sandbox: Sandbox, field: str, value: str) -> None:
+    form = {"endpoint": "/v1/auth", "status": "503", field: value}
+    answer = httpx.post(f"{sandbox.url}/page/faults", data=form)
+    assert answer.status_code == 400
+    assert field.replace(SCRIPT, "&lt;script&gt;") in answer.text
+    assert "<script" not in answer.text
+    assert httpx.get(f"{sandbox.url}/sandbox/faults").json() == {"faults": []}
+
+
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "null"])
+def test_another_sites_page_presses_no_button(company: Company, origin: str) -> None:
+    account = f"/page/accounts/{company.seeded.account_id}/quota"
+    for path in ("/page/faults", "/page/faults/clear", account):
+        answer = httpx.post(company.sandbox.url + path, headers={"origin": origin})
+        assert answer.status_code == 403
+    answer = approve(company, origin=origin)
+    assert answer.status_code == 403
+    assert "controlled from its own page" in answer.text
+
+
+@pytest.mark.usefixtures("no_faults")
+def test_the_page_itself_never_fails(sandbox: Sandbox) -> None:
+    httpx.post(f"{sandbox.url}/page/faults", data={"endpoint": "/", "status": "500"})
+    assert httpx.get(sandbox.url).status_code == 200
+    back = httpx.post(f"{sandbox.url}/page/faults/clear")
+    assert (back.status_code, back.headers["location"]) == (303, "/")
+
+
+def test_the_page_of_an_empty_sandbox_says_how_to_begin(tmp_path: Path) -> None:
+    with serving(Settings(data=tmp_path)) as service:
+        assert "python -m sandbox seed" in httpx.get(service.url).text
+
+
+def test_faults_can_be_switched_on_at_every_path_of_the_api(sandbox: Sandbox) -> None:
+    paths = httpx.get(f"{sandbox.url}/openapi.json").json()["paths"]
+    assert {path for path in paths if path.startswith("/v1/")} | {"/v1/", "/exports/"} == {
+        *ENDPOINTS
+    }
+    assert not [path for path in paths if path.startswith("/page") or path == "/"]

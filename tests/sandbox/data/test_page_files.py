@@ -1,0 +1,76 @@
+"""Exported pages on other file systems: S3 with links of its own, and one that signs nothing."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import s3fs
+from fsspec.implementations.memory import MemoryFileSystem
+from moto.server import ThreadedMotoServer
+
+from nudgescribe import rfc4180
+from sandbox import seed
+from sandbox.settings import Settings
+from tests.conftest import Company, customers, serving
+from tests.sandbox.engine.test_reruns import new_group
+from tests.support.exports import downloaded
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """A bucket of an S3 server, reached as any S3 is: by the environment."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "key")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir("exports")
+        yield "s3://exports/pages"
+    server.stop()
+
+
+@pytest.fixture(params=["s3", "memory"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Company]:
+    """A company whose pages do not lie on this machine."""
+    url = request.getfixturevalue("bucket") if request.param == "s3" else "memory://pages"
+    with serving(Settings(data=tmp_path, exports=url, rows_per_file=100)) as service:
+        yield Company(service, seed.seed(service.context, 250))
+    MemoryFileSystem.store.clear()
+
+
+def test_pages_are_written_linked_replaced_and_put_away(elsewhere: Company) -> None:
+    campaign = elsewhere.seeded.campaign_id
+    with elsewhere.client() as client:
+        assert client.count_message_pages(campaign) == 3
+        assert downloaded(client, campaign).decode() == client.fetch_csv(campaign, 0)
+        first = client.fetch_csv(campaign, 0)
+        group = new_group(elsewhere, client, 120)
+        client.initiate_rerun(campaign, group)
+        elsewhere.settle(client)
+        elsewhere.sandbox.approve(campaign)
+        client.publish(campaign)
+        while client.count_message_pages(campaign) != 2:
+            pass
+        assert client.count_message_pages(campaign, run_number=1) == 3
+        assert client.fetch_csv(campaign, 0, run_number=1) == first
+        client.delete_customers(
+            elsewhere.seeded.workspace_id, group, customers(60)["customer_id"].to_list()
+        )
+        client.publish(campaign)
+        while client.count_message_pages(campaign) != 1:
+            pass
+        assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 60
+
+
+def test_on_s3_the_store_signs_the_links(bucket: str, tmp_path: Path) -> None:
+    with serving(Settings(data=tmp_path, exports=bucket)) as service:
+        company = Company(service, seed.seed(service.context, 10))
+        with company.client() as client:
+            link = httpx.URL(client.fetch_link(company.seeded.campaign_id, 0).url)
+    assert link.path.startswith("/exports/pages/")
+    assert {"X-Amz-Signature", "Signature"} & {*link.params}
+    assert httpx.get(link, headers={"range": "bytes=0-10"}).content == b"customer_id"

@@ -1,0 +1,180 @@
+"""Customers at rest: encrypted, upserted by identifier, gone when they are deleted."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import Random
+from uuid import uuid4
+
+import polars as pl
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from nudgescribe import errors, rfc4180
+from nudgescribe.client import NudgescribeClient
+from sandbox.context import Context
+from sandbox.data import profiles
+from sandbox.data.models import Account, Base, Block, Customer, Group, Job, UploadPart
+from sandbox.data.profiles import Profiles
+from sandbox.engine import uploads
+from tests.conftest import Company, Sandbox, customers
+
+Ids = st.lists(st.integers(0, 30).map(str), unique=True, max_size=20)
+Changes = st.lists(st.tuples(st.booleans(), Ids), max_size=6)
+
+
+@contextmanager
+def new_group(context: Context, company: Company) -> Iterator[Profiles]:
+    with context.store.write() as session:
+        group = Group(workspace_id=company.seeded.workspace_id, name=str(uuid4()))
+        session.add(group)
+        session.flush()
+        yield Profiles(session, context.keys, group.id)
+
+
+def held(group: Profiles) -> dict[str, str]:
+    frames = list(group.frames(["customer_id", "first_name"]))
+    return {key: name for frame in frames for key, name in frame.rows()}
+
+
+@given(changes=Changes)
+@settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+def test_a_group_is_what_was_put_less_what_was_removed(
+    sandbox: Sandbox, company: Company, changes: list[tuple[bool, list[str]]]
+) -> None:
+    expected: dict[str, str] = {}
+    with pytest.MonkeyPatch.context() as small, new_group(sandbox.context, company) as group:
+        small.setattr(profiles, "BLOCK_ROWS", 7)
+        small.setattr(profiles, "DIGESTS_ASKED", 3)
+        for turn, (put, ids) in enumerate(changes):
+            if put:
+                names = [f"{each} of {turn}" for each in ids]
+                group.put(pl.DataFrame({"customer_id": ids, "first_name": names}, strict=False))
+                expected.update(zip(ids, names, strict=True))
+            else:
+                assert group.remove([*ids, *ids]) == len(expected.keys() & {*ids})
+                expected = {key: name for key, name in expected.items() if key not in ids}
+        assert held(group) == expected
+        assert group.size == len(expected)
+        pages = [group.page(start, 5) for start in range(0, len(expected) + 5, 5)]
+        assert pl.concat(pages)["customer_id"].to_list() == list(held(group))
+
+
+def test_an_upload_with_fewer_columns_leaves_the_others_as_they_are(
+    sandbox: Sandbox, company: Company
+) -> None:
+    with new_group(sandbox.context, company) as group:
+        group.put(customers(20))
+        moved = customers(25).select("customer_id", "first_name", plan=pl.lit("moved"))
+        group.put(moved)
+        expected = customers(20).with_columns(plan=pl.lit("moved"))
+        (kept,) = group.frames(expected.columns)
+        assert kept.head(20).equals(expected)
+        assert kept.tail(5)["last_name"].null_count() == 5
+
+
+def test_customers_of_other_groups_are_not_touched(sandbox: Sandbox, company: Company) -> None:
+    with new_group(sandbox.context, company) as one:
+        one.put(customers(10))
+    with new_group(sandbox.context, company) as other:
+        other.put(customers(10))
+        assert other.remove(["000001"]) == 1
+    with sandbox.context.store.read() as session:
+        assert Profiles(session, sandbox.context.keys, one._group_id).size == 10
+
+
+def test_nothing_of_a_customer_is_readable_at_rest(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    marked = customers(1).with_columns(first_name=pl.lit("Xanthippe"), customer_id=pl.lit("Q-007"))
+    client.upload_customers(*where, rfc4180.write(marked))
+    with sandbox.context.store.write() as session:
+        group = Profiles(session, sandbox.context.keys, company.seeded.customer_group_id)
+        file = io.BytesIO(rfc4180.write(marked))
+        uid = uploads.queue(session, group, company.seeded.customer_group_id, file)
+        session.flush()
+        session.scalars(select(Job).where(Job.uid == uid)).one().state = "waiting"
+        for table in Base.metadata.sorted_tables:
+            rows = session.execute(select(table)).all()
+            for secret in ("Xanthippe", "Q-007", company.seeded.profile_key):
+                assert secret not in str(rows), table.name
+    profiles_read = [each.profile["first_name"] for each in client.customers(*where)]
+    assert "Xanthippe" in profiles_read
+
+
+def test_each_account_has_a_key_of_its_own_under_the_master_key(
+    sandbox: Sandbox, company: Company
+) -> None:
+    with sandbox.context.store.read() as session:
+        wrapped = session.scalars(select(Account.wrapped_key)).all()
+    master = Fernet(sandbox.context.keys.master_key)
+    keys = [master.decrypt(each) for each in wrapped]
+    assert company.seeded.profile_key.encode() in keys
+    assert len({*keys}) == len(keys)
+
+
+def test_another_accounts_key_opens_nothing(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    client._profile_key = Fernet.generate_key().decode()
+    with pytest.raises(errors.AuthError, match="does not open"):
+        list(client.customers(company.seeded.workspace_id, company.seeded.customer_group_id))
+
+
+def test_a_deleted_group_leaves_nothing(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    group = company.seeded.customer_group_id
+    client.delete_group(group)
+    with sandbox.context.store.read() as session:
+        assert not session.scalars(select(Block).where(Block.group_id == group)).all()
+        lost = select(Customer).where(Customer.block_number.not_in(select(Block.number)))
+        assert not session.scalars(lost).all()
+
+
+def test_what_a_field_held_goes_with_it_in_every_group(
+    company: Company, client: NudgescribeClient
+) -> None:
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    fields = {each.field_name: each.field_id for each in client.list_fields(where[0])}
+    client.delete_field(fields["last_name"])
+    assert all("last_name" not in each.profile for each in client.customers(*where))
+
+
+def test_a_repeated_identifier_is_found_wherever_it_stands(
+    company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "PIECE_BYTES", 500)
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    list_ = customers(200)
+    order = list(range(200))
+    Random(1).shuffle(order)
+    twice = pl.concat([list_, list_[[3, 150]]])[[*order, 200, 201]]
+    result = client.upload_customers(*where, rfc4180.write(twice))
+    assert (result.total, result.rejected) == (202, 4)
+    assert {error.code for error in result.errors} == {"duplicate"}
+    rows = {error.row for error in result.errors}
+    assert rows == {order.index(3) + 1, order.index(150) + 1, 201, 202}
+
+
+def test_an_upload_whose_group_is_deleted_meanwhile_fails(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    with sandbox.context.store.write() as session:
+        group = Profiles(session, sandbox.context.keys, company.seeded.customer_group_id)
+        uid = uploads.queue(session, group, str(uuid4()), io.BytesIO(b"customer_id"))
+        number = session.scalars(select(Job.number).where(Job.uid == uid)).one()
+    state = "queued"
+    while state in ("queued", "running"):
+        with sandbox.context.store.read() as session:
+            job = session.get_one(Job, number)
+            state, note = job.state, job.note
+            kept = session.scalars(select(UploadPart).where(UploadPart.job_uid == uid)).all()
+    assert (state, note, kept) == ("failed", "The customer group is gone.", [])

@@ -1,0 +1,225 @@
+"""What happens behind the wire: jobs, their failures, and the states they leave."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from nudgescribe import errors, rfc4180
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import Status
+from sandbox import demo_customers
+from sandbox.data.models import Campaign, Job
+from sandbox.engine import reruns
+from sandbox.engine.jobs import Worker
+from sandbox.settings import Settings
+from tests.conftest import Company, customers, seed, serving
+
+
+def new_group(company: Company, client: NudgescribeClient, count: int = 100) -> str:
+    workspace = company.seeded.workspace_id
+    group = client.create_group(workspace, f"{count} new").customer_group_id
+    if count:
+        client.upload_customers(workspace, group, rfc4180.write(customers(count)))
+    return group
+
+
+def test_a_run_without_customers_fails_and_the_campaign_goes_back(
+    company: Company, client: NudgescribeClient
+) -> None:
+    campaign = company.seeded.campaign_id
+    messages = client.rerun_messages(campaign)
+    client.initiate_rerun(campaign, new_group(company, client, 0))
+    run = company.settle(client)
+    assert (run.status, run.error) == (Status.FAILED, "The customer group has no customers.")
+    assert client.rerun_messages(campaign) == messages
+    (found,) = [one for each in client.campaigns() for one in each.campaigns]
+    assert (found.status, found.current_run) == (Status.PUBLISHED, 1)
+    again = client.initiate_rerun(campaign, new_group(company, client)).run
+    assert again.run_number == 3
+
+
+def test_of_two_initiates_at_the_same_moment_one_wins(company: Company) -> None:
+    with company.client() as client:
+        groups = [new_group(company, client, count) for count in (40, 50, 60, 70)]
+
+        def initiate(group: str) -> bool:
+            try:
+                client.initiate_rerun(company.seeded.campaign_id, group)
+            except errors.NotPublished:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(initiate, groups)) == 1
+    assert len(company.history()) == 2
+
+
+def test_without_new_segments_a_run_is_ready_to_publish(
+    company: Company, client: NudgescribeClient
+) -> None:
+    workspace = company.seeded.workspace_id
+    group = client.create_group(workspace, "same").customer_group_id
+    same = pl.DataFrame(list(demo_customers.customers(200, demo_customers.PLANS_BEFORE)))
+    client.upload_customers(workspace, group, rfc4180.write(same))
+    client.initiate_rerun(company.seeded.campaign_id, group)
+    assert company.settle(client).status == Status.READY_TO_PUBLISH
+
+
+def test_a_campaign_with_an_unpublished_message_is_not_rerun(
+    company: Company, client: NudgescribeClient
+) -> None:
+    with company.sandbox.context.store.write() as session:
+        campaign = session.get_one(Campaign, company.seeded.campaign_id)
+        reruns.current_messages(session, campaign)[0].approval_stage = Status.READY_TO_PUBLISH
+    with pytest.raises(errors.UnpublishedMessages):
+        client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+
+
+def test_a_campaign_whose_group_is_gone_cannot_be_published(
+    company: Company, client: NudgescribeClient
+) -> None:
+    client.delete_group(company.seeded.customer_group_id)
+    with pytest.raises(errors.NotFound, match=r"Campaign/details not found\."):
+        client.publish(company.seeded.campaign_id)
+
+
+def test_publishing_again_exports_again_without_what_is_gone(
+    company: Company, client: NudgescribeClient
+) -> None:
+    campaign = company.seeded.campaign_id
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    gone = [f"{number:06d}" for number in range(101, 301)]
+    assert client.delete_customers(*where, gone) == 200
+    client.publish(campaign)
+    while client.count_message_pages(campaign) != 1:
+        pass
+    assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 100
+
+
+def test_a_bug_in_a_rerun_fails_the_run_and_not_the_service(
+    company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reruns, "work", broken)
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    run = company.settle(client)
+    assert (run.status, run.error) == ("Failed", "Internal error: ZeroDivisionError.")
+    assert client.campaigns()
+
+
+def test_a_database_that_is_away_for_a_moment_stops_no_jobs(
+    company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = Worker._claim
+    failures = iter([OperationalError("SELECT", {}, Exception())] * 4)
+
+    def away_at_first(self: Worker) -> Job | None:
+        for failure in failures:
+            raise failure
+        return claim(self)
+
+    monkeypatch.setattr(Worker, "_claim", away_at_first)
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    assert company.settle(client).status == Status.READY_FOR_REVIEW
+    assert next(failures, None) is None
+
+
+def test_an_export_that_broke_is_taken_up_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data=tmp_path)
+
+    def states(company: Company) -> list[str]:
+        with company.sandbox.context.store.read() as session:
+            return list(session.scalars(select(Job.state)))
+
+    with monkeypatch.context() as broken, serving(settings) as service:
+        company = Company(service, seed.seed(service.context, 60))
+        broken.setattr("sandbox.data.page_files.Pages.write", lambda *arguments: 1 / 0)
+        with company.client() as client:
+            client.publish(company.seeded.campaign_id)
+        while states(company) != ["broken"]:
+            pass
+    with serving(settings) as service:
+        while states(Company(service, company.seeded)) != ["done"]:
+            pass
+
+
+def late_export(company: Company) -> tuple[str, str | None]:
+    """How an export of Run #1 ends that begins only now."""
+    with company.sandbox.context.store.write() as session:
+        late = Job(kind="export", subject=company.seeded.campaign_id, run_number=1)
+        session.add(late)
+        session.flush()
+        number = late.number
+    while True:
+        with company.sandbox.context.store.read() as session:
+            job = session.get_one(Job, number)
+            if job.state not in ("queued", "running"):
+                return job.state, job.note
+
+
+def test_an_export_of_a_run_that_is_no_longer_current_fails(
+    company: Company, client: NudgescribeClient
+) -> None:
+    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    assert late_export(company) == ("failed", "The campaign has moved on to another run.")
+
+
+def test_an_export_of_a_group_that_is_gone_fails(
+    company: Company, client: NudgescribeClient
+) -> None:
+    client.delete_group(company.seeded.customer_group_id)
+    assert late_export(company) == ("failed", "The customer group is gone.")
+
+
+def test_a_reviewer_that_waits_approves_in_the_end(
+    reviewed_company: Company,
+) -> None:
+    with reviewed_company.client() as client:
+        client.initiate_rerun(
+            reviewed_company.seeded.campaign_id, new_group(reviewed_company, client)
+        )
+        while reviewed_company.settle(client).status != Status.READY_TO_PUBLISH:
+            pass
+
+
+def test_a_reviewer_with_patience_has_not_approved_yet(tmp_path: Path) -> None:
+    with serving(Settings(data=tmp_path, approve_after=3600)) as service:
+        company = Company(service, seed.seed(service.context, 60))
+        with company.client() as client:
+            client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+            assert company.settle(client).status == Status.READY_FOR_REVIEW
+
+
+def test_a_customer_of_no_segment_of_the_run_is_not_exported(
+    company: Company, client: NudgescribeClient
+) -> None:
+    campaign = company.seeded.campaign_id
+    where = company.seeded.workspace_id, company.seeded.customer_group_id
+    late = {**customers(1).row(0, named=True), "customer_id": "late", "plan": "never seen"}
+    client.upload_customer(*where, late)
+    client.delete_customers(*where, ["000001"])
+    client.publish(campaign)
+
+    def exported() -> list[str]:
+        pages = (client.fetch_csv(campaign, number) for number in range(3))
+        return [row for page in pages for row in rfc4180.read(page.encode())["customer_id"]]
+
+    # Pages may be exchanged while they are read: old and new ones may be 299 rows together, too.
+    while len(found := exported()) != 299 or found != exported():
+        pass
+    assert not {"late", "000001"} & {*found}
+
+
+def test_generated_customers_are_the_same_every_time() -> None:
+    first, second = (
+        list(demo_customers.customers(50, demo_customers.PLANS_NOW, invalid_every=7)) for _ in "ab"
+    )
+    assert first == second

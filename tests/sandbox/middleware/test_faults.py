@@ -1,0 +1,162 @@
+"""Faults on request: what a client sees of them, and that they go as they came."""
+
+from collections.abc import Iterator
+from time import monotonic
+
+import httpx
+import pytest
+
+from nudgescribe import errors
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.retry import RetryPolicy
+from sandbox.middleware.faults import Fault, Faults
+from tests.conftest import Company, Sandbox
+from tests.support.exports import downloaded
+
+LIST, FETCH, PUBLISH = "/v1/campaign/all", "/v1/messages/fetch", "/v1/messages/publish"
+
+
+@pytest.fixture
+def client(company: Company) -> Iterator[NudgescribeClient]:
+    """Signed in, and without any patience."""
+    with company.client(retry=RetryPolicy(attempts=1)) as one:
+        one.campaigns()
+        yield one
+
+
+@pytest.fixture(autouse=True)
+def clear(sandbox: Sandbox) -> Iterator[None]:
+    yield
+    httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
+
+
+def put(sandbox: Sandbox, endpoint: str, **fault: object) -> None:
+    body = {"endpoint": endpoint, **fault}
+    httpx.put(f"{sandbox.url}/sandbox/faults", json=body).raise_for_status()
+
+
+def test_a_status_with_its_wait(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, LIST, status=429, retry_after=7)
+    with pytest.raises(errors.QuotaExceeded, match="A fault switched on") as caught:
+        client.campaigns()
+    assert caught.value.retry_after == 7
+
+
+def test_a_delay(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, LIST, delay=0.3)
+    start = monotonic()
+    assert client.campaigns()
+    assert monotonic() - start >= 0.3
+
+
+@pytest.mark.parametrize(("when", "calls"), [("before", 0), ("after", 1)])
+def test_a_connection_dropped_before_or_after_the_work(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient, when: str, calls: int
+) -> None:
+    put(sandbox, PUBLISH, drop=when)
+    before = len(audited(sandbox, PUBLISH))
+    with pytest.raises(errors.ConnectionFailed):
+        client.publish(company.seeded.campaign_id)
+    assert len(audited(sandbox, PUBLISH)) == before + calls
+
+
+def audited(sandbox: Sandbox, endpoint: str) -> list[str]:
+    lines = sandbox.settings.audit_file.read_text().splitlines()
+    return [line for line in lines if endpoint in line]
+
+
+def test_a_body_cut_short(sandbox: Sandbox, company: Company, client: NudgescribeClient) -> None:
+    campaign = company.seeded.campaign_id
+    put(sandbox, "/exports/", truncate=True)
+    assert downloaded(client, campaign).decode() == client.fetch_csv(campaign, 0)
+    put(sandbox, FETCH, truncate=True)
+    with pytest.raises(errors.ConnectionFailed):
+        downloaded(client, campaign)
+
+
+def test_an_answer_that_dribbles_in(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    put(sandbox, LIST, dribble=0.0001)
+    assert client.campaigns()
+    put(sandbox, PUBLISH, dribble=0.05)
+    quick = RetryPolicy(attempts=1)
+    with company.client(retry=quick, call_seconds=0.2) as impatient:
+        with pytest.raises(errors.ConnectionFailed, match="no whole answer within 0.2 seconds"):
+            impatient.publish(company.seeded.campaign_id)
+    assert audited(sandbox, PUBLISH)
+
+
+def test_a_token_that_has_expired(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    put(sandbox, LIST, expired=True, times=2)
+    with pytest.raises(errors.AuthError, match="auth error"):
+        client.campaigns()  # the token is renewed once, and the new one refused
+    assert client.campaigns()
+
+
+def test_a_link_that_has_expired(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    link = client.fetch_link(company.seeded.campaign_id, 0).url
+    put(sandbox, "/exports/", expired=True, times=1)
+    answers = [httpx.get(link) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [403, 200]
+    assert "The link has expired" in answers[0].text
+
+
+def test_as_often_as_it_is_wanted(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, "/v1/", status=503, times=2)
+    for _ in range(2):
+        with pytest.raises(errors.ServerError):
+            client.campaigns()
+    assert client.campaigns()
+
+
+def test_clearing_ends_them_all(sandbox: Sandbox, client: NudgescribeClient) -> None:
+    put(sandbox, LIST, status=500)
+    listed = httpx.get(f"{sandbox.url}/sandbox/faults").json()["faults"]
+    assert [(each["endpoint"], each["status"]) for each in listed] == [(LIST, 500)]
+    assert httpx.delete(f"{sandbox.url}/sandbox/faults").json() == {"faults": []}
+    assert client.campaigns()
+
+
+def test_a_share_of_the_calls_the_same_ones_every_time() -> None:
+    def hit(seed: int) -> list[bool]:
+        faults = Faults()
+        faults.put(Fault(endpoint=LIST, status=500, rate=0.3, seed=seed))
+        return [faults.strike("POST", LIST) is not None for _ in range(1000)]
+
+    assert hit(1) == hit(1) != hit(2)
+    assert 250 < sum(hit(1)) < 350
+
+
+def test_the_closest_fault_counts() -> None:
+    faults = Faults()
+    for endpoint in ("/v1/", FETCH):
+        faults.put(Fault(endpoint=endpoint))
+    faults.put(Fault(endpoint="/v1/", method="PUT"))
+    found = [faults.strike("POST", path) for path in (FETCH, LIST, "/v2/x")]
+    assert [each and each.endpoint for each in found] == [FETCH, "/v1/", None]
+    found = [faults.strike("PUT", path) for path in (FETCH, LIST)]
+    assert [each and (each.endpoint, each.method) for each in found] == [
+        (FETCH, None),
+        ("/v1/", "PUT"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"endpoint": "no path"},
+        {"endpoint": LIST, "status": 200},
+        {"endpoint": LIST, "rate": 0},
+        {"endpoint": LIST, "drop": "later"},
+        {"endpoint": LIST, "dribble": 0},
+        {"endpoint": LIST, "method": "HEAD"},
+        {"endpoint": LIST, "unknown": 1},
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(sandbox: Sandbox, fault: dict[str, object]) -> None:
+    assert httpx.put(f"{sandbox.url}/sandbox/faults", json=fault).status_code == 400

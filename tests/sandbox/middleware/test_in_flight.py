@@ -1,0 +1,101 @@
+"""The traffic, as the sandbox counts it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, sleep
+
+import httpx
+import pytest
+
+from nudgescribe import errors
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.retry import RetryPolicy
+from tests.conftest import Company, Sandbox
+from tests.support.exports import downloaded
+
+LIST = "/v1/campaign/all"
+
+
+@pytest.fixture(autouse=True)
+def clear(sandbox: Sandbox) -> Iterator[None]:
+    yield
+    httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
+
+
+def fault(sandbox: Sandbox, endpoint: str, **fault: object) -> None:
+    body = {"endpoint": endpoint, **fault}
+    httpx.put(f"{sandbox.url}/sandbox/faults", json=body).raise_for_status()
+
+
+def traffic(sandbox: Sandbox) -> dict[str, dict[str, int]]:
+    return httpx.get(f"{sandbox.url}/sandbox/traffic").json()
+
+
+def forget(sandbox: Sandbox) -> None:
+    quiet = {"now": 0, "most": 0}
+    answer = httpx.delete(f"{sandbox.url}/sandbox/traffic").json()
+    assert answer == {"calls": quiet, "downloads": quiet}
+
+
+def wait_for(sandbox: Sandbox, kind: str, now: int) -> None:
+    end = monotonic() + 10
+    while traffic(sandbox)[kind]["now"] != now:
+        assert monotonic() < end
+        sleep(0.01)
+
+
+def test_calls_after_one_another_are_one_at_a_time(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
+    client.campaigns()
+    forget(sandbox)
+    for _ in range(50):
+        client.campaigns()
+        downloaded(client, company.seeded.campaign_id)
+    assert traffic(sandbox) == {"calls": {"now": 0, "most": 1}, "downloads": {"now": 0, "most": 1}}
+
+
+def test_calls_beside_one_another_are_counted_also_while_a_fault_delays_them(
+    sandbox: Sandbox, client: NudgescribeClient
+) -> None:
+    client.campaigns()
+    forget(sandbox)
+    fault(sandbox, LIST, delay=0.3)
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(client.campaigns) for _ in range(5)]
+        wait_for(sandbox, "calls", 5)
+        assert all(call.result() for call in calls)
+    assert traffic(sandbox)["calls"] == {"now": 0, "most": 5}
+    forget(sandbox)
+
+
+@pytest.mark.parametrize("how", [{"drop": "before"}, {"drop": "after"}, {"truncate": True}])
+def test_a_connection_the_service_broke_counts_no_longer(
+    sandbox: Sandbox, company: Company, how: dict[str, object]
+) -> None:
+    with company.client(retry=RetryPolicy(attempts=1)) as client:
+        client.campaigns()
+        forget(sandbox)
+        fault(sandbox, LIST, **how)
+        for _ in range(10):
+            with pytest.raises(errors.ConnectionFailed):
+                client.campaigns()
+    assert traffic(sandbox)["calls"] == {"now": 0, "most": 1}
+
+
+def test_a_connection_the_client_broke_counts_no_longer(sandbox: Sandbox, company: Company) -> None:
+    fault(sandbox, LIST, delay=3)
+    with company.client(timeout=0.1, retry=RetryPolicy(attempts=1)) as client:
+        forget(sandbox)
+        for _ in range(3):
+            with pytest.raises(errors.ConnectionFailed):
+                client.campaigns()
+    wait_for(sandbox, "calls", 0)
+    assert traffic(sandbox)["calls"]["most"] == 1
+
+
+def test_the_page_for_people_is_no_traffic_and_a_link_that_is_refused_is(sandbox: Sandbox) -> None:
+    forget(sandbox)
+    assert httpx.get(f"{sandbox.url}/").status_code == 200
+    assert httpx.get(f"{sandbox.url}/exports/none/run-1/00000.csv").status_code == 401
+    assert traffic(sandbox) == {"calls": {"now": 0, "most": 0}, "downloads": {"now": 0, "most": 1}}

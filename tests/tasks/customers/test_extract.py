@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from blocks import FileCrm
+from blocks.crm import SourceError
+from tasks.campaigns import Refresh
+from tasks.customers.extract import extract_customers
+from tasks.ui.console import Line
+from tests.conftest import customers
+from tests.tasks.conftest import Local
+
+
+@pytest.fixture
+def file(local: Local) -> Path:
+    """The list of the CRM."""
+    path = local.folder / "customers.csv"
+    customers(20).write_csv(path)
+    local.crm = FileCrm(path=str(path))
+    return path
+
+
+def test_a_list_once_staged_is_the_refreshs_list(
+    local: Local, refresh: Refresh, file: Path
+) -> None:
+    first = extract_customers.fn("file-crm/main", "main", refresh)
+    file.write_text("customer_id\nsomebody else\n")
+    assert extract_customers.fn("file-crm/main", "main", refresh) == first
+    assert (first.rows, first.path) == (20, f"staging/{refresh.id}/extracted.parquet")
+
+
+def test_a_list_that_cannot_be_read_stages_nothing(
+    local: Local, refresh: Refresh, file: Path
+) -> None:
+    file.unlink()
+    with pytest.raises(SourceError, match="no such file"):
+        extract_customers.fn("file-crm/main", "main", refresh)
+    assert not local.lake.files.exists("staging")
+
+
+def test_whoever_watches_sees_how_many_rows_there_are(
+    local: Local, refresh: Refresh, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Line, "show", lambda line, text: shown.append(text))
+    extract_customers.fn("file-crm/main", "main", refresh)
+    assert shown == ["Extracting from file-crm/main, 20 rows so far"]

@@ -1,0 +1,172 @@
+"""A group brought to a list."""
+
+import json
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nudgescribe.client import NudgescribeClient
+from sandbox import demo_customers, seed
+from sandbox.data.models import Group, Workspace
+from tasks.campaigns import GroupBusy, Refresh, find_campaign
+from tasks.customers import sync as tasks
+from tasks.customers import upload
+from tasks.customers.sync import Changes, compare_lists, update_customers
+from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, make_group
+from tests.conftest import Company, Through, customers
+from tests.support.faults import FaultyTransport
+from tests.tasks.conftest import Local
+
+UPLOAD, CUSTOMERS = "/v1/customer/check", "/v1/customer"
+VALUES = st.fixed_dictionaries(dict.fromkeys("ab", st.one_of(st.none(), st.text(max_size=3))))
+LISTS = st.dictionaries(st.sampled_from("0123456789"), VALUES)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LISTS, LISTS)
+def test_two_lists_are_compared_customer_by_customer(
+    tmp_path: Path, listed: dict[str, dict[str, str]], held: dict[str, dict[str, str]]
+) -> None:
+    files = []
+    for name, one in (("listed", listed), ("held", held)):
+        rows = [{"*": customer, **values} for customer, values in one.items()]
+        files.append(tmp_path / name)
+        pl.DataFrame(rows, dict.fromkeys("*ab", pl.String)).write_parquet(files[-1])
+
+    def state(customer: str) -> str:
+        if customer not in held:
+            return "added"
+        if customer not in listed:
+            return "gone"
+        ours, theirs = listed[customer], held[customer]
+        return "same" if all((ours[n] or "") == (theirs[n] or "") for n in "ab") else "changed"
+
+    found = dict(compare_lists(*files, "*").rows())
+    assert found == {customer: state(customer) for customer in listed | held}
+
+
+@pytest.fixture
+def group(company: Company, local: Local) -> GroupRef:
+    return make_group.fn("main", company.seeded.workspace_id, "Daily")
+
+
+def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> Changes:
+    return update_customers.fn("main", group, local.staged(listed), "customer_id", "main")
+
+
+def test_only_what_differs_is_sent(
+    local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "CUSTOMERS_HELD", 7)
+    monkeypatch.setattr(tasks, "REMOVED_AT_ONCE", 4)
+    monkeypatch.setattr(upload, "ROWS_SENT", 8)
+    transport = through(FaultyTransport())
+    assert update(local, group, customers(20)).added == 20
+    assert transport.calls[UPLOAD] == 3
+
+    transport.requests.clear()
+    assert update(local, group, customers(20)) == Changes(added=0, changed=0, gone=0, same=20)
+    assert not [r for r in transport.requests if r.method == "DELETE" or r.url.path == UPLOAD]
+
+    changed = customers(11).with_columns(
+        plan=pl.when(pl.col("customer_id") == "000003").then(pl.lit("x")).otherwise("plan")
+    )
+    assert update(local, group, changed) == Changes(added=0, changed=1, gone=9, same=10)
+    (sent,) = (r for r in transport.requests if r.url.path == UPLOAD)
+    assert sent.read().count(b"\r\n0000") == 1
+    assert [r.method for r in transport.requests if r.url.path == CUSTOMERS].count("DELETE") == 3
+
+
+def test_values_that_are_numbers_are_compared_as_text(
+    company: Company, client: NudgescribeClient, local: Local, group: GroupRef
+) -> None:
+    one = {**customers(1).row(0, named=True), "visits": 7, "balance": 1.5, "grade": None}
+    client.upload_customer(group.workspace_id, group.customer_group_id, one)
+    same = customers(1).with_columns(visits=pl.lit("7"), balance=pl.lit("1.5"), grade=pl.lit(""))
+    assert update(local, group, same).same == 1
+
+
+def test_uploads_worked_off_later_are_waited_for(
+    local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = {"job_uid": "j", "status": "queued", "total": 0, "accepted": 0, "rejected": 0}
+    lost = httpx.Response(200, json={**queued, "errors": []})
+    assert update(local, group, customers(5)).added == 5
+    moved = customers(5).with_columns(plan=pl.lit("moved"))
+    # Worked off, though the answer is that it will be.
+    through(FaultyTransport(after={UPLOAD: [lost]}))
+    assert update(local, group, moved).changed == 5
+    # Never worked off.
+    monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
+    through(FaultyTransport({UPLOAD: [lost]}))
+    with pytest.raises(UploadIncomplete, match="has not become the list"):
+        update(local, group, customers(5))
+
+
+def second_campaign(company: Company) -> str:
+    """Published, too, on the same first customers."""
+    context, seeded = company.sandbox.context, company.seeded
+    with context.store.write() as session:
+        workspace = session.get_one(Workspace, seeded.workspace_id)
+        group = session.get_one(Group, seeded.customer_group_id)
+        parts = (workspace, group, demo_customers.VARIABLES, demo_customers.TEMPLATE)
+        return seed._published_campaign(session, context.keys, *parts).id
+
+
+def test_a_service_may_tell_numbers_as_numbers(
+    company: Company, local: Local, group: GroupRef, through: Through
+) -> None:
+    listed = customers(1).with_columns(visits=pl.lit("0"), balance=pl.lit("1.5"))
+    update(local, group, listed)
+    told = {**listed.row(0, named=True), "visits": 0, "balance": 1.5}
+    secret = Fernet(company.seeded.profile_key).encrypt(json.dumps(told).encode()).decode()
+    page = {"customers": [{"customer_id": "000001", "profile": secret}], "num_pages": 1}
+    through(FaultyTransport({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
+    assert update(local, group, listed).same == 1
+
+
+def test_one_upload_worked_off_does_not_stand_for_the_others(
+    local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(upload, "ROWS_SENT", 5)
+    update(local, group, customers(10))
+    queued = {"job_uid": "j", "status": "queued", "total": 5, "accepted": 0, "rejected": 0}
+    through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
+    moved = customers(10).with_columns(plan=pl.lit("moved"))
+    with pytest.raises(UploadIncomplete, match="last seen: 0 customers missing, 5 not as in"):
+        update(local, group, moved)
+    assert update(local, group, moved) == Changes(added=0, changed=5, gone=0, same=5)
+
+
+def test_customers_who_are_still_there_are_an_error(
+    local: Local, group: GroupRef, through: Through
+) -> None:
+    update(local, group, customers(5))
+    kept = httpx.Response(200, json={"deleted": 2})
+    # Calls to the path: the customers held, then those who left.
+    through(FaultyTransport({CUSTOMERS: [None, kept]}))
+    with pytest.raises(UploadIncomplete, match="has 5 customers, not 3"):
+        update(local, group, customers(3))
+
+
+def test_a_group_that_a_run_is_on_is_busy(
+    company: Company, client: NudgescribeClient, local: Local, group: GroupRef
+) -> None:
+    workspace = company.seeded.workspace_id
+    assert find_group.fn("main", workspace, "Daily") == group
+    update(local, group, customers(2).with_columns(plan=pl.lit("new")))
+    client.initiate_rerun(company.seeded.campaign_id, group.customer_group_id)
+    company.settle(client)
+    with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
+        find_group.fn("main", workspace, "Daily")
+    ours = Refresh.model_validate({"id": "another", "started": "2026-11-21T06:30:00Z"})
+    with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
+        find_campaign.fn("main", second_campaign(company), ours, "Daily", True)
+    assert find_group.fn("main", workspace, "First customers") is not None
+    assert find_group.fn("main", workspace, "Nobody's") is None

@@ -1,0 +1,129 @@
+"""A disk that is full: which one is said, nothing half is left, and with room again all goes on."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks import DataLake, FileCrm
+from blocks.storage.errors import DiskFull
+from blocks.storage.files import DRAFT
+from tasks.campaigns import Refresh
+from tasks.customers.extract import extract_customers
+from tasks.customers.staging import local_copy
+from tasks.export import run as tasks
+from tests.conftest import customers
+from tests.support import disks
+from tests.support.disks import Disk
+from tests.support.exports import Export, page
+from tests.tasks.conftest import Local
+from tests.tasks.export import test_export
+from tests.tasks.export.test_export import Exporting, Saved, Serve, ids
+
+no_waiting, saved, serve = test_export.no_waiting, test_export.saved, test_export.serve
+exporting = test_export.exporting
+
+PAGES = [page([f"{number:02}{row:05}" for row in range(500)]) for number in range(3)]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with disks.small(tmp_path / "disk") as disk:
+        yield disk
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst", "delta"])
+@pytest.mark.parametrize("step", ["fetch", "commit"])
+def test_a_full_lake(
+    saved: Saved,
+    serve: Serve,
+    exporting: Callable[[int], Exporting],
+    disk: Disk,
+    step: str,
+    file_format: Any,
+) -> None:
+    lake = saved.lake = DataLake(root=str(disk.folder / "lake"), format=file_format)
+    serve(Export(PAGES))
+    one = exporting(1500)
+    export = one.plan()
+    if step == "commit":
+        one.fetch(export)
+        assert one.check(export)
+    steps = {"fetch": one.fetch, "commit": one.commit}
+    with disk.full():
+        with pytest.raises(DiskFull, match="There is no room left in ") as full:
+            steps[step](export)
+    # A limit of file sizes is met on the way already.
+    assert not disk.mounted or "/disk/lake for messages/" in str(full.value)
+    assert full.value.__cause__ is None
+    assert lake.manifest("C", 2) is None
+    assert [file for file in disk.folder.rglob("*") if file.name.startswith(DRAFT)] == []
+    one.commit(one.fetched())
+    assert len(ids(lake)) == 1500
+
+
+def test_a_full_lake_when_the_table_is_told(
+    saved: Saved,
+    serve: Serve,
+    exporting: Callable[[int], Exporting],
+    disk: Disk,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The manifest is there already."""
+    saved.lake = DataLake(root=str(disk.folder / "lake"), format="delta")
+    serve(Export(PAGES))
+    one = exporting(1500)
+    export = one.fetched()
+    real = tasks.delta.commit
+
+    def commit(*given: Any) -> None:
+        with disk.full():
+            real(*given)
+
+    monkeypatch.setattr(tasks.delta, "commit", commit)
+    with pytest.raises(DiskFull, match="for messages/_delta_log"):
+        one.commit(export)
+    monkeypatch.setattr(tasks.delta, "commit", real)
+    assert one.commit(export).rows == 1500
+
+
+def test_no_room_for_pages_on_their_way(
+    saved: Saved,
+    serve: Serve,
+    exporting: Callable[[int], Exporting],
+    disk: Disk,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+    serve(Export(PAGES))
+    one = exporting(1500)
+    export = one.plan()
+    with disk.full():
+        with pytest.raises(DiskFull, match=r"/disk for page \d of run 2 of campaign C\. .*TMPDIR"):
+            one.fetch(export)
+    assert not list(disk.folder.iterdir())
+    one.commit(one.fetched())
+    assert len(ids(saved.lake)) == 1500
+
+
+def test_no_room_for_the_list(
+    local: Local, refresh: Refresh, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+    listed = tmp_path / "list.csv"
+    customers(500).write_csv(listed)
+    local.crm = FileCrm(path=str(listed))
+    with disk.full():
+        with pytest.raises(DiskFull, match="/disk for the customer list"):
+            extract_customers.fn("file-crm/main", "main", refresh)
+    staged = extract_customers.fn("file-crm/main", "main", refresh)
+    assert staged.rows == 500
+    with disk.full():
+        with pytest.raises(DiskFull, match=rf"/disk/\S+ for {staged.path}"):
+            with local_copy(local.lake, staged):
+                pass
+    assert not list(disk.folder.iterdir())
+    with local_copy(local.lake, staged) as file:
+        assert file.exists()

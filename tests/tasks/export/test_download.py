@@ -1,0 +1,252 @@
+"""Pages on their way to the lake: how many at once, how much room they take, what is left of them
+when an error or `kill -9` comes in between.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Barrier, Lock
+from typing import Any, BinaryIO
+
+import pytest
+from prefect.logging import disable_run_logger
+from pyarrow import parquet
+
+from blocks import DataLake
+from blocks.storage.files import DRAFT
+from blocks.storage.reader import latest_run
+from nudgescribe.errors import NotFound
+from tasks.export import run as tasks
+from tasks.export.download import ExportRef, Slots, fetch_pages
+from tasks.ui.progress import Done, Meter
+from tests.support.exports import page
+
+PAGES = 6
+FOLDER = "messages/campaign_id=C/run_number=2"
+
+
+def export_of(pages: int) -> ExportRef:
+    return ExportRef(
+        campaign_id="C",
+        run_number=2,
+        customer_group_id="G",
+        job_uid="J",
+        past=False,
+        pages=pages,
+        rows=2 * pages,
+        writer="w",
+        staging="staging/w",
+        generation=0,
+        done=False,
+    )
+
+
+def ids_of(number: int) -> list[str]:
+    return [f"{number:04}{row}" for row in range(2)]
+
+
+class Pages:
+    """A client that has every page, each a few bytes, and knows what was asked of it."""
+
+    def __init__(self, download: Callable[[int], object] = lambda number: None) -> None:
+        self.asked: list[int] = []
+        self.files: list[BinaryIO] = []
+        self.most = 0
+        self._download = download
+        self._running = 0
+        self._lock = Lock()
+
+    def download_page(
+        self, campaign_id: str, number: int, target: BinaryIO, run_number: int | None
+    ) -> int:
+        with self._lock:
+            self.asked.append(number)
+            self.files.append(target)
+            self._running += 1
+            self.most = max(self.most, self._running)
+        try:
+            self._download(number)
+            return target.write(page(ids_of(number)))
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> DataLake:
+    return DataLake(root=str(tmp_path / "lake"))
+
+
+def fetch(lake: DataLake, client: Any, numbers: range, slots: Slots) -> Done:
+    meter = Meter()
+    fetch_pages(client, lake, export_of(numbers.stop), numbers, slots, meter)
+    return meter.done
+
+
+def nothing_lies_on_disk(slots: Slots) -> bool:
+    """Whether somebody who is not next in turn finds room at once."""
+    turns: list[bool] = []
+    with slots.downloading(0, lambda: not turns.append(True)):
+        return not turns
+
+
+def test_no_more_downloads_at_once_than_allowed(lake: DataLake) -> None:
+    allowed, chunks = 3, [range(first, first + 30) for first in range(0, 120, 30)]
+    # As many as are allowed meet, each time.
+    together = Barrier(allowed, timeout=60)
+    client, slots = Pages(lambda number: together.wait()), Slots(allowed)
+    with ThreadPoolExecutor(len(chunks)) as pool:
+        done = list(pool.map(lambda chunk: fetch(lake, client, chunk, slots), chunks))
+    assert client.most == allowed
+    assert sorted(client.asked) == list(range(120))
+    assert [(each.pages, each.rows) for each in done] == [(30, 60)] * 4
+
+
+@pytest.mark.timeout(20)
+def test_without_room_only_the_page_that_is_next_is_downloaded(lake: DataLake) -> None:
+    client, slots = Pages(), Slots(4, spool_bytes=1)
+    slots.spool(1)  # other chunks' pages
+    done = fetch(lake, client, range(8), slots)
+    assert done.pages == 8
+    assert (client.asked, client.most) == (list(range(8)), 1)
+    assert not nothing_lies_on_disk(slots)
+    slots.spool(-1)
+    assert nothing_lies_on_disk(slots)
+
+
+@pytest.mark.timeout(20)
+def test_chunks_with_no_room_at_all_all_come_to_their_end(lake: DataLake) -> None:
+    chunks = [range(first, first + 25) for first in range(0, 100, 25)]
+    client, slots = Pages(), Slots(2, spool_bytes=1)
+    with ThreadPoolExecutor(len(chunks)) as pool:
+        done = list(pool.map(lambda chunk: fetch(lake, client, chunk, slots), chunks))
+    assert [each.pages for each in done] == [25] * 4
+    assert client.most <= 2
+    assert all(file.closed for file in client.files)
+    assert nothing_lies_on_disk(slots)
+
+
+@pytest.mark.timeout(20)
+def test_an_error_ends_the_downloads_that_wait(lake: DataLake) -> None:
+    def download(number: int) -> None:
+        if number == 2:
+            raise NotFound("Page 2 is gone.")
+
+    client, slots = Pages(download), Slots(4, spool_bytes=1)
+    slots.spool(1)
+    with pytest.raises(NotFound, match="Page 2 is gone"):
+        fetch(lake, client, range(1000), slots)
+    assert client.asked == [0, 1, 2]
+    assert all(file.closed for file in client.files)
+    assert lake.files.names(FOLDER) == []
+    slots.spool(-1)
+    assert nothing_lies_on_disk(slots)
+
+
+@pytest.mark.parametrize("bad", range(4))
+def test_an_error_closes_what_was_downloaded_beside_it(lake: DataLake, bad: int) -> None:
+    together = Barrier(4, timeout=60)
+
+    def download(number: int) -> None:
+        together.wait()
+        if number == bad:
+            raise NotFound("It is gone.")
+
+    client, slots = Pages(download), Slots(4)
+    with pytest.raises(NotFound):
+        fetch(lake, client, range(4), slots)
+    assert len(client.files) == 4
+    assert all(file.closed for file in client.files)
+    assert nothing_lies_on_disk(slots)
+    assert not list(Path(lake.root).rglob(f"{DRAFT}*"))
+
+
+# ---- killed at any moment ---------------------------------------------------------------------
+
+
+def write(lake: DataLake) -> None:
+    """What the tasks of an export do to a lake, in one process."""
+    ref, client = export_of(PAGES), Pages()
+    for chunk in (range(PAGES // 2), range(PAGES // 2, PAGES)):
+        fetch_pages(client, lake, ref, chunk, Slots(1, 1), Meter())
+    with disable_run_logger(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "load", lambda kind, name: lake)
+        assert tasks.check_export.fn(ref, "lake") is None
+        tasks.commit_run.fn(ref, "lake")
+
+
+def write_and_die(root: str, moment: int) -> None:
+    """Writes a run, but is killed before its n-th operation on a file that is being written."""
+    left = moment
+
+    def count(event: str, given: tuple[Any, ...]) -> None:
+        nonlocal left
+        path = str(given[0]) if given else ""
+        if event == "open" and path.startswith(root) and given[2] & os.O_ACCMODE != os.O_RDONLY:
+            assert DRAFT in path, "what others see is written in place"
+        if event in OPERATIONS and DRAFT in path:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    write(DataLake(root=root))
+
+
+OPERATIONS = {"open", "os.rename", "os.link", "os.remove", "os.chmod"}
+"""As Python's audit names them. What Arrow writes to a part falls between two of them."""
+
+
+def run_and_die(root: Path, moment: int) -> bool:
+    """Writes a run in a process of its own, forked from one that has no threads; whether it was
+    killed before it was done.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=write_and_die, args=(str(root), moment))
+    process.start()
+    process.join(60)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def is_there(lake: DataLake) -> bool:
+    """Whether a reader sees the run; all of it, and no torn file in either case."""
+    for name in lake.files.names(FOLDER):
+        if name.startswith("part-"):
+            assert parquet.read_table(f"{lake.root}/{FOLDER}/{name}").num_rows == PAGES
+    if lake.manifest("C", 2) is None:
+        assert latest_run(lake.files, "C") is None
+        return False
+    ids = [one for number in range(PAGES) for one in ids_of(number)]
+    assert lake.read("C", 2, "polars").rows() == [(one, f"to {one}") for one in ids]
+    return True
+
+
+def test_killed_at_any_moment_the_next_try_completes_it(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    while run_and_die(root := tmp_path / str(len(seen)), len(seen) + 1):
+        lake = DataLake(root=str(root))
+        seen.append(is_there(lake))
+        write(lake)
+        assert is_there(lake)
+        assert latest_run(lake.files, "C") == 2
+        assert len(lake.files.names(FOLDER)) == 3
+    # Once it is there it stays there.
+    assert seen == sorted(seen)
+    assert set(seen) == {False, True}
+
+
+def test_no_more_convert_than_the_cores_a_process_may_use() -> None:
+    program = """if True:
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from tasks.pages import CONVERTERS
+        print(CONVERTERS)
+    """
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "1\n"

@@ -1,0 +1,73 @@
+"""Plans that no longer fit, and campaigns that lost what a plan compares with."""
+
+import pytest
+
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import WorkspaceField
+from sandbox import demo_customers
+from tasks.campaigns import CampaignRef, Refresh, find_campaign
+from tasks.customers.guardrails import Guardrails
+from tasks.customers.validate import Validated, validate_customers
+from tasks.refresh.plan import Plan, PlanNotFound, PlanOutdated, Share, check_plan, make_plan
+from tasks.refresh.preview import compare_with_run
+from tests.conftest import SEEDED_CUSTOMERS, Company, customers
+from tests.tasks.conftest import Local
+
+
+@pytest.fixture
+def campaign(company: Company, local: Local, refresh: Refresh) -> CampaignRef:
+    return find_campaign.fn("main", company.seeded.campaign_id, refresh, "New", False)
+
+
+@pytest.fixture
+def validated(
+    company: Company, client: NudgescribeClient, local: Local, refresh: Refresh
+) -> Validated:
+    rules: list[WorkspaceField] = client.list_fields(company.seeded.workspace_id)
+    staged = local.staged(customers(250))
+    return validate_customers.fn(rules, staged, "main", refresh, {}, False, "campaign_id=C")
+
+
+@pytest.fixture
+def plan(local: Local, campaign: CampaignRef, validated: Validated, refresh: Refresh) -> Plan:
+    return make_plan.fn("main", campaign, validated, "main", refresh, Guardrails())
+
+
+def test_a_refresh_by_plan_needs_the_same_list_and_run(
+    local: Local, plan: Plan, campaign: CampaignRef, validated: Validated
+) -> None:
+    check_plan.fn("main", plan.plan_id, campaign, validated)
+    other = validated.model_copy(update={"fingerprint": "other"})
+    with pytest.raises(PlanOutdated, match="another list: 250 good rows then, 250 now, or other"):
+        check_plan.fn("main", plan.plan_id, campaign, other)
+    later = campaign.model_copy(update={"previous_run": 2})
+    with pytest.raises(PlanOutdated, match="made on run 1 of the campaign, which is on run 2"):
+        check_plan.fn("main", plan.plan_id, later, validated)
+    with pytest.raises(PlanNotFound, match=r"no plan \.\./x of campaign"):
+        check_plan.fn("main", "../x", campaign, validated)
+
+
+def test_segments_are_told_with_their_customers(local: Local, plan: Plan) -> None:
+    student = customers(250).filter(plan="student").height
+    assert plan.matched == Share(segments=12, customers=250 - student)
+    assert plan.new == Share(segments=4, customers=student)
+    before = demo_customers.customers(SEEDED_CUSTOMERS, demo_customers.PLANS_BEFORE)
+    left = sum(customer["plan"] == "legacy" for customer in before)
+    assert plan.orphaned == Share(segments=4, customers=left)
+    assert (plan.messages, plan.quota) == (4, 250)
+
+
+@pytest.mark.parametrize("gone", ["deleted", None])
+def test_without_the_group_before_nothing_is_compared_with_it(
+    local: Local,
+    campaign: CampaignRef,
+    validated: Validated,
+    refresh: Refresh,
+    gone: str | None,
+) -> None:
+    lost = campaign.model_copy(update={"previous_group": gone})
+    plan = make_plan.fn("main", lost, validated, "main", refresh, Guardrails(max_growth=0))
+    assert (plan.changes, plan.stops, plan.orphaned.segments) == (None, [], 4)
+    assert plan.orphaned.customers == 0
+    compared = compare_with_run.fn("main", lost, validated, "main", refresh)
+    assert (compared.before, compared.orphaned) == (None, 4)

@@ -1,0 +1,204 @@
+"""The page that people read after a refresh."""
+
+import re
+from base64 import b64decode
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks import DataLake, NudgescribeAccount
+from tasks.customers.staging import Staged
+from tasks.customers.sync import Changes
+from tasks.customers.upload import GroupRef
+from tasks.customers.validate import Refused, Validated
+from tasks.export.run_diff import Difference
+from tasks.refresh import report as tasks
+from tasks.refresh.report import RefreshResult, report_refresh, report_sync
+
+OLD = {
+    "campaign_id": "C",
+    "campaign": "Spring",
+    "run_number": 7,
+    "customer_group_id": "g",
+    "group": "Spring 2026",
+    "extracted": 1_000_000,
+    "accepted": 999_988,
+    "quarantined": 12,
+    "quarantine": "quarantine/campaign_id=C/r.parquet",
+    "matched": 120,
+    "new": 3,
+    "orphaned": 1,
+    "customers_in_new": 250,
+    "files": 2,
+    "rows": 999_988,
+    "bytes": 45_600_000,
+    "path": "messages/campaign_id=C/run_number=7",
+    "seconds": {"upload": 61.25, "rerun": 600.0},
+}
+"""A result as the first release has stored it."""
+RESULT = RefreshResult.model_validate(OLD).model_copy(
+    update={
+        "refused": [
+            Refused(field="age", code="number", rows=3),
+            Refused(field="email", code="required", rows=9),
+        ],
+        "previous_run": 6,
+        "published_at": datetime(2026, 11, 21, 6, 34, tzinfo=UTC),
+        "difference": Difference(since=6, added=5000, gone=1000, changed=3980, same=991_008),
+    }
+)
+PAGE = """\
+# Spring: run 7
+
+Run 7 was published on 2026-11-21 at 06:34 UTC: 999,988 messages, one for each customer of the list.
+
+[Open the campaign](https://example.com/c/C)
+
+## What came in
+
+| | rows |
+|---|---:|
+| from the CRM | 1,000,000 |
+| accepted, uploaded as group *Spring 2026* | 999,988 |
+| refused | 12 (less than 0.1 %) |
+
+## What was refused and why
+
+| field | what is wrong | rows |
+|---|---|---:|
+| email | a value is required | 9 |
+| age | not a decimal number | 3 |
+
+Mend these rows in the CRM. Their numbers are in `LAKE/quarantine/campaign_id=C/r.parquet`
+
+## What changed in segments
+
+| | segments |
+|---|---:|
+| kept, with their messages | 120 |
+| new, with new messages | 3 |
+| archived, no customer is left in them | 1 |
+
+Customers in new segments: 250 (less than 0.1 %).
+
+## Compared with the last run
+
+| | run 6 | run 7 | |
+|---|---:|---:|---:|
+| customers | 995,988 | 999,988 | +4,000 (0.4 %) |
+| segments | 121 | 123 | +2 (1.7 %) |
+
+Of the 994,988 customers in both runs, 3,980 have another message now: **0.4 %**. \
+5,000 customers came, 1,000 went.
+
+![The numbers above](PICTURE)
+
+## Technical details
+
+| | seconds |
+|---|---:|
+| upload | 61.2 |
+| rerun | 600.0 |
+
+Files in the lake: 2, together 45.6 MB, in `LAKE/messages/campaign_id=C/run_number=7`
+"""
+
+
+@pytest.fixture
+def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The pages shown, by their keys, with LAKE for where the lake is."""
+    pages: dict[str, str] = {}
+    account = NudgescribeAccount.model_construct(campaign_url="https://example.com/c/{campaign_id}")
+    blocks = {DataLake: DataLake(root=str(tmp_path)), NudgescribeAccount: account}
+
+    def show(page: str, *, key: str, description: str) -> None:
+        pages[key] = page.replace(str(tmp_path), "LAKE")
+
+    monkeypatch.setattr(tasks, "load", lambda kind, name: blocks[kind])
+    monkeypatch.setattr(tasks, "create_markdown_artifact", show)
+    return pages
+
+
+def page_of(shown: dict[str, str], **changes: Any) -> str:
+    report_refresh.fn("main", "main", RESULT.model_copy(update=changes))
+    return re.sub(r"data:image/png;base64,[\w+/=]+", "PICTURE", shown["refresh-c"])
+
+
+def test_the_page_reads_from_what_came_in_to_what_it_took(shown: dict[str, str]) -> None:
+    assert page_of(shown) == PAGE
+
+
+def test_the_picture_is_small(shown: dict[str, str]) -> None:
+    page_of(shown)
+    encoded = re.search(r"base64,([\w+/=]+)\)", shown["refresh-c"])
+    assert encoded
+    assert b64decode(encoded[1]).startswith(b"\x89PNG")
+    assert len(shown["refresh-c"]) < 40_000
+
+
+def test_the_first_run_in_a_lake_says_so(shown: dict[str, str]) -> None:
+    page = page_of(shown, difference=Difference())
+    assert "There is none: no earlier run of this campaign is in the lake." in page
+
+
+def test_a_comparison_that_could_not_be_made_says_why(shown: dict[str, str]) -> None:
+    page = page_of(shown, difference=Difference(since=6, problem="part_1 is not in the lake."))
+    assert r"could not be compared with earlier ones: part\_1 is not in the lake." in page
+
+
+def test_segments_are_compared_with_the_campaigns_run_only(shown: dict[str, str]) -> None:
+    page = page_of(shown, previous_run=5)
+    assert "| customers | 995,988 |" in page
+    assert "| segments | 121 |" not in page
+
+
+def test_a_list_without_a_fault_has_nothing_refused(shown: dict[str, str]) -> None:
+    page = page_of(shown, quarantined=0, quarantine=None, refused=[])
+    assert "| refused | 0 (0 %) |" in page
+    assert "What was refused" not in page
+
+
+def test_many_rules_are_summed_up_and_a_row_may_break_several(shown: dict[str, str]) -> None:
+    refused = [Refused(field=f"f|{number}", code="nul", rows=100 - number) for number in range(25)]
+    page = page_of(shown, refused=refused)
+    assert r"| f\|0 | the text holds a NUL character | 100 |" in page
+    assert page.count("NUL character") == 20
+    assert "| other fields | | 390 |" in page
+    assert "A row with several faults is counted with each of them." in page
+
+
+def test_a_result_of_an_earlier_release_is_shown_as_well(shown: dict[str, str]) -> None:
+    old = RefreshResult.model_validate(OLD)
+    assert (old.refused, old.difference, old.published_at) == ([], Difference(), None)
+    report_refresh.fn("main", "main", old)
+    assert "\n\nRun 7: 999,988 messages, one for each customer" in shown["refresh-c"]
+
+
+def test_the_page_of_a_synchronisation(shown: dict[str, str]) -> None:
+    group = GroupRef(workspace_id="W", customer_group_id="G", name="*Spring*", size=990)
+    validated = Validated(
+        accepted=Staged(path="a", rows=999, sha256="0"),
+        extracted=1000,
+        rejected=1,
+        quarantine="quarantine/workspace_id=W/r.parquet",
+        key="id",
+        fingerprint="f",
+    )
+    report_sync.fn(group, validated, Changes(added=10, changed=20, gone=1, same=969))
+    assert (
+        shown["sync-g"]
+        == """\
+# Customer group *\\*Spring\\**
+
+| | customers |
+|---|---:|
+| extracted from the CRM | 1,000 |
+| quarantined (see `quarantine/workspace_id=W/r.parquet`) | 1 |
+| added | 10 |
+| changed | 20 |
+| deleted, no longer in the list | 1 |
+| left as they were | 969 |
+"""
+    )

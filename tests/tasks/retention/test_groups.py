@@ -1,0 +1,147 @@
+"""Which customer groups go from the service, and which never do."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from sqlalchemy import update
+
+from nudgescribe.contract import UpdateGroup
+from nudgescribe.errors import AuthError
+from sandbox.data.models import Group
+from tasks.campaigns import Refresh
+from tasks.customers.upload import create_group
+from tasks.retention.rules import Ages
+from tasks.retention.sweep import Tidied, list_old, remove_old
+from tests.conftest import Company, Through
+from tests.support.faults import FaultyTransport
+from tests.tasks.conftest import Local
+from tests.tasks.customers.test_upload import campaign_of
+from tests.tasks.retention.test_sweep import another, begin_refresh, shown
+
+GROUPS = "/v1/cg"
+
+Make = Callable[..., str]
+
+
+@pytest.fixture
+def make(company: Company, local: Local) -> Make:
+    """A customer group of a refresh, made a month ago."""
+
+    def made(name: str, refresh: Refresh | None = None, reuse: bool = False, days: int = 31) -> str:
+        refresh = refresh or another()
+        group = create_group.fn("main", campaign_of(company), name, refresh, reuse)
+        made_at = datetime.now(UTC) - timedelta(days=days)
+        with company.sandbox.context.store.write() as session:
+            group_id = group.customer_group_id
+            values = {"created_at": made_at, "updated_at": made_at}
+            session.execute(update(Group).where(Group.id == group_id).values(values))
+        return group_id
+
+    return made
+
+
+def tidied(local: Local) -> tuple[list[str], Tidied]:
+    """The names of what was listed, and what became of it."""
+    found = list_old.fn("lake", "main", Ages(groups_days=30), me := another())
+    assert found.path.startswith(f"staging/{me.id}/")
+    names = [what.partition("(")[2].rstrip(")") for _, what in shown(local)]
+    return sorted(names), remove_old.fn("lake", "main", found)
+
+
+def rerun(company: Company, group: str) -> None:
+    """A run on a group, of one customer, that brings no segment anybody would have to review."""
+    workspace_id = company.seeded.workspace_id
+    with company.client() as client:
+        first = next(client.customers(workspace_id, company.seeded.customer_group_id))
+        client.upload_customer(workspace_id, group, first.profile)
+        client.initiate_rerun(company.seeded.campaign_id, group)
+        company.settle(client)
+        client.publish(company.seeded.campaign_id)
+
+
+def test_old_groups_of_ended_refreshes_go(company: Company, local: Local, make: Make) -> None:
+    make("Nobody's")
+    make("Young", days=29)
+    make("Open", begin_refresh(local.lake).refresh)
+    make("People's", another().model_copy(update={"id": "two words"}))
+    touched = make("Renamed")
+    with company.client() as client:
+        client.update_group(UpdateGroup(customer_group_id=touched, name="VIPs"))
+        client.create_group(company.seeded.workspace_id, "Theirs", "Nudgeflow is nice")
+    names, done = tidied(local)
+    assert names == ["Nobody's"]
+    assert (done.gone["customer group"].count, done.kept) == (1, {})
+    stay = {"First customers", "Young", "Open", "People's", "VIPs", "Theirs"}
+    assert {*company.groups()} == stay
+    assert tidied(local) == ([], Tidied(dry_run=False, gone={}))
+
+
+def test_groups_of_a_campaigns_last_runs_stay(company: Company, local: Local, make: Make) -> None:
+    first, second, third, fourth = (make(name) for name in ("1st", "2nd", "3rd", "4th"))
+    # Somebody has gone back to the first: it is meant to be used again.
+    for group in (first, second, first, third, fourth):
+        rerun(company, group)
+    assert tidied(local)[0] == ["2nd"]
+    assert {*company.groups()} == {"First customers", "1st", "3rd", "4th"}
+
+
+def test_a_group_that_is_reused_stays(company: Company, local: Local, make: Make) -> None:
+    group = make("Ours", another(), reuse=True)
+    create_group.fn("main", campaign_of(company), "Ours", another(), True)
+    assert tidied(local)[0] == []
+    with company.client() as client:
+        (ours,) = (
+            each
+            for each in client.list_groups(company.seeded.workspace_id)
+            if each.customer_group_id == group
+        )
+    assert ours.updated_at > ours.created_at
+
+
+def test_what_became_of_a_group_since_it_was_listed(
+    company: Company, local: Local, make: Make
+) -> None:
+    used, renamed, deleted = make("Used"), make("Renamed"), make("Deleted")
+    found = list_old.fn("lake", "main", Ages(groups_days=30), another())
+    with company.client() as client:
+        client.update_group(UpdateGroup(customer_group_id=renamed, name="VIPs"))
+        client.delete_group(deleted)
+    rerun(company, used)
+    done = remove_old.fn("lake", "main", found)
+    assert done.gone["customer group"].count == 1
+    assert done.kept == {
+        used: f"Campaign {company.seeded.campaign_id} is on it.",
+        renamed: "It was changed since.",
+    }
+
+
+def refusing(status: int) -> FaultyTransport:
+    """A service that refuses the third call for groups, which is the deletion."""
+    refused = httpx.Response(status, json={"message": "Customer group is in use."})
+    return FaultyTransport({GROUPS: [None, None, refused]})
+
+
+def test_a_group_the_service_does_not_give_up_is_kept(
+    local: Local, make: Make, through: Through
+) -> None:
+    group = make("Wanted")
+    through(refusing(400))
+    reason = "DELETE /v1/cg answered 400: Customer group is in use."
+    assert tidied(local)[1] == Tidied(dry_run=False, gone={}, kept={group: reason})
+
+
+def test_a_group_that_went_meanwhile_is_gone(local: Local, make: Make, through: Through) -> None:
+    make("Wanted")
+    through(refusing(404))
+    assert tidied(local)[1].gone["customer group"].count == 1
+
+
+def test_an_account_that_may_not_delete_is_told_so(
+    local: Local, make: Make, through: Through
+) -> None:
+    make("Wanted")
+    through(refusing(403))
+    with pytest.raises(AuthError):
+        tidied(local)

@@ -1,0 +1,321 @@
+"""What is listed as old, what goes of it, and what stays whatever is old."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import uuid4
+
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from blocks import DataLake
+from blocks.storage.files import Files
+from blocks.storage.manifest import campaign_place
+from tasks.campaigns import Refresh
+from tasks.refresh.claim import Entry, Register
+from tasks.retention.rules import OPEN, SINCE, Ages
+from tasks.retention.runs import NEEDED, NEWEST
+from tasks.retention.sweep import Listed, Tidied, list_old, remove_old
+from tests.support.lakes import write_run
+from tests.tasks.conftest import Local
+
+ALL = Ages(quarantine_days=7, plans_days=7, runs_days=7)
+RUN = "messages/campaign_id=C/run_number={}"
+CUSTOMERS = {"01": "a", "02": "b"}
+
+
+def age(lake: DataLake, folder: str = "", days: float = 8) -> None:
+    """Makes all files of a folder that old."""
+    time = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+    for path in paths(lake, folder):
+        os.utime(lake.files.url(path), (time, time))
+
+
+def paths(lake: DataLake, folder: str = "") -> set[str]:
+    return {path for path, _ in lake.files.below(folder)}
+
+
+def listed(refresh: Refresh, ages: Ages = ALL) -> Listed:
+    return list_old.fn("lake", "main", ages, refresh)
+
+
+def shown(local: Local) -> list[tuple[str, str]]:
+    """Kind and place of what the table shows, without the totals."""
+    rows = [(row["kind"], row["what"]) for row in local.artifacts["retention-lake"]]
+    return [row for row in rows if not row[1].endswith(" in all")]
+
+
+def removed(refresh: Refresh, ages: Ages = ALL) -> Tidied:
+    return remove_old.fn("lake", "main", listed(refresh, ages))
+
+
+def another() -> Refresh:
+    return Refresh(id=str(uuid4()), started=datetime(2026, 11, 23, tzinfo=UTC))
+
+
+def begin_refresh(lake: DataLake, campaign_id: str = "C", me: Refresh | None = None) -> Entry:
+    """A refresh that is open, by a flow run that nobody knows."""
+    me = me or another()
+    entry = Entry(refresh=me, flow_run=me.id, host="elsewhere", pid=1)
+    register = Register(lake.files, campaign_place(campaign_id))
+    assert register.add(register.newest()[0] + 1, entry)
+    return entry
+
+
+def write_runs(lake: DataLake, *numbers: int, campaign_id: str = "C") -> None:
+    for number in numbers:
+        write_run(lake, campaign_id, number, CUSTOMERS)
+
+
+@pytest.mark.parametrize(
+    ("ages", "gone"),
+    [
+        (Ages(), []),
+        (Ages(runs_kept=1), [1, 2, 3]),
+        (Ages(runs_kept=3), [1]),
+        (Ages(runs_days=7), [1, 2]),
+        (Ages(runs_days=7, runs_kept=3), [1]),
+    ],
+    ids=str,
+)
+def test_runs_go_by_number_and_by_age(
+    local: Local, refresh: Refresh, ages: Ages, gone: list[int]
+) -> None:
+    lake = local.lake
+    write_runs(lake, 1, 2, 3, 4)
+    write_runs(lake, 1, campaign_id="D")
+    age(lake)
+    age(lake, RUN.format(1), days=30)
+    age(lake, RUN.format(3), days=1)
+    before = paths(lake)
+    found = listed(refresh, ages)
+    names = [("lake run", f"{RUN.format(number)}/_manifest-00000.json") for number in gone]
+    assert shown(local) == names
+    assert paths(lake) == before | {found.path}
+    tidied = remove_old.fn("lake", "main", found)
+    assert tidied == Tidied(dry_run=False, gone=found.amounts)
+    assert before - paths(lake) == {
+        path for path in before if path.startswith(tuple(f"{RUN.format(each)}/" for each in gone))
+    }
+    assert lake.read("C").shape == lake.read("D").shape == (2, 2)
+
+
+def test_the_run_that_readers_are_pointed_at_stays(local: Local, refresh: Refresh) -> None:
+    write_runs(local.lake, 1, 3, 2)
+    age(local.lake)
+    assert removed(refresh).gone["lake run"].count == 1
+    assert local.lake.runs()["run_number"].to_list() == [2, 3]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "delta"])
+def test_readers_see_a_run_whole_or_not_at_all_wherever_its_removal_stops(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch, file_format: Any
+) -> None:
+    lake = local.lake = DataLake(root=f"{local.folder}/lake", format=file_format)
+    write_run(lake, "C", 1, {"of": "an earlier state"})
+    write_runs(lake, 1, 2)
+    age(lake)
+    found = listed(refresh, Ages(runs_days=7, staging_days=30))
+
+    def rows() -> dict[int, int]:
+        seen = {number: lake.read("C", number).shape[0] for number in lake.runs()["run_number"]}
+        if file_format == "delta":
+            table = pl.scan_delta(lake.files.url("messages")).collect()
+            assert dict(table["run_number"].value_counts().rows()) in (seen, {2: 2})
+        return seen
+
+    assert rows() == {1: 2, 2: 2}
+    remove, states = Files.remove, [rows()]
+    for stop in count():
+        turn = count()
+
+        def killed(files: Files, path: str) -> None:
+            if path.startswith("messages/") and next(turn) == stop:  # noqa: B023
+                raise Killed
+            remove(files, path)
+
+        monkeypatch.setattr(Files, "remove", killed)
+        try:
+            tidied = remove_old.fn("lake", "main", found)
+        except Killed:
+            states.append(rows())
+        else:
+            break
+    assert [len(state) for state in states] == [2, 2, 2, 1]
+    assert rows() == {2: 2}
+    assert tidied == Tidied(dry_run=False, gone=found.amounts)
+    assert len(paths(lake, RUN.format(1))) == 2
+    assert removed(another()).gone["leftover"].count == 2
+    assert rows() == {2: 2}
+
+
+def test_a_delta_table_that_shows_another_state_of_a_run_is_left_alone(
+    local: Local, refresh: Refresh
+) -> None:
+    """As it does where the run was written in another format since."""
+    delta = local.lake = DataLake(root=f"{local.folder}/lake", format="delta")
+    write_runs(delta, 1)
+    write_runs(DataLake(root=delta.root), 1, 2)
+    age(delta)
+    log = paths(delta, "messages/_delta_log")
+    assert removed(refresh).gone["lake run"].count == 1
+    assert paths(delta, "messages/_delta_log") == log
+
+
+def test_what_an_open_refresh_needs_stays(local: Local, refresh: Refresh) -> None:
+    files = local.lake.files
+    write_runs(local.lake, 1, 1, 2)
+    for place in ("quarantine", "plans"):
+        files.write(f"{place}/campaign_id=C/old.parquet", b"rows")
+    before = paths(local.lake)
+    entry = begin_refresh(local.lake)
+    age(local.lake)
+    assert listed(refresh).amounts == {}
+    ended = entry.model_copy(update={"open": False})
+    assert Register(files, "campaign_id=C").add(2, ended)
+    found = listed(another())
+    assert {kind: each.count for kind, each in found.amounts.items()} == {
+        "leftover": 2,
+        "quarantine": 1,
+        "plan": 1,
+        "lake run": 1,
+    }
+    begin_refresh(local.lake)
+    kept = remove_old.fn("lake", "main", found)
+    assert kept.gone == {}
+    assert {*kept.kept.values()} == {OPEN}
+    assert before <= paths(local.lake)
+
+
+def test_what_was_written_to_since_it_was_listed_stays(local: Local, refresh: Refresh) -> None:
+    lake, files = local.lake, local.lake.files
+    write_runs(lake, 1, 2, 3, 3)
+    part = f"{RUN.format(2)}/part-00000-00000-dead.parquet"
+    quarantined = "quarantine/campaign_id=C/old.parquet"
+    for path in ("staging/dead/list", quarantined, part):
+        files.write(path, b"")
+    age(lake)
+    found = listed(refresh)
+    replaced = [what for kind, what in shown(local) if kind == "leftover" and "=3/" in what]
+    for path in ("staging/dead/page", quarantined, part):
+        files.write(path, b"")
+    write_runs(lake, 1)
+    files.remove(f"{RUN.format(3)}/_manifest-00001.json")
+    kept = remove_old.fn("lake", "main", found).kept
+    assert kept == {
+        "staging/dead": SINCE,
+        quarantined: SINCE,
+        part: SINCE,
+        f"{RUN.format(1)}/_manifest-00000.json": SINCE,
+        **dict.fromkeys(replaced, NEEDED),
+    }
+    assert lake.read("C", 3).shape == (2, 2)
+    files.remove(RUN.format(3))
+    files.remove("messages/campaign_id=C/_latest.json")
+    last = f"{RUN.format(2)}/_manifest-00000.json"
+    assert ("lake run", last) in shown(local)
+
+
+def test_a_run_that_became_the_newest_since_it_was_listed_stays(
+    local: Local, refresh: Refresh
+) -> None:
+    write_runs(local.lake, 1, 2)
+    age(local.lake)
+    found = listed(refresh)
+    local.lake.files.remove(RUN.format(2))
+    kept = remove_old.fn("lake", "main", found).kept
+    assert kept == {f"{RUN.format(1)}/_manifest-00000.json": NEWEST}
+
+
+def test_a_list_is_made_once_in_a_flow_run(local: Local, refresh: Refresh) -> None:
+    write_runs(local.lake, 1, 2)
+    age(local.lake)
+    first = listed(refresh)
+    write_runs(local.lake, 3)
+    age(local.lake, "messages")
+    assert listed(refresh) == first
+    tidied = remove_old.fn("lake", "main", first)
+    assert remove_old.fn("lake", "main", first) == tidied
+    assert local.lake.runs()["run_number"].to_list() == [2, 3]
+
+
+def test_parts_that_an_export_may_go_by_stay(local: Local, refresh: Refresh) -> None:
+    files = local.lake.files
+    part = f"{RUN.format(1)}/part-00000-00000-1a2b3c4d.parquet"
+    files.write(part, b"")
+    age(local.lake)
+    files.write("staging/dead/1a2b3c4d/pages/00000-00000.json", b"{}")
+    assert removed(refresh).gone == {}
+    age(local.lake)
+    assert removed(another()).gone.keys() == {"staging"}
+    assert removed(another()).gone.keys() == {"leftover"}
+
+
+def test_a_draft_in_staging_goes_with_its_folder(local: Local, refresh: Refresh) -> None:
+    for folder in ("staging/dead", "plans/campaign_id=C", "messages/campaign_id=C"):
+        local.lake.files.draft(f"{folder}/x").file.write_bytes(b"half")
+    age(local.lake)
+    found = removed(refresh).gone
+    assert {kind: each.count for kind, each in found.items()} == {"staging": 1, "draft": 2}
+    assert paths(local.lake) == {f"staging/{refresh.id}/old.json"}
+
+
+def test_the_table_shows_totals_and_the_first_of_many(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.retention.sweep.MOST_SHOWN", 2)
+    for number in range(3):
+        local.lake.files.write(f"staging/{number}/list", b"12345")
+    age(local.lake)
+    listed(refresh)
+    assert local.artifacts["retention-lake"] == [
+        {"kind": "staging", "what": "3 in all", "days": "", "size": "15 bytes"},
+        {"kind": "staging", "what": "staging/0", "days": "8.0", "size": "5 bytes"},
+        {"kind": "staging", "what": "staging/1", "days": "8.0", "size": "5 bytes"},
+        {"kind": "", "what": "and 1 more", "days": "", "size": ""},
+    ]
+
+
+def test_on_s3_unfinished_uploads_go_too(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    options = {"endpoint_url": f"http://127.0.0.1:{server.get_host_and_port()[1]}"}
+    keys = {"key": "k", "secret": "s", "client_kwargs": {"region_name": "us-east-1"}}
+    lake = local.lake = DataLake.model_validate(
+        {"root": "s3://tidied/lake", "storage_options": {**options, **keys}}
+    )
+    lake.files.fs.call_s3("create_bucket", Bucket="tidied")
+    try:
+        for key in ("lake/a/part", "lake/b/part", "neighbour"):
+            lake.files.fs.call_s3("create_multipart_upload", Bucket="tidied", Key=key)
+        write_runs(lake, 1, 2)
+        lake.files.write("staging/dead/list", b"123")
+        # This server has all uploads begun long ago.
+        assert listed(refresh).amounts.keys() == {"upload"}
+        later = Files.now
+        monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=9))
+        found = listed(another())
+        assert shown(local) == [
+            ("staging", f"staging/{refresh.id}"),
+            ("staging", "staging/dead"),
+            ("upload", "a/part"),
+            ("upload", "b/part"),
+            ("lake run", f"{RUN.format(1)}/_manifest-00000.json"),
+        ]
+        assert len(lake.files.fs.list_multipart_uploads("tidied")) == 3
+        for _ in range(2):
+            assert remove_old.fn("lake", "main", found).gone == found.amounts
+        (left,) = lake.files.fs.list_multipart_uploads("tidied")
+        assert left["Key"] == "neighbour"
+        assert lake.runs()["run_number"].to_list() == [2]
+        assert not paths(lake, "staging/dead")
+    finally:
+        server.stop()
