@@ -10,7 +10,7 @@ from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotifica
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from deployments.upserts import Outcome
+from deployments.server import Outcome
 
 REVIEW = timedelta(days=3)
 LIMBO = timedelta(hours=1)

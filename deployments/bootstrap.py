@@ -12,7 +12,7 @@ from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from deployments import automations, limits, pools, saving, settings
+from deployments import automations, server, settings
 from nudgescribe.errors import NudgeflowError
 
 NAME = "main"
@@ -26,15 +26,15 @@ def bootstrap(environment: Mapping[str, str]) -> Iterator[str]:
     """
     chosen, blocks = settings.read(environment)
     with get_client(sync_client=True) as client:
-        pools.check_pool(client, chosen.pool_type)
-        for kind in saving.block_types():
-            yield f"block type {kind.get_block_type_slug()}: {saving.register(client, kind)}"
+        server.check_pool(client, chosen.pool_type)
+        for kind in server.block_types():
+            yield f"block type {kind.get_block_type_slug()}: {server.register(client, kind)}"
         # The account names the limits, so they are there before it is.
-        for name, outcome in limits.set_limits(chosen.calls, chosen.downloads).items():
+        for name, outcome in server.set_limits(chosen.calls, chosen.downloads).items():
             yield f"limit {name}: {outcome}"
         for place, block in blocks.items():
             yield _saved(client, place, block)
-        yield f"work pool {pools.POOL}: {pools.make_pool(client, chosen.pool_type)}"
+        yield f"work pool {server.POOL}: {server.make_pool(client, chosen.pool_type)}"
         yield from _watched(client, chosen)
 
 
@@ -42,7 +42,7 @@ def _saved(client: SyncPrefectClient, place: str, block: Block | None) -> str:
     slug = settings.BLOCKS[place].get_block_type_slug()
     if block is None:
         return f"block {slug}/{NAME}: left as it is, there is no {settings.PREFIX}{place}_…"
-    return f"block {slug}/{NAME}: {saving.save(client, block, NAME)}"
+    return f"block {slug}/{NAME}: {server.save(client, block, NAME)}"
 
 
 def _watched(client: SyncPrefectClient, chosen: settings.Settings) -> Iterator[str]:
@@ -51,8 +51,8 @@ def _watched(client: SyncPrefectClient, chosen: settings.Settings) -> Iterator[s
     wanted = automations.crashing()
     if chosen.notify_url:
         block = SlackWebhook(url=chosen.notify_url)
-        yield f"block {slug}/{NOTIFICATIONS}: {saving.save(client, block, NOTIFICATIONS)}"
-    there = saving.saved(client, slug, NOTIFICATIONS)
+        yield f"block {slug}/{NOTIFICATIONS}: {server.save(client, block, NOTIFICATIONS)}"
+    there = server.saved(client, slug, NOTIFICATIONS)
     if there:
         wanted = [*automations.notifying(there.id, timedelta(days=chosen.refresh_days)), *wanted]
     else:

@@ -15,7 +15,7 @@ from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.utilities.callables import parameter_schema
 
-from deployments.saving import block_types
+from deployments.server import block_types
 from nudgescribe.errors import NudgeflowError
 
 ROOT = Path(__file__).parents[1]

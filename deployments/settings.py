@@ -16,8 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic.fields import FieldInfo
 
 from blocks import DataLake, FileCrm, HubSpotCrm, NudgescribeAccount, SalesforceCrm, SqlCrm
-from deployments.limits import CALLS, DOWNLOADS
-from deployments.pools import PoolType
+from deployments.server import CALLS, DOWNLOADS, PoolType
 from nudgescribe.errors import NudgeflowError
 
 M = TypeVar("M", bound=BaseModel)

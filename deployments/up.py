@@ -40,16 +40,16 @@ def main() -> None:
 
 
 def _run(stack: ExitStack) -> None:
-    from deployments import limits, local, pools
+    from deployments import local, server
     from deployments.bootstrap import bootstrap
 
     data = HOME / "sandbox"
     print("Starting Prefect and the sandbox; the first start takes half a minute.", flush=True)
-    server = stack.enter_context(
+    prefect = stack.enter_context(
         local.child("-m", "prefect", "server", "start", "--port", str(PREFECT_PORT))
     )
     url = stack.enter_context(local.sandbox(data, SANDBOX_PORT, *SANDBOX))
-    local.wait_for(f"{PREFECT_URL}/api/health", server, SERVER_SECONDS)
+    local.wait_for(f"{PREFECT_URL}/api/health", prefect, SERVER_SECONDS)
     account = local.seeded_once(data)
     # Everything but the blocks, which need no variables here.
     list(bootstrap({}))
@@ -58,8 +58,8 @@ def _run(stack: ExitStack) -> None:
         account,
         local.sql_crm(HOME / "crm.db"),
         HOME / "lake",
-        calls_limit=limits.CALLS,
-        downloads_limit=limits.DOWNLOADS,
+        calls_limit=server.CALLS,
+        downloads_limit=server.DOWNLOADS,
     )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
@@ -69,7 +69,7 @@ def _run(stack: ExitStack) -> None:
         "worker",
         "start",
         "--pool",
-        pools.POOL,
+        server.POOL,
         "--limit",
         str(RUNS_A_CORE * (os.cpu_count() or 1)),
     )
@@ -85,7 +85,7 @@ def _run(stack: ExitStack) -> None:
         f"Ctrl-C ends all of it.",
         flush=True,
     )
-    while server.poll() is None and worker.poll() is None:
+    while prefect.poll() is None and worker.poll() is None:
         sleep(0.5)
     sys.exit("A part of the stack has ended; the output above may say why.")
 

@@ -5,7 +5,7 @@ from functools import partial
 from prefect import flow
 
 from flows.options import SyncOptions
-from flows.run.identity import this_refresh
+from flows.run.flow_run import this_refresh
 from flows.run.preparation import prepare, released_on_failure
 from tasks.customers.staging import release_staged, remove_staged
 from tasks.customers.sync import Changes, update_customers

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.run.identity import this_refresh
+from flows.run.flow_run import this_refresh
 from tasks.inventory import Inventory, report_inventory, take_inventory
 from tasks.ui import assets
 from tasks.ui.events import announce

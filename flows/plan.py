@@ -5,14 +5,14 @@ from functools import partial
 from prefect import flow
 
 from flows.options import RefreshOptions
-from flows.run.identity import this_refresh
+from flows.run.flow_run import this_refresh
 from flows.run.preparation import prepare, released_on_failure
 from tasks.campaigns import find_campaign
 from tasks.customers.staging import release_staged, remove_staged
 from tasks.refresh.plan import Plan, make_plan
 from tasks.ui import assets
+from tasks.ui.artifacts import link_campaign
 from tasks.ui.events import announce
-from tasks.ui.links import link_campaign
 
 
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")

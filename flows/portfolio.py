@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from blocks import Member
 from blocks.portfolio import NoPortfolio, first_mistake
 from flows.options import RefreshOptions
-from flows.run.identity import dated, this_refresh
+from flows.run.flow_run import dated, this_refresh
 from flows.run.outcomes import failed
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh

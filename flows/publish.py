@@ -7,15 +7,14 @@ from prefect.client.schemas.objects import State
 
 from flows.options import Fetching
 from flows.run.finish import publish_and_fetch
-from flows.run.identity import this_refresh
+from flows.run.flow_run import Stopwatch, this_refresh
 from flows.run.outcomes import completed
-from flows.run.stopwatch import Stopwatch
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.claim import claim_campaign, close_refresh, release_refresh
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.review import REVIEWED, run_now
 from tasks.refresh.started import find_started
-from tasks.ui.links import link_campaign
+from tasks.ui.artifacts import link_campaign
 
 
 class NotReviewed(NudgeflowError):

@@ -8,13 +8,11 @@ from prefect.client.schemas.objects import State
 
 from blocks.rerun import RerunFailed
 from flows.options import RefreshOptions
-from flows.run.cancellation import name_open_rerun
 from flows.run.finish import publish_and_fetch
-from flows.run.identity import this_refresh
-from flows.run.outcomes import completed
+from flows.run.flow_run import Stopwatch, this_refresh
+from flows.run.outcomes import completed, name_open_rerun
 from flows.run.preparation import prepare, released_on_failure
 from flows.run.review_gate import check_can_review, pass_review
-from flows.run.stopwatch import Stopwatch
 from tasks.campaigns import Refresh, find_campaign
 from tasks.customers.staging import keep_staged
 from tasks.customers.sync import update_customers
@@ -26,7 +24,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
 from tasks.refresh.started import Started, find_started, note_started
 from tasks.ui import assets
-from tasks.ui.links import link_campaign
+from tasks.ui.artifacts import link_campaign
 
 
 @flow(

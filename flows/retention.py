@@ -3,7 +3,7 @@
 from prefect import flow
 from pydantic import Field
 
-from flows.run.identity import this_refresh
+from flows.run.flow_run import this_refresh
 from tasks.customers.staging import remove_staged
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import Tidied, list_old, remove_old

@@ -18,7 +18,7 @@ from prefect.exceptions import NotPausedError
 from prefect.flow_runs import resume_flow_run
 from prefect.logging import get_run_logger
 
-from flows.run.identity import dated
+from flows.run.flow_run import dated
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.review import REVIEWED, read_history

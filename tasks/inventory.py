@@ -32,8 +32,8 @@ from nudgescribe.contract import ComparisonSummary, Status
 from nudgescribe.errors import NotFound, Passing
 from tasks.campaigns import Refresh
 from tasks.policies import READ
-from tasks.refresh.report import artifact_key
 from tasks.ui import assets
+from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import bars
 from tasks.ui.markdown import plain, two_columns
 

@@ -7,7 +7,7 @@ from weakref import finalize
 
 import polars as pl
 
-from blocks.storage.errors import scratch
+from blocks.storage.scratch import scratch
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 ID, MESSAGE = MESSAGE_COLUMNS

@@ -1,20 +1,15 @@
-"""What goes wrong with the lake and with disks, said so that people know what to do: libraries say
-it in their own ways, and some put addresses and keys into it.
+"""Translate errors of storage and of disks into ours, with advice.
+
+Libraries word them in their own ways, and some put addresses and keys into the text.
 """
 
 import errno
-import fcntl
-import os
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from shutil import rmtree
-from tempfile import TemporaryDirectory, gettempdir
+from contextlib import contextmanager
 from typing import Any
 
 from nudgescribe.errors import NudgeflowError, Passing
 
-SCRATCH = "nudgeflow-"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AWAY = {
     errno.EAGAIN,
@@ -63,43 +58,6 @@ def room_for(what: str, place: str) -> Generator[None]:
         if not _is_full(error):
             raise
         raise DiskFull(f"There is no room left in {place} for {what}.") from None
-
-
-@contextmanager
-def temporary_folder() -> Generator[Path]:
-    """A folder for temporary files, gone after the block. What killed processes left of theirs is
-    removed as well: it may hold customers.
-    """
-    place = Path(gettempdir())
-    for folder in place.glob(f"{SCRATCH}*"):
-        with suppress(OSError), _held(folder):
-            rmtree(folder)
-    with ExitStack() as stack:
-        while True:
-            folder = stack.enter_context(TemporaryDirectory(prefix=SCRATCH))
-            with suppress(OSError):  # somebody took it for one that a killed process left
-                stack.enter_context(_held(Path(folder)))
-                break
-        yield Path(folder)
-
-
-@contextmanager
-def _held(folder: Path) -> Generator[None]:
-    """Raises OSError if a process that lives holds it already, or if it is gone."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.stat(folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def scratch(what: str) -> Generator[Path]:
-    """A folder for temporary files, gone after the block. Raises DiskFull."""
-    with room_for(what, gettempdir()), temporary_folder() as folder:
-        yield folder
 
 
 @contextmanager

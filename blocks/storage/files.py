@@ -15,7 +15,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.storage.errors import LakeError as LakeError
-from blocks.storage.errors import NotInLake, code_of, lake_trouble, temporary_folder
+from blocks.storage.errors import NotInLake, code_of, lake_trouble
+from blocks.storage.scratch import temporary_folder
 from nudgescribe.errors import NudgeflowError
 
 OWNER_ONLY = 0o600

@@ -1,6 +1,6 @@
 """Writing a Parquet file batch by batch."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Self
 import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
+
+from blocks.storage.reader import as_frame
 
 _Told = Callable[[int], object]
 _WATCHING: ContextVar[_Told | None] = ContextVar("_WATCHING", default=None)
@@ -75,3 +77,16 @@ def write_parquet(file: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame])
 def text_schema(columns: list[str]) -> pl.Schema:
     """A schema of text columns."""
     return pl.Schema(dict.fromkeys(columns, pl.String()))
+
+
+ROWS_AT_ONCE = 20_000
+
+
+def frames_of(part: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a Parquet file, some thousand at a time."""
+    with part.open("rb") as opened:
+        columns = list(pl.read_parquet_schema(part))
+        for batch in parquet.ParquetFile(opened).iter_batches(ROWS_AT_ONCE, columns=columns):
+            frame = as_frame(pa.Table.from_batches([batch]))
+            frame.columns = columns  # polars gives another name to a column without one
+            yield frame

@@ -2,18 +2,17 @@
 
 from datetime import UTC, datetime
 
-from flows.export import commit, fetch_run
 from flows.options import Fetching
-from flows.run.stopwatch import Stopwatch
+from flows.run.fetch import commit, fetch_run
+from flows.run.flow_run import Stopwatch
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Passing
 from tasks.campaigns import Refresh, publish_run
-from tasks.export.run import RunToExport
+from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import Difference, compare_messages
 from tasks.refresh.reconcile import reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
 from tasks.refresh.started import Started
-from tasks.ui.events import announce_run
 
 
 def publish_and_fetch(

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from blocks.rerun import RerunTimedOut
 from flows.options import Review
-from flows.run.identity import this_flow_run
+from flows.run.flow_run import this_flow_run
 from flows.run.outcomes import completed, failed
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.rerun import wait_for_review

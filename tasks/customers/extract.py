@@ -5,8 +5,8 @@ from prefect.logging import get_run_logger
 
 from blocks import CrmSource, DataLake
 from blocks.loading import load
-from blocks.storage.errors import scratch
 from blocks.storage.parquet import watched
+from blocks.storage.scratch import scratch
 from tasks.campaigns import Refresh
 from tasks.customers.staging import Staged, describe, folder_of
 from tasks.policies import READ

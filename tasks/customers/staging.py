@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
 from blocks.loading import load
-from blocks.storage.errors import scratch
 from blocks.storage.files import Files, NotInLake
 from blocks.storage.part_writer import sha256_of
+from blocks.storage.scratch import scratch
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED

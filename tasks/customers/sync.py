@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import grouped
 from blocks.loading import load
-from blocks.storage.errors import scratch
 from blocks.storage.parquet import text_schema, write_parquet
+from blocks.storage.scratch import scratch
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.polling import poll

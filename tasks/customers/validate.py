@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from blocks import DataLake
 from blocks.iterators import ahead
 from blocks.loading import load
-from blocks.storage.errors import scratch
 from blocks.storage.parquet import ParquetSink, text_schema
+from blocks.storage.scratch import scratch
 from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import task
 from prefect.assets import materialize
@@ -38,6 +38,7 @@ from tasks.export.ledger import Ledger
 from tasks.export.verify import doubtful_pages
 from tasks.policies import READ
 from tasks.ui import assets
+from tasks.ui.events import announce
 from tasks.ui.progress import Done, start_meter
 
 PACE = Pace()
@@ -307,3 +308,9 @@ def _point_at(store: DataLake, manifest: Manifest) -> None:
             manifest=f"{run}/{manifest_name(manifest.generation)}",
         )
         store.files.write(f"{folder}/{LATEST}", latest.model_dump_json().encode())
+
+
+def announce_run(what: str, campaign_id: str, lake: str, run: RunInLake, **more: Any) -> None:
+    """Announces what became of a campaign, and which run of it lies where in a lake."""
+    payload = {"campaign": campaign_id, "lake": lake, **run.model_dump(), **more}
+    announce(what, "campaign", campaign_id, f"{lake}/{run.manifest}", payload)

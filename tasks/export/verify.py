@@ -8,9 +8,9 @@ import polars as pl
 import pyarrow as pa
 
 from blocks import DataLake
-from blocks.storage.errors import scratch
 from blocks.storage.manifest import Batch, Page, run_folder
 from blocks.storage.reader import as_frame, tables
+from blocks.storage.scratch import scratch
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.rfc4180 import MalformedCsv

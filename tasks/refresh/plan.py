@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.loading import load
-from blocks.storage.errors import scratch
 from blocks.storage.files import NotInLake
+from blocks.storage.scratch import scratch
 from nudgescribe import segments
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
@@ -26,7 +26,7 @@ from tasks.customers.sync import Changes, changes_of, compare_lists, held_custom
 from tasks.customers.validate import Validated
 from tasks.policies import READ
 from tasks.refresh.preview import customers_before, segments_before, sizes_of, variables_of
-from tasks.refresh.report import artifact_key
+from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import bars
 
 PLANS = "plans"

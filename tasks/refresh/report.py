@@ -1,6 +1,5 @@
 """What a refresh did, for people: a markdown artifact, and the same as a small result."""
 
-import re
 from base64 import b64encode
 from collections.abc import Callable
 from datetime import datetime
@@ -18,6 +17,7 @@ from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Refused, Validated
 from tasks.export.run_diff import Difference
 from tasks.policies import NEVER_CACHED, READ
+from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import lines
 from tasks.ui.markdown import change, percent, plain, two_columns, with_share
 
@@ -56,11 +56,6 @@ class RefreshResult(BaseModel):
     bytes: int
     path: str
     seconds: dict[str, float]
-
-
-def artifact_key(name: str, campaign_id: str) -> str:
-    """Prefect's keys hold lower-case letters, digits and dashes only."""
-    return f"{name}-{re.sub('[^a-z0-9]+', '-', campaign_id.lower())}"
 
 
 @task(**READ)

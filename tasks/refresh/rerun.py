@@ -14,7 +14,7 @@ from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
 from tasks.campaigns import CampaignRef, RunRef
 from tasks.customers.upload import GroupRef
 from tasks.policies import ONCE, READ
-from tasks.refresh.report import artifact_key
+from tasks.ui.artifacts import artifact_key
 from tasks.ui.console import Line
 from tasks.ui.labels import ACCOUNT, JOB_UID, RUN_NUMBER, label
 from tasks.ui.progress import show_progress

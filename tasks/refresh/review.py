@@ -12,8 +12,8 @@ from nudgescribe.contract import Run, Segment, SegmentMessage, Status
 from nudgescribe.errors import NotFound
 from tasks.campaigns import RunRef
 from tasks.policies import NEVER_CACHED, READ
-from tasks.refresh.report import artifact_key
 from tasks.refresh.started import Started
+from tasks.ui.artifacts import artifact_key
 
 MOST_SHOWN = 50
 REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)

@@ -18,11 +18,11 @@ from tasks.campaigns import Refresh
 from tasks.customers.staging import folder_of, noted
 from tasks.policies import READ
 from tasks.refresh.claim import open_refreshes
-from tasks.refresh.report import artifact_key
 from tasks.retention.files import old_files, remove_file, remove_staging
 from tasks.retention.groups import old_groups, remove_group
 from tasks.retention.rules import Ages, Kind, Old
 from tasks.retention.runs import old_runs, remove_leftover, remove_run
+from tasks.ui.artifacts import artifact_key
 
 MOST_SHOWN = 500
 """Rows of the UI's table, which shows all of them on one page."""

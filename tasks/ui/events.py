@@ -6,8 +6,6 @@ from uuid import NAMESPACE_URL, uuid5
 
 from prefect.events import emit_event
 
-from tasks.export.run import RunInLake
-
 
 def announce(what: str, kind: str, name: str, once: str, payload: dict[str, Any]) -> None:
     """Emits `nudgeflow.WHAT` for the resource `nudgeflow.KIND.NAME`, in the flow run's own name.
@@ -22,9 +20,3 @@ def announce(what: str, kind: str, name: str, once: str, payload: dict[str, Any]
         payload=payload,
         id=uuid5(NAMESPACE_URL, f"nudgeflow:{what}/{resource}/{once}"),
     )
-
-
-def announce_run(what: str, campaign_id: str, lake: str, run: RunInLake, **more: Any) -> None:
-    """Announces what became of a campaign, and which run of it lies where in a lake."""
-    payload = {"campaign": campaign_id, "lake": lake, **run.model_dump(), **more}
-    announce(what, "campaign", campaign_id, f"{lake}/{run.manifest}", payload)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import fastapi  # noqa: F401 - each flow run would import it
 import prefect.cli.flow_run  # noqa: F401 - and each retry this
-import tasks.export.run.run
 from prefect import tags
 from prefect.cli import app
 from prefect.plugins import load_prefect_collections
@@ -25,9 +24,10 @@ from prefect.tasks import Task
 from pydantic import BaseModel
 
 import blocks.rerun
-import flows.export
 import flows.refresh
+import flows.run.fetch
 import tasks.customers.upload
+import tasks.export.run
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
 from nudgescribe.polling import Pace
@@ -94,7 +94,9 @@ def hurry() -> None:
     tasks.customers.upload.ROWS_SENT = 125
     blocks.rerun.PATIENCE_SECONDS = 2
     tasks.export.run.ROWS_A_CHUNK = 100
-    CampaignRerun.pace = flows.export.PACE = tasks.export.run.PACE = Pace(first=0.05, longest=0.5)
+    CampaignRerun.pace = flows.run.fetch.PACE = tasks.export.run.PACE = Pace(
+        first=0.05, longest=0.5
+    )
     for module in list(sys.modules.values()):
         if module.__name__.startswith("tasks."):
             for each in vars(module).values():

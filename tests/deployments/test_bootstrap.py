@@ -12,8 +12,9 @@ from prefect.client.schemas.objects import WorkPool
 from prefect.events.schemas.automations import Automation
 
 from blocks import DataLake, NudgescribeAccount
-from deployments import bootstrap, pools
-from deployments.limits import CALLS, DOWNLOADS
+from deployments import bootstrap
+from deployments import server as prefect
+from deployments.server import CALLS, DOWNLOADS
 from tests.deployments.test_settings import ACCOUNT
 
 # A plugin of Apprise imports it, for as long as Python has it.
@@ -37,7 +38,7 @@ def server(prefect_server: None) -> Iterator[None]:
         for document in client.read_block_documents():
             if document.name in (bootstrap.NAME, bootstrap.NOTIFICATIONS):
                 client.delete_block_document(document.id)
-        client.delete_work_pool(pools.POOL)
+        client.delete_work_pool(prefect.POOL)
 
 
 def ours() -> list[Automation]:
@@ -58,7 +59,7 @@ def outcomes(lines: dict[str, str], kind: str) -> set[str]:
 
 def pool() -> WorkPool:
     with get_client(sync_client=True) as client:
-        return client.read_work_pool(pools.POOL)
+        return client.read_work_pool(prefect.POOL)
 
 
 def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) -> None:
@@ -120,7 +121,7 @@ def test_nothing_is_changed_if_variables_are_wrong(
         bootstrap.main()
     assert capsys.readouterr().out == ""
     with get_client(sync_client=True) as client:
-        assert pools.POOL not in {each.name for each in client.read_work_pools()}
+        assert prefect.POOL not in {each.name for each in client.read_work_pools()}
     monkeypatch.delenv("NUDGEFLOW_ACCOUNT_EMAIL")
     bootstrap.main()
     printed = capsys.readouterr().out.splitlines()
@@ -132,18 +133,18 @@ def test_a_pool_on_kubernetes_gets_the_template(
     server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with get_client(sync_client=True) as client:
-        made = pools.make_pool(client, "kubernetes")
+        made = prefect.make_pool(client, "kubernetes")
         assert (made, pool().type) == ("created", "kubernetes")
         template = pool().base_job_template
-        assert template == json.loads(pools.TEMPLATE.read_text())
-        assert pools.make_pool(client, "kubernetes") == "unchanged"
+        assert template == json.loads(prefect.TEMPLATE.read_text())
+        assert prefect.make_pool(client, "kubernetes") == "unchanged"
         # The next release's.
         file = tmp_path / "template.json"
         template["variables"]["description"] = "new"
         file.write_text(json.dumps(template))
-        monkeypatch.setattr(pools, "TEMPLATE", file)
-        assert pools.make_pool(client, None) == "unchanged"
-        assert pools.make_pool(client, "kubernetes") == "updated"
+        monkeypatch.setattr(prefect, "TEMPLATE", file)
+        assert prefect.make_pool(client, None) == "unchanged"
+        assert prefect.make_pool(client, "kubernetes") == "updated"
         assert pool().base_job_template == template
-        with pytest.raises(pools.PoolDiffers, match="is of type kubernetes, not process"):
+        with pytest.raises(prefect.PoolDiffers, match="is of type kubernetes, not process"):
             next(bootstrap.bootstrap({"NUDGEFLOW_POOL_TYPE": "process"}))

@@ -219,7 +219,7 @@ def test_every_deployments_flow_is_found(image: Image) -> None:
 @pytest.mark.timeout(900)
 def test_a_prefect_can_be_set_up_from_it(image: Image) -> None:
     assert "environment variables" in image.run("python", "-m", "deployments.bootstrap", "--help")
-    template = image.run("python", "-c", "from deployments.pools import TEMPLATE as it; print(it)")
+    template = image.run("python", "-c", "from deployments.server import TEMPLATE as it; print(it)")
     assert Path(template.strip()).is_file()
 
 

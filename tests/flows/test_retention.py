@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
-from flows.run.identity import this_refresh
+from flows.run.flow_run import this_refresh
 from tasks.campaigns import Refresh
 from tasks.refresh.claim import Entry, Register
 from tasks.retention.rules import OPEN, Ages

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from blocks.crm.files.locate import Found
 from blocks.crm.source import SourceError
-from blocks.storage.errors import temporary_folder
+from blocks.storage.scratch import temporary_folder
 
 PIECE_BYTES = 1024 * 1024
 Read = Callable[[int], bytes]

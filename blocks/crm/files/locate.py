@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.storage.errors import temporary_folder
+from blocks.storage.scratch import temporary_folder
 
 Format = Literal["csv", "parquet", "ndjson"]
 Compression = Literal["gzip", "zstd"]

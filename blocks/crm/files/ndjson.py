@@ -13,10 +13,9 @@ import polars as pl
 from blocks.crm.files.combine import log_rows
 from blocks.crm.files.encoding import Utf8, opened
 from blocks.crm.files.locate import Found
-from blocks.crm.files.parquet import frames_of
 from blocks.crm.source import Logger, SourceError
-from blocks.storage.errors import temporary_folder
-from blocks.storage.parquet import ParquetSink, text_schema, write_parquet
+from blocks.storage.parquet import ParquetSink, frames_of, text_schema, write_parquet
+from blocks.storage.scratch import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
 
 BLOCK_BYTES = 2 * 1024 * 1024

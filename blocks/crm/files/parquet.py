@@ -1,22 +1,18 @@
 """Customer lists from Parquet files."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-from pyarrow import parquet
 
 from blocks.crm.files.combine import log_rows, same_columns
 from blocks.crm.files.compression import plain
 from blocks.crm.files.locate import Found
 from blocks.crm.source import Logger, SourceError
-from blocks.storage.parquet import ParquetSink
-from blocks.storage.reader import as_frame
-
-ROWS_AT_ONCE = 20_000
+from blocks.storage.parquet import ParquetSink, frames_of
 
 
 def copy_parquet(files: Sequence[Found], target: Path, logger: Logger) -> int:
@@ -41,16 +37,6 @@ def copy_parquet(files: Sequence[Found], target: Path, logger: Logger) -> int:
                 raise _unreadable(file.name, error) from None
             log_rows(logger, file.name, "Parquet", before, sink.rows)
     return sink.rows
-
-
-def frames_of(part: Path) -> Iterator[pl.DataFrame]:
-    """The rows of a Parquet file, some thousand at a time."""
-    with part.open("rb") as opened:
-        columns = list(pl.read_parquet_schema(part))
-        for batch in parquet.ParquetFile(opened).iter_batches(ROWS_AT_ONCE, columns=columns):
-            frame = as_frame(pa.Table.from_batches([batch]))
-            frame.columns = columns  # polars gives another name to a column without one
-            yield frame
 
 
 def _schema(name: str, part: Path) -> pl.Schema:

@@ -13,13 +13,12 @@ from pydantic import Field, SecretStr
 from sqlalchemy import URL, Connection, CursorResult, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from blocks.crm.files.parquet import frames_of
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.crm.sql import sqlite
 from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
 from blocks.doc_links import LOGO_URL, documentation
-from blocks.storage.errors import temporary_folder
-from blocks.storage.parquet import text_schema, write_parquet
+from blocks.storage.parquet import frames_of, text_schema, write_parquet
+from blocks.storage.scratch import temporary_folder
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 LONGEST_SECONDS = 7 * 24 * 60 * 60

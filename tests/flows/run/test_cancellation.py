@@ -7,7 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Cancelled
 
 from flows.refresh import campaign_refresh
-from flows.run.cancellation import name_open_rerun
+from flows.run.outcomes import name_open_rerun
 from tasks.ui.labels import RUN_NUMBER
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
 

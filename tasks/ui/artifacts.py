@@ -1,4 +1,6 @@
-"""From a flow run to the campaign it works on."""
+"""Keys of artifacts, and the link from a flow run to its campaign."""
+
+import re
 
 from prefect import task
 from prefect.artifacts import create_link_artifact
@@ -6,7 +8,11 @@ from prefect.artifacts import create_link_artifact
 from blocks import NudgescribeAccount
 from blocks.loading import load
 from tasks.policies import NEVER_CACHED
-from tasks.refresh.report import artifact_key
+
+
+def artifact_key(name: str, campaign_id: str) -> str:
+    """Prefect's keys hold lower-case letters, digits and dashes only."""
+    return f"{name}-{re.sub('[^a-z0-9]+', '-', campaign_id.lower())}"
 
 
 @task(**NEVER_CACHED, task_run_name="link {campaign_id}")

@@ -2,7 +2,7 @@
 
 from prefect.client.orchestration import get_client
 
-from deployments.limits import CALLS, DOWNLOADS, set_limits
+from deployments.server import CALLS, DOWNLOADS, set_limits
 
 
 def there() -> dict[str, int]:

@@ -1,6 +1,7 @@
-"""Which refresh a flow run is."""
+"""The running flow run: which refresh it is, and how long its steps take."""
 
 from collections.abc import Callable
+from time import monotonic
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
@@ -32,3 +33,16 @@ def dated(name: str) -> Callable[[], str]:
         return f"{name}-{get_scheduled_start_time():%Y-%m-%d-%H%M}"
 
     return named
+
+
+class Stopwatch:
+    """Seconds per step, by name; a step ends with its `lap`."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = monotonic()
+
+    def lap(self, step: str) -> None:
+        now = monotonic()
+        self.seconds[step] = round(now - self._last, 2)
+        self._last = now
