@@ -97,12 +97,11 @@ def ours(file: Path) -> int:
     refresh = Refresh(id="r", started=datetime.now(UTC))
     with TemporaryDirectory() as folder, disable_run_logger():
         lake = DataLake(root=folder)
-        validate.load = lambda *_: lake
         extracted = Path(folder) / "staging" / "extracted.parquet"
         extracted.parent.mkdir()
         FileCrm(path=str(file), format="csv").extract(extracted)
         staged = describe(extracted, "staging/extracted.parquet")
-        found = validate.validate_customers.fn(rules(), staged, "main", refresh, {}, False, "x")
+        found = validate.validate_customers.fn(rules(), staged, lake, refresh, {}, False, "x")
         accepted = pl.scan_parquet(lake.files.place(found.accepted.path))
         for frame in batches(accepted, ROWS_SENT):
             rfc4180.write(frame)

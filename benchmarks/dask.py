@@ -78,12 +78,12 @@ def fetch(address: str, rows: int) -> Measured:
     """A run of the flow into a lake of its own."""
     options = ExportOptions(task_runner="dask", cluster=address)
     with TemporaryDirectory() as folder, observer(address) as client:
-        DataLake(root=folder).save("benchmark", overwrite=True)
+        lake = DataLake(root=folder)
+        lake.save("benchmark", overwrite=True)
+        account = NudgescribeAccount.model_validate("benchmark")
         begun = len(client.get_task_stream())  # from the first such call on, tasks are noted
         start = perf_counter()
-        (fetched,) = export_messages(
-            CAMPAIGN, account="benchmark", lake="benchmark", options=options
-        )
+        (fetched,) = export_messages(CAMPAIGN, account, lake, options=options)
         seconds = perf_counter() - start
         noted: list[dict[str, Any]] = client.get_task_stream()[begun:]
     if fetched.rows != rows:

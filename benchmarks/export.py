@@ -165,9 +165,11 @@ def ours(job: Job) -> int:
 
 def flow(job: Job) -> int:
     """The same as people run it: the flow, its tasks recorded by a Prefect server."""
+    from blocks import DataLake, NudgescribeAccount
     from flows.export import export_messages
 
-    (fetched,) = export_messages(CAMPAIGN, account="benchmark", lake="benchmark")
+    account = NudgescribeAccount.model_validate("benchmark")
+    (fetched,) = export_messages(CAMPAIGN, account, DataLake.model_validate("benchmark"))
     return fetched.rows
 
 

@@ -2,7 +2,7 @@
 
 from blocks import allocator  # noqa: F401 # pyright: ignore[reportUnusedImport] - first of all
 from blocks.account import NudgescribeAccount
-from blocks.crm import CrmSource, FileCrm, HubSpotCrm, SalesforceCrm, SqlCrm
+from blocks.crm import Crm, CrmSource, FileCrm, HubSpotCrm, SalesforceCrm, SqlCrm
 from blocks.lake import DataLake
 from blocks.portfolio import CampaignPortfolio, Member, Portfolio
 from blocks.rerun import CampaignRerun
@@ -10,6 +10,7 @@ from blocks.rerun import CampaignRerun
 __all__ = [
     "CampaignPortfolio",
     "CampaignRerun",
+    "Crm",
     "CrmSource",
     "DataLake",
     "FileCrm",

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from blocks.doc_links import LOGO_URL, documentation
 from blocks.limits import SharedLimit, shared_limit
+from blocks.saved import SavedBlock
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 
@@ -29,7 +30,7 @@ class _Client(NudgescribeClient):
             limit.give_back()
 
 
-class NudgescribeAccount(CredentialsBlock):
+class NudgescribeAccount(SavedBlock, CredentialsBlock):
     """
     How to reach Nudgescribe and as whom.
 

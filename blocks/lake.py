@@ -6,11 +6,11 @@ from typing import Any, Literal
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-from prefect.blocks.core import Block
 from prefect.types import SecretDict
 from pydantic import Field
 
 from blocks.doc_links import LOGO_URL, documentation
+from blocks.saved import SavedBlock
 from blocks.storage import reader
 from blocks.storage.diff import Diff
 from blocks.storage.files import Files, LakeError
@@ -21,7 +21,7 @@ from blocks.storage.snapshots import Snapshot, newest_snapshot, read_snapshot
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
 
-class DataLake(Block):
+class DataLake(SavedBlock):
     """
     A folder on any fsspec file system, with the messages of every run that is whole.
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import yaml
 from fsspec.core import url_to_fs
-from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blocks.doc_links import LOGO_URL, documentation
+from blocks.saved import SavedBlock, slug_reference
 from nudgescribe.errors import NudgeflowError
 
 
@@ -27,6 +27,16 @@ class Member(BaseModel):
         default_factory=dict[str, Any],
         description="Options of its refresh that differ, such as fields or guardrails.",
     )
+
+    @property
+    def account_reference(self) -> dict[str, Any] | None:
+        """What stands for its account block in a flow run's parameters."""
+        return slug_reference(f"nudgescribe-account/{self.account}") if self.account else None
+
+    @property
+    def crm_reference(self) -> dict[str, Any] | None:
+        """What stands for its CRM block in a flow run's parameters."""
+        return slug_reference(self.crm) if self.crm else None
 
 
 class Portfolio(BaseModel):
@@ -64,7 +74,7 @@ def first_mistake(error: ValidationError) -> str:
     return f"at {where}: {first['msg']}"
 
 
-class CampaignPortfolio(Block):
+class CampaignPortfolio(SavedBlock):
     """
     A list of campaigns that portfolio-refresh refreshes together.
 

@@ -36,20 +36,23 @@ def main() -> None:
         data = Path(folder)
         if options.list:
             file = Path(options.list)
-            account = local.seeded(data, "--list", str(file), "--segments", options.segments)
+            seeded = local.seeded(data, "--list", str(file), "--segments", options.segments)
             crm = local.file_crm(file)
         else:
-            account = local.seeded(data)
+            seeded = local.seeded(data)
             crm = local.sql_crm(data / "crm.db")
         with local.sandbox(data, local.free_port(), *SANDBOX) as url:
-            local.save_blocks(url, account, crm, options.lake)
+            blocks = local.save_blocks(url, seeded, crm, options.lake)
+            campaign_id, (account, lake) = seeded.campaign_id, blocks
             try:
                 # As after a first refresh; what the next one brings is compared with it.
-                export_messages(account.campaign_id)
+                export_messages(campaign_id, account, lake)
                 # A list of yours grows from its first half to all of it.
                 result = campaign_refresh(
-                    account.campaign_id,
-                    crm=f"{crm.get_block_type_slug()}/main",
+                    campaign_id,
+                    account,
+                    crm,
+                    lake,
                     options=RefreshOptions(guardrails=Guardrails(max_growth=2)),
                 )
             except NudgeflowError as error:

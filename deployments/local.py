@@ -100,25 +100,23 @@ def sql_crm(database: Path) -> SqlCrm:
     return SqlCrm.model_validate({"url": f"sqlite:///{database.resolve()}", "query": query})
 
 
-def save_blocks(url: str, account: Seeded, crm: CrmSource, lake: Path, **options: str) -> None:
-    """Saves the three blocks a refresh needs under the name *main*; `options` are the account's."""
-    secrets = account.model_dump(
-        include={"email", "password", "api_key", "api_code", "profile_key"}
+def save_blocks(
+    url: str, seeded: Seeded, crm: CrmSource, lake: Path, **options: str
+) -> tuple[NudgescribeAccount, DataLake]:
+    """Save the three blocks a refresh needs under the name *main*; `options` are the account's."""
+    secrets = seeded.model_dump(include={"email", "password", "api_key", "api_code", "profile_key"})
+    account = NudgescribeAccount.model_validate(
+        {
+            "base_url": url,
+            "campaign_url": f"{url}/#campaign-{{campaign_id}}",
+            **secrets,
+            **options,
+        }
     )
-    blocks = [
-        NudgescribeAccount.model_validate(
-            {
-                "base_url": url,
-                "campaign_url": f"{url}/#campaign-{{campaign_id}}",
-                **secrets,
-                **options,
-            }
-        ),
-        crm,
-        DataLake(root=str(lake.resolve())),
-    ]
-    for block in blocks:
+    data_lake = DataLake(root=str(lake.resolve()))
+    for block in (account, crm, data_lake):
         block.save("main", overwrite=True)
+    return account, data_lake
 
 
 def file_crm(path: Path) -> FileCrm:

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -42,6 +41,7 @@ def main() -> None:
 def _run(stack: ExitStack) -> None:
     from deployments import local, server
     from deployments.bootstrap import bootstrap
+    from deployments.deploy import deploy
 
     data = HOME / "sandbox"
     print("Starting Prefect and the sandbox; the first start takes half a minute.", flush=True)
@@ -63,8 +63,7 @@ def _run(stack: ExitStack) -> None:
     )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
-    deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    subprocess.run(deploy, check=True, stdout=subprocess.DEVNULL)
+    list(deploy())
     command = (
         "worker",
         "start",

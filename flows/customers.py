@@ -4,6 +4,7 @@ from functools import partial
 
 from prefect import flow
 
+from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import SyncOptions
 from flows.run.flow_run import this_refresh
 from flows.run.preparation import prepare, released_on_failure
@@ -19,9 +20,9 @@ from tasks.ui.events import announce
 def sync_customers(
     workspace_id: str,
     group_name: str,
-    account: str = "main",
-    crm: str = "sql-crm/main",
-    lake: str = "main",
+    account: NudgescribeAccount,
+    crm: Crm,
+    lake: DataLake,
     options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
 ) -> Changes:
     """Makes a customer group's customers those of the CRM's list, by sending what differs.
@@ -29,10 +30,10 @@ def sync_customers(
     Args:
         workspace_id: The workspace the group belongs to.
         group_name: The group; made if there is none of this name.
-        account: Name of the Nudgescribe account block; needs its profile key.
-        crm: Type and name of the CRM block, such as sql-crm/main or file-crm/main.
-        lake: Name of the data lake block, where the list is staged.
-        options: Everything else that can be set.
+        account: The Nudgescribe account; needs its profile key.
+        crm: Where the customer list comes from.
+        lake: The data lake, where the list is staged.
+        options: Advanced settings.
     """
     refresh = this_refresh()
     with released_on_failure(partial(release_staged, lake, refresh)):

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
 from flows.run.fetch import commit, fetch_run
 from flows.run.flow_run import this_refresh
@@ -19,9 +20,9 @@ from tasks.ui.artifacts import link_campaign
 @flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}")
 def export_messages(
     campaign_id: str,
+    account: NudgescribeAccount,
+    lake: DataLake,
     run: WhichRuns = "latest",
-    account: str = "main",
-    lake: str = "main",
     options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
 ) -> list[RunInLake]:
     """Fetches published runs' messages into the lake, past ones too; those that are there stay.
@@ -30,10 +31,10 @@ def export_messages(
 
     Args:
         campaign_id: The campaign.
+        account: The Nudgescribe account.
+        lake: The data lake.
         run: A run's number; or latest, the run that the campaign is on; or all, to fill a lake.
-        account: Name of the Nudgescribe account block.
-        lake: Name of the data lake block.
-        options: Everything else that can be set.
+        options: Advanced settings.
     """
     refresh = this_refresh()
     link_campaign(account, campaign_id)

@@ -4,6 +4,7 @@ from functools import partial
 
 from prefect import flow
 
+from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.flow_run import this_refresh
 from flows.run.preparation import prepare, released_on_failure
@@ -18,18 +19,18 @@ from tasks.ui.events import announce
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")
 def plan_refresh(
     campaign_id: str,
-    account: str = "main",
-    crm: str = "sql-crm/main",
-    lake: str = "main",
+    account: NudgescribeAccount,
+    crm: Crm,
+    lake: DataLake,
     options: RefreshOptions = RefreshOptions(),  # noqa: B008 - frozen
 ) -> Plan:
     """Says what a refresh with the same parameters would do, and changes nothing.
 
     Args:
-        campaign_id: The campaign, in state Published.
-        account: Name of the Nudgescribe account block; needs its profile key.
-        crm: Type and name of the CRM block, such as sql-crm/main or file-crm/main.
-        lake: Name of the data lake block.
+        campaign_id: ID of the published campaign to refresh.
+        account: The Nudgescribe account; needs its profile key.
+        crm: Where the customer list comes from.
+        lake: The data lake.
         options: Those of the refresh.
     """
     refresh = this_refresh()

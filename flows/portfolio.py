@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from pydantic import Field, ValidationError
 
-from blocks import Member
+from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, first_mistake
 from flows.options import RefreshOptions
 from flows.run.flow_run import dated, this_refresh
@@ -34,17 +34,18 @@ MOST_CRASHES = 3
 
 
 class PartlyFailed(NudgeflowError):
-    advice = "The others are well. Look at their flow runs, and retry those."
+    advice = "The rest succeeded; open the failed runs and retry them."
 
 
 @flow(name="portfolio-refresh", flow_run_name=dated("portfolio"))
 def portfolio_refresh(
+    account: NudgescribeAccount,
+    crm: Crm,
+    lake: DataLake,
     campaigns: list[Member] = [],  # noqa: B006 - never changed
     workspaces: list[str] = [],  # noqa: B006
-    portfolio: str | None = None,
-    account: str = "main",
-    crm: str = "sql-crm/main",
-    lake: str = "main",
+    portfolio: CampaignPortfolio | None = None,
+    portfolio_file: str | None = None,
     options: RefreshOptions = RefreshOptions(review="suspend"),  # noqa: B008 - frozen
     period: Period = "day",
     timezone: str = "UTC",
@@ -52,20 +53,20 @@ def portfolio_refresh(
     hours: float = 24,
     deployment: str = "campaign-refresh/portfolio",
 ) -> list[Refreshed] | State[Any]:
-    """Refreshes many campaigns, some at once; one that fails does not stop the others.
+    """Refresh many campaigns, some at once; one that fails does not stop the others.
 
-    Ends when each has ended or waits for its review, in state PartlyFailed if some went wrong. A
-    campaign is refreshed once in a period: a retry, and another portfolio-refresh, look after the
-    same flow runs and begin those again that went wrong.
+    Ends when each has ended or awaits review, in state PartlyFailed if some failed. A campaign is
+    refreshed once in a period: a retry, and another portfolio-refresh, look after the same flow
+    runs and begin those again that failed.
 
     Args:
+        account: The Nudgescribe account.
+        crm: Where the customer lists come from.
+        lake: The data lake.
         campaigns: The campaigns, each with what differs from the other parameters here.
         workspaces: Ids of workspaces whose published campaigns are refreshed, too.
-        portfolio: Name of a portfolio block, or path of a YAML file, that lists further campaigns
-            and workspaces.
-        account: Name of the Nudgescribe account block.
-        crm: Type and name of the CRM block.
-        lake: Name of the data lake block.
+        portfolio: A saved list of further campaigns and workspaces.
+        portfolio_file: Path of a YAML file that lists further campaigns and workspaces.
         options: Those of each refresh.
         period: How often a campaign is refreshed at most; run is once in each run of this flow.
         timezone: Where periods begin, such as Europe/London.
@@ -73,22 +74,40 @@ def portfolio_refresh(
         hours: Longest wait for all of them.
         deployment: The deployment of campaign-refresh that runs them.
     """
-    chosen = choose_campaigns(account, campaigns, workspaces, portfolio)
-    settings = {
-        each.campaign_id: _settings(each, account, crm, lake, options) for each in chosen.members
-    }
+    chosen = choose_campaigns(account, campaigns, workspaces, portfolio, portfolio_file)
     me = this_refresh()
     during = period_of(me, period, timezone)
-    waiting = deque(settings)
+    waiting = {
+        each.campaign_id: _parameters(each, account, crm, lake, options) for each in chosen.members
+    }
+    keys = {each: f"{deployment} {lake.block_name} {each} {during}" for each in waiting}
+    over = [*chosen.others, *_refresh_all(deployment, waiting, keys, at_once, hours)]
+    report_portfolio(over)
+    outcomes = Counter(each.outcome for each in over)
+    announce("portfolio.refreshed", "portfolio", during, me.id, {"outcomes": dict(outcomes)})
+    if bad := [each for each in over if not each.good]:
+        names = ", ".join(f"{each.campaign_id} ({each.state})" for each in bad)
+        return failed("PartlyFailed", PartlyFailed(f"Of {len(over)} campaigns failed: {names}."))
+    return over
+
+
+def _refresh_all(
+    deployment: str,
+    parameters: dict[str, dict[str, Any]],
+    keys: dict[str, str],
+    at_once: int,
+    hours: float,
+) -> list[Refreshed]:
+    """Start each campaign's refresh when there is room, and look until all are over."""
+    waiting = deque(parameters)
     running: list[Refreshed] = []
-    over = list(chosen.others)
+    over: list[Refreshed] = []
     crashes: Counter[str] = Counter()
     end = monotonic() + hours * 3600
     while waiting or running:
         while waiting and len(running) < at_once:
             each = waiting.popleft()
-            key = f"{deployment} {lake} {each} {during}"
-            running.append(start_refresh(deployment, each, settings[each], key))
+            running.append(start_refresh(deployment, each, parameters[each], keys[each]))
         seen, running = look_at(running), []
         for each in seen:
             if each.kind == "CRASHED" and crashes[each.campaign_id] < MOST_CRASHES:
@@ -102,24 +121,22 @@ def portfolio_refresh(
                 running.append(each)
         if monotonic() >= end:
             late = "The time was up before its turn."
-            over += [*running, *(Refreshed(campaign_id=each, said=late) for each in waiting)]
-            break
+            return [*over, *running, *(Refreshed(campaign_id=each, said=late) for each in waiting)]
         if running:
             sleep(SECONDS_BETWEEN_LOOKS)
-    report_portfolio(over)
-    outcomes = Counter(each.outcome for each in over)
-    announce("portfolio.refreshed", "portfolio", during, me.id, {"outcomes": dict(outcomes)})
-    bad = [each for each in over if not each.good]
-    if bad:
-        names = ", ".join(f"{each.campaign_id} ({each.state})" for each in bad)
-        return failed("PartlyFailed", PartlyFailed(f"Of {len(over)} campaigns failed: {names}."))
     return over
 
 
-def _settings(
-    member: Member, account: str, crm: str, lake: str, options: RefreshOptions
+def _parameters(
+    member: Member,
+    account: NudgescribeAccount,
+    crm: CrmSource,
+    lake: DataLake,
+    options: RefreshOptions,
 ) -> dict[str, Any]:
-    """The parameters of a campaign's refresh. Raises NoPortfolio if its options cannot be."""
+    """The parameters of a campaign's refresh. Raises NoPortfolio if its options cannot be,
+    BlockNotSaved.
+    """
     shared = options.model_dump(mode="json", exclude_unset=True)
     try:
         merged = RefreshOptions.model_validate({**shared, **member.options})
@@ -127,9 +144,9 @@ def _settings(
         where = f"In the options of campaign {member.campaign_id}"
         raise NoPortfolio(f"{where}, {first_mistake(error)}.") from None
     return {
-        "account": member.account or account,
-        "crm": member.crm or crm,
-        "lake": lake,
+        "account": member.account_reference or account.reference(),
+        "crm": member.crm_reference or crm.reference(),
+        "lake": lake.reference(),
         "options": merged.model_dump(mode="json", exclude_unset=True),
     }
 

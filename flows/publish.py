@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from blocks import DataLake, NudgescribeAccount
 from flows.options import Fetching
 from flows.run.finish import publish_and_fetch
 from flows.run.flow_run import Stopwatch, this_refresh
@@ -31,17 +32,17 @@ class NothingToPublish(NudgeflowError):
 @flow(name="publish-campaign", flow_run_name="publish-{campaign_id}")
 def publish_campaign(
     campaign_id: str,
-    account: str = "main",
-    lake: str = "main",
+    account: NudgescribeAccount,
+    lake: DataLake,
     options: Fetching = Fetching(),  # noqa: B008 - frozen
 ) -> RefreshResult | State[Any]:
     """Publishes the run of a refresh that was stopped before, and fetches its messages.
 
     Args:
         campaign_id: The campaign, its new messages approved.
-        account: Name of the Nudgescribe account block.
-        lake: Name of the data lake block that the refresh was started with.
-        options: Everything else that can be set.
+        account: The Nudgescribe account.
+        lake: The data lake that the refresh was started with.
+        options: Advanced settings.
     """
     me, watch = this_refresh(), Stopwatch()
     link_campaign(account, campaign_id)

@@ -6,6 +6,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from blocks.rerun import RerunFailed
 from flows.options import RefreshOptions
 from flows.run.finish import publish_and_fetch
@@ -34,9 +35,9 @@ from tasks.ui.artifacts import link_campaign
 )
 def campaign_refresh(
     campaign_id: str,
-    account: str = "main",
-    crm: str = "sql-crm/main",
-    lake: str = "main",
+    account: NudgescribeAccount,
+    crm: Crm,
+    lake: DataLake,
     options: RefreshOptions = RefreshOptions(),  # noqa: B008 - frozen
 ) -> RefreshResult | State[Any]:
     """Pulls a campaign's customer list, re-runs the campaign on it and fetches the messages.
@@ -45,11 +46,11 @@ def campaign_refresh(
     to end before the publication, in Rejected or ReviewOverdue if the review went so.
 
     Args:
-        campaign_id: The campaign, in state Published.
-        account: Name of the Nudgescribe account block.
-        crm: Type and name of the CRM block, such as sql-crm/main or file-crm/main.
-        lake: Name of the data lake block.
-        options: Everything else that can be set.
+        campaign_id: ID of the published campaign to refresh.
+        account: The Nudgescribe account.
+        crm: Where the customer list comes from.
+        lake: The data lake.
+        options: Advanced settings.
     """
     check_can_review(options.review)
     me, watch = this_refresh(), Stopwatch()
@@ -76,9 +77,9 @@ def campaign_refresh(
 
 def _start(
     campaign_id: str,
-    account: str,
-    crm: str,
-    lake: str,
+    account: NudgescribeAccount,
+    crm: CrmSource,
+    lake: DataLake,
     options: RefreshOptions,
     me: Refresh,
     refresh: Refresh,

@@ -3,6 +3,7 @@
 from prefect import flow
 from pydantic import Field
 
+from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import this_refresh
 from tasks.customers.staging import remove_staged
 from tasks.retention.rules import Ages
@@ -18,10 +19,10 @@ class RetentionOptions(Ages):
     )
 
 
-@flow(name="lake-retention", flow_run_name="retention-{lake}")
+@flow(name="lake-retention", flow_run_name="retention-{lake.block_name}")
 def lake_retention(
-    lake: str = "main",
-    account: str = "main",
+    lake: DataLake,
+    account: NudgescribeAccount,
     options: RetentionOptions = RetentionOptions(),  # noqa: B008 - frozen
 ) -> Tidied:
     """Lists what is old in the lake and, if wished, among customer groups; then removes just that.
@@ -30,8 +31,8 @@ def lake_retention(
     that is open needs. A retry goes on with the same list.
 
     Args:
-        lake: Name of the data lake block.
-        account: Name of the Nudgescribe account block; needed for options.groups_days only.
+        lake: The data lake.
+        account: The Nudgescribe account; needed for options.groups_days only.
         options: How old things must be to go, and whether they do.
     """
     me = this_refresh()
@@ -41,5 +42,5 @@ def lake_retention(
     else:
         tidied = remove_old(lake, account, listed)
     remove_staged(lake, me)
-    announce("lake.tidied", "lake", lake, me.id, tidied.model_dump(exclude={"kept"}))
+    announce("lake.tidied", "lake", lake.block_name, me.id, tidied.model_dump(exclude={"kept"}))
     return tidied

@@ -1,5 +1,6 @@
 """Suspended refreshes, resumed when people have approved their messages."""
 
+import json
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -18,12 +19,13 @@ from prefect.exceptions import NotPausedError
 from prefect.flow_runs import resume_flow_run
 from prefect.logging import get_run_logger
 
+from blocks import NudgescribeAccount
 from flows.run.flow_run import dated
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.review import REVIEWED, read_history
 from tasks.ui.events import announce
-from tasks.ui.labels import ACCOUNT, REVIEW_UNTIL, RUN_NUMBER
+from tasks.ui.labels import REVIEW_UNTIL, RUN_NUMBER
 
 PAGE = 200
 
@@ -43,7 +45,8 @@ def resume_reviewed() -> list[str]:
     unseen: list[str] = []
     for (account, campaign_id), runs in groupby(sorted(_suspended(), key=_where), _where):
         try:
-            history = {run.run_number: run for run in read_history(account, campaign_id)}
+            block = NudgescribeAccount.model_validate(json.loads(account))
+            history = {run.run_number: run for run in read_history(block, campaign_id)}
         except NudgeflowError as error:
             get_run_logger().warning("Campaign %s: %s", campaign_id, error)
             unseen.append(campaign_id)
@@ -77,7 +80,8 @@ def _suspended() -> list[FlowRun]:
 
 
 def _where(run: FlowRun) -> tuple[str, str]:
-    return str(run.labels[ACCOUNT]), str(run.parameters["campaign_id"])
+    """Its account, as the parameter refers to it, and its campaign."""
+    return json.dumps(run.parameters["account"]), str(run.parameters["campaign_id"])
 
 
 def _goes_on(run: FlowRun, history: dict[int, Run]) -> bool:

@@ -7,7 +7,6 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import NudgescribeAccount
-from blocks.loading import load
 from blocks.rerun import NotCurrent, newest
 from blocks.storage.manifest import campaign_place
 from nudgescribe import contract
@@ -88,14 +87,14 @@ class GroupBusy(NudgeflowError):
 
 @task(**ONCE)
 def find_campaign(
-    account: str, campaign_id: str, refresh: Refresh, group_name: str, reuse: bool
+    account: NudgescribeAccount, campaign_id: str, refresh: Refresh, group_name: str, reuse: bool
 ) -> CampaignRef:
     """The campaign, if a rerun can begin on it or has begun in this refresh.
 
     Raises NotFound, NotPublished; GroupInUse if the group to `reuse` is that of its current run,
     GroupBusy if another campaign's open run is on it.
     """
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         groups = client.list_groups(workspace_id)
         ours = {group.customer_group_id for group in groups if group.description in refresh.marks}
@@ -109,13 +108,13 @@ def find_campaign(
 
 
 @task(**READ)
-def publish_run(account: str, run: RunRef) -> str:
+def publish_run(account: NudgescribeAccount, run: RunRef) -> str:
     """Publishes the run and queues its export, and returns the export's job id.
 
     Publishing twice only exports again: a retry may do so, and does, should the export be lost.
     Raises NotCurrent if the campaign has gone on to another run.
     """
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         latest = newest(client.rerun_history(run.campaign_id)).run_number
         if latest != run.run_number:
             raise NotCurrent(
@@ -127,14 +126,14 @@ def publish_run(account: str, run: RunRef) -> str:
 
 
 def campaign_of(
-    client: NudgescribeClient, account: str, campaign_id: str
+    client: NudgescribeClient, account: NudgescribeAccount, campaign_id: str
 ) -> tuple[str, contract.Campaign]:
     """The id of its workspace, and the campaign. Raises NotFound."""
     for workspace in client.campaigns():
         for campaign in workspace.campaigns:
             if campaign.campaign_id == campaign_id:
                 return workspace.workspace_id, campaign
-    raise NotFound(f"Account {account} has no campaign {campaign_id}.")
+    raise NotFound(f"Account {account.block_name} has no campaign {campaign_id}.")
 
 
 def refuse_busy(client: NudgescribeClient, group_ids: set[str], name: str) -> None:

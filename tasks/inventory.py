@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import grouped
-from blocks.loading import load
 from blocks.storage.manifest import CAMPAIGNS, RUNS
 from blocks.storage.parquet import write_parquet
 from blocks.storage.snapshots import (
@@ -62,17 +61,19 @@ class CampaignGone(Passing):
     advice = "It was removed while the inventory was taken: take it again."
 
 
-@materialize("lake://campaigns", **READ, task_run_name="take inventory of {account}")
-def take_inventory(account: str, lake: str, workspaces: list[str], refresh: Refresh) -> Inventory:
+@materialize("lake://campaigns", **READ, task_run_name="take inventory of {account.block_name}")
+def take_inventory(
+    account: NudgescribeAccount, lake: DataLake, workspaces: list[str], refresh: Refresh
+) -> Inventory:
     """Writes the snapshot, unless this flow run has written it before.
 
     Raises NotFound if the account lacks one of the workspaces, CampaignGone.
     """
-    files = load(DataLake, lake).files
+    files = lake.files
     name, writer = snapshot_name(refresh.started), refresh.short
     campaigns_file, runs_file = (snapshot_file(each, name, writer) for each in (CAMPAIGNS, RUNS))
     if not files.exists(campaigns_file):
-        with load(NudgescribeAccount, account).get_client() as client:
+        with account.get_client() as client:
             campaigns = _campaigns(client, account, set(workspaces))
             with files.new(runs_file) as file:
                 write_parquet(file, RUN_COLUMNS, _runs(client, campaigns["campaign_id"].to_list()))
@@ -91,27 +92,32 @@ def take_inventory(account: str, lake: str, workspaces: list[str], refresh: Refr
     return inventory
 
 
-@task(**READ, task_run_name="report inventory of {account}")
-def report_inventory(account: str, lake: str, inventory: Inventory, refresh: Refresh) -> None:
+@task(**READ, task_run_name="report inventory of {account.block_name}")
+def report_inventory(
+    account: NudgescribeAccount, lake: DataLake, inventory: Inventory, refresh: Refresh
+) -> None:
     """The snapshot in the UI: a page with a picture, and the campaigns as a table."""
-    block = load(NudgescribeAccount, account)
-    files = load(DataLake, lake).files
+    files = lake.files
     snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
-    key = artifact_key("inventory", account)
-    title = f"Campaigns of {account} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
+    key = artifact_key("inventory", account.block_name)
+    title = f"Campaigns of {account.block_name} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
     said = f"{title}: {inventory.campaigns:,}"
     create_markdown_artifact(_page(title, inventory), key=key, description=said)
     if inventory.campaigns > MOST_SHOWN:
         said += f", the {MOST_SHOWN} longest without a run. All are in {inventory.campaigns_path}"
-    rows = [_row(each, block) for each in _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()]
+    rows = [_row(each, account) for each in _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()]
     create_table_artifact(rows, key=f"{key}-campaigns", description=said)
 
 
-def _campaigns(client: NudgescribeClient, account: str, wanted: set[str]) -> pl.DataFrame:
+def _campaigns(
+    client: NudgescribeClient, account: NudgescribeAccount, wanted: set[str]
+) -> pl.DataFrame:
     taken_at = datetime.now(UTC)
     workspaces = client.campaigns()
     if unknown := wanted - {each.workspace_id for each in workspaces}:
-        raise NotFound(f"Account {account} has no workspace {', '.join(sorted(unknown))}.")
+        raise NotFound(
+            f"Account {account.block_name} has no workspace {', '.join(sorted(unknown))}."
+        )
     rows = (
         {
             **dict(campaign),

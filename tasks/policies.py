@@ -2,7 +2,8 @@
 
 The client repeats reads by itself; these retries are the outer net. Polling and reading are never
 cached. What changes something is done once per flow run, whatever the task's code is by then: its
-result is kept under the flow run and its inputs, without the task's source.
+result is kept under the flow run and its inputs, without the task's source and the blocks: a
+changed password begins nothing anew.
 """
 
 from collections.abc import Callable
@@ -56,7 +57,7 @@ _RETRIED: Options = {
 NEVER_CACHED: Caching = {"cache_policy": NO_CACHE}
 READ: Options = {**NEVER_CACHED, **_RETRIED}
 ONCE: Options = {
-    "cache_policy": RUN_ID + INPUTS,
+    "cache_policy": RUN_ID + (INPUTS - "account" - "crm" - "lake" - "portfolio"),
     "persist_result": True,
     "result_serializer": "json",
     **_RETRIED,

@@ -1,7 +1,7 @@
 """Many refreshes at once, each a flow run of its own: begun, looked after, summed up."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,6 @@ from prefect.states import AwaitingRetry
 from pydantic import BaseModel, ConfigDict
 
 from blocks import CampaignPortfolio, Member, NudgescribeAccount, Portfolio
-from blocks.loading import load
 from blocks.portfolio import NoPortfolio
 from nudgescribe.contract import Campaign, Status
 from nudgescribe.errors import NotFound, NudgeflowError
@@ -73,15 +72,18 @@ class Chosen(BaseModel):
 
 @task(**ONCE)
 def choose_campaigns(
-    account: str, campaigns: list[Member], workspaces: list[str], portfolio: str | None
+    account: NudgescribeAccount,
+    campaigns: list[Member],
+    workspaces: list[str],
+    portfolio: CampaignPortfolio | None,
+    portfolio_file: str | None,
 ) -> Chosen:
     """Each campaign once, listed ones with what their entry says; a retry has the same ones.
 
     Raises NoPortfolio, NotFound.
     """
     listed, asked = list(campaigns), list(workspaces)
-    if portfolio is not None:
-        more = _portfolio(portfolio)
+    for more in _portfolios(portfolio, portfolio_file):
         listed += more.campaigns
         asked += more.workspaces
     members: dict[str, Member] = {}
@@ -101,17 +103,18 @@ def choose_campaigns(
     return Chosen(members=list(members.values()), others=others)
 
 
-def _portfolio(name: str) -> Portfolio:
-    if name.endswith((".yaml", ".yml")):
-        return Portfolio.of_file(name)
-    return load(CampaignPortfolio, name).portfolio
+def _portfolios(block: CampaignPortfolio | None, file: str | None) -> Iterator[Portfolio]:
+    if block:
+        yield block.portfolio
+    if file:
+        yield Portfolio.of_file(file)
 
 
-def _campaigns_of(account: str, workspaces: Sequence[str]) -> list[Campaign]:
-    with load(NudgescribeAccount, account).get_client() as client:
+def _campaigns_of(account: NudgescribeAccount, workspaces: Sequence[str]) -> list[Campaign]:
+    with account.get_client() as client:
         there = {each.workspace_id: each.campaigns for each in client.campaigns()}
     if unknown := [each for each in workspaces if each not in there]:
-        raise NotFound(f"Account {account} has no workspace {unknown[0]}.")
+        raise NotFound(f"Account {account.block_name} has no workspace {unknown[0]}.")
     return [campaign for each in dict.fromkeys(workspaces) for campaign in there[each]]
 
 

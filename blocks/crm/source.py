@@ -4,10 +4,10 @@ import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from prefect.blocks.core import Block
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
+from blocks.saved import SavedBlock
 from nudgescribe.errors import NudgeflowError, TransientError
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -21,7 +21,7 @@ class SourceUnavailable(SourceError, TransientError):
     advice = "Nothing was changed. Try again later."
 
 
-class CrmSource(Block, ABC):
+class CrmSource(SavedBlock, ABC):
     """A place customer lists are pulled from."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import Any
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from blocks import DataLake, NudgescribeAccount
 from flows.options import Fetching
 from nudgescribe.polling import Pace, poll
 from tasks.campaigns import Refresh
@@ -38,7 +39,7 @@ MOST_LOST = 10
 """Chunks begun again because their worker died."""
 
 
-def commit(account: str, export: ExportRef, lake: str) -> RunInLake:
+def commit(account: NudgescribeAccount, export: ExportRef, lake: DataLake) -> RunInLake:
     """Makes a fetched run visible, in the lake and among Prefect's assets."""
     messages = assets.messages(lake, export.campaign_id)
     source = assets.campaign(account, export.campaign_id)
@@ -46,7 +47,11 @@ def commit(account: str, export: ExportRef, lake: str) -> RunInLake:
 
 
 def fetch_run(
-    account: str, run: RunToExport, lake: str, refresh: Refresh, options: Fetching
+    account: NudgescribeAccount,
+    run: RunToExport,
+    lake: DataLake,
+    refresh: Refresh,
+    options: Fetching,
 ) -> ExportRef:
     """Fetches a run's pages until they add up; nobody sees them before they are committed.
 
@@ -69,7 +74,9 @@ def fetch_run(
     raise ExportIncomplete(f"{problem} It did not change in {options.export_minutes:g} minutes.")
 
 
-def _fetch_chunks(account: str, export: ExportRef, lake: str, options: Fetching) -> None:
+def _fetch_chunks(
+    account: NudgescribeAccount, export: ExportRef, lake: DataLake, options: Fetching
+) -> None:
     parameters = {
         "account": account,
         "export": export,

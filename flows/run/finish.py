@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from blocks import DataLake, NudgescribeAccount
 from flows.options import Fetching
 from flows.run.fetch import commit, fetch_run
 from flows.run.flow_run import Stopwatch
@@ -16,8 +17,8 @@ from tasks.refresh.started import Started
 
 
 def publish_and_fetch(
-    account: str,
-    lake: str,
+    account: NudgescribeAccount,
+    lake: DataLake,
     refresh: Refresh,
     started: Started,
     compared: ComparisonSummary | None,
@@ -75,7 +76,7 @@ def publish_and_fetch(
     return result
 
 
-def _difference(lake: str, campaign_id: str, run_number: int) -> Difference:
+def _difference(lake: DataLake, campaign_id: str, run_number: int) -> Difference:
     """Once the messages are in the lake, a refresh does not fail for want of a comparison."""
     try:
         return compare_messages(lake, campaign_id, run_number)

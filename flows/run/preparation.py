@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
+from blocks import CrmSource, DataLake, NudgescribeAccount
 from flows.options import Listing
 from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
@@ -11,10 +12,10 @@ from tasks.customers.validate import Validated, validate_customers
 
 
 def prepare(
-    account: str,
+    account: NudgescribeAccount,
     workspace_id: str,
-    crm: str,
-    lake: str,
+    crm: CrmSource,
+    lake: DataLake,
     refresh: Refresh,
     options: Listing,
     place: str,

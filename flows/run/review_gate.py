@@ -10,6 +10,7 @@ from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from pydantic import Field
 
+from blocks import NudgescribeAccount
 from blocks.rerun import RerunTimedOut
 from flows.options import Review
 from flows.run.flow_run import this_flow_run
@@ -55,7 +56,7 @@ def check_can_review(review: Review) -> None:
 
 
 def pass_review(
-    account: str, started: Started, review: Review, minutes: float
+    account: NudgescribeAccount, started: Started, review: Review, minutes: float
 ) -> State[Any] | None:
     """Returns when the run may be published; or else the state for the flow run to end in."""
     run = started.run
@@ -72,7 +73,9 @@ def pass_review(
     return None
 
 
-def _suspended_review(account: str, started: Started, minutes: float) -> State[Any] | None:
+def _suspended_review(
+    account: NudgescribeAccount, started: Started, minutes: float
+) -> State[Any] | None:
     # The flow begins anew after each suspension: a key that was answered returns its answer.
     run, until = started.run, _until(minutes)
     answered = this_flow_run().empirical_policy.pause_keys or set[str]()

@@ -8,7 +8,6 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks import NudgescribeAccount
-from blocks.loading import load
 from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
@@ -50,9 +49,11 @@ class MappingRefused(NudgeflowError):
 
 
 @task(**READ)
-def find_fields(account: str, workspace_id: str, sources: FieldSources) -> list[WorkspaceField]:
+def find_fields(
+    account: NudgescribeAccount, workspace_id: str, sources: FieldSources
+) -> list[WorkspaceField]:
     """The workspace's fields, which `sources` must fit. Raises MappingRefused."""
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         rules = client.list_fields(workspace_id)
     types = {rule.field_name: rule.field_type for rule in rules}
     unknown = [name for name in sources if name not in types]

@@ -10,7 +10,6 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.loading import load
 from blocks.storage.files import Files, NotInLake
 from blocks.storage.part_writer import sha256_of
 from blocks.storage.scratch import scratch
@@ -79,9 +78,9 @@ def noted(lake: DataLake, path: str, kind: type[M], find_out: Callable[[], M]) -
 
 
 @task(**NEVER_CACHED)
-def keep_staged(lake: str, refresh: Refresh) -> None:
+def keep_staged(lake: DataLake, refresh: Refresh) -> None:
     """From here on a retry needs just this list: only success, or `lake-retention`, removes it."""
-    load(DataLake, lake).files.write(f"{folder_of(refresh)}/{KEPT}", b"", private=True)
+    lake.files.write(f"{folder_of(refresh)}/{KEPT}", b"", private=True)
 
 
 def is_kept(files: Files, refresh: Refresh) -> bool:
@@ -90,14 +89,14 @@ def is_kept(files: Files, refresh: Refresh) -> bool:
 
 
 @task(**NEVER_CACHED)
-def release_staged(lake: str, refresh: Refresh) -> None:
+def release_staged(lake: DataLake, refresh: Refresh) -> None:
     """Removes the customer list from the lake's staging, unless a retry needs it."""
-    files = load(DataLake, lake).files
+    files = lake.files
     if not is_kept(files, refresh):
         files.remove(folder_of(refresh))
 
 
 @task(**NEVER_CACHED)
-def remove_staged(lake: str, refresh: Refresh) -> None:
+def remove_staged(lake: DataLake, refresh: Refresh) -> None:
     """Removes the customer list from the lake's staging."""
-    load(DataLake, lake).files.remove(folder_of(refresh))
+    lake.files.remove(folder_of(refresh))

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import grouped
-from blocks.loading import load
 from blocks.storage.parquet import text_schema, write_parquet
 from blocks.storage.scratch import scratch
 from nudgescribe.client import NudgescribeClient
@@ -42,7 +41,7 @@ class Changes(BaseModel):
 
 @materialize("nudgescribe://groups", **ONCE)
 def update_customers(
-    account: str, group: GroupRef, accepted: Staged, key: str, lake: str
+    account: NudgescribeAccount, group: GroupRef, accepted: Staged, key: str, lake: DataLake
 ) -> Changes:
     """Makes the group's customers those of the list: upserts the new and the changed ones, deletes
     those who left. Repeated, it finds nothing to do.
@@ -50,8 +49,8 @@ def update_customers(
     Raises UploadIncomplete if the service refuses a row or the group does not become the list.
     """
     with (
-        load(NudgescribeAccount, account).get_client() as client,
-        local_copy(load(DataLake, lake), accepted) as listed,
+        account.get_client() as client,
+        local_copy(lake, accepted) as listed,
     ):
         found = _compared(client, group, listed, key)
         changes = changes_of(found)

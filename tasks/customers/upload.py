@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import ahead
-from blocks.loading import load
 from nudgescribe import contract, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
@@ -44,13 +43,17 @@ class UploadIncomplete(NudgeflowError):
 
 @task(**ONCE)
 def create_group(
-    account: str, campaign: CampaignRef, template: str, refresh: Refresh, reuse: bool = False
+    account: NudgescribeAccount,
+    campaign: CampaignRef,
+    template: str,
+    refresh: Refresh,
+    reuse: bool = False,
 ) -> GroupRef:
     """The customer group of this refresh: the one it has already; to `reuse`, the one of this name;
     or a new one. Raises GroupBusy.
     """
     workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         group = _marked(client, workspace_id, refresh.marks)
         mark = refresh.marks[reuse]
         if group is None and reuse and (there := _named(client, workspace_id, name)):
@@ -67,9 +70,9 @@ def create_group(
 
 
 @task(**READ)
-def find_group(account: str, workspace_id: str, name: str) -> GroupRef | None:
+def find_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef | None:
     """The customer group of this name, if there is one. Raises NotFound, GroupBusy."""
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         group = _named(client, workspace_id, name)
         if group is None:
             return None
@@ -78,23 +81,25 @@ def find_group(account: str, workspace_id: str, name: str) -> GroupRef | None:
 
 
 @task(**READ)
-def make_group(account: str, workspace_id: str, name: str) -> GroupRef:
+def make_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef:
     """The customer group of this name, new unless an earlier try has made it."""
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         group = _named(client, workspace_id, name) or client.create_group(workspace_id, name)
     return _reference(group)
 
 
 @materialize("nudgescribe://groups", **ONCE)
-def upload_customers(account: str, group: GroupRef, accepted: Staged, lake: str) -> int:
+def upload_customers(
+    account: NudgescribeAccount, group: GroupRef, accepted: Staged, lake: DataLake
+) -> int:
     """Uploads the accepted rows in chunks and returns the group's size, which equals theirs.
 
     The service upserts by identifier, so a repeated upload changes nothing.
     Raises UploadIncomplete if the service refuses a row or ends up with another number.
     """
     with (
-        load(NudgescribeAccount, account).get_client() as client,
-        local_copy(load(DataLake, lake), accepted) as source,
+        account.get_client() as client,
+        local_copy(lake, accepted) as source,
     ):
         send(client, group, batches(pl.scan_parquet(source), ROWS_SENT), accepted.rows)
         return settled_size(client, group, accepted.rows)

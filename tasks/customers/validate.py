@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
 from blocks.iterators import ahead
-from blocks.loading import load
 from blocks.storage.parquet import ParquetSink, text_schema
 from blocks.storage.scratch import scratch
 from nudgescribe import fields
@@ -77,7 +76,7 @@ class ListRefused(NudgeflowError):
 def validate_customers(
     rules: list[WorkspaceField],
     staged: Staged,
-    lake: str,
+    lake: DataLake,
     refresh: Refresh,
     sources: FieldSources,
     strict: bool,
@@ -89,19 +88,18 @@ def validate_customers(
     Raises MappingRefused, and ListRefused for wrong columns, for repeated identifiers and, if
     `strict`, for the first bad row.
     """
-    store = load(DataLake, lake)
 
     def find_out() -> Validated:
-        found = _validate(store, rules, staged, refresh, sources, strict, place)
+        found = _validate(lake, rules, staged, refresh, sources, strict, place)
         good, bad = f"{found.accepted.rows:,}", f"{found.rejected:,}"
         get_run_logger().info("Accepted %s rows, quarantined %s", good, bad)
         return found
 
-    return noted(store, f"{folder_of(refresh)}/validated.json", Validated, find_out)
+    return noted(lake, f"{folder_of(refresh)}/validated.json", Validated, find_out)
 
 
 def _validate(
-    store: DataLake,
+    lake: DataLake,
     rules: list[WorkspaceField],
     staged: Staged,
     refresh: Refresh,
@@ -109,7 +107,7 @@ def _validate(
     strict: bool,
     place: str,
 ) -> Validated:
-    with local_copy(store, staged) as source, scratch("the list as it is judged") as folder:
+    with local_copy(lake, staged) as source, scratch("the list as it is judged") as folder:
         listed = mapped(pl.scan_parquet(source), sources)
         schema = listed.collect_schema()
         if not {rule.field_name for rule in rules} & {*schema.names()}:
@@ -146,7 +144,7 @@ def _validate(
         quarantine, refused = None, list[Refused]()
         if rejected:
             quarantine = f"quarantine/{place}/{refresh.id}.parquet"
-            store.files.put(errors, quarantine, private=True)
+            lake.files.put(errors, quarantine, private=True)
             refused = _report_errors(errors)
         if len(repeated):
             raise ListRefused(
@@ -154,7 +152,7 @@ def _validate(
                 f"See {quarantine} in the lake."
             )
         path = f"{folder_of(refresh)}/{ACCEPTED}"
-        store.files.put(accepted, path, private=True)
+        lake.files.put(accepted, path, private=True)
         return Validated(
             accepted=describe(accepted, path),
             extracted=staged.rows,

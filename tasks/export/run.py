@@ -13,7 +13,6 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.loading import load
 from blocks.rerun import newest
 from blocks.storage import delta
 from blocks.storage.files import AlreadyThere
@@ -94,13 +93,13 @@ class RunInLake(BaseModel):
 
 @task(**READ)
 def find_runs(
-    account: str, campaign_id: str, which: WhichRuns, check_rows: bool
+    account: NudgescribeAccount, campaign_id: str, which: WhichRuns, check_rows: bool
 ) -> list[RunToExport]:
     """A campaign's published runs that are asked for, the oldest first.
 
     Raises NotFound, NotPublished.
     """
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
         runs = {run.run_number: run for run in history if run.status != Status.FAILED}
@@ -137,22 +136,21 @@ def find_runs(
 
 @task(**READ)
 def plan_export(
-    account: str, run: RunToExport, lake: str, refresh: Refresh, minutes: float
+    account: NudgescribeAccount, run: RunToExport, lake: DataLake, refresh: Refresh, minutes: float
 ) -> ExportRef:
     """The run's pages, none if the run is in the lake already. While a publish may still be going
     on, their number must stand still.
 
     Raises ExportIncomplete when there are none within `minutes`.
     """
-    store = load(DataLake, lake)
-    there = store.manifest(run.campaign_id, run.run_number)
+    there = lake.manifest(run.campaign_id, run.run_number)
     done = there is not None and (
-        (there.job_uid, there.format) == (run.job_uid, store.format)
+        (there.job_uid, there.format) == (run.job_uid, lake.format)
         and run.rows in (None, there.rows)
     )
     generation = 0 if there is None else there.generation + (0 if done else 1)
     # No other export of this flow run, be it of another run or format, is to be mixed with this.
-    unique = f"{refresh.id}/{run.run_number}/{generation}/{store.format}"
+    unique = f"{refresh.id}/{run.run_number}/{generation}/{lake.format}"
     writer = sha256(unique.encode()).hexdigest()[:8]
     plan = partial(
         ExportRef,
@@ -170,7 +168,7 @@ def plan_export(
     if done:
         get_run_logger().info("Run %s is in the lake already", run.run_number)
         return plan(pages=0)
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         # Pages of a current run may still become more; where nothing would tell, they are watched.
         seen, settled = 0, run.past or (run.rows is not None and run.previous_run is None)
         for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
@@ -208,30 +206,34 @@ def chunks(export: ExportRef) -> list[tuple[int, int]]:
 
 @task(**READ, task_run_name="pages-{first}-{last}")
 def fetch_chunk(
-    account: str, export: ExportRef, first: int, last: int, lake: str, downloads: int
+    account: NudgescribeAccount,
+    export: ExportRef,
+    first: int,
+    last: int,
+    lake: DataLake,
+    downloads: int,
 ) -> Done:
     """Brings the pages from `first` to `last` into the lake, those that are not there yet.
 
     Raises PageBroken, or RunTaken if somebody else has written the run meanwhile.
     """
-    store = load(DataLake, lake)
-    _look_for_others(store, export)
+    account, lake = account.resolved(), lake.resolved()
+    _look_for_others(lake, export)
     meter = start_meter(export.writer, first)
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         pages = range(first, last + 1)
-        fetch_pages(client, store, export, pages, slots_of(downloads), meter)
+        fetch_pages(client, lake, export, pages, slots_of(downloads), meter)
     return meter.done
 
 
 @task(**READ)
-def check_export(export: ExportRef, lake: str) -> str | None:
+def check_export(export: ExportRef, lake: DataLake) -> str | None:
     """None if the pages in the lake are all there, each once, and add up; else what is wrong.
 
     Pages that may be at fault are forgotten, for the next round to fetch them again.
     """
-    store = load(DataLake, lake)
-    ledger = Ledger(store.files, export.staging)
-    doubtful, problem = doubtful_pages(store, export, ledger.batches())
+    ledger = Ledger(lake.files, export.staging)
+    doubtful, problem = doubtful_pages(lake, export, ledger.batches())
     if problem:
         get_run_logger().warning("%s", problem)
         ledger.forget(doubtful)
@@ -239,24 +241,23 @@ def check_export(export: ExportRef, lake: str) -> str | None:
 
 
 @materialize("lake://messages", **READ)
-def commit_run(export: ExportRef, lake: str) -> RunInLake:
+def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
     """Makes the fetched run visible: its manifest, of which there can be one, then the pointer to
     the campaign's latest run. Raises RunTaken if somebody else was first.
     """
-    store = load(DataLake, lake)
     folder = run_folder(export.campaign_id, export.run_number)
     path = f"{folder}/{manifest_name(export.generation)}"
-    ledger = Ledger(store.files, export.staging)
-    if not (export.done or store.files.exists(path)):
-        content = _manifest(store, export, ledger).model_dump_json(indent=1).encode()
+    ledger = Ledger(lake.files, export.staging)
+    if not (export.done or lake.files.exists(path)):
+        content = _manifest(lake, export, ledger).model_dump_json(indent=1).encode()
         with suppress(AlreadyThere):
-            store.files.create(path, content)
-    _look_for_others(store, export)
-    manifest = read_manifest(store.files, path)
-    if store.format == "delta":
-        delta.commit(store.files, store.options, manifest)
-    _point_at(store, manifest)
-    get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", store.files.url(folder))
+            lake.files.create(path, content)
+    _look_for_others(lake, export)
+    manifest = read_manifest(lake.files, path)
+    if lake.format == "delta":
+        delta.commit(lake.files, lake.options, manifest)
+    _point_at(lake, manifest)
+    get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", lake.files.url(folder))
     in_lake = RunInLake(
         run_number=manifest.run_number,
         folder=folder,
@@ -269,15 +270,15 @@ def commit_run(export: ExportRef, lake: str) -> RunInLake:
     return in_lake
 
 
-def _look_for_others(store: DataLake, export: ExportRef) -> None:
-    there = store.manifest(export.campaign_id, export.run_number)
+def _look_for_others(lake: DataLake, export: ExportRef) -> None:
+    there = lake.manifest(export.campaign_id, export.run_number)
     if there is None or export.done or there.writer == export.writer:
         return
     if there.generation >= export.generation:
         raise RunTaken(f"Another flow run has written {export.name} to the lake meanwhile.")
 
 
-def _manifest(store: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
+def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
     batches = ledger.batches()
     pages = sorted((page for each in batches for page in each.pages), key=lambda one: one.page)
     parts = [part for each in batches for part in each.parts]
@@ -288,7 +289,7 @@ def _manifest(store: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
         customer_group_id=export.customer_group_id,
         job_uid=export.job_uid,
         writer=export.writer,
-        format=store.format,
+        format=lake.format,
         parts=parts,
         pages=pages,
         rows=sum(page.rows for page in pages),
@@ -298,19 +299,19 @@ def _manifest(store: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
     )
 
 
-def _point_at(store: DataLake, manifest: Manifest) -> None:
+def _point_at(lake: DataLake, manifest: Manifest) -> None:
     folder = campaign_folder(manifest.campaign_id)
-    newest = latest_run(store.files, manifest.campaign_id)
+    newest = latest_run(lake.files, manifest.campaign_id)
     if newest is None or newest <= manifest.run_number:
         run = f"run_number={manifest.run_number}"
         latest = Latest(
             run_number=manifest.run_number,
             manifest=f"{run}/{manifest_name(manifest.generation)}",
         )
-        store.files.write(f"{folder}/{LATEST}", latest.model_dump_json().encode())
+        lake.files.write(f"{folder}/{LATEST}", latest.model_dump_json().encode())
 
 
-def announce_run(what: str, campaign_id: str, lake: str, run: RunInLake, **more: Any) -> None:
+def announce_run(what: str, campaign_id: str, lake: DataLake, run: RunInLake, **more: Any) -> None:
     """Announces what became of a campaign, and which run of it lies where in a lake."""
-    payload = {"campaign": campaign_id, "lake": lake, **run.model_dump(), **more}
-    announce(what, "campaign", campaign_id, f"{lake}/{run.manifest}", payload)
+    payload = {"campaign": campaign_id, "lake": lake.block_name, **run.model_dump(), **more}
+    announce(what, "campaign", campaign_id, f"{lake.block_name}/{run.manifest}", payload)

@@ -7,7 +7,6 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.loading import load
 from blocks.storage.manifest import campaign_folder
 from nudgescribe.errors import NudgeflowError, Passing
 from tasks.policies import READ
@@ -40,18 +39,17 @@ class Difference(BaseModel):
 
 
 @task(**READ)
-def compare_messages(lake: str, campaign_id: str, run_number: int) -> Difference:
+def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> Difference:
     """How a run in the lake differs from the newest one before it there.
 
     Raises nothing but LakeUnreachable: what lies in the lake is good, whatever is found here.
     """
     since = None
     try:
-        store = load(DataLake, lake)
-        since = _run_before(store, campaign_id, run_number)
+        since = _run_before(lake, campaign_id, run_number)
         if since is None:
             return Difference()
-        diff = store.diff(campaign_id, since, run_number)
+        diff = lake.diff(campaign_id, since, run_number)
     except Passing:
         raise
     except Exception as error:
@@ -71,8 +69,8 @@ def compare_messages(lake: str, campaign_id: str, run_number: int) -> Difference
     return found
 
 
-def _run_before(store: DataLake, campaign_id: str, run_number: int) -> int | None:
-    names = map(_RUN.fullmatch, store.files.names(campaign_folder(campaign_id)))
+def _run_before(lake: DataLake, campaign_id: str, run_number: int) -> int | None:
+    names = map(_RUN.fullmatch, lake.files.names(campaign_folder(campaign_id)))
     numbers = sorted((int(name[1]) for name in names if name), reverse=True)
     earlier = (number for number in numbers if number < run_number)
-    return next((number for number in earlier if store.manifest(campaign_id, number)), None)
+    return next((number for number in earlier if lake.manifest(campaign_id, number)), None)

@@ -16,7 +16,6 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.loading import load
 from blocks.storage.errors import NotInLake
 from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import campaign_place
@@ -107,7 +106,7 @@ class Register:
 
 @task(**READ)
 def claim_campaign(
-    lake: str, campaign_id: str, me: Refresh, overlap: Overlap, minutes: float
+    lake: DataLake, campaign_id: str, me: Refresh, overlap: Overlap, minutes: float
 ) -> Claim:
     """The refresh this flow run is to work on: its own, or one that an earlier flow run has left
     half-way. Whatever it is, no other one works on the campaign then.
@@ -115,7 +114,7 @@ def claim_campaign(
     Raises RefreshOpen if another refresh is open and `overlap` is fail, or if it is join and the
     other one still works after `minutes`; RefreshEnded.
     """
-    files = load(DataLake, lake).files
+    files = lake.files
     register = Register(files, campaign_place(campaign_id))
     waited_for, seen = "", ""
 
@@ -165,7 +164,7 @@ def claim_campaign(
 
 @task(**READ)
 def close_refresh(
-    lake: str,
+    lake: DataLake,
     campaign_id: str,
     me: Refresh,
     refresh: Refresh,
@@ -176,7 +175,7 @@ def close_refresh(
 
     What came of it is noted first, for a retry to find.
     """
-    files = load(DataLake, lake).files
+    files = lake.files
     register = Register(files, campaign_place(campaign_id))
     number, entry = register.newest()
     if entry is not None and entry.flow_run == me.id:
@@ -186,9 +185,9 @@ def close_refresh(
 
 
 @task(**READ)
-def release_refresh(lake: str, campaign_id: str, me: Refresh, refresh: Refresh) -> None:
+def release_refresh(lake: DataLake, campaign_id: str, me: Refresh, refresh: Refresh) -> None:
     """Lets go of the campaign and the list, unless something was made of the list already."""
-    if not is_kept(load(DataLake, lake).files, refresh):
+    if not is_kept(lake.files, refresh):
         close_refresh.fn(lake, campaign_id, me, refresh)
 
 

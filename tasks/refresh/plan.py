@@ -12,7 +12,6 @@ from prefect.assets import materialize
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.loading import load
 from blocks.storage.files import NotInLake
 from blocks.storage.scratch import scratch
 from nudgescribe import segments
@@ -79,20 +78,19 @@ class PlanOutdated(NudgeflowError):
 
 @materialize("lake://plans", **READ)
 def make_plan(
-    account: str,
+    account: NudgescribeAccount,
     campaign: CampaignRef,
     validated: Validated,
-    lake: str,
+    lake: DataLake,
     refresh: Refresh,
     guardrails: Guardrails,
 ) -> Plan:
     """Compares the list with the campaign's current run, and leaves the plan in the lake: as JSON,
     as a chart, and with each segment in Parquet. Raises ListRefused, AuthError.
     """
-    store = load(DataLake, lake)
     with (
-        load(NudgescribeAccount, account).get_client() as client,
-        local_copy(store, validated.accepted) as listed,
+        account.get_client() as client,
+        local_copy(lake, validated.accepted) as listed,
         scratch("what the service holds") as folder,
     ):
         earlier = segments_before(client, campaign)
@@ -110,7 +108,7 @@ def make_plan(
         each = _each(compared, _by_key(sizes), sizes_before)
         plan = _plan(campaign, validated, refresh, guardrails, changes, before, each)
         where = path_of(campaign, plan.plan_id)
-        with store.files.new(f"{where}-segments.parquet") as file:
+        with lake.files.new(f"{where}-segments.parquet") as file:
             each.write_parquet(file)
         picture = bars(
             {
@@ -118,20 +116,20 @@ def make_plan(
                 "segments": dict(each.group_by("state", maintain_order=True).len().rows()),
             }
         )
-        store.files.write(f"{where}.png", picture)
-        store.files.write(f"{where}.json", plan.model_dump_json(indent=2).encode())
-    _show(plan, picture, store.files.url(f"{where}.json"))
+        lake.files.write(f"{where}.png", picture)
+        lake.files.write(f"{where}.json", plan.model_dump_json(indent=2).encode())
+    _show(plan, picture, lake.files.url(f"{where}.json"))
     return plan
 
 
 @task(**READ)
-def check_plan(lake: str, plan_id: str, campaign: CampaignRef, validated: Validated) -> None:
+def check_plan(lake: DataLake, plan_id: str, campaign: CampaignRef, validated: Validated) -> None:
     """Makes sure that list and campaign are those the plan was made for.
 
     Raises PlanNotFound, PlanOutdated.
     """
     try:
-        content = load(DataLake, lake).files.read(f"{path_of(campaign, plan_id)}.json")
+        content = lake.files.read(f"{path_of(campaign, plan_id)}.json")
     except NotInLake:
         raise PlanNotFound(
             f"The lake has no plan {plan_id} of campaign {campaign.campaign_id}."

@@ -8,7 +8,6 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.loading import load
 from nudgescribe import segments
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
@@ -35,17 +34,20 @@ class Compared(BaseModel):
 
 @task(**READ)
 def compare_with_run(
-    account: str, campaign: CampaignRef, validated: Validated, lake: str, refresh: Refresh
+    account: NudgescribeAccount,
+    campaign: CampaignRef,
+    validated: Validated,
+    lake: DataLake,
+    refresh: Refresh,
 ) -> Compared:
     """How the list compares with the run before. What was found once is kept for the refresh's
     retries. Raises ListRefused if the list lacks a variable of the campaign.
     """
-    store = load(DataLake, lake)
 
     def find_out() -> Compared:
         with (
-            load(NudgescribeAccount, account).get_client() as client,
-            local_copy(store, validated.accepted) as file,
+            account.get_client() as client,
+            local_copy(lake, validated.accepted) as file,
         ):
             earlier = segments_before(client, campaign)
             sizes = sizes_of(file, variables_of(earlier))
@@ -59,7 +61,7 @@ def compare_with_run(
                 before=customers_before(client, campaign),
             )
 
-    return noted(store, f"{folder_of(refresh)}/compared.json", Compared, find_out)
+    return noted(lake, f"{folder_of(refresh)}/compared.json", Compared, find_out)
 
 
 def segments_before(client: NudgescribeClient, campaign: CampaignRef) -> list[Segment]:

@@ -5,7 +5,6 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.loading import load
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
 from tasks.customers.staging import local_copy
@@ -25,19 +24,22 @@ class NotReconciled(NudgeflowError):
 
 @task(**READ)
 def reconcile(
-    account: str, group: GroupRef, export: ExportRef, validated: Validated, lake: str
+    account: NudgescribeAccount,
+    group: GroupRef,
+    export: ExportRef,
+    validated: Validated,
+    lake: DataLake,
 ) -> None:
     """Proves that group, list and lake hold the same customers, each exactly once, before the run
     is made visible. Raises NotReconciled, saying by how much they differ.
     """
     if export.done:
         return
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
-    store = load(DataLake, lake)
-    ledger = Ledger(store.files, export.staging)
-    found = pl.concat(ids for _, ids in customer_ids(store, export, ledger.batches())).to_frame(ID)
-    with local_copy(store, validated.accepted) as accepted:
+    ledger = Ledger(lake.files, export.staging)
+    found = pl.concat(ids for _, ids in customer_ids(lake, export, ledger.batches())).to_frame(ID)
+    with local_copy(lake, validated.accepted) as accepted:
         wanted = pl.read_parquet(accepted, columns=[validated.key]).rename({validated.key: ID})
     missing = wanted.join(found, on=ID, how="anti").height
     unexpected = found.join(wanted, on=ID, how="anti").height

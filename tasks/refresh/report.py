@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.loading import load
 from nudgescribe.fields import REASONS
 from tasks.customers.sync import Changes
 from tasks.customers.upload import GroupRef
@@ -59,11 +58,11 @@ class RefreshResult(BaseModel):
 
 
 @task(**READ)
-def report_refresh(account: str, lake: str, result: RefreshResult) -> None:
+def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshResult) -> None:
     """The refresh as a page in the UI, for whoever looks after the campaign."""
-    link = load(NudgescribeAccount, account).link_to(result.campaign_id)
+    link = account.link_to(result.campaign_id)
     create_markdown_artifact(
-        _page(result, link, load(DataLake, lake).files.url),
+        _page(result, link, lake.files.url),
         key=artifact_key("refresh", result.campaign_id),
         description=f"{result.campaign}, run {result.run_number}",
     )

@@ -9,7 +9,6 @@ from prefect.artifacts import create_progress_artifact
 from prefect.logging import get_run_logger
 
 from blocks import CampaignRerun, NudgescribeAccount
-from blocks.loading import load
 from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
 from tasks.campaigns import CampaignRef, RunRef
 from tasks.customers.upload import GroupRef
@@ -28,13 +27,13 @@ _PROGRESS: dict[str, float] = {
 
 
 @task(**ONCE)
-def initiate_rerun(account: str, campaign: CampaignRef, group: GroupRef) -> RunRef:
+def initiate_rerun(account: NudgescribeAccount, campaign: CampaignRef, group: GroupRef) -> RunRef:
     """Starts the campaign's rerun on the group, or adopts the one this refresh has started.
 
     A second try begins by looking for what the first has started.
     """
     rerun = CampaignRerun(
-        account=load(NudgescribeAccount, account),
+        account=account,
         campaign_id=campaign.campaign_id,
         customer_group_id=group.customer_group_id,
         after_run=campaign.previous_run,
@@ -50,12 +49,14 @@ def initiate_rerun(account: str, campaign: CampaignRef, group: GroupRef) -> RunR
 
 
 @task(**READ)
-def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSummary | None:
+def wait_for_rerun(
+    account: NudgescribeAccount, run: RunRef, minutes: float
+) -> ComparisonSummary | None:
     """Waits until the rerun's job is done, and returns how its segments compared.
 
     Raises RerunFailed with the service's reason, RerunTimedOut.
     """
-    label({ACCOUNT: account, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""})
+    label({ACCOUNT: account.block_name, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""})
     with _line(run) as line:
         job = _rerun(account, run, minutes).attach(run.run_number, _progress(run, line))
         job.wait_for_completion()
@@ -63,16 +64,16 @@ def wait_for_rerun(account: str, run: RunRef, minutes: float) -> ComparisonSumma
 
 
 @task(**READ)
-def wait_for_review(account: str, run: RunRef, minutes: float) -> None:
+def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) -> None:
     """Waits until people have approved the run's new messages. Raises RerunTimedOut."""
     with _line(run) as line:
         job = _rerun(account, run, minutes).attach(run.run_number, lambda seen: _tell(line, seen))
         job.wait_until(Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 
-def _rerun(account: str, run: RunRef, minutes: float) -> CampaignRerun:
+def _rerun(account: NudgescribeAccount, run: RunRef, minutes: float) -> CampaignRerun:
     return CampaignRerun(
-        account=load(NudgescribeAccount, account),
+        account=account,
         campaign_id=run.campaign_id,
         customer_group_id=run.customer_group_id,
         deadline_minutes=minutes,

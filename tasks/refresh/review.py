@@ -6,7 +6,6 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from blocks import NudgescribeAccount
-from blocks.loading import load
 from nudgescribe import segments
 from nudgescribe.contract import Run, Segment, SegmentMessage, Status
 from nudgescribe.errors import NotFound
@@ -20,13 +19,13 @@ REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 
 @task(**READ)
-def read_history(account: str, campaign_id: str) -> list[Run]:
+def read_history(account: NudgescribeAccount, campaign_id: str) -> list[Run]:
     """The campaign's runs as they are now, newest first."""
-    with load(NudgescribeAccount, account).get_client() as client:
+    with account.get_client() as client:
         return client.rerun_history(campaign_id)
 
 
-def run_now(account: str, run: RunRef) -> Run:
+def run_now(account: NudgescribeAccount, run: RunRef) -> Run:
     """A run as the campaign's history shows it now. Raises NotFound."""
     for each in read_history(account, run.campaign_id):
         if each.run_number == run.run_number:
@@ -35,14 +34,13 @@ def run_now(account: str, run: RunRef) -> Run:
 
 
 @task(**NEVER_CACHED)
-def show_review(account: str, started: Started) -> str:
+def show_review(account: NudgescribeAccount, started: Started) -> str:
     """What the reviewer is to look at, as a page in the UI and as its markdown."""
-    block = load(NudgescribeAccount, account)
     campaign = started.campaign
-    with block.get_client() as client:
+    with account.get_client() as client:
         now = client.rerun_messages(campaign.campaign_id)
         before = client.rerun_messages(campaign.campaign_id, campaign.previous_run)
-    page = _page(started, now, before, block.link_to(campaign.campaign_id))
+    page = _page(started, now, before, account.link_to(campaign.campaign_id))
     create_markdown_artifact(
         page,
         key=artifact_key("review", campaign.campaign_id),

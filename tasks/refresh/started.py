@@ -4,7 +4,6 @@ from prefect import task
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.loading import load
 from tasks.campaigns import CampaignRef, Refresh, RunRef
 from tasks.customers.staging import folder_of
 from tasks.customers.upload import GroupRef
@@ -26,19 +25,19 @@ class Started(BaseModel):
 
 
 @task(**READ)
-def find_started(lake: str, refresh: Refresh) -> Started | None:
+def find_started(lake: DataLake, refresh: Refresh) -> Started | None:
     """What an earlier try of the refresh has started, if one got that far."""
-    files = load(DataLake, lake).files
+    files = lake.files
     if not files.exists(_note(refresh)):
         return None
     return Started.model_validate_json(files.read(_note(refresh)))
 
 
 @task(**READ)
-def note_started(lake: str, refresh: Refresh, started: Started) -> None:
+def note_started(lake: DataLake, refresh: Refresh, started: Started) -> None:
     """Has every later try of the refresh go on from here."""
     content = started.model_dump_json().encode()
-    load(DataLake, lake).files.write(_note(refresh), content, private=True)
+    lake.files.write(_note(refresh), content, private=True)
 
 
 def _note(refresh: Refresh) -> str:

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.loading import load
 from tasks.campaigns import Refresh
 from tasks.customers.staging import folder_of, noted
 from tasks.policies import READ
@@ -64,13 +63,13 @@ class _List(BaseModel):
     old: list[Old]
 
 
-@task(**READ, task_run_name="list what is old in {lake}")
-def list_old(lake: str, account: str, ages: Ages, refresh: Refresh) -> Listed:
+@task(**READ, task_run_name="list what is old in {lake.block_name}")
+def list_old(lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: Refresh) -> Listed:
     """Lists what is old and not needed, once in a flow run, and shows it as a table."""
-    store, path = load(DataLake, lake), f"{folder_of(refresh)}/old.json"
+    lake, path = lake, f"{folder_of(refresh)}/old.json"
 
     def find_out() -> _List:
-        files = store.files
+        files = lake.files
         seen, open_, found = files.now(), open_refreshes(files), [*files.found("")]
         old = [
             *old_files(files, found, seen, ages, open_, refresh),
@@ -78,26 +77,25 @@ def list_old(lake: str, account: str, ages: Ages, refresh: Refresh) -> Listed:
         ]
         if ages.groups_days is not None:
             ids = {entry.refresh.id for entry in open_.values()}
-            with load(NudgescribeAccount, account).get_client() as client:
+            with account.get_client() as client:
                 old += old_groups(client, seen, ages.groups_days, ids)
         return _List(seen=seen, old=sorted(old, key=_in_order))
 
-    listed = noted(store, path, _List, find_out)
+    listed = noted(lake, path, _List, find_out)
     amounts = _amounts(listed.old)
     create_table_artifact(
         _table(listed, amounts),
-        key=artifact_key("retention", lake),
-        description=f"Old in {store.files.root}: {_said(amounts)}",
+        key=artifact_key("retention", lake.block_name),
+        description=f"Old in {lake.files.root}: {_said(amounts)}",
     )
-    get_run_logger().info("Old in %s: %s", store.files.root, _said(amounts))
+    get_run_logger().info("Old in %s: %s", lake.files.root, _said(amounts))
     return Listed(path=path, amounts=amounts)
 
 
-@task(**READ, task_run_name="remove what is old in {lake}")
-def remove_old(lake: str, account: str, listed: Listed) -> Tidied:
+@task(**READ, task_run_name="remove what is old in {lake.block_name}")
+def remove_old(lake: DataLake, account: NudgescribeAccount, listed: Listed) -> Tidied:
     """Removes what was listed, unless it is needed now. Repeated, it goes on where it stopped."""
-    store = load(DataLake, lake)
-    content = _List.model_validate_json(store.files.read(listed.path))
+    content = _List.model_validate_json(lake.files.read(listed.path))
     kept: dict[str, str] = {}
 
     def remove(kinds: Iterable[Kind], how: Callable[[Old], str | None], at_once: int = 1) -> None:
@@ -109,15 +107,15 @@ def remove_old(lake: str, account: str, listed: Listed) -> Tidied:
                     kept[each.what] = why
                     get_run_logger().warning("Kept %s %s: %s", each.kind, each.what, why)
 
-    files, seen = store.files, content.seen
+    files, seen = lake.files, content.seen
     remove(["staging"], lambda old: remove_staging(files, old, seen))
     remove(["upload"], lambda old: files.abort_upload(old.what, old.detail))
     remove(["draft", "quarantine", "plan"], lambda old: remove_file(files, old, seen), AT_ONCE)
     remove(["leftover"], lambda old: remove_leftover(files, old, seen), AT_ONCE)
-    remove(["lake run"], lambda old: remove_run(store, old))
+    remove(["lake run"], lambda old: remove_run(lake, old))
     if "customer group" in listed.amounts:
         ids = {entry.refresh.id for entry in open_refreshes(files).values()}
-        with load(NudgescribeAccount, account).get_client() as client:
+        with account.get_client() as client:
             remove(["customer group"], lambda old: remove_group(client, old, ids))
     gone = _amounts(each for each in content.old if each.what not in kept)
     get_run_logger().info("Removed from %s: %s", files.root, _said(gone))

@@ -6,7 +6,6 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 
 from blocks import NudgescribeAccount
-from blocks.loading import load
 from tasks.policies import NEVER_CACHED
 
 
@@ -16,8 +15,8 @@ def artifact_key(name: str, campaign_id: str) -> str:
 
 
 @task(**NEVER_CACHED, task_run_name="link {campaign_id}")
-def link_campaign(account: str, campaign_id: str) -> None:
+def link_campaign(account: NudgescribeAccount, campaign_id: str) -> None:
     """Shows the campaign's page among the flow run's artifacts, if the account says where it is."""
-    if url := load(NudgescribeAccount, account).link_to(campaign_id):
+    if url := account.link_to(campaign_id):
         key = artifact_key("campaign", campaign_id)
         create_link_artifact(url, link_text="Open the campaign", key=key, description=campaign_id)

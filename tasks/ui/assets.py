@@ -6,28 +6,32 @@ from typing import Any
 from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext
 
+from blocks import CrmSource, DataLake, NudgescribeAccount
+from blocks.saved import SavedBlock
 
-def messages(lake: str, campaign_id: str) -> Asset:
+
+def messages(lake: DataLake, campaign_id: str) -> Asset:
     """A campaign's messages in a lake."""
     return _asset("lake", lake, "messages", campaign_id, "Messages of a campaign, run by run.")
 
 
-def plans(lake: str, campaign_id: str) -> Asset:
+def plans(lake: DataLake, campaign_id: str) -> Asset:
     """The plans of a campaign's refreshes."""
     return _asset("lake", lake, "plans", campaign_id, "What refreshes of a campaign would do.")
 
 
-def inventory(lake: str, account: str) -> Asset:
+def inventory(lake: DataLake, account: NudgescribeAccount) -> Asset:
     """The snapshots of an account's campaigns and runs."""
-    return _asset("lake", lake, "campaigns", account, "Snapshots of campaigns and their runs.")
+    said = "Snapshots of campaigns and their runs."
+    return _asset("lake", lake, "campaigns", account.block_name, said)
 
 
-def group(account: str, group_id: str) -> Asset:
+def group(account: NudgescribeAccount, group_id: str) -> Asset:
     """A customer group at Nudgescribe."""
     return _asset("nudgescribe", account, "groups", group_id, "Customers of a group.")
 
 
-def campaign(account: str, campaign_id: str) -> Asset:
+def campaign(account: NudgescribeAccount, campaign_id: str) -> Asset:
     """A campaign at Nudgescribe."""
     return _asset("nudgescribe", account, "campaigns", campaign_id, "A campaign and its runs.")
 
@@ -39,13 +43,18 @@ def describe(asset: Asset, metadata: dict[str, Any]) -> None:
         asset.add_metadata(metadata)
 
 
-def crm(block: str) -> Asset:
-    """What a CRM block reads; its name is its type and its own."""
-    kind, _, name = block.partition("/")
-    return _asset("crm", kind, "lists", name, "A customer list.")
+def crm(source: CrmSource) -> Asset:
+    """What a CRM block reads."""
+    name = source.block_name
+    key = f"crm://{source.get_block_type_slug()}/lists/{_safe(name)}"
+    return Asset(key=key, properties=AssetProperties(name=name, description="A customer list."))
 
 
-def _asset(kind: str, block: str, folder: str, name: str, description: str) -> Asset:
-    # Prefect takes no percent signs, which an escaped id would have.
-    key = f"{kind}://{block}/{folder}/{re.sub('[^A-Za-z0-9._~-]', '_', name)}"
+def _asset(kind: str, block: SavedBlock, folder: str, name: str, description: str) -> Asset:
+    key = f"{kind}://{block.block_name}/{folder}/{_safe(name)}"
     return Asset(key=key, properties=AssetProperties(name=name, description=description))
+
+
+def _safe(name: str) -> str:
+    """Prefect takes no percent signs, which an escaped id would have."""
+    return re.sub("[^A-Za-z0-9._~-]", "_", name)

@@ -1,0 +1,133 @@
+"""Blocks as parameters: between flows, tasks and machines travels a reference to what is saved."""
+
+from functools import lru_cache
+from typing import Any, Self, cast
+from uuid import UUID
+
+from prefect.blocks.core import Block
+from prefect.context import FlowRunContext, TaskRunContext
+from pydantic import (
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from nudgescribe.errors import NudgeflowError
+
+
+class BlockNotFound(NudgeflowError):
+    advice = "Look at the saved blocks in the Prefect UI, or save it with `prefect block create`."
+
+
+class BlockNotSaved(NudgeflowError):
+    advice = "Save it under a name first: other flow runs load it by reference."
+
+
+class SavedBlock(Block):
+    """A block that flows and tasks take as a parameter.
+
+    Once it is saved, a flow run's stored parameters and what is pickled for another machine hold a
+    reference to it, never its secrets. One that is not saved works within a process, and is pickled
+    with all it holds.
+    """
+
+    _resolved: bool = PrivateAttr(default=True)
+
+    @property
+    def block_name(self) -> str:
+        """The name it is saved under, for people."""
+        return self._block_document_name or "not-saved"
+
+    @property
+    def block_slug(self) -> str:
+        """Its type and its name, such as `sql-crm/main`."""
+        return f"{self.get_block_type_slug()}/{self.block_name}"
+
+    def reference(self) -> dict[str, Any]:
+        """Return what stands for it in a flow run's parameters. Raises BlockNotSaved."""
+        if self._block_document_id is None:
+            raise BlockNotSaved(f"This {type(self).__name__} block is not saved.")
+        return {"$ref": {"block_document_id": str(self._block_document_id)}}
+
+    def resolved(self) -> Self:
+        """Return the block, loaded if it has come by pickle: once a process and flow run.
+
+        Unpickling itself must not call Prefect, as the event loop of a cluster's scheduler
+        unpickles, too. Raises BlockNotFound.
+        """
+        if self._resolved:
+            return self
+        assert self._block_document_id is not None
+        return cast(Self, _load_once(type(self), self._block_document_id, _flow_run_id()))
+
+    def __reduce__(self) -> Any:
+        if self._block_document_id is None:
+            return super().__reduce__()
+        return _unresolved, (type(self), self._block_document_id, self._block_document_name)
+
+    @classmethod
+    def _of_reference(cls, document_id: UUID, name: str | None) -> Self:
+        block = cls.model_construct()
+        vars(block).clear()  # it is not to be taken for one with defaults
+        block._block_document_id = document_id
+        block._block_document_name = name
+        block._resolved = False
+        return block
+
+    @model_serializer(mode="wrap")
+    def ser_model(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        """Serialize a saved block as a reference, unless it is being saved itself."""
+        saving = "include_secrets" in cast(dict[str, Any], info.context or {})
+        if self._block_document_id is None or saving or info.mode != "json":
+            return super().ser_model(handler, info)
+        return self.reference()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _load_reference(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Load what a flow run's stored parameter refers to; in version 0.1 that was a name."""
+        if isinstance(value, str):
+            value = load_by_name(value, cls)
+        elif isinstance(value, dict) and "$ref" in value:
+            value = _load(cls, cast(Any, value)["$ref"])
+        return validate(value)
+
+
+def slug_reference(slug: str) -> dict[str, Any]:
+    """Return what stands for the block of a `type-slug/name` in a flow run's parameters."""
+    return {"$ref": {"block_document_slug": slug}}
+
+
+def load_by_name(name: str, kind: type[Block]) -> Block:
+    """Load a saved block by its name, or by `type-slug/name`. Raises BlockNotFound."""
+    try:
+        block = Block.load(name) if "/" in name else kind.load(name)
+    except ValueError:
+        raise BlockNotFound(f"There is no saved {kind.__name__} block '{name}'.") from None
+    return cast(Block, block)
+
+
+def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
+    try:
+        return cast(SavedBlock, kind.load_from_ref(reference))
+    except ValueError:
+        raise BlockNotFound(f"The saved {kind.__name__} block {reference} is gone.") from None
+
+
+@lru_cache(maxsize=64)
+def _load_once(kind: type[SavedBlock], document_id: UUID, flow_run_id: UUID | None) -> SavedBlock:
+    return _load(kind, document_id)
+
+
+def _unresolved(kind: type[SavedBlock], document_id: UUID, name: str | None) -> SavedBlock:
+    return kind._of_reference(document_id, name)  # pyright: ignore[reportPrivateUsage]
+
+
+def _flow_run_id() -> UUID | None:
+    if task := TaskRunContext.get():
+        return task.task_run.flow_run_id
+    flow = FlowRunContext.get()
+    return flow.flow_run.id if flow and flow.flow_run else None

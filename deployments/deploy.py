@@ -1,0 +1,78 @@
+"""Deploy the flows of prefect.yaml, and bind their parameters to the saved blocks.
+
+Prefect takes a block's type and name as a parameter, but its forms show nothing as chosen then;
+bound to the block's id, they show the name.
+"""
+
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.exceptions import ObjectNotFound
+
+from nudgescribe.errors import NudgeflowError
+
+FILE = Path("prefect.yaml")
+
+
+class NotDeployed(NudgeflowError):
+    advice = "The output above says why. Run it in the project's folder, with PREFECT_API_URL set."
+
+
+def deploy() -> Iterator[str]:
+    """Deploy all, and yield a line for each reference to a block that is not saved.
+
+    Raises NotDeployed.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        raise NotDeployed("Prefect could not deploy what prefect.yaml lists.")
+    listed = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"]
+    with get_client(sync_client=True) as client:
+        for each in cast(list[dict[str, Any]], listed):
+            flow = str(each["entrypoint"]).rpartition(".")[2].replace("_", "-")
+            yield from _bind(client, f"{flow}/{each['name']}")
+
+
+def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
+    deployment = client.read_deployment_by_name(name)
+    bound = dict(deployment.parameters)
+    for parameter, slug in _slugs(deployment.parameters):
+        kind, _, block = slug.partition("/")
+        try:
+            document = client.read_block_document_by_name(block, kind)
+        except ObjectNotFound:
+            yield f"{name}: there is no saved block {slug} for its parameter {parameter}"
+        else:
+            bound[parameter] = {"$ref": {"block_document_id": str(document.id)}}
+    if bound != deployment.parameters:
+        client.update_deployment(deployment.id, DeploymentUpdate(parameters=bound))
+
+
+def _slugs(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The parameters that name a block, each with the block's type and name."""
+    for parameter, value in parameters.items():
+        match value:
+            case {"$ref": {"block_document_slug": str(slug)}}:
+                yield parameter, slug
+            case _:
+                pass
+
+
+def main() -> None:
+    ArgumentParser(prog="python -m deployments.deploy", description=__doc__).parse_args()
+    try:
+        for line in deploy():
+            print(line, flush=True)
+    except NudgeflowError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
