@@ -12,10 +12,10 @@ from pydantic import Field
 from blocks.doc_links import LOGO_URL, documentation
 from blocks.saved import SavedBlock
 from blocks.storage import reader
-from blocks.storage.diff import Diff
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import Format, Manifest, run_folder
 from blocks.storage.part_writer import PartWriter
+from blocks.storage.run_diff import RunDiff
 from blocks.storage.snapshots import Snapshot, newest_snapshot, read_snapshot
 
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
@@ -124,11 +124,10 @@ class DataLake(SavedBlock):
         folder = run_folder(run.campaign_id, run.run_number)
         return [self.files.url(f"{folder}/{part.name}") for part in run.parts]
 
-    def diff(self, campaign_id: str, run_a: int, run_b: int) -> Diff:
-        """Which customers came, went and got another message from run_a to run_b."""
+    def diff(self, campaign_id: str, run_a: int, run_b: int) -> RunDiff:
+        """Compare the customers and messages of run_b with those of run_a."""
         before, after = (self._run(campaign_id, number) for number in (run_a, run_b))
-        scans = [reader.scan(self.files, one) for one in (before, after)]
-        return Diff(scans[0], before.rows, scans[1], after.rows)
+        return RunDiff(reader.scan(self.files, before), reader.scan(self.files, after))
 
     def inventory(self, snapshot: str | None = None) -> Snapshot:
         """The account's campaigns and their runs at one time, the newest by default.

@@ -63,16 +63,16 @@ def main() -> None:
     table.add_column(justify="right")
     table.add_row("rows extracted", f"{result.extracted:,}")
     table.add_row("rows accepted", f"{result.accepted:,}")
-    table.add_row("rows quarantined", f"{result.quarantined:,}")
+    table.add_row("rows rejected", f"{result.rejected:,}")
     table.add_row(
         "segments matched, new, orphaned", f"{result.matched}, {result.new}, {result.orphaned}"
     )
     table.add_row("files", f"{result.files:,}")
     table.add_row("rows in the lake", f"{result.rows:,}", end_section=True)
-    last = result.difference
-    changed = f"{last.changed:,} of {last.stayed:,}"
+    last = result.run_diff
+    changed = f"{last.changed:,} of {last.in_both:,}"
     table.add_row(f"messages changed since run {last.since}", changed)
-    table.add_row("customers who came, went", f"{last.added:,}, {last.gone:,}", end_section=True)
+    table.add_row("customers added, removed", f"{last.added:,}, {last.removed:,}", end_section=True)
     for step, seconds in result.seconds.items():
         table.add_row(f"seconds: {step}", f"{seconds:.1f}")
     console = Console()

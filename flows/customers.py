@@ -9,7 +9,7 @@ from flows.options import SyncOptions
 from flows.run.flow_run import this_refresh
 from flows.run.preparation import prepare, released_on_failure
 from tasks.customers.staging import release_staged, remove_staged
-from tasks.customers.sync import Changes, update_customers
+from tasks.customers.sync import ListDiff, update_customers
 from tasks.customers.upload import find_group, make_group
 from tasks.refresh.report import report_sync
 from tasks.ui import assets
@@ -24,7 +24,7 @@ def sync_customers(
     crm: Crm,
     lake: DataLake,
     options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
-) -> Changes:
+) -> ListDiff:
     """Makes a customer group's customers those of the CRM's list, by sending what differs.
 
     Args:
@@ -48,6 +48,6 @@ def sync_customers(
         changes = filled(account, group, validated.accepted, validated.key, lake)
     report_sync(group, validated, changes)
     remove_staged(lake, refresh)
-    counts = {**changes.model_dump(), "quarantined": validated.rejected}
+    counts = {**changes.model_dump(), "rejected": validated.rejected}
     announce("customers.synced", "group", group.customer_group_id, refresh.id, counts)
     return changes

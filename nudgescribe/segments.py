@@ -11,7 +11,7 @@ from nudgescribe.fields import column
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SegmentDiff:
     """Matched: in both sets. New: only in the later. Orphaned: only in the earlier."""
 
     matched: tuple[Segment, ...]
@@ -51,11 +51,11 @@ def distinct(customers: Iterable[pl.DataFrame], variables: Sequence[str]) -> lis
     return list(pl.concat(parts).unique().sort(names).iter_rows(named=True))
 
 
-def compare(earlier: Iterable[Segment], later: Iterable[Segment]) -> Comparison:
+def compare(earlier: Iterable[Segment], later: Iterable[Segment]) -> SegmentDiff:
     """Sorts the segments of two sets into matched, new and orphaned, each in given order."""
     before = {key(segment): segment for segment in earlier}
     after = {key(segment): segment for segment in later}
-    return Comparison(
+    return SegmentDiff(
         matched=tuple(segment for name, segment in after.items() if name in before),
         new=tuple(segment for name, segment in after.items() if name not in before),
         orphaned=tuple(segment for name, segment in before.items() if name not in after),

@@ -10,7 +10,7 @@ from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Passing
 from tasks.campaigns import Refresh, publish_run
 from tasks.export.run import RunToExport, announce_run
-from tasks.export.run_diff import Difference, compare_messages
+from tasks.export.run_diff import RunDiffSummary, compare_messages
 from tasks.refresh.reconcile import reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
 from tasks.refresh.started import Started
@@ -44,7 +44,7 @@ def publish_and_fetch(
     reconcile(account, group, export, validated, lake)
     in_lake = commit(account, export, lake)
     watch.lap("reconcile")
-    difference = _difference(lake, run.campaign_id, run.run_number)
+    run_diff = _run_diff(lake, run.campaign_id, run.run_number)
     watch.lap("compare")
     counted = compared or started.expected
     result = RefreshResult(
@@ -55,8 +55,8 @@ def publish_and_fetch(
         group=group.name,
         extracted=validated.extracted,
         accepted=validated.accepted.rows,
-        quarantined=validated.rejected,
-        refused=validated.refused,
+        rejected=validated.rejected,
+        broken_rules=validated.broken_rules,
         quarantine=validated.quarantine,
         previous_run=campaign.previous_run,
         matched=counted.matched,
@@ -64,7 +64,7 @@ def publish_and_fetch(
         orphaned=counted.orphaned,
         customers_in_new=started.expected.customers_in_new,
         published_at=published_at,
-        difference=difference,
+        run_diff=run_diff,
         files=in_lake.files,
         rows=in_lake.rows,
         bytes=in_lake.bytes,
@@ -76,9 +76,9 @@ def publish_and_fetch(
     return result
 
 
-def _difference(lake: DataLake, campaign_id: str, run_number: int) -> Difference:
+def _run_diff(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSummary:
     """Once the messages are in the lake, a refresh does not fail for want of a comparison."""
     try:
         return compare_messages(lake, campaign_id, run_number)
     except Passing as error:
-        return Difference(problem=error.problem)
+        return RunDiffSummary(problem=error.problem)

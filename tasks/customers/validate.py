@@ -7,7 +7,7 @@ import polars as pl
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from blocks import DataLake
 from blocks.iterators import ahead
@@ -31,8 +31,8 @@ ERRORS = pl.Schema(
 )
 
 
-class Refused(BaseModel):
-    """How many rows one rule refused, by field and code; a row may be among several."""
+class BrokenRule(BaseModel):
+    """Count the rows that one rule rejected, by field and code; a row may be among several."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class Refused(BaseModel):
 
 class Validated(BaseModel):
     """`accepted` holds the good rows as text; `quarantine` is where the others are named, and
-    `refused` counts them by what is wrong.
+    `broken_rules` counts them by what is wrong.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,7 +51,9 @@ class Validated(BaseModel):
     accepted: Staged
     extracted: int
     rejected: int
-    refused: list[Refused] = []
+    broken_rules: list[BrokenRule] = Field(
+        default=[], validation_alias=AliasChoices("broken_rules", "refused")
+    )
     quarantine: str | None
     key: str
     fingerprint: str
@@ -92,7 +94,7 @@ def validate_customers(
     def find_out() -> Validated:
         found = _validate(lake, rules, staged, refresh, sources, strict, place)
         good, bad = f"{found.accepted.rows:,}", f"{found.rejected:,}"
-        get_run_logger().info("Accepted %s rows, quarantined %s", good, bad)
+        get_run_logger().info("Accepted %s rows, rejected %s", good, bad)
         return found
 
     return noted(lake, f"{folder_of(refresh)}/validated.json", Validated, find_out)
@@ -141,11 +143,11 @@ def _validate(
                 fingerprint.add(verdict.accepted)
                 bad.write(verdict.errors)
                 rejected += verdict.rejected_rows
-        quarantine, refused = None, list[Refused]()
+        quarantine, broken_rules = None, list[BrokenRule]()
         if rejected:
             quarantine = f"quarantine/{place}/{refresh.id}.parquet"
             lake.files.put(errors, quarantine, private=True)
-            refused = _report_errors(errors)
+            broken_rules = _report_errors(errors)
         if len(repeated):
             raise ListRefused(
                 f"{len(repeated):,} customer identifiers occur more than once. "
@@ -157,7 +159,7 @@ def _validate(
             accepted=describe(accepted, path),
             extracted=staged.rows,
             rejected=rejected,
-            refused=refused,
+            broken_rules=broken_rules,
             quarantine=quarantine,
             key=key,
             fingerprint=str(fingerprint),
@@ -184,7 +186,7 @@ def _first_of(errors: pl.DataFrame) -> ListRefused:
     return ListRefused(f"Row {first['row']:,}, field '{first['field']}': {first['reason']}.")
 
 
-def _report_errors(errors: Path) -> list[Refused]:
+def _report_errors(errors: Path) -> list[BrokenRule]:
     counts = (
         pl.scan_parquet(errors)
         .group_by("field", "code", "reason")
@@ -195,4 +197,4 @@ def _report_errors(errors: Path) -> list[Refused]:
     create_table_artifact(
         table=counts.to_dicts(), key="rejected-customers", description="Rejected rows by rule"
     )
-    return [Refused(field=row[0], code=row[1], rows=row[3]) for row in counts.iter_rows()]
+    return [BrokenRule(field=row[0], code=row[1], rows=row[3]) for row in counts.iter_rows()]

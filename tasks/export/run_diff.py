@@ -1,10 +1,10 @@
-"""A run's messages against those of the run before it in the lake: how many are others."""
+"""Compare a run's messages with those of the run before it in the lake."""
 
 import re
 
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from blocks import DataLake
 from blocks.storage.manifest import campaign_folder
@@ -14,24 +14,26 @@ from tasks.policies import READ
 _RUN = re.compile(r"run_number=(\d+)")
 
 
-class Difference(BaseModel):
-    """Customers by what became of them and their message `since` an earlier run, which is None if
-    the lake has none; all zero if there was a `problem` with the comparison.
+class RunDiffSummary(BaseModel):
+    """Count customers by what became of them and their message `since` an earlier run.
+
+    `since` is None if the lake has no earlier one. All counts are 0 if there was a `problem` with
+    the comparison. Results of version 0.1 lie in lakes with the names of that time.
     """
 
     model_config = ConfigDict(frozen=True)
 
     since: int | None = None
     added: int = 0
-    gone: int = 0
+    removed: int = Field(default=0, validation_alias=AliasChoices("removed", "gone"))
     changed: int = 0
-    same: int = 0
+    unchanged: int = Field(default=0, validation_alias=AliasChoices("unchanged", "same"))
     problem: str | None = None
 
     @property
-    def stayed(self) -> int:
+    def in_both(self) -> int:
         """Customers in both runs."""
-        return self.changed + self.same
+        return self.changed + self.unchanged
 
     @property
     def compared(self) -> bool:
@@ -39,8 +41,8 @@ class Difference(BaseModel):
 
 
 @task(**READ)
-def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> Difference:
-    """How a run in the lake differs from the newest one before it there.
+def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSummary:
+    """Compare a run in the lake with the newest one before it there.
 
     Raises nothing but LakeUnreachable: what lies in the lake is good, whatever is found here.
     """
@@ -48,7 +50,7 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> Diffe
     try:
         since = _run_before(lake, campaign_id, run_number)
         if since is None:
-            return Difference()
+            return RunDiffSummary()
         diff = lake.diff(campaign_id, since, run_number)
     except Passing:
         raise
@@ -56,16 +58,16 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> Diffe
         # Libraries quote what they were reading.
         problem = error.problem if isinstance(error, NudgeflowError) else type(error).__name__
         get_run_logger().warning("Run %s could not be compared: %s", run_number, problem)
-        return Difference(since=since, problem=problem)
-    found = Difference(
+        return RunDiffSummary(since=since, problem=problem)
+    found = RunDiffSummary(
         since=since,
         added=diff.added,
-        gone=diff.gone,
+        removed=diff.removed,
         changed=diff.changed,
-        same=diff.unchanged,
+        unchanged=diff.unchanged,
     )
-    changed, stayed = f"{found.changed:,}", f"{found.stayed:,}"
-    get_run_logger().info("Since run %s, %s of %s messages changed", since, changed, stayed)
+    changed, both = f"{found.changed:,}", f"{found.in_both:,}"
+    get_run_logger().info("Since run %s, %s of %s messages changed", since, changed, both)
     return found
 
 

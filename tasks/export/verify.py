@@ -1,7 +1,6 @@
-"""Whether the pages in the lake are the whole run: none missing, none short, no customer twice."""
+"""Verify that the pages in the lake are the whole run: none missing or short, no customer twice."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import numpy as np
 import polars as pl
@@ -13,11 +12,11 @@ from blocks.storage.reader import as_frame, tables
 from blocks.storage.scratch import scratch
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
+from nudgescribe.identifiers import repeated_ids
 from nudgescribe.rfc4180 import MalformedCsv
 from tasks.export.download import ExportRef
 
 ID = MESSAGE_COLUMNS[0]
-ROWS_AT_ONCE = 1_000_000
 
 
 class PartDamaged(NudgeflowError):
@@ -50,7 +49,7 @@ def doubtful_pages(
             f"in doubt: {_listed(doubtful)}."
         )
     try:
-        repeated = _pages_with_repeated_ids(lake, export, batches, rows)
+        repeated = _pages_with_repeated_ids(lake, export, batches)
     except PartDamaged as error:
         return error.pages, error.problem
     if repeated:
@@ -72,33 +71,15 @@ def _short(pages: list[Page]) -> set[int]:
     return {page.page for page in pages if page.rows < most} | {last}
 
 
-def _pages_with_repeated_ids(
-    lake: DataLake, export: ExportRef, batches: list[Batch], rows: int
-) -> set[int]:
-    """In bounded memory: hashes first, a share of them at a time; ids only where hashes repeat."""
-    shares = rows // ROWS_AT_ONCE + 1
-    with scratch("the proof of an export") as folder:
-        files = [folder / str(share) for share in range(shares)]
-        with ExitStack() as stack:
-            opened = [stack.enter_context(file.open("wb")) for file in files]
-            for _, ids in customer_ids(lake, export, batches):
-                hashes = ids.hash().to_numpy()
-                for share, file in enumerate(opened):
-                    file.write(hashes[hashes % shares == share].tobytes())
-        repeated = pl.concat([_repeated(pl.Series(np.fromfile(file, np.uint64))) for file in files])
+def _pages_with_repeated_ids(lake: DataLake, export: ExportRef, batches: list[Batch]) -> set[int]:
+    def found() -> Iterator[tuple[pl.Series, pl.Series]]:
+        return customer_ids(lake, export, batches)
+
+    with scratch("the verification of an export") as folder:
+        repeated = repeated_ids(lambda: (ids for _, ids in found()), folder)
     if repeated.is_empty():
         return set()
-    found = pl.concat(
-        pl.DataFrame({"page": pages, "id": ids}).filter(ids.hash().is_in(repeated.implode()))
-        for pages, ids in customer_ids(lake, export, batches)
-    )
-    return set(found.filter(pl.col("id").is_duplicated())["page"])
-
-
-def _repeated(hashes: pl.Series) -> pl.Series:
-    if hashes.n_unique() == len(hashes):
-        return hashes.clear()
-    return hashes.filter(hashes.is_duplicated()).unique()
+    return {page for pages, ids in found() for page in pages.filter(ids.is_in(repeated.implode()))}
 
 
 def customer_ids(

@@ -17,11 +17,11 @@ from blocks.storage.scratch import scratch
 from nudgescribe import segments
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
-from nudgescribe.segments import Comparison
+from nudgescribe.segments import SegmentDiff
 from tasks.campaigns import CampaignRef, Refresh
 from tasks.customers.guardrails import Guardrails
 from tasks.customers.staging import local_copy
-from tasks.customers.sync import Changes, changes_of, compare_lists, held_customers
+from tasks.customers.sync import ListDiff, diff_lists, held_customers
 from tasks.customers.validate import Validated
 from tasks.policies import READ
 from tasks.refresh.preview import customers_before, segments_before, sizes_of, variables_of
@@ -59,7 +59,7 @@ class Plan(BaseModel):
     accepted: int
     rejected: int
     quarantine: str | None
-    changes: Changes | None
+    changes: ListDiff | None
     matched: Share
     new: Share
     orphaned: Share
@@ -103,7 +103,7 @@ def make_plan(
             assert campaign.previous_group is not None
             held = folder / "held.parquet"
             held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
-            changes = changes_of(compare_lists(listed, held, validated.key))
+            changes = diff_lists(listed, held, validated.key)
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
         each = _each(compared, _by_key(sizes), sizes_before)
         plan = _plan(campaign, validated, refresh, guardrails, changes, before, each)
@@ -157,7 +157,7 @@ def _by_key(sizes: list[tuple[Segment, int]]) -> dict[str, int]:
 
 
 def _each(
-    compared: Comparison, later: Mapping[str, int], sizes_before: Mapping[str, int]
+    compared: SegmentDiff, later: Mapping[str, int], sizes_before: Mapping[str, int]
 ) -> pl.DataFrame:
     """Every segment, its state, and its customers in the list and before."""
     states = dict.fromkeys(later, MATCHED)
@@ -179,7 +179,7 @@ def _plan(
     validated: Validated,
     refresh: Refresh,
     guardrails: Guardrails,
-    changes: Changes | None,
+    changes: ListDiff | None,
     before: int | None,
     each: pl.DataFrame,
 ) -> Plan:
@@ -239,14 +239,14 @@ def _rows(plan: Plan) -> dict[str, int]:
     changes = plan.changes.model_dump() if plan.changes else {}
     return {
         "rows extracted": plan.extracted,
-        "rows quarantined": plan.rejected,
+        "rows rejected": plan.rejected,
         **{f"customers {state}": number for state, number in changes.items()},
         "segments matched": plan.matched.segments,
         "customers in matched segments": plan.matched.customers,
         "segments new": plan.new.segments,
         "customers in new segments": plan.new.customers,
-        "segments orphaned": plan.orphaned.segments,
-        "customers in orphaned segments until now": plan.orphaned.customers,
+        "segments removed": plan.orphaned.segments,
+        "customers previously in removed segments": plan.orphaned.customers,
         "messages to generate": plan.messages,
         "messages to publish, of the quota": plan.quota,
     }

@@ -18,7 +18,7 @@ from tasks.customers.validate import ListRefused, Validated
 from tasks.policies import READ
 
 
-class Compared(BaseModel):
+class Preview(BaseModel):
     """Segments of the list against those of the campaign's current run, the customers in the new
     ones, and how many customers there were `before`, if that group is still there.
     """
@@ -39,12 +39,12 @@ def compare_with_run(
     validated: Validated,
     lake: DataLake,
     refresh: Refresh,
-) -> Compared:
+) -> Preview:
     """How the list compares with the run before. What was found once is kept for the refresh's
     retries. Raises ListRefused if the list lacks a variable of the campaign.
     """
 
-    def find_out() -> Compared:
+    def find_out() -> Preview:
         with (
             account.get_client() as client,
             local_copy(lake, validated.accepted) as file,
@@ -53,7 +53,7 @@ def compare_with_run(
             sizes = sizes_of(file, variables_of(earlier))
             compared = segments.compare(earlier, (segment for segment, _ in sizes))
             new = {segments.key(segment) for segment in compared.new}
-            return Compared(
+            return Preview(
                 matched=len(compared.matched),
                 new=len(compared.new),
                 orphaned=len(compared.orphaned),
@@ -61,7 +61,7 @@ def compare_with_run(
                 before=customers_before(client, campaign),
             )
 
-    return noted(lake, f"{folder_of(refresh)}/compared.json", Compared, find_out)
+    return noted(lake, f"{folder_of(refresh)}/compared.json", Preview, find_out)
 
 
 def segments_before(client: NudgescribeClient, campaign: CampaignRef) -> list[Segment]:

@@ -1,13 +1,18 @@
-"""The proof at the end: group, list and lake hold the same customers."""
+"""Reconcile group, list and lake at the end: they hold the same customers."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import polars as pl
 from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from nudgescribe.contract import MESSAGE_COLUMNS
+from blocks.storage.scratch import scratch
 from nudgescribe.errors import NudgeflowError
-from tasks.customers.staging import local_copy
+from nudgescribe.fields import column
+from nudgescribe.identifiers import Counts, compare
+from tasks.customers.staging import batches, local_copy
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
@@ -15,7 +20,7 @@ from tasks.export.ledger import Ledger
 from tasks.export.verify import customer_ids
 from tasks.policies import READ
 
-ID = MESSAGE_COLUMNS[0]
+ROWS_AT_ONCE = 50_000
 
 
 class NotReconciled(NudgeflowError):
@@ -38,17 +43,27 @@ def reconcile(
     with account.get_client() as client:
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
     ledger = Ledger(lake.files, export.staging)
-    found = pl.concat(ids for _, ids in customer_ids(lake, export, ledger.batches())).to_frame(ID)
-    with local_copy(lake, validated.accepted) as accepted:
-        wanted = pl.read_parquet(accepted, columns=[validated.key]).rename({validated.key: ID})
-    missing = wanted.join(found, on=ID, how="anti").height
-    unexpected = found.join(wanted, on=ID, how="anti").height
-    repeated = found.height - found[ID].n_unique()
-    if missing or unexpected or repeated or total != found.height:
+    found = (_identities(ids) for _, ids in customer_ids(lake, export, ledger.batches()))
+    counts = Counts()
+    with local_copy(lake, validated.accepted) as accepted, scratch("a reconciliation") as folder:
+        for share in compare(_listed(accepted, validated.key), found, folder):
+            counts.add(share)
+    rows = counts.total() - counts["removed"]
+    if rows != counts["unchanged"] or counts["removed"] or total != rows:
         ledger.clear()
         raise NotReconciled(
-            f"The group has {total:,} customers, the lake holds {found.height:,} rows: "
-            f"{missing:,} customers are missing, {unexpected:,} do not belong there, "
-            f"{repeated:,} are repeated."
+            f"The group has {total:,} customers, the lake holds {rows:,} rows: "
+            f"{counts['removed']:,} customers are missing, {counts['added']:,} do not belong "
+            f"there, {counts['repeated']:,} are repeated."
         )
     get_run_logger().info("Group, list and lake agree on %s customers", f"{total:,}")
+
+
+def _listed(accepted: Path, key: str) -> Iterator[pl.DataFrame]:
+    ids = pl.scan_parquet(accepted).select(column(key))
+    return (_identities(some.to_series()) for some in batches(ids, ROWS_AT_ONCE))
+
+
+def _identities(ids: pl.Series) -> pl.DataFrame:
+    """Customers of whom only the identifiers are compared."""
+    return ids.to_frame("id").with_columns(content=pl.lit(0, pl.UInt64))

@@ -6,29 +6,30 @@ from datetime import datetime
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.fields import REASONS
-from tasks.customers.sync import Changes
+from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
-from tasks.customers.validate import Refused, Validated
-from tasks.export.run_diff import Difference
+from tasks.customers.validate import BrokenRule, Validated
+from tasks.export.run_diff import RunDiffSummary
 from tasks.policies import NEVER_CACHED, READ
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import lines
 from tasks.ui.markdown import change, percent, plain, two_columns, with_share
 
 MOST_SHOWN = 20
-"""Rules that refused rows; those that refused most."""
+"""Rules that rejected most rows."""
 
 
 class RefreshResult(BaseModel):
-    """Counts of one refresh, its segments against those of the `previous_run`, its messages against
-    an earlier run of the lake; `seconds` per step, `path` the run's folder in the lake.
+    """Count what one refresh did: its segments against those of the `previous_run`, its messages
+    against an earlier run of the lake; `seconds` per step, `path` the run's folder in the lake.
 
-    What was added later has a default: results of earlier releases lie in lakes.
+    What was added later has a default, what was renamed an alias: results of earlier releases lie
+    in lakes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,8 +41,10 @@ class RefreshResult(BaseModel):
     group: str
     extracted: int
     accepted: int
-    quarantined: int
-    refused: list[Refused] = []
+    rejected: int = Field(validation_alias=AliasChoices("rejected", "quarantined"))
+    broken_rules: list[BrokenRule] = Field(
+        default=[], validation_alias=AliasChoices("broken_rules", "refused")
+    )
     quarantine: str | None
     previous_run: int | None = None
     matched: int
@@ -49,7 +52,9 @@ class RefreshResult(BaseModel):
     orphaned: int
     customers_in_new: int
     published_at: datetime | None = None
-    difference: Difference = Difference()
+    run_diff: RunDiffSummary = Field(
+        default=RunDiffSummary(), validation_alias=AliasChoices("run_diff", "difference")
+    )
     files: int
     rows: int
     bytes: int
@@ -69,18 +74,18 @@ def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshR
 
 
 @task(**NEVER_CACHED)
-def report_sync(group: GroupRef, validated: Validated, changes: Changes) -> None:
+def report_sync(group: GroupRef, validated: Validated, changes: ListDiff) -> None:
     """The synchronisation as a page in the UI."""
-    refused = f" (see `{validated.quarantine}`)" if validated.quarantine else ""
+    listed = f" (listed in `{validated.quarantine}`)" if validated.quarantine else ""
     table = two_columns(
         "customers",
         {
             "extracted from the CRM": f"{validated.extracted:,}",
-            f"quarantined{refused}": f"{validated.rejected:,}",
+            f"rejected{listed}": f"{validated.rejected:,}",
             "added": f"{changes.added:,}",
             "changed": f"{changes.changed:,}",
-            "deleted, no longer in the list": f"{changes.gone:,}",
-            "left as they were": f"{changes.same:,}",
+            "deleted, no longer in the list": f"{changes.removed:,}",
+            "unchanged": f"{changes.unchanged:,}",
         },
     )
     create_markdown_artifact(
@@ -105,17 +110,17 @@ def _page(result: RefreshResult, link: str | None, place: Callable[[str], str]) 
             {
                 "from the CRM": f"{result.extracted:,}",
                 f"accepted, uploaded as group *{plain(result.group)}*": f"{result.accepted:,}",
-                "refused": with_share(result.quarantined, result.extracted),
+                "rejected": with_share(result.rejected, result.extracted),
             },
         ),
-        *_refused(result, place),
+        *_rejected(result, place),
         "## What changed in segments",
         two_columns(
             "segments",
             {
-                "kept, with their messages": f"{result.matched:,}",
-                "new, with new messages": f"{result.new:,}",
-                "archived, no customer is left in them": f"{result.orphaned:,}",
+                "matched, messages kept": f"{result.matched:,}",
+                "new, messages written and reviewed": f"{result.new:,}",
+                "removed, no customers left": f"{result.orphaned:,}",
             },
         ),
         f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
@@ -132,10 +137,10 @@ def _page(result: RefreshResult, link: str | None, place: Callable[[str], str]) 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _refused(result: RefreshResult, place: Callable[[str], str]) -> list[str]:
+def _rejected(result: RefreshResult, place: Callable[[str], str]) -> list[str]:
     if not result.quarantine:
         return []
-    most = sorted(result.refused, key=lambda one: one.rows, reverse=True)
+    most = sorted(result.broken_rules, key=lambda one: one.rows, reverse=True)
     shown = [
         f"| {plain(one.field)} | {REASONS.get(one.code, plain(one.code))} | {one.rows:,} |"
         for one in most[:MOST_SHOWN]
@@ -143,42 +148,46 @@ def _refused(result: RefreshResult, place: Callable[[str], str]) -> list[str]:
     more = sum(one.rows for one in most[MOST_SHOWN:])
     if more:
         shown.append(f"| other fields | | {more:,} |")
-    several = sum(one.rows for one in most) > result.quarantined
+    several = sum(one.rows for one in most) > result.rejected
     return [
-        "## What was refused and why",
+        "## What was rejected and why",
         "\n".join(["| field | what is wrong | rows |", "|---|---|---:|", *shown]),
         "A row with several faults is counted with each of them." if several else "",
-        f"Mend these rows in the CRM. Their numbers are in `{place(result.quarantine)}`",
+        f"Fix these rows in the CRM; they are listed in `{place(result.quarantine)}`",
     ]
 
 
 def _compared(result: RefreshResult) -> list[str]:
-    found, run = result.difference, result.run_number
+    found, run = result.run_diff, result.run_number
     if found.problem:
         return [f"The messages could not be compared with earlier ones: {plain(found.problem)}"]
     if found.since is None:
         return ["There is none: no earlier run of this campaign is in the lake."]
-    before, after = found.stayed + found.gone, found.stayed + found.added
+    before, after = found.in_both + found.removed, found.in_both + found.added
     rows = [f"| customers | {before:,} | {after:,} | {change(before, after)} |"]
     if found.since == result.previous_run:
         was, are = result.matched + result.orphaned, result.matched + result.new
         rows.append(f"| segments | {was:,} | {are:,} | {change(was, are)} |")
     return [
         "\n".join([f"| | run {found.since} | run {run} | |", "|---|---:|---:|---:|", *rows]),
-        f"Of the {found.stayed:,} customers in both runs, {found.changed:,} have another message "
-        f"now: **{percent(found.changed, found.stayed)}**. {found.added:,} customers came, "
-        f"{found.gone:,} went.",
+        f"Of the {found.in_both:,} customers in both runs, {found.changed:,} received a different "
+        f"message: **{percent(found.changed, found.in_both)}**. {found.added:,} customers were "
+        f"added, {found.removed:,} removed.",
     ]
 
 
 def _numbers(result: RefreshResult) -> dict[str, dict[str, int]]:
-    found = result.difference
-    drawn = {"rows": {"accepted": result.accepted, "refused": result.quarantined}}
+    found = result.run_diff
+    drawn = {"rows": {"accepted": result.accepted, "rejected": result.rejected}}
     if found.compared:
-        drawn["messages"] = {"same": found.same, "changed": found.changed, "new": found.added}
+        drawn["messages"] = {
+            "unchanged": found.unchanged,
+            "changed": found.changed,
+            "added": found.added,
+        }
     drawn["segments"] = {
-        "kept": result.matched,
+        "matched": result.matched,
         "new": result.new,
-        "archived": result.orphaned,
+        "removed": result.orphaned,
     }
     return drawn

@@ -9,7 +9,7 @@ from tasks.customers.staging import folder_of
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.policies import READ
-from tasks.refresh.preview import Compared
+from tasks.refresh.preview import Preview
 
 
 class Started(BaseModel):
@@ -19,7 +19,7 @@ class Started(BaseModel):
 
     campaign: CampaignRef
     validated: Validated
-    expected: Compared
+    expected: Preview
     group: GroupRef
     run: RunRef
 

@@ -1,0 +1,49 @@
+"""What changed between two runs of a campaign, whatever their size."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from weakref import finalize
+
+import polars as pl
+
+from blocks.storage.parquet import ParquetSink
+from blocks.storage.scratch import scratch
+from nudgescribe.contract import MESSAGE_COLUMNS
+from nudgescribe.identifiers import Counts, compare
+
+ID, MESSAGE = MESSAGE_COLUMNS
+ROWS_AT_ONCE = 50_000
+CHANGES = pl.Schema({ID: pl.String(), "change": pl.String()})
+
+
+class RunDiff:
+    """Counts of customers, and `customers`: customer_id and change (added, removed, changed).
+
+    The frame is lazy; what it reads is removed with this object. Raises DiskFull.
+    """
+
+    def __init__(self, before: pl.LazyFrame, after: pl.LazyFrame) -> None:
+        with ExitStack() as stack:
+            folder = stack.enter_context(scratch("the comparison of two runs"))
+            file, counts = folder / "changes.parquet", Counts()
+            with ParquetSink(file, CHANGES) as sink:
+                for share in compare(_frames(before), _frames(after), folder):
+                    counts.add(share)
+                    changed = share.filter(pl.col("change") != "unchanged")
+                    sink.write(changed.select(pl.col("id").alias(ID), "change"))
+            self.added, self.removed = counts["added"], counts["removed"]
+            self.changed, self.unchanged = counts["changed"], counts["unchanged"]
+            self.customers = pl.scan_parquet(file)
+            finalize(self, stack.pop_all().close)
+
+    def __repr__(self) -> str:
+        return (
+            f"RunDiff(added={self.added}, removed={self.removed}, changed={self.changed}, "
+            f"unchanged={self.unchanged})"
+        )
+
+
+def _frames(run: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """The customers, each with a hash of the message."""
+    rows = run.select(pl.col(ID).alias("id"), pl.col(MESSAGE).hash().alias("content"))
+    return rows.collect_batches(chunk_size=ROWS_AT_ONCE)

@@ -1,0 +1,135 @@
+"""Sets of customers of any size, compared in bounded memory.
+
+Rows are split by a hash of the identifier into files of a folder, and worked on a share at a time.
+A hash only says which share a row belongs to, or that an identifier may be repeated: what counts in
+the end are the identifiers themselves.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from pyarrow import ipc
+
+SHARES = 256
+SHARE_BITS = 56
+"""A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
+NONE = pl.Series("id", [], pl.String())
+
+Change = Literal["added", "removed", "changed", "unchanged", "repeated"]
+_EMPTY = pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
+
+
+def compare(
+    before: Iterable[pl.DataFrame], after: Iterable[pl.DataFrame], folder: Path
+) -> Iterator[pl.DataFrame]:
+    """Yield what became of each customer, a share of them at a time.
+
+    Frames of both sides have the columns `id` (text) and `content` (UInt64, equal for customers
+    that are the same). What is yielded has `id`, `change`, and as `row` the customer's row in
+    `after`, or in `before` if it was removed, counted from 0. A row whose identifier came earlier
+    on its side is *repeated*. Needs room in `folder` for the identifiers of both sides.
+    """
+    _split(before, folder / "before")
+    _split(after, folder / "after")
+    for share in range(SHARES):
+        sides = (_read(folder / side, share) for side in ("before", "after"))
+        (earlier, earlier_repeated), (later, later_repeated) = map(_distinct, sides)
+        both = earlier.join(later, on="id", how="full", coalesce=True, suffix="_after")
+        yield pl.concat(
+            [
+                both.select("id", _change(), pl.coalesce("row_after", "row").alias("row")),
+                *(
+                    some.select("id", pl.lit("repeated").alias("change"), "row")
+                    for some in (earlier_repeated, later_repeated)
+                ),
+            ]
+        )
+
+
+class Counts(Counter[Change]):
+    """Customers by what became of them."""
+
+    def add(self, share: pl.DataFrame) -> None:
+        """Count what `compare` has yielded."""
+        self.update(dict(share["change"].value_counts().rows()))
+
+
+def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
+    """Return the identifiers that occur more than once in a list that comes in parts.
+
+    The list is read again only if hashes of its identifiers repeat. Memory grows with the
+    identifiers that repeat, and with no others.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / f"{n}.hashes").open("wb")) for n in range(SHARES)]
+        for ids in parts():
+            hashes = np.sort(ids.hash().to_numpy())
+            cuts = np.searchsorted(hashes >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
+            for file, some in zip(files, np.split(hashes, cuts), strict=True):
+                file.write(some.tobytes())
+    shares = (np.fromfile(folder / f"{n}.hashes", np.uint64) for n in range(SHARES))
+    suspects = pl.concat([_repeated(pl.Series(hashes)) for hashes in shares])
+    if suspects.is_empty():
+        return NONE
+    suspected = pl.concat(ids.filter(ids.hash().is_in(suspects.implode())) for ids in parts())
+    return suspected.filter(suspected.is_duplicated()).unique()
+
+
+def _change() -> pl.Expr:
+    earlier, later = pl.col("content"), pl.col("content_after")
+    return (
+        pl.when(earlier.is_null())
+        .then(pl.lit("added"))
+        .when(later.is_null())
+        .then(pl.lit("removed"))
+        .when(earlier != later)
+        .then(pl.lit("changed"))
+        .otherwise(pl.lit("unchanged"))
+        .alias("change")
+    )
+
+
+def _split(frames: Iterable[pl.DataFrame], folder: Path) -> None:
+    """Write the rows, numbered, to a file for each share."""
+    folder.mkdir()
+    first = 0
+    with ExitStack() as stack:
+        writers: dict[int, ipc.RecordBatchStreamWriter] = {}
+        for frame in frames:
+            rows = frame.with_row_index("row", offset=first)
+            first += frame.height
+            keyed = rows.with_columns(share=pl.col("id").hash() // 2**SHARE_BITS)
+            parts = keyed.partition_by("share", as_dict=True, include_key=False)
+            for (share,), part in parts.items():
+                table = part.to_arrow()
+                if share not in writers:
+                    file = stack.enter_context(pa.OSFile(str(folder / str(share)), "wb"))
+                    writers[share] = stack.enter_context(ipc.new_stream(file, table.schema))
+                writers[share].write_table(table)
+
+
+def _read(folder: Path, share: int) -> pl.DataFrame:
+    file = folder / str(share)
+    if not file.exists():
+        return _EMPTY
+    return pl.read_ipc_stream(file)
+
+
+def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The first row of each identifier, and the others."""
+    if rows["id"].n_unique() == rows.height:
+        return rows, rows.clear()
+    first = rows["id"].is_first_distinct()
+    return rows.filter(first), rows.filter(~first)
+
+
+def _repeated(hashes: pl.Series) -> pl.Series:
+    if hashes.n_unique() == len(hashes):
+        return hashes.clear()
+    return hashes.filter(hashes.is_duplicated()).unique()
