@@ -32,7 +32,7 @@ class _Client(NudgescribeClient):
 
 class NudgescribeAccount(SavedBlock, CredentialsBlock):
     """
-    How to reach Nudgescribe and as whom.
+    Connection and credentials for Nudgescribe.
 
     Example:
         ```python

@@ -1,7 +1,10 @@
-"""What can be set for one refresh. Never secrets: Prefect stores parameters in clear."""
+"""What can be set for one flow run. Never secrets: Prefect stores parameters in clear.
+
+Forms show the fields of a model by `position`, so those of a group stand together.
+"""
 
 from string import Formatter
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -10,7 +13,14 @@ from tasks.customers.mapping import FieldSource
 from tasks.refresh.claim import Overlap
 
 Review = Literal["suspend", "wait", "stop"]
-PLACES = {"campaign", "run"}
+PLACEHOLDERS = {"campaign", "run"}
+GROUPS = ("Source", "Safety", "Review", "Advanced")
+
+
+def _in(group: str, title: str) -> dict[str, Any]:
+    """The title of a field of this group, and its place in the form."""
+    position = {"position": GROUPS.index(group)}
+    return {"title": f"{group}: {title}", "json_schema_extra": position}
 
 
 class Fetching(BaseModel):
@@ -18,15 +28,28 @@ class Fetching(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    export_minutes: float = Field(default=60, gt=0, description="Longest wait for the export.")
+    export_minutes: float = Field(
+        default=60,
+        gt=0,
+        description="Maximum wait for the export, in minutes.",
+        **_in("Advanced", "export minutes"),
+    )
     downloads: int = Field(
-        default=16, ge=1, le=64, description="Pages downloaded at once by a process."
+        default=16,
+        ge=1,
+        le=64,
+        description="Pages that a process downloads at once.",
+        **_in("Advanced", "downloads"),
     )
     task_runner: Literal["threads", "dask", "ray"] = Field(
-        default="threads", description="Where pages are fetched and converted."
+        default="threads",
+        description="Where pages are fetched and converted.",
+        **_in("Advanced", "task runner"),
     )
     cluster: str | None = Field(
-        default=None, description="Address of the Dask or Ray cluster; a local one by default."
+        default=None,
+        description="Address of the Dask or Ray cluster; a local one by default.",
+        **_in("Advanced", "cluster"),
     )
 
 
@@ -37,6 +60,7 @@ class ExportOptions(Fetching):
         default=True,
         description="Whether the current run must have a message for each customer of its group; "
         "switch it off if the group has changed since.",
+        **_in("Safety", "check rows"),
     )
 
 
@@ -47,50 +71,75 @@ class Listing(BaseModel):
 
     fields: dict[str, FieldSource] = Field(
         default_factory=dict[str, FieldSource],
-        description="Where the workspace's fields come from, all that are to be sent; by default "
-        "the list's columns are the fields.",
+        description="Field mapping: workspace field → source column. It names every field to send; "
+        "by default the list's columns are the fields.",
+        **_in("Source", "field mapping"),
     )
-    strict: bool = Field(default=False, description="Refuse the whole list at its first bad row.")
+    strict: bool = Field(
+        default=False,
+        description="Refuse the whole list at its first rejected row.",
+        **_in("Safety", "strict"),
+    )
 
 
 class SyncOptions(Listing):
     """Settings of one synchronisation of a customer group."""
 
     guardrails: ListGuardrails = Field(
-        default=ListGuardrails(), description="What the list must keep to."
+        default=ListGuardrails(),
+        description="Safety limits; exceeding one stops the synchronisation.",
+        **_in("Safety", "guardrails"),
     )
 
 
 class RefreshOptions(Fetching, Listing):
     """Settings of one refresh; the defaults suit a scheduled one."""
 
-    guardrails: Guardrails = Field(default=Guardrails(), description="What the list must keep to.")
-    plan_id: str | None = Field(
-        default=None, description="Refresh only if list and campaign are those of this plan."
-    )
     group: Literal["new", "reuse"] = Field(
         default="new",
-        description="A new customer group, or the one of this name, of which only what differs is "
-        "sent.",
+        description="Create a new customer group, or update the existing one of this name by what "
+        "differs.",
+        **_in("Source", "group"),
     )
     group_name: str = Field(
         default="{campaign} {run:%Y-%m-%d %H:%M}",
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
         "the flow run was planned for.",
+        **_in("Source", "group name"),
+    )
+    guardrails: Guardrails = Field(
+        default=Guardrails(),
+        description="Safety limits; exceeding one stops the refresh.",
+        **_in("Safety", "guardrails"),
+    )
+    plan_id: str | None = Field(
+        default=None,
+        description="Refresh only if list and campaign are still those of this plan.",
+        **_in("Safety", "plan"),
     )
     overlap: Overlap = Field(
         default="join",
-        description="If another refresh of the campaign is open: skip, that is end at once; join, "
-        "that is wait for it, or continue it if its flow run has ended half-way; or fail.",
+        description="If a refresh of the campaign is already running: skip; join, which waits for "
+        "it, or continues it if its flow run has ended half-way; or fail.",
+        **_in("Safety", "overlap"),
     )
     review: Review = Field(
         default="wait",
         description="While people review new messages: suspend, which needs a deployment and holds "
         "no worker; wait; or stop, for publish-campaign to finish it later.",
+        **_in("Review", "what to do meanwhile"),
     )
-    rerun_minutes: float = Field(default=240, gt=0, description="Longest wait for the rerun.")
     review_minutes: float = Field(
-        default=7 * 24 * 60, gt=0, description="Longest wait for people to approve new messages."
+        default=7 * 24 * 60,
+        gt=0,
+        description="Maximum wait for the review of new messages, in minutes.",
+        **_in("Review", "review minutes"),
+    )
+    rerun_minutes: float = Field(
+        default=240,
+        gt=0,
+        description="Maximum wait for the rerun, in minutes.",
+        **_in("Advanced", "rerun minutes"),
     )
 
     @property
@@ -100,8 +149,8 @@ class RefreshOptions(Fetching, Listing):
 
     @field_validator("group_name")
     @classmethod
-    def _only_known_places(cls, template: str) -> str:
-        places = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        if places - PLACES:
+    def _only_known_placeholders(cls, template: str) -> str:
+        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        if names - PLACEHOLDERS:
             raise ValueError("only {campaign} and {run} can stand in a group's name")
         return template

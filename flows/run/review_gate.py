@@ -29,7 +29,7 @@ class Answer(RunInput):
     """What a person says when resuming; a run that is not approved yet is suspended again."""
 
     decision: Literal["publish now", "stop here"] = Field(
-        default="publish now", description="What is to become of the run."
+        default="publish now", description="Your decision."
     )
     note: str = Field(default="", description="Why, for whoever looks at this flow run later.")
 

@@ -1,4 +1,4 @@
-"""What a list must keep to before anything is changed for it."""
+"""Safety limits that a customer list must keep to before anything is changed for it."""
 
 from collections.abc import Iterator
 
@@ -32,10 +32,8 @@ class TooManyNewSegments(GuardrailHit): ...
 class TooManyOrphanedSegments(GuardrailHit): ...
 
 
-class Counts(BaseModel):
-    """A list in numbers; `before` is the size of the group it replaces or is compared with, None
-    if there is none.
-    """
+class ListCounts(BaseModel):
+    """Describe a list; `before` is the size of the group it replaces, if there is one."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,24 +50,24 @@ class ListGuardrails(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    min_rows: int = Field(default=1, ge=1, description="Fewest good rows.")
+    min_rows: int = Field(default=1, ge=1, description="Minimum accepted rows.")
     max_rejected: float = Field(
-        default=0.05, ge=0, le=1, description="Largest share of rejected rows."
+        default=0.05, ge=0, le=1, description="Maximum share of rejected rows."
     )
     max_shrink: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="Largest share of customers to lose against the group before.",
+        description="Maximum share of customers to lose since the last run.",
     )
     max_growth: float = Field(
         default=1.0,
         ge=0,
-        description="Largest growth against the group before, as a share of it: 1 is doubling.",
+        description="Maximum growth since the last run (1 = +100 %).",
     )
 
-    def hits(self, counts: Counts) -> Iterator[GuardrailHit]:
-        """An error for each limit that is passed."""
+    def hits(self, counts: ListCounts) -> Iterator[GuardrailHit]:
+        """Yield an error for each limit that is exceeded."""
         good, rejected, before = counts.rows, counts.rejected, counts.before
         see = f" See {counts.quarantine} in the lake." if counts.quarantine else ""
         if rejected > self.max_rejected * (good + rejected):
@@ -90,8 +88,8 @@ class ListGuardrails(BaseModel):
                 f"{self.max_growth:.1%}."
             )
 
-    def check(self, counts: Counts) -> None:
-        """Raises the first of the errors that `hits` finds."""
+    def check(self, counts: ListCounts) -> None:
+        """Raise the first of the errors that `hits` finds."""
         for hit in self.hits(counts):
             raise hit
 
@@ -100,13 +98,13 @@ class Guardrails(ListGuardrails):
     """Limits for a refresh."""
 
     max_new_segments: int = Field(
-        default=100, ge=0, description="Most new segments: people review a message for each."
+        default=100, ge=0, description="Maximum new segments (each needs a review)."
     )
     max_orphaned_segments: int = Field(
-        default=100, ge=0, description="Most segments that would be left without customers."
+        default=100, ge=0, description="Maximum segments left without customers."
     )
 
-    def hits(self, counts: Counts) -> Iterator[GuardrailHit]:
+    def hits(self, counts: ListCounts) -> Iterator[GuardrailHit]:
         yield from super().hits(counts)
         new, orphaned = counts.new_segments, counts.orphaned_segments
         if new > self.max_new_segments:

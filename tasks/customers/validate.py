@@ -18,7 +18,7 @@ from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.customers.fingerprint import Fingerprint
-from tasks.customers.guardrails import Counts
+from tasks.customers.guardrails import ListCounts
 from tasks.customers.mapping import FieldSources, as_text, mapped
 from tasks.customers.staging import Staged, batches, describe, folder_of, local_copy, noted
 from tasks.policies import READ
@@ -58,9 +58,9 @@ class Validated(BaseModel):
     key: str
     fingerprint: str
 
-    def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> Counts:
+    def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> ListCounts:
         """The list in numbers, for the guardrails."""
-        return Counts(
+        return ListCounts(
             rows=self.accepted.rows,
             rejected=self.rejected,
             quarantine=self.quarantine,
