@@ -1,0 +1,191 @@
+"""What version 0.1.0 left half-way goes on with this one: nothing is started or made twice."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from uuid import UUID
+
+import polars as pl
+import pytest
+import yaml
+from prefect.client.orchestration import get_client
+from prefect.states import Crashed, Suspended
+
+from blocks import DataLake, FileCrm, SqlCrm
+from flows.review import resume_reviewed
+from nudgescribe import rfc4180
+from nudgescribe.contract import Status
+from sandbox import seed
+from tests import today
+from tests.conftest import Company, Sandbox
+from tests.deployed import Deployed, changes, deployed, retry, state_of
+
+__all__ = ["deployed"]
+
+CUSTOMERS, GOOD = 30, 29
+UNTIL = "nudgeflow.review_until"
+ROOT = Path(__file__).parents[2]
+STORED = json.loads((today.TODAY / "parameters.json").read_text())
+ENTRYPOINTS = {
+    f"{each['entrypoint'].rpartition('.')[2].replace('_', '-')}/{each['name']}": each["entrypoint"]
+    for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+}
+
+
+@dataclass(frozen=True)
+class Left:
+    """A refresh as it was left, in the lake, at the service and in Prefect."""
+
+    company: Company
+    lake: DataLake
+    run: UUID
+    ids: dict[str, str]
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """Those that Prefect has of the flow run."""
+        return today.told("suspended", "flow_run", self.ids)["parameters"]
+
+    def approve(self) -> None:
+        self.company.sandbox.approve(self.ids["campaign_id"]).raise_for_status()
+
+    def messages(self) -> pl.DataFrame:
+        frame = self.lake.read(self.ids["campaign_id"], 2, "polars")
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+
+@pytest.fixture
+def left(
+    sandbox: Sandbox, prefect_server: None, deployed: Deployed, tmp_path: Path
+) -> Iterator[Callable[[today.Kind], Left]]:
+    """Brings a new campaign to the state that a refresh was left in. Its CRM is gone since."""
+    root = tmp_path / "lake"
+
+    def bring(kind: today.Kind) -> Left:
+        company = Company(sandbox, seed.seed(sandbox.context, CUSTOMERS))
+        campaign_id, workspace_id = company.seeded.campaign_id, company.seeded.workspace_id
+        ids = {
+            "campaign_id": campaign_id,
+            "workspace_id": workspace_id,
+            "previous_group": company.seeded.customer_group_id,
+        }
+        run = deployed.plan(today.told(kind, "flow_run", ids)["parameters"])
+        listed = pl.read_parquet(today.accepted("suspended" if kind == "ended" else kind))
+        with company.client() as client:
+            group = client.create_group(workspace_id, "Ours", f"Nudgeflow refresh {run}")
+            client.upload_customers(workspace_id, group.customer_group_id, rfc4180.write(listed))
+            ids |= {"flow_run": str(run), "customer_group_id": group.customer_group_id}
+            if kind != "open":
+                client.initiate_rerun(campaign_id, group.customer_group_id)
+                ids["job_uid"] = company.settle(client).job_uid or ""
+            if kind == "ended":
+                sandbox.approve(campaign_id).raise_for_status()
+                client.publish(campaign_id)
+        today.lay(kind, root, ids)
+        labels = today.told(kind, "labels", ids)
+        ours = {name: value for name, value in labels.items() if name.startswith("nudgeflow.")}
+        if UNTIL in ours:
+            ours[UNTIL] = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(run, ours)
+            state = Suspended(timeout_seconds=3600) if kind == "suspended" else Crashed()
+            client.set_flow_run_state(run, state, force=True)
+        company.account().save("main", overwrite=True)
+        lake = DataLake(root=str(root))
+        lake.save("main", overwrite=True)
+        return Left(company, lake, run, ids)
+
+    nowhere = f"sqlite:///{tmp_path / 'gone.db'}"
+    SqlCrm(url=nowhere, query="SELECT * FROM customers").save("main", overwrite=True)
+    yield bring
+    for block in ("nudgescribe-account", "sql-crm", "data-lake"):
+        with get_client(sync_client=True) as client:
+            document = client.read_block_document_by_name("main", block)
+            client.delete_block_document(document.id)
+
+
+def test_a_suspended_refresh_goes_on_once_it_is_approved(
+    left: Callable[[today.Kind], Left], deployed: Deployed
+) -> None:
+    refresh = left("suspended")
+    assert str(refresh.run) not in resume_reviewed()
+    refresh.approve()
+    assert str(refresh.run) in resume_reviewed()
+    state = deployed.work(refresh.run)
+    assert state.name == "Completed", state.message
+    assert refresh.messages().height == GOOD
+    history = [(one.run_number, one.status) for one in refresh.company.history()]
+    assert history == [(2, Status.PUBLISHED), (1, Status.PUBLISHED)]
+    assert len(refresh.company.groups()) == 2
+    assert changes(refresh.company).count("POST /v1/messages/publish") == 1
+    assert not [*Path(refresh.lake.root).glob("staging/*/*")]
+
+
+@pytest.mark.parametrize("how", ["retried", "taken over"])
+def test_a_refresh_left_after_its_upload_goes_on_with_its_group(
+    left: Callable[[today.Kind], Left], deployed: Deployed, how: str
+) -> None:
+    refresh = left("open")
+    run = refresh.run
+    if how == "retried":
+        retry(run)
+    else:
+        run = deployed.plan(refresh.parameters)
+    state = deployed.work(run)
+    assert state.name == "Suspended", state.message
+    refresh.approve()
+    assert str(run) in resume_reviewed()
+    state = deployed.work(run)
+    assert state.name == "Completed", state.message
+    assert refresh.messages().height == GOOD
+    assert [one.run_number for one in refresh.company.history()] == [2, 1]
+    assert len(refresh.company.groups()) == 2
+    assert changes(refresh.company).count("POST /v1/campaign/rerun/initiate") == 1
+    if how == "taken over":
+        assert state_of(refresh.run).name == "Crashed"
+
+
+def test_a_refresh_that_is_complete_is_not_done_again(
+    left: Callable[[today.Kind], Left], deployed: Deployed
+) -> None:
+    refresh = left("ended")
+    before = changes(refresh.company)
+    assert refresh.messages().height == GOOD
+    retry(refresh.run)
+    state = deployed.work(refresh.run)
+    assert (state.name, state.message) == ("Completed", "It was finished by an earlier try.")
+    assert changes(refresh.company) == before
+
+
+def test_after_a_refresh_that_is_complete_the_next_one_begins_anew(
+    left: Callable[[today.Kind], Left], deployed: Deployed, tmp_path: Path
+) -> None:
+    refresh, listed = left("ended"), tmp_path / "customers.csv"
+    pl.read_parquet(today.accepted("suspended")).write_csv(listed)
+    FileCrm(path=str(listed)).save("main", overwrite=True)
+    run = deployed.plan({**refresh.parameters, "crm": "file-crm/main"})
+    state = deployed.work(run)
+    assert state.name == "Completed", state.message
+    assert [one.run_number for one in refresh.company.history()] == [3, 2, 1]
+    assert len(refresh.company.groups()) == 3
+    diff = refresh.lake.diff(refresh.ids["campaign_id"], 2, 3)
+    assert (diff.added, diff.gone, diff.changed, diff.unchanged) == (0, 0, 0, GOOD)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "stored"),
+    [(name, stored) for name, each in STORED.items() for stored in each.values()],
+)
+def test_parameters_that_prefect_holds_are_taken(
+    deployment: str, stored: dict[str, object]
+) -> None:
+    module, _, name = ENTRYPOINTS[deployment].rpartition(".")
+    getattr(import_module(module), name).validate_parameters(stored)
+
+
+def test_no_deployment_is_missing() -> None:
+    assert STORED.keys() == ENTRYPOINTS.keys()
