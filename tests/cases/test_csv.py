@@ -1,0 +1,131 @@
+"""CSV files: quotes, header rows, compressions, names and lines that do not show."""
+
+from pathlib import Path
+
+import pytest
+
+from blocks import FileCrm
+from nudgescribe import rfc4180
+from tests.cases.judging import CASES, judged, refused, refused_or, wrong
+
+CSV = CASES / "csv"
+KNOWN = ("customer_id", "email", "plan")
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        wrong("after_quote.csv", 1, why="accepted without the quotes"),
+        wrong("backslash.csv", 1, why="accepted without the quotes"),
+        wrong("no_quoting.tsv", 1, why="accepted without the quotes"),
+        wrong("inches.csv", 1, why="taken for cut off, no row"),
+        wrong("unpaired_quote.csv", 2, why="taken for cut off, no row"),
+        wrong("escaping.csv", 1, why="taken for cut off, no row"),
+    ],
+)
+def test_list_with_stray_quote_is_refused_with_its_row(file: str, row: int) -> None:
+    said = refused(FileCrm(path=str(CSV / file)), file, rf"row {row}\b", "quote")
+    assert "cut off" not in said
+
+
+@pytest.mark.xfail(strict=True, reason="read without the quotes")
+def test_page_of_messages_with_text_behind_quote_is_refused() -> None:
+    with pytest.raises(rfc4180.MalformedCsv, match="quote"):
+        rfc4180.read(b'customer_id,message\r\n1,"ab"cd\r\n')
+
+
+def test_list_that_ends_in_a_quoted_value_is_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('customer_id,email\n1,a\n2,"b')
+    refused(FileCrm(path=str(tmp_path / "list.csv")), "list.csv", "cut off")
+
+
+@pytest.mark.xfail(strict=True, reason="shows the first row's values")
+@pytest.mark.parametrize("folder", ["no_header_in_second", "no_header_in_second_index"])
+def test_second_file_without_header_row_is_refused_without_its_values(folder: str) -> None:
+    crm = FileCrm(path=str(CSV / folder / "*.csv"))
+    said = refused(crm, "1.csv", "customer_id", "email", r"\b2\b")
+    assert "000124" not in said
+    assert "ada@example.com" not in said
+
+
+@pytest.mark.xfail(strict=True, reason="shows the first row's values")
+def test_list_without_header_row_is_refused_by_places_and_without_its_values() -> None:
+    crm = FileCrm(path=str(CSV / "no_header.csv"))
+    said = refused(crm, "customer_id", r"\b1\b", r"\b2\b", rules=KNOWN)
+    assert "000124" not in said
+    assert "ada@example.com" not in said
+
+
+@pytest.mark.xfail(strict=True, reason="names all 9,000 columns")
+def test_list_with_columns_nobody_asked_for_is_refused_in_few_words(tmp_path: Path) -> None:
+    names = [f"a column nobody asked for {number:06d}{'y' * 90}" for number in range(9000)]
+    (tmp_path / "wide.csv").write_text(",".join(["customer_id", *names]) + "\n")
+    refused(FileCrm(path=str(tmp_path / "wide.csv")), "more", rules=["customer_id"])
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        wrong("csv/gzip.csv", "gzip", why="taken for UTF-16"),
+        wrong("csv/bzip2.csv", "bzip2", why="taken for UTF-16"),
+        wrong("ndjson/gzip.ndjson", "gzip", why="taken for another encoding"),
+    ],
+)
+def test_compressed_list_of_another_name_is_read_or_refused_as_compressed(
+    file: str, kind: str
+) -> None:
+    listed = refused_or(FileCrm(path=str(CASES / file)), Path(file).name, "compressed", kind)
+    assert listed is None or listed.accepted.height > 0
+
+
+@pytest.mark.xfail(strict=True, reason="taken for UTF-16")
+def test_workbook_named_csv_is_refused_as_a_workbook() -> None:
+    said = refused(FileCrm(path=str(CSV / "excel.csv")), "excel.csv", "CSV")
+    assert "zip" in said or "Excel" in said
+
+
+@pytest.mark.xfail(strict=True, reason="taken for damaged")
+def test_zstd_window_beyond_what_is_read_is_refused_as_such() -> None:
+    said = refused(FileCrm(path=str(CSV / "window.csv.zst")), "window.csv.zst", "window")
+    assert "damaged" not in said
+
+
+@pytest.mark.parametrize(
+    ("file", "header", "rows"),
+    [
+        wrong("sep_two.csv", None, [("1", "a")], why="taken for the header row"),
+        wrong("sep_three.csv", None, [("1", "a", "b")], why="taken for the header row"),
+        wrong("sep_no_header.csv", ["customer_id", "email"], [("1", "a")], why="taken for a row"),
+    ],
+)
+def test_first_line_of_excel_says_the_delimiter(
+    file: str, header: list[str] | None, rows: list[tuple[str, ...]]
+) -> None:
+    listed = judged(FileCrm(path=str(CSV / file), header=header))
+    assert listed.accepted.columns == list(KNOWN[: len(rows[0])])
+    assert listed.rows == rows
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        wrong("zero_width_space.csv", r"'email\u200b'", why="looks like the right name"),
+        wrong("no_break_space.csv", r"'email\xa0'", why="looks like the right name"),
+        wrong("line_end.csv", r"'e\nmail'", why="the message has two lines"),
+    ],
+)
+def test_name_with_characters_that_do_not_show_is_refused_escaped(file: str, name: str) -> None:
+    assert name in refused(FileCrm(path=str(CSV / file)), rules=KNOWN[:2])
+
+
+@pytest.mark.xfail(strict=True, reason="taken for customers without an identifier")
+@pytest.mark.parametrize("strict", [False, True])
+def test_blank_lines_are_no_rows(strict: bool) -> None:
+    listed = judged(FileCrm(path=str(CSV / "blank_lines.csv")), strict=strict)
+    assert (listed.rows, listed.rejected) == ([("1", "a"), ("2", "b")], 0)
+
+
+def test_blank_line_of_a_list_of_one_column_is_an_empty_value(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("customer_id\n1\n\n2\n")
+    listed = judged(FileCrm(path=str(tmp_path / "list.csv")))
+    assert (listed.rows, listed.errors) == ([("1",), ("2",)], [(2, "customer_id", "required")])

@@ -1,0 +1,50 @@
+"""NDJSON files: values of several types, nested values, values as keys."""
+
+import pytest
+
+from blocks import FileCrm
+from tests.cases.judging import CASES, judged, refused, wrong
+
+NDJSON = CASES / "ndjson"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        wrong("object", why="a raw TypeError with the customer's name"),
+        wrong("struct", why="a raw TypeError with the customer's name"),
+        wrong("bool", why="a raw TypeError with the customer's name"),
+        wrong("null", why="a raw TypeError"),
+    ],
+)
+def test_array_of_several_types_is_refused_with_line_and_field(kind: str) -> None:
+    file = f"mixed_{kind}.ndjson"
+    said = refused(FileCrm(path=str(NDJSON / file)), file, "line 1", r"\bv\b")
+    assert "Ann Miller" not in said
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        wrong("ndjson/nested_not_needed.ndjson", why="refused though nobody asks for it"),
+        "parquet/nested_not_needed.parquet",
+    ],
+)
+def test_nested_field_that_is_not_asked_for_does_not_matter(file: str) -> None:
+    names = {"ndjson": ("customer_id", "plan"), "parquet": ("customer_id",)}
+    listed = judged(FileCrm(path=str(CASES / file)), fields=names[file.partition("/")[0]])
+    assert listed.rows[0][0] in ("0", "1")
+    assert listed.accepted.height == 1
+
+
+@pytest.mark.xfail(strict=True, reason="the field is not named")
+def test_nested_field_that_is_asked_for_is_refused_with_line_and_field() -> None:
+    crm = FileCrm(path=str(NDJSON / "nested_not_needed.ndjson"))
+    refused(crm, "nested_not_needed.ndjson", "line 1", "tags", fields=("customer_id", "tags"))
+
+
+@pytest.mark.xfail(strict=True, reason="shows the key")
+def test_key_that_is_a_value_is_not_shown() -> None:
+    crm = FileCrm(path=str(NDJSON / "values_as_keys.ndjson"))
+    said = refused(crm, r"\b2\b", rules=("customer_id", "plan"))
+    assert "ada@example.com" not in said
