@@ -1,0 +1,124 @@
+"""Lists from web servers whose answers are cut, refused or encoded."""
+
+import gzip
+import logging
+import threading
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from blocks import FileCrm
+from blocks.crm.source import SourceError, SourceUnavailable
+from nudgescribe.errors import NudgeflowError
+from tests.cases.judging import refused, wrong
+
+HEADER = b"customer_id,plan\n"
+ROWS = [b"%06d,gold\n" % number for number in range(1000)]
+HALF = HEADER + b"".join(ROWS[:500])
+EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+QUERY = "?X-Amz-Signature=SECRET"
+
+
+def cut_coding() -> bytes:
+    """The begin of a gzip stream that happens to end with whole rows, without its end."""
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(HALF) + packer.flush(zlib.Z_FULL_FLUSH)
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: object) -> None: ...
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/no-length.csv":  # ended by the connection's end alone
+            self.answer(200, HALF, length=False, connection="close")
+        elif path == "/cut-coding.csv":
+            self.answer(200, cut_coding(), content_encoding="gzip")
+        elif path == "/list.csv.gz":  # compressed once, and said twice
+            body = gzip.compress(HEADER + b"".join(ROWS))
+            self.answer(200, body, content_encoding="gzip")
+        elif path == "/429.csv":
+            self.answer(429, b"", retry_after="0")
+        else:
+            self.answer(int(path[1:4]), EXPIRED if path == "/403.csv" else b"")
+
+    def answer(self, status: int, body: bytes, length: bool = True, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        if length:
+            self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        self.close_connection = True
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.xfail(strict=True, reason="half of the list, accepted without a word")
+def test_answer_that_may_be_cut_off_is_refused_or_warned_of(
+    url: str, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    try:
+        FileCrm(path=f"{url}/no-length.csv{QUERY}").extract(tmp_path / "list.parquet")
+        said = [one.getMessage() for one in logged.records if one.levelno >= logging.WARNING]
+    except SourceError as error:
+        said = [str(error)]
+    assert any("no-length.csv" in each for each in said)
+    assert "SECRET" not in "".join(said)
+
+
+@pytest.mark.xfail(strict=True, reason="half of the list, accepted")
+def test_answer_whose_coding_is_cut_off_is_refused(url: str) -> None:
+    refused(FileCrm(path=f"{url}/cut-coding.csv"), "cut-coding.csv", "cut off")
+
+
+@pytest.mark.xfail(strict=True, reason="taken for damaged", raises=SourceError)
+def test_gzip_file_that_is_sent_as_encoded_is_read(url: str, tmp_path: Path) -> None:
+    assert FileCrm(path=f"{url}/list.csv.gz").extract(tmp_path / "list.parquet") == 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        wrong(401, "", why="ClientResponseError is all it says"),
+        wrong(403, "AccessDenied", why="ClientResponseError is all it says"),
+        wrong(410, "", why="ClientResponseError is all it says"),
+    ],
+)
+def test_refusal_is_told_by_status_and_code_and_without_the_query(
+    url: str, status: int, code: str
+) -> None:
+    said = refused(FileCrm(path=f"{url}/{status}.csv{QUERY}"), code)
+    assert f"{status}" in said.rpartition(".csv")[2]
+    assert "ClientResponseError" not in said
+    assert "SECRET" not in said
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        wrong(429, why="taken for a mistake in the block"),
+        wrong(503, why="the status is not told"),
+    ],
+)
+def test_busy_server_is_to_be_asked_later(url: str, status: int, tmp_path: Path) -> None:
+    with pytest.raises(NudgeflowError) as caught:
+        FileCrm(path=f"{url}/{status}.csv{QUERY}").extract(tmp_path / "list.parquet")
+    assert isinstance(caught.value, SourceUnavailable)
+    assert f"{status}" in caught.value.problem.rpartition(".csv")[2]
+    assert "Try again later" in str(caught.value)
+    assert "SECRET" not in str(caught.value)

@@ -1,0 +1,35 @@
+"""CRMs behind an API that ask to wait."""
+
+from pathlib import Path
+
+import pytest
+
+from blocks import HubSpotCrm
+from blocks.crm.source import SourceError
+from nudgescribe.retry import RetryPolicy
+from tests.blocks.crm.doubles import Reply, SharedClock, as_json, serving
+from tests.blocks.crm.hubspot_server import TOKEN, HubSpot
+
+
+@pytest.mark.xfail(strict=True, reason="taken for a mistake in the block", raises=SourceError)
+@pytest.mark.parametrize(
+    "reply",
+    [
+        as_json({"status": "error", "category": "MIGRATION_IN_PROGRESS"}, 477, Retry_After="2"),
+        as_json({"status": "error", "category": "LOCKED"}, 423),
+        Reply(408),
+    ],
+    ids=lambda reply: str(reply.status),
+)
+def test_hubspot_that_asks_to_wait_is_asked_again(
+    reply: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SharedClock()
+    monkeypatch.setattr(HubSpotCrm, "retry", RetryPolicy(sleep=clock.sleep))
+    server = HubSpot(lambda: clock.now)
+    with serving(server):
+        server.add("12", *[{"email": f"{number}@example.com"} for number in range(5)])
+        server.faults["/batch/read"].append(reply)
+        crm = HubSpotCrm(token=TOKEN, list_id="12", base_url=server.url, properties=["email"])
+        assert crm.extract(tmp_path / "list.parquet") == 5
+    assert clock.now > 0
