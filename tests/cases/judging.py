@@ -65,10 +65,7 @@ def field(
 
 
 def judged(
-    crm: CrmSource,
-    rules: Rules | None = None,
-    fields: Sequence[str] = (),
-    strict: bool = False,
+    crm: CrmSource, rules: Rules | None = None, fields: Sequence[str] = (), strict: bool = False
 ) -> Judged:
     """The list judged by `rules`, the first of which identifies a customer; by default its own
     columns. `fields` are those that options.fields name.

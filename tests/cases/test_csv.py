@@ -6,21 +6,22 @@ import pytest
 
 from blocks import FileCrm
 from nudgescribe import rfc4180
-from tests.cases.judging import CASES, judged, refused, refused_or, wrong
+from tests.cases.judging import CASES, judged, refused, refused_or
 
 CSV = CASES / "csv"
 KNOWN = ("customer_id", "email", "plan")
 
 
+@pytest.mark.xfail(strict=True, reason="accepted without the quotes, or taken for cut off")
 @pytest.mark.parametrize(
     ("file", "row"),
     [
-        wrong("after_quote.csv", 1, why="accepted without the quotes"),
-        wrong("backslash.csv", 1, why="accepted without the quotes"),
-        wrong("no_quoting.tsv", 1, why="accepted without the quotes"),
-        wrong("inches.csv", 1, why="taken for cut off, no row"),
-        wrong("unpaired_quote.csv", 2, why="taken for cut off, no row"),
-        wrong("escaping.csv", 1, why="taken for cut off, no row"),
+        ("after_quote.csv", 1),
+        ("backslash.csv", 1),
+        ("no_quoting.tsv", 1),
+        ("inches.csv", 1),
+        ("unpaired_quote.csv", 2),
+        ("escaping.csv", 1),
     ],
 )
 def test_list_with_stray_quote_is_refused_with_its_row(file: str, row: int) -> None:
@@ -63,13 +64,10 @@ def test_list_with_columns_nobody_asked_for_is_refused_in_few_words(tmp_path: Pa
     refused(FileCrm(path=str(tmp_path / "wide.csv")), "more", rules=["customer_id"])
 
 
+@pytest.mark.xfail(strict=True, reason="taken for another encoding")
 @pytest.mark.parametrize(
     ("file", "kind"),
-    [
-        wrong("csv/gzip.csv", "gzip", why="taken for UTF-16"),
-        wrong("csv/bzip2.csv", "bzip2", why="taken for UTF-16"),
-        wrong("ndjson/gzip.ndjson", "gzip", why="taken for another encoding"),
-    ],
+    [("csv/gzip.csv", "gzip"), ("csv/bzip2.csv", "bzip2"), ("ndjson/gzip.ndjson", "gzip")],
 )
 def test_compressed_list_of_another_name_is_read_or_refused_as_compressed(
     file: str, kind: str
@@ -90,12 +88,13 @@ def test_zstd_window_beyond_what_is_read_is_refused_as_such() -> None:
     assert "damaged" not in said
 
 
+@pytest.mark.xfail(strict=True, reason="taken for the header row or a customer")
 @pytest.mark.parametrize(
     ("file", "header", "rows"),
     [
-        wrong("sep_two.csv", None, [("1", "a")], why="taken for the header row"),
-        wrong("sep_three.csv", None, [("1", "a", "b")], why="taken for the header row"),
-        wrong("sep_no_header.csv", ["customer_id", "email"], [("1", "a")], why="taken for a row"),
+        ("sep_two.csv", None, [("1", "a")]),
+        ("sep_three.csv", None, [("1", "a", "b")]),
+        ("sep_no_header.csv", ["customer_id", "email"], [("1", "a")]),
     ],
 )
 def test_first_line_of_excel_says_the_delimiter(
@@ -106,12 +105,13 @@ def test_first_line_of_excel_says_the_delimiter(
     assert listed.rows == rows
 
 
+@pytest.mark.xfail(strict=True, reason="shown as they are")
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        wrong("zero_width_space.csv", r"'email\u200b'", why="looks like the right name"),
-        wrong("no_break_space.csv", r"'email\xa0'", why="looks like the right name"),
-        wrong("line_end.csv", r"'e\nmail'", why="the message has two lines"),
+        ("zero_width_space.csv", r"'email\u200b'"),
+        ("no_break_space.csv", r"'email\xa0'"),
+        ("line_end.csv", r"'e\nmail'"),
     ],
 )
 def test_name_with_characters_that_do_not_show_is_refused_escaped(file: str, name: str) -> None:

@@ -8,15 +8,8 @@ from tests.cases.judging import CASES, judged, refused, wrong
 NDJSON = CASES / "ndjson"
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        wrong("object", why="a raw TypeError with the customer's name"),
-        wrong("struct", why="a raw TypeError with the customer's name"),
-        wrong("bool", why="a raw TypeError with the customer's name"),
-        wrong("null", why="a raw TypeError"),
-    ],
-)
+@pytest.mark.xfail(strict=True, reason="a raw TypeError, most with the customer's name")
+@pytest.mark.parametrize("kind", ["object", "struct", "bool", "null"])
 def test_array_of_several_types_is_refused_with_line_and_field(kind: str) -> None:
     file = f"mixed_{kind}.ndjson"
     said = refused(FileCrm(path=str(NDJSON / file)), file, "line 1", r"\bv\b")

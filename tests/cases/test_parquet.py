@@ -27,14 +27,15 @@ def plain(text: str | None) -> str | None:
     return text and re.sub(r"\.?0+$", "", text) if text and "." in text else text
 
 
+@pytest.mark.xfail(strict=True, reason=SILENT)
 @pytest.mark.parametrize(
     ("file", "what"),
     [
-        wrong("one_bit_damaged.parquet", [], why=SILENT),
-        wrong("public/broken-arrow.parquet", [], why=SILENT),
-        wrong("public/rle_malicious_bitwidth.parquet", [], why=SILENT),
-        wrong("public/parquet_column_num_values_mismatch.parquet", [], why=SILENT),
-        wrong("public/broken_structure.parquet", ["damaged"], why=RAW),
+        ("one_bit_damaged.parquet", []),
+        ("public/broken-arrow.parquet", []),
+        ("public/rle_malicious_bitwidth.parquet", []),
+        ("public/parquet_column_num_values_mismatch.parquet", []),
+        ("public/broken_structure.parquet", ["damaged"]),
     ],
 )
 def test_damaged_file_is_refused(file: str, what: list[str]) -> None:
@@ -51,15 +52,16 @@ def test_damaged_file_among_others_is_refused(tmp_path: Path) -> None:
     refused(FileCrm(path=str(tmp_path / "*.parquet")), "1.parquet")
 
 
+@pytest.mark.xfail(strict=True, reason=RAW)
 @pytest.mark.parametrize(
     ("file", "what"),
     [
-        wrong("latin1_text.parquet", [r"\bv\b", "UTF-8"], why=RAW),
-        wrong("public/invalid_utf8_dictionary.parquet", ["X1", "UTF-8"], why=RAW),
-        wrong("damaged_page.parquet", ["damaged"], why=RAW),
-        wrong("public/ARROW-17100.parquet", ["damaged"], why=RAW),
-        wrong("public/issue22325_datapage_v2_negative_def_levels.parquet", ["damaged"], why=RAW),
-        wrong("public/encrypted_column.parquet", [r"column '?a\b", "encrypted"], why=RAW),
+        ("latin1_text.parquet", [r"\bv\b", "UTF-8"]),
+        ("public/invalid_utf8_dictionary.parquet", ["X1", "UTF-8"]),
+        ("damaged_page.parquet", ["damaged"]),
+        ("public/ARROW-17100.parquet", ["damaged"]),
+        ("public/issue22325_datapage_v2_negative_def_levels.parquet", ["damaged"]),
+        ("public/encrypted_column.parquet", [r"column '?a\b", "encrypted"]),
     ],
 )
 def test_file_that_cannot_be_read_through_is_refused_when_extracted(
@@ -70,13 +72,14 @@ def test_file_that_cannot_be_read_through_is_refused_when_extracted(
     refused(listed(file), Path(file).name, *what)
 
 
+@pytest.mark.xfail(strict=True, reason="the error's class is all it says")
 @pytest.mark.parametrize(
     ("file", "what"),
     [
-        wrong("case-001.parquet", ["var"], why="ComputeError is all it says"),
-        wrong("crs-default.parquet", ["geometry"], why="ComputeError is all it says"),
-        wrong("uniform_encryption.parquet.encrypted", ["encrypted"], why="it says ComputeError"),
-        wrong("bug13053-2.parquet", ["column"], why="it says DuplicateError"),
+        ("case-001.parquet", ["var"]),
+        ("crs-default.parquet", ["geometry"]),
+        ("uniform_encryption.parquet.encrypted", ["encrypted"]),
+        ("bug13053-2.parquet", ["column"]),
     ],
 )
 def test_file_that_is_no_list_is_refused_in_words(file: str, what: list[str]) -> None:
@@ -88,10 +91,7 @@ def test_file_that_is_no_list_is_refused_in_words(file: str, what: list[str]) ->
 
 @pytest.mark.parametrize(
     ("files", "prefixes"),
-    [
-        ("part-0.parquet", "0"),
-        wrong("part-*.parquet", "01", why="1816 and 1754"),
-    ],
+    [("part-0.parquet", "0"), wrong("part-*.parquet", "01", why="1816 and 1754")],
 )
 def test_days_of_many_centuries_are_the_same_of_any_number_of_files(
     files: str, prefixes: str
@@ -150,12 +150,13 @@ def test_fractions_of_seconds_stay() -> None:
     assert [plain(each) for each in found] == ["09:31:38.827", "00:00:00.000001", "09:05:00"]
 
 
+@pytest.mark.xfail(strict=True, reason="no value, or a panic: the flow run ends Crashed")
 @pytest.mark.parametrize(
     ("file", "rows"),
     [
-        wrong("time_out_of_range.parquet", [1, 2], why="no value, accepted"),
-        wrong("date_far_away.parquet", [1], why=CRASHED),
-        wrong("timestamp_infinity.parquet", [1], why=CRASHED),
+        ("time_out_of_range.parquet", [1, 2]),
+        ("date_far_away.parquet", [1]),
+        ("timestamp_infinity.parquet", [1]),
     ],
 )
 def test_time_that_no_calendar_has_is_rejected_or_refused(file: str, rows: list[int]) -> None:
@@ -181,12 +182,13 @@ def test_zone_is_told_or_refused(file: str, zone: str, when: str) -> None:
     assert found is None or found.values(column) == [when]
 
 
+@pytest.mark.xfail(strict=True, reason=RAW)
 @pytest.mark.parametrize(
     ("file", "kind", "text"),
     [
-        wrong("decimal256", "decimal", "1.50", why=RAW),
-        wrong("json_extension", "json", "{}", why=RAW),
-        wrong("duration", "duration", None, why=RAW),
+        ("decimal256", "decimal", "1.50"),
+        ("json_extension", "json", "{}"),
+        ("duration", "duration", None),
     ],
 )
 def test_type_without_a_text_is_told_or_refused(file: str, kind: str, text: str | None) -> None:

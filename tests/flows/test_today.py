@@ -58,14 +58,17 @@ class Left:
         return frame
 
 
+Bring = Callable[..., Left]
+
+
 @pytest.fixture
 def left(
     sandbox: Sandbox, prefect_server: None, deployed: Deployed, tmp_path: Path
-) -> Iterator[Callable[[today.Kind], Left]]:
+) -> Iterator[Bring]:
     """Brings a new campaign to the state that a refresh was left in. Its CRM is gone since."""
     root = tmp_path / "lake"
 
-    def bring(kind: today.Kind) -> Left:
+    def bring(kind: today.Kind, crm: str = "sql-crm/main", **options: object) -> Left:
         company = Company(sandbox, seed.seed(sandbox.context, CUSTOMERS))
         campaign_id, workspace_id = company.seeded.campaign_id, company.seeded.workspace_id
         ids = {
@@ -73,7 +76,9 @@ def left(
             "workspace_id": workspace_id,
             "previous_group": company.seeded.customer_group_id,
         }
-        run = deployed.plan(today.told(kind, "flow_run", ids)["parameters"])
+        parameters = today.told(kind, "flow_run", ids)["parameters"]
+        parameters |= {"crm": crm, "options": {**parameters["options"], **options}}
+        run = deployed.plan(parameters)
         listed = pl.read_parquet(today.accepted("suspended" if kind == "ended" else kind))
         with company.client() as client:
             group = client.create_group(workspace_id, "Ours", f"Nudgeflow refresh {run}")
@@ -108,9 +113,7 @@ def left(
             client.delete_block_document(document.id)
 
 
-def test_a_suspended_refresh_goes_on_once_it_is_approved(
-    left: Callable[[today.Kind], Left], deployed: Deployed
-) -> None:
+def test_a_suspended_refresh_goes_on_once_it_is_approved(left: Bring, deployed: Deployed) -> None:
     refresh = left("suspended")
     assert str(refresh.run) not in resume_reviewed()
     refresh.approve()
@@ -127,7 +130,7 @@ def test_a_suspended_refresh_goes_on_once_it_is_approved(
 
 @pytest.mark.parametrize("how", ["retried", "taken over"])
 def test_a_refresh_left_after_its_upload_goes_on_with_its_group(
-    left: Callable[[today.Kind], Left], deployed: Deployed, how: str
+    left: Bring, deployed: Deployed, how: str
 ) -> None:
     refresh = left("open")
     run = refresh.run
@@ -149,9 +152,7 @@ def test_a_refresh_left_after_its_upload_goes_on_with_its_group(
         assert state_of(refresh.run).name == "Crashed"
 
 
-def test_a_refresh_that_is_complete_is_not_done_again(
-    left: Callable[[today.Kind], Left], deployed: Deployed
-) -> None:
+def test_a_refresh_that_is_complete_is_not_done_again(left: Bring, deployed: Deployed) -> None:
     refresh = left("ended")
     before = changes(refresh.company)
     assert refresh.messages().height == GOOD
@@ -162,7 +163,7 @@ def test_a_refresh_that_is_complete_is_not_done_again(
 
 
 def test_after_a_refresh_that_is_complete_the_next_one_begins_anew(
-    left: Callable[[today.Kind], Left], deployed: Deployed, tmp_path: Path
+    left: Bring, deployed: Deployed, tmp_path: Path
 ) -> None:
     refresh, listed = left("ended"), tmp_path / "customers.csv"
     pl.read_parquet(today.accepted("suspended")).write_csv(listed)
