@@ -1,16 +1,14 @@
 """Who has a campaign, as the lake's register says it: the one place that knows how it is asked."""
 
 from datetime import UTC, datetime
-from unittest.mock import patch
 
 from prefect.logging import disable_run_logger
 
 from blocks import DataLake
-from blocks.manifest import campaign_place
-from tasks import register
+from blocks.storage.manifest import campaign_place
 from tasks.campaigns import Refresh
-from tasks.register import Claim, Overlap
-from tasks.staging import keep_staged
+from tasks.customers.staging import keep_staged
+from tasks.refresh.claim import Claim, Overlap, Register, claim_campaign, open_refreshes
 
 
 def claim(
@@ -18,27 +16,19 @@ def claim(
 ) -> Claim:
     """A flow run's claim of a campaign, `kept` once something is made of its list."""
     me = Refresh(id=flow_run, started=datetime.now(UTC))
-
-    def load(*names: object) -> DataLake:
-        return lake
-
-    with (
-        patch.object(register, "load", load),
-        patch("tasks.staging.load", load),
-        disable_run_logger(),
-    ):
-        claimed = register.claim_campaign.fn("lake", campaign_id, me, overlap, 0.001)
+    with disable_run_logger():
+        claimed = claim_campaign.fn(lake, campaign_id, me, overlap, 0.001)
         if kept:
-            keep_staged.fn("lake", me)
+            keep_staged.fn(lake, me)
     return claimed
 
 
 def holder(lake: DataLake, campaign_id: str) -> str | None:
     """The flow run whose refresh is the newest of a campaign."""
-    _, entry = register.Register(lake.files, campaign_place(campaign_id)).newest()
+    _, entry = Register(lake.files, campaign_place(campaign_id)).newest()
     return entry.flow_run if entry else None
 
 
 def open_campaigns(lake: DataLake) -> list[str]:
     """The campaigns that have a refresh open, as retention sees them."""
-    return sorted(place.partition("=")[2] for place in register.open_refreshes(lake.files))
+    return sorted(place.partition("=")[2] for place in open_refreshes(lake.files))

@@ -16,10 +16,10 @@ import pytest
 from blocks import CrmSource, DataLake
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
-from tasks import validate
 from tasks.campaigns import Refresh
-from tasks.mapping import FieldSource
-from tasks.staging import describe
+from tasks.customers import validate
+from tasks.customers.mapping import FieldSource
+from tasks.customers.staging import describe
 
 CASES = Path(__file__).parents[1] / "data/cases"
 LONGEST = 1000

@@ -11,13 +11,14 @@ from prefect.logging import disable_run_logger
 from pyarrow import parquet
 
 from blocks import DataLake
-from blocks.manifest import Batch, Page, Part, run_folder
-from tasks import changes, reconcile
-from tasks.groups import GroupRef
-from tasks.ledger import Ledger
-from tasks.pages import ExportRef
-from tasks.staging import describe
-from tasks.validate import Validated
+from blocks.storage.manifest import Batch, Page, Part, run_folder
+from tasks.customers import sync
+from tasks.customers.staging import describe
+from tasks.customers.upload import GroupRef
+from tasks.customers.validate import Validated
+from tasks.export.download import ExportRef
+from tasks.export.ledger import Ledger
+from tasks.refresh import reconcile
 
 STEP = 100_000
 
@@ -40,7 +41,7 @@ def compared(folder: Path, rows: int) -> None:
     listed, held = folder / "listed.parquet", folder / "held.parquet"
     write(listed, 0, rows, plan="gold", region="north")
     write(held, rows // 20, rows + rows // 20, plan="gold", region="north")
-    changes.changes_of(changes.compare_lists(listed, held, "customer_id"))
+    sync.diff_lists(listed, held, "customer_id")
 
 
 def reconciled(folder: Path, rows: int) -> None:
@@ -60,9 +61,9 @@ def reconciled(folder: Path, rows: int) -> None:
         rows=rows, writer="w", staging="staging/r/w", generation=0, done=False,
     )  # fmt: skip
     group = GroupRef(workspace_id="w", customer_group_id="g", name="n", size=rows)
-    reconcile.load = lambda kind, name: lake if kind is DataLake else Account(rows)
+    account: Any = Account(rows)
     with disable_run_logger():
-        reconcile.reconcile.fn("a", group, export, validated, "l")
+        reconcile.reconcile.fn(account, group, export, validated, lake)
 
 
 class Account(SimpleNamespace):

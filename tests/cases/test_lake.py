@@ -14,15 +14,15 @@ from pydantic import ValidationError
 
 from blocks import DataLake, FileCrm, HubSpotCrm, NudgescribeAccount
 from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.files import Files
-from blocks.trouble import LakeError, LakeUnreachable
-from tasks import export
-from tasks.old import Ages
-from tasks.old_runs import old_runs
+from blocks.storage.errors import LakeError, LakeUnreachable
+from blocks.storage.files import Files
+from tasks.export import run
+from tasks.retention.rules import Ages
+from tasks.retention.runs import old_runs
 from tests.cases import stores
 from tests.cases.claims import claim, holder, open_campaigns
 from tests.cases.judging import wrong
-from tests.lakes import write_run
+from tests.support.lakes import write_run
 
 MANIFEST = "messages/campaign_id=C/run_number=2/_manifest-00000.json"
 HEAD = ("exists", "read", "remove")
@@ -314,24 +314,24 @@ def test_damaged_pointer_is_made_anew(of_two: DataLake) -> None:
     Path(of_two.root, "messages/campaign_id=C/_latest.json").write_bytes(b"")
     manifest = of_two.manifest("C", 2)
     assert manifest is not None
-    export._point_at(of_two, manifest)
+    run._point_at(of_two, manifest)
     assert texts(of_two) == ["run 2"]
 
 
 @pytest.mark.xfail(strict=True, reason="back on run 2")
 def test_pointer_never_goes_back(of_two: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, second = export.latest_run, of_two.manifest("C", 2)
+    real, second = run.latest_run, of_two.manifest("C", 2)
     assert second is not None
 
     def overtaken(files: Files, campaign_id: str) -> int | None:
         """A refresh ends with run 3 just after a fill of old runs has looked."""
         seen = real(files, campaign_id)
-        monkeypatch.setattr(export, "latest_run", real)
-        export._point_at(of_two, write_run(of_two, "C", 3, {"1": "run 3"}))
+        monkeypatch.setattr(run, "latest_run", real)
+        run._point_at(of_two, write_run(of_two, "C", 3, {"1": "run 3"}))
         return seen
 
-    monkeypatch.setattr(export, "latest_run", overtaken)
-    export._point_at(of_two, second)
+    monkeypatch.setattr(run, "latest_run", overtaken)
+    run._point_at(of_two, second)
     assert texts(of_two) == ["run 3"]
 
 

@@ -31,19 +31,22 @@ from nudgescribe import contract, rfc4180
 from nudgescribe.contract import SegmentMessage
 from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.retry import RetryPolicy
-from sandbox.store import Campaign
-from tasks import campaigns, export, groups, review
+from sandbox.data.models import Campaign
+from tasks import campaigns
 from tasks.campaigns import Refresh
-from tasks.guardrails import Guardrails
-from tasks.started import Started
+from tasks.customers import upload
+from tasks.customers.guardrails import Guardrails
+from tasks.export import run
+from tasks.refresh import review
+from tasks.refresh.started import Started
 from tests import today
 from tests.cases.claims import claim
 from tests.cases.judging import wrong
 from tests.conftest import Company, Save, Through, customers
-from tests.deployed import Deployed, changes, deployed
-from tests.faults import FaultyTransport
 from tests.flows.test_today import GOOD, Bring, left
-from tests.tasks.test_register import nothing
+from tests.support.deployed import Deployed, changes, deployed
+from tests.support.faults import FaultyTransport
+from tests.tasks.refresh.test_claim import nothing
 
 __all__ = ["deployed", "left"]
 
@@ -149,7 +152,7 @@ def test_reused_group_that_has_changed_is_not_published(
         group_name="All customers",
         export_minutes=0.001,
     )
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
+    names = {"account": saved.account, "crm": saved.crm, "lake": saved.lake}
     with pytest.raises(NudgeflowError) as caught:
         campaign_refresh(company.seeded.campaign_id, **names, options=options)
     assert PUBLISH not in changes(company)
@@ -166,9 +169,10 @@ def test_overdue_refresh_keeps_its_list_or_is_published_without(left: Bring) -> 
     old = datetime.now(UTC).timestamp() - 8.01 * 86400
     for path in Path(refresh.lake.root, "staging").rglob("*"):
         os.utime(path, (old, old))
-    lake_retention(options=RetentionOptions(dry_run=False))
+    account = refresh.company.account()
+    lake_retention(refresh.lake, account, options=RetentionOptions(dry_run=False))
     refresh.approve()
-    state = publish_campaign(refresh.ids["campaign_id"], return_state=True)
+    state = publish_campaign(refresh.ids["campaign_id"], account, refresh.lake, return_state=True)
     if state.name == "Completed":
         assert refresh.messages().height == GOOD
     else:
@@ -207,7 +211,7 @@ def test_pages_of_the_run_before_are_not_taken(company: Company, save: Save) -> 
         client.publish(campaign_id)
     with company.sandbox.context.store.write() as store:  # the new pages are not in place yet
         store.get_one(Campaign, campaign_id).exported_run = 1
-    names = {"account": saved.name, "lake": saved.name}
+    names = {"account": saved.account, "lake": saved.lake}
     with pytest.raises(NudgeflowError):
         export_messages(campaign_id, **names, options=ExportOptions(export_minutes=0.001))
     assert saved.lake.manifest(campaign_id, 2) is None
@@ -216,34 +220,28 @@ def test_pages_of_the_run_before_are_not_taken(company: Company, save: Save) -> 
 # ---- names and answers ------------------------------------------------------------------------
 
 
-def loading(account: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the tasks load this account."""
-    for module in (campaigns, export, groups):
-        monkeypatch.setattr(module, "load", lambda kind, name: account)
-
-
 def me() -> Refresh:
     return Refresh(id=str(uuid4()), started=datetime.now(UTC))
 
 
 @pytest.mark.xfail(strict=True, reason="a raw ValidationError once the list is judged")
 def test_long_name_of_a_campaign_is_shortened_or_refused_before_anything(
-    company: Company, monkeypatch: pytest.MonkeyPatch
+    company: Company,
 ) -> None:
     with company.sandbox.context.store.write() as store:
         store.get_one(Campaign, company.seeded.campaign_id).name = "N" * 190
-    loading(company.account(), monkeypatch)
+    account = company.account()
     template = RefreshOptions().group_name
     names: set[str] = set()
     with disable_run_logger():
         for refresh in (me(), me()):
             try:
                 found = campaigns.find_campaign.fn(
-                    "a", company.seeded.campaign_id, refresh, template, False
+                    account, company.seeded.campaign_id, refresh, template, False
                 )
             except NudgeflowError:
                 return
-            names.add(groups.create_group.fn("a", found, template, refresh).name)
+            names.add(upload.create_group.fn(account, found, template, refresh).name)
     assert len(names) == 2
     assert max(map(len, names)) <= 200
 
@@ -317,21 +315,22 @@ BOTH, TAKEN = ("refresh", "export"), None
 )
 def test_odd_value_is_refused_by_name_or_does_not_matter(
     company: Company,
-    monkeypatch: pytest.MonkeyPatch,
     path: str,
     change: Callable[[Any], object],
     right: str | None,
     whose: Sequence[str],
 ) -> None:
     class Account:
+        block_name = "main"
+
         def get_client(self, **options: object) -> Any:
             return company.client(transport=Odd(path, change), retry=RetryPolicy(attempts=1))
 
-    loading(Account(), monkeypatch)
+    account: Any = Account()
     campaign_id = company.seeded.campaign_id
     looks: dict[str, Callable[[], object]] = {
-        "refresh": lambda: campaigns.find_campaign.fn("a", campaign_id, me(), "{run}", False),
-        "export": lambda: export.find_runs.fn("a", campaign_id, "latest", True),
+        "refresh": lambda: campaigns.find_campaign.fn(account, campaign_id, me(), "{run}", False),
+        "export": lambda: run.find_runs.fn(account, campaign_id, "latest", True),
     }
     for who in whose:
         with disable_run_logger():
@@ -386,10 +385,10 @@ def test_upload_of_wide_rows_is_parted_by_bytes(company: Company) -> None:
             )  # fmt: skip
 
     wide = pl.DataFrame({f"field_{number}": ["x" * 50] * 20_000 for number in range(200)})
-    group = groups.GroupRef(workspace_id="w", customer_group_id="g", name="n", size=0)
+    group = upload.GroupRef(workspace_id="w", customer_group_id="g", name="n", size=0)
     with disable_run_logger():
         client: Any = Client()
-        groups.send(client, group, [wide], wide.height)
+        upload.send(client, group, [wide], wide.height)
     assert max(sizes) <= 64 * 1024 * 1024
 
 

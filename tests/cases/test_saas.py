@@ -7,8 +7,8 @@ import pytest
 from blocks import HubSpotCrm
 from blocks.crm.source import SourceError
 from nudgescribe.retry import RetryPolicy
-from tests.blocks.crm.doubles import Reply, SharedClock, as_json, serving
-from tests.blocks.crm.hubspot_server import TOKEN, HubSpot
+from tests.blocks.crm.saas.doubles import Reply, SharedClock, as_json, serving
+from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
 
 
 @pytest.mark.xfail(strict=True, reason="taken for a mistake in the block", raises=SourceError)

@@ -21,7 +21,7 @@ from nudgescribe.contract import Status
 from sandbox import seed
 from tests import today
 from tests.conftest import Company, Sandbox
-from tests.deployed import Deployed, changes, deployed, retry, state_of
+from tests.support.deployed import Deployed, changes, deployed, retry, state_of
 
 __all__ = ["deployed"]
 
@@ -174,7 +174,7 @@ def test_after_a_refresh_that_is_complete_the_next_one_begins_anew(
     assert [one.run_number for one in refresh.company.history()] == [3, 2, 1]
     assert len(refresh.company.groups()) == 3
     diff = refresh.lake.diff(refresh.ids["campaign_id"], 2, 3)
-    assert (diff.added, diff.gone, diff.changed, diff.unchanged) == (0, 0, 0, GOOD)
+    assert (diff.added, diff.removed, diff.changed, diff.unchanged) == (0, 0, 0, GOOD)
 
 
 @pytest.mark.parametrize(
