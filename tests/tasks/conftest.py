@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
-from prefect.blocks.core import Block
 from prefect.logging import disable_run_logger
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
@@ -33,18 +32,13 @@ def refresh() -> Refresh:
 
 @dataclass
 class Local:
-    """The blocks the tasks load, whatever the name, and the artifacts they make: a Prefect server
-    takes longer than all else.
-    """
+    """Blocks, and the artifacts tasks make of them: a Prefect server takes longer than all else."""
 
     account: NudgescribeAccount
     lake: DataLake
     folder: Path
     crm: CrmSource | None = None
     artifacts: dict[str, Any] = field(default_factory=dict)
-
-    def load(self, kind: type, name: str) -> Block | None:
-        return {DataLake: self.lake, CrmSource: self.crm}.get(kind, self.account)
 
     def artifact(self, content: Any = None, *, key: str, description: str, table: Any = ()) -> None:
         self.artifacts[key] = content or table
@@ -59,8 +53,8 @@ class Local:
 @pytest.fixture
 def local(company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Local:
     local = Local(company.account(), DataLake(root=str(tmp_path / "lake")), tmp_path)
+    local.account._block_document_name = "main"
     replaced: dict[str, Callable[..., Any]] = {
-        "load": local.load,
         "create_table_artifact": local.artifact,
         "create_markdown_artifact": local.artifact,
     }

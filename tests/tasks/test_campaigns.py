@@ -15,7 +15,7 @@ def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
     company: Company, local: Local, refresh: Refresh, publish: bool, reuse: bool
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
-    at_first = find_campaign.fn("main", campaign, refresh, "Ours", reuse)
+    at_first = find_campaign.fn(local.account, campaign, refresh, "Ours", reuse)
     assert (at_first.previous_run, at_first.previous_pages) == (1, 3)
     with company.client() as client:
         group = client.create_group(workspace, "Ours", refresh.marks[0]).customer_group_id
@@ -26,7 +26,7 @@ def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
             company.sandbox.approve(campaign)
             client.publish(campaign)
             assert company.history()[0].status == Status.PUBLISHED
-    assert find_campaign.fn("main", campaign, refresh, "Ours", reuse) == at_first
+    assert find_campaign.fn(local.account, campaign, refresh, "Ours", reuse) == at_first
 
 
 def test_the_group_of_the_current_run_is_not_reused(
@@ -34,20 +34,23 @@ def test_the_group_of_the_current_run_is_not_reused(
 ) -> None:
     campaign = company.seeded.campaign_id
     with pytest.raises(GroupInUse, match="is on group 'First customers' already.*options.group"):
-        find_campaign.fn("main", campaign, refresh, "First customers", True)
-    assert find_campaign.fn("main", campaign, refresh, "First customers", False).previous_run == 1
+        find_campaign.fn(local.account, campaign, refresh, "First customers", True)
+    assert (
+        find_campaign.fn(local.account, campaign, refresh, "First customers", False).previous_run
+        == 1
+    )
 
 
 def test_a_run_that_failed_is_not_the_run_before(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
-    at_first = find_campaign.fn("main", campaign, refresh, "Ours", False)
+    at_first = find_campaign.fn(local.account, campaign, refresh, "Ours", False)
     with company.client() as client:
         empty = client.create_group(workspace, "Nobody").customer_group_id
         client.initiate_rerun(campaign, empty)
         assert company.settle(client).status == Status.FAILED
-    assert find_campaign.fn("main", campaign, refresh, "Ours", False) == at_first
+    assert find_campaign.fn(local.account, campaign, refresh, "Ours", False) == at_first
 
 
 def test_a_run_that_somebody_else_began_meanwhile_is_not_ours(
@@ -61,4 +64,4 @@ def test_a_run_that_somebody_else_began_meanwhile_is_not_ours(
         client.initiate_rerun(campaign, theirs)
         company.settle(client)
     with pytest.raises(NotPublished, match="is Ready for review, not Published"):
-        find_campaign.fn("main", campaign, refresh, "Ours", False)
+        find_campaign.fn(local.account, campaign, refresh, "Ours", False)

@@ -23,7 +23,7 @@ from sandbox.middleware.faults import LINKS, Fault, Switch
 from tasks.campaigns import CampaignRef, Refresh, RunRef, find_campaign, publish_run
 from tasks.customers import upload
 from tasks.customers.upload import GroupRef
-from tasks.export import run
+from tasks.export import run as export
 from tasks.export.run import RunToExport
 from tasks.refresh.rerun import initiate_rerun
 from tests.conftest import Company, customers
@@ -64,10 +64,10 @@ class Refreshed:
     def again(self, step: Callable[..., T], *given: Any) -> T:
         for _ in range(TRIES - 1):
             try:
-                return step("main", *given)
+                return step(self.local.account, *given)
             except Passing as error:
                 self.failed.append(str(error))
-        return step("main", *given)
+        return step(self.local.account, *given)
 
     def start(self) -> tuple[CampaignRef, GroupRef, RunRef]:
         """Up to the rerun's start."""
@@ -78,7 +78,7 @@ class Refreshed:
             assert client.rerun_messages(campaign_id)
         group = self.again(upload.create_group.fn, campaign, name, self.refresh)
         staged = self.local.staged(customers(ROWS))
-        assert self.again(upload.upload_customers.fn, group, staged, "main") == ROWS
+        assert self.again(upload.upload_customers.fn, group, staged, self.local.lake) == ROWS
         run: RunRef = self.again(initiate_rerun.fn, campaign, group)
         return campaign, group, run
 
@@ -98,12 +98,12 @@ class Refreshed:
             previous_pages=campaign.previous_pages,
         )
         while True:
-            planned = self.again(run.plan_export.fn, wanted, "main", self.refresh, 1)
-            for first, last in run.chunks(planned):
-                self.again(run.fetch_chunk.fn, planned, first, last, "main", 2)
-            if run.check_export.fn(planned, "main") is None:
+            planned = self.again(export.plan_export.fn, wanted, self.local.lake, self.refresh, 1)
+            for first, last in export.chunks(planned):
+                self.again(export.fetch_chunk.fn, planned, first, last, self.local.lake, 2)
+            if export.check_export.fn(planned, self.local.lake) is None:
                 break
-        run.commit_run.fn(planned, "main")
+        export.commit_run.fn(planned, self.local.lake)
 
     def prove(self) -> None:
         """One group, one rerun, published, and each customer once in the lake."""
@@ -139,7 +139,7 @@ def refreshed(
         return real(self, retry=retry, call_seconds=0.7, page_seconds=0.7)
 
     monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
-    monkeypatch.setattr(run, "PACE", Pace(first=0.02, longest=0.1))
+    monkeypatch.setattr(export, "PACE", Pace(first=0.02, longest=0.1))
     monkeypatch.setattr(rerun, "PATIENCE_SECONDS", 0.0)
     yield Refreshed(company, local, refresh)
     company.sandbox.app.state.faults.clear()

@@ -83,8 +83,8 @@ def office(company: Company) -> Office:
     return Office(company)
 
 
-def take(refresh: Refresh, *workspaces: str) -> Inventory:
-    return take_inventory.fn("main", "main", list(workspaces), refresh)
+def take(local: Local, refresh: Refresh, *workspaces: str) -> Inventory:
+    return take_inventory.fn(local.account, local.lake, list(workspaces), refresh)
 
 
 def files(lake: DataLake) -> list[str]:
@@ -98,7 +98,7 @@ def test_a_snapshot_holds_what_the_service_says(
     office.campaign("", Status.DRAFT)
     office.campaign("000123", Status.PUBLISHED, Status.FAILED, Status.READY_FOR_REVIEW)
     office.campaign("NA\r\n\ufeff|ü", Status.DRAFT, workspace=office.workspace("Second"))
-    taken = take(refresh)
+    taken = take(local, refresh)
     file = f"snapshot=2026-11-21T06-30-00Z/%s-{refresh.short}.parquet"
     assert files(local.lake) == [f"{kind}/{file % kind}" for kind in ("campaigns", "runs")]
     assert taken == Inventory(
@@ -145,7 +145,7 @@ def test_every_field_of_the_contract_has_its_column() -> None:
 def test_an_account_without_campaigns_has_the_same_columns(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
-    taken = take(refresh, office.workspace("Empty"))
+    taken = take(local, refresh, office.workspace("Empty"))
     assert (taken.campaigns, taken.runs, taken.statuses) == (0, 0, {})
     for path, columns in (
         (taken.campaigns_path, CAMPAIGN_COLUMNS),
@@ -154,7 +154,7 @@ def test_an_account_without_campaigns_has_the_same_columns(
         assert pl.read_parquet_schema(path) == columns
         assert duckdb.read_parquet(path).fetchall() == []
     assert pd.read_parquet(taken.campaigns_path)["taken_at"].dt.tz is not None
-    report_inventory.fn("main", "main", taken, refresh)
+    report_inventory.fn(local.account, local.lake, taken, refresh)
     assert local.artifacts["inventory-main-campaigns"] == ()
     assert "| campaigns | 0 |" in local.artifacts["inventory-main"]
 
@@ -162,7 +162,7 @@ def test_an_account_without_campaigns_has_the_same_columns(
 def test_only_the_workspaces_that_are_named(office: Office, local: Local, refresh: Refresh) -> None:
     second = office.workspace("Second")
     office.campaign("Theirs", Status.DRAFT, workspace=second)
-    assert take(refresh, second, second).campaigns == 1
+    assert take(local, refresh, second, second).campaigns == 1
     assert local.lake.inventory().campaigns["name"].to_list() == ["Theirs"]
 
 
@@ -170,7 +170,7 @@ def test_an_unknown_workspace_is_refused_before_anything_is_written(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
     with pytest.raises(NotFound, match="Account main has no workspace w1, w2. Check the id"):
-        take(refresh, "w2", company.seeded.workspace_id, "w1")
+        take(local, refresh, "w2", company.seeded.workspace_id, "w1")
     assert files(local.lake) == []
     with pytest.raises(LakeError, match="No snapshot of the campaigns is in the lake"):
         local.lake.inventory()
@@ -182,10 +182,10 @@ def test_what_fails_in_the_middle_leaves_nothing_and_is_tried_again(
     office.campaign("Other", Status.DRAFT)
     through(FaultyTransport({contract.RERUN_HISTORY: [None, httpx.Response(503)]}))
     with pytest.raises(ServerError) as failed:
-        take(refresh)
+        take(local, refresh)
     assert isinstance(failed.value, Passing)
     assert files(local.lake) == []
-    assert take(refresh).runs == 2
+    assert take(local, refresh).runs == 2
 
 
 def test_a_campaign_that_is_removed_meanwhile_is_no_reason_to_give_up(
@@ -195,7 +195,7 @@ def test_a_campaign_that_is_removed_meanwhile_is_no_reason_to_give_up(
     through(FaultyTransport({contract.RERUN_HISTORY: [gone]}))
     campaign = company.seeded.campaign_id
     with pytest.raises(CampaignGone, match=f"Campaign {campaign} is listed, but") as failed:
-        take(refresh)
+        take(local, refresh)
     assert isinstance(failed.value, Passing)
 
 
@@ -203,11 +203,11 @@ def test_half_a_snapshot_is_not_seen_and_is_written_again(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
     before = replaced(refresh, started=refresh.started - timedelta(days=1))
-    take(before)
+    take(local, before)
     blocked = local.folder / "lake/campaigns/snapshot=2026-11-21T06-30-00Z"
     blocked.write_bytes(b"")
     with pytest.raises(FileExistsError):
-        take(refresh)
+        take(local, refresh)
     assert len(files(local.lake)) == 4
     blocked.unlink()
     blocked.mkdir()
@@ -215,16 +215,16 @@ def test_half_a_snapshot_is_not_seen_and_is_written_again(
     with pytest.raises(LakeError, match="Snapshot 2026-11-21T06-30-00Z is not in the lake"):
         local.lake.inventory("2026-11-21T06-30-00Z")
     office.campaign("Meanwhile", Status.DRAFT)
-    assert take(refresh).runs == local.lake.inventory().runs.height == 2
+    assert take(local, refresh).runs == local.lake.inventory().runs.height == 2
 
 
 def test_a_snapshot_that_is_there_stays_as_it_is(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
-    taken = take(refresh)
+    taken = take(local, refresh)
     held = local.lake.files.read(files(local.lake)[0])
     office.campaign("Meanwhile", Status.DRAFT)
-    assert take(refresh) == taken
+    assert take(local, refresh) == taken
     assert local.lake.files.read(files(local.lake)[0]) == held
 
 
@@ -235,7 +235,10 @@ def test_flow_runs_of_the_same_second_do_not_meet(
     office.campaign("Theirs", Status.DRAFT, workspace=second)
     elsewhere = refresh.started.astimezone(timezone(timedelta(hours=5, minutes=30)))
     other = replaced(refresh, id=str(uuid4()), started=elsewhere + timedelta(microseconds=1))
-    ours, theirs = take(refresh, office.company.seeded.workspace_id), take(other, second)
+    ours, theirs = (
+        take(local, refresh, office.company.seeded.workspace_id),
+        take(local, other, second),
+    )
     assert (ours.snapshot, ours.campaigns) == (theirs.snapshot, theirs.campaigns)
     assert sorted(local.lake.inventory(ours.snapshot).campaigns["name"]) == [
         "Theirs",
@@ -262,7 +265,7 @@ def test_histories_are_asked_for_together_through_the_accounts_gate(
         yield
 
     monkeypatch.setattr(NudgescribeAccount, "get_client", lambda self: real(self, calls=gate))
-    assert take(refresh).runs == 6
+    assert take(local, refresh).runs == 6
     assert next(calls) == 1 + 6
 
 
@@ -273,7 +276,7 @@ def test_people_see_a_table_and_a_picture(
     through: Through,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    local.account = office.company.account(campaign_url="https://app.example.com/{campaign_id}")
+    local.account.campaign_url = "https://app.example.com/{campaign_id}"
     old = office.campaign("Old *one*\n| [x](y)", Status.PUBLISHED, Status.FAILED)
     without = httpx.Response(200, json={"runs": []})
     office.campaign("Odd", "On | hold")
@@ -283,8 +286,8 @@ def test_people_see_a_table_and_a_picture(
     turn = turns.index(office.company.seeded.campaign_id)
     monkeypatch.setattr(inventory, "READERS", 1)
     through(FaultyTransport({contract.RERUN_HISTORY: [None] * turn + [without]}))
-    taken = take(refresh)
-    report_inventory.fn("main", "main", taken, refresh)
+    taken = take(local, refresh)
+    report_inventory.fn(local.account, local.lake, taken, refresh)
     rows = local.artifacts["inventory-main-campaigns"]
     assert len(rows) == 3
     (row,) = (each for each in rows if old in each["campaign"])
@@ -326,11 +329,11 @@ def test_a_long_table_is_cut_and_says_so(
 
     monkeypatch.setattr(inventory, "create_table_artifact", artifact)
     old = office.campaign("Old", Status.PUBLISHED)
-    taken = take(refresh)
-    report_inventory.fn("main", "main", taken, refresh)
+    taken = take(local, refresh)
+    report_inventory.fn(local.account, local.lake, taken, refresh)
     assert said["inventory-main-campaigns"] == "Campaigns of main on 2026-11-21 at 06:30 UTC: 2"
     monkeypatch.setattr(inventory, "MOST_SHOWN", 1)
-    report_inventory.fn("main", "main", taken, refresh)
+    report_inventory.fn(local.account, local.lake, taken, refresh)
     (row,) = local.artifacts["inventory-main-campaigns"]
     assert row["campaign"] == "Old", old
     assert said["inventory-main-campaigns"].endswith(
@@ -343,7 +346,7 @@ def test_the_documented_queries(
 ) -> None:
     office.campaign("Autumn", Status.PUBLISHED, Status.READY_FOR_REVIEW)
     for planned in (datetime(2026, 11, 23, 6, tzinfo=UTC), datetime(2026, 11, 24, 6, tzinfo=UTC)):
-        take(replaced(refresh, started=planned))
+        take(local, replaced(refresh, started=planned))
     names: dict[str, Any] = {"lake": local.lake}
     for block in code("python inventory"):
         exec(block, names)

@@ -23,9 +23,9 @@ def file(local: Local) -> Path:
 def test_a_list_once_staged_is_the_refreshs_list(
     local: Local, refresh: Refresh, file: Path
 ) -> None:
-    first = extract_customers.fn("file-crm/main", "main", refresh)
+    first = extract_customers.fn(local.crm, local.lake, refresh)
     file.write_text("customer_id\nsomebody else\n")
-    assert extract_customers.fn("file-crm/main", "main", refresh) == first
+    assert extract_customers.fn(local.crm, local.lake, refresh) == first
     assert (first.rows, first.path) == (20, f"staging/{refresh.id}/extracted.parquet")
 
 
@@ -34,7 +34,7 @@ def test_a_list_that_cannot_be_read_stages_nothing(
 ) -> None:
     file.unlink()
     with pytest.raises(SourceError, match="no such file"):
-        extract_customers.fn("file-crm/main", "main", refresh)
+        extract_customers.fn(local.crm, local.lake, refresh)
     assert not local.lake.files.exists("staging")
 
 
@@ -43,5 +43,5 @@ def test_whoever_watches_sees_how_many_rows_there_are(
 ) -> None:
     shown: list[str] = []
     monkeypatch.setattr(Line, "show", lambda line, text: shown.append(text))
-    extract_customers.fn("file-crm/main", "main", refresh)
-    assert shown == ["Extracting from file-crm/main, 20 rows so far"]
+    extract_customers.fn(local.crm, local.lake, refresh)
+    assert shown == ["Extracted 20 rows so far"]

@@ -67,7 +67,7 @@ def test_a_mapping_that_does_not_fit_the_workspace_is_refused(
     company: Company, local: Local, sources: dict[str, FieldSource], problem: str
 ) -> None:
     with pytest.raises(MappingRefused, match=f"{problem}.*options.fields"):
-        find_fields.fn("main", company.seeded.workspace_id, sources)
+        find_fields.fn(local.account, company.seeded.workspace_id, sources)
 
 
 @pytest.mark.parametrize(

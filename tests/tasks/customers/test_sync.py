@@ -52,11 +52,13 @@ def test_two_lists_are_compared_customer_by_customer(
 
 @pytest.fixture
 def group(company: Company, local: Local) -> GroupRef:
-    return make_group.fn("main", company.seeded.workspace_id, "Daily")
+    return make_group.fn(local.account, company.seeded.workspace_id, "Daily")
 
 
 def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> Changes:
-    return update_customers.fn("main", group, local.staged(listed), "customer_id", "main")
+    return update_customers.fn(
+        local.account, group, local.staged(listed), "customer_id", local.lake
+    )
 
 
 def test_only_what_differs_is_sent(
@@ -159,14 +161,14 @@ def test_a_group_that_a_run_is_on_is_busy(
     company: Company, client: NudgescribeClient, local: Local, group: GroupRef
 ) -> None:
     workspace = company.seeded.workspace_id
-    assert find_group.fn("main", workspace, "Daily") == group
+    assert find_group.fn(local.account, workspace, "Daily") == group
     update(local, group, customers(2).with_columns(plan=pl.lit("new")))
     client.initiate_rerun(company.seeded.campaign_id, group.customer_group_id)
     company.settle(client)
     with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
-        find_group.fn("main", workspace, "Daily")
+        find_group.fn(local.account, workspace, "Daily")
     ours = Refresh.model_validate({"id": "another", "started": "2026-11-21T06:30:00Z"})
     with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
-        find_campaign.fn("main", second_campaign(company), ours, "Daily", True)
-    assert find_group.fn("main", workspace, "First customers") is not None
-    assert find_group.fn("main", workspace, "Nobody's") is None
+        find_campaign.fn(local.account, second_campaign(company), ours, "Daily", True)
+    assert find_group.fn(local.account, workspace, "First customers") is not None
+    assert find_group.fn(local.account, workspace, "Nobody's") is None

@@ -34,7 +34,7 @@ def campaign_of(company: Company) -> CampaignRef:
 @pytest.fixture
 def create(company: Company, local: Local, refresh: Refresh) -> Callable[[], tasks.GroupRef]:
     template = "{campaign} {run:%Y-%m-%d %H:%M}"
-    return lambda: tasks.create_group.fn("main", campaign_of(company), template, refresh)
+    return lambda: tasks.create_group.fn(local.account, campaign_of(company), template, refresh)
 
 
 def test_a_group_is_named_after_campaign_and_planned_time(
@@ -54,7 +54,7 @@ def test_a_group_whose_name_was_taken_is_found_again(
     first, name = create(), "{campaign} {run:%Y-%m-%d %H:%M}"
     other = refresh.model_copy(update={"id": "other"})
     second, again = (
-        tasks.create_group.fn("main", campaign_of(company), name, other) for _ in range(2)
+        tasks.create_group.fn(local.account, campaign_of(company), name, other) for _ in range(2)
     )
     assert second == again
     assert company.groups() == ["First customers", first.name, f"{first.name} (other)"]
@@ -63,11 +63,17 @@ def test_a_group_whose_name_was_taken_is_found_again(
 def test_a_group_to_reuse_is_found_by_its_name_once_and_by_its_mark_from_then_on(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
-    made = tasks.make_group.fn("main", company.seeded.workspace_id, "Ours")
+    made = tasks.make_group.fn(local.account, company.seeded.workspace_id, "Ours")
     for name in ("Ours", "renamed meanwhile"):
-        assert tasks.create_group.fn("main", campaign_of(company), name, refresh, True) == made
+        assert (
+            tasks.create_group.fn(local.account, campaign_of(company), name, refresh, True) == made
+        )
     new = tasks.create_group.fn(
-        "main", campaign_of(company), "Theirs", refresh.model_copy(update={"id": "other"}), True
+        local.account,
+        campaign_of(company),
+        "Theirs",
+        refresh.model_copy(update={"id": "other"}),
+        True,
     )
     assert company.groups() == ["First customers", "Ours", "Theirs"]
     assert new.name == "Theirs"
@@ -105,7 +111,7 @@ def test_a_row_the_service_refuses_stops_the_refresh(
 ) -> None:
     bad = local.staged(customers(30, invalid_every=10))
     with pytest.raises(tasks.UploadIncomplete, match=r"refused 3 rows .* row 10 \w+ \(\w+\)"):
-        tasks.upload_customers.fn("main", create(), bad, "main")
+        tasks.upload_customers.fn(local.account, create(), bad, local.lake)
 
 
 def test_a_refused_row_is_told_by_its_place_among_all(
@@ -114,7 +120,7 @@ def test_a_refused_row_is_told_by_its_place_among_all(
     monkeypatch.setattr(tasks, "ROWS_SENT", 8)
     bad = local.staged(customers(15, invalid_every=10))
     with pytest.raises(tasks.UploadIncomplete, match=r"refused 1 rows .* row 10 \w+ \(\w+\)"):
-        tasks.upload_customers.fn("main", create(), bad, "main")
+        tasks.upload_customers.fn(local.account, create(), bad, local.lake)
 
 
 def test_a_group_that_fills_up_slowly_is_waited_for(
@@ -127,7 +133,7 @@ def test_a_group_that_fills_up_slowly_is_waited_for(
     good = local.staged(customers(30))
     half = httpx.Response(200, json={"num_pages": 1, "page_size": 100, "total": 15})
     through(FaultyTransport({"/v1/customer/pages": [half, half]}))
-    assert tasks.upload_customers.fn("main", create(), good, "main") == 30
+    assert tasks.upload_customers.fn(local.account, create(), good, local.lake) == 30
 
 
 def test_a_group_of_another_size_stops_the_refresh(
@@ -142,8 +148,8 @@ def test_a_group_of_another_size_stops_the_refresh(
     queued = {"job_uid": "j", "status": "queued", "total": 30, "accepted": 0, "rejected": 0}
     through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
     with pytest.raises(tasks.UploadIncomplete, match="has 0 customers, not 30, after 0 minutes"):
-        tasks.upload_customers.fn("main", group, good, "main")
-    assert tasks.upload_customers.fn("main", group, good, "main") == 30
+        tasks.upload_customers.fn(local.account, group, good, local.lake)
+    assert tasks.upload_customers.fn(local.account, group, good, local.lake) == 30
 
 
 def test_a_long_list_is_uploaded_in_chunks(
@@ -155,7 +161,7 @@ def test_a_long_list_is_uploaded_in_chunks(
     monkeypatch.setattr(tasks, "ROWS_SENT", 8)
     transport = through(FaultyTransport())
     good = local.staged(customers(30))
-    assert tasks.upload_customers.fn("main", create(), good, "main") == 30
+    assert tasks.upload_customers.fn(local.account, create(), good, local.lake) == 30
     assert transport.calls[UPLOAD] == 4
 
 
@@ -177,4 +183,4 @@ def test_a_campaign_that_went_on_is_not_published(company: Company, local: Local
         job_uid=None,
     )
     with pytest.raises(NotCurrent, match="is on run 1, not on run 7"):
-        publish_run.fn("main", run)
+        publish_run.fn(local.account, run)

@@ -45,7 +45,7 @@ def validate(
     strict: bool = False,
 ) -> Validated:
     staged = local.staged(listed)
-    return validate_customers.fn(rules, staged, "main", refresh, sources or {}, strict, PLACE)
+    return validate_customers.fn(rules, staged, local.lake, refresh, sources or {}, strict, PLACE)
 
 
 @settings(
@@ -202,9 +202,9 @@ def test_a_staged_list_is_released_until_it_is_to_be_kept(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     validate(local, rules, refresh, customers(3))
-    keep_staged.fn("main", refresh)
-    release_staged.fn("main", refresh)
+    keep_staged.fn(local.lake, refresh)
+    release_staged.fn(local.lake, refresh)
     assert local.lake.files.exists(f"staging/{refresh.id}/validated.json")
     local.lake.files.remove(f"staging/{refresh.id}/kept")
-    release_staged.fn("main", refresh)
+    release_staged.fn(local.lake, refresh)
     assert not local.lake.files.exists(f"staging/{refresh.id}")

@@ -20,9 +20,9 @@ from tests.support.disks import Disk
 from tests.support.exports import Export, page
 from tests.tasks.conftest import Local
 from tests.tasks.export import test_export
-from tests.tasks.export.test_export import Exporting, Saved, Serve, ids
+from tests.tasks.export.test_export import Exporting, Serve, ids
 
-no_waiting, saved, serve = test_export.no_waiting, test_export.saved, test_export.serve
+no_waiting, serve = test_export.no_waiting, test_export.serve
 exporting = test_export.exporting
 
 PAGES = [page([f"{number:02}{row:05}" for row in range(500)]) for number in range(3)]
@@ -37,14 +37,14 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst", "delta"])
 @pytest.mark.parametrize("step", ["fetch", "commit"])
 def test_a_full_lake(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
     disk: Disk,
     step: str,
     file_format: Any,
 ) -> None:
-    lake = saved.lake = DataLake(root=str(disk.folder / "lake"), format=file_format)
+    lake = local.lake = DataLake(root=str(disk.folder / "lake"), format=file_format)
     serve(Export(PAGES))
     one = exporting(1500)
     export = one.plan()
@@ -65,14 +65,14 @@ def test_a_full_lake(
 
 
 def test_a_full_lake_when_the_table_is_told(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
     disk: Disk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The manifest is there already."""
-    saved.lake = DataLake(root=str(disk.folder / "lake"), format="delta")
+    local.lake = DataLake(root=str(disk.folder / "lake"), format="delta")
     serve(Export(PAGES))
     one = exporting(1500)
     export = one.fetched()
@@ -90,7 +90,7 @@ def test_a_full_lake_when_the_table_is_told(
 
 
 def test_no_room_for_pages_on_their_way(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
     disk: Disk,
@@ -105,7 +105,7 @@ def test_no_room_for_pages_on_their_way(
             one.fetch(export)
     assert not list(disk.folder.iterdir())
     one.commit(one.fetched())
-    assert len(ids(saved.lake)) == 1500
+    assert len(ids(local.lake)) == 1500
 
 
 def test_no_room_for_the_list(
@@ -117,8 +117,8 @@ def test_no_room_for_the_list(
     local.crm = FileCrm(path=str(listed))
     with disk.full():
         with pytest.raises(DiskFull, match="/disk for the customer list"):
-            extract_customers.fn("file-crm/main", "main", refresh)
-    staged = extract_customers.fn("file-crm/main", "main", refresh)
+            extract_customers.fn(local.crm, local.lake, refresh)
+    staged = extract_customers.fn(local.crm, local.lake, refresh)
     assert staged.rows == 500
     with disk.full():
         with pytest.raises(DiskFull, match=rf"/disk/\S+ for {staged.path}"):

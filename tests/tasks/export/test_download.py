@@ -174,10 +174,9 @@ def write(lake: DataLake) -> None:
     ref, client = export_of(PAGES), Pages()
     for chunk in (range(PAGES // 2), range(PAGES // 2, PAGES)):
         fetch_pages(client, lake, ref, chunk, Slots(1, 1), Meter())
-    with disable_run_logger(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "load", lambda kind, name: lake)
-        assert tasks.check_export.fn(ref, "lake") is None
-        tasks.commit_run.fn(ref, "lake")
+    with disable_run_logger():
+        assert tasks.check_export.fn(ref, lake) is None
+        tasks.commit_run.fn(ref, lake)
 
 
 def write_and_die(root: str, moment: int) -> None:
@@ -246,7 +245,7 @@ def test_no_more_convert_than_the_cores_a_process_may_use() -> None:
     program = """if True:
         import os
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        from tasks.pages import CONVERTERS
+        from tasks.export.download import CONVERTERS
         print(CONVERTERS)
     """
     assert subprocess.check_output([sys.executable, "-c", program], text=True) == "1\n"

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NotFound
 from nudgescribe.retry import RetryPolicy
 from tasks.campaigns import Refresh
-from tasks.customers import staging
-from tasks.customers.staging import describe, remove_staged
+from tasks.customers.staging import remove_staged
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export import download
@@ -29,6 +27,7 @@ from tests.conftest import Company
 from tests.support import exports
 from tests.support.clock import Clock
 from tests.support.exports import Export, another, page
+from tests.tasks.conftest import Local
 
 RUN = RunToExport(
     campaign_id="C",
@@ -53,36 +52,17 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
 
 
-@dataclass
-class Saved:
-    """The blocks the tasks load, whatever the name: saving them takes longer than all else."""
-
-    account: NudgescribeAccount
-    lake: DataLake
-
-    def load(self, kind: type, name: str) -> NudgescribeAccount | DataLake:
-        return self.lake if kind is DataLake else self.account
-
-
-@pytest.fixture
-def saved(company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Saved:
-    saved = Saved(company.account(), DataLake(root=str(tmp_path / "lake")))
-    for module in (tasks, reconciling, staging):
-        monkeypatch.setattr(module, "load", saved.load)
-    return saved
-
-
 Serve = Callable[[Export], Export]
 
 
 @pytest.fixture
-def serve(company: Company, saved: Saved) -> Iterator[Serve]:
+def serve(company: Company, local: Local) -> Iterator[Serve]:
     """Has the account's service be another one."""
     with ExitStack() as stack:
 
         def serve(export: Export) -> Export:
             stack.enter_context(exports.serving(export))
-            saved.account = company.account(base_url=export.url)
+            local.account = company.account(base_url=export.url)
             return export
 
         yield serve
@@ -91,22 +71,22 @@ def serve(company: Company, saved: Saved) -> Iterator[Serve]:
 class Exporting:
     """A flow run's export of `RUN`, step by step."""
 
-    name = "main"
-
-    def __init__(self, refresh: Refresh, rows: int | None) -> None:
-        self.refresh = refresh
+    def __init__(self, local: Local, refresh: Refresh, rows: int | None) -> None:
+        self.local, self.refresh = local, refresh
         self.run = RUN.model_copy(update={"rows": rows})
         self.problems: list[str] = []
 
     def plan(self) -> ExportRef:
-        return tasks.plan_export.fn(self.name, self.run, self.name, self.refresh, 1)
+        return tasks.plan_export.fn(self.local.account, self.run, self.local.lake, self.refresh, 1)
 
     def fetch(self, export: ExportRef, downloads: int = 4) -> None:
         for first, last in tasks.chunks(export):
-            tasks.fetch_chunk.fn(self.name, export, first, last, self.name, downloads)
+            tasks.fetch_chunk.fn(
+                self.local.account, export, first, last, self.local.lake, downloads
+            )
 
     def check(self, export: ExportRef) -> bool:
-        problem = tasks.check_export.fn(export, self.name)
+        problem = tasks.check_export.fn(export, self.local.lake)
         self.problems += [problem] if problem else []
         return problem is None
 
@@ -121,12 +101,12 @@ class Exporting:
         raise AssertionError(self.problems)
 
     def commit(self, export: ExportRef) -> RunInLake:
-        return tasks.commit_run.fn(export, self.name)
+        return tasks.commit_run.fn(export, self.local.lake)
 
 
 @pytest.fixture
-def exporting(saved: Saved, refresh: Refresh) -> Callable[[int | None], Exporting]:
-    return lambda rows: Exporting(refresh, rows)
+def exporting(local: Local, refresh: Refresh) -> Callable[[int | None], Exporting]:
+    return lambda rows: Exporting(local, refresh, rows)
 
 
 def ids(lake: DataLake) -> list[str]:
@@ -135,9 +115,9 @@ def ids(lake: DataLake) -> list[str]:
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst", "delta"])
 def test_pages_that_come_one_by_one(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting], file_format: Any
+    local: Local, serve: Serve, exporting: Callable[..., Exporting], file_format: Any
 ) -> None:
-    lake = saved.lake = saved.lake.model_copy(update={"format": file_format})
+    lake = local.lake = local.lake.model_copy(update={"format": file_format})
     grown = [page(["01", "02"]), page(["03"])]
     serve(Export([], grown[:1], grown[:1], grown))
     one = exporting(3)
@@ -151,38 +131,38 @@ def test_pages_that_come_one_by_one(
 
 
 def test_small_pages_share_a_file(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page([f"{number}"]) for number in range(7)]))
     one = exporting(7)
     assert one.commit(one.fetched()).files == 1
-    manifest = saved.lake.manifest("C", 2)
+    manifest = local.lake.manifest("C", 2)
     assert manifest is not None
     assert manifest.parts[0].pages == list(range(7))
 
 
 def test_a_page_that_was_still_growing_is_fetched_again(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     early = [page(["01"])]
     serve(Export(early, early, [page(["01", "02"])]))
     one = exporting(2)
     one.commit(one.fetched())
-    assert ids(saved.lake) == ["01", "02"]
+    assert ids(local.lake) == ["01", "02"]
 
 
 def test_pages_of_an_earlier_export_are_all_fetched_again(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     old, new = [page(["01", "09"]), page(["10"])], [page(["01"]), page(["02"])]
     serve(Export(old, old, new))
     one = exporting(2)
     one.commit(one.fetched())
-    assert ids(saved.lake) == ["01", "02"]
+    assert ids(local.lake) == ["01", "02"]
 
 
 def test_an_export_that_has_fewer_pages_by_now(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
     monkeypatch: pytest.MonkeyPatch,
@@ -193,7 +173,7 @@ def test_an_export_that_has_fewer_pages_by_now(
     one = exporting(4)
     one.fetch(one.plan())  # a first try, killed
     one.commit(one.fetched())
-    assert ids(saved.lake) == ["01", "02", "03", "04"]
+    assert ids(local.lake) == ["01", "02", "03", "04"]
     assert one.problems == ["The export has 2 pages now, 1 fewer than before."]
 
 
@@ -223,7 +203,7 @@ def test_pages_of_the_run_before_are_never_taken_for_this_runs(
     ],
 )
 def test_a_page_that_came_wrong_is_fetched_again(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
     fault: exports.Fault,
@@ -233,7 +213,7 @@ def test_a_page_that_came_wrong_is_fetched_again(
     export.faults[0] = [fault]
     one = exporting(4)
     one.commit(one.fetched())
-    assert ids(saved.lake) == ["01", "02", "03", "04"]
+    assert ids(local.lake) == ["01", "02", "03", "04"]
     assert export.calls["page 0"] == 2
     if problem:
         assert len(one.problems) == 1
@@ -244,7 +224,7 @@ def test_a_page_that_came_wrong_is_fetched_again(
 
 @pytest.mark.parametrize("size", [download.READ_AT_ONCE, 0], ids=["small", "large"])
 def test_a_page_that_stays_bad_fails_the_run_and_is_named(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
     monkeypatch: pytest.MonkeyPatch,
@@ -258,12 +238,12 @@ def test_a_page_that_stays_bad_fails_the_run_and_is_named(
     with pytest.raises(PageBroken, match="Page 1 of run 2 of campaign C is broken: .* cut off"):
         one.fetched()
     assert export.calls["page 1"] == download.TRIES
-    assert saved.lake.manifest("C", 2) is None
-    assert saved.lake.files.names(FOLDER) == []
+    assert local.lake.manifest("C", 2) is None
+    assert local.lake.files.names(FOLDER) == []
 
 
 def test_a_page_larger_than_memory_should_hold(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
     monkeypatch: pytest.MonkeyPatch,
@@ -272,11 +252,11 @@ def test_a_page_larger_than_memory_should_hold(
     serve(Export([page(["01", "02"]), page(["03"])]))
     one = exporting(3)
     one.commit(one.fetched())
-    assert ids(saved.lake) == ["01", "02", "03"]
+    assert ids(local.lake) == ["01", "02", "03"]
 
 
 def test_what_is_there_is_not_fetched_again(
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
     monkeypatch: pytest.MonkeyPatch,
@@ -286,7 +266,7 @@ def test_what_is_there_is_not_fetched_again(
     one = exporting(4)
     ref = one.plan()
     first, *others = tasks.chunks(ref)
-    tasks.fetch_chunk.fn(one.name, ref, *first, one.name, 4)
+    tasks.fetch_chunk.fn(local.account, ref, *first, local.lake, 4)
     before = export.calls["page 0"]
     one.commit(one.fetched())
     assert others
@@ -297,13 +277,12 @@ def test_what_is_there_is_not_fetched_again(
     assert again.done
     assert one.commit(again).rows == 4
     assert export.calls.total() == calls
-    assert (
-        saved.lake.files.names("staging") == [] or remove_staged.fn(one.name, one.refresh) is None
-    )
+    remove_staged.fn(local.lake, one.refresh)
+    assert local.lake.files.names("staging") == []
 
 
 def test_another_export_of_a_run_replaces_the_first_for_readers(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page(["01"]), page(["02"])]))
     one = exporting(2)
@@ -312,13 +291,13 @@ def test_another_export_of_a_run_replaces_the_first_for_readers(
     one = exporting(3)
     one.refresh = Refresh(id="another", started=one.refresh.started)
     one.commit(one.fetched())
-    assert ids(saved.lake) == ["01", "02", "03"]
-    names = saved.lake.files.names(FOLDER)
+    assert ids(local.lake) == ["01", "02", "03"]
+    names = local.lake.files.names(FOLDER)
     assert [name for name in names if name.startswith("_")] == list(map(manifest_name, (0, 1)))
 
 
 def test_of_two_flow_runs_one_writes_the_run_and_the_other_stops(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page(["01"])]))
     one, other = exporting(1), exporting(1)
@@ -329,14 +308,14 @@ def test_of_two_flow_runs_one_writes_the_run_and_the_other_stops(
         other.commit(second)
     with pytest.raises(RunTaken):
         other.fetch(second)
-    manifest = saved.lake.manifest("C", 2)
+    manifest = local.lake.manifest("C", 2)
     assert manifest is not None
     assert manifest.writer == first.writer
-    assert ids(saved.lake) == ["01"]
+    assert ids(local.lake) == ["01"]
 
 
 def test_the_latest_run_is_pointed_at(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page(["01"])]))
     for number in (2, 1, 3):
@@ -344,21 +323,21 @@ def test_the_latest_run_is_pointed_at(
         one.refresh = Refresh(id=f"refresh {number}", started=one.refresh.started)
         one.run = one.run.model_copy(update={"run_number": number, "previous_run": None})
         one.commit(one.fetched())
-    latest = Latest.model_validate_json(saved.lake.files.read(f"messages/campaign_id=C/{LATEST}"))
+    latest = Latest.model_validate_json(local.lake.files.read(f"messages/campaign_id=C/{LATEST}"))
     assert latest == Latest(run_number=3, manifest="run_number=3/_manifest-00000.json")
-    assert saved.lake.read("C").shape == (1, 2)
-    assert saved.lake.runs()["run_number"].to_list() == [1, 2, 3]
+    assert local.lake.read("C").shape == (1, 2)
+    assert local.lake.runs()["run_number"].to_list() == [1, 2, 3]
 
 
 def test_without_a_count_the_pages_are_taken_as_they_are(
-    saved: Saved, serve: Serve, exporting: Callable[..., Exporting]
+    local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     export = serve(Export([page(["01", "02"]), page(["03"])]))
     export.states.pop(0)
     one = exporting(None)
     one.run = one.run.model_copy(update={"past": True, "run_number": 1})
     one.commit(one.fetched())
-    assert saved.lake.read("C", 1, "arrow").num_rows == 3
+    assert local.lake.read("C", 1, "arrow").num_rows == 3
     assert export.calls["text 0"] == export.calls["text 1"] == 1
 
 
@@ -393,25 +372,20 @@ def test_chunks_are_few_however_many_pages_there_are(exporting: Callable[..., Ex
 
 
 @pytest.mark.parametrize("which", ["latest", "all", 1])
-def test_the_run_that_is_there(company: Company, saved: Saved, which: WhichRuns) -> None:
-    (run,) = tasks.find_runs.fn("main", company.seeded.campaign_id, which, True)
+def test_the_run_that_is_there(company: Company, local: Local, which: WhichRuns) -> None:
+    (run,) = tasks.find_runs.fn(local.account, company.seeded.campaign_id, which, True)
     assert (run.run_number, run.rows, run.past) == (1, 300, False)
 
 
-def test_a_run_that_is_not_there(company: Company, saved: Saved) -> None:
+def test_a_run_that_is_not_there(company: Company, local: Local) -> None:
     with pytest.raises(NotFound, match="has no run 7"):
-        tasks.find_runs.fn("main", company.seeded.campaign_id, 7, True)
+        tasks.find_runs.fn(local.account, company.seeded.campaign_id, 7, True)
 
 
-def reconciled(
-    company: Company, saved: Saved, export: ExportRef, folder: Path, *listed: str
-) -> None:
+def reconciled(company: Company, local: Local, export: ExportRef, *listed: str) -> None:
     """Reconciles a list with the seeded group and what was fetched."""
-    saved.account = company.account()
-    local = folder / "list.parquet"
-    pl.DataFrame({"id": listed}, schema={"id": pl.String}).write_parquet(local)
-    saved.lake.files.put(local, "staging/list.parquet")
-    accepted = describe(local, "staging/list.parquet")
+    local.account = company.account()
+    accepted = local.staged(pl.DataFrame({"id": listed}, schema={"id": pl.String}))
     validated = Validated(
         accepted=accepted,
         extracted=len(listed),
@@ -427,12 +401,12 @@ def reconciled(
         name="n",
         size=0,
     )
-    reconciling.reconcile.fn("main", group, export, validated, "main")
+    reconciling.reconcile.fn(local.account, group, export, validated, local.lake)
 
 
 def test_reconciling_says_by_how_much_they_differ(
     company: Company,
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
     tmp_path: Path,
@@ -446,5 +420,5 @@ def test_reconciling_says_by_how_much_they_differ(
         match="300 customers, the lake holds 4 rows: "
         "1 customers are missing, 1 do not belong there, 1 are repeated",
     ):
-        reconciled(company, saved, export, tmp_path, "01", "02", "03")
-    assert saved.lake.manifest("C", 2) is None
+        reconciled(company, local, export, "01", "02", "03")
+    assert local.lake.manifest("C", 2) is None

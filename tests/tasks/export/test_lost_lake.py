@@ -26,10 +26,11 @@ from tasks.export import run as tasks
 from tasks.policies import is_transient
 from tests.conftest import customers
 from tests.support.exports import Call, Export, page, whole
+from tests.tasks.conftest import Local
 from tests.tasks.export import test_export
-from tests.tasks.export.test_export import Exporting, Saved, Serve, ids
+from tests.tasks.export.test_export import Exporting, Serve, ids
 
-no_waiting, saved, serve = test_export.no_waiting, test_export.saved, test_export.serve
+no_waiting, serve = test_export.no_waiting, test_export.serve
 exporting = test_export.exporting
 
 KEYS = {"key": "canary-key", "secret": "canary-secret"}
@@ -152,13 +153,13 @@ def test_what_cannot_be_seen_is_not_gone(store: Store, lake: DataLake, tmp_path:
 def test_an_export_whose_lake_is_lost_in_the_middle(
     store: Store,
     lake: DataLake,
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 1)  # a part for each page
-    saved.lake = lake
+    local.lake = lake
     export = serve(Export([page([f"{number:02}"]) for number in range(7)]))
 
     def lost(call: Call, content: bytes) -> None:
@@ -186,12 +187,12 @@ def test_an_export_whose_lake_is_lost_in_the_middle(
 def test_a_lake_lost_when_the_table_is_told(
     store: Store,
     lake: DataLake,
-    saved: Saved,
+    local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    saved.lake = lake.model_copy(update={"format": "delta"})
+    local.lake = lake.model_copy(update={"format": "delta"})
     serve(Export([page(["01"])]))
     one = exporting(1)
     planned, real = one.fetched(), tasks.delta.commit

@@ -8,7 +8,6 @@ from blocks import DataLake
 from blocks.storage.errors import LakeUnreachable
 from blocks.storage.files import Files
 from blocks.storage.manifest import Format, manifest_name, run_folder
-from tasks.export import run_diff as tasks
 from tasks.export.run_diff import Difference, compare_messages
 from tests.support.lakes import write_run
 
@@ -17,10 +16,8 @@ SECOND = {"04": "d", "02": "b", "05": "e", "01": "a", "06": "f"}
 
 
 @pytest.fixture
-def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataLake:
-    lake = DataLake(root=str(tmp_path / "lake"))
-    monkeypatch.setattr(tasks, "load", lambda kind, name: lake)
-    return lake
+def lake(tmp_path: Path) -> DataLake:
+    return DataLake(root=str(tmp_path / "lake"))
 
 
 def part_of(lake: DataLake, run_number: int) -> Path:
@@ -32,7 +29,7 @@ def test_who_came_who_went_and_whose_message_changed(lake: DataLake, file_format
     lake.format = file_format
     write_run(lake, "C", 8, FIRST)
     write_run(lake, "C", 9, SECOND)
-    found = compare_messages.fn("main", "C", 9)
+    found = compare_messages.fn(lake, "C", 9)
     assert found == Difference(since=8, added=2, gone=1, changed=1, same=2)
     assert (found.stayed, found.compared) == (3, True)
 
@@ -42,14 +39,14 @@ def test_the_run_before_is_the_newest_that_is_whole(lake: DataLake) -> None:
         write_run(lake, "C", number, FIRST)
     lake.files.write(f"{run_folder('C', 10)}/part-left-by-somebody.parquet", b"")
     write_run(lake, "another", 10, FIRST)
-    assert [compare_messages.fn("main", "C", number).since for number in (11, 9, 3)] == [9, 2, 2]
+    assert [compare_messages.fn(lake, "C", number).since for number in (11, 9, 3)] == [9, 2, 2]
 
 
 @pytest.mark.parametrize("also", [[], [3]])
 def test_a_first_run_has_none_before_it(lake: DataLake, also: list[int]) -> None:
     for number in [2, *also]:
         write_run(lake, "C", number, FIRST)
-    found = compare_messages.fn("main", "C", 2)
+    found = compare_messages.fn(lake, "C", 2)
     assert (found, found.compared) == (Difference(), False)
 
 
@@ -59,11 +56,11 @@ def test_a_run_before_that_cannot_be_read_is_named_without_a_value(lake: DataLak
     part = part_of(lake, 1)
     whole = part.read_bytes()
     part.write_bytes(whole[:-20] + b"canary" * 3)
-    damaged = compare_messages.fn("main", "C", 2)
+    damaged = compare_messages.fn(lake, "C", 2)
     part.unlink()
-    lost = compare_messages.fn("main", "C", 2)
+    lost = compare_messages.fn(lake, "C", 2)
     lake.files.write(f"{run_folder('C', 1)}/{manifest_name(0)}", b"canary")
-    unknown = compare_messages.fn("main", "C", 2)
+    unknown = compare_messages.fn(lake, "C", 2)
     assert damaged == Difference(since=1, problem="ArrowInvalid")
     path = f"{run_folder('C', 1)}/{part.name}"
     assert lost == Difference(since=1, problem=f"{path} is not in the lake.")
@@ -83,5 +80,5 @@ def test_a_lake_that_is_away_is_asked_again(
 
     monkeypatch.setattr(Files, "open", lost)
     with pytest.raises(LakeUnreachable):
-        compare_messages.fn("main", "C", 2)
+        compare_messages.fn(lake, "C", 2)
     assert compare_messages.retries == 3

@@ -91,14 +91,14 @@ def lake(local: Any) -> DataLake:
     return local.lake
 
 
-def claim(me: Refresh, overlap: Overlap = "join", minutes: float = 1) -> Claim:
-    return claim_campaign.fn("main", CAMPAIGN, me, overlap, minutes)
+def claim(lake: DataLake, me: Refresh, overlap: Overlap = "join", minutes: float = 1) -> Claim:
+    return claim_campaign.fn(lake, CAMPAIGN, me, overlap, minutes)
 
 
-def half_way(run: Refresh) -> None:
+def half_way(lake: DataLake, run: Refresh) -> None:
     """What a refresh has when something was made of its list."""
-    claim(run)
-    keep_staged.fn("main", run)
+    claim(lake, run)
+    keep_staged.fn(lake, run)
 
 
 def begun_by(claim: Claim, run: Refresh) -> bool:
@@ -111,8 +111,8 @@ def staged(lake: DataLake, run: Refresh) -> bool:
 
 def test_the_first_one_has_it_and_has_it_still_when_retried(flow_run: Runs, lake: DataLake) -> None:
     me = flow_run(Running())
-    assert claim(me).refresh == me
-    assert claim(me).refresh == me
+    assert claim(lake, me).refresh == me
+    assert claim(lake, me).refresh == me
 
 
 @pytest.mark.parametrize("state", [Running(), Suspended()], ids=["running", "suspended"])
@@ -120,19 +120,19 @@ def test_while_one_is_at_work_others_skip_or_fail(
     flow_run: Runs, lake: DataLake, state: State[Any]
 ) -> None:
     first, second = flow_run(state), flow_run(Running())
-    half_way(first)
-    skipped = claim(second, "skip")
+    half_way(lake, first)
+    skipped = claim(lake, second, "skip")
     assert (skipped.refresh, skipped.outcome) == (None, "Skipped")
     assert f"Flow run {first.id}, {state.name}, has a refresh of campaign" in skipped.said
     with pytest.raises(RefreshOpen, match="options.overlap = join"):
-        claim(second, "fail")
-    assert claim(first).refresh == first
+        claim(lake, second, "fail")
+    assert claim(lake, first).refresh == first
 
 
 def test_who_joins_a_suspended_one_need_not_stay(flow_run: Runs, lake: DataLake) -> None:
     first = flow_run(Suspended())
-    half_way(first)
-    joined = claim(flow_run(Running()))
+    half_way(lake, first)
+    joined = claim(lake, flow_run(Running()))
     assert (joined.refresh, joined.outcome) == (None, "Joined")
     assert "waits for its review and goes on by itself" in joined.said
 
@@ -155,14 +155,14 @@ def test_who_joins_a_running_one_waits_for_it(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flow_run(Running())
-    half_way(first)
+    half_way(lake, first)
 
     def ends() -> None:
-        close_refresh.fn("main", CAMPAIGN, first, first, RESULT)
+        close_refresh.fn(lake, CAMPAIGN, first, first, RESULT)
         becomes(first, Completed())
 
     Waiting(monkeypatch, ends)
-    joined = claim(flow_run(Running()))
+    joined = claim(lake, flow_run(Running()))
     assert (joined.refresh, joined.outcome, joined.result) == (None, "Joined", RESULT)
     assert "has finished" in joined.said
 
@@ -172,55 +172,55 @@ def test_who_joins_one_that_dies_continues_it(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch, state: State[Any]
 ) -> None:
     first, second = flow_run(Running()), flow_run(Running())
-    half_way(first)
+    half_way(lake, first)
     Waiting(monkeypatch, lambda: becomes(first, state))
-    assert claim(second).refresh == first
+    assert claim(lake, second).refresh == first
     # From now on it is the second one's, also when the first is retried.
     becomes(first, Running())
-    assert claim(first, "skip").refresh is None
-    assert claim(second).refresh == first
+    assert claim(lake, first, "skip").refresh is None
+    assert claim(lake, second).refresh == first
 
 
 def test_who_joins_one_that_gives_up_begins_anew(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = flow_run(Running()), flow_run(Running())
-    claim(first)
-    Waiting(monkeypatch, lambda: release_refresh.fn("main", CAMPAIGN, first, first))
-    assert begun_by(claim(second), second)
+    claim(lake, first)
+    Waiting(monkeypatch, lambda: release_refresh.fn(lake, CAMPAIGN, first, first))
+    assert begun_by(claim(lake, second), second)
 
 
 def test_nobody_waits_for_ever(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flow_run(Running())
-    half_way(first)
+    half_way(lake, first)
     waiting = Waiting(monkeypatch, lambda: None)
     with pytest.raises(RefreshOpen, match=f"{first.id}, Running, still had .* after 5 minutes"):
-        claim(flow_run(Running()), minutes=5)
+        claim(lake, flow_run(Running()), minutes=5)
     assert waiting.clock.now == 300
 
 
 @pytest.mark.parametrize("overlap", ["skip", "fail"])
 def test_one_left_half_way_is_open(flow_run: Runs, lake: DataLake, overlap: Overlap) -> None:
     first = flow_run(Crashed())
-    half_way(first)
+    half_way(lake, first)
     second = flow_run(Running())
     if overlap == "skip":
-        assert "which has ended half-way" in claim(second, overlap).said
+        assert "which has ended half-way" in claim(lake, second, overlap).said
     else:
         with pytest.raises(RefreshOpen, match="which has ended half-way"):
-            claim(second, overlap)
-    assert claim(first).refresh == first
+            claim(lake, second, overlap)
+    assert claim(lake, first).refresh == first
 
 
 def test_of_one_that_died_before_anything_was_made_of_its_list_nothing_stays(
     flow_run: Runs, lake: DataLake
 ) -> None:
     first, second = flow_run(Crashed()), flow_run(Running())
-    claim(first)
+    claim(lake, first)
     lake.files.write(f"{folder_of(first)}/extracted.parquet", b"a list")
-    assert begun_by(claim(second, "fail"), second)
+    assert begun_by(claim(lake, second, "fail"), second)
     assert not staged(lake, first)
 
 
@@ -228,7 +228,7 @@ def test_a_process_that_is_gone_does_not_keep_a_campaign(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flow_run(Running())
-    half_way(first)
+    half_way(lake, first)
     place = Register(lake.files, "campaign_id=a%2Fcampaign")
     number, entry = place.newest()
     assert entry is not None
@@ -236,41 +236,41 @@ def test_a_process_that_is_gone_does_not_keep_a_campaign(
     # What the largest process id of the system is, no process has.
     largest = int(Path("/proc/sys/kernel/pid_max").read_text())
     place.add(number + 1, entry.model_copy(update={"pid": largest}))
-    assert claim(flow_run(Running())).refresh == first
+    assert claim(lake, flow_run(Running())).refresh == first
     number, entry = place.newest()
     assert entry is not None
     elsewhere = {"pid": largest, "host": "elsewhere", "flow_run": first.id}
     place.add(number + 1, entry.model_copy(update=elsewhere))
-    assert claim(flow_run(Running()), "skip").refresh is None
+    assert claim(lake, flow_run(Running()), "skip").refresh is None
 
 
 def test_the_init_process_is_alive(flow_run: Runs, lake: DataLake) -> None:
     first = flow_run(Running())
     init = Entry(refresh=first, flow_run=first.id, host=socket.gethostname(), pid=1)
     Register(lake.files, "campaign_id=a%2Fcampaign").add(1, init)
-    assert claim(flow_run(Running()), "skip").refresh is None
+    assert claim(lake, flow_run(Running()), "skip").refresh is None
 
 
 def test_a_flow_run_that_was_deleted_does_not_keep_a_campaign(
     flow_run: Runs, lake: DataLake
 ) -> None:
     unknown = Refresh(id=str(uuid4()), started=datetime(2026, 11, 22, tzinfo=UTC))
-    half_way(unknown)
-    assert claim(flow_run(Running())).refresh == unknown
+    half_way(lake, unknown)
+    assert claim(lake, flow_run(Running())).refresh == unknown
 
 
 def test_what_has_ended_is_not_done_again(flow_run: Runs, lake: DataLake) -> None:
     me, next_one = flow_run(Running()), flow_run(Running())
-    half_way(me)
-    close_refresh.fn("main", CAMPAIGN, me, me, RESULT)
+    half_way(lake, me)
+    close_refresh.fn(lake, CAMPAIGN, me, me, RESULT)
     assert not staged(lake, me)
     # Killed before it could clear up.
     lake.files.write(f"{folder_of(me)}/kept", b"")
-    again = claim(me)
+    again = claim(lake, me)
     assert (again.refresh, again.outcome, again.result) == (None, "Completed", RESULT)
     assert not staged(lake, me)
     lake.files.write(f"{folder_of(me)}/kept", b"")
-    assert begun_by(claim(next_one), next_one)
+    assert begun_by(claim(lake, next_one), next_one)
     assert not staged(lake, me)
 
 
@@ -278,41 +278,41 @@ def test_a_flow_run_that_comes_back_after_others_begins_anew(
     flow_run: Runs, lake: DataLake
 ) -> None:
     first, second, third = (flow_run(Crashed()) for _ in range(3))
-    half_way(first)
-    assert claim(second).refresh == first
-    close_refresh.fn("main", CAMPAIGN, second, first, RESULT)
-    known = claim(first)
+    half_way(lake, first)
+    assert claim(lake, second).refresh == first
+    close_refresh.fn(lake, CAMPAIGN, second, first, RESULT)
+    known = claim(lake, first)
     assert (known.refresh, known.result) == (None, RESULT)
-    claimed = claim(third).refresh
+    claimed = claim(lake, third).refresh
     assert claimed is not None
-    close_refresh.fn("main", CAMPAIGN, third, claimed, RESULT)
-    again = claim(first)
+    close_refresh.fn(lake, CAMPAIGN, third, claimed, RESULT)
+    again = claim(lake, first)
     assert begun_by(again, first)
     assert again.refresh != first
 
 
 def test_what_cannot_be_continued_says_so(flow_run: Runs, lake: DataLake) -> None:
     me = flow_run(Running())
-    half_way(me)
-    close_refresh.fn("main", CAMPAIGN, me, me, problem="Run 2 failed: reason.")
+    half_way(lake, me)
+    close_refresh.fn(lake, CAMPAIGN, me, me, problem="Run 2 failed: reason.")
     with pytest.raises(RefreshEnded, match="Run 2 failed: reason. It cannot be continued"):
-        claim(me)
+        claim(lake, me)
     other = flow_run(Running())
-    assert begun_by(claim(other, "fail"), other)
+    assert begun_by(claim(lake, other, "fail"), other)
 
 
 def test_nobody_closes_what_another_one_has_taken_over(flow_run: Runs, lake: DataLake) -> None:
     first, second = flow_run(Crashed()), flow_run(Running())
-    half_way(first)
-    claim(second)
-    close_refresh.fn("main", CAMPAIGN, first, first, RESULT)
+    half_way(lake, first)
+    claim(lake, second)
+    close_refresh.fn(lake, CAMPAIGN, first, first, RESULT)
     assert staged(lake, first)
-    assert claim(second).refresh == first
+    assert claim(lake, second).refresh == first
 
 
 def test_an_old_list_goes_unless_its_refresh_is_alive(flow_run: Runs, lake: DataLake) -> None:
     me = flow_run(Suspended())
-    half_way(me)
+    half_way(lake, me)
     place, folder = campaign_place(CAMPAIGN), folder_of(me)
     (entry,) = open_refreshes(lake.files).values()
     assert is_alive(entry)
@@ -324,7 +324,7 @@ def test_an_old_list_goes_unless_its_refresh_is_alive(flow_run: Runs, lake: Data
     assert open_refreshes(lake.files) == {}
     assert expire(lake.files, place, folder)
     with pytest.raises(RefreshEnded, match="The customer list of refresh .* was removed"):
-        claim(me)
+        claim(lake, me)
 
 
 def test_who_is_late_does_not_take_a_number_that_is_past(flow_run: Runs, lake: DataLake) -> None:
@@ -344,7 +344,7 @@ def test_of_many_at_one_moment_one_proceeds(flow_run: Runs, lake: DataLake) -> N
 
     def one(me: Refresh) -> Claim:
         with disable_run_logger():
-            return claim(me, "skip")
+            return claim(lake, me, "skip")
 
     with ThreadPoolExecutor(len(many)) as pool:
         claims = list(pool.map(one, many))

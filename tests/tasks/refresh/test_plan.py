@@ -16,7 +16,7 @@ from tests.tasks.conftest import Local
 
 @pytest.fixture
 def campaign(company: Company, local: Local, refresh: Refresh) -> CampaignRef:
-    return find_campaign.fn("main", company.seeded.campaign_id, refresh, "New", False)
+    return find_campaign.fn(local.account, company.seeded.campaign_id, refresh, "New", False)
 
 
 @pytest.fixture
@@ -25,26 +25,26 @@ def validated(
 ) -> Validated:
     rules: list[WorkspaceField] = client.list_fields(company.seeded.workspace_id)
     staged = local.staged(customers(250))
-    return validate_customers.fn(rules, staged, "main", refresh, {}, False, "campaign_id=C")
+    return validate_customers.fn(rules, staged, local.lake, refresh, {}, False, "campaign_id=C")
 
 
 @pytest.fixture
 def plan(local: Local, campaign: CampaignRef, validated: Validated, refresh: Refresh) -> Plan:
-    return make_plan.fn("main", campaign, validated, "main", refresh, Guardrails())
+    return make_plan.fn(local.account, campaign, validated, local.lake, refresh, Guardrails())
 
 
 def test_a_refresh_by_plan_needs_the_same_list_and_run(
     local: Local, plan: Plan, campaign: CampaignRef, validated: Validated
 ) -> None:
-    check_plan.fn("main", plan.plan_id, campaign, validated)
+    check_plan.fn(local.lake, plan.plan_id, campaign, validated)
     other = validated.model_copy(update={"fingerprint": "other"})
     with pytest.raises(PlanOutdated, match="another list: 250 good rows then, 250 now, or other"):
-        check_plan.fn("main", plan.plan_id, campaign, other)
+        check_plan.fn(local.lake, plan.plan_id, campaign, other)
     later = campaign.model_copy(update={"previous_run": 2})
     with pytest.raises(PlanOutdated, match="made on run 1 of the campaign, which is on run 2"):
-        check_plan.fn("main", plan.plan_id, later, validated)
+        check_plan.fn(local.lake, plan.plan_id, later, validated)
     with pytest.raises(PlanNotFound, match=r"no plan \.\./x of campaign"):
-        check_plan.fn("main", "../x", campaign, validated)
+        check_plan.fn(local.lake, "../x", campaign, validated)
 
 
 def test_segments_are_told_with_their_customers(local: Local, plan: Plan) -> None:
@@ -66,8 +66,10 @@ def test_without_the_group_before_nothing_is_compared_with_it(
     gone: str | None,
 ) -> None:
     lost = campaign.model_copy(update={"previous_group": gone})
-    plan = make_plan.fn("main", lost, validated, "main", refresh, Guardrails(max_growth=0))
+    plan = make_plan.fn(
+        local.account, lost, validated, local.lake, refresh, Guardrails(max_growth=0)
+    )
     assert (plan.changes, plan.stops, plan.orphaned.segments) == (None, [], 4)
     assert plan.orphaned.customers == 0
-    compared = compare_with_run.fn("main", lost, validated, "main", refresh)
+    compared = compare_with_run.fn(local.account, lost, validated, local.lake, refresh)
     assert (compared.before, compared.orphaned) == (None, 4)

@@ -3,7 +3,6 @@
 import re
 from base64 import b64decode
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ Run 7 was published on 2026-11-21 at 06:34 UTC: 999,988 messages, one for each c
 | email | a value is required | 9 |
 | age | not a decimal number | 3 |
 
-Mend these rows in the CRM. Their numbers are in `LAKE/quarantine/campaign_id=C/r.parquet`
+Mend these rows in the CRM. Their numbers are in `/LAKE/quarantine/campaign_id=C/r.parquet`
 
 ## What changed in segments
 
@@ -102,27 +101,28 @@ Of the 994,988 customers in both runs, 3,980 have another message now: **0.4 %**
 | upload | 61.2 |
 | rerun | 600.0 |
 
-Files in the lake: 2, together 45.6 MB, in `LAKE/messages/campaign_id=C/run_number=7`
+Files in the lake: 2, together 45.6 MB, in `/LAKE/messages/campaign_id=C/run_number=7`
 """
 
 
+ACCOUNT = NudgescribeAccount.model_construct(campaign_url="https://example.com/c/{campaign_id}")
+LAKE = DataLake(root="/LAKE")
+
+
 @pytest.fixture
-def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The pages shown, by their keys, with LAKE for where the lake is."""
+def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The pages shown, by their keys."""
     pages: dict[str, str] = {}
-    account = NudgescribeAccount.model_construct(campaign_url="https://example.com/c/{campaign_id}")
-    blocks = {DataLake: DataLake(root=str(tmp_path)), NudgescribeAccount: account}
 
     def show(page: str, *, key: str, description: str) -> None:
-        pages[key] = page.replace(str(tmp_path), "LAKE")
+        pages[key] = page
 
-    monkeypatch.setattr(tasks, "load", lambda kind, name: blocks[kind])
     monkeypatch.setattr(tasks, "create_markdown_artifact", show)
     return pages
 
 
 def page_of(shown: dict[str, str], **changes: Any) -> str:
-    report_refresh.fn("main", "main", RESULT.model_copy(update=changes))
+    report_refresh.fn(ACCOUNT, LAKE, RESULT.model_copy(update=changes))
     return re.sub(r"data:image/png;base64,[\w+/=]+", "PICTURE", shown["refresh-c"])
 
 
@@ -172,7 +172,7 @@ def test_many_rules_are_summed_up_and_a_row_may_break_several(shown: dict[str, s
 def test_a_result_of_an_earlier_release_is_shown_as_well(shown: dict[str, str]) -> None:
     old = RefreshResult.model_validate(OLD)
     assert (old.refused, old.difference, old.published_at) == ([], Difference(), None)
-    report_refresh.fn("main", "main", old)
+    report_refresh.fn(ACCOUNT, LAKE, old)
     assert "\n\nRun 7: 999,988 messages, one for each customer" in shown["refresh-c"]
 
 

@@ -31,7 +31,7 @@ def make(company: Company, local: Local) -> Make:
 
     def made(name: str, refresh: Refresh | None = None, reuse: bool = False, days: int = 31) -> str:
         refresh = refresh or another()
-        group = create_group.fn("main", campaign_of(company), name, refresh, reuse)
+        group = create_group.fn(local.account, campaign_of(company), name, refresh, reuse)
         made_at = datetime.now(UTC) - timedelta(days=days)
         with company.sandbox.context.store.write() as session:
             group_id = group.customer_group_id
@@ -44,10 +44,10 @@ def make(company: Company, local: Local) -> Make:
 
 def tidied(local: Local) -> tuple[list[str], Tidied]:
     """The names of what was listed, and what became of it."""
-    found = list_old.fn("lake", "main", Ages(groups_days=30), me := another())
+    found = list_old.fn(local.lake, local.account, Ages(groups_days=30), me := another())
     assert found.path.startswith(f"staging/{me.id}/")
     names = [what.partition("(")[2].rstrip(")") for _, what in shown(local)]
-    return sorted(names), remove_old.fn("lake", "main", found)
+    return sorted(names), remove_old.fn(local.lake, local.account, found)
 
 
 def rerun(company: Company, group: str) -> None:
@@ -89,7 +89,7 @@ def test_groups_of_a_campaigns_last_runs_stay(company: Company, local: Local, ma
 
 def test_a_group_that_is_reused_stays(company: Company, local: Local, make: Make) -> None:
     group = make("Ours", another(), reuse=True)
-    create_group.fn("main", campaign_of(company), "Ours", another(), True)
+    create_group.fn(local.account, campaign_of(company), "Ours", another(), True)
     assert tidied(local)[0] == []
     with company.client() as client:
         (ours,) = (
@@ -104,12 +104,12 @@ def test_what_became_of_a_group_since_it_was_listed(
     company: Company, local: Local, make: Make
 ) -> None:
     used, renamed, deleted = make("Used"), make("Renamed"), make("Deleted")
-    found = list_old.fn("lake", "main", Ages(groups_days=30), another())
+    found = list_old.fn(local.lake, local.account, Ages(groups_days=30), another())
     with company.client() as client:
         client.update_group(UpdateGroup(customer_group_id=renamed, name="VIPs"))
         client.delete_group(deleted)
     rerun(company, used)
-    done = remove_old.fn("lake", "main", found)
+    done = remove_old.fn(local.lake, local.account, found)
     assert done.gone["customer group"].count == 1
     assert done.kept == {
         used: f"Campaign {company.seeded.campaign_id} is on it.",

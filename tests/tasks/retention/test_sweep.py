@@ -37,18 +37,18 @@ def paths(lake: DataLake, folder: str = "") -> set[str]:
     return {path for path, _ in lake.files.below(folder)}
 
 
-def listed(refresh: Refresh, ages: Ages = ALL) -> Listed:
-    return list_old.fn("lake", "main", ages, refresh)
+def listed(local: Local, refresh: Refresh, ages: Ages = ALL) -> Listed:
+    return list_old.fn(local.lake, local.account, ages, refresh)
 
 
 def shown(local: Local) -> list[tuple[str, str]]:
     """Kind and place of what the table shows, without the totals."""
-    rows = [(row["kind"], row["what"]) for row in local.artifacts["retention-lake"]]
+    rows = [(row["kind"], row["what"]) for row in local.artifacts["retention-not-saved"]]
     return [row for row in rows if not row[1].endswith(" in all")]
 
 
-def removed(refresh: Refresh, ages: Ages = ALL) -> Tidied:
-    return remove_old.fn("lake", "main", listed(refresh, ages))
+def removed(local: Local, refresh: Refresh, ages: Ages = ALL) -> Tidied:
+    return remove_old.fn(local.lake, local.account, listed(local, refresh, ages))
 
 
 def another() -> Refresh:
@@ -90,11 +90,11 @@ def test_runs_go_by_number_and_by_age(
     age(lake, RUN.format(1), days=30)
     age(lake, RUN.format(3), days=1)
     before = paths(lake)
-    found = listed(refresh, ages)
+    found = listed(local, refresh, ages)
     names = [("lake run", f"{RUN.format(number)}/_manifest-00000.json") for number in gone]
     assert shown(local) == names
     assert paths(lake) == before | {found.path}
-    tidied = remove_old.fn("lake", "main", found)
+    tidied = remove_old.fn(local.lake, local.account, found)
     assert tidied == Tidied(dry_run=False, gone=found.amounts)
     assert before - paths(lake) == {
         path for path in before if path.startswith(tuple(f"{RUN.format(each)}/" for each in gone))
@@ -105,7 +105,7 @@ def test_runs_go_by_number_and_by_age(
 def test_the_run_that_readers_are_pointed_at_stays(local: Local, refresh: Refresh) -> None:
     write_runs(local.lake, 1, 3, 2)
     age(local.lake)
-    assert removed(refresh).gone["lake run"].count == 1
+    assert removed(local, refresh).gone["lake run"].count == 1
     assert local.lake.runs()["run_number"].to_list() == [2, 3]
 
 
@@ -121,7 +121,7 @@ def test_readers_see_a_run_whole_or_not_at_all_wherever_its_removal_stops(
     write_run(lake, "C", 1, {"of": "an earlier state"})
     write_runs(lake, 1, 2)
     age(lake)
-    found = listed(refresh, Ages(runs_days=7, staging_days=30))
+    found = listed(local, refresh, Ages(runs_days=7, staging_days=30))
 
     def rows() -> dict[int, int]:
         seen = {number: lake.read("C", number).shape[0] for number in lake.runs()["run_number"]}
@@ -142,7 +142,7 @@ def test_readers_see_a_run_whole_or_not_at_all_wherever_its_removal_stops(
 
         monkeypatch.setattr(Files, "remove", killed)
         try:
-            tidied = remove_old.fn("lake", "main", found)
+            tidied = remove_old.fn(local.lake, local.account, found)
         except Killed:
             states.append(rows())
         else:
@@ -151,7 +151,7 @@ def test_readers_see_a_run_whole_or_not_at_all_wherever_its_removal_stops(
     assert rows() == {2: 2}
     assert tidied == Tidied(dry_run=False, gone=found.amounts)
     assert len(paths(lake, RUN.format(1))) == 2
-    assert removed(another()).gone["leftover"].count == 2
+    assert removed(local, another()).gone["leftover"].count == 2
     assert rows() == {2: 2}
 
 
@@ -164,7 +164,7 @@ def test_a_delta_table_that_shows_another_state_of_a_run_is_left_alone(
     write_runs(DataLake(root=delta.root), 1, 2)
     age(delta)
     log = paths(delta, "messages/_delta_log")
-    assert removed(refresh).gone["lake run"].count == 1
+    assert removed(local, refresh).gone["lake run"].count == 1
     assert paths(delta, "messages/_delta_log") == log
 
 
@@ -176,10 +176,10 @@ def test_what_an_open_refresh_needs_stays(local: Local, refresh: Refresh) -> Non
     before = paths(local.lake)
     entry = begin_refresh(local.lake)
     age(local.lake)
-    assert listed(refresh).amounts == {}
+    assert listed(local, refresh).amounts == {}
     ended = entry.model_copy(update={"open": False})
     assert Register(files, "campaign_id=C").add(2, ended)
-    found = listed(another())
+    found = listed(local, another())
     assert {kind: each.count for kind, each in found.amounts.items()} == {
         "leftover": 2,
         "quarantine": 1,
@@ -187,7 +187,7 @@ def test_what_an_open_refresh_needs_stays(local: Local, refresh: Refresh) -> Non
         "lake run": 1,
     }
     begin_refresh(local.lake)
-    kept = remove_old.fn("lake", "main", found)
+    kept = remove_old.fn(local.lake, local.account, found)
     assert kept.gone == {}
     assert {*kept.kept.values()} == {OPEN}
     assert before <= paths(local.lake)
@@ -201,13 +201,13 @@ def test_what_was_written_to_since_it_was_listed_stays(local: Local, refresh: Re
     for path in ("staging/dead/list", quarantined, part):
         files.write(path, b"")
     age(lake)
-    found = listed(refresh)
+    found = listed(local, refresh)
     replaced = [what for kind, what in shown(local) if kind == "leftover" and "=3/" in what]
     for path in ("staging/dead/page", quarantined, part):
         files.write(path, b"")
     write_runs(lake, 1)
     files.remove(f"{RUN.format(3)}/_manifest-00001.json")
-    kept = remove_old.fn("lake", "main", found).kept
+    kept = remove_old.fn(local.lake, local.account, found).kept
     assert kept == {
         "staging/dead": SINCE,
         quarantined: SINCE,
@@ -227,21 +227,21 @@ def test_a_run_that_became_the_newest_since_it_was_listed_stays(
 ) -> None:
     write_runs(local.lake, 1, 2)
     age(local.lake)
-    found = listed(refresh)
+    found = listed(local, refresh)
     local.lake.files.remove(RUN.format(2))
-    kept = remove_old.fn("lake", "main", found).kept
+    kept = remove_old.fn(local.lake, local.account, found).kept
     assert kept == {f"{RUN.format(1)}/_manifest-00000.json": NEWEST}
 
 
 def test_a_list_is_made_once_in_a_flow_run(local: Local, refresh: Refresh) -> None:
     write_runs(local.lake, 1, 2)
     age(local.lake)
-    first = listed(refresh)
+    first = listed(local, refresh)
     write_runs(local.lake, 3)
     age(local.lake, "messages")
-    assert listed(refresh) == first
-    tidied = remove_old.fn("lake", "main", first)
-    assert remove_old.fn("lake", "main", first) == tidied
+    assert listed(local, refresh) == first
+    tidied = remove_old.fn(local.lake, local.account, first)
+    assert remove_old.fn(local.lake, local.account, first) == tidied
     assert local.lake.runs()["run_number"].to_list() == [2, 3]
 
 
@@ -251,17 +251,17 @@ def test_parts_that_an_export_may_go_by_stay(local: Local, refresh: Refresh) -> 
     files.write(part, b"")
     age(local.lake)
     files.write("staging/dead/1a2b3c4d/pages/00000-00000.json", b"{}")
-    assert removed(refresh).gone == {}
+    assert removed(local, refresh).gone == {}
     age(local.lake)
-    assert removed(another()).gone.keys() == {"staging"}
-    assert removed(another()).gone.keys() == {"leftover"}
+    assert removed(local, another()).gone.keys() == {"staging"}
+    assert removed(local, another()).gone.keys() == {"leftover"}
 
 
 def test_a_draft_in_staging_goes_with_its_folder(local: Local, refresh: Refresh) -> None:
     for folder in ("staging/dead", "plans/campaign_id=C", "messages/campaign_id=C"):
         local.lake.files.draft(f"{folder}/x").file.write_bytes(b"half")
     age(local.lake)
-    found = removed(refresh).gone
+    found = removed(local, refresh).gone
     assert {kind: each.count for kind, each in found.items()} == {"staging": 1, "draft": 2}
     assert paths(local.lake) == {f"staging/{refresh.id}/old.json"}
 
@@ -273,8 +273,8 @@ def test_the_table_shows_totals_and_the_first_of_many(
     for number in range(3):
         local.lake.files.write(f"staging/{number}/list", b"12345")
     age(local.lake)
-    listed(refresh)
-    assert local.artifacts["retention-lake"] == [
+    listed(local, refresh)
+    assert local.artifacts["retention-not-saved"] == [
         {"kind": "staging", "what": "3 in all", "days": "", "size": "15 bytes"},
         {"kind": "staging", "what": "staging/0", "days": "8.0", "size": "5 bytes"},
         {"kind": "staging", "what": "staging/1", "days": "8.0", "size": "5 bytes"},
@@ -299,10 +299,10 @@ def test_on_s3_unfinished_uploads_go_too(
         write_runs(lake, 1, 2)
         lake.files.write("staging/dead/list", b"123")
         # This server has all uploads begun long ago.
-        assert listed(refresh).amounts.keys() == {"upload"}
+        assert listed(local, refresh).amounts.keys() == {"upload"}
         later = Files.now
         monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=9))
-        found = listed(another())
+        found = listed(local, another())
         assert shown(local) == [
             ("staging", f"staging/{refresh.id}"),
             ("staging", "staging/dead"),
@@ -312,7 +312,7 @@ def test_on_s3_unfinished_uploads_go_too(
         ]
         assert len(lake.files.fs.list_multipart_uploads("tidied")) == 3
         for _ in range(2):
-            assert remove_old.fn("lake", "main", found).gone == found.amounts
+            assert remove_old.fn(local.lake, local.account, found).gone == found.amounts
         (left,) = lake.files.fs.list_multipart_uploads("tidied")
         assert left["Key"] == "neighbour"
         assert lake.runs()["run_number"].to_list() == [2]
