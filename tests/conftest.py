@@ -169,18 +169,30 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
+@dataclass
 class Saved:
     """A company's blocks saved under its own name, and where its lake is."""
 
     name: str
+    account: NudgescribeAccount
+    crm: FileCrm
     lake: DataLake
     root: Path
     crm_file: Path
 
     @property
-    def crm(self) -> str:
-        return f"file-crm/{self.name}"
+    def blocks(self) -> dict[str, Any]:
+        """The parameters of a flow that a program calls."""
+        return {"account": self.account, "crm": self.crm, "lake": self.lake}
+
+    @property
+    def references(self) -> dict[str, Any]:
+        """The same parameters as Prefect stores them."""
+        return {name: block.reference() for name, block in self.blocks.items()}
+
+    def save_account(self, account: NudgescribeAccount) -> None:
+        account.save(self.name, overwrite=True)
+        self.account = account
 
 
 Save = Callable[[Company, pl.DataFrame], Saved]
@@ -194,11 +206,11 @@ def save(prefect_server: None, tmp_path: Path) -> Save:
         name = company.seeded.email.partition("@")[0]
         root, file = tmp_path / "lake", tmp_path / "customers.csv"
         customers.write_csv(file)
-        lake = DataLake(root=str(root))
-        company.account().save(name, overwrite=True)
-        FileCrm(path=str(file)).save(name, overwrite=True)
-        lake.save(name, overwrite=True)
-        return Saved(name, lake, root, file)
+        crm, lake = FileCrm(path=str(file)), DataLake(root=str(root))
+        saved = Saved(name, company.account(), crm, lake, root, file)
+        for block in saved.blocks.values():
+            block.save(name, overwrite=True)
+        return saved
 
     return saved
 

@@ -20,9 +20,7 @@ def sync(company: Company, saved: Saved, **options: object) -> Changes:
     return sync_customers(
         company.seeded.workspace_id,
         GROUP,
-        account=saved.name,
-        crm=saved.crm,
-        lake=saved.name,
+        **saved.blocks,
         options=SyncOptions.model_validate(options),
     )
 
@@ -51,13 +49,12 @@ def test_a_group_follows_its_list(reviewed_company: Company, save: Save) -> None
 
     # A refresh on that group sends what differs, its next one may not use it again.
     customers(46).slice(5).write_csv(saved.crm_file)
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
     options = RefreshOptions(group="reuse", group_name=GROUP, guardrails=Guardrails(max_shrink=1))
-    result = campaign_refresh(company.seeded.campaign_id, **names, options=options)
+    result = campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
     assert (result.group, result.rows, result.run_number) == (GROUP, 41, 2)
     assert len(held(company)) == 41
     with pytest.raises(GroupInUse, match=f"is on group '{GROUP}' already"):
-        campaign_refresh(company.seeded.campaign_id, **names, options=options)
+        campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
     assert len(company.history()) == 2
 
 
@@ -71,7 +68,7 @@ def test_what_stops_a_synchronisation_changes_nothing(company: Company, save: Sa
     customers(20).write_csv(saved.crm_file)
     with pytest.raises(ShrunkTooMuch, match="20 customers after 30"):
         sync(company, saved)
-    company.account(profile_key=None).save(saved.name, overwrite=True)
+    saved.save_account(company.account(profile_key=None))
     with pytest.raises(AuthError, match="no profile key"):
         sync(company, saved, guardrails=ListGuardrails(max_shrink=1))
     assert len(held(company)) == 30
@@ -110,4 +107,4 @@ def test_a_list_whose_columns_have_other_names(company: Company, save: Save) -> 
 def test_an_unknown_workspace_is_an_error(company: Company, save: Save) -> None:
     saved = save(company, customers(5))
     with pytest.raises(NotFound, match="Invalid Workspace"):
-        sync_customers("nowhere", GROUP, account=saved.name, crm=saved.crm, lake=saved.name)
+        sync_customers("nowhere", GROUP, **saved.blocks)

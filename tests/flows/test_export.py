@@ -1,5 +1,6 @@
 """The export flow: a real sandbox, or a scripted service, a real Prefect server, a real lake."""
 
+import json
 import logging
 import signal
 import subprocess
@@ -14,9 +15,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
 from benchmarks.pages_server import CAMPAIGN, answers
-from flows import export as flows
 from flows.export import export_messages
 from flows.options import ExportOptions
+from flows.run import fetch
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NotFound, NotPublished
@@ -32,9 +33,8 @@ from tests.support.waiting import until
 
 start = test_kill.start
 RUN = (
-    "import sys; from tasks import export; export.ROWS_A_CHUNK = 1; "
-    "from flows.export import export_messages as run; "
-    "run(sys.argv[1], account=sys.argv[2], lake=sys.argv[2])"
+    "import json, sys; from tasks.export import run; run.ROWS_A_CHUNK = 1; "
+    "from flows.export import export_messages; export_messages(**json.loads(sys.argv[1]))"
 )
 
 
@@ -42,7 +42,7 @@ RUN = (
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Between two looks no time passes but by this clock."""
     one = Clock()
-    monkeypatch.setattr(flows, "PACE", one.pace(first=1, longest=120))
+    monkeypatch.setattr(fetch, "PACE", one.pace(first=1, longest=120))
     monkeypatch.setattr(tasks, "PACE", one.pace())
     return one
 
@@ -68,9 +68,9 @@ def export_all(
 ) -> list[RunInLake]:
     return export_messages(
         campaign_id,
+        saved.account,
+        saved.lake,
         run,
-        account=saved.name,
-        lake=saved.name,
         options=ExportOptions.model_validate(options),
     )
 
@@ -187,7 +187,7 @@ def serve(company: Company, save: Save) -> Iterator[Serve]:
         def serve(service: Export) -> Saved:
             saved = save(company, customers(1))
             stack.enter_context(exports.serving(service))
-            company.account(base_url=service.url).save(saved.name, overwrite=True)
+            saved.save_account(company.account(base_url=service.url))
             return saved
 
         yield serve
@@ -212,7 +212,7 @@ def run_of(saved: Saved) -> FlowRun:
     """The account's newest flow run."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
-    return next(run for run in runs if run.parameters.get("account") == saved.name)
+    return next(run for run in runs if run.parameters.get("account") == saved.references["account"])
 
 
 def test_few_task_runs_however_many_pages(
@@ -263,7 +263,8 @@ def test_killed_and_retried_only_what_is_missing_is_fetched(
     service, dead = published(7), threading.Event()
     saved = serve(service)
     service.faults[3] = [held_until(dead)]
-    process = start("-c", RUN, CAMPAIGN, saved.name)
+    parameters = {"campaign_id": CAMPAIGN, "account": saved.references["account"]}
+    process = start("-c", RUN, json.dumps({**parameters, "lake": saved.references["lake"]}))
     until(lambda: len(list(saved.root.glob("staging/*/*/pages/*.json"))) == 6, process)
     process.send_signal(signal.SIGKILL)
     process.wait()

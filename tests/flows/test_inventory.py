@@ -17,7 +17,7 @@ def test_a_retry_writes_the_same_snapshot(
 ) -> None:
     saved = save(company, customers(1))
     deployed = deploy(campaign_inventory, "tests")
-    run = deployed.plan({"account": saved.name, "lake": saved.name})
+    run = deployed.plan({key: saved.references[key] for key in ("account", "lake")})
 
     class Lost(NudgeflowError):
         """Of a Prefect server that takes no artifacts."""

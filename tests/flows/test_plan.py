@@ -45,15 +45,14 @@ def test_the_plans_numbers_are_what_the_service_reports(
 ) -> None:
     company, listed = lists(reviewed_sandbox, tmp_path)
     saved = save(company, listed)
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
     options = RefreshOptions(guardrails=Guardrails(max_growth=2))
     before = held(company, company.seeded.customer_group_id)
-    plan = plan_refresh(company.seeded.campaign_id, **names, options=options)
+    plan = plan_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
     assert (len(company.history()), company.groups()) == (1, ["First customers"])
     assert (plan.current_run, plan.stops, list((saved.root / "staging").iterdir())) == (1, [], [])
 
     by_plan = options.model_copy(update={"plan_id": plan.plan_id})
-    result = campaign_refresh(company.seeded.campaign_id, **names, options=by_plan)
+    result = campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=by_plan)
     run = company.history()[0]
     summary = run.comparison_summary
     assert summary is not None
@@ -82,14 +81,13 @@ def test_the_plans_numbers_are_what_the_service_reports(
     assert next(saved.root.glob("plans/*/*.png")).read_bytes().startswith(b"\x89PNG")
 
     with pytest.raises(PlanOutdated, match="made on run 1 of the campaign, which is on run 2 now"):
-        campaign_refresh(company.seeded.campaign_id, **names, options=by_plan)
+        campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=by_plan)
     assert len(company.history()) == 2
 
 
 def test_a_plan_says_what_would_stop_the_refresh(company: Company, save: Save) -> None:
     saved = save(company, customers(100, invalid_every=10))
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
-    plan = plan_refresh(company.seeded.campaign_id, **names)
+    plan = plan_refresh(company.seeded.campaign_id, **saved.blocks)
     assert [stop.partition(",")[0] for stop in plan.stops] == [
         "10 of 100 rows were rejected",
         "The list has 90 customers after 300: it shrank by more than 30.0%.",

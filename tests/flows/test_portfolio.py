@@ -63,16 +63,19 @@ def members(*campaigns: str) -> list[Member]:
     return [Member(campaign_id=each) for each in campaigns]
 
 
-def refresh(*campaigns: str, **parameters: Any) -> State[Any]:
-    """Runs the flow; every time is a period of its own."""
+@pytest.fixture
+def shared(company: Company, save: Save) -> dict[str, Any]:
+    """Parameters; every time the flow runs is a period of its own."""
+    return {**save(company, customers(1)).blocks, "deployment": TESTS, "period": "run"}
+
+
+def refresh(shared: dict[str, Any], *campaigns: str, **parameters: Any) -> State[Any]:
     return portfolio_refresh(
-        members(*campaigns),
-        **{"deployment": TESTS, "period": "run", **parameters},
-        return_state=True,
+        campaigns=members(*campaigns), **{**shared, **parameters}, return_state=True
     )
 
 
-def test_one_that_fails_stops_no_other(work: Work) -> None:
+def test_one_that_fails_stops_no_other(work: Work, shared: dict[str, Any]) -> None:
     ends = {
         "good": Completed(),
         "bad": Failed(message="why"),
@@ -80,10 +83,10 @@ def test_one_that_fails_stops_no_other(work: Work) -> None:
         "last": Completed(name="Joined"),
     }
     counts = work(lambda campaign, _: ends[campaign])
-    state = refresh(*ends, account="a", at_once=2)
+    state = refresh(shared, *ends, at_once=2)
     assert (state.type.value, state.name) == ("FAILED", "PartlyFailed")
     assert state.message is not None
-    assert state.message.startswith("Of 4 campaigns failed: bad (Failed). The others are well.")
+    assert state.message.startswith("Of 4 campaigns failed: bad (Failed). The rest succeeded;")
     assert counts == [2, 2]
     with get_client(sync_client=True) as client:
         (table,) = [one for one in client.read_artifacts() if one.key == "portfolio"]
@@ -98,7 +101,9 @@ def test_one_that_fails_stops_no_other(work: Work) -> None:
     assert str(table.description).count("1 ") == 4
 
 
-def test_one_that_crashes_is_begun_again_and_not_for_ever(work: Work) -> None:
+def test_one_that_crashes_is_begun_again_and_not_for_ever(
+    work: Work, shared: dict[str, Any]
+) -> None:
     crashes: dict[str, int] = {"unlucky": 1, "hopeless": 9}
 
     def becomes(campaign: str, run: FlowRun) -> State[Any]:
@@ -106,14 +111,14 @@ def test_one_that_crashes_is_begun_again_and_not_for_ever(work: Work) -> None:
         return Crashed() if crashes[campaign] >= 0 else Completed()
 
     work(becomes)
-    state = refresh(*crashes)
+    state = refresh(shared, *crashes)
     assert state.name == "PartlyFailed"
     assert state.message is not None
     assert state.message.startswith("Of 2 campaigns failed: hopeless (Crashed).")
     assert crashes["hopeless"] == 9 - 1 - portfolio.MOST_CRASHES
 
 
-def test_each_has_its_own_settings_and_is_there_once(work: Work) -> None:
+def test_each_has_its_own_settings_and_is_there_once(work: Work, shared: dict[str, Any]) -> None:
     seen: dict[str, Any] = {}
 
     def becomes(campaign: str, run: FlowRun) -> State[Any]:
@@ -123,54 +128,59 @@ def test_each_has_its_own_settings_and_is_there_once(work: Work) -> None:
     work(becomes)
     own = {"account": "own", "crm": "file-crm/own", "options": {"strict": True}}
     listed = [Member.model_validate({"campaign_id": "one", **own}), *members("two", "two")]
-    done = portfolio_refresh(listed, account="shared", deployment=TESTS, period="run")
+    done = portfolio_refresh(campaigns=listed, **shared)
     assert isinstance(done, list)
     assert sorted((each.campaign_id, each.state) for each in done) == [
         ("one", "Completed"),
         ("two", "Completed"),
     ]
-    lake = {"lake": "main"}
-    options = {"review": "suspend"}
+    account, crm, lake = (shared[name].reference() for name in ("account", "crm", "lake"))
     assert seen == {
-        "one": {"campaign_id": "one", **lake, **own, "options": {**options, "strict": True}},
+        "one": {
+            "campaign_id": "one",
+            "account": {"$ref": {"block_document_slug": "nudgescribe-account/own"}},
+            "crm": {"$ref": {"block_document_slug": "file-crm/own"}},
+            "lake": lake,
+            "options": {"review": "suspend", "strict": True},
+        },
         "two": {
             "campaign_id": "two",
-            **lake,
-            "account": "shared",
-            "crm": "sql-crm/main",
-            "options": options,
+            "account": account,
+            "crm": crm,
+            "lake": lake,
+            "options": {"review": "suspend"},
         },
     }
 
 
-def test_what_cannot_be_is_refused_before_anything_starts(work: Work) -> None:
+def test_what_cannot_be_is_refused_before_anything_starts(
+    work: Work, shared: dict[str, Any]
+) -> None:
     counts = work(lambda campaign, _: Completed())
     bad = Member(campaign_id="bad", options={"guardrails": {"max_shrink": "a secret"}})
     wanted = "options of campaign bad, at guardrails.max_shrink: Input should be a valid number"
     with pytest.raises(NoPortfolio, match=wanted) as error:
-        portfolio_refresh([*members("good"), bad], deployment=TESTS)
+        portfolio_refresh(campaigns=[*members("good"), bad], **shared)
     assert "a secret" not in str(error.value)
     with pytest.raises(NoPortfolio, match="There is no campaign to refresh"):
-        portfolio_refresh(deployment=TESTS)
+        portfolio_refresh(**shared)
     assert counts == []
 
 
-def test_it_does_not_wait_for_ever(work: Work) -> None:
+def test_it_does_not_wait_for_ever(work: Work, shared: dict[str, Any]) -> None:
     work(lambda campaign, _: Running())
-    state = refresh("slow", "never", at_once=1, hours=0)
+    state = refresh(shared, "slow", "never", at_once=1, hours=0)
     assert state.message is not None
     assert "Of 2 campaigns failed: slow (Scheduled), never (NotStarted)" in state.message
 
 
 def test_all_published_campaigns_of_a_workspace_and_those_of_a_block(
-    work: Work, company: Company, reviewed_company: Company, save: Save
+    work: Work, company: Company, shared: dict[str, Any]
 ) -> None:
     work(lambda campaign, _: Completed())
-    saved, mine = save(company, customers(1)), company.seeded
+    mine = company.seeded
     listed = Portfolio(campaigns=members("listed"), workspaces=[mine.workspace_id])
-    CampaignPortfolio(portfolio=listed).save(saved.name)
-    shared: Any = {"account": saved.name, "deployment": TESTS, "period": "run"}
-    done = portfolio_refresh(portfolio=saved.name, **shared)
+    done = portfolio_refresh(portfolio=CampaignPortfolio(portfolio=listed), **shared)
     assert isinstance(done, list)
     assert {each.campaign_id for each in done} == {"listed", mine.campaign_id}
     with company.client() as client:
@@ -178,7 +188,7 @@ def test_all_published_campaigns_of_a_workspace_and_those_of_a_block(
         client.upload_customers(mine.workspace_id, group, rfc4180.write(customers(20)))
         client.initiate_rerun(mine.campaign_id, group)
         company.settle(client)
-    done = portfolio_refresh(members("listed"), workspaces=[mine.workspace_id], **shared)
+    done = portfolio_refresh(campaigns=members("listed"), workspaces=[mine.workspace_id], **shared)
     assert isinstance(done, list)
     (unpublished,) = [each for each in done if each.campaign_id == mine.campaign_id]
     assert (unpublished.outcome, unpublished.flow_run) == ("skipped", "")

@@ -7,10 +7,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ParameterTypeError
 from pydantic import ValidationError
 
-from blocks import DataLake
 from blocks.rerun import RerunFailed
+from blocks.saved import BlockNotFound
 from blocks.storage.errors import LakeUnreachable
 from blocks.storage.manifest import Format
 from flows.options import RefreshOptions
@@ -29,9 +30,7 @@ from tests.flows.run.test_events import events_of
 def refresh(company: Company, saved: Saved, options: RefreshOptions | None = None) -> RefreshResult:
     return campaign_refresh(
         company.seeded.campaign_id,
-        account=saved.name,
-        crm=saved.crm,
-        lake=saved.name,
+        **saved.blocks,
         options=options or RefreshOptions(guardrails=Guardrails(max_shrink=1)),
     )
 
@@ -56,7 +55,8 @@ def test_a_list_goes_in_and_its_messages_come_out(
 ) -> None:
     listed = customers(250, invalid_every=50)
     saved = save(reviewed_company, listed)
-    saved.lake.model_copy(update={"format": file_format}).save(saved.name, overwrite=True)
+    saved.lake.format = file_format
+    saved.lake.save(saved.name, overwrite=True)
     result = refresh(reviewed_company, saved)
     assert (result.extracted, result.accepted, result.quarantined) == (250, 245, 5)
     assert (result.matched, result.new, result.orphaned) == (12, 4, 4)
@@ -244,13 +244,13 @@ def test_a_list_without_a_column_of_the_campaigns_segments_changes_nothing(
 def test_an_unknown_campaign_changes_nothing(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
     with pytest.raises(errors.NotFound, match="has no campaign unknown"):
-        campaign_refresh("unknown", account=saved.name, crm=saved.crm, lake=saved.name)
+        campaign_refresh("unknown", **saved.blocks)
     assert untouched(company, saved)
 
 
 def test_a_wrong_password_changes_nothing(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
-    company.account(password="wrong").save(saved.name, overwrite=True)
+    saved.save_account(company.account(password="wrong"))
     with pytest.raises(errors.AuthError, match="Check email, password"):
         refresh(company, saved)
     assert untouched(company, saved)
@@ -287,18 +287,16 @@ def test_a_rerun_that_fails_ends_the_refresh(
 @pytest.mark.parametrize("wrong", ["account", "crm", "lake"])
 def test_a_block_that_is_not_there_is_named(company: Company, save: Save, wrong: str) -> None:
     saved = save(company, customers(20))
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
-    names[wrong] = {"crm": "file-crm/nowhere"}.get(wrong, "nowhere")
-    with pytest.raises(errors.NudgeflowError, match="There is no saved .* 'nowhere|/nowhere'"):
-        campaign_refresh(company.seeded.campaign_id, **names)
+    name = {"crm": "file-crm/nowhere"}.get(wrong, "nowhere")
+    with pytest.raises(BlockNotFound, match=f"There is no saved .* '{name}'"):
+        campaign_refresh(company.seeded.campaign_id, **{**saved.blocks, wrong: name})
     assert untouched(company, saved)
 
 
 def test_a_block_of_the_wrong_kind_is_named(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
-    lake = f"{DataLake.get_block_type_slug()}/{saved.name}"
-    with pytest.raises(errors.NudgeflowError, match="is not a CrmSource"):
-        campaign_refresh(company.seeded.campaign_id, account=saved.name, crm=lake, lake=saved.name)
+    with pytest.raises(ParameterTypeError, match="crm"):
+        campaign_refresh(company.seeded.campaign_id, **{**saved.blocks, "crm": saved.lake})
 
 
 @pytest.mark.parametrize("template", ["{campaign.__class__}", "{}", "{other}"])

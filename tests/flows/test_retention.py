@@ -17,7 +17,7 @@ from tasks.campaigns import Refresh
 from tasks.refresh.claim import Entry, Register
 from tasks.retention.rules import OPEN, Ages
 from tasks.retention.sweep import Amount, Tidied, list_old, remove_old
-from tests.conftest import Company, Save, customers
+from tests.conftest import Company, Save, Saved, customers
 from tests.support.lakes import write_run
 
 OLD = (datetime.now(UTC) - timedelta(days=8)).timestamp()
@@ -31,6 +31,10 @@ def age(root: Path, *patterns: str) -> None:
 
 def files(root: Path) -> set[str]:
     return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
+
+
+def retain(saved: Saved, *, dry_run: bool) -> Tidied:
+    return lake_retention(saved.lake, saved.account, RetentionOptions(dry_run=dry_run))
 
 
 def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> None:
@@ -48,7 +52,7 @@ def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> N
     store.write(f"{run}/part-00000-00000-open.parquet", b"")
     before = files(saved.root)
 
-    shown = lake_retention(saved.name)
+    shown = retain(saved, dry_run=True)
     assert files(saved.root) == before
     assert (shown.dry_run, shown.gone["staging"]) == (True, Amount(count=1, bytes=3))
     # Of the run that was written twice, the first manifest and its part; and the dead run's part.
@@ -57,10 +61,9 @@ def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> N
         "draft": 1,
         "leftover": 3,
     }
-    removing = RetentionOptions(dry_run=False)
-    gone = lake_retention(saved.name, options=removing)
+    gone = retain(saved, dry_run=False)
     assert gone == shown.model_copy(update={"dry_run": False})
-    assert lake_retention(saved.name, options=removing) == Tidied(dry_run=False, gone={})
+    assert retain(saved, dry_run=False) == Tidied(dry_run=False, gone={})
     assert lake.read("C", 1).shape == (2, 2)
     assert lake.read("C").shape == (1, 2)
     assert store.names("staging") == ["open"]
@@ -73,7 +76,7 @@ def nothing() -> None: ...
 
 
 def test_a_list_stays_while_its_refresh_waits_for_people(company: Company, save: Save) -> None:
-    saved, remove = save(company, customers(1)), RetentionOptions(dry_run=False)
+    saved = save(company, customers(1))
     store, register = saved.lake.files, Register(saved.lake.files, "campaign_id=C")
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(nothing, state=Suspended())
@@ -81,19 +84,19 @@ def test_a_list_stays_while_its_refresh_waits_for_people(company: Company, save:
         register.add(1, Entry(refresh=refresh, flow_run=refresh.id, host="elsewhere", pid=1))
         store.write(f"staging/{refresh.id}/kept", b"")
         age(saved.root, "*")
-        assert lake_retention(saved.name, options=remove).gone == {}
+        assert retain(saved, dry_run=False).gone == {}
         client.set_flow_run_state(run.id, Failed(), force=True)
 
         @flow
         def retried_meanwhile() -> Tidied:
-            listed = list_old(saved.name, saved.name, Ages(), this_refresh())
+            listed = list_old(saved.lake, saved.account, Ages(), this_refresh())
             client.set_flow_run_state(run.id, Running(), force=True)
-            return remove_old(saved.name, saved.name, listed)
+            return remove_old(saved.lake, saved.account, listed)
 
         kept = retried_meanwhile()
         assert kept == Tidied(dry_run=False, gone={}, kept={f"staging/{refresh.id}": OPEN})
         client.set_flow_run_state(run.id, Failed(), force=True)
-    assert lake_retention(saved.name, options=remove).gone.keys() == {"staging"}
+    assert retain(saved, dry_run=False).gone.keys() == {"staging"}
     entry = register.newest()[1]
     assert entry is not None
     assert (entry.open, entry.problem) == (

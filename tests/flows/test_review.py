@@ -167,10 +167,9 @@ def test_nothing_new_needs_no_review(company: Company, save: Save, deployed: Dep
 
 def test_without_a_deployment_it_is_refused_at_once(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
     with pytest.raises(SuspensionImpossible, match="set options.review to wait or stop"):
         campaign_refresh(
-            company.seeded.campaign_id, **names, options=RefreshOptions(review="suspend")
+            company.seeded.campaign_id, **saved.blocks, options=RefreshOptions(review="suspend")
         )
     assert not saved.root.exists()
 
@@ -179,10 +178,10 @@ def test_one_unreachable_account_does_not_keep_the_others_asleep(
     company: Company, suspend: Suspend, deployed: Deployed, save: Save
 ) -> None:
     saved, run = suspend()
-    company.account(password="wrong").save(saved.name, overwrite=True)
+    saved.save_account(company.account(password="wrong"))
     with pytest.raises(ReviewsNotSeen, match=company.seeded.campaign_id):
         resume_reviewed()
-    company.account().save(saved.name, overwrite=True)
+    saved.save_account(company.account())
     approve(company)
     assert str(run) in resume_reviewed()
     assert str(run) not in resume_reviewed()
@@ -190,14 +189,13 @@ def test_one_unreachable_account_does_not_keep_the_others_asleep(
 
 def test_waiting_ends_at_its_deadline_and_a_retry_waits_on(company: Company, save: Save) -> None:
     saved = save(company, customers(120))
-    names = {"account": saved.name, "crm": saved.crm, "lake": saved.name}
     options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review_minutes=0.001)
     state = campaign_refresh(
-        company.seeded.campaign_id, **names, options=options, return_state=True
+        company.seeded.campaign_id, **saved.blocks, options=options, return_state=True
     )
     assert state.name == "ReviewOverdue"
     approve(company)
-    result = campaign_refresh(company.seeded.campaign_id, **names, options=options)
+    result = campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
     assert isinstance(result, RefreshResult)
     assert (result.run_number, result.rows) == (2, 120)
     assert len(company.groups()) == 2
@@ -206,20 +204,20 @@ def test_waiting_ends_at_its_deadline_and_a_retry_waits_on(company: Company, sav
 def test_it_is_stopped_and_published_later(company: Company, save: Save) -> None:
     saved = save(company, customers(120))
     campaign = company.seeded.campaign_id
-    names = {"account": saved.name, "lake": saved.name}
+    begun = {"account": saved.account, "lake": saved.lake}
     options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review="stop")
     with pytest.raises(NothingToPublish):
-        publish_campaign(campaign, **names)
-    state = campaign_refresh(campaign, **names, crm=saved.crm, options=options, return_state=True)
+        publish_campaign(campaign, **begun)
+    state = campaign_refresh(campaign, **saved.blocks, options=options, return_state=True)
     assert (state.type.value, state.name) == ("COMPLETED", "Stopped")
     assert state.message is not None
     assert "Run 2 is Ready for review" in state.message
     with pytest.raises(NotReviewed, match="Run 2 of campaign .* is Ready for review"):
-        publish_campaign(campaign, **names)
+        publish_campaign(campaign, **begun)
     approve(company)
-    result = publish_campaign(campaign, **names)
+    result = publish_campaign(campaign, **begun)
     assert isinstance(result, RefreshResult)
     assert (result.rows, result.new) == (120, 4)
     assert staged(saved) == []
     with pytest.raises(NothingToPublish):
-        publish_campaign(campaign, **names)
+        publish_campaign(campaign, **begun)

@@ -51,9 +51,7 @@ class Deployed:
         return self.plan(
             {
                 "campaign_id": company.seeded.campaign_id,
-                "account": saved.name,
-                "crm": saved.crm,
-                "lake": saved.name,
+                **saved.references,
                 "options": {"guardrails": GUARDRAILS, **options},
             }
         )

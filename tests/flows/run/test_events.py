@@ -8,6 +8,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 
+from blocks import DataLake
 from flows.customers import sync_customers
 from flows.export import export_messages
 from flows.options import SyncOptions
@@ -35,9 +36,9 @@ def events_of(name: str, resource: str, count: int = 1) -> list[dict[str, Any]]:
 def test_an_export_and_the_asset_it_makes(company: Company, save: Save) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
     account = company.account(campaign_url="https://service.example/{campaign_id}")
-    account.save(saved.name, overwrite=True)
+    saved.save_account(account)
     for _ in range(2):
-        (run,) = export_messages(campaign, account=saved.name, lake=saved.name)
+        (run,) = export_messages(campaign, account=saved.account, lake=saved.lake)
     # The second one fetched nothing: what happened once is told once.
     asset = f"lake://{saved.name}/messages/{campaign}"
     made = events_of("prefect.asset.materialization.succeeded", asset, 2)
@@ -66,7 +67,7 @@ def test_an_export_and_the_asset_it_makes(company: Company, save: Save) -> None:
 
 @pytest.mark.parametrize("name", ["C/1", "50 %", "a?b#c", "Ü"])
 def test_whatever_an_id_is_made_of_it_has_an_asset(name: str) -> None:
-    assert messages("main", name).key.startswith("lake://main/messages/")
+    assert messages(DataLake(root="."), name).key.startswith("lake://not-saved/messages/")
 
 
 def test_a_synchronised_group(company: Company, save: Save) -> None:
@@ -75,9 +76,7 @@ def test_a_synchronised_group(company: Company, save: Save) -> None:
     sync_customers(
         workspace,
         "Synchronised",
-        account=saved.name,
-        crm=saved.crm,
-        lake=saved.name,
+        **saved.blocks,
         options=SyncOptions(guardrails=ListGuardrails(max_shrink=1)),
     )
     with company.client() as client:
@@ -90,6 +89,6 @@ def test_a_synchronised_group(company: Company, save: Save) -> None:
     assert event["payload"] == {"added": 3, "changed": 0, "gone": 0, "same": 0, "quarantined": 0}
     asset = f"nudgescribe://{saved.name}/groups/{group}"
     (made,) = events_of("prefect.asset.materialization.succeeded", asset)
-    crm = f"crm://{saved.crm.replace('/', '/lists/')}"
+    crm = f"crm://{saved.crm.block_slug.replace('/', '/lists/')}"
     assert crm in {one["prefect.resource.id"] for one in made["related"]}
     assert "customer_id" not in json.dumps([event, made])

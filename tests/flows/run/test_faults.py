@@ -70,9 +70,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 def refresh(company: Company, saved: Saved) -> Any:
     return campaign_refresh(
         company.seeded.campaign_id,
-        account=saved.name,
-        crm=saved.crm,
-        lake=saved.name,
+        **saved.blocks,
         options=RefreshOptions(guardrails=Guardrails(max_shrink=1)),
     )
 
@@ -102,7 +100,7 @@ def test_a_refresh_in_a_storm(company: Company, save: Save) -> None:
 def flow_run_of(saved: Saved) -> FlowRun:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
-    (run,) = [run for run in runs if run.parameters.get("account") == saved.name]
+    (run,) = [run for run in runs if run.parameters.get("account") == saved.references["account"]]
     return run
 
 

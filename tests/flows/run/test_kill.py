@@ -1,5 +1,6 @@
 """A refresh killed with `kill -9` and retried: nothing is started twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -20,8 +21,8 @@ from tests.support.waiting import until
 
 SECONDS = 90.0
 RUN = (
-    "import sys; from flows.refresh import campaign_refresh as run; "
-    "run(sys.argv[1], account=sys.argv[2], crm=sys.argv[3], lake=sys.argv[2])"
+    "import json, sys; from flows.refresh import campaign_refresh as run; "
+    "run(sys.argv[1], **json.loads(sys.argv[2]))"
 )
 
 
@@ -71,7 +72,7 @@ def test_killed_after_initiate_and_retried_there_is_one_rerun(
     other_worker = tmp_path / "other-worker"
     saved = save(company, customers(250))
     campaign = company.seeded.campaign_id
-    process = start("-c", RUN, campaign, saved.name, saved.crm)
+    process = start("-c", RUN, campaign, json.dumps(saved.references))
     until(lambda: company.history()[0].status == Status.READY_FOR_REVIEW, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
