@@ -112,7 +112,7 @@ def load_by_name(name: str, kind: type[Block]) -> Block:
 
 def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
     try:
-        return cast(SavedBlock, kind.load_from_ref(reference))
+        return cast(SavedBlock, Block.load_from_ref(reference))  # a slug has its type in it
     except ValueError:
         raise BlockNotFound(f"The saved {kind.__name__} block {reference} is gone.") from None
 
