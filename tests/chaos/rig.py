@@ -109,9 +109,11 @@ class Story:
         self.folder.mkdir(parents=True)
         self.listed = customers(LISTED, invalid_every=INVALID_EVERY)
         self.listed.write_csv(self.crm_file)
-        self.company.account().save(self.name)
-        FileCrm(path=str(self.crm_file)).save(self.name)
-        self.lake.save(self.name)
+        crm = FileCrm(path=str(self.crm_file))
+        blocks = {"account": self.company.account(), "crm": crm, "lake": self.lake}
+        for block in blocks.values():
+            block.save(self.name)
+        self.references = {name: block.reference() for name, block in blocks.items()}
 
     @property
     def crm_file(self) -> Path:
@@ -136,7 +138,8 @@ class Story:
             job["options"] = RefreshOptions(group="reuse", group_name=self.make_group())
         return self.zygote.run(
             campaign_id=self.campaign_id,
-            blocks=self.name,
+            name=self.name,
+            blocks=self.references,
             results=self.folder / machine,
             log=self.log,
             **job,

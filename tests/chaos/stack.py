@@ -45,14 +45,9 @@ class Stack:
 
     def refresh(self) -> None:
         """The next run of the deployment."""
-        name = self.story.name
-        parameters = {
-            "campaign_id": self.story.campaign_id,
-            "account": name,
-            "crm": f"file-crm/{name}",
-            "lake": name,
-        }
-        run_deployment(self._deployment, parameters=parameters, timeout=0, tags=[name])
+        story = self.story
+        parameters = {"campaign_id": story.campaign_id, **story.references}
+        run_deployment(self._deployment, parameters=parameters, timeout=0, tags=[story.name])
 
     def retry(self) -> None:
         """What a person types when the newest flow run has ended badly."""

@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import fastapi  # noqa: F401 - each flow run would import it
 import prefect.cli.flow_run  # noqa: F401 - and each retry this
@@ -42,7 +43,8 @@ class Job(BaseModel):
     """
 
     campaign_id: str
-    blocks: str
+    name: str
+    blocks: dict[str, Any]
     results: Path
     log: Path
     seen: Path
@@ -77,13 +79,9 @@ def work(job: Job) -> None:
                 sys.argv[1:] = ["flow-run", "retry", job.retry, "--entrypoint", ENTRYPOINT]
                 app()
             else:
-                with tags(job.blocks):
+                with tags(job.name):
                     flows.refresh.campaign_refresh(
-                        job.campaign_id,
-                        account=job.blocks,
-                        crm=f"file-crm/{job.blocks}",
-                        lake=job.blocks,
-                        options=job.options,
+                        job.campaign_id, **job.blocks, options=job.options
                     )
     finally:
         job.seen.write_text(json.dumps({"seen": watch.seen, "struck": struck}))

@@ -40,19 +40,18 @@ class Published(Export):
         super().download(call, number)
 
 
-def save(name: str, export: Export, lake: DataLake) -> None:
-    """Saves the blocks an export needs."""
+def save(name: str, export: Export, lake: DataLake) -> dict[str, Any]:
+    """Saves the blocks an export needs; returns them as its parameters."""
     secrets = ("email", "password", "api_key", "api_code")
-    account = {"base_url": export.url, **dict.fromkeys(secrets, "any")}
-    NudgescribeAccount.model_validate(account).save(name, overwrite=True)
+    values = {"base_url": export.url, **dict.fromkeys(secrets, "any")}
+    account = NudgescribeAccount.model_validate(values)
+    account.save(name, overwrite=True)
     lake.save(name, overwrite=True)
+    return {"account": account, "lake": lake}
 
 
-def fetch(name: str, **options: Any) -> RunInLake:
-    """Runs the flow with the blocks of this name."""
-    (fetched,) = export_messages(
-        CAMPAIGN, account=name, lake=name, options=ExportOptions.model_validate(options)
-    )
+def fetch(blocks: dict[str, Any], **options: Any) -> RunInLake:
+    (fetched,) = export_messages(CAMPAIGN, **blocks, options=ExportOptions.model_validate(options))
     return fetched
 
 

@@ -136,8 +136,7 @@ def export(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pu
 def by_threads(export: Published, lake: DataLake) -> DataLake:
     """A lake with the run, fetched by threads of this process."""
     other = lake_in(lake.root + "-by-threads", lake.options)
-    campaign.save("threads", export, other)
-    assert campaign.fetch("threads").rows == PAGES * PAGE_ROWS
+    assert campaign.fetch(campaign.save("threads", export, other)).rows == PAGES * PAGE_ROWS
     assert export.downloaders == {os.getpid()}
     export.processes.clear()
     return other
@@ -146,10 +145,10 @@ def by_threads(export: Published, lake: DataLake) -> DataLake:
 def test_chunks_are_worked_on_by_all_workers(
     cluster: Cluster, export: Published, lake: DataLake, by_threads: DataLake
 ) -> None:
-    campaign.save("dask", export, lake)
+    blocks = campaign.save("dask", export, lake)
     with counting(cluster) as scheduler, watching(cluster) as client:
         client.get_task_stream()  # begins to note
-        done = campaign.fetch("dask", task_runner="dask", cluster=scheduler.address)
+        done = campaign.fetch(blocks, task_runner="dask", cluster=scheduler.address)
         stream = client.get_task_stream()
     assert done.rows == PAGES * PAGE_ROWS
     assert campaign.messages(lake).equals(campaign.messages(by_threads))
@@ -163,7 +162,7 @@ def test_chunks_are_worked_on_by_all_workers(
 def test_a_worker_that_is_killed_is_survived(
     cluster: Cluster, export: Published, lake: DataLake, by_threads: DataLake
 ) -> None:
-    campaign.save("killed", export, lake)
+    blocks = campaign.save("killed", export, lake)
     victims: list[int] = []
 
     def kill(call: Call, content: bytes) -> None:
@@ -173,7 +172,7 @@ def test_a_worker_that_is_killed_is_survived(
 
     number = PAGES // 2 + 1
     export.faults[number] = [kill]
-    done = campaign.fetch("killed", task_runner="dask", cluster=cluster.address)
+    done = campaign.fetch(blocks, task_runner="dask", cluster=cluster.address)
     assert done.rows == PAGES * PAGE_ROWS
     assert campaign.messages(lake).equals(campaign.messages(by_threads))
     (victim,) = (worker for worker in cluster.workers if worker.poll() is not None)

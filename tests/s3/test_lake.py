@@ -302,12 +302,10 @@ def test_of_two_writers_of_a_run_one_wins(
     no_run: None,
     ceph: Server,
     lake: DataLake,
-    bucket: str,
     monkeypatch: pytest.MonkeyPatch,
     file_format: Format,
 ) -> None:
     lake = lake.model_copy(update={"format": file_format})
-    lake.save(bucket)
     together, one_is_done, real = Barrier(2), Event(), tasks._manifest
 
     def manifest(store: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
@@ -320,7 +318,7 @@ def test_of_two_writers_of_a_run_one_wins(
 
     def commit(ref: ExportRef) -> RunInLake | RunTaken:
         try:
-            return tasks.commit_run.fn(ref, bucket)
+            return tasks.commit_run.fn(ref, lake)
         except RunTaken as taken:
             return taken
         finally:
@@ -435,10 +433,10 @@ def retried(run: FlowRun) -> RunInLake:
     return fetched
 
 
-def flow_run_of(name: str) -> FlowRun:
+def flow_run_of(lake: DataLake) -> FlowRun:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
-    (run,) = [run for run in runs if run.parameters.get("lake") == name]
+    (run,) = [run for run in runs if run.parameters.get("lake") == lake.reference()]
     return run
 
 
@@ -454,7 +452,7 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
         impatient = {**options["config_kwargs"], "retries": {"max_attempts": 0}}
         s3fs.S3FileSystem(**options).mkdir("bucket")
         lake = lake_in("s3://bucket/lake", {**options, "config_kwargs": impatient})
-        campaign.save("s3-away", export, lake)
+        blocks = campaign.save("s3-away", export, lake)
 
         def away(call: Call, content: bytes) -> None:
             end = monotonic() + 60
@@ -466,9 +464,9 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
 
         export.faults[pages - 3] = [away]
         with pytest.raises(LakeUnreachable, match="The lake was lost at "):
-            campaign.fetch("s3-away", export_minutes=0.01)
+            campaign.fetch(blocks, export_minutes=0.01)
         server.start()
-        run = flow_run_of("s3-away")
+        run = flow_run_of(lake)
         (writer,) = lake.files.names(f"staging/{run.id}")
         there = Ledger(lake.files, f"staging/{run.id}/{writer}").pages()
         assert 0 < len(there) < pages

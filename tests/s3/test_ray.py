@@ -22,8 +22,8 @@ def test_ray_fetches_what_threads_fetch(
     with exports.serving(campaign.Published(PAGES, PAGE_ROWS)) as export:
         for runner in ("threads", "ray"):
             lakes[runner] = DataLake(root=str(tmp_path / runner))
-            campaign.save(runner, export, lakes[runner])
-            done = campaign.fetch(runner, task_runner=runner)
+            blocks = campaign.save(runner, export, lakes[runner])
+            done = campaign.fetch(blocks, task_runner=runner)
             assert done.rows == PAGES * PAGE_ROWS
             assert (os.getpid() in export.downloaders) == (runner == "threads")
             export.processes.clear()

@@ -61,23 +61,25 @@ def test_twenty_campaigns_at_once_keep_to_the_limits(
     limits: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    lake = DataLake(root=str(tmp_path / "lake"))
-    lake.save("many", overwrite=True)
-    customers(250).write_csv(tmp_path / "customers.csv")
-    FileCrm(path=str(tmp_path / "customers.csv")).save("many", overwrite=True)
+    lake, crm = DataLake(root=str(tmp_path / "lake")), FileCrm(path=str(tmp_path / "customers.csv"))
+    customers(250).write_csv(crm.path)
+    for block in (lake, crm):
+        block.save("many", overwrite=True)
     members: list[Member] = []
     for number in range(MANY):
         company = Company(slow_sandbox, seed.seed(slow_sandbox.context, 300))
-        company.account(**limits).save(f"many-{number}", overwrite=True)
+        account = company.account(**limits)
+        account.save(f"many-{number}", overwrite=True)
         members.append(Member(campaign_id=company.seeded.campaign_id, account=f"many-{number}"))
     traffic = f"{slow_sandbox.url}/sandbox/traffic"
     httpx.delete(traffic).raise_for_status()
     workers.start("--limit", str(MANY))
     options: Any = {"guardrails": GUARDRAILS}
     outcome = portfolio_refresh(
+        account,
+        crm,
+        lake,
         members,
-        crm="file-crm/many",
-        lake="many",
         options=options,
         deployment="campaign-refresh/workers",
         hours=0.15,

@@ -33,9 +33,10 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 
-from blocks import CrmSource, DataLake, FileCrm, SqlCrm
+from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from blocks.crm.saas.hubspot import HubSpotCrm
 from blocks.crm.source import SourceUnavailable
+from blocks.saved import slug_reference
 from blocks.storage.files import OWNER_ONLY
 from deployments.local import free_port, wait_for
 from flows.customers import sync_customers
@@ -323,8 +324,8 @@ class Stage:
             plan=pl.col("plan").replace("student", mark["plan"]),
         )
 
-    def lists(self, company: Company, listed: pl.DataFrame | str | CrmSource) -> str:
-        """What the company's CRM lists from here on; returns the block's name."""
+    def lists(self, company: Company, listed: pl.DataFrame | str | CrmSource) -> Any:
+        """What the company's CRM lists from here on; returns the block's reference."""
         name = name_of(company)
         if not isinstance(listed, CrmSource):
             file = self.lakes.parent / "crm" / f"{name}.csv"
@@ -335,7 +336,7 @@ class Stage:
                 listed.write_csv(file)
             listed = FileCrm(path=str(file))
         listed.save(name, overwrite=True)
-        return f"{listed.get_block_type_slug()}/{name}"
+        return listed.reference()
 
     def fault(self, endpoint: str, **options: Any) -> None:
         body = {"endpoint": endpoint, **options}
@@ -346,37 +347,40 @@ class Stage:
 
     def refresh(self, company: Company, ends: str, says: str = "", **options: Any) -> UUID:
         """A refresh in the runner."""
-        crm, full = options.pop("crm", None), options.pop("full", False)
-        given = refreshing(company, crm, **options)
-        return self.runner.run("campaign-refresh", ends, says, full, **given)
+        full = options.pop("full", False)
+        return self.runner.run(
+            "campaign-refresh", ends, says, full, **refreshing(company, **options)
+        )
 
     def sync(self, company: Company, ends: str, says: str = "", **given: Any) -> UUID:
-        names = {"account": name_of(company), "crm": crm_of(company), "lake": name_of(company)}
+        blocks = references(company)
         where = {"workspace_id": company.seeded.workspace_id, "group_name": token_hex(4)}
-        return self.runner.run("sync-customers", ends, says, **{**names, **where, **given})
+        return self.runner.run("sync-customers", ends, says, **{**blocks, **where, **given})
 
     def export(self, company: Company, ends: str, says: str = "", **given: Any) -> UUID:
-        names = {"account": name_of(company), "lake": name_of(company)}
+        blocks = references(company, "account", "lake")
         campaign = {"campaign_id": company.seeded.campaign_id}
         options = {"options": {"export_minutes": 0.1}}
         run = self.runner.run
-        return run("export-messages", ends, says, **{**names, **campaign, **options, **given})
+        return run("export-messages", ends, says, **{**blocks, **campaign, **options, **given})
 
 
 def name_of(company: Company) -> str:
     return company.seeded.email.partition("@")[0]
 
 
-def crm_of(company: Company) -> str:
-    return f"file-crm/{name_of(company)}"
+def references(company: Company, *wanted: str) -> dict[str, Any]:
+    kinds = {"account": NudgescribeAccount, "crm": FileCrm, "lake": DataLake}
+    return {
+        name: slug_reference(f"{kinds[name].get_block_type_slug()}/{name_of(company)}")
+        for name in wanted or kinds
+    }
 
 
-def refreshing(company: Company, crm: str | None = None, **options: Any) -> dict[str, Any]:
+def refreshing(company: Company, **options: Any) -> dict[str, Any]:
     return {
         "campaign_id": company.seeded.campaign_id,
-        "account": name_of(company),
-        "crm": crm or crm_of(company),
-        "lake": name_of(company),
+        **references(company),
         "options": {"guardrails": {"max_shrink": 1}, "review": "stop", **options},
     }
 
@@ -414,7 +418,7 @@ def stage(machine: Machine, tmp_path: Path) -> Iterator[Stage]:
 def reviewed_and_published(stage: Stage) -> None:
     """A refresh that sleeps, and one that is stopped and published later."""
     company = stage.company()
-    names = {"account": name_of(company), "lake": name_of(company)}
+    blocks = references(company, "account", "lake")
     campaign = company.seeded.campaign_id
     stage.runner.run("plan-refresh", "Completed", **refreshing(company))
     run = stage.refresh(company, "Suspended", review="suspend")
@@ -423,7 +427,18 @@ def reviewed_and_published(stage: Stage) -> None:
     stage.runner.work("campaign-refresh", run, "Completed")
     stage.lists(company, stage.customers(40))
     stage.refresh(company, "Stopped", "Run 3 is Ready to publish")
-    stage.runner.run("publish-campaign", "Completed", campaign_id=campaign, **names)
+    stage.runner.run("publish-campaign", "Completed", campaign_id=campaign, **blocks)
+
+
+def programs(stage: Stage) -> None:
+    """Flows that a program calls, with blocks that are saved and with ones that are not."""
+    company = stage.company()
+    name = name_of(company)
+    saved = [NudgescribeAccount.load(name), FileCrm.load(name), DataLake.load(name)]
+    unsaved = [company.account(), FileCrm(path=saved[1].path), DataLake(root=saved[2].root)]
+    for account, crm, lake in (saved, unsaved):
+        group = token_hex(4)
+        sync_customers(company.seeded.workspace_id, group, account, crm, lake)
 
 
 def stormy(stage: Stage) -> None:
@@ -607,8 +622,9 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     stage.refresh(company, "Failed", "There is no room left", full=True)
     file = stage.lakes / "file"
     file.write_text("")
-    DataLake(root=f"{file}/lake").save(f"{name}-file")
-    stage.sync(company, "Failed", lake=f"{name}-file")
+    unusable = DataLake(root=f"{file}/lake")
+    unusable.save(f"{name}-file")
+    stage.sync(company, "Failed", lake=unusable.reference())
     secret = stage.secret("storage")
     options = {
         "key": "key",
@@ -618,7 +634,7 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     }
     lost = DataLake.model_validate({"root": "s3://bucket/lake", "storage_options": options})
     lost.save(f"{name}-s3")
-    stage.sync(company, "Failed", "The lake was lost", lake=f"{name}-s3")
+    stage.sync(company, "Failed", "The lake was lost", lake=lost.reference())
 
 
 @dataclass
@@ -677,6 +693,7 @@ def test_no_customer_and_no_secret_is_found_anywhere(
     lost_lakes(stage, company)
     failing_calls(stage, company)
     twisted_answers(stage)
+    programs(stage)
     stormy(stage)
     reviewed_and_published(stage)
     machine.stop()

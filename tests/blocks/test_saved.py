@@ -1,0 +1,240 @@
+"""Blocks as parameters: what is stored, what travels, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import cloudpickle
+import httpx
+import pytest
+from prefect import flow, task
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ParameterTypeError
+from prefect.runtime import flow_run
+from prefect.utilities.callables import parameter_schema
+from pydantic import ValidationError
+
+from blocks import Crm, CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from blocks.crm import SOURCES
+from blocks.saved import BlockNotFound, BlockNotSaved, slug_reference
+from tests.conftest import Company, Save, Saved, customers
+
+
+class FifthCrm(CrmSource):
+    """A source that forms do not know."""
+
+    _block_type_name = "Fifth CRM"
+
+    path: str
+
+    def extract(self, target: Path) -> int:
+        return 0
+
+
+@flow
+def taking(account: NudgescribeAccount, crm: Crm, lake: DataLake) -> str:
+    return str(flow_run.id)
+
+
+@pytest.fixture
+def saved(company: Company, save: Save) -> Saved:
+    return save(company, customers(1))
+
+
+def validated(saved: Saved, **changes: Any) -> dict[str, Any]:
+    return taking.validate_parameters({**saved.blocks, **changes})
+
+
+def secrets_of(company: Company) -> list[str]:
+    seeded = company.seeded
+    return [seeded.password, seeded.api_key, seeded.api_code, seeded.profile_key]
+
+
+# ---- what is stored ---------------------------------------------------------------------------
+
+
+def run_of(run_id: str) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run_id)
+
+
+def test_parameters_of_saved_blocks_are_stored_as_references(saved: Saved) -> None:
+    stored = run_of(taking(**saved.blocks)).parameters
+    assert stored == saved.references
+    assert list(stored["account"]) == ["$ref"]
+    assert run_of(taking(**stored)).parameters == stored
+
+
+def test_parameters_of_unsaved_blocks_work_and_are_stored_with_secrets_masked(
+    prefect_server: None, company: Company, tmp_path: Path
+) -> None:
+    lake = DataLake.model_validate(
+        {"root": str(tmp_path), "storage_options": {"key": "canary", "secret": "canary"}}
+    )
+    crm = SqlCrm.model_validate({"url": "postgresql://me:canary@crm/crm", "query": "SELECT 1"})
+    stored = run_of(taking(company.account(), crm, lake)).parameters
+    assert stored["account"]["email"] == company.seeded.email
+    assert {*stored["account"]["password"]} == {"*"}
+    assert not [one for one in ("canary", *secrets_of(company)) if one in str(stored)]
+
+
+def test_a_block_that_is_not_saved_has_no_reference(company: Company) -> None:
+    with pytest.raises(BlockNotSaved, match="This NudgescribeAccount block is not saved"):
+        company.account().reference()
+
+
+def test_a_saved_block_is_saved_again_with_all_it_holds(saved: Saved, company: Company) -> None:
+    saved.account.client_ip = "192.0.2.1"
+    saved.account.save(saved.name, overwrite=True)
+    loaded = NudgescribeAccount.load(saved.name)
+    assert loaded.client_ip == "192.0.2.1"
+    assert loaded.password.get_secret_value() == company.seeded.password
+
+
+# ---- what travels -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pickled(saved: Saved) -> bytes:
+    """What a machine of a cluster gets for `fetch_chunk`."""
+    return cloudpickle.dumps({"account": saved.account, "lake": saved.lake, "first": 0})
+
+
+def test_a_pickled_block_holds_no_secret(pickled: bytes, saved: Saved, company: Company) -> None:
+    assert saved.name.encode() in pickled
+    assert not [one for one in secrets_of(company) if one.encode() in pickled]
+    assert str(saved.root).encode() not in pickled
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the blocks that are loaded."""
+    seen: list[str] = []
+    real = Block._get_block_document_by_id_sync.__func__
+
+    def counted(cls: type[Block], document_id: object, **options: Any) -> Any:
+        seen.append(str(document_id))
+        return real(cls, document_id, **options)
+
+    monkeypatch.setattr(Block, "_get_block_document_by_id_sync", classmethod(counted))
+    return seen
+
+
+def test_a_block_is_unpickled_without_a_call(
+    pickled: bytes, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError("Prefect was called.")
+
+    monkeypatch.setattr(httpx.Client, "send", called)
+    monkeypatch.setattr(httpx.AsyncClient, "send", called)
+    there = cloudpickle.loads(pickled)
+    assert there["account"].block_name == saved.name
+    assert there["lake"].reference() == saved.lake.reference()
+    # Nor does what is passed on.
+    assert cloudpickle.loads(cloudpickle.dumps(there))["lake"].block_name == saved.name
+
+
+@task
+def resolve(account: NudgescribeAccount, lake: DataLake, first: int) -> tuple[str, str]:
+    return account.resolved().password.get_secret_value(), lake.resolved().root
+
+
+@flow
+def cluster(content: bytes) -> list[tuple[str, str]]:
+    return [resolve(**cloudpickle.loads(content)) for _ in range(3)]
+
+
+def test_a_pickled_block_is_loaded_once_a_process_and_flow_run(
+    pickled: bytes, saved: Saved, company: Company, loads: list[str]
+) -> None:
+    assert cluster(pickled) == [(company.seeded.password, str(saved.root))] * 3
+    assert sorted(loads) == sorted(
+        str(block._block_document_id) for block in (saved.account, saved.lake)
+    )
+    company.account(password="rotated").save(saved.name, overwrite=True)
+    assert cluster(pickled) == [("rotated", str(saved.root))] * 3
+    assert len(loads) == 4
+
+
+def test_a_block_that_did_not_travel_is_not_loaded(saved: Saved, loads: list[str]) -> None:
+    assert saved.account.resolved() is saved.account
+    assert loads == []
+
+
+def test_a_pickled_block_that_was_deleted_is_named(saved: Saved) -> None:
+    travelled = cloudpickle.loads(cloudpickle.dumps(saved.lake))
+    DataLake.delete(saved.name)
+    with pytest.raises(BlockNotFound, match="The saved DataLake block .* is gone"):
+        travelled.resolved()
+
+
+def test_an_unsaved_block_is_pickled_with_all_it_holds(company: Company) -> None:
+    account = cloudpickle.loads(cloudpickle.dumps(company.account()))
+    assert account == company.account()
+    assert account.resolved() is account
+
+
+# ---- what is taken ----------------------------------------------------------------------------
+
+
+def test_names_are_taken_for_one_version(saved: Saved) -> None:
+    names = {"account": saved.name, "crm": f"file-crm/{saved.name}", "lake": saved.name}
+    taken = validated(saved, **names)
+    assert {name: block.reference() for name, block in taken.items()} == saved.references
+    assert taken["crm"].path == str(saved.crm_file)
+
+
+def test_references_by_slug_are_taken(saved: Saved) -> None:
+    slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
+    taken = validated(saved, **slugs)
+    assert {name: block.reference() for name, block in taken.items()} == saved.references
+    assert DataLake.model_validate(slugs["lake"]).reference() == saved.lake.reference()
+    with pytest.raises(ValidationError, match="DataLake"):
+        DataLake.model_validate(slugs["account"])
+
+
+@pytest.mark.parametrize("stored", [True, False], ids=["reference", "block"])
+def test_a_source_of_a_class_that_forms_do_not_know_is_taken(saved: Saved, stored: bool) -> None:
+    fifth = FifthCrm(path="customers.csv")
+    fifth.save(saved.name, overwrite=True)
+    taken = validated(saved, crm=fifth.reference() if stored else fifth)["crm"]
+    assert isinstance(taken, FifthCrm)
+    assert taken.path == "customers.csv"
+    assert validated(saved, crm=fifth.block_slug)["crm"].path == "customers.csv"
+
+
+def test_a_lake_is_no_source(saved: Saved) -> None:
+    for lake in (saved.lake, saved.lake.reference(), saved.lake.block_slug):
+        with pytest.raises(ParameterTypeError, match="crm"):
+            validated(saved, crm=lake)
+
+
+@pytest.mark.parametrize("parameter", ["account", "crm", "lake"])
+def test_a_name_that_is_not_saved_is_named(saved: Saved, parameter: str) -> None:
+    name = {"crm": "file-crm/nowhere"}.get(parameter, "nowhere")
+    with pytest.raises(BlockNotFound, match=f"There is no saved .* block '{name}'"):
+        validated(saved, **{parameter: name})
+
+
+def test_a_reference_that_is_not_saved_is_refused(saved: Saved) -> None:
+    gone = {"$ref": {"block_document_id": str(uuid4())}}
+    with pytest.raises(BlockNotFound, match="is gone"):
+        DataLake.model_validate(gone)
+    with pytest.raises(ParameterTypeError):
+        validated(saved, lake=gone)
+
+
+def test_the_form_has_a_picker_of_each_kind_of_block() -> None:
+    schema = parameter_schema(taking).model_dump()
+    slugs = {
+        name: each["block_type_slug"]
+        for name, each in schema["definitions"].items()
+        if "block_type_slug" in each
+    }
+    offered = [each["$ref"].rpartition("/")[2] for each in schema["properties"]["crm"]["anyOf"]]
+    assert [slugs[each] for each in offered] == [each.get_block_type_slug() for each in SOURCES]
+    assert slugs["DataLake"] == "data-lake"
+    assert FileCrm.__name__ in offered
