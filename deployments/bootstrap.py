@@ -1,18 +1,18 @@
-"""Makes the Prefect of the current profile ready: block types, saved blocks, work pool, limits and
-automations. Set up is what environment variables say; run again, it changes what differs.
+"""Set up the Prefect server of the current profile: block types, blocks, the work pool, limits and
+automations. What to set up comes from environment variables; another run updates what differs.
 """
 
 import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from deployments import automations, server, settings
+from deployments.settings import Settings
 from nudgescribe.errors import NudgeflowError
 
 NAME = "main"
@@ -20,48 +20,50 @@ NOTIFICATIONS = "nudgeflow"
 
 
 def bootstrap(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yields a line for each thing when it is as it should be, never with a value.
+    """Create or update everything; yield a line with each outcome, never with a value.
 
     Raises SettingsWrong or PoolDiffers before anything is changed.
     """
-    chosen, blocks = settings.read(environment)
+    chosen = settings.read(environment)
     with get_client(sync_client=True) as client:
         server.check_pool(client, chosen.pool_type)
         for kind in server.block_types():
-            yield f"block type {kind.get_block_type_slug()}: {server.register(client, kind)}"
-        # The account names the limits, so they are there before it is.
-        for name, outcome in server.set_limits(chosen.calls, chosen.downloads).items():
-            yield f"limit {name}: {outcome}"
-        for place, block in blocks.items():
-            yield _saved(client, place, block)
-        yield f"work pool {server.POOL}: {server.make_pool(client, chosen.pool_type)}"
-        yield from _watched(client, chosen)
+            outcome = server.upsert_block_type(client, kind)
+            yield f"block type {kind.get_block_type_slug()}: {outcome}"
+        # The account names the limits, so they are created first.
+        for limit, slots in {
+            server.CALLS: chosen.calls,
+            server.DOWNLOADS: chosen.downloads,
+        }.items():
+            yield f"limit {limit}: {server.upsert_limit(client, limit, slots)}"
+        for setting, kind in settings.BLOCKS.items():
+            yield _upsert_block(client, setting, kind, getattr(chosen, setting))
+        yield f"work pool {server.POOL}: {server.upsert_pool(client, chosen.pool_type)}"
+        yield from _upsert_automations(client, chosen)
 
 
-def _saved(client: SyncPrefectClient, place: str, block: Block | None) -> str:
-    slug = settings.BLOCKS[place].get_block_type_slug()
+def _upsert_block(
+    client: SyncPrefectClient, setting: str, kind: type[Block], block: Block | None
+) -> str:
+    label = f"block {kind.get_block_type_slug()}/{NAME}"
     if block is None:
-        return f"block {slug}/{NAME}: left as it is, there is no {settings.PREFIX}{place}_…"
-    return f"block {slug}/{NAME}: {server.save(client, block, NAME)}"
+        return f"{label}: skipped, no {settings.PREFIX}{setting.upper()}_… is set"
+    return f"{label}: {server.upsert_block(client, block, NAME)}"
 
 
-def _watched(client: SyncPrefectClient, chosen: settings.Settings) -> Iterator[str]:
-    # Any address of Apprise works in this block; Prefect has none of the general name.
+def _upsert_automations(client: SyncPrefectClient, chosen: Settings) -> Iterator[str]:
+    # This block takes any address of Apprise; Prefect has none with a more general name.
     slug = SlackWebhook.get_block_type_slug()
-    wanted = automations.crashing()
+    label = f"block {slug}/{NOTIFICATIONS}"
     if chosen.notify_url:
         block = SlackWebhook(url=chosen.notify_url)
-        yield f"block {slug}/{NOTIFICATIONS}: {server.save(client, block, NOTIFICATIONS)}"
-    there = server.saved(client, slug, NOTIFICATIONS)
-    if there:
-        wanted = [*automations.notifying(there.id, timedelta(days=chosen.refresh_days)), *wanted]
-    else:
-        yield (
-            f"block {slug}/{NOTIFICATIONS}: not there, so nobody is notified; set "
-            f"{settings.PREFIX}NOTIFY_URL"
-        )
-    for automation in wanted:
-        yield f"automation {automation.name}: {automations.upsert(client, automation)}"
+        yield f"{label}: {server.upsert_block(client, block, NOTIFICATIONS)}"
+    saved = server.find_block(client, slug, NOTIFICATIONS)
+    if saved is None:
+        yield f"{label}: missing, so nobody is notified; set {settings.PREFIX}NOTIFY_URL"
+    for automation in automations.load(saved and saved.id, chosen.refresh_days):
+        outcome = automations.upsert_automation(client, automation)
+        yield f"automation {automation.name}: {outcome}"
 
 
 def main() -> None:

@@ -1,16 +1,16 @@
-"""What Prefect's server has of ours: block types, blocks, limits, the work pool.
-
-Each is made if it is not there, and changed if it is not as it should be.
+"""Create or update what Prefect's server keeps for the project: limits, the work pool, block types
+and blocks.
 """
 
 import json
 from collections.abc import Callable
+from functools import partial
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from prefect.blocks.core import Block
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
@@ -23,38 +23,8 @@ T = TypeVar("T")
 
 Outcome = Literal["created", "updated", "unchanged"]
 
-
-def found(read: Callable[[str], T], name: str) -> T | None:
-    """What a method of Prefect's client reads by name, None if there is no such thing."""
-    try:
-        return read(name)
-    except ObjectNotFound:
-        return None
-
-
 CALLS, DOWNLOADS = "nudgescribe-calls", "nudgescribe-downloads"
-MOST_CALLS, MOST_DOWNLOADS = 8, 16
-
-
-def set_limits(calls: int | None = None, downloads: int | None = None) -> dict[str, Outcome]:
-    """Makes the limits, or gives them these numbers, also while slots of them are in use.
-
-    Without a number a limit stays as it is. Returns what became of each.
-    """
-    with get_client(sync_client=True) as client:
-        return {
-            CALLS: _set(client, CALLS, calls, MOST_CALLS),
-            DOWNLOADS: _set(client, DOWNLOADS, downloads, MOST_DOWNLOADS),
-        }
-
-
-def _set(client: SyncPrefectClient, name: str, wanted: int | None, default: int) -> Outcome:
-    limit = found(client.read_global_concurrency_limit_by_name, name)
-    if limit and wanted in (None, limit.limit):
-        return "unchanged"
-    client.upsert_global_concurrency_limit_by_name(name, wanted or default)
-    return "updated" if limit else "created"
-
+DEFAULT_SLOTS = {CALLS: 8, DOWNLOADS: 16}
 
 POOL = "nudgeflow"
 TEMPLATE = Path(__file__).parent / "kubernetes" / "base-job-template.json"
@@ -66,28 +36,49 @@ class PoolDiffers(NudgeflowError):
     advice = f"Set NUDGEFLOW_POOL_TYPE, or delete it: `prefect work-pool delete {POOL}`."
 
 
+def upsert(saved: T | None, wanted: T, write: Callable[[], object]) -> Outcome:
+    """Call `write` if what the server has `saved` is missing or differs from `wanted`."""
+    if saved == wanted:
+        return "unchanged"
+    write()
+    return "created" if saved is None else "updated"
+
+
+def upsert_limit(client: SyncPrefectClient, name: str, slots: int | None = None) -> Outcome:
+    """Create a limit, or set its number of `slots`, also while some are in use.
+
+    Without `slots` a new limit gets its default, and one that exists stays as it is.
+    """
+    limit = find(client.read_global_concurrency_limit_by_name, name)
+    if limit and slots is None:
+        return "unchanged"
+    slots = slots or DEFAULT_SLOTS[name]
+    write = partial(client.upsert_global_concurrency_limit_by_name, name, slots)
+    return upsert(limit and limit.limit, slots, write)
+
+
 def check_pool(client: SyncPrefectClient, kind: PoolType | None) -> None:
-    """Raises PoolDiffers if there is a work pool of another type."""
-    pool = found(client.read_work_pool, POOL)
+    """Raise PoolDiffers if the work pool is of another type than `kind`."""
+    pool = find(client.read_work_pool, POOL)
     if pool and kind and pool.type != kind:
         raise PoolDiffers(f"The work pool {POOL} is of type {pool.type}, not {kind}.")
 
 
-def make_pool(client: SyncPrefectClient, kind: PoolType | None) -> Outcome:
-    """Of processes, unless another `kind` is named. One on Kubernetes gets this release's template
-    of its jobs; another one keeps what it has.
+def upsert_pool(client: SyncPrefectClient, kind: PoolType | None) -> Outcome:
+    """Create the work pool, of processes by default, or update its job template on Kubernetes.
+
+    Each release has its own template for Kubernetes; a pool of processes keeps what it has.
     """
-    pool = found(client.read_work_pool, POOL)
+    pool = find(client.read_work_pool, POOL)
     if pool is None:
-        template = _template(kind or "process")
-        client.create_work_pool(
-            WorkPoolCreate(name=POOL, type=kind or "process", base_job_template=template)
-        )
-        return "created"
-    if kind != "kubernetes" or pool.base_job_template == _template(kind):
+        kind = kind or "process"
+        wanted = WorkPoolCreate(name=POOL, type=kind, base_job_template=_template(kind))
+        return upsert(None, wanted, partial(client.create_work_pool, wanted))
+    if kind != "kubernetes":
         return "unchanged"
-    client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=_template(kind)))
-    return "updated"
+    template = _template(kind)
+    update = WorkPoolUpdate(base_job_template=template)
+    return upsert(pool.base_job_template, template, partial(client.update_work_pool, POOL, update))
 
 
 def _template(kind: PoolType) -> dict[str, Any]:
@@ -97,15 +88,14 @@ def _template(kind: PoolType) -> dict[str, Any]:
 
 
 def block_types() -> list[type[Block]]:
-    """All that a person can fill in."""
-    mine = [getattr(blocks, name) for name in blocks.__all__]
-    return [each for each in mine if Block.is_block_class(each) and not isabstract(each)]
+    """Return the block classes that a person can fill in."""
+    exported = [getattr(blocks, name) for name in blocks.__all__]
+    return [each for each in exported if Block.is_block_class(each) and not isabstract(each)]
 
 
-def register(client: SyncPrefectClient, kind: type[Block]) -> Outcome:
-    """Makes a block's type known, with the fields it has now."""
-    slug = kind.get_block_type_slug()
-    there = found(client.read_block_type_by_slug, slug)
+def upsert_block_type(client: SyncPrefectClient, kind: type[Block]) -> Outcome:
+    """Register a block's type, with the fields it has now."""
+    there = find(client.read_block_type_by_slug, kind.get_block_type_slug())
     before = there and client.get_most_recent_block_schema_for_block_type(there.id)
     kind.register_type_and_schema()
     if there is None:
@@ -114,18 +104,23 @@ def register(client: SyncPrefectClient, kind: type[Block]) -> Outcome:
     return "unchanged" if before == after else "updated"
 
 
-def saved(client: SyncPrefectClient, slug: str, name: str) -> BlockDocument | None:
-    """What is saved, secrets and all; None if there is no such block."""
-    return found(lambda name: client.read_block_document_by_name(name, slug), name)
-
-
-def save(client: SyncPrefectClient, block: Block, name: str) -> Outcome:
-    """Makes the saved block of this name hold just this."""
-    there = saved(client, block.get_block_type_slug(), name)
-    data = block.model_dump(
+def upsert_block(client: SyncPrefectClient, block: Block, name: str) -> Outcome:
+    """Save a block under `name`, unless the saved one holds the same, secrets included."""
+    saved = find_block(client, block.get_block_type_slug(), name)
+    wanted = block.model_dump(
         mode="json", context={"include_secrets": True}, exclude={"block_type_slug"}
     )
-    if there and there.data == data:
-        return "unchanged"
-    block.save(name, overwrite=True)
-    return "updated" if there else "created"
+    return upsert(saved and saved.data, wanted, partial(block.save, name, overwrite=True))
+
+
+def find_block(client: SyncPrefectClient, slug: str, name: str) -> BlockDocument | None:
+    """Return a saved block with its secrets, None if there is none."""
+    return find(lambda name: client.read_block_document_by_name(name, slug), name)
+
+
+def find(read: Callable[[str], T], name: str) -> T | None:
+    """Return what a method of Prefect's client reads by name, None if there is none."""
+    try:
+        return read(name)
+    except ObjectNotFound:
+        return None

@@ -1,39 +1,29 @@
-"""What `bootstrap` is told by environment variables. Each may be given as a file that holds the
-value, too, by its name and _FILE: the secrets of Docker and Kubernetes.
+"""Read what `bootstrap` sets up from NUDGEFLOW_* variables.
+
+Each variable may be a file instead: NUDGEFLOW_X_FILE names a file that holds the value of
+NUDGEFLOW_X, as secrets of Docker and Kubernetes do. An empty variable counts as not set, since
+compose files make such.
 """
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from logging import getLogger
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, get_args
 
 from apprise import Apprise
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from blocks import DataLake, FileCrm, HubSpotCrm, NudgescribeAccount, SalesforceCrm, SqlCrm
 from deployments.server import CALLS, DOWNLOADS, PoolType
 from nudgescribe.errors import NudgeflowError
 
-M = TypeVar("M", bound=BaseModel)
-
 PREFIX, FILE = "NUDGEFLOW_", "_FILE"
-
-BLOCKS: dict[str, type[Block]] = {
-    "ACCOUNT": NudgescribeAccount,
-    "SQL_CRM": SqlCrm,
-    "FILE_CRM": FileCrm,
-    "HUBSPOT_CRM": HubSpotCrm,
-    "SALESFORCE_CRM": SalesforceCrm,
-    "LAKE": DataLake,
-}
-"""A variable for each field: NUDGEFLOW_LAKE_ROOT is the lake's root."""
-
-DEFAULTS = {"ACCOUNT": {"calls_limit": CALLS, "downloads_limit": DOWNLOADS}}
 
 ELSEWHERE = ("CAMPAIGN_ID", "WORKSPACE_ID", "HOME", "SANDBOX_CHAT_KEY")
 """Variables of prefect.yaml and of the sandbox."""
@@ -43,19 +33,42 @@ class SettingsWrong(NudgeflowError):
     advice = "Nothing was changed. Correct the variables, then start again."
 
 
-class Settings(BaseModel):
-    """What is no field of a block: NUDGEFLOW_POOL_TYPE is `pool_type`."""
+class Settings(BaseSettings):
+    """What to set up: NUDGEFLOW_POOL_TYPE is `pool_type`, NUDGEFLOW_LAKE_ROOT the lake's `root`."""
 
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        validate_default=False,
+    )
+
+    account: NudgescribeAccount | None = None
+    sql_crm: SqlCrm | None = None
+    file_crm: FileCrm | None = None
+    hubspot_crm: HubSpotCrm | None = None
+    salesforce_crm: SalesforceCrm | None = None
+    lake: DataLake | None = None
     pool_type: PoolType | None = None
     calls: int | None = Field(default=None, ge=1)
     downloads: int | None = Field(default=None, ge=1)
     notify_url: SecretStr | None = None
     refresh_days: int = Field(default=35, ge=1, le=1000)
 
+    @classmethod
+    def settings_customise_sources(cls, *args: Any, **sources: Any) -> tuple[Any, ...]:
+        """Take no variables but those that `read` is given."""
+        return (sources["init_settings"],)
+
+    @field_validator("account", mode="before")
+    @classmethod
+    def _name_limits(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"calls_limit": CALLS, "downloads_limit": DOWNLOADS, **fields}
+
     @field_validator("notify_url")
     @classmethod
-    def _known_service(cls, url: SecretStr) -> SecretStr:
-        # It logs an address it does not know, secrets and all.
+    def _check_service(cls, url: SecretStr) -> SecretStr:
+        # Apprise logs an address that it does not know, secrets and all.
         log = getLogger("apprise")
         log.disabled = True
         try:
@@ -67,82 +80,93 @@ class Settings(BaseModel):
         return url
 
 
-def read(environment: Mapping[str, str]) -> tuple[Settings, dict[str, Block | None]]:
-    """The settings, and the block of each entry of BLOCKS, None if no variable gives it.
+BLOCKS: dict[str, type[Block]] = {
+    name: kind
+    for name, field in Settings.model_fields.items()
+    for kind in get_args(field.annotation)
+    if Block.is_block_class(kind)
+}
+"""The settings that are blocks, with the class of each."""
 
-    Raises SettingsWrong, which says of every variable that is unknown, missing or wrong what it is,
-    and no value.
+KNOWN = {
+    *ELSEWHERE,
+    *(name.upper() for name in Settings.model_fields.keys() - BLOCKS.keys()),
+    *(f"{name}_{field}".upper() for name, kind in BLOCKS.items() for field in kind.model_fields),
+}
+"""Every variable, without PREFIX."""
+
+
+class _Variables(EnvSettingsSource):
+    """Build the values of Settings from variables."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(Settings)
+        self.env_vars = {f"{PREFIX}{name}".lower(): value for name, value in variables.items()}
+
+    def field_is_complex(self, field: FieldInfo) -> bool:
+        """Decode mappings of secrets, too."""
+        secret = SecretDict in (field.annotation, *get_args(field.annotation))
+        return secret or super().field_is_complex(field)
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Leave what is no JSON to validation, which reports all problems at once."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Return the settings of an environment.
+
+    Raises SettingsWrong, which names every variable that is unknown, missing or wrong, without its
+    value.
     """
     problems: list[str] = []
-    given = _given(environment, problems)
-    settings = _made(Settings, "", given, problems)
-    blocks = {
-        place: _made(kind, f"{place}_", given, problems, DEFAULTS.get(place, {}))
-        if any(name in given for name in _fields(kind, f"{place}_"))
-        else None
-        for place, kind in BLOCKS.items()
-    }
+    values = _Variables(_given(environment, problems))()
+    settings = None
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        problems += map(_describe, error.errors(include_context=False, include_url=False))
     if problems or settings is None:
         raise SettingsWrong(" ".join(problems))
-    return settings, blocks
+    return settings
 
 
 def _given(environment: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    """By name without prefix. An empty variable is none: compose files make such."""
-    known = {*ELSEWHERE, *_fields(Settings, "")}
-    for place, kind in BLOCKS.items():
-        known |= _fields(kind, f"{place}_").keys()
+    """Return the values by the variables' names without PREFIX, files read."""
     given: dict[str, str] = {}
     for variable, value in sorted(environment.items()):
-        if not variable.startswith(PREFIX) or not value:
-            continue
         name = variable.removeprefix(PREFIX)
-        if name not in known and name.removesuffix(FILE) in known:
-            name = name.removesuffix(FILE)
-            try:
-                value = Path(value).read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, ValueError) as error:
-                problems.append(f"{variable} names no file to read: {type(error).__name__}.")
-            if name in given:
-                problems.append(f"{PREFIX}{name} is given twice, by itself and as a file.")
-        if name in known:
+        if name == variable or not value:
+            continue
+        if name in KNOWN:
             given[name] = value
+        elif (of := name.removesuffix(FILE)) in KNOWN:
+            if of in given:
+                problems.append(f"{PREFIX}{of} is given twice, by itself and as a file.")
+            given[of] = _content(variable, value, problems)
         else:
-            near = get_close_matches(name, known, 1)
+            near = get_close_matches(name, KNOWN, 1)
             hint = f": is it {PREFIX}{near[0]}?" if near else "."
             problems.append(f"{variable} is unknown{hint}")
     return given
 
 
-def _fields(kind: type[BaseModel], place: str) -> dict[str, tuple[str, FieldInfo]]:
-    return {f"{place}{field.upper()}": (field, info) for field, info in kind.model_fields.items()}
-
-
-def _made(
-    kind: type[M],
-    place: str,
-    given: Mapping[str, str],
-    problems: list[str],
-    defaults: Mapping[str, str] | None = None,
-) -> M | None:
-    values: dict[str, Any] = {**(defaults or {})}
-    for name, (field, info) in _fields(kind, place).items():
-        if name in given:
-            try:
-                values[field] = json.loads(given[name]) if _is_json(info) else given[name]
-            except ValueError:
-                problems.append(f"{PREFIX}{name} is no JSON.")
-                values[field] = None
+def _content(variable: str, path: str, problems: list[str]) -> str:
     try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        for each in error.errors(include_input=False, include_context=False, include_url=False):
-            name = f"{PREFIX}{place}{str(each['loc'][0]).upper()}"
-            missing = each["type"] == "missing"
-            problems.append(f"{name} {'is missing' if missing else 'is wrong: ' + each['msg']}.")
-    return None
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        problems.append(f"{variable} names no file to read: {type(error).__name__}.")
+        return ""
 
 
-def _is_json(field: FieldInfo) -> bool:
-    kinds = (field.annotation, *get_args(field.annotation))
-    return any(kind is SecretDict or get_origin(kind) in (dict, list) for kind in kinds)
+def _describe(error: ErrorDetails) -> str:
+    """Name the variable and what is wrong with it, never its value."""
+    place = error["loc"][: 2 if error["loc"][0] in BLOCKS else 1]
+    variable = PREFIX + "_".join(map(str, place)).upper()
+    if error["type"] == "missing":
+        return f"{variable} is missing."
+    undecoded = error["type"] in ("dict_type", "list_type") and isinstance(error["input"], str)
+    return f"{variable} is wrong: {error['msg']}{', as JSON' if undecoded else ''}."

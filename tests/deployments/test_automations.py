@@ -1,4 +1,4 @@
-"""What Prefect's server does by itself about flow runs, as `deployments/compose.yaml` has it."""
+"""Automations on a Prefect server as `deployments/compose.yaml` runs it."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.events.related import tags_as_related_resources
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_AUTH_STRING
 from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Running, Suspended
@@ -85,16 +86,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposedServer]
 
 @pytest.fixture(scope="module")
 def mailbox(server: ComposedServer) -> Iterator[Mailbox]:
-    """Told what the automations of `bootstrap` tell, of periods of seconds."""
+    """Receive what the automations of `bootstrap` send, after seconds instead of days."""
     mailbox = Mailbox()
     list(bootstrap.bootstrap({"NUDGEFLOW_NOTIFY_URL": mailbox.address}))
     with get_client(sync_client=True) as client:
         block = client.read_block_document_by_name("nudgeflow", "slack-webhook")
-        soon = automations.notifying(block.id, refresh=PERIOD, review=PERIOD, limbo=PERIOD)
-        for automation in [*soon, *automations.crashing(SILENCE)]:
-            automations.upsert(client, automation)
+        for automation in automations.load(block.id, refresh_days=1):
+            automations.upsert_automation(client, shortened(automation))
     yield mailbox
     mailbox.close()
+
+
+def shortened(automation: AutomationCore) -> AutomationCore:
+    """Wait for seconds where the automation waits for minutes or days."""
+    trigger = automation.trigger
+    assert isinstance(trigger, EventTrigger)
+    if trigger.posture == Posture.Proactive:
+        within = SILENCE if automation.name == "Nudgeflow: no heartbeat" else PERIOD
+        trigger = trigger.model_copy(update={"within": within})
+    return automation.model_copy(update={"trigger": trigger})
 
 
 def planned(of: Deployed, name: str, *tags: str) -> UUID:
@@ -111,7 +121,7 @@ def moves(run_id: UUID, *states: State[Any]) -> None:
             client.set_flow_run_state(run_id, state, force=True)
 
 
-def test_failures_of_our_flow_runs_are_told_and_nothing_of_customers(mailbox: Mailbox) -> None:
+def test_failed_runs_of_tagged_deployments_are_notified_without_messages(mailbox: Mailbox) -> None:
     ours, theirs = (deploy(watched, name, tags=[name]) for name in ("nudgescribe", "theirs"))
     moves(planned(theirs, "another-projects"), Running(), Failed(message=SECRET))
     moves(planned(ours, "a-good-one"), Running(), Completed(name="Joined", message=SECRET))
@@ -135,7 +145,7 @@ def test_failures_of_our_flow_runs_are_told_and_nothing_of_customers(mailbox: Ma
     assert SECRET not in str(mailbox.letters)
 
 
-def test_reviews_that_cannot_be_looked_at_are_told_once(mailbox: Mailbox) -> None:
+def test_failing_resume_reviewed_is_notified_once(mailbox: Mailbox) -> None:
     often = deploy(resume_reviewed, "often", tags=["nudgescribe"])
     with get_client(sync_client=True) as client:
         runs = [client.create_flow_run_from_deployment(often.deployment_id) for _ in range(3)]
@@ -147,7 +157,7 @@ def test_reviews_that_cannot_be_looked_at_are_told_once(mailbox: Mailbox) -> Non
     assert len(mailbox.about("resume-reviewed, ")) == 1
 
 
-def test_a_review_that_waits_is_told_unless_somebody_went_on(mailbox: Mailbox) -> None:
+def test_review_that_waits_is_notified_unless_resumed(mailbox: Mailbox) -> None:
     refresh = deploy(watched, "reviewed", tags=["nudgescribe"])
     asleep, resumed, again = (
         planned(refresh, f"{name}-one") for name in ("asleep", "resumed", "again")
@@ -161,12 +171,12 @@ def test_a_review_that_waits_is_told_unless_somebody_went_on(mailbox: Mailbox) -
     beat(asleep)
     until(lambda: mailbox.about("asleep-one") and mailbox.about("again-one"))
     ((_, title, text),) = mailbox.about("asleep-one")
-    assert title == "A review waits"
+    assert title == "Awaiting review"
     assert str(asleep) in text
     assert not mailbox.about("resumed-one")
 
 
-def test_what_neither_begins_nor_ends_is_told(mailbox: Mailbox) -> None:
+def test_run_that_neither_starts_nor_ends_is_notified(mailbox: Mailbox) -> None:
     refresh = deploy(watched, "lost", tags=["nudgescribe"])
     begun, lost, cancelled = (
         planned(refresh, f"{name}-one") for name in ("begun", "lost", "cancelled")
@@ -181,7 +191,7 @@ def test_what_neither_begins_nor_ends_is_told(mailbox: Mailbox) -> None:
     assert not mailbox.about("begun-one")
 
 
-def test_a_schedule_without_success_is_told(mailbox: Mailbox) -> None:
+def test_schedule_without_success_is_notified(mailbox: Mailbox) -> None:
     failing = deploy(watched, "failing-monthly", tags=["nudgescribe"])
     well = deploy(watched, "good-monthly", tags=["nudgescribe"])
     by_hand = deploy(watched, "by-hand", tags=["nudgescribe"])
@@ -228,7 +238,7 @@ def refusals(run_id: UUID) -> list[str]:
     ]
 
 
-def test_only_a_running_flow_run_whose_process_is_gone_crashes(
+def test_only_running_flow_run_without_process_crashes(
     server: ComposedServer, mailbox: Mailbox
 ) -> None:
     refresh = deploy(watched, "watched", tags=["nudgescribe"])

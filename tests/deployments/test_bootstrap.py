@@ -1,4 +1,4 @@
-"""A Prefect server made ready by one command."""
+"""A Prefect server set up by one command."""
 
 import json
 import re
@@ -30,7 +30,7 @@ NOTIFY = {"NUDGEFLOW_NOTIFY_URL": "json://127.0.0.1:9/hook"}
 
 @pytest.fixture
 def server(prefect_server: None) -> Iterator[None]:
-    """Left without what other tests would meet."""
+    """Delete afterwards what other tests would find."""
     yield
     with get_client(sync_client=True) as client:
         for automation in ours():
@@ -46,8 +46,8 @@ def ours() -> list[Automation]:
         return [each for each in client.read_automations() if each.name.startswith("Nudgeflow: ")]
 
 
-def done(variables: dict[str, str]) -> dict[str, str]:
-    """What became of each thing."""
+def run(variables: dict[str, str]) -> dict[str, str]:
+    """Return the outcome of each thing that `bootstrap` sets up."""
     lines = list(bootstrap.bootstrap(variables))
     assert not re.search("hunter2|s3cret|of-the-account|127.0.0.1", "".join(lines))
     return dict(re.split(r": (?=[^:]*$)", line, maxsplit=1) for line in lines)
@@ -62,13 +62,13 @@ def pool() -> WorkPool:
         return client.read_work_pool(prefect.POOL)
 
 
-def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) -> None:
-    first = done(VARIABLES)
+def test_bootstrap_creates_everything_and_later_updates_what_differs(server: None) -> None:
+    first = run(VARIABLES)
     assert first["work pool nudgeflow"] == "created"
     assert (pool().type, pool().base_job_template["variables"]["type"]) == ("process", "object")
     assert first["block data-lake/main"] == "created"
     assert first["block nudgescribe-account/main"] == "created"
-    assert first["block sql-crm/main"] == "left as it is, there is no NUDGEFLOW_SQL_CRM_…"
+    assert first["block sql-crm/main"] == "skipped, no NUDGEFLOW_SQL_CRM_… is set"
     assert "nobody is notified" in first["block slack-webhook/nudgeflow"]
     assert {thing for thing in first if thing.startswith("automation")} == {
         "automation Nudgeflow: no heartbeat",
@@ -83,7 +83,7 @@ def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) ->
         (silent,) = client.read_automations_by_name("Nudgeflow: no heartbeat")
         client.pause_automation(silent.id)
     changed = {**VARIABLES, **NOTIFY, "NUDGEFLOW_LAKE_ROOT": "/lake", "NUDGEFLOW_CALLS": "3"}
-    second = done(changed)
+    second = run(changed)
     assert outcomes(second, "block type") == {"unchanged"}
     assert second["block data-lake/main"] == "updated"
     assert second["block nudgescribe-account/main"] == "unchanged"
@@ -93,11 +93,11 @@ def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) ->
     assert second["automation Nudgeflow: no heartbeat"] == "unchanged"
     assert second["automation Nudgeflow: a review waits"] == "created"
 
-    # What no variable names stays, and so does what a person has paused.
+    # What no variable sets stays, and what a person has paused stays paused.
     with get_client(sync_client=True) as client:
         (refresh,) = client.read_automations_by_name("Nudgeflow: no refresh succeeds")
         client.pause_automation(refresh.id)
-    third = done({"NUDGEFLOW_REFRESH_DAYS": "9"})
+    third = run({"NUDGEFLOW_REFRESH_DAYS": "9"})
     assert third.pop("automation Nudgeflow: no refresh succeeds") == "updated"
     rest = {outcome for thing, outcome in third.items() if not thing.startswith("block ")}
     assert rest == {"unchanged"}
@@ -111,7 +111,7 @@ def test_it_makes_a_server_ready_and_again_changes_what_differs(server: None) ->
     assert limits[CALLS] == 3
 
 
-def test_nothing_is_changed_if_variables_are_wrong(
+def test_nothing_is_changed_when_variables_are_wrong(
     server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bootstrap"])
@@ -129,22 +129,22 @@ def test_nothing_is_changed_if_variables_are_wrong(
     assert DataLake.load("main").root == "/elsewhere"
 
 
-def test_a_pool_on_kubernetes_gets_the_template(
+def test_kubernetes_pool_gets_template_of_release(
     server: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with get_client(sync_client=True) as client:
-        made = prefect.make_pool(client, "kubernetes")
+        made = prefect.upsert_pool(client, "kubernetes")
         assert (made, pool().type) == ("created", "kubernetes")
         template = pool().base_job_template
         assert template == json.loads(prefect.TEMPLATE.read_text())
-        assert prefect.make_pool(client, "kubernetes") == "unchanged"
+        assert prefect.upsert_pool(client, "kubernetes") == "unchanged"
         # The next release's.
         file = tmp_path / "template.json"
         template["variables"]["description"] = "new"
         file.write_text(json.dumps(template))
         monkeypatch.setattr(prefect, "TEMPLATE", file)
-        assert prefect.make_pool(client, None) == "unchanged"
-        assert prefect.make_pool(client, "kubernetes") == "updated"
+        assert prefect.upsert_pool(client, None) == "unchanged"
+        assert prefect.upsert_pool(client, "kubernetes") == "updated"
         assert pool().base_job_template == template
         with pytest.raises(prefect.PoolDiffers, match="is of type kubernetes, not process"):
             next(bootstrap.bootstrap({"NUDGEFLOW_POOL_TYPE": "process"}))

@@ -1,4 +1,4 @@
-"""The variables a server is set up from."""
+"""Settings that `bootstrap` reads from variables."""
 
 import json
 import logging
@@ -22,14 +22,14 @@ ACCOUNT = {
 }
 
 
-def made(place: str, **variables: str) -> Any:
-    given = {f"NUDGEFLOW_{place}_{name.upper()}": value for name, value in variables.items()}
-    return settings.read(given)[1][place]
+def read_block(setting: str, **fields: str) -> Any:
+    variables = {f"NUDGEFLOW_{setting}_{name}".upper(): value for name, value in fields.items()}
+    return getattr(settings.read(variables), setting)
 
 
-def test_a_block_is_made_of_its_fields_variables() -> None:
-    chosen, blocks = settings.read({**ACCOUNT, "NUDGEFLOW_ACCOUNT_ANSWER_SECONDS": "30"})
-    account = blocks.pop("ACCOUNT")
+def test_block_is_built_from_variables_of_its_fields() -> None:
+    chosen = settings.read({**ACCOUNT, "NUDGEFLOW_ACCOUNT_ANSWER_SECONDS": "30"})
+    account = chosen.account
     assert isinstance(account, NudgescribeAccount)
     assert account.api_key.get_secret_value() == "key-of-the-account"
     assert account.answer_seconds == 30
@@ -38,18 +38,17 @@ def test_a_block_is_made_of_its_fields_variables() -> None:
         "nudgescribe-calls",
         "nudgescribe-downloads",
     )
-    assert set(blocks.values()) == {None}
-    assert chosen == settings.Settings()
+    assert chosen.model_copy(update={"account": None}) == settings.Settings()
 
 
 @pytest.mark.parametrize(
-    ("place", "variables", "block"),
+    ("setting", "fields", "block"),
     [
-        ("SQL_CRM", {"url": "sqlite:///crm.db", "query": "SELECT 1"}, SqlCrm),
-        ("FILE_CRM", {"path": "list.csv", "header": '["id", "plan"]'}, FileCrm),
-        ("HUBSPOT_CRM", {"token": "t", "list_id": "7", "properties": '["email"]'}, HubSpotCrm),
+        ("sql_crm", {"url": "sqlite:///crm.db", "query": "SELECT 1"}, SqlCrm),
+        ("file_crm", {"path": "list.csv", "header": '["id", "plan"]'}, FileCrm),
+        ("hubspot_crm", {"token": "t", "list_id": "7", "properties": '["email"]'}, HubSpotCrm),
         (
-            "SALESFORCE_CRM",
+            "salesforce_crm",
             {
                 "login_url": "https://us.my.salesforce.com",
                 "client_id": "i",
@@ -60,28 +59,28 @@ def test_a_block_is_made_of_its_fields_variables() -> None:
         ),
     ],
 )
-def test_a_crm_of_any_type(place: str, variables: dict[str, str], block: type) -> None:
-    assert type(made(place, **variables)) is block
+def test_crm_of_each_type_is_built(setting: str, fields: dict[str, str], block: type) -> None:
+    assert type(read_block(setting, **fields)) is block
 
 
-def test_a_lake_on_s3() -> None:
+def test_lake_takes_storage_options_as_json() -> None:
     options = {"key": "id", "secret": "s", "client_kwargs": {"endpoint_url": "http://s3:9000"}}
-    lake = made(
-        "LAKE", root="s3://lake/crm", storage_options=json.dumps(options), encryption="AES256"
+    lake = read_block(
+        "lake", root="s3://lake/crm", storage_options=json.dumps(options), encryption="AES256"
     )
     assert isinstance(lake, DataLake)
     sealed = {"s3_additional_kwargs": {"ServerSideEncryption": "AES256"}}
     assert lake.options == {**options, **sealed}
 
 
-def test_a_value_is_read_from_a_file(tmp_path: Path) -> None:
+def test_value_is_read_from_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(" p w \n")
     given = {**ACCOUNT, "NUDGEFLOW_ACCOUNT_PASSWORD_FILE": str(secret)}
     with pytest.raises(SettingsWrong, match="NUDGEFLOW_ACCOUNT_PASSWORD is given twice"):
         settings.read(given)
     given["NUDGEFLOW_ACCOUNT_PASSWORD"] = ""
-    account = settings.read(given)[1]["ACCOUNT"]
+    account = settings.read(given).account
     assert isinstance(account, NudgescribeAccount)
     assert account.password.get_secret_value() == " p w "
     secret.unlink()
@@ -91,11 +90,12 @@ def test_a_value_is_read_from_a_file(tmp_path: Path) -> None:
         settings.read(given)
 
 
-def test_the_variables_of_others_are_known() -> None:
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUDGEFLOW_LAKE_ROOT", "of the process, not of what is read")
     names = ("CAMPAIGN_ID", "WORKSPACE_ID", "HOME", "SANDBOX_CHAT_KEY")
-    chosen, blocks = settings.read({f"NUDGEFLOW_{name}": "x" for name in names} | {"PATH": "/"})
-    assert chosen == settings.Settings()
-    assert set(blocks.values()) == {None}
+    variables = {f"NUDGEFLOW_{name}": "x" for name in names} | {"PATH": "/"}
+    assert settings.read(variables) == settings.Settings()
+    assert settings.Settings().lake is None
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,15 @@ def test_the_variables_of_others_are_known() -> None:
         ({"LAKE_ROOT": "x", "LAKE_FORMAT": "hunter2"}, ["LAKE_FORMAT is wrong: Input should be"]),
         (
             {"LAKE_ROOT": "x", "LAKE_STORAGE_OPTIONS": "hunter2"},
-            ["NUDGEFLOW_LAKE_STORAGE_OPTIONS is no JSON"],
+            ["LAKE_STORAGE_OPTIONS is wrong: Input should be a valid dictionary, as JSON."],
         ),
         (
             {"LAKE_ROOT": "x", "LAKE_STORAGE_OPTIONS": '["hunter2"]'},
-            ["NUDGEFLOW_LAKE_STORAGE_OPTIONS is wrong: Input should be a valid dictionary"],
+            ["LAKE_STORAGE_OPTIONS is wrong: Input should be a valid dictionary."],
+        ),
+        (
+            {"FILE_CRM_PATH": "x", "FILE_CRM_HEADER": "hunter2", "CALLS": "hunter2"},
+            ["FILE_CRM_HEADER is wrong: Input should be a valid list, as JSON.", "CALLS is wrong"],
         ),
         (
             {"SQL_CRM_URL": "x", "SQL_CRM_QUERY": "x", "SQL_CRM_PARAMETERS": '{"hunter2": []}'},
@@ -133,7 +137,7 @@ def test_the_variables_of_others_are_known() -> None:
         ({"NOTIFY_URL": "hunter2"}, ["NUDGEFLOW_NOTIFY_URL is wrong: "]),
     ],
 )
-def test_what_is_wrong_is_named_without_its_value(
+def test_wrong_variables_are_named_without_their_values(
     variables: dict[str, str],
     said: list[str],
     caplog: pytest.LogCaptureFixture,
