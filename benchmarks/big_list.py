@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def main(rows: int, *options: str) -> None:
     with TemporaryDirectory() as folder:
-        made = local.seeded(Path(folder), *options)
+        made = local.seed(Path(folder), *options)
         names = (made.email, made.password, made.api_key, made.api_code, made.profile_key)
         port = local.free_port()
         serve = ("-m", "sandbox", "serve", "--data", folder, "--port", str(port), *options)

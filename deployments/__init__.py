@@ -1,1 +1,1 @@
-"""How it runs: the demo, the local stack, and what it takes to bring them up."""
+"""Set up and run Nudgeflow: Prefect servers, images, the demo, the local stack."""

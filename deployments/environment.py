@@ -1,23 +1,23 @@
-"""Prefect kept to this machine. Call before Prefect is imported: it reads its settings then."""
+"""Keep Prefect on this machine. Import before Prefect, which reads its settings when imported."""
 
 import os
 from pathlib import Path
 
 
 def keep_prefect_at(home: Path, **settings: str) -> None:
-    """Sets Prefect's environment for this process and its children.
+    """Set Prefect's variables for this process and its children; its data goes to `home`.
 
-    A profile or variable of the user's could point at a real Prefect server; those are set aside.
+    A profile or variable of the user's could point at a real Prefect server, so they are ignored.
     """
     home.mkdir(parents=True, exist_ok=True)
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
-        del os.environ[name]
+    for variable in [each for each in os.environ if each.startswith("PREFECT_")]:
+        del os.environ[variable]
     os.environ.update(
         {
             "PREFECT_HOME": str(home.resolve()),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
-            # The first start makes the database and takes longer than Prefect's own limit.
+            # The first start creates the database, which takes longer than Prefect's own limit.
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "DO_NOT_TRACK": "1",
             **settings,

@@ -1,4 +1,4 @@
-"""Parts of a stack on this machine: a sandbox with something in it, a CRM, saved blocks."""
+"""Start the parts of a local stack: a seeded sandbox, a CRM, saved blocks."""
 
 import socket
 import sqlite3
@@ -21,13 +21,17 @@ INVALID_EVERY = 97
 
 
 def free_port() -> int:
+    """Return a TCP port that nothing listens on."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Returns when `url` answers. Raises SystemExit if the process ends or time is up."""
+    """Return once `url` answers.
+
+    Raises SystemExit if the process ends or `seconds` have passed.
+    """
     end = monotonic() + seconds
     while monotonic() < end and process.poll() is None:
         try:
@@ -41,7 +45,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 
 @contextmanager
 def child(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
-    """A Python process that ends with this one."""
+    """Run a Python process until the context ends."""
     process = subprocess.Popen([sys.executable, *arguments])
     try:
         yield process
@@ -52,7 +56,7 @@ def child(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
 
 @contextmanager
 def sandbox(data: Path, port: int, *options: str) -> Generator[str, None, None]:
-    """A running sandbox; yields its base URL."""
+    """Run a sandbox until the context ends; yield its base URL."""
     serve = ("-m", "sandbox", "serve", "--data", str(data), "--port", str(port), *options)
     with child(*serve) as process:
         url = f"http://127.0.0.1:{port}"
@@ -61,35 +65,35 @@ def sandbox(data: Path, port: int, *options: str) -> Generator[str, None, None]:
 
 
 def approve(url: str, campaign_id: str) -> None:
-    """Does the review of a sandbox's campaign."""
+    """Approve the messages of a sandbox's campaign."""
     httpx.post(f"{url}/sandbox/campaigns/{campaign_id}/approve").raise_for_status()
 
 
-def seeded(data: Path, *options: str) -> Seeded:
-    """Makes an account with a published campaign in a sandbox's data folder."""
+def seed(data: Path, *options: str) -> Seeded:
+    """Create an account with a published campaign in a sandbox's data folder."""
     command = [sys.executable, "-m", "sandbox", "seed", "--data", str(data), *options]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return Seeded.model_validate_json(printed)
 
 
-def seeded_once(data: Path) -> Seeded:
-    """The account of a data folder that is kept, made on first use."""
-    note = data / "seeded.json"
-    if not note.exists():
-        made = seeded(data)
-        note.touch(mode=0o600)
-        note.write_text(made.model_dump_json())
-    return Seeded.model_validate_json(note.read_text())
+def seed_once(data: Path) -> Seeded:
+    """Seed a data folder that is kept, or return the account it was seeded with."""
+    file = data / "seeded.json"
+    if not file.exists():
+        account = seed(data)
+        file.touch(mode=0o600)
+        file.write_text(account.model_dump_json())
+    return Seeded.model_validate_json(file.read_text())
 
 
 def sql_crm(database: Path) -> SqlCrm:
-    """A CRM in SQLite: most customers as the sandbox has them, some on new plans, some with
-    mistakes.
+    """Create a CRM in SQLite: the sandbox's customers, some on new plans, some with invalid values.
+
+    An older database at this path is replaced.
     """
-    people = demo_customers.customers(
-        CUSTOMERS, demo_customers.PLANS_NOW, invalid_every=INVALID_EVERY
+    rows = list(
+        demo_customers.customers(CUSTOMERS, demo_customers.PLANS_NOW, invalid_every=INVALID_EVERY)
     )
-    rows = list(people)
     columns = ", ".join(rows[0])
     values = ", ".join(f":{name}" for name in rows[0])
     database.unlink(missing_ok=True)
@@ -100,10 +104,15 @@ def sql_crm(database: Path) -> SqlCrm:
     return SqlCrm.model_validate({"url": f"sqlite:///{database.resolve()}", "query": query})
 
 
+def file_crm(path: Path) -> FileCrm:
+    """Return the block of a list in a file."""
+    return FileCrm(path=str(path.resolve()))
+
+
 def save_blocks(
     url: str, seeded: Seeded, crm: CrmSource, lake: Path, **options: str
 ) -> tuple[NudgescribeAccount, DataLake]:
-    """Save the three blocks a refresh needs under the name *main*; `options` are the account's."""
+    """Save the three blocks of a refresh under the name *main*; `options` are the account's."""
     secrets = seeded.model_dump(include={"email", "password", "api_key", "api_code", "profile_key"})
     account = NudgescribeAccount.model_validate(
         {
@@ -117,7 +126,3 @@ def save_blocks(
     for block in (account, crm, data_lake):
         block.save("main", overwrite=True)
     return account, data_lake
-
-
-def file_crm(path: Path) -> FileCrm:
-    return FileCrm(path=str(path.resolve()))

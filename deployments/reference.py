@@ -1,4 +1,4 @@
-"""Prints docs/reference.md: flows, options, blocks and errors, from the models themselves."""
+"""Print docs/reference.md: flows with their options, blocks and errors, read from the code."""
 
 import ast
 import inspect
@@ -29,31 +29,31 @@ def main() -> None:
 
 
 def reference() -> str:
-    """The document. A model that several flows take is described with the first of them."""
-    flows = (section for flow in _flows() for section in _flow(flow))
+    """Return the document; a model that several flows take is described under the first one."""
+    flows = (section for flow in _flows() for section in _flow_sections(flow))
     return "\n".join(
         [
             "# Reference\n\nMade by `make documents` from the code.\n\n## Flows\n",
             *dict.fromkeys(flows),
             "## Blocks\n",
-            *(section for block in block_types() for section in _block(block)),
+            *(section for block in block_types() for section in _block_sections(block)),
             "## Errors\n\nWhat a flow run says, and what to do about it.\n",
-            *_errors(),
+            *_error_table(),
         ]
     )
 
 
 def _flows() -> list[Flow[..., Any]]:
-    """Those that have a deployment, each once."""
-    listed: list[Schema] = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    found: dict[str, Flow[..., Any]] = {}
-    for deployment in listed:
+    """Return the flows of the deployments in prefect.yaml, each once."""
+    deployments: list[Schema] = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    flows: dict[str, Flow[..., Any]] = {}
+    for deployment in deployments:
         module, _, name = str(deployment["entrypoint"]).rpartition(".")
-        found[name] = getattr(import_module(module), name)
-    return list(found.values())
+        flows[name] = getattr(import_module(module), name)
+    return list(flows.values())
 
 
-def _flow(flow: Flow[..., Any]) -> Iterator[str]:
+def _flow_sections(flow: Flow[..., Any]) -> Iterator[str]:
     text, _, _ = (inspect.getdoc(flow.fn) or "").partition("\n\nArgs:")
     schema = parameter_schema(flow.fn)
     yield f"### {flow.name}\n\n{text}\n"
@@ -62,13 +62,13 @@ def _flow(flow: Flow[..., Any]) -> Iterator[str]:
     for name, model in (schema.definitions or {}).items():
         if "properties" in model:
             table = _table(model["properties"], _required(model))
-            yield f"#### {name}\n\n{_first(model)}\n\n{table}"
+            yield f"#### {name}\n\n{_summary(model)}\n\n{table}"
 
 
-def _block(block: type[Block]) -> Iterator[str]:
+def _block_sections(block: type[Block]) -> Iterator[str]:
     schema = block.model_json_schema()
-    what = inspect.cleandoc(block.__doc__ or "").partition("\n\n")[0]
-    yield f"### {block.get_block_type_slug()}\n\n{what}\n"
+    summary = inspect.cleandoc(block.__doc__ or "").partition("\n\n")[0]
+    yield f"### {block.get_block_type_slug()}\n\n{summary}\n"
     yield _table(schema["properties"], _required(schema))
 
 
@@ -76,7 +76,7 @@ def _required(schema: Schema) -> set[str]:
     return set(cast(list[str], schema.get("required", [])))
 
 
-def _first(schema: Schema) -> str:
+def _summary(schema: Schema) -> str:
     return str(schema.get("description", "")).partition("\n\n")[0].replace("\n", " ")
 
 
@@ -114,43 +114,48 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _errors() -> Iterator[str]:
-    """Every message in the code, with … for what is only known when it happens."""
+def _error_table() -> Iterator[str]:
+    messages = _messages()
+    yield "| error | message | what to do |\n|---|---|---|"
+    for kind in sorted(set(_error_types(NudgeflowError)), key=lambda kind: kind.__name__):
+        texts = "<br>".join(_cell(text) for text in messages[kind.__name__])
+        yield f"| `{kind.__name__}` | {texts} | {_cell(kind.advice)} |"
+
+
+def _error_types(base: type[NudgeflowError]) -> Iterator[type[NudgeflowError]]:
+    """Yield the errors of PACKAGES that advise what to do; one with two bases comes twice."""
+    for kind in base.__subclasses__():
+        if kind.advice and kind.__module__.partition(".")[0] in PACKAGES:
+            yield kind
+        yield from _error_types(kind)
+
+
+def _messages() -> dict[str, dict[str, None]]:
+    """Return the messages in the code by error, in order, … for what is only known at run time."""
     messages: dict[str, dict[str, None]] = defaultdict(dict)
     for module in _modules():
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
             kind = getattr(module, node.func.id, None)
-            ours = isinstance(kind, type) and issubclass(kind, NudgeflowError)
-            if ours and (text := _template(node.args[0])):
+            raised = isinstance(kind, type) and issubclass(kind, NudgeflowError)
+            if raised and (text := _text(node.args[0])):
                 messages[node.func.id][text] = None
-    yield "| error | message | what to do |\n|---|---|---|"
-    kinds = {kind.__name__: kind for kind in _kinds(NudgeflowError)}
-    for name in sorted(kinds):
-        told = "<br>".join(_cell(text) for text in messages[name])
-        yield f"| `{name}` | {told} | {_cell(kinds[name].advice)} |"
-
-
-def _kinds(base: type[NudgeflowError]) -> Iterator[type[NudgeflowError]]:
-    """Those of the packages with something to advise."""
-    for kind in base.__subclasses__():
-        if kind.advice and kind.__module__.partition(".")[0] in PACKAGES:
-            yield kind
-        yield from _kinds(kind)
+    return messages
 
 
 def _modules() -> Iterator[ModuleType]:
     for package in map(import_module, PACKAGES):
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            yield import_module(found.name)
+        for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield import_module(each.name)
 
 
-def _template(node: ast.expr) -> str:
+def _text(node: ast.expr) -> str:
+    """Return a string expression as text, … for what it formats; empty if it is none."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(_template(part) for part in node.values)
+        return "".join(_text(part) for part in node.values)
     return "…" if isinstance(node, ast.FormattedValue) else ""
 
 
