@@ -1,14 +1,21 @@
-"""`make demo`: one campaign refreshed against a sandbox, watched, and summed up in a table."""
+"""`make demo`: refresh one campaign against a sandbox and show what became of it in a table."""
+
+from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from deployments.environment import keep_prefect_at
+
+if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
+    from blocks import DataLake, FileCrm, NudgescribeAccount, SqlCrm
+    from tasks.refresh.report import RefreshResult
 
 PREFECT_HOME = Path(".demo")
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after", "2")
@@ -20,44 +27,60 @@ def main() -> None:
     parser.add_argument("--list", default="", help="a CSV of yours instead of the demo's CRM")
     parser.add_argument("--segments", default="", help="its columns to segment by: a,b")
     options = parser.parse_args()
+    print("Starting a sandbox and Prefect; the first start takes half a minute.", flush=True)
     keep_prefect_at(PREFECT_HOME)
+    from nudgescribe.errors import NudgeflowError
+
+    try:
+        result = _run(options.lake, options.list, options.segments)
+    except NudgeflowError as error:
+        sys.exit(f"The demo failed: {error}")
+    console = Console()
+    console.print(_table(result))
+    console.print(f"The lake: {options.lake / result.path}", soft_wrap=True)
+
+
+def _run(lake: Path, list_: str, segments: str) -> RefreshResult:
+    """Refresh a new sandbox's campaign; `list_` names a CSV, empty is the demo's CRM."""
     from deployments import local
+
+    with TemporaryDirectory() as folder:
+        data = Path(folder)
+        if list_:
+            seeded = local.seed(data, "--list", list_, "--segments", segments)
+            crm = local.file_crm(Path(list_))
+        else:
+            seeded = local.seed(data)
+            crm = local.sql_crm(data / "crm.db")
+        with local.sandbox(data, local.free_port(), *SANDBOX) as url:
+            account, data_lake = local.save_blocks(url, seeded, crm, lake)
+            return _refresh(seeded.campaign_id, account, crm, data_lake)
+
+
+def _refresh(
+    campaign_id: str, account: NudgescribeAccount, crm: FileCrm | SqlCrm, lake: DataLake
+) -> RefreshResult:
     from flows.export import export_messages
     from flows.options import RefreshOptions
     from flows.refresh import campaign_refresh
-    from nudgescribe.errors import NudgeflowError
     from tasks.customers.guardrails import Guardrails
     from tasks.refresh.report import RefreshResult
 
-    print(
-        "Starting a sandbox and a Prefect server; the first time takes half a minute.", flush=True
+    # The lake then has run 1, with which the refresh compares its messages.
+    export_messages(campaign_id, account, lake)
+    result = campaign_refresh(
+        campaign_id,
+        account,
+        crm,
+        lake,
+        # A list of yours grows from its first half to all of it.
+        options=RefreshOptions(guardrails=Guardrails(max_growth=2)),
     )
-    with TemporaryDirectory() as folder:
-        data = Path(folder)
-        if options.list:
-            file = Path(options.list)
-            seeded = local.seeded(data, "--list", str(file), "--segments", options.segments)
-            crm = local.file_crm(file)
-        else:
-            seeded = local.seeded(data)
-            crm = local.sql_crm(data / "crm.db")
-        with local.sandbox(data, local.free_port(), *SANDBOX) as url:
-            blocks = local.save_blocks(url, seeded, crm, options.lake)
-            campaign_id, (account, lake) = seeded.campaign_id, blocks
-            try:
-                # As after a first refresh; what the next one brings is compared with it.
-                export_messages(campaign_id, account, lake)
-                # A list of yours grows from its first half to all of it.
-                result = campaign_refresh(
-                    campaign_id,
-                    account,
-                    crm,
-                    lake,
-                    options=RefreshOptions(guardrails=Guardrails(max_growth=2)),
-                )
-            except NudgeflowError as error:
-                sys.exit(f"The demo failed: {error}")
     assert isinstance(result, RefreshResult)
+    return result
+
+
+def _table(result: RefreshResult) -> Table:
     table = Table(title=f"{result.campaign}, run {result.run_number}", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
@@ -75,9 +98,7 @@ def main() -> None:
     table.add_row("customers added, removed", f"{last.added:,}, {last.removed:,}", end_section=True)
     for step, seconds in result.seconds.items():
         table.add_row(f"seconds: {step}", f"{seconds:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(f"The lake: {options.lake / result.path}", soft_wrap=True)
+    return table
 
 
 if __name__ == "__main__":
