@@ -20,7 +20,7 @@ def load(notification_block: UUID | None, refresh_days: int) -> list[AutomationC
     """Return the automations of automations.yaml.
 
     Those that notify people use the block with the id `notification_block`; without one they are
-    left out. A schedule that brings no success for `refresh_days` is told.
+    left out. `refresh_days` is how long a schedule may bring no success before they do.
     """
     text = Template(FILE.read_text(encoding="utf-8")).substitute(
         notification_block=notification_block,

@@ -1,7 +1,7 @@
-"""Deploy the flows of prefect.yaml, and bind their parameters to the saved blocks.
+"""Deploy the flows of prefect.yaml and bind their parameters to the saved blocks.
 
-Prefect takes a block's type and name as a parameter, but its forms show nothing as chosen then;
-bound to the block's id, they show the name.
+Prefect accepts a block's type and name as a parameter, but its forms then show no block as chosen;
+for a block's id they show its name.
 """
 
 import subprocess
@@ -14,8 +14,8 @@ from typing import Any, cast
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.exceptions import ObjectNotFound
 
+from deployments.server import find_block
 from nudgescribe.errors import NudgeflowError
 
 FILE = Path("prefect.yaml")
@@ -26,9 +26,9 @@ class NotDeployed(NudgeflowError):
 
 
 def deploy() -> Iterator[str]:
-    """Deploy all, and yield a line for each reference to a block that is not saved.
+    """Deploy all flows; yield a line for each parameter that names a block which is not saved.
 
-    Raises NotDeployed.
+    Raises NotDeployed if Prefect's own command fails.
     """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
@@ -45,18 +45,16 @@ def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
     bound = dict(deployment.parameters)
     for parameter, slug in _slugs(deployment.parameters):
         kind, _, block = slug.partition("/")
-        try:
-            document = client.read_block_document_by_name(block, kind)
-        except ObjectNotFound:
-            yield f"{name}: there is no saved block {slug} for its parameter {parameter}"
+        if saved := find_block(client, kind, block):
+            bound[parameter] = {"$ref": {"block_document_id": str(saved.id)}}
         else:
-            bound[parameter] = {"$ref": {"block_document_id": str(document.id)}}
+            yield f"{name}: its parameter {parameter} names block {slug}, which is not saved"
     if bound != deployment.parameters:
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=bound))
 
 
 def _slugs(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The parameters that name a block, each with the block's type and name."""
+    """Yield the parameters that name a block, each with the block's type and name."""
     for parameter, value in parameters.items():
         match value:
             case {"$ref": {"block_document_slug": str(slug)}}:

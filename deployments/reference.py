@@ -60,7 +60,8 @@ def _flow_sections(flow: Flow[..., Any]) -> Iterator[str]:
     if schema.properties:
         yield _table(schema.properties, set(schema.required or []))
     for name, model in (schema.definitions or {}).items():
-        if "properties" in model:
+        # Blocks have a section of their own.
+        if "properties" in model and "block_type_slug" not in model:
             table = _table(model["properties"], _required(model))
             yield f"#### {name}\n\n{_summary(model)}\n\n{table}"
 
@@ -68,7 +69,7 @@ def _flow_sections(flow: Flow[..., Any]) -> Iterator[str]:
 def _block_sections(block: type[Block]) -> Iterator[str]:
     schema = block.model_json_schema()
     summary = inspect.cleandoc(block.__doc__ or "").partition("\n\n")[0]
-    yield f"### {block.get_block_type_slug()}\n\n{summary}\n"
+    yield f"### {block.__name__} (`{block.get_block_type_slug()}`)\n\n{summary}\n"
     yield _table(schema["properties"], _required(schema))
 
 
