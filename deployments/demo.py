@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.environment import keep_prefect_at
+from nudgescribe.errors import NudgeflowError
 
 if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
     from blocks import DataLake, FileCrm, NudgescribeAccount, SqlCrm
@@ -29,8 +30,6 @@ def main() -> None:
     options = parser.parse_args()
     print("Starting a sandbox and Prefect; the first start takes half a minute.", flush=True)
     keep_prefect_at(PREFECT_HOME)
-    from nudgescribe.errors import NudgeflowError
-
     try:
         result = _run(options.lake, options.list, options.segments)
     except NudgeflowError as error:

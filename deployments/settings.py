@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         finally:
             log.disabled = False
         if not known:
-            raise ValueError("is no address that Apprise knows, such as mailtos:// or jsons://")
+            raise ValueError("no address that Apprise knows, such as mailtos:// or jsons://")
         return url
 
 
@@ -168,5 +168,6 @@ def _describe(error: ErrorDetails) -> str:
     variable = PREFIX + "_".join(map(str, place)).upper()
     if error["type"] == "missing":
         return f"{variable} is missing."
+    problem = error["msg"].removeprefix("Value error, ")
     undecoded = error["type"] in ("dict_type", "list_type") and isinstance(error["input"], str)
-    return f"{variable} is wrong: {error['msg']}{', as JSON' if undecoded else ''}."
+    return f"{variable} is wrong: {problem}{', as JSON' if undecoded else ''}."

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import sleep
 
 from deployments.environment import keep_prefect_at
+from nudgescribe.errors import NudgeflowError
 
 HOME = Path(".local")
 DATA = HOME / "sandbox"
@@ -39,6 +40,8 @@ def main() -> None:
             _run(stack)
         except KeyboardInterrupt:
             print("\nStopping.")
+        except NudgeflowError as error:
+            sys.exit(str(error))
 
 
 def _run(stack: ExitStack) -> None:

@@ -132,7 +132,7 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
         ({"CALLS": "0"}, ["NUDGEFLOW_CALLS is wrong: Input should be greater than or equal to 1"]),
         (
             {"NOTIFY_URL": "https://example.com/hunter2"},
-            ["NUDGEFLOW_NOTIFY_URL is wrong: Value error, is no address that Apprise knows"],
+            ["NUDGEFLOW_NOTIFY_URL is wrong: no address that Apprise knows"],
         ),
         ({"NOTIFY_URL": "hunter2"}, ["NUDGEFLOW_NOTIFY_URL is wrong: "]),
     ],
