@@ -54,7 +54,7 @@ def test_the_table_of_deployments() -> None:
 
 def test_the_table_of_events() -> None:
     told = re.findall(r"^\| `nudgeflow\.([\w.]+)` \|", document("schedule"), re.MULTILINE)
-    code = "".join(file.read_text() for file in (ROOT / "flows").glob("*.py"))
+    code = "".join(file.read_text() for file in (ROOT / "flows").rglob("*.py"))
     assert sorted(told) == sorted(re.findall(r'announce(?:_run)?\(\s*"([\w.]+)"', code))
 
 

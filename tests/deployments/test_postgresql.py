@@ -15,6 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 
+from blocks.saved import slug_reference
 from deployments.local import free_port
 from sandbox import seed
 from tests.chaos.server import SECONDS, kill
@@ -94,7 +95,7 @@ def test_who_does_not_sign_in_learns_only_that_it_is_there(stack: Stack) -> None
 
 
 def test_the_worker_runs_deployments(stack: Stack) -> None:
-    becomes(start("plan-refresh/ad-hoc", crm="file-crm/main"), "Completed")
+    becomes(start("plan-refresh/ad-hoc", crm=slug_reference("file-crm/main")), "Completed")
     assert list((stack.folder / "lake/plans").rglob("*.json"))
     assert httpx.get(f"http://127.0.0.1:{stack.worker_port}/health").is_success
 

@@ -8,13 +8,19 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from prefect import Flow
+from prefect.exceptions import ParameterTypeError
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
 
+from deployments.bootstrap import NAME
+from deployments.server import block_types
+from flows.plan import plan_refresh
+
 ROOT = Path(__file__).parents[2]
-DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text())[
-    "deployments"
-]
+LISTED = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+DEPLOYMENTS: list[dict[str, Any]] = LISTED["deployments"]
+REFERENCES = {name: LISTED["definitions"][name] for name in ("account", "crm", "lake")}
+KINDS = {kind.get_block_type_slug(): kind for kind in block_types()}
 
 
 def flow_of(deployment: dict[str, Any]) -> Any:
@@ -62,9 +68,27 @@ def test_every_flow_has_a_deployment() -> None:
 def test_its_entrypoint_is_a_flow_that_takes_its_parameters(deployment: dict[str, Any]) -> None:
     flow = flow_of(deployment)
     assert isinstance(flow, Flow)
-    # The campaign is given by the portfolio that starts it.
-    missing = {"campaign_id": "c"} if deployment["name"] == "portfolio" else {}
-    flow.validate_parameters({**missing, **deployment["parameters"]})
+    given = {name: saved(value) for name, value in deployment["parameters"].items()}
+    if deployment["name"] == "portfolio":
+        # They are given by the portfolio that starts it.
+        given |= {"campaign_id": "c", **{name: saved(value) for name, value in REFERENCES.items()}}
+    flow.validate_parameters(given)
+
+
+def saved(value: Any) -> Any:
+    """The block that a parameter refers to, of the name that bootstrap saves it under."""
+    if not isinstance(value, dict) or "$ref" not in value:
+        return value
+    slug, _, name = value["$ref"]["block_document_slug"].partition("/")
+    assert name == NAME
+    return KINDS[slug].model_construct()
+
+
+def test_a_reference_to_a_block_of_another_kind_would_be_refused() -> None:
+    with pytest.raises(ParameterTypeError, match="crm"):
+        plan_refresh.validate_parameters(
+            {"campaign_id": "c", **{name: saved(REFERENCES["lake"]) for name in REFERENCES}}
+        )
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())

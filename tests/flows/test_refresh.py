@@ -1,9 +1,15 @@
 """The refresh end to end: a real sandbox over HTTP, a real Prefect server, a real lake."""
 
 import logging
+import re
+from collections import Counter
+from threading import Lock
+from typing import Any
 
+import httpx
 import polars as pl
 import pytest
+from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
@@ -25,6 +31,8 @@ from tasks.export.run_diff import Difference
 from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
 from tests.flows.run.test_events import events_of
+
+ID = re.compile("[0-9a-f-]{36}")
 
 
 def refresh(company: Company, saved: Saved, options: RefreshOptions | None = None) -> RefreshResult:
@@ -108,6 +116,46 @@ def test_a_second_refresh_is_a_run_of_its_own(reviewed_company: Company, save: S
     assert (second.matched, second.new, second.orphaned) == (16, 0, 0)
     assert (first.difference, second.difference) == (Difference(), Difference(since=2, same=120))
     assert in_lake(saved, first).equals(in_lake(saved, second))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Calls of Prefect's API by this process, by method and path; an id is a star."""
+    seen: Counter[str] = Counter()
+    lock = Lock()
+
+    def note(request: httpx.Request) -> None:
+        with lock:
+            seen[f"{request.method} {ID.sub('*', request.url.path)}"] += 1
+
+    sync, asynchronous = PrefectHttpxSyncClient.send, PrefectHttpxAsyncClient.send
+
+    def send(client: PrefectHttpxSyncClient, request: httpx.Request, *a: Any, **o: Any) -> Any:
+        note(request)
+        return sync(client, request, *a, **o)
+
+    def send_async(
+        client: PrefectHttpxAsyncClient, request: httpx.Request, *a: Any, **o: Any
+    ) -> Any:
+        note(request)
+        return asynchronous(client, request, *a, **o)
+
+    monkeypatch.setattr(PrefectHttpxSyncClient, "send", send)
+    monkeypatch.setattr(PrefectHttpxAsyncClient, "send", send_async)
+    return seen
+
+
+def test_a_refresh_calls_prefect_thirty_times_at_most(
+    reviewed_company: Company, save: Save, calls: Counter[str]
+) -> None:
+    saved = save(reviewed_company, customers(250))
+    calls.clear()
+    refresh(reviewed_company, saved)
+    limits = sum(count for call, count in calls.items() if "concurrency_limits" in call)
+    logs = calls["POST /api/logs/"]  # one every other second
+    table = "\n".join(f"{count:4} {call}" for call, count in calls.most_common())
+    assert calls.total() - limits - logs <= 30, table
+    assert limits == 0, table
 
 
 def lake_away(*arguments: object) -> None:

@@ -20,7 +20,16 @@ from tasks.customers.guardrails import Guardrails
 from tasks.refresh.report import RefreshResult
 from tasks.ui.labels import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, customers
-from tests.support.deployed import CHANGING, Deployed, changes, deployed, flow_run, retry, state_of
+from tests.support.deployed import (
+    CHANGING,
+    GUARDRAILS,
+    Deployed,
+    changes,
+    deployed,
+    flow_run,
+    retry,
+    state_of,
+)
 
 __all__ = ["deployed"]
 
@@ -124,6 +133,21 @@ def test_a_person_stops_it_and_another_one_has_it_reviewed_again(
     assert company.history()[0].status == Status.READY_TO_PUBLISH
     assert staged(saved) == [str(run)]
     retry(run)
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
+def test_one_that_was_planned_with_names_of_blocks_is_resumed_and_goes_on(
+    company: Company, save: Save, deployed: Deployed
+) -> None:
+    """As version 0.1 did."""
+    saved = save(company, customers(120))
+    names = {"account": saved.name, "crm": f"file-crm/{saved.name}", "lake": saved.name}
+    options = {"guardrails": GUARDRAILS, "review": "suspend"}
+    run = deployed.plan({"campaign_id": company.seeded.campaign_id, **names, "options": options})
+    assert deployed.work(run).name == "Suspended"
+    approve(company)
+    assert str(run) in resume_reviewed()
     assert deployed.work(run).name == "Completed"
     assert in_lake(company, saved)
 

@@ -224,7 +224,7 @@ def test_a_disk_that_is_full_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("call", ["parts.sha256_of", "files.os.fsync", "files.os.replace"])
+@pytest.mark.parametrize("call", ["part_writer.sha256_of", "files.os.fsync", "files.os.replace"])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_part_that_cannot_appear_leaves_nothing(
     lake: DataLake, folder: Path, monkeypatch: pytest.MonkeyPatch, file_format: Format, call: str
@@ -232,7 +232,7 @@ def test_a_part_that_cannot_appear_leaves_nothing(
     def fail(*given: object) -> None:
         raise OSError("Input/output error")
 
-    monkeypatch.setattr(f"blocks.{call}", fail)
+    monkeypatch.setattr(f"blocks.storage.{call}", fail)
     with pytest.raises(OSError, match="Input/output"):
         written(writer_of(lake, file_format), page(0))
     assert list(folder.iterdir()) == []

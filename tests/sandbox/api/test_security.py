@@ -239,7 +239,7 @@ def check_refused(answer: httpx.Response, *statuses: int) -> None:
 
 def test_a_password_fits_at_the_cost_it_was_hashed_at() -> None:
     """Elsewhere a hash costs more than in the tests' own process."""
-    code = "from sandbox.security import hash_password; print(hash_password('right'), end='')"
+    code = "from sandbox.api.security import hash_password; print(hash_password('right'), end='')"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
     hashed = done.stdout.decode()
     assert hashed.startswith(f"{2**14}:")

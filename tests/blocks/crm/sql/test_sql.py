@@ -11,7 +11,7 @@ import pytest
 from pyarrow.parquet import ParquetFile
 from sqlalchemy.dialects import registry
 
-from blocks import SqlCrm, crm
+from blocks import SqlCrm
 from blocks.crm.source import SourceError, SourceUnavailable
 from blocks.crm.sql.block import _write_rows
 from blocks.crm.sql.rows import FRAME_BYTES, ROWS_AT_ONCE
@@ -127,7 +127,7 @@ def test_a_driver_that_does_not_say_its_name_is_missed_too(
     def fails(*_: object) -> None:
         raise ImportError("no pq wrapper available")
 
-    monkeypatch.setattr(crm.sql, "_extract", fails)
+    monkeypatch.setattr("blocks.crm.sql.block._extract", fails)
     with pytest.raises(SourceError, match="driver library is not installed"):
         SqlCrm.model_validate({"url": "other://", "query": "SELECT 1"}).extract(tmp_path / "x")
 
@@ -136,8 +136,8 @@ def test_without_psycopg_its_absence_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "blocks.crm.sql.block.postgresql", raising=False)
-    monkeypatch.delattr(crm, "postgresql", raising=False)
+    monkeypatch.delitem(sys.modules, "blocks.crm.sql.postgresql", raising=False)
+    monkeypatch.delattr("blocks.crm.sql.postgresql", raising=False)
     with pytest.raises(SourceError, match="driver psycopg is not installed"):
         SqlCrm.model_validate({"url": "postgresql://h/db", "query": "SELECT 1"}).extract(tmp_path)
 
