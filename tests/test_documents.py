@@ -97,7 +97,7 @@ def test_the_lakes_queries(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(lengths := names["lengths"], pl.DataFrame)
     assert round(lengths.item(), 2) == 3.67
     assert sorted(names["rows"]) == [("000123", 10), ("NA", 0), ("x", 1)]
-    assert repr(names["diff"]) == "Diff(added=1, gone=2, changed=1, unchanged=0)"
+    assert repr(names["diff"]) == "RunDiff(added=1, removed=2, changed=1, unchanged=0)"
     delta = pl.scan_delta(lake.files.url("messages"))
     assert delta.group_by("run_number").len().sort("run_number").collect().rows() == [
         (1, 3),

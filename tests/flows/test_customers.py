@@ -10,13 +10,13 @@ from nudgescribe.errors import AuthError, NotFound
 from tasks.campaigns import GroupInUse
 from tasks.customers.guardrails import Guardrails, ListGuardrails, ShrunkTooMuch, TooManyRejected
 from tasks.customers.mapping import FieldSource
-from tasks.customers.sync import Changes
+from tasks.customers.sync import ListDiff
 from tests.conftest import Company, Save, Saved, customers
 
 GROUP = "Everyone, daily"
 
 
-def sync(company: Company, saved: Saved, **options: object) -> Changes:
+def sync(company: Company, saved: Saved, **options: object) -> ListDiff:
     return sync_customers(
         company.seeded.workspace_id,
         GROUP,
@@ -37,13 +37,13 @@ def held(company: Company, name: str = GROUP) -> dict[str, str]:
 def test_a_group_follows_its_list(reviewed_company: Company, save: Save) -> None:
     company, first = reviewed_company, customers(40)
     saved = save(company, first)
-    assert sync(company, saved) == Changes(added=40, changed=0, gone=0, same=0)
-    assert sync(company, saved) == Changes(added=0, changed=0, gone=0, same=40)
+    assert sync(company, saved) == ListDiff(added=40, changed=0, removed=0, unchanged=0)
+    assert sync(company, saved) == ListDiff(added=0, changed=0, removed=0, unchanged=40)
 
     moved = pl.when(pl.col("customer_id") <= "000010").then(pl.lit("New")).otherwise("last_name")
     second = customers(45).slice(5).with_columns(moved.alias("last_name"))
     second.write_csv(saved.crm_file)
-    assert sync(company, saved) == Changes(added=5, changed=5, gone=5, same=30)
+    assert sync(company, saved) == ListDiff(added=5, changed=5, removed=5, unchanged=30)
     assert held(company) == dict(second.select("customer_id", "last_name").rows())
     assert list((saved.root / "staging").iterdir()) == []
 

@@ -71,7 +71,7 @@ def test_the_plans_numbers_are_what_the_service_reports(
         "same": sum(before[one] == after[one] for one in before.keys() & after.keys()),
     }
     assert min(plan.changes.model_dump().values()) > 0
-    assert (plan.accepted, plan.rejected) == (result.accepted, result.quarantined)
+    assert (plan.accepted, plan.rejected) == (result.accepted, result.rejected)
     assert plan.new.customers == result.customers_in_new
     assert plan.matched.customers + plan.new.customers == len(after)
     assert plan.quota == published(company)

@@ -27,7 +27,7 @@ from nudgescribe.contract import Status
 from sandbox.engine import reruns
 from tasks.customers.guardrails import GuardrailHit, Guardrails
 from tasks.customers.validate import ListRefused
-from tasks.export.run_diff import Difference
+from tasks.export.run_diff import RunDiffSummary
 from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
 from tests.flows.run.test_events import events_of
@@ -66,7 +66,7 @@ def test_a_list_goes_in_and_its_messages_come_out(
     saved.lake.format = file_format
     saved.lake.save(saved.name, overwrite=True)
     result = refresh(reviewed_company, saved)
-    assert (result.extracted, result.accepted, result.quarantined) == (250, 245, 5)
+    assert (result.extracted, result.accepted, result.rejected) == (250, 245, 5)
     assert (result.matched, result.new, result.orphaned) == (12, 4, 4)
     assert (
         result.customers_in_new
@@ -114,7 +114,10 @@ def test_a_second_refresh_is_a_run_of_its_own(reviewed_company: Company, save: S
     assert first.group == "The same name Welcome back"
     assert second.group.startswith("The same name Welcome back (")
     assert (second.matched, second.new, second.orphaned) == (16, 0, 0)
-    assert (first.difference, second.difference) == (Difference(), Difference(since=2, same=120))
+    assert (first.run_diff, second.run_diff) == (
+        RunDiffSummary(),
+        RunDiffSummary(since=2, unchanged=120),
+    )
     assert in_lake(saved, first).equals(in_lake(saved, second))
 
 

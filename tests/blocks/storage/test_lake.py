@@ -179,19 +179,19 @@ def test_something_else_under_the_manifests_name_is_an_error(lake: DataLake, fil
 
 
 def test_what_changed_from_run_to_run(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("blocks.storage.diff.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("blocks.storage.run_diff.ROWS_AT_ONCE", 2)
     write_run(lake, "C", 1, {"01": "a", "02": "b", "03": "c"}, {"04": "d"})
     write_run(lake, "C", 2, {"04": "d", "02": "B"}, {"05": "e", "01": "a", "06": ""})
     diff = lake.diff("C", 1, 2)
-    assert repr(diff) == "Diff(added=2, gone=1, changed=1, unchanged=2)"
+    assert repr(diff) == "RunDiff(added=2, removed=1, changed=1, unchanged=2)"
     assert sorted(diff.customers.collect().rows()) == [
         ("02", "changed"),
-        ("03", "gone"),
+        ("03", "removed"),
         ("05", "added"),
         ("06", "added"),
     ]
     same = lake.diff("C", 1, 1)
-    assert (same.added, same.gone, same.changed, same.unchanged) == (0, 0, 0, 4)
+    assert (same.added, same.removed, same.changed, same.unchanged) == (0, 0, 0, 4)
     assert same.customers.collect().is_empty()
 
 

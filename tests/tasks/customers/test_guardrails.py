@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.customers.guardrails import (
-    Counts,
     GrownTooMuch,
     GuardrailHit,
     Guardrails,
+    ListCounts,
     ShrunkTooMuch,
     TooFewRows,
     TooManyNewSegments,
@@ -15,9 +15,11 @@ from tasks.customers.guardrails import (
 )
 
 
-def counts(**changes: int | None) -> Counts:
+def counts(**changes: int | None) -> ListCounts:
     usual = {"rows": 100, "rejected": 0, "before": 100, "quarantine": None}
-    return Counts.model_validate({**usual, "new_segments": 0, "orphaned_segments": 0, **changes})
+    return ListCounts.model_validate(
+        {**usual, "new_segments": 0, "orphaned_segments": 0, **changes}
+    )
 
 
 @pytest.mark.parametrize(

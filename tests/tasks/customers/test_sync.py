@@ -1,6 +1,7 @@
 """A group brought to a list."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from sandbox.data.models import Group, Workspace
 from tasks.campaigns import GroupBusy, Refresh, find_campaign
 from tasks.customers import sync as tasks
 from tasks.customers import upload
-from tasks.customers.sync import Changes, compare_lists, update_customers
+from tasks.customers.sync import ListDiff, _shares, diff_lists, update_customers
 from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, make_group
 from tests.conftest import Company, Through, customers
 from tests.support.faults import FaultyTransport
@@ -24,6 +25,7 @@ from tests.tasks.conftest import Local
 
 UPLOAD, CUSTOMERS = "/v1/customer/check", "/v1/customer"
 VALUES = st.fixed_dictionaries(dict.fromkeys("ab", st.one_of(st.none(), st.text(max_size=3))))
+STATES = ("added", "changed", "removed", "unchanged")
 LISTS = st.dictionaries(st.sampled_from("0123456789"), VALUES)
 
 
@@ -42,12 +44,14 @@ def test_two_lists_are_compared_customer_by_customer(
         if customer not in held:
             return "added"
         if customer not in listed:
-            return "gone"
+            return "removed"
         ours, theirs = listed[customer], held[customer]
-        return "same" if all((ours[n] or "") == (theirs[n] or "") for n in "ab") else "changed"
+        return "unchanged" if all((ours[n] or "") == (theirs[n] or "") for n in "ab") else "changed"
 
-    found = dict(compare_lists(*files, "*").rows())
+    found = dict(pl.concat(_shares(*files, "*")).select("id", "change").rows())
     assert found == {customer: state(customer) for customer in listed | held}
+    counts = Counter(found.values())
+    assert diff_lists(*files, "*").model_dump() == {name: counts[name] for name in STATES}
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def group(company: Company, local: Local) -> GroupRef:
     return make_group.fn(local.account, company.seeded.workspace_id, "Daily")
 
 
-def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> Changes:
+def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> ListDiff:
     return update_customers.fn(
         local.account, group, local.staged(listed), "customer_id", local.lake
     )
@@ -72,13 +76,15 @@ def test_only_what_differs_is_sent(
     assert transport.calls[UPLOAD] == 3
 
     transport.requests.clear()
-    assert update(local, group, customers(20)) == Changes(added=0, changed=0, gone=0, same=20)
+    assert update(local, group, customers(20)) == ListDiff(
+        added=0, changed=0, removed=0, unchanged=20
+    )
     assert not [r for r in transport.requests if r.method == "DELETE" or r.url.path == UPLOAD]
 
     changed = customers(11).with_columns(
         plan=pl.when(pl.col("customer_id") == "000003").then(pl.lit("x")).otherwise("plan")
     )
-    assert update(local, group, changed) == Changes(added=0, changed=1, gone=9, same=10)
+    assert update(local, group, changed) == ListDiff(added=0, changed=1, removed=9, unchanged=10)
     (sent,) = (r for r in transport.requests if r.url.path == UPLOAD)
     assert sent.read().count(b"\r\n0000") == 1
     assert [r.method for r in transport.requests if r.url.path == CUSTOMERS].count("DELETE") == 3
@@ -143,7 +149,7 @@ def test_one_upload_worked_off_does_not_stand_for_the_others(
     moved = customers(10).with_columns(plan=pl.lit("moved"))
     with pytest.raises(UploadIncomplete, match="last seen: 0 customers missing, 5 not as in"):
         update(local, group, moved)
-    assert update(local, group, moved) == Changes(added=0, changed=5, gone=0, same=5)
+    assert update(local, group, moved) == ListDiff(added=0, changed=5, removed=0, unchanged=5)
 
 
 def test_customers_who_are_still_there_are_an_error(

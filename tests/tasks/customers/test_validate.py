@@ -16,7 +16,7 @@ from nudgescribe.contract import WorkspaceField
 from tasks.campaigns import Refresh
 from tasks.customers.mapping import FieldSource
 from tasks.customers.staging import keep_staged, release_staged
-from tasks.customers.validate import ListRefused, Refused, Validated, validate_customers
+from tasks.customers.validate import BrokenRule, ListRefused, Validated, validate_customers
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 from tests.tasks.customers.test_mapping import rule
@@ -107,8 +107,8 @@ def test_what_is_found_is_told_without_values(
         "first row": 5,
     }
     by_rule = quarantine.group_by("field", "code").len("rows").sort("field", "code")
-    assert validated.refused == [Refused(**each) for each in by_rule.rows(named=True)]
-    assert Refused(field="plan", code="required", rows=1) in validated.refused
+    assert validated.broken_rules == [BrokenRule(**each) for each in by_rule.rows(named=True)]
+    assert BrokenRule(field="plan", code="required", rows=1) in validated.broken_rules
 
 
 def test_rows_are_numbered_through_the_whole_list(

@@ -8,7 +8,7 @@ from blocks import DataLake
 from blocks.storage.errors import LakeUnreachable
 from blocks.storage.files import Files
 from blocks.storage.manifest import Format, manifest_name, run_folder
-from tasks.export.run_diff import Difference, compare_messages
+from tasks.export.run_diff import RunDiffSummary, compare_messages
 from tests.support.lakes import write_run
 
 FIRST = {"01": "a", "02": "b", "03": "canary, c\n", "04": ""}
@@ -30,7 +30,7 @@ def test_who_came_who_went_and_whose_message_changed(lake: DataLake, file_format
     write_run(lake, "C", 8, FIRST)
     write_run(lake, "C", 9, SECOND)
     found = compare_messages.fn(lake, "C", 9)
-    assert found == Difference(since=8, added=2, gone=1, changed=1, same=2)
+    assert found == RunDiffSummary(since=8, added=2, removed=1, changed=1, unchanged=2)
     assert (found.stayed, found.compared) == (3, True)
 
 
@@ -47,7 +47,7 @@ def test_a_first_run_has_none_before_it(lake: DataLake, also: list[int]) -> None
     for number in [2, *also]:
         write_run(lake, "C", number, FIRST)
     found = compare_messages.fn(lake, "C", 2)
-    assert (found, found.compared) == (Difference(), False)
+    assert (found, found.compared) == (RunDiffSummary(), False)
 
 
 def test_a_run_before_that_cannot_be_read_is_named_without_a_value(lake: DataLake) -> None:
@@ -61,9 +61,9 @@ def test_a_run_before_that_cannot_be_read_is_named_without_a_value(lake: DataLak
     lost = compare_messages.fn(lake, "C", 2)
     lake.files.write(f"{run_folder('C', 1)}/{manifest_name(0)}", b"canary")
     unknown = compare_messages.fn(lake, "C", 2)
-    assert damaged == Difference(since=1, problem="ArrowInvalid")
+    assert damaged == RunDiffSummary(since=1, problem="ArrowInvalid")
     path = f"{run_folder('C', 1)}/{part.name}"
-    assert lost == Difference(since=1, problem=f"{path} is not in the lake.")
+    assert lost == RunDiffSummary(since=1, problem=f"{path} is not in the lake.")
     assert unknown.problem == (
         f"{run_folder('C', 1)}/{manifest_name(0)} is not a manifest of this version."
     )

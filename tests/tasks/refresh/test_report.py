@@ -9,10 +9,10 @@ import pytest
 
 from blocks import DataLake, NudgescribeAccount
 from tasks.customers.staging import Staged
-from tasks.customers.sync import Changes
+from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
-from tasks.customers.validate import Refused, Validated
-from tasks.export.run_diff import Difference
+from tasks.customers.validate import BrokenRule, Validated
+from tasks.export.run_diff import RunDiffSummary
 from tasks.refresh import report as tasks
 from tasks.refresh.report import RefreshResult, report_refresh, report_sync
 
@@ -39,13 +39,15 @@ OLD = {
 """A result as the first release has stored it."""
 RESULT = RefreshResult.model_validate(OLD).model_copy(
     update={
-        "refused": [
-            Refused(field="age", code="number", rows=3),
-            Refused(field="email", code="required", rows=9),
+        "broken_rules": [
+            BrokenRule(field="age", code="number", rows=3),
+            BrokenRule(field="email", code="required", rows=9),
         ],
         "previous_run": 6,
         "published_at": datetime(2026, 11, 21, 6, 34, tzinfo=UTC),
-        "difference": Difference(since=6, added=5000, gone=1000, changed=3980, same=991_008),
+        "run_diff": RunDiffSummary(
+            since=6, added=5000, removed=1000, changed=3980, unchanged=991_008
+        ),
     }
 )
 PAGE = """\
@@ -61,24 +63,24 @@ Run 7 was published on 2026-11-21 at 06:34 UTC: 999,988 messages, one for each c
 |---|---:|
 | from the CRM | 1,000,000 |
 | accepted, uploaded as group *Spring 2026* | 999,988 |
-| refused | 12 (less than 0.1 %) |
+| rejected | 12 (less than 0.1 %) |
 
-## What was refused and why
+## What was rejected and why
 
 | field | what is wrong | rows |
 |---|---|---:|
 | email | a value is required | 9 |
 | age | not a decimal number | 3 |
 
-Mend these rows in the CRM. Their numbers are in `/LAKE/quarantine/campaign_id=C/r.parquet`
+Fix these rows in the CRM; they are listed in `/LAKE/quarantine/campaign_id=C/r.parquet`
 
 ## What changed in segments
 
 | | segments |
 |---|---:|
-| kept, with their messages | 120 |
-| new, with new messages | 3 |
-| archived, no customer is left in them | 1 |
+| matched, messages kept | 120 |
+| new, messages written and reviewed | 3 |
+| removed, no customers left | 1 |
 
 Customers in new segments: 250 (less than 0.1 %).
 
@@ -89,8 +91,8 @@ Customers in new segments: 250 (less than 0.1 %).
 | customers | 995,988 | 999,988 | +4,000 (0.4 %) |
 | segments | 121 | 123 | +2 (1.7 %) |
 
-Of the 994,988 customers in both runs, 3,980 have another message now: **0.4 %**. \
-5,000 customers came, 1,000 went.
+Of the 994,988 customers in both runs, 3,980 received a different message: **0.4 %**. \
+5,000 customers were added, 1,000 removed.
 
 ![The numbers above](PICTURE)
 
@@ -139,12 +141,12 @@ def test_the_picture_is_small(shown: dict[str, str]) -> None:
 
 
 def test_the_first_run_in_a_lake_says_so(shown: dict[str, str]) -> None:
-    page = page_of(shown, difference=Difference())
+    page = page_of(shown, run_diff=RunDiffSummary())
     assert "There is none: no earlier run of this campaign is in the lake." in page
 
 
 def test_a_comparison_that_could_not_be_made_says_why(shown: dict[str, str]) -> None:
-    page = page_of(shown, difference=Difference(since=6, problem="part_1 is not in the lake."))
+    page = page_of(shown, run_diff=RunDiffSummary(since=6, problem="part_1 is not in the lake."))
     assert r"could not be compared with earlier ones: part\_1 is not in the lake." in page
 
 
@@ -154,15 +156,15 @@ def test_segments_are_compared_with_the_campaigns_run_only(shown: dict[str, str]
     assert "| segments | 121 |" not in page
 
 
-def test_a_list_without_a_fault_has_nothing_refused(shown: dict[str, str]) -> None:
-    page = page_of(shown, quarantined=0, quarantine=None, refused=[])
-    assert "| refused | 0 (0 %) |" in page
-    assert "What was refused" not in page
+def test_a_list_without_a_fault_has_nothing_rejected(shown: dict[str, str]) -> None:
+    page = page_of(shown, rejected=0, quarantine=None, broken_rules=[])
+    assert "| rejected | 0 (0 %) |" in page
+    assert "What was rejected" not in page
 
 
 def test_many_rules_are_summed_up_and_a_row_may_break_several(shown: dict[str, str]) -> None:
-    refused = [Refused(field=f"f|{number}", code="nul", rows=100 - number) for number in range(25)]
-    page = page_of(shown, refused=refused)
+    rules = [BrokenRule(field=f"f|{number}", code="nul", rows=100 - number) for number in range(25)]
+    page = page_of(shown, broken_rules=rules)
     assert r"| f\|0 | the text holds a NUL character | 100 |" in page
     assert page.count("NUL character") == 20
     assert "| other fields | | 390 |" in page
@@ -171,7 +173,7 @@ def test_many_rules_are_summed_up_and_a_row_may_break_several(shown: dict[str, s
 
 def test_a_result_of_an_earlier_release_is_shown_as_well(shown: dict[str, str]) -> None:
     old = RefreshResult.model_validate(OLD)
-    assert (old.refused, old.difference, old.published_at) == ([], Difference(), None)
+    assert (old.broken_rules, old.run_diff, old.published_at) == ([], RunDiffSummary(), None)
     report_refresh.fn(ACCOUNT, LAKE, old)
     assert "\n\nRun 7: 999,988 messages, one for each customer" in shown["refresh-c"]
 
@@ -186,7 +188,7 @@ def test_the_page_of_a_synchronisation(shown: dict[str, str]) -> None:
         key="id",
         fingerprint="f",
     )
-    report_sync.fn(group, validated, Changes(added=10, changed=20, gone=1, same=969))
+    report_sync.fn(group, validated, ListDiff(added=10, changed=20, removed=1, unchanged=969))
     assert (
         shown["sync-g"]
         == """\
@@ -195,10 +197,10 @@ def test_the_page_of_a_synchronisation(shown: dict[str, str]) -> None:
 | | customers |
 |---|---:|
 | extracted from the CRM | 1,000 |
-| quarantined (see `quarantine/workspace_id=W/r.parquet`) | 1 |
+| rejected (listed in `quarantine/workspace_id=W/r.parquet`) | 1 |
 | added | 10 |
 | changed | 20 |
 | deleted, no longer in the list | 1 |
-| left as they were | 969 |
+| unchanged | 969 |
 """
     )
