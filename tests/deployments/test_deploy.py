@@ -59,8 +59,8 @@ def test_a_block_that_is_not_saved_is_named_and_its_reference_stays(
     missing = slug_reference("sql-crm/nowhere")
     given = {**saved.references, "crm": missing, "lake": slug_reference(saved.lake.block_slug)}
     deployed = deploy(plan_refresh, listed, parameters=given)
-    told = f"plan-refresh/{listed}: there is no saved block sql-crm/nowhere for its parameter crm"
-    assert list(tool.deploy()) == [told]
+    told = "its parameter crm names block sql-crm/nowhere, which is not saved"
+    assert list(tool.deploy()) == [f"plan-refresh/{listed}: {told}"]
     assert parameters_of(deployed) == {**saved.references, "crm": missing}
 
 

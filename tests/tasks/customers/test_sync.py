@@ -96,7 +96,7 @@ def test_values_that_are_numbers_are_compared_as_text(
     one = {**customers(1).row(0, named=True), "visits": 7, "balance": 1.5, "grade": None}
     client.upload_customer(group.workspace_id, group.customer_group_id, one)
     same = customers(1).with_columns(visits=pl.lit("7"), balance=pl.lit("1.5"), grade=pl.lit(""))
-    assert update(local, group, same).same == 1
+    assert update(local, group, same).unchanged == 1
 
 
 def test_uploads_worked_off_later_are_waited_for(
@@ -135,7 +135,7 @@ def test_a_service_may_tell_numbers_as_numbers(
     secret = Fernet(company.seeded.profile_key).encrypt(json.dumps(told).encode()).decode()
     page = {"customers": [{"customer_id": "000001", "profile": secret}], "num_pages": 1}
     through(FaultyTransport({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
-    assert update(local, group, listed).same == 1
+    assert update(local, group, listed).unchanged == 1
 
 
 def test_one_upload_worked_off_does_not_stand_for_the_others(

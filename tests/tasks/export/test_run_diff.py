@@ -31,7 +31,7 @@ def test_who_came_who_went_and_whose_message_changed(lake: DataLake, file_format
     write_run(lake, "C", 9, SECOND)
     found = compare_messages.fn(lake, "C", 9)
     assert found == RunDiffSummary(since=8, added=2, removed=1, changed=1, unchanged=2)
-    assert (found.stayed, found.compared) == (3, True)
+    assert (found.in_both, found.compared) == (3, True)
 
 
 def test_the_run_before_is_the_newest_that_is_whole(lake: DataLake) -> None:

@@ -7,7 +7,6 @@ import pytest
 from blocks import DataLake
 from blocks.storage.manifest import Batch
 from blocks.storage.part_writer import PartWriter
-from tasks.export import verify
 from tasks.export.download import ExportRef
 from tasks.export.verify import doubtful_pages
 from tests.support.exports import page
@@ -65,11 +64,7 @@ def lake(
     return DataLake(root=str(tmp_path / "lake"), format=request.param)
 
 
-@pytest.mark.parametrize("at_once", [10**6, 97, 1], ids=["one share", "some", "one a row"])
-def test_customers_that_are_repeated_are_found_wherever_they_are(
-    lake: DataLake, monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(verify, "ROWS_AT_ONCE", at_once)
+def test_customers_that_are_repeated_are_found_wherever_they_are(lake: DataLake) -> None:
     pages = pages_of(8)
     batches = written(lake, pages)
     assert len(batches) == 3
