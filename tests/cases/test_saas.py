@@ -7,8 +7,9 @@ import pytest
 from blocks import HubSpotCrm
 from blocks.crm.source import SourceError
 from nudgescribe.retry import RetryPolicy
-from tests.blocks.crm.saas.doubles import Reply, SharedClock, as_json, serving
 from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
+from tests.support.clock import Clock
+from tests.support.http_server import Reply, as_json, serving
 
 
 @pytest.mark.xfail(strict=True, reason="taken for a mistake in the block", raises=SourceError)
@@ -24,7 +25,7 @@ from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
 def test_hubspot_that_asks_to_wait_is_asked_again(
     reply: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = SharedClock()
+    clock = Clock()
     monkeypatch.setattr(HubSpotCrm, "retry", RetryPolicy(sleep=clock.sleep))
     server = HubSpot(lambda: clock.now)
     with serving(server):

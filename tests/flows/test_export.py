@@ -29,6 +29,7 @@ from tests.flows.run.test_kill import crashed
 from tests.support import exports
 from tests.support.clock import Clock
 from tests.support.exports import Export, page
+from tests.support.http_server import DROPPED, Reply, serving
 from tests.support.waiting import until
 
 start = test_kill.start
@@ -186,7 +187,7 @@ def serve(company: Company, save: Save) -> Iterator[Serve]:
 
         def serve(service: Export) -> Saved:
             saved = save(company, customers(1))
-            stack.enter_context(exports.serving(service))
+            stack.enter_context(serving(service))
             saved.save_account(company.account(base_url=service.url))
             return saved
 
@@ -262,7 +263,7 @@ def test_killed_and_retried_only_what_is_missing_is_fetched(
 ) -> None:
     service, dead = published(7), threading.Event()
     saved = serve(service)
-    service.faults[3] = [held_until(dead)]
+    service.page_faults[3] = [held_until(dead)]
     parameters = {"campaign_id": CAMPAIGN, "account": saved.references["account"]}
     process = start("-c", RUN, json.dumps({**parameters, "lake": saved.references["lake"]}))
     until(lambda: len(list(saved.root.glob("staging/*/*/pages/*.json"))) == 6, process)
@@ -288,8 +289,8 @@ def test_killed_and_retried_only_what_is_missing_is_fetched(
 def held_until(event: threading.Event) -> exports.Fault:
     """Does not answer before, and then nothing."""
 
-    def hold(call: exports.Call, content: bytes) -> None:
+    def hold(content: bytes) -> Reply:
         event.wait(test_kill.SECONDS)
-        call.close_connection = True
+        return DROPPED
 
     return hold

@@ -16,6 +16,7 @@ from nudgescribe.retry import RetryPolicy
 from tests.support import exports
 from tests.support.exports import Export, Fault, broken_off, downloaded, refused
 from tests.support.faults import FaultyTransport, answering
+from tests.support.http_server import serving
 
 ONE = Credentials("a", "b", "c", "d")
 PAGE = exports.page(["01", "02"])
@@ -23,7 +24,7 @@ PAGE = exports.page(["01", "02"])
 
 @pytest.fixture
 def export() -> Iterator[Export]:
-    with exports.serving(Export([PAGE])) as one:
+    with serving(Export([PAGE])) as one:
         one.states.pop(0)
         yield one
 
@@ -39,10 +40,10 @@ def client(export: Export) -> Iterator[NudgescribeClient]:
 def test_a_broken_link_is_asked_for_again(
     export: Export, client: NudgescribeClient, fault: Fault
 ) -> None:
-    export.faults[0] = [fault]
+    export.page_faults[0] = [fault]
     assert downloaded(client, "C") == PAGE
     assert export.calls["page 0"] == 2
-    assert len(set(export.queries)) == 2
+    assert len(set(export.signatures)) == 2
 
 
 def test_links_that_fail_for_good_are_replaced_by_text(
@@ -58,7 +59,7 @@ def test_links_that_fail_for_good_are_replaced_by_text(
 def test_no_log_line_and_no_error_holds_a_signed_link(
     export: Export, client: NudgescribeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    export.faults[0] = [broken_off]
+    export.page_faults[0] = [broken_off]
     with caplog.at_level(logging.DEBUG):
         downloaded(client, "C")
     assert "GET /0" in caplog.text
@@ -113,7 +114,7 @@ def test_a_text_is_taken_byte_for_byte() -> None:
 def test_the_services_own_calls_go_by_the_proxy_too(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export.answers["http://service.example/v1/messages/pages"] = {"num_files": 7}
+    export.states = [[PAGE] * 7]
     monkeypatch.setenv("http_proxy", export.url.replace("//", "//name:word@"))
     monkeypatch.setenv("no_proxy", "elsewhere.example")
     ask = RetryPolicy(attempts=1)

@@ -11,7 +11,8 @@ from blocks import DataLake, NudgescribeAccount
 from flows.export import export_messages
 from flows.options import ExportOptions
 from tasks.export.run import RunInLake
-from tests.support.exports import Call, Export, page
+from tests.support.exports import Export, page
+from tests.support.http_server import Reply, Request
 
 
 class Published(Export):
@@ -30,14 +31,14 @@ class Published(Export):
     def downloaders(self) -> set[int]:
         return {process for each in self.processes.values() for process in each}
 
-    def download(self, call: Call, number: int) -> None:
-        port = call.client_address[1]
+    def download(self, request: Request, number: int) -> Reply:
+        port = request.client_port
         (process,) = (
             one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port
         )
         assert process is not None
         self.processes[number].append(process)
-        super().download(call, number)
+        return super().download(request, number)
 
 
 def save(name: str, export: Export, lake: DataLake) -> dict[str, Any]:

@@ -21,8 +21,7 @@ from tasks.export import run as tasks
 from tests.s3 import campaign
 from tests.s3.campaign import Published
 from tests.s3.conftest import lake_in
-from tests.support import exports
-from tests.support.exports import Call
+from tests.support.http_server import DROPPED, Reply, serving
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +127,7 @@ def counting(cluster: Cluster) -> Iterator[Counting]:
 @pytest.fixture
 def export(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Published]:
     monkeypatch.setattr(tasks, "ROWS_A_CHUNK", CHUNK_PAGES * PAGE_ROWS)
-    with exports.serving(Published(PAGES, PAGE_ROWS)) as one:
+    with serving(Published(PAGES, PAGE_ROWS)) as one:
         yield one
 
 
@@ -165,13 +164,13 @@ def test_a_worker_that_is_killed_is_survived(
     blocks = campaign.save("killed", export, lake)
     victims: list[int] = []
 
-    def kill(call: Call, content: bytes) -> None:
+    def kill(content: bytes) -> Reply:
         victims.append(export.processes[number][-1])
         os.kill(victims[-1], signal.SIGKILL)
-        call.close_connection = True
+        return DROPPED
 
     number = PAGES // 2 + 1
-    export.faults[number] = [kill]
+    export.page_faults[number] = [kill]
     done = campaign.fetch(blocks, task_runner="dask", cluster=cluster.address)
     assert done.rows == PAGES * PAGE_ROWS
     assert campaign.messages(lake).equals(campaign.messages(by_threads))

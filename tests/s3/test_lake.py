@@ -37,9 +37,9 @@ from tasks.export.run import RunInLake, RunTaken
 from tests.s3 import campaign
 from tests.s3.conftest import lake_in
 from tests.support import ceph as ceph_server
-from tests.support import exports
 from tests.support.ceph import Server, radosgw
-from tests.support.exports import Call, page, whole
+from tests.support.exports import page, whole
+from tests.support.http_server import Reply, serving
 from tests.support.lakes import write_page, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -447,22 +447,22 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
     for task in (tasks.plan_export, tasks.fetch_chunk):
         monkeypatch.setattr(task, "retry_delay_seconds", [0.1] * 3)
     pages = 12
-    with radosgw() as server, exports.serving(campaign.Published(pages, 2)) as export:
+    with radosgw() as server, serving(campaign.Published(pages, 2)) as export:
         options = server.storage_options
         impatient = {**options["config_kwargs"], "retries": {"max_attempts": 0}}
         s3fs.S3FileSystem(**options).mkdir("bucket")
         lake = lake_in("s3://bucket/lake", {**options, "config_kwargs": impatient})
         blocks = campaign.save("s3-away", export, lake)
 
-        def away(call: Call, content: bytes) -> None:
+        def away(content: bytes) -> Reply:
             end = monotonic() + 60
             while not any(path.endswith(".json") for path, _ in lake.files.below("staging")):
                 assert monotonic() < end
                 sleep(0.05)
             server.stop()
-            whole(call, content)
+            return whole(content)
 
-        export.faults[pages - 3] = [away]
+        export.page_faults[pages - 3] = [away]
         with pytest.raises(LakeUnreachable, match="The lake was lost at "):
             campaign.fetch(blocks, export_minutes=0.01)
         server.start()

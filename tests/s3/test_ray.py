@@ -8,7 +8,7 @@ import pytest
 from blocks import DataLake
 from tasks.export import run as tasks
 from tests.s3 import campaign
-from tests.support import exports
+from tests.support.http_server import serving
 
 PAGES, PAGE_ROWS = 8, 1000
 
@@ -19,7 +19,7 @@ def test_ray_fetches_what_threads_fetch(
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 2 * PAGE_ROWS)
     lakes: dict[str, DataLake] = {}
-    with exports.serving(campaign.Published(PAGES, PAGE_ROWS)) as export:
+    with serving(campaign.Published(PAGES, PAGE_ROWS)) as export:
         for runner in ("threads", "ray"):
             lakes[runner] = DataLake(root=str(tmp_path / runner))
             blocks = campaign.save(runner, export, lakes[runner])

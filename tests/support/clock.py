@@ -1,20 +1,23 @@
 """Time that passes only when somebody sleeps."""
 
+from threading import Lock
 from typing import Any
 
 from nudgescribe.polling import Pace
 
 
 class Clock:
-    """`now` moves on by what is slept; `slept` remembers how long each time."""
+    """`now` moves on by what is slept, `slept` has each time. Threads may share it."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.slept: list[float] = []
+        self._lock = Lock()
 
     def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
+        with self._lock:
+            self.slept.append(seconds)
+            self.now += seconds
 
     def pace(self, **settings: Any) -> Pace:
         """A pace by this clock; `settings` are `Pace`'s own."""

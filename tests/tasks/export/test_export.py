@@ -24,7 +24,7 @@ from tasks.export.run import ExportIncomplete, RunInLake, RunTaken, RunToExport,
 from tasks.refresh import reconcile as reconciling
 from tasks.refresh.reconcile import NotReconciled
 from tests.conftest import Company
-from tests.support import exports
+from tests.support import exports, http_server
 from tests.support.clock import Clock
 from tests.support.exports import Export, another, page
 from tests.tasks.conftest import Local
@@ -61,7 +61,7 @@ def serve(company: Company, local: Local) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def serve(export: Export) -> Export:
-            stack.enter_context(exports.serving(export))
+            stack.enter_context(http_server.serving(export))
             local.account = company.account(base_url=export.url)
             return export
 
@@ -210,7 +210,7 @@ def test_a_page_that_came_wrong_is_fetched_again(
     problem: str | None,
 ) -> None:
     export = serve(Export([page(["01", "02"]), page(["03", "04"])]))
-    export.faults[0] = [fault]
+    export.page_faults[0] = [fault]
     one = exporting(4)
     one.commit(one.fetched())
     assert ids(local.lake) == ["01", "02", "03", "04"]

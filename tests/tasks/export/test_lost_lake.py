@@ -25,7 +25,8 @@ from tasks.customers.staging import StagingLost, describe, local_copy, noted
 from tasks.export import run as tasks
 from tasks.policies import is_transient
 from tests.conftest import customers
-from tests.support.exports import Call, Export, page, whole
+from tests.support.exports import Export, page, whole
+from tests.support.http_server import Reply
 from tests.tasks.conftest import Local
 from tests.tasks.export import test_export
 from tests.tasks.export.test_export import Exporting, Serve, ids
@@ -162,11 +163,11 @@ def test_an_export_whose_lake_is_lost_in_the_middle(
     local.lake = lake
     export = serve(Export([page([f"{number:02}"]) for number in range(7)]))
 
-    def lost(call: Call, content: bytes) -> None:
+    def lost(content: bytes) -> Reply:
         store.stop()
-        whole(call, content)
+        return whole(content)
 
-    export.faults[4] = [lost]
+    export.page_faults[4] = [lost]
     one = exporting(7)
     planned = one.plan()
     with pytest.raises(LakeUnreachable):

@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonschema_rs import Draft202012Validator
 
-from tests.blocks.crm.saas.doubles import Asked, Double, Reply, as_json
+from tests.support.http_server import FakeService, Reply, Request, as_json
 
 API = json.loads(Path(__file__).with_name("hubspot_api.json").read_text())
 TOKEN = "pat-eu1-canary-token"
@@ -20,7 +20,7 @@ NOW = "2026-01-02T03:04:05.678Z"
 CALLS, WINDOW = 100, 10.0
 
 
-class HubSpot(Double):
+class HubSpot(FakeService):
     """`contacts` by record id, `lists` of their ids; `window` is whether calls are limited."""
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -41,15 +41,15 @@ class HubSpot(Double):
             self.contacts[record] = {"hs_object_id": record, **values}
             self.lists[list_id].append(record)
 
-    def answer(self, asked: Asked) -> Reply:
+    def answer(self, request: Request) -> Reply:
         name, found = next(
             (name, found)
             for name in API["operations"]
-            if (found := re.fullmatch(re.sub(r"\{\w+\}", "([^/]+)", name), asked.call))
+            if (found := re.fullmatch(re.sub(r"\{\w+\}", "([^/]+)", name), request.call))
         )
         operation = API["operations"][name]
-        _validate(operation["query"], asked.query)
-        if asked.headers["authorization"] != f"Bearer {TOKEN}":
+        _validate(operation["query"], request.query)
+        if request.headers["authorization"] != f"Bearer {TOKEN}":
             return _error(401, "INVALID_AUTHENTICATION")
         if not self._within_limits():
             return as_json(
@@ -59,12 +59,12 @@ class HubSpot(Double):
                 X_HubSpot_RateLimit_Daily_Remaining="1000",
             )
         if "body" in operation:
-            _validate(operation["body"], json.loads(asked.body))
-            status, body = self._read(json.loads(asked.body))
+            _validate(operation["body"], json.loads(request.body))
+            status, body = self._read(json.loads(request.body))
         elif found.groups() and found[1] not in self.lists:
             return _error(404, "OBJECT_NOT_FOUND")
         elif name.endswith("/memberships"):
-            status, body = 200, self._members(found[1], asked.query)
+            status, body = 200, self._members(found[1], request.query)
         elif found.groups():
             status, body = 200, {"list": self._list(found[1])}
         else:
@@ -73,9 +73,10 @@ class HubSpot(Double):
         return as_json(body, status)
 
     def _within_limits(self) -> bool:
-        self.moments = [then for then in self.moments if then > self.now() - WINDOW]
-        self.moments.append(self.now())
-        return len(self.moments) <= CALLS
+        with self.lock:
+            self.moments = [then for then in self.moments if then > self.now() - WINDOW]
+            self.moments.append(self.now())
+            return len(self.moments) <= CALLS
 
     def _list(self, list_id: str) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs
 
-from tests.blocks.crm.saas.doubles import Asked, Double, Reply, as_json
+from tests.support.http_server import FakeService, Reply, Request, as_json
 
 CLIENT_ID = "3MVG9.consumer.key"
 CLIENT_SECRET = "canary-consumer-secret"
@@ -15,7 +15,7 @@ JOBS = "/services/data/v62.0/jobs/query"
 ENDED = ("JobComplete", "Failed", "Aborted")
 
 
-class Salesforce(Double):
+class Salesforce(FakeService):
     """`rows` are a query's result under `columns`; a job is seen in `states` one after the other,
     the last of them for good. A token is good for `uses` calls.
     """
@@ -33,24 +33,24 @@ class Salesforce(Double):
         self.queries: list[dict[str, Any]] = []
         self.deleted: list[str] = []
 
-    def answer(self, asked: Asked) -> Reply:
-        if asked.call == "POST /services/oauth2/token":
-            return self._sign_in(parse_qs(asked.body.decode()))
-        token = asked.headers["authorization"].removeprefix("Bearer ")
+    def answer(self, request: Request) -> Reply:
+        if request.call == "POST /services/oauth2/token":
+            return self._sign_in(parse_qs(request.body.decode()))
+        token = request.headers["authorization"].removeprefix("Bearer ")
         if not self.tokens.get(token):
             return error(401, "INVALID_SESSION_ID")
         self.tokens[token] -= 1
-        if asked.call == f"POST {JOBS}":
-            return self._create(json.loads(asked.body))
-        found = re.fullmatch(rf"{JOBS}/(\w+)(/results)?", asked.path)
-        assert found, f"No such place: {asked.path}"
+        if request.call == f"POST {JOBS}":
+            return self._create(json.loads(request.body))
+        found = re.fullmatch(rf"{JOBS}/(\w+)(/results)?", request.path)
+        assert found, f"No such place: {request.path}"
         job = found[1]
         if job not in self.jobs:
             return error(404, "NOT_FOUND")
         if found[2]:
-            return self._results(job, asked.query)
-        return {"GET": self._look, "PATCH": self._abort, "DELETE": self._delete}[asked.method](
-            job, asked.body
+            return self._results(job, request.query)
+        return {"GET": self._look, "PATCH": self._abort, "DELETE": self._delete}[request.method](
+            job, request.body
         )
 
     def _sign_in(self, form: dict[str, list[str]]) -> Reply:

@@ -15,8 +15,9 @@ from blocks.crm.saas.hubspot import HubSpotCrm
 from blocks.crm.source import SourceUnavailable
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.extracting import CANARY, refused
-from tests.blocks.crm.saas.doubles import DROPPED, Reply, SharedClock, as_json, serving
 from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
+from tests.support.clock import Clock
+from tests.support.http_server import DROPPED, Reply, as_json, serving
 
 READ = "/contacts/batch/read"
 MEMBERS = "/memberships"
@@ -24,19 +25,18 @@ Crm = Callable[..., HubSpotCrm]
 
 
 @pytest.fixture
-def clock() -> SharedClock:
-    return SharedClock()
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def service(clock: SharedClock) -> Iterator[HubSpot]:
-    service = HubSpot(lambda: clock.now)
-    with serving(service):
+def service(clock: Clock) -> Iterator[HubSpot]:
+    with serving(HubSpot(lambda: clock.now)) as service:
         yield service
 
 
 @pytest.fixture
-def crm(service: HubSpot, clock: SharedClock, monkeypatch: pytest.MonkeyPatch) -> Crm:
+def crm(service: HubSpot, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Crm:
     monkeypatch.setattr(HubSpotCrm, "retry", RetryPolicy(sleep=clock.sleep))
 
     def make(**changes: Any) -> HubSpotCrm:
@@ -72,7 +72,7 @@ def test_members_come_with_the_chosen_properties_as_they_are(
 
 
 def test_a_long_list_is_read_in_parts_within_the_limits(
-    service: HubSpot, crm: Crm, clock: SharedClock, target: Path, monkeypatch: pytest.MonkeyPatch
+    service: HubSpot, crm: Crm, clock: Clock, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred calls in ten seconds; each page repeats a member of the page before."""
     monkeypatch.setattr(hubspot, "BATCHES_AT_ONCE", 20)
@@ -83,7 +83,7 @@ def test_a_long_list_is_read_in_parts_within_the_limits(
     assert found["hs_object_id"].to_list() == sorted(service.contacts, key=int)
     assert all(seconds >= 10 for seconds in clock.slept)
     assert clock.slept
-    assert len(service.asked) < 1.15 * (12_345 / 100 + 12_345 / 249)
+    assert len(service.requests) < 1.15 * (12_345 / 100 + 12_345 / 249)
 
 
 def test_an_empty_list_has_its_columns(service: HubSpot, crm: Crm, target: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_list_that_is_still_worked_out_is_not_taken_for_whole(
 
 
 def test_passing_faults_are_passed_over(
-    service: HubSpot, crm: Crm, clock: SharedClock, target: Path
+    service: HubSpot, crm: Crm, clock: Clock, target: Path
 ) -> None:
     service.add("12", *numbered(600))
     service.faults["/lists/12"] = [Reply(502, b"<html>"), DROPPED]
@@ -152,7 +152,7 @@ def test_faults_that_stay_are_worth_another_try(
     with pytest.raises(SourceUnavailable, match=problem) as caught:
         crm().extract(target)
     assert CANARY not in str(caught.value)
-    assert service.calls(MEMBERS) == 5
+    assert service.count(MEMBERS) == 5
 
 
 def test_a_contact_left_out_of_an_answer_is_not_lost(
@@ -200,7 +200,7 @@ def test_a_wrong_block_is_told_what_is_wrong(
     assert "pat-eu1" not in message
     assert "tök" not in message
     assert "lines" not in message
-    assert service.calls(READ) == 0
+    assert service.count(READ) == 0
 
 
 def test_a_list_of_something_else(service: HubSpot, crm: Crm, target: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_refusal_is_not_repeated(
     service.add("12", *numbered(3))
     service.faults[READ] = [fault]
     assert problem in refused(crm(), target)
-    assert service.calls(READ) == 1
+    assert service.count(READ) == 1
 
 
 @pytest.mark.parametrize("ending", [MEMBERS, READ])
@@ -263,7 +263,7 @@ def test_a_cancelled_read_leaves_nobody_reading(
         crm().extract(target)
     started = set(threading.enumerate()) - before
     assert not [thread for thread in started if "ThreadPool" in thread.name]
-    assert service.calls(READ) < 10
+    assert service.count(READ) < 10
 
 
 VALUES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)

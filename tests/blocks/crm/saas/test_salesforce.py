@@ -15,7 +15,6 @@ from blocks.crm.source import SourceUnavailable
 from nudgescribe.polling import Pace
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.extracting import CANARY, refused
-from tests.blocks.crm.saas.doubles import DROPPED, Reply, as_json, serving
 from tests.blocks.crm.saas.salesforce_server import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -26,6 +25,7 @@ from tests.blocks.crm.saas.salesforce_server import (
     page,
 )
 from tests.support.clock import Clock
+from tests.support.http_server import DROPPED, Reply, as_json, serving
 
 COLUMNS = ["Id", "Name", "Note__c"]
 LOOK = "IAA"
@@ -39,8 +39,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def service() -> Iterator[Salesforce]:
-    service = Salesforce()
-    with serving(service):
+    with serving(Salesforce()) as service:
         yield service
 
 
@@ -92,7 +91,7 @@ def test_a_long_result_comes_page_by_page_while_tokens_expire(
     assert crm(page_rows=100).extract(target) == 1001
     found = pl.read_parquet(target)
     assert found["Id"].to_list() == [row[0] for row in service.rows]
-    assert service.calls("/results") >= 11
+    assert service.count("/results") >= 11
     assert len(service.tokens) > 3
     assert len(service.queries) == 1
 
@@ -170,7 +169,7 @@ def test_a_page_that_stays_broken_is_worth_another_try(
     with pytest.raises(SourceUnavailable, match=problem) as caught:
         crm().extract(target)
     assert CANARY not in str(caught.value)
-    assert service.calls("/results") == 5
+    assert service.count("/results") == 5
     assert service.jobs == {}
 
 
@@ -190,7 +189,7 @@ def test_an_unclear_start_is_not_repeated(
     service.faults[f"POST {JOBS}"] = [fault]
     with pytest.raises(SourceUnavailable, match="on the query"):
         crm().extract(target)
-    assert service.calls(f"POST {JOBS}") == 1
+    assert service.count(f"POST {JOBS}") == 1
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,7 @@ def test_a_query_that_takes_too_long_is_aborted(
     message = refused(crm(deadline_minutes=2.5), target)
     assert "not complete after 2.5 minutes, last seen: InProgress" in message
     assert 150 <= clock.now < 170
-    assert service.calls("PATCH " + JOBS + "/750R0000000zxn0IAA") == 1
+    assert service.count("PATCH " + JOBS + "/750R0000000zxn0IAA") == 1
     assert service.jobs == {}
 
 
