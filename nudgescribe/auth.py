@@ -1,9 +1,10 @@
-"""Proving who calls: a bearer token fetched on first use and renewed before it expires."""
+"""Authentication by a bearer token, fetched on first use and renewed before it expires."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from time import monotonic
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -12,12 +13,15 @@ from nudgescribe import contract, errors
 from nudgescribe.contract import AuthContext, SignIn, Text, Tokens
 
 RENEW_BEFORE_EXPIRY = 300.0
-"""Seconds; longer than any single call may take."""
+"""Seconds; longer than a call takes."""
+
+Extensions = Mapping[str, Any]
+"""Those of a httpx request: its time-outs and its deadline, which its sign-in shares."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What Nudgescribe issues with an account. `profile_key` opens customer profiles."""
+    """What Nudgescribe issues with an account. `profile_key` decrypts customer profiles."""
 
     email: str
     password: str = field(repr=False)
@@ -27,7 +31,7 @@ class Credentials:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers every call carries beside its bearer token."""
+        """Return the headers that every call carries beside its bearer token."""
         context = AuthContext(api_access=True, api_code=self.api_code)
         return {
             contract.API_KEY_HEADER: self.api_key,
@@ -38,7 +42,7 @@ class Credentials:
 class TokenAuth(httpx.Auth):
     """Adds the bearer token; on a 403 `auth error` renews it and sends the call once more.
 
-    That second sending is safe for every call: a refused one has changed nothing.
+    That is safe for every call: one that was refused has changed nothing.
     """
 
     def __init__(
@@ -54,29 +58,31 @@ class TokenAuth(httpx.Auth):
     def sync_auth_flow(
         self, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
-        token = yield from self._token(refused=None)
+        token = yield from self._token(request.extensions)
         request.headers["authorization"] = f"Bearer {token}"
         response = yield request
         if response.status_code != 403:
             return
         response.read()
         if errors.message_of(response) == Text.AUTH_ERROR:
-            token = yield from self._token(refused=token)
+            token = yield from self._token(request.extensions, refused=token)
             request.headers["authorization"] = f"Bearer {token}"
             yield request
 
-    def _token(self, refused: str | None) -> Generator[httpx.Request, httpx.Response, str]:
+    def _token(
+        self, extensions: Extensions, refused: str | None = None
+    ) -> Generator[httpx.Request, httpx.Response, str]:
         # Threads share one token: whoever holds the lock renews it, the others find it fresh.
         with self._lock:
             tokens = self._tokens
             if tokens and tokens.access_token != refused and self._clock() < self._renew_at:
                 return tokens.access_token
             if tokens and refused is None:
-                response = yield self._refresh(tokens)
+                response = yield self._refresh(tokens, extensions)
                 if response.is_error:
-                    response = yield self._sign_in()
+                    response = yield self._sign_in(extensions)
             else:
-                response = yield self._sign_in()
+                response = yield self._sign_in(extensions)
             response.read()
             if response.is_error:
                 raise errors.from_response(response)
@@ -85,14 +91,20 @@ class TokenAuth(httpx.Auth):
             self._renew_at = self._clock() + lifetime - min(RENEW_BEFORE_EXPIRY, lifetime / 2)
             return self._tokens.access_token
 
-    def _sign_in(self) -> httpx.Request:
+    def _sign_in(self, extensions: Extensions) -> httpx.Request:
         who = SignIn(email=self._credentials.email, password=self._credentials.password)
-        headers = {"content-type": "application/json", **self._credentials.headers}
-        return httpx.Request("POST", self._url, headers=headers, content=who.model_dump_json())
+        return httpx.Request(
+            "POST",
+            self._url,
+            headers={"content-type": "application/json", **self._credentials.headers},
+            content=who.model_dump_json(),
+            extensions=extensions,
+        )
 
-    def _refresh(self, tokens: Tokens) -> httpx.Request:
+    def _refresh(self, tokens: Tokens, extensions: Extensions) -> httpx.Request:
         bearer = {"authorization": f"Bearer {tokens.refresh_token}"}
-        return httpx.Request("GET", self._url, headers={**self._credentials.headers, **bearer})
+        headers = {**self._credentials.headers, **bearer}
+        return httpx.Request("GET", self._url, headers=headers, extensions=extensions)
 
 
 def _parsed(response: httpx.Response) -> Tokens:

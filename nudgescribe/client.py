@@ -1,14 +1,14 @@
-"""The Nudgescribe client: one typed method per endpoint, synchronous, shared among threads."""
+"""The Nudgescribe client: one typed method per endpoint, synchronous."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from tempfile import TemporaryFile
 from threading import Lock
-from types import TracebackType
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, TypeVar
 
 import httpx
 import pyarrow as pa
@@ -18,15 +18,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
+from nudgescribe.bases import Closing
 from nudgescribe.contract import Answer, Profile, Request
-from nudgescribe.deadline import Transport, within
-from nudgescribe.links import Links, is_framed, proxy_for, tls
+from nudgescribe.links import Links, is_framed
 from nudgescribe.retry import RetryPolicy
+from nudgescribe.transport import DeadlineExceeded, open_transport
 
 A = TypeVar("A", bound=Answer)
 
 Gate = Callable[[], AbstractContextManager[object]]
-"""Entered for as long as a connection is in use; it may make its caller wait."""
+"""Makes a context that is held while a connection is in use; entering it may wait."""
 
 _UNPACKING = Lock()
 logger = logging.getLogger(__name__)
@@ -44,13 +45,13 @@ class Customer:
         return "Customer(...)"
 
 
-class NudgescribeClient:
-    """Calls one account. Reads are retried by `retry`; a call that changes something only if it was
-    refused for now.
+class NudgescribeClient(Closing):
+    """Calls Nudgescribe for one account. A context manager; threads may share it.
 
-    Every method raises one of the errors of `nudgescribe.errors`. Usable as a context manager.
-    Calls of the service pass the gate `calls`, downloads by link the gate `downloads`. `timeout`
-    is for each wait; the whole of a call may take `call_seconds`, of a page `page_seconds`.
+    Every method raises errors of `nudgescribe.errors`. `retry` repeats reads; a call that changes
+    something it repeats only after a refusal that says when. Calls pass the gate `calls`, downloads
+    by link the gate `downloads`. `timeout` is for each wait; the body of a call may take
+    `call_seconds`, that of a page `page_seconds`.
     """
 
     def __init__(
@@ -76,23 +77,11 @@ class NudgescribeClient:
             auth=TokenAuth(base_url, credentials),
             headers={**credentials.headers, contract.CLIENT_IP_HEADER: client_ip},
             timeout=timeout,
-            transport=transport or Transport(tls(), proxy_for(base_url)),
+            transport=transport or open_transport(base_url, call_seconds),
         )
-        self._call_seconds = call_seconds
         self._page_seconds = page_seconds
         self._links = Links(self._http.timeout, page_seconds)
         self._links_work = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._http.close()
@@ -111,7 +100,7 @@ class NudgescribeClient:
         return self._change("PATCH", contract.FIELDS, field, contract.WorkspaceField)
 
     def delete_field(self, field_id: str) -> None:
-        """Deletes the field and every customer's value under it."""
+        """Delete a field, and with it the value of every customer in it."""
         body = contract.DeleteField(field_id=field_id)
         self._change("DELETE", contract.FIELDS, body, contract.Deleted)
 
@@ -139,17 +128,18 @@ class NudgescribeClient:
     def upload_customers(
         self, workspace_id: str, customer_group_id: str, csv: bytes, *, validate_only: bool = False
     ) -> contract.UploadResult:
-        """Checks and upserts a UTF-8 CSV with a header row (RFC 4180)."""
+        """Upsert the customers of a UTF-8 CSV with a header row (RFC 4180), or only check them."""
         form = contract.UploadForm(
             workspace_id=workspace_id,
             customer_group_id=customer_group_id,
             validate_only=validate_only,
         )
+        file = ("customers.csv", BytesIO(csv), "text/csv")  # httpx sends a file in chunks
         request = self._http.build_request(
             "POST",
             contract.CUSTOMERS_CHECK,
             data=form.model_dump(mode="json"),
-            files={contract.UPLOAD_FILE: ("customers.csv", csv, "text/csv")},
+            files={contract.UPLOAD_FILE: file},
         )
         return self._retry.once(lambda: self._send(request, contract.UploadResult))
 
@@ -176,7 +166,10 @@ class NudgescribeClient:
         return self._read(contract.CUSTOMERS_PAGES, body, contract.CustomerPageCount)
 
     def customers(self, workspace_id: str, customer_group_id: str) -> Iterator[Customer]:
-        """All customers of a group, page by page, decrypted with the account's profile key."""
+        """Yield a group's customers, fetched by page and decrypted with the account's profile key.
+
+        Raises AuthError without a key, or with another one than the account's.
+        """
         if self._profile_key is None:
             raise errors.AuthError("Customer profiles are encrypted and no profile key is set.")
         cipher = Fernet(self._profile_key)
@@ -193,7 +186,7 @@ class NudgescribeClient:
     def delete_customers(
         self, workspace_id: str, customer_group_id: str, customer_ids: list[str]
     ) -> int:
-        """How many were deleted."""
+        """Delete customers of a group; return how many there were of them."""
         body = contract.DeleteCustomers(
             workspace_id=workspace_id,
             customer_group_id=customer_group_id,
@@ -212,12 +205,12 @@ class NudgescribeClient:
         return self._read(contract.CAMPAIGNS, body, contract.CampaignList).workspaces
 
     def publish(self, campaign_id: str) -> contract.Job:
-        """Queues the export; from *Ready to publish* the campaign goes to *Published*."""
+        """Queue the export of a campaign that is *Ready to publish*; it becomes *Published*."""
         body = contract.CampaignRequest(campaign_id=campaign_id)
         return self._change("POST", contract.PUBLISH, body, contract.Job)
 
     def count_message_pages(self, campaign_id: str, run_number: int | None = None) -> int:
-        """Files of the current run's export, or of a past run's when `run_number` is given."""
+        """Count the files of an export: of the current run's, or of the past run `run_number`."""
         body = contract.RunRequest(campaign_id=campaign_id, run_number=run_number)
         return self._read(contract.MESSAGES_PAGES, body, contract.PageCount).num_files
 
@@ -228,22 +221,22 @@ class NudgescribeClient:
     def fetch_rows(
         self, campaign_id: str, file_num: int, run_number: int | None = None
     ) -> list[contract.MessageRow]:
-        """The first 1000 rows of a page at most: for samples, not for bulk."""
+        """Return at most the first 1000 rows of a page: a sample."""
         body = _fetch(campaign_id, file_num, "json", run_number)
         return self._read(contract.MESSAGES_FETCH, body, contract.JsonPage).messages
 
     def fetch_link(self, campaign_id: str, file_num: int) -> contract.PageLink:
-        """A signed link to a page of the current run, valid for about an hour. Keep it secret."""
+        """Return a signed link to a page of the current run: a secret for about an hour."""
         body = _fetch(campaign_id, file_num, "url", None)
         return self._read(contract.MESSAGES_FETCH, body, contract.PageLink)
 
     def download_page(
         self, campaign_id: str, file_num: int, target: BinaryIO, run_number: int | None = None
     ) -> int:
-        """Makes `target` hold a page's CSV, byte for byte, and returns its size in bytes.
+        """Write a page's CSV to `target`, byte for byte, and return its size in bytes.
 
-        By a link, a fresh one for each try. A past run has none, its pages come as text; so do all
-        further ones once a link could not be followed in the end.
+        Follows a link, a new one for each try. Pages of a past run have none and are fetched as
+        text, and so is every page after a link that failed in all tries.
         """
         if run_number is None and self._links_work:
             try:
@@ -288,7 +281,7 @@ class NudgescribeClient:
     def rerun_messages(
         self, campaign_id: str, run_number: int | None = None
     ) -> list[contract.SegmentMessage]:
-        """The current run's active messages, or a run's with its archived ones."""
+        """Return the current run's active messages, or all of run `run_number`, archived too."""
         body = contract.RunRequest(campaign_id=campaign_id, run_number=run_number)
         return self._read(contract.RERUN_MESSAGES, body, contract.SegmentMessageList).messages
 
@@ -306,7 +299,7 @@ class NudgescribeClient:
         return self._http.build_request(method, path, content=content, headers=headers)
 
     def _send(self, request: httpx.Request, answer: type[A]) -> A:
-        with self._calls(), _connection_of(request, self._call_seconds):
+        with self._calls(), _connection_of(request):
             response = self._http.send(request)
         if response.is_error:
             raise errors.from_response(response)
@@ -319,8 +312,9 @@ class NudgescribeClient:
             raise errors.mismatch(request.url.path, error) from None
 
     def _stream(self, request: httpx.Request, target: BinaryIO) -> None:
-        """Writes the body of a good answer to `target`."""
-        with self._calls(), _connection_of(request, self._page_seconds):
+        """Write the body of a good answer to `target`."""
+        request.extensions["deadline"] = self._page_seconds
+        with self._calls(), _connection_of(request):
             response = self._http.send(request, stream=True)
             with closing(response):
                 if response.is_error:
@@ -331,15 +325,14 @@ class NudgescribeClient:
 
 
 @contextmanager
-def _connection_of(request: httpx.Request, seconds: float) -> Generator[None]:
-    with within(seconds) as over:
-        try:
-            yield
-        except httpx.RequestError as error:
-            what = f"{request.method} {request.url.path}"
-            problem = f"{what} got no answer: {type(error).__name__}."
-            late = f"{what} got no whole answer within {seconds:g} seconds."
-            raise errors.ConnectionFailed(late if over() else problem) from None
+def _connection_of(request: httpx.Request) -> Generator[None]:
+    what = f"{request.method} {request.url.path}"
+    try:
+        yield
+    except DeadlineExceeded as error:
+        raise errors.ConnectionFailed(f"{what} got no whole answer {error}.") from None
+    except httpx.RequestError as error:
+        raise errors.ConnectionFailed(f"{what} got no answer: {type(error).__name__}.") from None
 
 
 def _fetch(
@@ -368,7 +361,10 @@ def _empty(file: BinaryIO) -> None:
 
 
 def _content(answer: BinaryIO) -> memoryview:
-    """The text in a page's JSON, as UTF-8. By Arrow: a Python text takes four bytes a character."""
+    """Return the text in a page's JSON, as UTF-8.
+
+    Read by Arrow: a Python text with one emoji in it takes four bytes a character.
+    """
     size = answer.tell()
     answer.seek(0)
     schema = pa.schema({"content": pa.string()})

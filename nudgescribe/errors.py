@@ -1,4 +1,4 @@
-"""Every error of Nudgeflow: one base, one class per outcome, each with what to do about it."""
+"""The errors of Nudgeflow: one base, and one class per outcome of a call, with advice."""
 
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -19,10 +19,13 @@ class NudgeflowError(Exception):
 
     def __init__(self, problem: str) -> None:
         self.problem = problem
-        super().__init__(f"{problem} {self.advice}".rstrip())
+        super().__init__(problem)  # an error is unpickled from this argument
 
-    # Who keeps an error keeps its context as well, also one that is suppressed: Prefect in results,
-    # with the rows and addresses that libraries quote.
+    def __str__(self) -> str:
+        return f"{self.problem} {self.advice}".rstrip()
+
+    # Prefect stores errors together with their context, even a suppressed one, and libraries quote
+    # rows and addresses in theirs.
     @property
     def __context__(self) -> BaseException | None:
         return None if self.__suppress_context__ else super().__context__
@@ -34,14 +37,25 @@ class NudgeflowError(Exception):
         vars(BaseException)["__context__"].__set__(self, context)
 
 
-class Passing(NudgeflowError):
-    """Worth another try; `retry_after` is the wait in seconds that was asked for, if any."""
+class Retryable(NudgeflowError):
+    """Worth another try: of the call by `RetryPolicy`, of the look by `poll`, then of the task.
+
+    `retry_after` is the wait in seconds that was asked for, None if no wait was.
+    """
 
     retry_after: float | None = None
 
+    def __init__(self, problem: str, retry_after: float | None = None) -> None:
+        super().__init__(problem)
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+Passing = TransientError = Retryable
+
 
 class ApiError(NudgeflowError):
-    """A call to Nudgescribe that did not give an answer to work with."""
+    """A call of Nudgescribe that failed."""
 
 
 class NotFound(ApiError):
@@ -68,25 +82,21 @@ class ContractMismatch(ApiError):
     advice = "The service's answer differs from nudgescribe/contract.py: correct the name there."
 
 
-class TransientError(ApiError, Passing):
-    """Worth asking again."""
-
-
-class ConnectionFailed(TransientError):
+class ConnectionFailed(ApiError, Retryable):
     advice = "The service may or may not have seen the request; look before repeating it."
 
 
-class LinkFailed(TransientError):
-    """What a signed link leads to could not be had as a whole; another link may do."""
+class LinkFailed(ApiError, Retryable):
+    """A download by a signed link that failed; a new link may work."""
 
     advice = "Check that this machine may reach the service's object store."
 
 
-class ServerError(TransientError):
+class ServerError(ApiError, Retryable):
     advice = "Try again later; if it stays, report it to Nudgescribe."
 
 
-class QuotaExceeded(TransientError):
+class QuotaExceeded(ApiError, Retryable):
     advice = "Wait for the quota's next window or have it raised."
 
 
@@ -101,7 +111,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {403: AuthError, 404: NotFound, 429: Quo
 
 
 def from_response(response: httpx.Response) -> ApiError:
-    """The error an answer with a 4xx or 5xx status stands for; the body must have been read."""
+    """Return the error that a 4xx or 5xx answer stands for; its body must have been read."""
     text = message_of(response)
     fallback = ServerError if response.status_code >= 500 else BadRequest
     kind = _BY_TEXT.get(text) or _BY_STATUS.get(response.status_code, fallback)
@@ -110,13 +120,16 @@ def from_response(response: httpx.Response) -> ApiError:
     if text and text[-1] not in ".!?":
         said += "."
     error = kind(f"{request.method} {request.url.path} answered {response.status_code}{said}")
-    if isinstance(error, TransientError):
-        error.retry_after = wait_asked_by(response.headers)
+    if isinstance(error, Retryable):
+        error.retry_after = retry_after(response.headers)
     return error
 
 
 def message_of(response: httpx.Response) -> str:
-    """The error text of an answer, never its whole body: that may repeat what was sent."""
+    """Return the error text of an answer, "" if it has none.
+
+    Never its whole body, which may repeat what was sent: at most `LONGEST_TEXT` characters.
+    """
     try:
         body: object = response.json()
     except ValueError:
@@ -131,8 +144,11 @@ def message_of(response: httpx.Response) -> str:
     return ""
 
 
-def wait_asked_by(headers: Mapping[str, str]) -> float | None:
-    """What Retry-After asks for: seconds, or a time by the service's clock, not by ours."""
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that the Retry-After header asks for, None if it asks for none.
+
+    A time (RFC 9110, section 10.2.3) counts from the answer's own Date: our clock may differ.
+    """
     asked = headers.get("retry-after", "")
     if asked.isdecimal():
         return float(asked)
@@ -144,7 +160,7 @@ def wait_asked_by(headers: Mapping[str, str]) -> float | None:
 
 
 def mismatch(path: str, error: ValidationError) -> ContractMismatch:
-    """Says which fields of an answer do not fit its model, and never what they held."""
+    """Return an error that names the fields that do not fit the model, and not their values."""
     details = error.errors(include_input=False, include_context=False, include_url=False)
-    places = (f"{'.'.join(map(str, each['loc'])) or 'body'} ({each['type']})" for each in details)
-    return ContractMismatch(f"The answer of {path} does not fit the contract: {', '.join(places)}.")
+    fields = (f"{'.'.join(map(str, each['loc'])) or 'body'} ({each['type']})" for each in details)
+    return ContractMismatch(f"The answer of {path} does not fit the contract: {', '.join(fields)}.")

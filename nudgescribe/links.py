@@ -1,67 +1,52 @@
-"""Signed links: where they lead to is not the service, so it sees none of the account's headers."""
+"""Downloads by signed links. They lead to an object store, which sees no header of the account."""
 
 import logging
-from collections.abc import Iterable
-from functools import cache
-from ssl import SSLContext
+from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import urllib3
 
 from nudgescribe import errors
-from nudgescribe.deadline import POOLS, within
+from nudgescribe.bases import Closing
+from nudgescribe.transport import proxy_for, tls
 
 READ_BYTES = 256 * 1024
 CONNECTIONS = 64
 ONLY_REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
 
 
-@cache
-def tls() -> SSLContext:
-    """One for all connections: to read all authorities takes longer than many a call."""
-    return httpx.create_ssl_context()
-
-
-def proxy_for(url: str) -> str | None:
-    """The system's proxy for what is called there, if it has one."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return None if proxy and proxy_bypass(parts.netloc) else proxy
-
-
 def is_framed(headers: Iterable[str]) -> bool:
-    """Whether an answer with these headers tells a body that was cut off from a whole one."""
+    """Tell whether headers announce the body's end, so that one that was cut off is noticed."""
     return bool({"content-length", "transfer-encoding"} & {*map(str.lower, headers)})
 
 
-class Links:
-    """Downloads what signed links lead to. By urllib3: a body costs a quarter of httpx's time.
+class Links(Closing):
+    """Downloads what signed links lead to.
 
-    A download may take `seconds`, however steadily it comes in.
+    By urllib3, which takes a quarter of httpx's CPU time for a body. Threads may share it. A body
+    has `seconds` to arrive, however steadily it comes.
     """
 
-    def __init__(self, timeout: httpx.Timeout, seconds: float) -> None:
+    def __init__(
+        self, timeout: httpx.Timeout, seconds: float, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._timeout = urllib3.Timeout(connect=timeout.connect, read=timeout.read)
         self._seconds = seconds
+        self._clock = clock
         self._pools: dict[str | None, urllib3.PoolManager] = {}
 
     def download(self, url: str, target: BinaryIO, where: str) -> int:
-        """Writes the body to `target` and returns its size in bytes; `where` names it in errors.
+        """Write the body to `target` and return its size in bytes; `where` names it in errors.
 
-        Raises LinkFailed, which does not repeat the link, if the answer is not a good one, breaks
-        off, is shorter than announced, announces nothing or takes too long.
+        Raises LinkFailed, which never holds the link: for another status than 200, a body without
+        an announced end, one that breaks off, is short or takes too long.
         """
-        with within(self._seconds) as over:
-            try:
-                return self._download(url, target, where)
-            except (urllib3.exceptions.HTTPError, ValueError) as error:
-                broke = f"broke: {type(error).__name__}."
-                late = f"did not lead to a whole page within {self._seconds:g} seconds."
-                raise errors.LinkFailed(f"{where} {late if over() else broke}") from None
+        try:
+            return self._download(url, target, where)
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise errors.LinkFailed(f"{where} broke: {type(error).__name__}.") from None
 
     def _download(self, url: str, target: BinaryIO, where: str) -> int:
         with self._pool_for(url).request(
@@ -73,27 +58,33 @@ class Links:
             retries=ONLY_REDIRECTS,
         ) as response:
             if response.status != 200:
-                error = errors.LinkFailed(f"{where} answered {response.status}.")
-                error.retry_after = errors.wait_asked_by(response.headers)
-                raise error
+                problem = f"{where} answered {response.status}."
+                raise errors.LinkFailed(problem, errors.retry_after(response.headers))
             if not is_framed(response.headers):
                 raise errors.LinkFailed(f"{where} does not say how long its page is.")
-            return sum(target.write(block) for block in response.stream(READ_BYTES))
+            return self._save(response, target, where)
+
+    def _save(self, response: urllib3.BaseHTTPResponse, target: BinaryIO, where: str) -> int:
+        # `read1` returns what is there; `read` would wait for a full block while bytes dribble in.
+        end, size = self._clock() + self._seconds, 0
+        while block := response.read1(READ_BYTES):
+            size += target.write(block)
+            if self._clock() > end:
+                within = f"within {self._seconds:g} seconds"
+                raise errors.LinkFailed(f"{where} did not lead to a whole page {within}.")
+        return size
 
     def close(self) -> None:
         for pool in self._pools.values():
             pool.clear()
 
     def _pool_for(self, url: str) -> urllib3.PoolManager:
-        """The system's proxy settings are honoured, as for the service's own calls."""
         proxy = proxy_for(url)
         if proxy not in self._pools:
             options: dict[str, Any] = {"maxsize": CONNECTIONS, "ssl_context": tls()}
-            pool = (
+            self._pools[proxy] = (
                 urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
             )
-            pool.pool_classes_by_scheme = POOLS
-            self._pools[proxy] = pool
         return self._pools[proxy]
 
 

@@ -1,4 +1,4 @@
-"""Looking at something until it is done: a deadline on a clock that never jumps, and backoff."""
+"""Polling with backoff, up to a deadline on the monotonic clock."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from random import uniform
 from time import monotonic, sleep
 from typing import TypeVar
 
-from nudgescribe.errors import Passing
+from nudgescribe.errors import Retryable
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How often to look. Seconds; `tolerated` counts passing errors in a row."""
+    """The waits between looks, in seconds, and how many errors in a row are `tolerated`."""
 
     first: float = 0.5
     longest: float = 15.0
@@ -24,10 +24,11 @@ class Pace:
 
 
 def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> Iterator[T]:
-    """Yields what `look` sees, at least once and once more after `deadline` seconds.
+    """Yield what `look` returns, again and again; the last time when `deadline` seconds are over.
 
     The caller stops iterating when satisfied; an exhausted iterator means the time is up.
-    Passing errors are overlooked until too many follow one another.
+    Raises any error of `look`; a Retryable one only at the last look, or after `tolerated` in a
+    row.
     """
     pace = pace or Pace()
     end = pace.clock() + deadline
@@ -37,7 +38,7 @@ def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> It
         last_look = pace.clock() >= end
         try:
             seen = look()
-        except Passing:
+        except Retryable:
             failures += 1
             if last_look or failures > pace.tolerated:
                 raise

@@ -1,7 +1,4 @@
-"""The one retry policy: exponential with jitter, the service's own wait honoured.
-
-A call that changes something is sent once, unless it is refused for now.
-"""
+"""The one retry policy of calls: reads are repeated, changes only when the service says when."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +8,18 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
-from nudgescribe.errors import QuotaExceeded, TransientError
+from nudgescribe.errors import QuotaExceeded, Retryable
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Waits are seconds. A service that asks for more than `patience` is not waited for."""
+    """How often a call is made, with exponential waits and jitter between, all in seconds.
+
+    The wait a service asks for is kept, unless it is longer than `patience`: then its error is
+    raised at once.
+    """
 
     attempts: int = 5
     first_wait: float = 0.5
@@ -27,12 +28,14 @@ class RetryPolicy:
     sleep: Callable[[float], None] = sleep
 
     def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns, asked again while it fails transiently; then its last error."""
+        """Return what `call` returns; repeat it while its error is Retryable, then raise that."""
         return self._while(self._is_worth_it, call)
 
     def once(self, call: Callable[[], T]) -> T:
-        """What `call` returns, for one that changes something. It is sent again only after a 429
-        that says when: a refused call has changed nothing. After any other failure it may have.
+        """Return what `call` returns, where `call` changes something.
+
+        It is repeated only after a 429 that says when: that call has changed nothing. After any
+        other failure it may have.
         """
         return self._while(self._was_put_off, call)
 
@@ -47,7 +50,7 @@ class RetryPolicy:
         return retrying(call)
 
     def _is_worth_it(self, error: BaseException) -> bool:
-        return isinstance(error, TransientError) and (error.retry_after or 0) <= self.patience
+        return isinstance(error, Retryable) and (error.retry_after or 0) <= self.patience
 
     def _was_put_off(self, error: BaseException) -> bool:
         when = error.retry_after if isinstance(error, QuotaExceeded) else None
@@ -55,6 +58,6 @@ class RetryPolicy:
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, TransientError) else None
+        asked = error.retry_after if isinstance(error, Retryable) else None
         backoff = wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait)
         return max(asked or 0.0, backoff(state))

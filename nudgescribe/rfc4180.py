@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
@@ -46,11 +46,13 @@ class InvalidUtf8(MalformedCsv):
 
 
 class RepeatedColumns(MalformedCsv):
-    """`places`: which columns have another's name, from 1."""
+    """Columns with the name of another; `columns` are their numbers, from 1."""
 
-    def __init__(self, problem: str, places: list[int]) -> None:
+    columns: Sequence[int] = ()
+
+    def __init__(self, problem: str, columns: Sequence[int] = ()) -> None:
         super().__init__(problem)
-        self.places = places
+        self.columns = columns
 
 
 @dataclass(frozen=True)

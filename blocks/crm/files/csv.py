@@ -58,7 +58,7 @@ def _frames(
         yield from rfc4180.frames(text, BLOCK_BYTES, delimiter, header)
     except rfc4180.RepeatedColumns as error:
         # Without a header row they are a customer's values: they are told by place.
-        places = ", ".join(map(str, error.places))
+        places = ", ".join(map(str, error.columns))
         raise SourceError(f"{name} gives columns {places} names that others have.") from None
     except rfc4180.MalformedCsv as error:
         place = f"{name}, row {error.row:,}" if error.row else name

@@ -1,11 +1,10 @@
-"""Calls of a CRM's HTTP API: what its answers mean, without a word of what they hold."""
+"""Calls of a CRM's HTTP API, and its errors, which hold nothing of what it answers."""
 
 import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address
-from types import TracebackType
-from typing import Annotated, Any, BinaryIO, Self, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import httpx
 from pydantic import (
@@ -20,24 +19,25 @@ from pydantic import (
 
 from blocks.crm.source import SourceError, SourceUnavailable
 from nudgescribe import errors
-from nudgescribe.deadline import Transport, within
-from nudgescribe.links import proxy_for, tls
+from nudgescribe.bases import Closing
+from nudgescribe.transport import DeadlineExceeded, open_transport
 
-A = TypeVar("A", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
 Explain = Callable[[httpx.Response], SourceError | None]
 
 TIMEOUT = httpx.Timeout(120, connect=10)
 CALL_SECONDS = 900.0
-"""The whole of a call, however its answer dribbles in."""
+"""For the body of a call, however it dribbles in."""
 _CODE = re.compile(r"[A-Za-z][A-Za-z_]{1,59}")
 _TOKEN = re.compile(r"[!-~]+")
 
 
-class Api:
+class Api(Closing):
     """A vendor's API. A context manager; threads may share it.
 
-    Every call names what it is `about` for its errors: SourceUnavailable if another try may do,
-    which is left to the caller, else SourceError. `explain` knows the vendor's own refusals.
+    Every call says what it is `about`, for its errors: SourceUnavailable if another try may help
+    (the caller's to make), else SourceError. `explain` returns an error of the vendor's own for an
+    answer, None for a general one.
     """
 
     def __init__(
@@ -56,32 +56,24 @@ class Api:
             headers=headers,
             auth=auth,
             timeout=TIMEOUT,
-            transport=Transport(tls(), proxy_for(base_url)),
+            transport=open_transport(base_url, CALL_SECONDS),
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._http.close()
 
     def send(self, method: str, path: str, about: str, **options: Any) -> httpx.Response:
-        """The answer, a good one; `options` are httpx's."""
+        """Send a call with httpx's `options` and return its answer, one without an error."""
         with self._connection(about):
             response = self._http.request(method, path, **options)
         self._check(response, about)
         return response
 
-    def fetch(self, answer: type[A], method: str, path: str, about: str, **options: Any) -> A:
-        """Like `send`, read as an `answer`."""
+    def fetch(self, model: type[M], method: str, path: str, about: str, **options: Any) -> M:
+        """Send a call as `send` does, and read its answer as a `model`."""
         response = self.send(method, path, about, **options)
         try:
-            return answer.model_validate_json(response.content)
+            return model.model_validate_json(response.content)
         except ValidationError as error:
             if error.errors()[0]["type"] == "json_invalid":
                 problem = f"{self._vendor}'s answer on {about} is no JSON."
@@ -92,7 +84,7 @@ class Api:
     def download(
         self, path: str, about: str, target: BinaryIO, params: dict[str, Any]
     ) -> httpx.Headers:
-        """Writes an answer's body to `target` and returns its headers."""
+        """Write the body of an answer to `target` and return its headers."""
         with self._connection(about), self._http.stream("GET", path, params=params) as response:
             if not response.is_success:
                 response.read()
@@ -103,14 +95,13 @@ class Api:
 
     @contextmanager
     def _connection(self, about: str) -> Generator[None]:
-        with within(CALL_SECONDS) as over:
-            try:
-                yield
-            except httpx.RequestError as error:
-                why = f"not within {CALL_SECONDS:g} seconds" if over() else type(error).__name__
-                raise SourceUnavailable(
-                    f"{self._vendor} gave no answer on {about}: {why}."
-                ) from None
+        try:
+            yield
+        except httpx.RequestError as error:
+            late = isinstance(error, DeadlineExceeded)
+            why = f"not {error}" if late else type(error).__name__
+            problem = f"{self._vendor} gave no answer on {about}: {why}."
+            raise SourceUnavailable(problem) from None
 
     def _check(self, response: httpx.Response, about: str) -> None:
         if response.is_success:
@@ -119,8 +110,9 @@ class Api:
             raise explained
         status, code = response.status_code, code_of(response)
         said = f"{status} {code}".rstrip()
-        if isinstance(general := errors.from_response(response), errors.TransientError):
-            raise unavailable(f"{self._vendor} answered {said} on {about}.", general.retry_after)
+        if isinstance(general := errors.from_response(response), errors.Retryable):
+            problem = f"{self._vendor} answered {said} on {about}."
+            raise SourceUnavailable(problem, general.retry_after)
         if status in (401, 403):
             raise SourceError(
                 f"{self._vendor} refuses access to {about}: {said}. "
@@ -131,26 +123,19 @@ class Api:
         raise SourceError(f"{self._vendor} answered {said} on {about}.")
 
 
-def unavailable(problem: str, retry_after: float | None) -> SourceUnavailable:
-    """To be tried again, after `retry_after` seconds if the vendor named them."""
-    error = SourceUnavailable(problem)
-    error.retry_after = retry_after
-    return error
-
-
-class _Refusal(BaseModel):
+class _ErrorBody(BaseModel):
     code: str = Field(
         default="", validation_alias=AliasChoices("policyName", "category", "errorCode", "error")
     )
 
 
-_REFUSAL: TypeAdapter[_Refusal | list[_Refusal]] = TypeAdapter(_Refusal | list[_Refusal])
+_ERROR_BODY: TypeAdapter[_ErrorBody | list[_ErrorBody]] = TypeAdapter(_ErrorBody | list[_ErrorBody])
 
 
 def code_of(response: httpx.Response) -> str:
-    """The vendor's code for a refusal, "" if there is none."""
+    """Return the code that an answer gives for its error, "" if it gives none."""
     try:
-        said = _REFUSAL.validate_json(response.content)
+        said = _ERROR_BODY.validate_json(response.content)
     except ValidationError:
         return ""
     if isinstance(said, list):
@@ -159,12 +144,12 @@ def code_of(response: httpx.Response) -> str:
 
 
 def shown(code: str) -> str:
-    """A code as it may be shown: what does not look like one may be a customer's value."""
+    """Return a code, or "" for a text that is none: it may be a customer's value."""
     return code if _CODE.fullmatch(code) else ""
 
 
 def bearer(token: SecretStr) -> dict[str, str]:
-    """The header that carries a token."""
+    """Return the header with a token. Raises SourceError if it is empty or no token."""
     secret = token.get_secret_value()
     if not _TOKEN.fullmatch(secret):
         raise SourceError("The token is empty or holds characters no token has.")
@@ -172,6 +157,7 @@ def bearer(token: SecretStr) -> dict[str, str]:
 
 
 def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

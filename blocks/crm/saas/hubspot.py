@@ -12,14 +12,14 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from blocks.crm.saas.http import Api, SecureUrl, bearer, code_of, shown, unavailable
+from blocks.crm.saas.http import Api, SecureUrl, bearer, code_of, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.doc_links import LOGO_URL, documentation
 from blocks.iterators import grouped
 from blocks.storage.parquet import ParquetSink, text_schema
 from nudgescribe.retry import RetryPolicy
 
-A = TypeVar("A", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
 Values = dict[str, str | None]
 
 MEMBERS_AT_ONCE = 250
@@ -210,8 +210,8 @@ class HubSpotCrm(CrmSource):
     def _list_path(self) -> str:
         return f"/crm/v3/lists/{quote(self.list_id, safe='')}"
 
-    def _get(self, api: Api, answer: type[A], path: str, about: str, **options: Any) -> A:
-        return self.retry.run(lambda: api.fetch(answer, "GET", path, about, **options))
+    def _get(self, api: Api, model: type[M], path: str, about: str, **options: Any) -> M:
+        return self.retry.run(lambda: api.fetch(model, "GET", path, about, **options))
 
 
 def _limit(response: httpx.Response) -> SourceError | None:
@@ -226,4 +226,4 @@ def _limit(response: httpx.Response) -> SourceError | None:
     window = headers.get("x-hubspot-ratelimit-interval-milliseconds", "")
     if "retry-after" in headers or not window.isdecimal():
         return None
-    return unavailable("HubSpot's calls for this moment are used up.", int(window) / 1000)
+    return SourceUnavailable("HubSpot's calls for this moment are used up.", int(window) / 1000)
