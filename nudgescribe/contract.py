@@ -1,7 +1,7 @@
-"""The wire, model by model: each path, name and text of the Nudgescribe API stands here once.
+"""The Nudgescribe API as models: its paths, names and texts, each written here only.
 
-Names the vendor does not publish are this project's reading of the API. A real account that
-differs needs one `alias` here; the client and the sandbox follow.
+Nudgescribe does not publish all names; the others are this project's reading of its pages. Where a
+real account differs, one `alias` here changes the client and the sandbox.
 """
 
 import re
@@ -12,13 +12,14 @@ from typing import Annotated, Literal, Self, cast
 
 from pydantic import (
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
     model_validator,
 )
+
+from nudgescribe.bases import Frozen
 
 # ---- paths ------------------------------------------------------------------------------------
 
@@ -45,7 +46,7 @@ UPLOAD_FILE = "file"
 
 
 class Text(StrEnum):
-    """The service's error texts, full stops included."""
+    """The error texts of the service, with their full stops."""
 
     UNAUTHORIZED = "Unauthorized"
     AUTH_ERROR = "auth error"
@@ -70,7 +71,7 @@ class Text(StrEnum):
 
 
 class Status(StrEnum):
-    """The states of a campaign and of its runs, in order; a run can also end *Failed*."""
+    """The states of a campaign and of its runs, in order. Only a run can be *Failed*."""
 
     DRAFT = "Draft"
     PROCESSING = "Processing"
@@ -81,7 +82,7 @@ class Status(StrEnum):
 
 
 class Phase(StrEnum):
-    """What the service does during a rerun, in order."""
+    """The steps of a rerun, in order."""
 
     COPYING = "Copying"
     GENERATING = "Generating"
@@ -90,56 +91,47 @@ class Phase(StrEnum):
 
 
 MOST_FIELDS = 10_000
-"""Of a request, and of a customer."""
+"""The most fields of a request and of a customer."""
 
 
-def _few_enough(values: object) -> object:
-    # Before each is looked at: every wrong one costs more than it holds.
+def _limit_fields(values: object) -> object:
+    # Counted before they are validated: the error about a field is larger than the field.
     if isinstance(values, Sized) and len(values) > MOST_FIELDS:
         raise ValueError(f"more than {MOST_FIELDS:,} fields")
     return values
 
 
-class Request(BaseModel):
-    """Written strictly: an unknown or mistyped field is an error, and so is a NUL in a text, half a
-    character, or a number that is none.
-    """
+class _Wire(Frozen):
+    model_config = ConfigDict(strict=True, validate_by_name=True, serialize_by_alias=True)
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        validate_by_name=True,
-        serialize_by_alias=True,
-        allow_inf_nan=False,
-    )
+
+class Request(_Wire):
+    """Refuses unknown fields, other types, infinity, NaN, and texts with a NUL or a surrogate."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _is_no_flood(cls, values: object) -> object:
-        return _few_enough(values)
+    def _limit(cls, values: object) -> object:
+        return _limit_fields(values)
 
     @model_validator(mode="after")
-    def _holds_texts(self) -> Self:
+    def _refuse_broken_text(self) -> Self:
         for value in self.__dict__.values():
             texts = cast("list[object]", value) if isinstance(value, list) else [value]
             for text in texts:
-                if isinstance(text, str) and not _is_text(text):
+                if isinstance(text, str) and _is_broken(text):
                     raise ValueError("a text holds a NUL or half a character")
         return self
 
 
-def _is_text(text: str) -> bool:
-    # JSON can escape half of a character outside the basic plane.
-    return "\0" not in text and not any("\ud800" <= each <= "\udfff" for each in text)
+def _is_broken(text: str) -> bool:
+    # JSON can escape one surrogate of a pair.
+    return "\0" in text or any("\ud800" <= each <= "\udfff" for each in text)
 
 
-class Answer(BaseModel):
-    """Read leniently: unknown fields are ignored, known ones are type-checked."""
-
-    model_config = ConfigDict(
-        strict=True, extra="ignore", frozen=True, validate_by_name=True, serialize_by_alias=True
-    )
+class Answer(_Wire):
+    """Ignores unknown fields; the types of known ones are checked."""
 
 
 class ErrorBody(Answer):
@@ -148,10 +140,10 @@ class ErrorBody(Answer):
 
 Secret = Annotated[str, Field(repr=False)]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
-"""A page, a file or a run."""
+"""The number of a page, a file or a run."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Segment = Mapping[str, str]
-"""One distinct combination of a campaign's variables: variable -> value, "" where it has none."""
+"""A distinct combination of a campaign's variables: variable -> value, "" for no value."""
 
 # ---- authentication ---------------------------------------------------------------------------
 
@@ -164,7 +156,7 @@ class AuthContext(Request):
 
 
 class Claims(Answer):
-    """The claims of a Nudgescribe JWT; `exp` and `iat` in seconds since 1970."""
+    """The claims of a JWT of Nudgescribe. `exp` and `iat`: seconds since 1970."""
 
     user_id: str
     account_id: str
@@ -180,7 +172,7 @@ class SignIn(Request):
 
 
 class Tokens(Answer):
-    """`expires_in`: seconds the access token lives."""
+    """`expires_in`: seconds until the access token expires."""
 
     access_token: Secret
     refresh_token: Secret
@@ -281,18 +273,18 @@ class GroupRequest(Request):
 
 
 class UploadForm(GroupRequest):
-    """The form fields beside the data file; form values are text, so the flag is read leniently."""
+    """The form fields beside the file. Form values are text, also that of the flag."""
 
     validate_only: Annotated[bool, Field(strict=False)] = False
 
 
 class UploadCustomer(GroupRequest):
-    customer: Annotated[Profile, Field(repr=False), BeforeValidator(_few_enough)]
+    customer: Annotated[Profile, Field(repr=False), BeforeValidator(_limit_fields)]
     validate_only: bool = False
 
 
 class RowError(Answer):
-    """`row` counts data rows from 1; the header is not a row."""
+    """`row` is a row's number from 1, not counting the header."""
 
     row: int
     field: str
@@ -301,7 +293,7 @@ class RowError(Answer):
 
 
 class UploadResult(Answer):
-    """`errors` names at most 100 rows, `rejected` counts all; a queued upload counts none yet."""
+    """`errors` has at most 100 rows, `rejected` counts all. A queued upload has no counts yet."""
 
     job_uid: str
     status: str
@@ -346,7 +338,7 @@ class DeleteCustomers(GroupRequest):
 
 
 def _is_iso_8601(value: object) -> object:
-    # Read leniently, as JSON has no times, a number would pass for seconds since 1970.
+    # JSON has no times, so these are not read strictly, and a number would count as seconds.
     if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\dT", str(value)):
         raise ValueError("not an ISO 8601 time")
     return value
@@ -445,7 +437,7 @@ class ComparisonSummary(Answer):
 
 
 class Run(Answer):
-    """`status` is one of `Status`; one the service adds later is read, not refused."""
+    """`status` is one of `Status`, or one that the service has added since."""
 
     run_number: int
     status: str

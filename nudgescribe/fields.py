@@ -1,7 +1,7 @@
-"""The rules a customer list must keep: five field types, 14 date formats, column by column.
+"""The rules of customer lists: required and unique fields, five types, 14 date formats.
 
-Everything works on polars frames whose columns are text (`as_text` makes them so); the tasks and
-the sandbox judge by the same code.
+All rules are polars expressions over text columns, which `as_text` makes. The tasks and the
+sandbox share them.
 """
 
 from collections import Counter
@@ -25,9 +25,9 @@ REASONS: Mapping[str, str] = {
     "date": "not a calendar date in the field's format",
     "currency": "not an amount with at most the currency's decimal digits",
 }
-"""What each code means, in words that hold no value."""
+"""Error code -> what it means. No text holds a customer's value."""
 
-# Nudgescribe's 14 date formats, in the notation of its documents and in strptime's.
+# Nudgescribe's 14 date formats: the notation of its documents -> strptime's.
 DATE_FORMATS: Mapping[str, str] = {
     "yyyy-MM-dd": "%Y-%m-%d",
     "dd/MM/yyyy": "%d/%m/%Y",
@@ -59,15 +59,15 @@ _DATE_PARTS: Mapping[str, str] = {
     ".": r"\.",
 }
 _YEARS: Mapping[str, tuple[int, int]] = {"%Y": (1, 9999), "%y": (1969, 2068)}
-"""Which years the notations can tell; two digits are meant as POSIX means them."""
+"""First and last year of a notation. Two digits are read as POSIX does: 69 is 1969, 68 is 2068."""
 NO_IDS = pl.Series(dtype=pl.String())
 _NO_DATE = "?"
-"""Stands for a date that cannot be written in a format: no format takes it for one."""
+"""Written in place of a date that a format cannot express; no format reads it as a date."""
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 
 
 class Verdict(NamedTuple):
-    """`accepted`: the good rows; `errors`: row (index in the frame judged), field, code."""
+    """`accepted`: the rows without errors. `errors`: columns row (index from 0), field, code."""
 
     accepted: pl.DataFrame
     errors: pl.DataFrame
@@ -78,12 +78,12 @@ class Verdict(NamedTuple):
 
 
 def key_of(fields: Iterable[WorkspaceField]) -> str:
-    """The name of the one unique field: the customer identifier."""
+    """Return the name of the one unique field: the customer identifier."""
     return next(field.field_name for field in fields if field.unique)
 
 
 def format_problem(field_type: str, field_format: str | None) -> str | None:
-    """Why a field's format does not fit its type, or None."""
+    """Return why a format does not fit a field's type, None if it does."""
     if field_type == "Date":
         return None if field_format in DATE_FORMATS else "Date needs one of the 14 date formats"
     if field_type == "currency":
@@ -93,7 +93,7 @@ def format_problem(field_type: str, field_format: str | None) -> str | None:
 
 
 def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) -> list[str]:
-    """What is wrong with a list's columns, one text per problem; empty when all is well."""
+    """Return the problems of a list's columns: missing, unknown and repeated ones."""
     known = {field.field_name for field in fields}
     needed = [field.field_name for field in fields if field.required or field.unique]
     repeated = [name for name, count in Counter(columns).items() if count > 1]
@@ -109,14 +109,16 @@ def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) ->
 
 
 def type_problems(schema: pl.Schema) -> list[str]:
-    """Which columns hold no single values that could be text; empty when all is well."""
+    """Return the columns whose values cannot be text: nested ones and bytes."""
     strange = [name for name, dtype in schema.items() if dtype.is_nested() or dtype == pl.Binary()]
     return [f"column '{name}' holds {schema[name]}, not text" for name in strange]
 
 
 def as_text(frame: pl.DataFrame, fields: Sequence[WorkspaceField]) -> pl.DataFrame:
-    """All columns as text, null for no value; typed dates are written in their field's format. A
-    date that this format cannot tell, or with a time of day, becomes a text that is no date.
+    """Return all columns as text, null for no value, dates in their field's format.
+
+    A date with a time of day, or of a year that the format cannot express, becomes a text that no
+    format reads as a date.
     """
     by_name = {field.field_name: field for field in fields}
     return frame.select(
@@ -125,21 +127,26 @@ def as_text(frame: pl.DataFrame, fields: Sequence[WorkspaceField]) -> pl.DataFra
 
 
 def column(name: str) -> pl.Expr:
-    """The column of just this name; for `pl.col` some names are patterns."""
+    """Return the column of exactly this name; `pl.col` reads some names as patterns."""
     return selectors.by_name(name).as_expr()
 
 
-def redated(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
-    """Dates in one of the 14 formats, written in another. What is no date of the given format, or
-    none that the wanted one can tell, becomes a text that is no date in any.
+def reformat_dates(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
+    """Return dates of the format `given` in the format `wanted`, two of the 14.
+
+    Another text than a date of that format, or a year that `wanted` cannot express, becomes a text
+    that no format reads as a date. Blank texts and those with a NUL are kept.
     """
     kept = text.is_null() | (text.str.strip_chars() == "") | text.str.contains("\0", literal=True)
     return pl.when(kept).then(text).otherwise(_written(_parsed(text, given), wanted))
 
 
 def repeated_ids(parts: Callable[[], Iterable[pl.Series]]) -> pl.Series:
-    """The identifiers that a list repeats, given part by part, as often as they are asked for."""
-    # A million hashes are small; the identifiers of a list that repeats none are not kept.
+    """Return the identifiers that occur more than once in the whole list, each once.
+
+    `parts` gives the list's identifiers part by part; it is called twice if any are suspected.
+    """
+    # First hashes, 8 bytes each; then the few identifiers whose hash occurs more than once.
     hashes = pl.concat([NO_IDS.hash(), *(part.hash() for part in parts())]).sort()
     suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
     if not suspects[0].len():
@@ -151,10 +158,10 @@ def repeated_ids(parts: Callable[[], Iterable[pl.Series]]) -> pl.Series:
 def judge(
     frame: pl.DataFrame, fields: Sequence[WorkspaceField], repeated: pl.Series | None = None
 ) -> Verdict:
-    """Which rows of a text frame keep all rules, and what is wrong with the others.
+    """Validate the rows of a text frame.
 
-    `repeated` holds the identifiers that occur more than once in the whole list, when `frame`
-    is a part of one. Every copy is rejected: nothing tells which is right.
+    `repeated` are the identifiers that occur more than once in the whole list, of which `frame` may
+    be a part; None finds those of the frame. Every copy is rejected: any may be the right one.
     """
     present = [field for field in fields if field.field_name in frame.columns]
     if repeated is None:
@@ -194,7 +201,7 @@ def _written(day: pl.Expr, date_format: str) -> pl.Expr:
 
 
 class _Broken(NamedTuple):
-    """Which rules the values of a field break."""
+    """Which rules the values of a field break, one boolean expression each."""
 
     missing: pl.Expr
     absent: pl.Expr
@@ -204,11 +211,11 @@ class _Broken(NamedTuple):
     rule_code: str
 
     def kept(self) -> pl.Expr:
-        """Whether a value keeps all rules."""
+        """Return whether a value keeps all rules."""
         return ~self.missing & (self.absent | ~(self.nul | self.duplicate | self.rule))
 
     def code(self) -> pl.Expr:
-        """The code of the first rule a value breaks, null when it keeps them all."""
+        """Return the code of the first rule a value breaks, null if it keeps all."""
         return (
             pl.when(self.missing)
             .then(pl.lit("required"))
@@ -256,7 +263,7 @@ def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
 
 
 def _is_date(text: pl.Expr, date_format: str) -> pl.Expr:
-    # polars' own parser takes spaces, short years and year 0: the pattern comes first.
+    # polars' parser accepts spaces, short years and year 0; the pattern does not.
     pattern = notation = DATE_FORMATS[date_format]
     for part, expression in _DATE_PARTS.items():
         pattern = pattern.replace(part, expression)
@@ -265,7 +272,7 @@ def _is_date(text: pl.Expr, date_format: str) -> pl.Expr:
 
 
 def _parsed(text: pl.Expr, date_format: str) -> pl.Expr:
-    """The calendar dates, null for everything else."""
+    """Return the dates of a format, null for other texts."""
     notation = DATE_FORMATS[date_format]
     day = text.str.to_date(notation, strict=False, cache=False)
     if "%y" in notation:

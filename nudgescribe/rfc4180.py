@@ -1,4 +1,4 @@
-"""Reading and writing CSV exactly: every value as text, as it was written, in bounded memory."""
+"""CSV after RFC 4180, read and written exactly: values as the text they are, in bounded memory."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from nudgescribe.errors import NudgeflowError
 
 BLOCK_BYTES = 8 * 1024 * 1024
 LONGEST_ROW = 64 * 1024 * 1024
-"""Bytes; what holds no end of a row for that long is no list."""
+"""Bytes. A file that has no end of a row within them is refused."""
 HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
 _EMPTY = "The CSV is empty, not even a header row is there."
@@ -30,19 +30,23 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class Readable(Protocol):
-    """A source of bytes, in pieces of about `size`; an empty piece is the end."""
+    """A binary file open for reading."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Read up to `size` bytes; empty at the end of the file."""
+        ...
 
 
 class MalformedCsv(NudgeflowError):
     advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
     row: int | None = None
-    """Which row, from 1 without the header, where it is known; of a stray quote, one near it."""
+    """The row's number from 1, not counting the header; None if not known. For a stray quote it is
+    near.
+    """
 
 
 class InvalidUtf8(MalformedCsv):
-    """Another encoding, or damaged."""
+    """The bytes are not UTF-8: the file has another encoding, or is damaged."""
 
 
 class RepeatedColumns(MalformedCsv):
@@ -57,14 +61,14 @@ class RepeatedColumns(MalformedCsv):
 
 @dataclass(frozen=True)
 class Block:
-    """Some whole rows: as they stand in the file, without the header, and as text columns."""
+    """Whole rows without the header: the bytes of the file, and text columns."""
 
     raw: bytes | memoryview
     table: pa.Table
 
 
 def read(data: bytes) -> pl.DataFrame:
-    """A whole CSV as text columns; an empty value is ""."""
+    """Read a whole CSV as text columns; an empty value is ""."""
     return pl.concat(list(frames(io.BytesIO(data))))
 
 
@@ -74,7 +78,7 @@ def frames(
     delimiter: str = ",",
     header: list[str] | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """The rows of a CSV like `blocks`, as frames."""
+    """Yield the rows of a CSV as `blocks` does, as frames."""
     for block in blocks(file, block_bytes, delimiter, header):
         frame = pl.from_arrow(block.table)
         assert isinstance(frame, pl.DataFrame)
@@ -88,11 +92,12 @@ def blocks(
     delimiter: str = ",",
     header: list[str] | None = None,
 ) -> Iterator[Block]:
-    """The rows of a CSV, about `block_bytes` at a time; at least one block, so that an empty list
-    still has its columns. `header` names those of a file without a header row.
+    """Yield the rows of a CSV, about `block_bytes` at a time.
 
-    Raises MalformedCsv for no header, repeated column names, rows of the wrong length or longer
-    than `LONGEST_ROW`, an open quote at the end and invalid UTF-8.
+    There is at least one block, so that a list without rows has its columns. `header` names the
+    columns of a file without a header row.
+    Raises MalformedCsv: no header, repeated column names, rows with too many or too few values or
+    longer than `LONGEST_ROW`, an open quote at the end, invalid UTF-8.
     """
     columns, count, table = header, 0, None
     for rows in _aligned(file, block_bytes):
@@ -114,8 +119,9 @@ def blocks(
 
 
 def mapped(file: BinaryIO) -> Iterator[Block]:
-    """Like `blocks`, by way of the system's own copy of the file: faster, and all of it may come
-    into memory, so for files of which that is true.
+    """Yield the rows of a CSV as `blocks` does, from a memory map of the file.
+
+    Faster, and as much of the file may become resident as fits: for files that fit into memory.
     """
     if not file.seek(0, SEEK_END):
         raise MalformedCsv(_EMPTY)
@@ -144,13 +150,13 @@ def mapped(file: BinaryIO) -> Iterator[Block]:
 
 
 def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
-    """A text frame as CSV; null and "" both read back as ""."""
+    """Write a text frame as CSV; null and "" are both read back as ""."""
     return frame.write_csv(include_header=header, line_terminator="\r\n").encode()
 
 
 def _aligned(file: Readable, block_bytes: int) -> Iterator[bytes]:
-    # Cut only at a newline outside quotes (an even number of quotes before it): a reader that cuts
-    # elsewhere can lose the LF of a quoted CR LF, see apache/arrow#51368.
+    # Cut only at newlines outside quotes: where blocks are cut elsewhere, Arrow can lose the LF of
+    # a quoted CR LF (apache/arrow#51368).
     rest = b""
     quoted = False
     while chunk := file.read(block_bytes):
@@ -171,10 +177,10 @@ def _aligned(file: Readable, block_bytes: int) -> Iterator[bytes]:
 def _last_row_end(
     data: bytes | mmap, begin: int, start: int, stop: int, quoted: bool
 ) -> tuple[int, bool]:
-    """Where the last row that ends between `begin` and `stop` ends, 0 for none, and whether `stop`
-    is within quotes; `quoted` says so of `start`, from where on they are counted. Walks from quote
-    to quote, not line to line: a quote that is never closed can hold millions of lines.
+    """Return the end of the last row that ends between `begin` and `stop`, 0 if none does, and
+    whether `stop` is within quotes. `quoted` is whether `start` is; quotes are counted from there.
     """
+    # From quote to quote, not from line to line: one that is never closed can hold millions.
     at_end = inside = quoted ^ bool(_quotes(memoryview(data)[start:stop]) % 2)
     end = stop
     while end > begin:
@@ -202,7 +208,7 @@ def _first_row_end(block: bytes) -> int:
 
 
 def _header(block: bytes, delimiter: str = ",") -> tuple[list[str], bytes]:
-    """The column names and what follows them."""
+    """Return the column names, and the bytes that follow the header row."""
     block = block.removeprefix(_BOM)
     end = _first_row_end(block)
     try:
@@ -247,7 +253,7 @@ def _parse(block: bytes | memoryview, columns: list[str], delimiter: str = ",") 
             convert_options=arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
-        # Arrow's message repeats the row; only which kind of fault it was may leave here.
+        # Arrow's message repeats the row, so only the kind of fault is told.
         if "UTF8" in str(error):
             raise InvalidUtf8("The CSV holds invalid UTF-8.") from None
         raise MalformedCsv("The CSV holds a row with too many or too few values.") from None
@@ -259,8 +265,9 @@ def _parse(block: bytes | memoryview, columns: list[str], delimiter: str = ",") 
 
 
 def _rows_before_fault(block: bytes, columns: list[str], delimiter: str) -> int | None:
-    """How many rows come before the one that cannot be read; found by halving, so in the time of
-    about two more reads.
+    """Count the rows before the one that cannot be read, None if rows end with CR alone.
+
+    By bisection, which takes about as long as reading the block twice.
     """
     rows, start, end = 0, 0, len(block)
     while True:

@@ -1,4 +1,4 @@
-"""Segments: which there are in a customer list, and how two sets of them compare."""
+"""The segments of customer lists, counted and compared."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from nudgescribe.fields import column
 
 @dataclass(frozen=True)
 class SegmentDiff:
-    """Matched: in both sets. New: only in the later. Orphaned: only in the earlier."""
+    """Segments in both sets (matched), only in the later (new), only in the earlier (orphaned)."""
 
     matched: tuple[Segment, ...]
     new: tuple[Segment, ...]
@@ -20,17 +20,17 @@ class SegmentDiff:
 
 
 def key(segment: Segment) -> str:
-    """The same text for the same segment, whatever the order of its variables."""
+    """Return a text that equal segments share, whatever the order of their variables."""
     return json.dumps(dict(segment), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def columns(variables: Sequence[str]) -> list[pl.Expr]:
-    """The variables of each customer as text, "" for no value: together they are the segment."""
+    """Return the variables of each customer as text, "" for no value: its segment."""
     return [column(variable).cast(pl.String).fill_null("") for variable in variables]
 
 
 def count(customers: pl.LazyFrame, variables: Sequence[str]) -> list[tuple[Segment, int]]:
-    """Every segment of a list with its number of customers, in a stable order."""
+    """Return the segments of a list with their numbers of customers, sorted by `variables`."""
     names = [column(variable) for variable in variables]
     counted = (
         customers.select(columns(variables))
@@ -43,7 +43,7 @@ def count(customers: pl.LazyFrame, variables: Sequence[str]) -> list[tuple[Segme
 
 
 def distinct(customers: Iterable[pl.DataFrame], variables: Sequence[str]) -> list[Segment]:
-    """The segments of a list that comes in parts, in a stable order."""
+    """Return the segments of a list that comes in parts, sorted by `variables`."""
     parts = [part.select(columns(variables)).unique() for part in customers]
     if not parts:
         return []
@@ -52,7 +52,7 @@ def distinct(customers: Iterable[pl.DataFrame], variables: Sequence[str]) -> lis
 
 
 def compare(earlier: Iterable[Segment], later: Iterable[Segment]) -> SegmentDiff:
-    """Sorts the segments of two sets into matched, new and orphaned, each in given order."""
+    """Compare two sets of segments. The order is kept: orphaned as in `earlier`, others `later`."""
     before = {key(segment): segment for segment in earlier}
     after = {key(segment): segment for segment in later}
     return SegmentDiff(

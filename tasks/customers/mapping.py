@@ -94,7 +94,7 @@ def as_text(
     """A part of a mapped list as text, dates in the workspace's formats where they are dates."""
     formats = {rule.field_name: rule.field_format or "" for rule in rules}
     return fields.as_text(frame, rules).with_columns(
-        fields.redated(fields.column(name), source.date_format, formats[name]).alias(name)
+        fields.reformat_dates(fields.column(name), source.date_format, formats[name]).alias(name)
         for name, source in sources.items()
         if source.date_format and name in frame.columns and not frame.schema[name].is_temporal()
     )

@@ -235,7 +235,7 @@ def test_a_date_is_the_same_in_any_format(day: date, given: str, wanted: str) ->
     def written(date_format: str) -> str:
         return pl.select(pl.lit(day).dt.strftime(fields.DATE_FORMATS[date_format])).item()
 
-    text = pl.select(fields.redated(pl.lit(written(given)), given, wanted)).item()
+    text = pl.select(fields.reformat_dates(pl.lit(written(given)), given, wanted)).item()
     assert text == written(wanted)
 
 
@@ -243,7 +243,9 @@ def test_a_date_is_the_same_in_any_format(day: date, given: str, wanted: str) ->
 def test_what_is_no_date_does_not_become_one(text: str | None, given: str, wanted: str) -> None:
     before, rule = codes(field("Date", given), text), field("Date", wanted)
     frame = pl.DataFrame({"value": [text]}, schema={"value": pl.String})
-    after = frame.select(fields.redated(pl.col("value"), given, wanted).alias("value")).item()
+    after = frame.select(
+        fields.reformat_dates(pl.col("value"), given, wanted).alias("value")
+    ).item()
     assert codes(rule, after) == before or (before == [None] and given != wanted)
 
 
@@ -260,18 +262,18 @@ def test_what_is_no_date_does_not_become_one(text: str | None, given: str, wante
     ],
 )
 def test_what_a_parser_would_put_up_with_is_no_date(given: str, text: str) -> None:
-    assert pl.select(fields.redated(pl.lit(text), given, "dd.MM.yyyy")).item() == "?"
+    assert pl.select(fields.reformat_dates(pl.lit(text), given, "dd.MM.yyyy")).item() == "?"
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", "\0", "2024-01-02\0"])
 def test_what_breaks_another_rule_stays_as_it_is(text: str | None) -> None:
     value = pl.lit(text, pl.String)
-    assert pl.select(fields.redated(value, "yyyy-MM-dd", "dd.MM.yyyy")).item() == text
+    assert pl.select(fields.reformat_dates(value, "yyyy-MM-dd", "dd.MM.yyyy")).item() == text
 
 
 def test_a_year_that_two_digits_cannot_tell_is_not_cut() -> None:
     text = pl.Series("value", ["1850-01-02", "1999-01-02"])
-    expression = fields.redated(pl.col("value"), "yyyy-MM-dd", "dd/MM/yy")
+    expression = fields.reformat_dates(pl.col("value"), "yyyy-MM-dd", "dd/MM/yy")
     assert text.to_frame().select(expression).to_series().to_list() == ["?", "02/01/99"]
 
 

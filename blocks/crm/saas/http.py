@@ -100,8 +100,7 @@ class Api(Closing):
         except httpx.RequestError as error:
             late = isinstance(error, DeadlineExceeded)
             why = f"not {error}" if late else type(error).__name__
-            problem = f"{self._vendor} gave no answer on {about}: {why}."
-            raise SourceUnavailable(problem) from None
+            raise SourceUnavailable(f"{self._vendor} gave no answer on {about}: {why}.") from None
 
     def _check(self, response: httpx.Response, about: str) -> None:
         if response.is_success:
@@ -111,8 +110,9 @@ class Api(Closing):
         status, code = response.status_code, code_of(response)
         said = f"{status} {code}".rstrip()
         if isinstance(general := errors.from_response(response), errors.Retryable):
-            problem = f"{self._vendor} answered {said} on {about}."
-            raise SourceUnavailable(problem, general.retry_after)
+            raise SourceUnavailable(
+                f"{self._vendor} answered {said} on {about}.", general.retry_after
+            )
         if status in (401, 403):
             raise SourceError(
                 f"{self._vendor} refuses access to {about}: {said}. "
@@ -175,4 +175,4 @@ def _secure(url: str) -> str:
 
 
 SecureUrl = Annotated[str, AfterValidator(_secure)]
-"""Where secrets may be sent: https, or this machine."""
+"""A URL that secrets may be sent to: https, or this machine."""

@@ -24,9 +24,9 @@ Values = dict[str, str | None]
 
 MEMBERS_AT_ONCE = 250
 CONTACTS_AT_ONCE = 100
-"""The most HubSpot gives in one answer, of either."""
+"""HubSpot's limits for one answer."""
 READERS = 4
-"""At a third of a second each they come near the 100 calls in ten seconds an app has."""
+"""Threads. At a third of a second a call they stay near HubSpot's 100 calls in ten seconds."""
 BATCHES_AT_ONCE = 50
 CONTACTS = "0-1"
 READ = "/crm/v3/objects/contacts/batch/read"
@@ -145,17 +145,17 @@ class HubSpotCrm(CrmSource):
         return sink.rows
 
     def _check_list(self, api: Api) -> None:
-        found = self._get(api, _ListAnswer, self._list_path, f"list {self.list_id}").list
-        if found.object_type != CONTACTS:
+        details = self._get(api, _ListAnswer, self._list_path, f"list {self.list_id}").list
+        if details.object_type != CONTACTS:
             raise SourceError(
-                f"List {self.list_id} holds records of type {found.object_type}, "
+                f"List {self.list_id} holds records of type {details.object_type}, "
                 f"not contacts ({CONTACTS})."
             )
-        if found.status == "PROCESSING":
+        if details.status == "PROCESSING":
             raise SourceUnavailable(f"HubSpot is still working out who is in list {self.list_id}.")
 
     def _check_properties(self, api: Api) -> None:
-        # HubSpot passes over a property it does not know.
+        # HubSpot ignores a property that it does not know.
         answer = self._get(api, _Properties, "/crm/v3/properties/contacts", "contact properties")
         known = {each.name for each in answer.results}
         if unknown := [name for name in self.properties if name not in known]:
@@ -165,16 +165,16 @@ class HubSpotCrm(CrmSource):
             )
 
     def _members(self, api: Api) -> Iterator[str]:
-        """The members' record ids, ascending, each once although the list may change meanwhile."""
+        """Yield the members' record ids, each once, also if the list changes meanwhile."""
         about = f"the members of list {self.list_id}"
         params: dict[str, Any] = {"limit": MEMBERS_AT_ONCE}
         seen = np.empty(0, np.int64)
         while True:
             page = self._get(api, _Members, f"{self._list_path}/memberships", about, params=params)
             ids = np.unique(np.array([member.id for member in page.results], np.int64))
-            places = np.searchsorted(seen, ids)
-            fresh = np.searchsorted(seen, ids, "right") == places
-            seen = np.insert(seen, places[fresh], ids[fresh])
+            positions = np.searchsorted(seen, ids)
+            fresh = np.searchsorted(seen, ids, "right") == positions
+            seen = np.insert(seen, positions[fresh], ids[fresh])
             yield from map(str, ids[fresh])
             following = page.paging and page.paging.next
             if not following:
@@ -184,7 +184,7 @@ class HubSpotCrm(CrmSource):
             params = {**params, "after": following.after}
 
     def _read(self, api: Api, ids: list[str]) -> list[Values]:
-        """The contacts that still exist, in the order of `ids`."""
+        """Return the contacts that still exist, in the order of `ids`."""
         return self.retry.run(lambda: self._read_once(api, ids))
 
     def _read_once(self, api: Api, ids: list[str]) -> list[Values]:
@@ -200,11 +200,11 @@ class HubSpotCrm(CrmSource):
             if failure.category != "OBJECT_NOT_FOUND":
                 raise SourceError(f"HubSpot cannot read {about}: {shown(failure.category)}.")
             gone.update(failure.context.get("ids", []))
-        found = {contact.id: contact.properties for contact in answer.results}
-        left_out = set(ids) - found.keys() - gone
+        contacts = {contact.id: contact.properties for contact in answer.results}
+        left_out = set(ids) - contacts.keys() - gone
         if left_out or answer.status != "COMPLETE":
             raise SourceUnavailable(f"HubSpot left {len(left_out)} out of {about}.")
-        return [found[each] for each in ids if each in found]
+        return [contacts[each] for each in ids if each in contacts]
 
     @property
     def _list_path(self) -> str:

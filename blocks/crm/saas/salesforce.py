@@ -21,7 +21,7 @@ from nudgescribe import rfc4180
 from nudgescribe.polling import Pace, poll
 from nudgescribe.retry import RetryPolicy
 
-_PLACE = re.compile(r"Row:(\d+):Column:(\d+)")
+_POSITION = re.compile(r"Row:(\d+):Column:(\d+)")
 
 
 class _Token(BaseModel):
@@ -102,25 +102,25 @@ class SalesforceCrm(CrmSource):
 
     @contextmanager
     def _signed_in(self) -> Generator[Api]:
-        with Api("Salesforce", self.login_url) as door:
-            sign_in = partial(self.retry.run, partial(self._sign_in, door))
+        with Api("Salesforce", self.login_url) as login_api:
+            sign_in = partial(self.retry.run, partial(self._sign_in, login_api))
             first = sign_in()
             instance = _trusted(first.instance, self.login_url)
             session = _Session(first.token, sign_in)
             with Api("Salesforce", instance, auth=session, explain=_limit) as api:
                 yield api
 
-    def _sign_in(self, door: Api) -> _Token:
+    def _sign_in(self, login_api: Api) -> _Token:
         who = {
             "grant_type": "client_credentials",
             "client_id": self.client_id,
             "client_secret": self.client_secret.get_secret_value(),
         }
-        return door.fetch(_Token, "POST", "/services/oauth2/token", "the sign-in", data=who)
+        return login_api.fetch(_Token, "POST", "/services/oauth2/token", "the sign-in", data=who)
 
     @contextmanager
     def _job(self, api: Api) -> Generator[str]:
-        """A query job's id; whatever happens, the job ends, and its results with it."""
+        """Create a query job and yield its id; at the end abort it if need be, and delete it."""
         query = {
             "operation": "query",
             "query": self.query,
@@ -128,7 +128,7 @@ class SalesforceCrm(CrmSource):
             "columnDelimiter": "COMMA",
             "lineEnding": "LF",
         }
-        # Sent once: nobody could tell a job whose id was lost, and stop it.
+        # Sent once: a job whose id was lost with the answer could not be stopped.
         job = api.fetch(_Job, "POST", self._path(), "the query", json=query).id
         try:
             yield job
@@ -147,11 +147,12 @@ class SalesforceCrm(CrmSource):
                 )
 
     def _wait(self, api: Api, job: str) -> int:
-        """Returns how many rows there are once the job is complete."""
+        """Wait until a job is complete and return its number of rows."""
         state = ""
         look = partial(api.fetch, _Job, "GET", self._path(job), f"query job {job}")
         for seen in poll(look, self.deadline_minutes * 60, self.pace):
-            if state != (state := seen.state):
+            if seen.state != state:
+                state = seen.state
                 self.logger.info("Query job %s: %s", job, state)
             if state == "JobComplete":
                 return seen.rows or 0
@@ -163,7 +164,7 @@ class SalesforceCrm(CrmSource):
         )
 
     def _frames(self, api: Api, job: str) -> Iterator[pl.DataFrame]:
-        """At least one; Salesforce has no empty text, so an empty value is none."""
+        """Yield the rows, at least one frame; "" as null, for Salesforce has no empty text."""
         columns: list[str] | None = None
         locator: str | None = None
         while True:
@@ -180,7 +181,7 @@ class SalesforceCrm(CrmSource):
             locator = following
 
     def _save_page(self, api: Api, job: str, locator: str | None, file: BinaryIO) -> str | None:
-        """Makes `file` hold a page, checked to be whole, and returns where the next one is."""
+        """Write a page to `file`, check that it is whole, and return the locator of the next."""
         file.seek(0)
         file.truncate()
         params = {"maxRecords": self.page_rows, **({"locator": locator} if locator else {})}
@@ -190,7 +191,7 @@ class SalesforceCrm(CrmSource):
         try:
             rows = sum(block.table.num_rows for block in rfc4180.blocks(file))
         except rfc4180.MalformedCsv:
-            # Its text names columns, and in a page that is not whole those may be values.
+            # Its text names columns, which in a page that was cut off may be values.
             raise SourceUnavailable(f"A page of {about} is no whole CSV.") from None
         if headers.get("sforce-numberofrecords") != str(rows):
             raise SourceUnavailable(f"A page of {about} has {rows} rows, not those announced.")
@@ -207,11 +208,11 @@ class SalesforceCrm(CrmSource):
 
 
 def _trusted(instance: str, login_url: str) -> str:
-    """Where an account lives, if that is a place to send its token to."""
+    """Return the URL of an account's instance, if its token may be sent there."""
     try:
         url, home = httpx.URL(instance), httpx.URL(login_url)
     except httpx.InvalidURL:
-        raise SourceError("Salesforce names no instance that is a URL.") from None
+        raise SourceError("Salesforce names an instance that is no URL.") from None
     ours = url.host == home.host or url.host.endswith(".salesforce.com")
     if (url.scheme == "https" and ours) or (is_loopback(url.host) and is_loopback(home.host)):
         return str(url)
@@ -219,10 +220,10 @@ def _trusted(instance: str, login_url: str) -> str:
 
 
 def _reason(message: str) -> str:
-    """What may be shown of a failed query's message: it repeats the query, values and all."""
+    """Return the code and position in a query's error; the rest may repeat values of the query."""
     code = shown(message.partition(":")[0].strip())
-    place = _PLACE.search(message)
-    where = f" at row {place[1]}, column {place[2]} of the query" if place else ""
+    position = _POSITION.search(message)
+    where = f" at row {position[1]}, column {position[2]} of the query" if position else ""
     return (f": {code}" if code else "") + where
 
 
