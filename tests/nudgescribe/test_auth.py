@@ -25,7 +25,7 @@ def hasty_company(tmp_path: Path) -> Iterator[Company]:
         yield Company(service, seed.seed(service.context, 10))
 
 
-def test_every_call_carries_all_documented_headers(company: Company) -> None:
+def test_call_carries_all_documented_headers(company: Company) -> None:
     transport = FaultyTransport()
     with company.client(transport=transport, client_ip="192.0.2.7") as client:
         client.campaigns()
@@ -44,14 +44,14 @@ def test_every_call_carries_all_documented_headers(company: Company) -> None:
     assert call.headers["content-type"] == "application/json"
 
 
-def test_one_sign_in_serves_all_calls_and_threads(company: Company) -> None:
+def test_sign_in_serves_all_calls_and_threads(company: Company) -> None:
     transport = FaultyTransport()
     with company.client(transport=transport) as client, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: client.campaigns(), range(12)))
     assert transport.calls[AUTH] == 1
 
 
-def test_the_token_is_renewed_before_it_expires(company: Company) -> None:
+def test_token_is_renewed_before_it_expires(company: Company) -> None:
     now = 0.0
     transport = FaultyTransport()
     token_auth = TokenAuth(company.sandbox.url, company.credentials, clock=lambda: now)
@@ -67,7 +67,7 @@ def test_the_token_is_renewed_before_it_expires(company: Company) -> None:
     assert renewal.content == b""
 
 
-def test_a_refused_renewal_signs_in_again(company: Company) -> None:
+def test_sign_in_repeats_when_renewal_is_refused(company: Company) -> None:
     now = 0.0
     refusal = httpx.Response(403, json={"message": "auth error"})
     transport = FaultyTransport({AUTH: [None, refusal]})
@@ -80,7 +80,7 @@ def test_a_refused_renewal_signs_in_again(company: Company) -> None:
     assert methods == ["POST", "GET", "POST"]
 
 
-def test_a_refused_token_is_renewed_once_and_the_call_repeated(company: Company) -> None:
+def test_call_repeats_with_new_token_when_token_is_refused(company: Company) -> None:
     refusal = httpx.Response(403, json={"message": "auth error"})
     transport = FaultyTransport({"/v1/campaign/all": [refusal]})
     with company.client(transport=transport) as client:
@@ -88,7 +88,7 @@ def test_a_refused_token_is_renewed_once_and_the_call_repeated(company: Company)
     assert transport.calls == {AUTH: 2, "/v1/campaign/all": 2}
 
 
-def test_a_token_that_stays_refused_is_an_error(hasty_company: Company) -> None:
+def test_call_fails_when_new_token_is_refused_too(hasty_company: Company) -> None:
     transport = FaultyTransport()
     with hasty_company.client(transport=transport) as client:
         with pytest.raises(errors.AuthError, match="auth error"):
@@ -96,7 +96,7 @@ def test_a_token_that_stays_refused_is_an_error(hasty_company: Company) -> None:
     assert transport.calls["/v1/campaign/all"] == 2
 
 
-def test_another_refusal_is_not_a_matter_of_the_token(company: Company) -> None:
+def test_token_is_kept_when_call_is_refused_for_another_reason(company: Company) -> None:
     with company.account(api_code="wrong").get_client(
         transport=(spy := FaultyTransport())
     ) as client:
@@ -106,14 +106,16 @@ def test_another_refusal_is_not_a_matter_of_the_token(company: Company) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["email", "password", "api_key"])
-def test_wrong_credentials_say_what_to_check(company: Company, wrong: str) -> None:
+def test_sign_in_says_what_to_check_when_credentials_are_wrong(
+    company: Company, wrong: str
+) -> None:
     with company.account(**{wrong: "wrong@example.com"}).get_client() as client:
         with pytest.raises(errors.AuthError, match="Check email, password, api key") as caught:
             client.campaigns()
     assert "wrong@example.com" not in str(caught.value)
 
 
-def test_a_strange_answer_to_signing_in_names_the_field(company: Company) -> None:
+def test_sign_in_names_field_that_breaks_contract(company: Company) -> None:
     answer = httpx.Response(200, json={"access_token": 1, "refresh_token": "r", "expires_in": 9})
     with company.client(transport=FaultyTransport({AUTH: [answer]})) as client:
         with pytest.raises(errors.ContractMismatch, match=r"access_token .*token_type"):
@@ -125,7 +127,7 @@ def test_credentials_print_no_secret() -> None:
     assert shown == "Credentials(email='a@example.com')"
 
 
-def test_the_client_can_be_told_nothing_but_what_it_needs() -> None:
+def test_client_needs_only_url_and_credentials() -> None:
     client = NudgescribeClient("http://127.0.0.1:1", Credentials("a", "b", "c", "d"))
     with client, pytest.raises(errors.ConnectionFailed):
         client.publish("x")

@@ -30,7 +30,7 @@ def test_fields_are_created_listed_updated_and_deleted(
     assert made.field_id not in [field.field_id for field in client.list_fields(workspace)]
 
 
-def test_deleting_a_field_deletes_its_values(company: Company, client: NudgescribeClient) -> None:
+def test_delete_field_deletes_its_values(company: Company, client: NudgescribeClient) -> None:
     workspace, group = company.seeded.workspace_id, company.seeded.customer_group_id
     grade = next(f for f in client.list_fields(workspace) if f.field_name == "grade")
     client.delete_field(grade.field_id)
@@ -53,12 +53,12 @@ def test_groups_are_created_listed_updated_and_deleted(
     assert company.groups() == ["First customers"]
 
 
-def test_a_group_name_is_taken_once(company: Company, client: NudgescribeClient) -> None:
+def test_create_group_refuses_name_in_use(company: Company, client: NudgescribeClient) -> None:
     with pytest.raises(errors.BadRequest, match=r"Customer group already exists\."):
         client.create_group(company.seeded.workspace_id, "First customers")
 
 
-def test_a_file_of_customers_is_upserted_and_bad_rows_are_named(
+def test_upload_customers_upserts_rows_and_names_bad_ones(
     company: Company, client: NudgescribeClient
 ) -> None:
     workspace = company.seeded.workspace_id
@@ -86,7 +86,9 @@ def test_validate_only_writes_nothing(company: Company, client: NudgescribeClien
     assert client.count_customers(workspace, group).total == 0
 
 
-def test_customers_come_back_as_they_were_sent(company: Company, client: NudgescribeClient) -> None:
+def test_customers_are_read_back_as_they_were_sent(
+    company: Company, client: NudgescribeClient
+) -> None:
     workspace = company.seeded.workspace_id
     group = client.create_group(workspace, "New").customer_group_id
     sent = customers(1200)
@@ -96,12 +98,12 @@ def test_customers_come_back_as_they_were_sent(company: Company, client: Nudgesc
     assert [one.profile for one in client.customers(workspace, group)] == sent.rows(named=True)
 
 
-def test_a_customer_prints_nothing_of_itself(company: Company, client: NudgescribeClient) -> None:
+def test_customer_prints_none_of_its_values(company: Company, client: NudgescribeClient) -> None:
     one = next(client.customers(company.seeded.workspace_id, company.seeded.customer_group_id))
     assert repr(one) == "Customer(...)"
 
 
-def test_one_customer_is_uploaded_and_deleted(company: Company, client: NudgescribeClient) -> None:
+def test_customer_is_uploaded_and_deleted(company: Company, client: NudgescribeClient) -> None:
     workspace, group = company.seeded.workspace_id, company.seeded.customer_group_id
     one = {**customers(1).row(0, named=True), "customer_id": "000777", "visits": 3, "grade": None}
     assert client.upload_customer(workspace, group, one).accepted == 1
@@ -110,7 +112,7 @@ def test_one_customer_is_uploaded_and_deleted(company: Company, client: Nudgescr
     assert client.count_customers(workspace, group).total == SEEDED_CUSTOMERS
 
 
-def test_profiles_need_their_key(company: Company) -> None:
+def test_customers_fail_without_the_accounts_profile_key(company: Company) -> None:
     where = company.seeded.workspace_id, company.seeded.customer_group_id
     other = "0" * 43 + "="
     with company.account(profile_key=None).get_client() as client:
@@ -121,7 +123,7 @@ def test_profiles_need_their_key(company: Company) -> None:
             next(client.customers(*where))
 
 
-def test_a_profile_that_is_no_object_is_a_contract_mismatch(company: Company) -> None:
+def test_customers_fail_when_profile_is_no_object(company: Company) -> None:
     key = company.seeded.profile_key
     profile = Fernet(key).encrypt(b'"Anna"').decode()
     customer = {"customer_id": "1", "profile": profile}
@@ -154,7 +156,7 @@ def rerun_on_new_group(company: Company, client: NudgescribeClient) -> contract.
     return client.initiate_rerun(company.seeded.campaign_id, group)
 
 
-def test_a_rerun_from_initiate_to_the_downloaded_page(
+def test_rerun_goes_from_initiate_to_downloaded_page(
     company: Company, client: NudgescribeClient
 ) -> None:
     campaign = company.seeded.campaign_id
@@ -183,7 +185,7 @@ def test_a_rerun_from_initiate_to_the_downloaded_page(
     assert client.fetch_link(campaign, 0).expires_at > datetime.now(UTC)
 
 
-def test_a_past_run_keeps_its_pages_as_text(company: Company, client: NudgescribeClient) -> None:
+def test_past_run_has_its_pages_as_text(company: Company, client: NudgescribeClient) -> None:
     campaign = company.seeded.campaign_id
     first = client.fetch_csv(campaign, 0)
     rerun_on_new_group(company, client)
@@ -194,7 +196,7 @@ def test_a_past_run_keeps_its_pages_as_text(company: Company, client: Nudgescrib
     assert downloaded(client, campaign, run_number=1).decode() == first
 
 
-def test_a_runs_messages_with_and_without_the_archived_ones(
+def test_rerun_messages_hold_archived_ones_for_a_past_run(
     company: Company, client: NudgescribeClient
 ) -> None:
     campaign = company.seeded.campaign_id
@@ -211,7 +213,7 @@ def test_a_runs_messages_with_and_without_the_archived_ones(
 
 
 @pytest.mark.parametrize("missing", ["campaign", "group", "page", "workspace"])
-def test_what_is_not_there_is_not_found(
+def test_client_raises_not_found_for_unknown_ids(
     company: Company, client: NudgescribeClient, missing: str
 ) -> None:
     campaign, group = company.seeded.campaign_id, company.seeded.customer_group_id
@@ -225,7 +227,7 @@ def test_what_is_not_there_is_not_found(
         calls[missing]()
 
 
-def test_a_campaign_is_rerun_only_while_published(
+def test_initiate_rerun_refuses_campaign_that_is_not_published(
     company: Company, client: NudgescribeClient
 ) -> None:
     rerun_on_new_group(company, client)

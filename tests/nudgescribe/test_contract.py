@@ -21,24 +21,24 @@ def run(**changes: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("model", REQUESTS)
-def test_requests_are_written_strictly(model: type[contract.Request]) -> None:
+def test_request_refuses_unknown_field(model: type[contract.Request]) -> None:
     with pytest.raises(ValidationError, match="extra_forbidden"):
         model.model_validate({"no such field": 1})
 
 
 @pytest.mark.parametrize("model", ANSWERS)
-def test_answers_are_read_leniently(model: type[contract.Answer]) -> None:
+def test_answer_ignores_unknown_field(model: type[contract.Answer]) -> None:
     with pytest.raises(ValidationError) as caught:
         model.model_validate({"no such field": 1})
     assert {error["type"] for error in caught.value.errors()} == {"missing"}
 
 
-def test_known_fields_are_type_checked() -> None:
+def test_answer_checks_types_of_known_fields() -> None:
     with pytest.raises(ValidationError, match="run_number"):
         contract.Run.model_validate(run(run_number="2"))
 
 
-def test_dates_are_parsed_and_need_a_zone() -> None:
+def test_answer_parses_times_and_refuses_those_without_zone() -> None:
     json = '{"run_number": 2, "status": "x", "started_at": "2026-11-21T22:00:00Z"}'
     started = contract.Run.model_validate_json(json).started_at
     assert started == datetime(2026, 11, 21, 22, tzinfo=UTC)
@@ -49,11 +49,11 @@ def test_dates_are_parsed_and_need_a_zone() -> None:
     assert parsed.start_date == date(2026, 11, 21)
 
 
-def test_a_status_the_service_adds_later_is_read() -> None:
+def test_run_reads_status_the_service_has_added() -> None:
     assert contract.Run.model_validate(run(status="Paused")).status == "Paused"
 
 
-def test_what_is_secret_or_personal_does_not_print() -> None:
+def test_models_print_no_secret_and_no_customer() -> None:
     shown = [
         repr(contract.SignIn(email="e", password="canary")),
         repr(

@@ -40,13 +40,13 @@ def codes(rule: WorkspaceField, *values: str | None) -> list[str | None]:
 
 
 @given(st.dates(), st.sampled_from(list(fields.DATE_FORMATS)))
-def test_every_calendar_date_is_accepted_in_its_own_format(day: date, name: str) -> None:
+def test_date_is_accepted_in_its_own_format(day: date, name: str) -> None:
     text = pl.select(pl.lit(day).dt.strftime(fields.DATE_FORMATS[name])).item()
     assert codes(field("Date", name), text) == [None]
 
 
 @given(st.text(max_size=14), st.sampled_from(list(fields.DATE_FORMATS)))
-def test_only_what_prints_back_the_same_is_a_date(text: str, name: str) -> None:
+def test_date_is_only_what_prints_back_the_same(text: str, name: str) -> None:
     if codes(field("Date", name), text) == [None] and text:
         parsed = pl.Series([text]).str.to_date(fields.DATE_FORMATS[name])
         assert parsed.dt.strftime(fields.DATE_FORMATS[name]).to_list() == [text]
@@ -71,7 +71,7 @@ def test_only_what_prints_back_the_same_is_a_date(text: str, name: str) -> None:
         ("MM/dd/yy", "12/31/69", "12/31/1969"),
     ],
 )
-def test_each_of_the_14_formats(name: str, good: str, bad: str) -> None:
+def test_date_format_accepts_good_and_rejects_bad_text(name: str, good: str, bad: str) -> None:
     assert codes(field("Date", name), good, bad, f"{good}\n", "٠١/٠٢/٢٠٠٣") == [
         None,
         "date",
@@ -80,58 +80,58 @@ def test_each_of_the_14_formats(name: str, good: str, bad: str) -> None:
     ]
 
 
-def test_there_are_14_formats() -> None:
+def test_date_formats_are_14() -> None:
     assert len(fields.DATE_FORMATS) == 14
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False))
-def test_every_decimal_is_a_number(number: Decimal) -> None:
+def test_number_accepts_every_decimal(number: Decimal) -> None:
     assert codes(field("number"), str(number)) == [None]
 
 
 @given(st.text(ascii_letters + "-+. ,_", min_size=1))
-def test_text_without_digits_is_no_number(text: str) -> None:
+def test_number_rejects_text_without_digits(text: str) -> None:
     assert codes(field("number"), text) == ["number"]
 
 
-def test_numbers() -> None:
+def test_number_rejects_what_only_looks_like_one() -> None:
     assert codes(field("number"), "1.", ".5", "1 000", "٣", "0x1", "1\n", "nan") == ["number"] * 7
 
 
 @given(st.characters(codec="utf-8", exclude_characters="\0"))
-def test_every_single_character_is_a_char(one: str) -> None:
+def test_char_accepts_any_single_character(one: str) -> None:
     assert codes(field("char"), one, one + one) == [None, "char"]
 
 
 @given(st.integers(-(10**12), 10**12), st.sampled_from([("EUR", 2), ("JPY", 0), ("KWD", 3)]))
-def test_amounts_have_at_most_the_currencys_digits(units: int, currency: tuple[str, int]) -> None:
+def test_currency_rejects_more_decimals_than_it_has(units: int, currency: tuple[str, int]) -> None:
     code, digits = currency
     amount = f"{Decimal(units).scaleb(-digits):f}"
     too_fine = f"{amount}1" if digits else f"{amount}.0"
     assert codes(field("currency", code), amount, too_fine) == [None, "currency"]
 
 
-def test_amounts_are_plain_numbers() -> None:
+def test_currency_rejects_signs_and_separators() -> None:
     assert codes(field("currency", "USD"), "1e3", "$5", "1,000", "+1", "") == ["currency"] * 4 + [
         None
     ]
 
 
 @given(st.text())
-def test_a_string_may_hold_anything_but_nul(text: str) -> None:
+def test_string_rejects_only_nul(text: str) -> None:
     assert codes(field("string"), text) == ["nul" if "\0" in text else None]
 
 
-def test_a_required_value_must_be_there_and_not_blank() -> None:
+def test_required_field_rejects_blank_value() -> None:
     assert codes(field("string", required=True), None, "", "  ", "x") == ["required"] * 3 + [None]
 
 
-def test_an_optional_value_may_be_absent_whatever_its_type() -> None:
+def test_optional_field_accepts_no_value() -> None:
     for rule in (field("number"), field("char"), field("Date", "yyyy-MM-dd")):
         assert codes(rule, None, "") == [None, None]
 
 
-def test_every_copy_of_an_identifier_is_rejected() -> None:
+def test_judge_rejects_every_copy_of_an_identifier() -> None:
     rule = field("string", unique=True)
     assert codes(rule, "a", "b", "a", "", None) == [
         "duplicate",
@@ -142,7 +142,7 @@ def test_every_copy_of_an_identifier_is_rejected() -> None:
     ]
 
 
-def test_a_part_of_a_list_knows_the_identifiers_repeated_in_the_whole() -> None:
+def test_judge_rejects_identifiers_repeated_in_other_parts() -> None:
     rule = field("string", unique=True)
     frame = pl.DataFrame({"value": ["a", "b"]})
     verdict = fields.judge(frame, [rule], pl.Series(["b"]))
@@ -150,7 +150,7 @@ def test_a_part_of_a_list_knows_the_identifiers_repeated_in_the_whole() -> None:
     assert verdict.errors.rows() == [(1, "value", "duplicate")]
 
 
-def test_a_row_with_two_mistakes_is_one_rejected_row_with_two_errors() -> None:
+def test_judge_counts_row_with_two_errors_once() -> None:
     rules = [field("number", name="n"), field("char", name="c")]
     verdict = fields.judge(pl.DataFrame({"n": ["x", "1"], "c": ["xx", "y"]}), rules)
     assert verdict.rejected_rows == 1
@@ -158,7 +158,7 @@ def test_a_row_with_two_mistakes_is_one_rejected_row_with_two_errors() -> None:
     assert verdict.accepted.rows() == [("1", "y")]
 
 
-def test_every_code_has_its_reason() -> None:
+def test_reasons_cover_every_code() -> None:
     assert {"required", "duplicate", "nul", "number", "char", "date", "currency"} == set(
         fields.REASONS
     )
@@ -179,7 +179,7 @@ def test_header_problems_name_every_column() -> None:
     ]
 
 
-def test_columns_without_single_values_are_named() -> None:
+def test_type_problems_name_nested_and_binary_columns() -> None:
     frame = pl.DataFrame({"id": ["1"], "tags": [["a"]], "photo": [b"x"], "n": [None]})
     assert fields.type_problems(frame.schema) == [
         "column 'tags' holds List(String), not text",
@@ -187,7 +187,7 @@ def test_columns_without_single_values_are_named() -> None:
     ]
 
 
-def test_typed_columns_become_text_and_dates_their_fields_format() -> None:
+def test_as_text_writes_dates_in_the_fields_format() -> None:
     rules = [
         field("string", name="id", unique=True),
         field("Date", "dd/MM/yyyy", name="born"),
@@ -208,7 +208,7 @@ def test_typed_columns_become_text_and_dates_their_fields_format() -> None:
     ]
 
 
-def test_a_date_its_format_cannot_tell_is_no_date() -> None:
+def test_as_text_writes_no_date_where_format_cannot_express_it() -> None:
     rules = [field("Date", "dd/MM/yy", name="short"), field("Date", "yyyy-MM-dd", name="at")]
     midnight, berlin = datetime(2024, 1, 2), ZoneInfo("Europe/Berlin")
     frame = pl.DataFrame(
@@ -231,7 +231,7 @@ FORMATS = st.sampled_from(list(fields.DATE_FORMATS))
 
 
 @given(st.dates(date(1969, 1, 1), date(2068, 12, 31)), FORMATS, FORMATS)
-def test_a_date_is_the_same_in_any_format(day: date, given: str, wanted: str) -> None:
+def test_reformat_dates_keeps_the_day(day: date, given: str, wanted: str) -> None:
     def written(date_format: str) -> str:
         return pl.select(pl.lit(day).dt.strftime(fields.DATE_FORMATS[date_format])).item()
 
@@ -240,7 +240,9 @@ def test_a_date_is_the_same_in_any_format(day: date, given: str, wanted: str) ->
 
 
 @given(st.one_of(st.none(), st.text(max_size=12)), FORMATS, FORMATS)
-def test_what_is_no_date_does_not_become_one(text: str | None, given: str, wanted: str) -> None:
+def test_reformat_dates_makes_no_date_of_other_text(
+    text: str | None, given: str, wanted: str
+) -> None:
     before, rule = codes(field("Date", given), text), field("Date", wanted)
     frame = pl.DataFrame({"value": [text]}, schema={"value": pl.String})
     after = frame.select(
@@ -261,24 +263,24 @@ def test_what_is_no_date_does_not_become_one(text: str | None, given: str, wante
         ("dd MMM yyyy", "01  Feb 2003"),
     ],
 )
-def test_what_a_parser_would_put_up_with_is_no_date(given: str, text: str) -> None:
+def test_reformat_dates_refuses_what_a_lenient_parser_accepts(given: str, text: str) -> None:
     assert pl.select(fields.reformat_dates(pl.lit(text), given, "dd.MM.yyyy")).item() == "?"
 
 
 @pytest.mark.parametrize("text", [None, "", "  ", "\0", "2024-01-02\0"])
-def test_what_breaks_another_rule_stays_as_it_is(text: str | None) -> None:
+def test_reformat_dates_keeps_blank_text_and_nul(text: str | None) -> None:
     value = pl.lit(text, pl.String)
     assert pl.select(fields.reformat_dates(value, "yyyy-MM-dd", "dd.MM.yyyy")).item() == text
 
 
-def test_a_year_that_two_digits_cannot_tell_is_not_cut() -> None:
+def test_reformat_dates_refuses_year_beyond_two_digits() -> None:
     text = pl.Series("value", ["1850-01-02", "1999-01-02"])
     expression = fields.reformat_dates(pl.col("value"), "yyyy-MM-dd", "dd/MM/yy")
     assert text.to_frame().select(expression).to_series().to_list() == ["?", "02/01/99"]
 
 
 @pytest.mark.parametrize("name", ["*", "^.*$", "a b", "ä"])
-def test_a_field_may_have_any_name(name: str) -> None:
+def test_judge_accepts_any_field_name(name: str) -> None:
     rules = [field("number", name=name), field("string", name="id", unique=True)]
     frame = pl.DataFrame({"id": ["1", "2"], name: ["1", "x"]})
     assert fields.judge(fields.as_text(frame, rules), rules).errors.rows() == [(1, name, "number")]
@@ -297,5 +299,7 @@ def test_a_field_may_have_any_name(name: str) -> None:
         ("number", "0.00", False),
     ],
 )
-def test_formats_fit_their_type(field_type: str, field_format: str | None, fits: bool) -> None:
+def test_format_problem_tells_formats_that_fit_no_type(
+    field_type: str, field_format: str | None, fits: bool
+) -> None:
     assert (fields.format_problem(field_type, field_format) is None) == fits

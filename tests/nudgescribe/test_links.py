@@ -37,7 +37,7 @@ def client(export: Export) -> Iterator[NudgescribeClient]:
 
 
 @pytest.mark.parametrize("fault", [refused, broken_off])
-def test_a_broken_link_is_asked_for_again(
+def test_page_is_fetched_by_new_link_when_link_breaks(
     export: Export, client: NudgescribeClient, fault: Fault
 ) -> None:
     export.page_faults[0] = [fault]
@@ -46,7 +46,7 @@ def test_a_broken_link_is_asked_for_again(
     assert len(set(export.signatures)) == 2
 
 
-def test_links_that_fail_for_good_are_replaced_by_text(
+def test_pages_are_fetched_as_text_when_links_keep_failing(
     export: Export, client: NudgescribeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     export.links_work = False
@@ -56,7 +56,7 @@ def test_links_that_fail_for_good_are_replaced_by_text(
     assert "Pages are fetched as text from here on" in caplog.text
 
 
-def test_no_log_line_and_no_error_holds_a_signed_link(
+def test_logs_hold_no_signature_of_links(
     export: Export, client: NudgescribeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     export.page_faults[0] = [broken_off]
@@ -66,7 +66,7 @@ def test_no_log_line_and_no_error_holds_a_signed_link(
     assert "signature" not in caplog.text
 
 
-def test_a_place_that_is_not_there_is_an_error_without_the_link() -> None:
+def test_download_error_holds_no_signature_when_store_is_down() -> None:
     links = Links(httpx.Timeout(5), 5)
     for url in ("http://127.0.0.1:1/x?signature=secret", "http://[::1?signature=secret"):
         with pytest.raises(errors.LinkFailed, match="Page 7 broke") as caught:
@@ -75,7 +75,7 @@ def test_a_place_that_is_not_there_is_an_error_without_the_link() -> None:
         assert caught.value.__cause__ is None
 
 
-def test_the_systems_proxy_is_used_but_for_whom_it_is_not_meant(
+def test_download_goes_by_proxy_unless_host_is_exempt(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export.states = [[PAGE]]
@@ -90,28 +90,28 @@ def test_the_systems_proxy_is_used_but_for_whom_it_is_not_meant(
     links.close()
 
 
-def test_other_log_lines_pass(caplog: pytest.LogCaptureFixture) -> None:
+def test_log_filter_keeps_other_lines(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         logging.getLogger("httpx").info("%(word)s", {"word": "plain"})
     assert caplog.messages == ["plain"]
 
 
 @pytest.mark.parametrize("answer", [b"{}", b'{"content": null}', b"<html>Anna</html>", b""])
-def test_a_text_that_is_none_is_a_mismatch(answer: bytes) -> None:
+def test_page_as_text_fails_without_content(answer: bytes) -> None:
     transport: FaultyTransport = answering(answer)
     with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
         with pytest.raises(errors.ContractMismatch, match="/v1/messages/fetch holds no content"):
             downloaded(one, "C", run_number=1)
 
 
-def test_a_text_is_taken_byte_for_byte() -> None:
+def test_page_as_text_is_exact() -> None:
     text = 'customer_id,message\r\n01,"He said ""é 🙂"",\nand left \\ / \t\u2028"\n'
     transport = answering(json.dumps({"x": 1, "content": text}))
     with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
         assert downloaded(one, "C", run_number=1).decode() == text
 
 
-def test_the_services_own_calls_go_by_the_proxy_too(
+def test_call_goes_by_proxy_unless_host_is_exempt(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export.states = [[PAGE] * 7]

@@ -18,7 +18,7 @@ def frame_of(pairs: list[tuple[str, str]]) -> pl.DataFrame:
 
 @given(rows, st.integers(1, 64))
 @example([("x\r\ny", "\r"), ("", ""), ("00123", "NULL")], 3)
-def test_what_is_written_is_read_back_whatever_the_block_size(
+def test_csv_is_read_back_with_any_block_size(
     pairs: list[tuple[str, str]], block_bytes: int
 ) -> None:
     written = rfc4180.write(frame_of(pairs))
@@ -38,22 +38,22 @@ def mapped(written: bytes) -> list[tuple[str, ...]]:
     return pl.concat(frames).rows()
 
 
-def test_a_null_reads_back_as_an_empty_value() -> None:
+def test_csv_reads_null_back_as_empty_text() -> None:
     written = rfc4180.write(pl.DataFrame({"a": [None, "x"], "b": ["", None]}))
     assert rfc4180.read(written).rows() == [("", ""), ("x", "")]
 
 
-def test_every_value_stays_the_text_it_was() -> None:
+def test_csv_keeps_values_as_text() -> None:
     frame = rfc4180.read(b'id,v\r\n00123,NA\r\n1e5,"quoted ""x"""\r\n')
     assert frame.rows() == [("00123", "NA"), ("1e5", 'quoted "x"')]
 
 
-def test_an_empty_list_has_its_columns() -> None:
+def test_empty_list_has_its_columns() -> None:
     assert rfc4180.read(b"a,b").schema == {"a": pl.String, "b": pl.String}
     assert rfc4180.read(b'"a\nb",c\n').columns == ["a\nb", "c"]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
+def test_csv_drops_byte_order_mark() -> None:
     assert rfc4180.read(b"\xef\xbb\xbfa,b\n1,2\n").columns == ["a", "b"]
 
 
@@ -70,7 +70,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name() -> None:
         (b"\xff,b\n1,2\n", "UTF-8"),
     ],
 )
-def test_a_malformed_file_is_refused_without_repeating_it(data: bytes, problem: str) -> None:
+def test_malformed_csv_is_refused_without_its_values(data: bytes, problem: str) -> None:
     with pytest.raises(rfc4180.MalformedCsv, match=problem):
         rfc4180.read(data)
     with pytest.raises(rfc4180.MalformedCsv, match=problem):
@@ -78,11 +78,11 @@ def test_a_malformed_file_is_refused_without_repeating_it(data: bytes, problem: 
 
 
 @pytest.mark.parametrize("data", [b"a,b\r1,2\r3,4\r", b'a,b,"' + b"x" * 70_000 + b'"\n1,2,3\n'])
-def test_what_cannot_be_read_at_once_is_read_in_blocks(data: bytes) -> None:
+def test_mapped_csv_falls_back_to_blocks(data: bytes) -> None:
     assert mapped(data) == rfc4180.read(data).rows()
 
 
-def test_invalid_utf8_beyond_the_first_block_is_refused() -> None:
+def test_csv_refuses_invalid_utf8_in_later_block() -> None:
     data = b"a,b\n" + b"1,2\n" * 50 + b"3,\xff\n"
     with pytest.raises(rfc4180.MalformedCsv, match="invalid UTF-8"):
         list(rfc4180.frames(io.BytesIO(data), 16))

@@ -10,7 +10,7 @@ sets = st.lists(segment, max_size=8, unique_by=segments.key)
 
 
 @given(sets, sets)
-def test_comparing_parts_both_sets_without_loss(
+def test_compare_splits_both_sets_without_loss(
     earlier: list[Segment], later: list[Segment]
 ) -> None:
     compared = segments.compare(earlier, later)
@@ -24,7 +24,7 @@ def test_comparing_parts_both_sets_without_loss(
 
 
 @given(st.lists(segment, max_size=20))
-def test_counting_finds_every_customer_in_one_segment(customers: list[Segment]) -> None:
+def test_count_finds_every_customer_in_one_segment(customers: list[Segment]) -> None:
     frame = pl.DataFrame(customers, schema={"plan": pl.String, "region": pl.String})
     counted = segments.count(frame.lazy(), ["plan", "region"])
     assert sum(size for _, size in counted) == len(customers)
@@ -32,16 +32,16 @@ def test_counting_finds_every_customer_in_one_segment(customers: list[Segment]) 
     assert len(counted) == len({segments.key(each) for each in customers})
 
 
-def test_the_order_of_variables_does_not_matter() -> None:
+def test_key_ignores_order_of_variables() -> None:
     assert segments.key({"a": "1", "b": "2"}) == segments.key({"b": "2", "a": "1"})
 
 
-def test_no_value_and_an_empty_value_are_one_segment() -> None:
+def test_count_takes_null_and_empty_for_one_segment() -> None:
     frame = pl.DataFrame({"plan": [None, "", "x"]})
     assert segments.count(frame.lazy(), ["plan"]) == [({"plan": ""}, 2), ({"plan": "x"}, 1)]
 
 
-def test_a_variable_may_have_any_name() -> None:
+def test_segments_accept_any_variable_name() -> None:
     frame = pl.DataFrame({"*": ["a", "a"], "^x$": ["b", None], "id": ["1", "2"]})
     segment = {"*": "a", "^x$": "b"}
     assert segments.count(frame.lazy(), ["*", "^x$"]) == [({**segment, "^x$": ""}, 1), (segment, 1)]

@@ -50,7 +50,7 @@ def numbered(count: int) -> list[dict[str, str | None]]:
     return [{"email": f"{each}@example.com"} for each in range(count)]
 
 
-def test_members_come_with_the_chosen_properties_as_they_are(
+def test_extract_keeps_values_of_chosen_properties(
     service: HubSpot, crm: Crm, target: Path
 ) -> None:
     rows: list[dict[str, str | None]] = [
@@ -71,7 +71,7 @@ def test_members_come_with_the_chosen_properties_as_they_are(
     ]
 
 
-def test_a_long_list_is_read_in_parts_within_the_limits(
+def test_extract_keeps_rate_limits_when_list_is_long(
     service: HubSpot, crm: Crm, clock: Clock, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred calls in ten seconds; each page repeats a member of the page before."""
@@ -86,14 +86,14 @@ def test_a_long_list_is_read_in_parts_within_the_limits(
     assert len(service.requests) < 1.15 * (12_345 / 100 + 12_345 / 249)
 
 
-def test_an_empty_list_has_its_columns(service: HubSpot, crm: Crm, target: Path) -> None:
+def test_empty_list_has_its_columns(service: HubSpot, crm: Crm, target: Path) -> None:
     service.add("1", *numbered(1))
     service.add("12")
     assert crm().extract(target) == 0
     assert pl.read_parquet(target).columns == ["hs_object_id", "email"]
 
 
-def test_members_that_no_longer_exist_are_counted(
+def test_extract_counts_members_that_no_longer_exist(
     service: HubSpot, crm: Crm, target: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     service.add("12", *numbered(250))
@@ -104,7 +104,7 @@ def test_members_that_no_longer_exist_are_counted(
     assert pl.read_parquet(target)["email"][0] == "2@example.com"
 
 
-def test_a_list_that_is_still_worked_out_is_not_taken_for_whole(
+def test_extract_is_unavailable_while_list_is_processing(
     service: HubSpot, crm: Crm, target: Path
 ) -> None:
     service.add("12", *numbered(1))
@@ -113,7 +113,7 @@ def test_a_list_that_is_still_worked_out_is_not_taken_for_whole(
         crm().extract(target)
 
 
-def test_passing_faults_are_passed_over(
+def test_extract_survives_temporary_faults(
     service: HubSpot, crm: Crm, clock: Clock, target: Path
 ) -> None:
     service.add("12", *numbered(600))
@@ -144,7 +144,7 @@ def test_passing_faults_are_passed_over(
         (Reply(200, b"<html>"), "no JSON"),
     ],
 )
-def test_faults_that_stay_are_worth_another_try(
+def test_extract_is_unavailable_when_faults_persist(
     service: HubSpot, crm: Crm, target: Path, fault: Reply, problem: str
 ) -> None:
     service.add("12", *numbered(3))
@@ -155,7 +155,7 @@ def test_faults_that_stay_are_worth_another_try(
     assert service.count(MEMBERS) == 5
 
 
-def test_a_contact_left_out_of_an_answer_is_not_lost(
+def test_extract_is_unavailable_when_answer_lacks_contacts(
     service: HubSpot, crm: Crm, target: Path
 ) -> None:
     service.add("12", *numbered(3))
@@ -164,7 +164,7 @@ def test_a_contact_left_out_of_an_answer_is_not_lost(
         crm().extract(target)
 
 
-def test_an_answer_that_is_not_complete_does_not_count(
+def test_extract_repeats_batch_that_is_not_complete(
     service: HubSpot, crm: Crm, target: Path
 ) -> None:
     service.add("12", {"email": "whole"})
@@ -174,7 +174,7 @@ def test_an_answer_that_is_not_complete_does_not_count(
     assert pl.read_parquet(target)["email"].to_list() == ["whole"]
 
 
-def test_nobody_is_reached(crm: Crm, target: Path) -> None:
+def test_extract_is_unavailable_when_nobody_listens(crm: Crm, target: Path) -> None:
     with pytest.raises(SourceUnavailable, match="no answer on list 12: ConnectError"):
         crm(base_url="http://127.0.0.1:9").extract(target)
 
@@ -191,7 +191,7 @@ def test_nobody_is_reached(crm: Crm, target: Path) -> None:
         ({"properties": ["email", "Email", "nope"]}, "of these names: Email, nope"),
     ],
 )
-def test_a_wrong_block_is_told_what_is_wrong(
+def test_extract_says_what_is_wrong_with_the_block(
     service: HubSpot, crm: Crm, target: Path, changes: dict[str, Any], problem: str
 ) -> None:
     service.add("12", *numbered(3))
@@ -203,13 +203,15 @@ def test_a_wrong_block_is_told_what_is_wrong(
     assert service.count(READ) == 0
 
 
-def test_a_list_of_something_else(service: HubSpot, crm: Crm, target: Path) -> None:
+def test_extract_refuses_list_of_other_objects(service: HubSpot, crm: Crm, target: Path) -> None:
     service.add("12", *numbered(3))
     service.object_type = "0-2"
     assert "holds records of type 0-2, not contacts" in refused(crm(), target)
 
 
-def test_a_property_that_is_never_given(service: HubSpot, crm: Crm, target: Path) -> None:
+def test_extract_refuses_property_that_no_contact_has(
+    service: HubSpot, crm: Crm, target: Path
+) -> None:
     service.add("12", {"email": "a", "passport": "canary"}, {"email": "b", "passport": None})
     service.hidden = {"passport"}
     message = refused(crm(properties=["email", "passport"]), target)
@@ -238,7 +240,7 @@ def test_a_property_that_is_never_given(service: HubSpot, crm: Crm, target: Path
         ),
     ],
 )
-def test_a_refusal_is_not_repeated(
+def test_extract_does_not_repeat_refused_call(
     service: HubSpot, crm: Crm, target: Path, fault: Reply, problem: str
 ) -> None:
     service.add("12", *numbered(3))
@@ -248,7 +250,7 @@ def test_a_refusal_is_not_repeated(
 
 
 @pytest.mark.parametrize("ending", [MEMBERS, READ])
-def test_a_cancelled_read_leaves_nobody_reading(
+def test_extract_ends_its_threads_when_cancelled(
     service: HubSpot, crm: Crm, target: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     def cancelled(seconds: float) -> None:
@@ -273,7 +275,7 @@ VALUES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=
 @given(
     rows=st.lists(st.tuples(VALUES, VALUES, st.booleans()), max_size=25), batch=st.integers(1, 9)
 )
-def test_any_value_comes_as_it_is(
+def test_extract_keeps_any_value(
     service: HubSpot, crm: Crm, target: Path, rows: list[tuple[Any, Any, bool]], batch: int
 ) -> None:
     service.contacts.clear()
@@ -289,7 +291,7 @@ def test_any_value_comes_as_it_is(
     assert pl.read_parquet(target).rows() == [*expected, (None, "")]
 
 
-def test_pages_in_a_circle(service: HubSpot, crm: Crm, target: Path) -> None:
+def test_extract_refuses_pages_in_a_circle(service: HubSpot, crm: Crm, target: Path) -> None:
     service.add("12", *numbered(1))
     service.faults[MEMBERS] = [as_json({"results": [], "paging": {"next": {"after": "x"}}})] * 2
     assert "members of list 12 lead in a circle" in refused(crm(), target)
@@ -306,12 +308,12 @@ def test_pages_in_a_circle(service: HubSpot, crm: Crm, target: Path) -> None:
         {"base_url": "https://x:port"},
     ],
 )
-def test_a_block_that_cannot_work_is_refused(crm: Crm, changes: dict[str, Any]) -> None:
+def test_block_refuses_invalid_settings(crm: Crm, changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         crm(**changes)
 
 
-def test_no_secret_and_no_value_is_logged(
+def test_logs_hold_no_secret_and_no_value(
     service: HubSpot, crm: Crm, target: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     service.add("12", *[{"email": CANARY}] * 101)

@@ -59,9 +59,7 @@ def numbered(count: int) -> list[list[str]]:
     return [[f"003{each:015d}", f"Name {each}", ""] for each in range(count)]
 
 
-def test_a_query_comes_with_its_values_as_they_are(
-    service: Salesforce, crm: Crm, target: Path
-) -> None:
+def test_extract_keeps_values_of_query(service: Salesforce, crm: Crm, target: Path) -> None:
     service.rows = [
         ["000123", 'A "b", c\r\nd', "\ufeffé"],
         ["NA", "", "line\nline\r"],
@@ -83,7 +81,7 @@ def test_a_query_comes_with_its_values_as_they_are(
     assert len(service.deleted) == 1
 
 
-def test_a_long_result_comes_page_by_page_while_tokens_expire(
+def test_extract_reads_all_pages_while_tokens_expire(
     service: Salesforce, crm: Crm, target: Path
 ) -> None:
     service.rows = numbered(1001)
@@ -96,7 +94,9 @@ def test_a_long_result_comes_page_by_page_while_tokens_expire(
     assert len(service.queries) == 1
 
 
-def test_a_result_larger_than_a_block(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_extract_reads_page_larger_than_a_block(
+    service: Salesforce, crm: Crm, target: Path
+) -> None:
     service.rows = [[str(each), "x" * 1000, '"\r\n' * 10] for each in range(20_000)]
     assert crm().extract(target) == 20_000
     found = pl.read_parquet(target)
@@ -111,7 +111,7 @@ VALUES = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\
 @given(
     rows=st.lists(st.lists(VALUES, min_size=3, max_size=3), max_size=12), at_once=st.integers(1, 9)
 )
-def test_any_value_comes_as_it_is(
+def test_extract_keeps_any_value(
     service: Salesforce, crm: Crm, target: Path, rows: list[list[str]], at_once: int
 ) -> None:
     service.rows = rows
@@ -121,12 +121,12 @@ def test_any_value_comes_as_it_is(
     assert service.jobs == {}
 
 
-def test_an_empty_result_has_its_columns(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_empty_result_has_its_columns(service: Salesforce, crm: Crm, target: Path) -> None:
     assert crm().extract(target) == 0
     assert pl.read_parquet(target).schema == dict.fromkeys(COLUMNS, pl.String())
 
 
-def test_passing_faults_are_passed_over(
+def test_extract_survives_temporary_faults(
     service: Salesforce, crm: Crm, clock: Clock, target: Path
 ) -> None:
     service.rows = numbered(250)
@@ -161,7 +161,7 @@ def test_passing_faults_are_passed_over(
         (DROPPED, "no answer on the results of query job 750R0000000zxn0IAA: RemoteProtocolError"),
     ],
 )
-def test_a_page_that_stays_broken_is_worth_another_try(
+def test_extract_is_unavailable_when_page_stays_broken(
     service: Salesforce, crm: Crm, target: Path, fault: Reply, problem: str
 ) -> None:
     service.rows = numbered(3)
@@ -173,7 +173,7 @@ def test_a_page_that_stays_broken_is_worth_another_try(
     assert service.jobs == {}
 
 
-def test_rows_missing_over_all_pages_are_noticed(
+def test_extract_is_unavailable_when_rows_are_missing(
     service: Salesforce, crm: Crm, target: Path
 ) -> None:
     service.rows = numbered(3)
@@ -183,7 +183,7 @@ def test_rows_missing_over_all_pages_are_noticed(
 
 
 @pytest.mark.parametrize("fault", [DROPPED, Reply(500)])
-def test_an_unclear_start_is_not_repeated(
+def test_extract_does_not_repeat_start_of_query(
     service: Salesforce, crm: Crm, target: Path, fault: Reply
 ) -> None:
     service.faults[f"POST {JOBS}"] = [fault]
@@ -203,7 +203,7 @@ def test_an_unclear_start_is_not_repeated(
         ("", "ended as Failed."),
     ],
 )
-def test_a_failed_query_says_why_as_far_as_that_holds_no_value(
+def test_failed_query_is_told_without_its_values(
     service: Salesforce, crm: Crm, target: Path, message: str, problem: str
 ) -> None:
     service.states = ["InProgress", "Failed"]
@@ -212,12 +212,12 @@ def test_a_failed_query_says_why_as_far_as_that_holds_no_value(
     assert service.jobs == {}
 
 
-def test_a_query_aborted_by_somebody_else(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_extract_fails_when_query_was_aborted(service: Salesforce, crm: Crm, target: Path) -> None:
     service.states = ["InProgress", "Aborted"]
     assert "ended as Aborted" in refused(crm(), target)
 
 
-def test_a_query_that_takes_too_long_is_aborted(
+def test_extract_aborts_query_at_the_deadline(
     service: Salesforce, crm: Crm, clock: Clock, target: Path
 ) -> None:
     service.states = ["UploadComplete", "InProgress"]
@@ -230,7 +230,7 @@ def test_a_query_that_takes_too_long_is_aborted(
 
 @pytest.mark.parametrize("signal", [KeyboardInterrupt, TerminationSignal])
 @pytest.mark.parametrize("states", [["InProgress"], ["JobComplete"]])
-def test_a_cancelled_query_is_aborted_and_its_results_removed(
+def test_extract_aborts_and_deletes_query_when_cancelled(
     service: Salesforce,
     crm: Crm,
     target: Path,
@@ -252,7 +252,7 @@ def test_a_cancelled_query_is_aborted_and_its_results_removed(
     assert len(service.deleted) == 1
 
 
-def test_results_that_cannot_be_removed_are_mentioned(
+def test_extract_warns_when_results_cannot_be_deleted(
     service: Salesforce, crm: Crm, target: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     service.rows = numbered(3)
@@ -277,21 +277,25 @@ def test_results_that_cannot_be_removed_are_mentioned(
         ),
     ],
 )
-def test_a_refusal_is_told(
+def test_extract_says_why_call_was_refused(
     service: Salesforce, crm: Crm, target: Path, ending: str, fault: Reply, problem: str
 ) -> None:
     service.faults[ending] = [fault]
     assert problem in refused(crm(), target)
 
 
-def test_a_token_that_is_refused_again_ends_it(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_extract_fails_when_new_token_is_refused_too(
+    service: Salesforce, crm: Crm, target: Path
+) -> None:
     service.uses = 0
     message = refused(crm(), target)
     assert "refuses access to the query: 401 INVALID_SESSION_ID" in message
     assert len(service.tokens) == 2
 
 
-def test_wrong_credentials(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_extract_fails_when_credentials_are_wrong(
+    service: Salesforce, crm: Crm, target: Path
+) -> None:
     message = refused(crm(client_secret="another-secret"), target)
     assert "answered 400 invalid_client on the sign-in" in message
     assert "another-secret" not in message
@@ -308,20 +312,22 @@ def test_wrong_credentials(service: Salesforce, crm: Crm, target: Path) -> None:
         "not a place",
     ],
 )
-def test_the_token_goes_nowhere_else(
+def test_token_is_sent_only_to_salesforce(
     service: Salesforce, crm: Crm, target: Path, instance: str
 ) -> None:
     service.instance = instance
     assert "Salesforce names" in refused(crm(), target)
 
 
-def test_pages_that_do_not_fit_together(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_extract_refuses_pages_with_other_columns(
+    service: Salesforce, crm: Crm, target: Path
+) -> None:
     service.rows = numbered(3)
     service.faults["/results"] = [None, page(["Id", "Name", CANARY], numbered(1))]
     assert "differ in their columns" in refused(crm(page_rows=2), target)
 
 
-def test_pages_in_a_circle(service: Salesforce, crm: Crm, target: Path) -> None:
+def test_extract_refuses_pages_in_a_circle(service: Salesforce, crm: Crm, target: Path) -> None:
     service.rows = numbered(3)
     service.faults["/results"] = [page(COLUMNS, [], "MQ==")] * 2
     assert "lead in a circle" in refused(crm(), target)
@@ -336,12 +342,12 @@ def test_pages_in_a_circle(service: Salesforce, crm: Crm, target: Path) -> None:
         {"page_rows": 0},
     ],
 )
-def test_a_block_that_cannot_work_is_refused(crm: Crm, changes: dict[str, Any]) -> None:
+def test_block_refuses_invalid_settings(crm: Crm, changes: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         crm(**changes)
 
 
-def test_no_secret_and_no_value_is_logged(
+def test_logs_hold_no_secret_and_no_value(
     service: Salesforce, crm: Crm, target: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     service.rows = [["1", CANARY, CANARY]] * 3
