@@ -18,6 +18,7 @@ from tenacity import (
 )
 
 from nudgescribe.contract import Segment
+from nudgescribe.errors import retry_after
 from sandbox.errors import JobFailed
 from sandbox.settings import ChatEndpoint
 from sandbox.writing import templates
@@ -109,9 +110,7 @@ class FromChat:
         except httpx.TransportError as error:
             raise _Unusable(f"{type(error).__name__}.") from None
         if answer.status_code == QUOTA_EXCEEDED or answer.is_server_error:
-            waited = answer.headers.get("retry-after", "")
-            seconds = float(waited) if waited.isdecimal() else None
-            raise _Unusable(f"it answered {answer.status_code}.", seconds)
+            raise _Unusable(f"it answered {answer.status_code}.", retry_after(answer.headers))
         if not answer.is_success:
             raise JobFailed(f"The chat endpoint answered {answer.status_code}.")
         try:

@@ -5,10 +5,8 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
 import fsspec
@@ -29,6 +27,7 @@ from blocks.crm.files import ndjson
 from blocks.crm.source import SourceError, SourceUnavailable
 from nudgescribe import rfc4180
 from tests.blocks.crm.extracting import read_back
+from tests.support.http_server import FakeService, Reply, Request, serving
 
 Files = dict[str, bytes]
 
@@ -539,28 +538,20 @@ def test_files_on_s3(tmp_path: Path, s3: dict[str, Any], log: pytest.LogCaptureF
         missing.extract(tmp_path / "list.parquet")
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Answers with the status a path begins with; under /200/short.csv ends too early."""
+class Store(FakeService):
+    """Answers with the status that a path begins with; /200/short.csv ends too early."""
 
-    def do_GET(self) -> None:
-        self.send_response(int(self.path.split("/")[1]))
+    def answer(self, request: Request) -> Reply:
         content = b"id\n1\n"
-        self.send_header("Content-Length", str(len(content) + 9 * ("short" in self.path)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        if "short" in request.path:
+            return Reply(200, content + b"2\n" * 5, cut_off=len(content))
+        return Reply(int(request.path.split("/")[1]), content)
 
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(Store()) as store:
+        yield store.url.removeprefix("http://")
 
 
 def test_a_file_behind_a_signed_link(tmp_path: Path, http: str) -> None:
