@@ -17,7 +17,7 @@ from time import monotonic
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.leases import Lease, Leases, LimitMissing, Refused
-from nudgescribe.errors import NudgeflowError, TransientError
+from nudgescribe.errors import NudgeflowError, Retryable
 
 WAIT_SECONDS = 15 * 60.0
 IDLE_SECONDS = 0.3
@@ -28,7 +28,7 @@ LEAST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 TICK_SECONDS = 0.1
 
 
-class LimitFull(TransientError):
+class LimitFull(Retryable):
     advice = "Raise it, or look in Prefect's UI under Concurrency for who holds it."
     # A client that went on asking would wait as long once more.
     retry_after: float | None = WAIT_SECONDS

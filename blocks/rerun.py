@@ -15,8 +15,8 @@ from nudgescribe.errors import (
     ConnectionFailed,
     NotPublished,
     NudgeflowError,
+    Retryable,
     ServerError,
-    TransientError,
 )
 from nudgescribe.polling import Pace, poll
 
@@ -172,7 +172,7 @@ class RerunJob(JobRun[Run]):
             if run.run_number == self.run_number:
                 return run
         # The history may lag behind the answer that named the run.
-        raise TransientError(f"{self._name} is not in the history yet.")
+        raise Retryable(f"{self._name} is not in the history yet.")
 
 
 def _words(run: Run) -> str:

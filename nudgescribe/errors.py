@@ -51,9 +51,6 @@ class Retryable(NudgeflowError):
             self.retry_after = retry_after
 
 
-Passing = TransientError = Retryable
-
-
 class ApiError(NudgeflowError):
     """A call of Nudgescribe that failed."""
 

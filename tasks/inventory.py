@@ -28,7 +28,7 @@ from blocks.storage.snapshots import (
 )
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
-from nudgescribe.errors import NotFound, Passing
+from nudgescribe.errors import NotFound, Retryable
 from tasks.campaigns import Refresh
 from tasks.policies import READ
 from tasks.ui import assets
@@ -57,7 +57,7 @@ class Inventory(BaseModel):
     runs_path: str
 
 
-class CampaignGone(Passing):
+class CampaignGone(Retryable):
     advice = "It was removed while the inventory was taken: take it again."
 
 

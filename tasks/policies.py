@@ -15,7 +15,7 @@ from prefect.cache_policies import INPUTS, NO_CACHE, RUN_ID, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 
-from nudgescribe.errors import Passing
+from nudgescribe.errors import Retryable
 
 DELAYS = [2.0, 4.0, 8.0]
 """Seconds before each further try; what is put off for longer would only be refused again."""
@@ -42,7 +42,7 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     error = state.result(raise_on_failure=False)
     if isinstance(error, PrefectHTTPStatusError):
         return error.response.status_code >= 500
-    if isinstance(error, Passing):
+    if isinstance(error, Retryable):
         return (error.retry_after or 0) <= DELAYS[-1]
     # Our own clients let none of these through: Prefect's server could not be reached.
     return isinstance(error, httpx.TransportError)

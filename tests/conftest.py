@@ -28,7 +28,7 @@ from sandbox.context import Context
 from sandbox.service import create_app
 from sandbox.settings import Settings
 from tests.support import databases
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 
 SEEDED_CUSTOMERS = 300
 
@@ -215,7 +215,7 @@ def save(prefect_server: None, tmp_path: Path) -> Save:
     return saved
 
 
-Through = Callable[[FaultyTransport], FaultyTransport]
+Through = Callable[[ResponseTamperer], ResponseTamperer]
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Through:
     """Sends what account blocks' clients send through a transport."""
     real = NudgescribeAccount.get_client
 
-    def use(transport: FaultyTransport) -> FaultyTransport:
+    def use(transport: ResponseTamperer) -> ResponseTamperer:
         def get_client(self: NudgescribeAccount, **options: Any) -> NudgescribeClient:
             quick = RetryPolicy(attempts=1)
             return real(self, transport=transport, retry=quick)

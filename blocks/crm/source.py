@@ -8,7 +8,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
 from blocks.saved import SavedBlock
-from nudgescribe.errors import NudgeflowError, TransientError
+from nudgescribe.errors import NudgeflowError, Retryable
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -17,7 +17,7 @@ class SourceError(NudgeflowError):
     advice = "Nothing was changed. Correct the CRM block, then start again."
 
 
-class SourceUnavailable(SourceError, TransientError):
+class SourceUnavailable(SourceError, Retryable):
     advice = "Nothing was changed. Try again later."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from nudgescribe.errors import NudgeflowError, Passing
+from nudgescribe.errors import NudgeflowError, Retryable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _AWAY = {
@@ -41,7 +41,7 @@ class NotInLake(LakeError):
     pass
 
 
-class LakeUnreachable(LakeError, Passing):
+class LakeUnreachable(LakeError, Retryable):
     advice = "See that the lake's store runs and can be reached, then retry this flow run."
 
 

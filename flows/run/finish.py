@@ -7,7 +7,7 @@ from flows.options import Fetching
 from flows.run.fetch import commit, fetch_run
 from flows.run.flow_run import Stopwatch
 from nudgescribe.contract import ComparisonSummary
-from nudgescribe.errors import Passing
+from nudgescribe.errors import Retryable
 from tasks.campaigns import Refresh, publish_run
 from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import RunDiffSummary, compare_messages
@@ -80,5 +80,5 @@ def _run_diff(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSumma
     """Once the messages are in the lake, a refresh does not fail for want of a comparison."""
     try:
         return compare_messages(lake, campaign_id, run_number)
-    except Passing as error:
+    except Retryable as error:
         return RunDiffSummary(problem=error.problem)

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from blocks import DataLake
 from blocks.storage.manifest import campaign_folder
-from nudgescribe.errors import NudgeflowError, Passing
+from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.policies import READ
 
 _RUN = re.compile(r"run_number=(\d+)")
@@ -52,7 +52,7 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDi
         if since is None:
             return RunDiffSummary()
         diff = lake.diff(campaign_id, since, run_number)
-    except Passing:
+    except Retryable:
         raise
     except Exception as error:
         # Libraries quote what they were reading.

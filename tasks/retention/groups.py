@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
-from nudgescribe.errors import ApiError, AuthError, NotFound, TransientError
+from nudgescribe.errors import ApiError, AuthError, NotFound, Retryable
 from tasks.retention.rules import Old, before
 
 MARK = re.compile(r"Nudgeflow refresh (\S+)")
@@ -59,7 +59,7 @@ def remove_group(
         client.delete_group(old.what)
     except NotFound:
         return None
-    except (AuthError, TransientError):
+    except (AuthError, Retryable):
         raise
     except ApiError as error:
         return error.problem

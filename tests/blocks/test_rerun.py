@@ -12,7 +12,7 @@ from nudgescribe import errors, rfc4180
 from nudgescribe.contract import Run, Status
 from tests.conftest import Company, Through, customers
 from tests.support.clock import Clock
-from tests.support.faults import Fault, FaultyTransport, answering
+from tests.support.response_tamperer import Fault, ResponseTamperer, answering
 
 INITIATE = "/v1/campaign/rerun/initiate"
 HISTORY = "/v1/campaign/rerun/history"
@@ -62,7 +62,7 @@ def test_an_answer_that_is_lost_is_made_up_for_by_the_history(
     company: Company, through: Through, lost: Fault
 ) -> None:
     rerun = rerun_of(company)
-    transport = through(FaultyTransport(after={INITIATE: [lost]}))
+    transport = through(ResponseTamperer(after={INITIATE: [lost]}))
     assert rerun.trigger().run_number == 2
     assert transport.calls[INITIATE] == 1
     assert len(company.history()) == 2
@@ -70,7 +70,7 @@ def test_an_answer_that_is_lost_is_made_up_for_by_the_history(
 
 def test_a_request_that_never_arrived_is_not_sent_again(company: Company, through: Through) -> None:
     rerun = rerun_of(company)
-    transport = through(FaultyTransport({INITIATE: [httpx.ConnectTimeout]}))
+    transport = through(ResponseTamperer({INITIATE: [httpx.ConnectTimeout]}))
     with pytest.raises(errors.ConnectionFailed, match="look before repeating"):
         rerun.trigger()
     assert transport.calls[INITIATE] == 1
@@ -86,7 +86,7 @@ def test_a_refusal_caused_by_our_own_lost_request_adopts_it(
     run_1 = httpx.Response(200, json={"runs": [{"run_number": 1, "status": "Published"}]})
     with company.client() as client:
         client.initiate_rerun(rerun.campaign_id, rerun.customer_group_id)
-    through(FaultyTransport({HISTORY: [run_1]}))
+    through(ResponseTamperer({HISTORY: [run_1]}))
     assert rerun.trigger().run_number == 2
 
 
@@ -109,7 +109,7 @@ def test_an_earlier_run_on_the_same_group_is_not_adopted(company: Company) -> No
 
 def test_a_quota_is_not_waited_for(company: Company, through: Through) -> None:
     rerun = rerun_of(company)
-    transport = through(FaultyTransport({INITIATE: [httpx.Response(429)]}))
+    transport = through(ResponseTamperer({INITIATE: [httpx.Response(429)]}))
     with pytest.raises(errors.QuotaExceeded):
         rerun.trigger()
     assert transport.calls[HISTORY] == 1
@@ -128,7 +128,7 @@ def test_a_failed_run_raises_the_services_reason(company: Company) -> None:
     assert rerun.trigger().run_number == 3
 
 
-def scripted(*statuses: str) -> FaultyTransport:
+def scripted(*statuses: str) -> ResponseTamperer:
     """A service whose history shows one status after the other, the last one for ever."""
     shown = list(statuses)
     transport = answering(b"")
@@ -148,11 +148,11 @@ def scripted(*statuses: str) -> FaultyTransport:
         later = {"run_number": 3, "status": "Processing"}
         return httpx.Response(200, json={"runs": [later, run]})
 
-    return FaultyTransport(answer=answer)
+    return ResponseTamperer(answer=answer)
 
 
 def job_of(
-    transport: FaultyTransport,
+    transport: ResponseTamperer,
     through: Through,
     on_look: Callable[[Run], None] | None = None,
 ) -> Any:

@@ -45,7 +45,7 @@ from tests.cases.judging import wrong
 from tests.conftest import Company, Save, Through, customers
 from tests.flows.test_today import GOOD, Bring, left
 from tests.support.deployed import Deployed, changes, deployed
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.refresh.test_claim import nothing
 
 __all__ = ["deployed", "left"]
@@ -145,7 +145,7 @@ def test_reused_group_that_has_changed_is_not_published(
 
     real = httpx.HTTPTransport()
     saved = save(company, customers(120))
-    through(FaultyTransport(answer=answer))
+    through(ResponseTamperer(answer=answer))
     options = RefreshOptions(
         guardrails=Guardrails(max_shrink=1),
         group="reuse",

@@ -12,7 +12,7 @@ from nudgescribe.client import NudgescribeClient
 from sandbox import seed
 from sandbox.settings import Settings
 from tests.conftest import Company, serving
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 
 AUTH = "/v1/auth"
 
@@ -26,7 +26,7 @@ def hasty_company(tmp_path: Path) -> Iterator[Company]:
 
 
 def test_call_carries_all_documented_headers(company: Company) -> None:
-    transport = FaultyTransport()
+    transport = ResponseTamperer()
     with company.client(transport=transport, client_ip="192.0.2.7") as client:
         client.campaigns()
     sign_in, call = transport.requests
@@ -45,7 +45,7 @@ def test_call_carries_all_documented_headers(company: Company) -> None:
 
 
 def test_sign_in_serves_all_calls_and_threads(company: Company) -> None:
-    transport = FaultyTransport()
+    transport = ResponseTamperer()
     with company.client(transport=transport) as client, ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: client.campaigns(), range(12)))
     assert transport.calls[AUTH] == 1
@@ -53,7 +53,7 @@ def test_sign_in_serves_all_calls_and_threads(company: Company) -> None:
 
 def test_token_is_renewed_before_it_expires(company: Company) -> None:
     now = 0.0
-    transport = FaultyTransport()
+    transport = ResponseTamperer()
     token_auth = TokenAuth(company.sandbox.url, company.credentials, clock=lambda: now)
     with httpx.Client(transport=transport, auth=token_auth, base_url=company.sandbox.url) as http:
         http.get("/docs")
@@ -70,7 +70,7 @@ def test_token_is_renewed_before_it_expires(company: Company) -> None:
 def test_sign_in_repeats_when_renewal_is_refused(company: Company) -> None:
     now = 0.0
     refusal = httpx.Response(403, json={"message": "auth error"})
-    transport = FaultyTransport({AUTH: [None, refusal]})
+    transport = ResponseTamperer({AUTH: [None, refusal]})
     token_auth = TokenAuth(company.sandbox.url, company.credentials, clock=lambda: now)
     with httpx.Client(transport=transport, auth=token_auth, base_url=company.sandbox.url) as http:
         http.get("/docs")
@@ -82,14 +82,14 @@ def test_sign_in_repeats_when_renewal_is_refused(company: Company) -> None:
 
 def test_call_repeats_with_new_token_when_token_is_refused(company: Company) -> None:
     refusal = httpx.Response(403, json={"message": "auth error"})
-    transport = FaultyTransport({"/v1/campaign/all": [refusal]})
+    transport = ResponseTamperer({"/v1/campaign/all": [refusal]})
     with company.client(transport=transport) as client:
         assert client.campaigns()
     assert transport.calls == {AUTH: 2, "/v1/campaign/all": 2}
 
 
 def test_call_fails_when_new_token_is_refused_too(hasty_company: Company) -> None:
-    transport = FaultyTransport()
+    transport = ResponseTamperer()
     with hasty_company.client(transport=transport) as client:
         with pytest.raises(errors.AuthError, match="auth error"):
             client.campaigns()
@@ -98,7 +98,7 @@ def test_call_fails_when_new_token_is_refused_too(hasty_company: Company) -> Non
 
 def test_token_is_kept_when_call_is_refused_for_another_reason(company: Company) -> None:
     with company.account(api_code="wrong").get_client(
-        transport=(spy := FaultyTransport())
+        transport=(spy := ResponseTamperer())
     ) as client:
         with pytest.raises(errors.AuthError, match="Unauthorized"):
             client.campaigns()
@@ -117,7 +117,7 @@ def test_sign_in_says_what_to_check_when_credentials_are_wrong(
 
 def test_sign_in_names_field_that_breaks_contract(company: Company) -> None:
     answer = httpx.Response(200, json={"access_token": 1, "refresh_token": "r", "expires_in": 9})
-    with company.client(transport=FaultyTransport({AUTH: [answer]})) as client:
+    with company.client(transport=ResponseTamperer({AUTH: [answer]})) as client:
         with pytest.raises(errors.ContractMismatch, match=r"access_token .*token_type"):
             client.campaigns()
 

@@ -11,7 +11,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from tests.conftest import SEEDED_CUSTOMERS, Company, customers
 from tests.support.exports import downloaded
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 
 
 def test_fields_are_created_listed_updated_and_deleted(
@@ -128,7 +128,7 @@ def test_customers_fail_when_profile_is_no_object(company: Company) -> None:
     profile = Fernet(key).encrypt(b'"Anna"').decode()
     customer = {"customer_id": "1", "profile": profile}
     page = {"customers": [customer], "page": 0, "num_pages": 1}
-    transport = FaultyTransport({"/v1/customer": [httpx.Response(200, json=page)]})
+    transport = ResponseTamperer({"/v1/customer": [httpx.Response(200, json=page)]})
     with company.client(transport=transport) as client:
         with pytest.raises(errors.ContractMismatch, match="/v1/customer") as caught:
             next(client.customers("w", "g"))

@@ -8,7 +8,7 @@ from nudgescribe import errors
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.rfc4180 import RepeatedColumns
-from tests.support.faults import answering
+from tests.support.response_tamperer import answering
 
 
 @pytest.mark.parametrize(

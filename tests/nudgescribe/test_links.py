@@ -15,8 +15,8 @@ from nudgescribe.links import Links
 from nudgescribe.retry import RetryPolicy
 from tests.support import exports
 from tests.support.exports import Export, Fault, broken_off, downloaded, refused
-from tests.support.faults import FaultyTransport, answering
 from tests.support.http_server import serving
+from tests.support.response_tamperer import ResponseTamperer, answering
 
 ONE = Credentials("a", "b", "c", "d")
 PAGE = exports.page(["01", "02"])
@@ -98,7 +98,7 @@ def test_log_filter_keeps_other_lines(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("answer", [b"{}", b'{"content": null}', b"<html>Anna</html>", b""])
 def test_page_as_text_fails_without_content(answer: bytes) -> None:
-    transport: FaultyTransport = answering(answer)
+    transport: ResponseTamperer = answering(answer)
     with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
         with pytest.raises(errors.ContractMismatch, match="/v1/messages/fetch holds no content"):
             downloaded(one, "C", run_number=1)

@@ -4,7 +4,7 @@ import pytest
 from nudgescribe import errors
 from nudgescribe.retry import RetryPolicy
 from tests.conftest import Company
-from tests.support.faults import Fault, FaultyTransport
+from tests.support.response_tamperer import Fault, ResponseTamperer
 
 LIST = "/v1/campaign/all"
 PUBLISH = "/v1/messages/publish"
@@ -39,7 +39,7 @@ def retry(slept: list[float]) -> RetryPolicy:
 def test_read_is_repeated_after_fault(
     company: Company, retry: RetryPolicy, slept: list[float], fault: Fault
 ) -> None:
-    transport = FaultyTransport({LIST: [fault, fault]})
+    transport = ResponseTamperer({LIST: [fault, fault]})
     with company.client(transport=transport, retry=retry) as client:
         assert client.campaigns()
     assert transport.calls[LIST] == 3
@@ -50,9 +50,9 @@ def test_read_is_repeated_after_fault(
 def test_change_is_not_repeated_after_fault(
     company: Company, retry: RetryPolicy, fault: Fault
 ) -> None:
-    transport = FaultyTransport({PUBLISH: [fault]})
+    transport = ResponseTamperer({PUBLISH: [fault]})
     with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(errors.TransientError):
+        with pytest.raises(errors.Retryable):
             client.publish(company.seeded.campaign_id)
     assert transport.calls[PUBLISH] == 1
 
@@ -61,7 +61,7 @@ def test_change_is_repeated_when_service_says_when(
     company: Company, retry: RetryPolicy, slept: list[float]
 ) -> None:
     put_off = [failure(429, retry_after="20"), failure(429, retry_after="30")]
-    transport = FaultyTransport({PUBLISH: [*put_off]})
+    transport = ResponseTamperer({PUBLISH: [*put_off]})
     with company.client(transport=transport, retry=retry) as client:
         assert client.publish(company.seeded.campaign_id).job_uid
     assert slept == [20, 30]
@@ -71,7 +71,7 @@ def test_change_is_repeated_when_service_says_when(
 def test_change_fails_when_wait_is_longer_than_patience(
     company: Company, retry: RetryPolicy
 ) -> None:
-    transport = FaultyTransport({PUBLISH: [failure(429, retry_after="3600")]})
+    transport = ResponseTamperer({PUBLISH: [failure(429, retry_after="3600")]})
     with company.client(transport=transport, retry=retry) as client:
         with pytest.raises(errors.QuotaExceeded):
             client.publish(company.seeded.campaign_id)
@@ -79,7 +79,7 @@ def test_change_fails_when_wait_is_longer_than_patience(
 
 
 def test_read_is_not_repeated_after_refusal(company: Company, retry: RetryPolicy) -> None:
-    transport = FaultyTransport({LIST: [failure(400)]})
+    transport = ResponseTamperer({LIST: [failure(400)]})
     with company.client(transport=transport, retry=retry) as client:
         with pytest.raises(errors.BadRequest):
             client.campaigns()
@@ -91,7 +91,7 @@ def test_read_is_repeated_when_unframed_answer_was_cut_off(
 ) -> None:
     half = httpx.Response(200, content=b'{"workspaces": [')
     del half.headers["content-length"]
-    transport = FaultyTransport({LIST: [half]})
+    transport = ResponseTamperer({LIST: [half]})
     with company.client(transport=transport, retry=retry) as client:
         assert client.campaigns()
     assert transport.calls[LIST] == 2
@@ -100,7 +100,7 @@ def test_read_is_repeated_when_unframed_answer_was_cut_off(
 def test_read_fails_after_last_attempt(
     company: Company, retry: RetryPolicy, slept: list[float]
 ) -> None:
-    transport = FaultyTransport({LIST: [failure(500)] * 9})
+    transport = ResponseTamperer({LIST: [failure(500)] * 9})
     with company.client(transport=transport, retry=retry) as client:
         with pytest.raises(errors.ServerError, match=r"answered 500: Some text\."):
             client.campaigns()
@@ -128,14 +128,14 @@ def test_retry_waits_as_long_as_retry_after_says(
     wait: float,
 ) -> None:
     date = {"date": said_at} if said_at else {}
-    transport = FaultyTransport({LIST: [failure(429, retry_after=asked, **date)]})
+    transport = ResponseTamperer({LIST: [failure(429, retry_after=asked, **date)]})
     with company.client(transport=transport, retry=retry) as client:
         client.campaigns()
     assert wait <= slept[0] <= max(wait, retry.first_wait)
 
 
 def test_read_fails_when_wait_is_longer_than_patience(company: Company, retry: RetryPolicy) -> None:
-    transport = FaultyTransport({LIST: [failure(429, retry_after="3600")]})
+    transport = ResponseTamperer({LIST: [failure(429, retry_after="3600")]})
     with company.client(transport=transport, retry=retry) as client:
         with pytest.raises(errors.QuotaExceeded) as caught:
             client.campaigns()

@@ -15,7 +15,7 @@ from blocks import NudgescribeAccount, rerun
 from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
-from nudgescribe.errors import Passing
+from nudgescribe.errors import Retryable
 from nudgescribe.polling import Pace
 from nudgescribe.retry import RetryPolicy
 from sandbox.api import auth, messages, security
@@ -65,7 +65,7 @@ class Refreshed:
         for _ in range(TRIES - 1):
             try:
                 return step(self.local.account, *given)
-            except Passing as error:
+            except Retryable as error:
                 self.failed.append(str(error))
         return step(self.local.account, *given)
 

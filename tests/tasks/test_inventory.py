@@ -22,13 +22,13 @@ from blocks.storage.files import LakeError
 from blocks.storage.snapshots import CAMPAIGN_COLUMNS, RUN_COLUMNS
 from nudgescribe import contract
 from nudgescribe.contract import Status
-from nudgescribe.errors import NotFound, Passing, ServerError
+from nudgescribe.errors import NotFound, Retryable, ServerError
 from sandbox.data.models import Campaign, Run, Workspace
 from tasks import inventory
 from tasks.campaigns import Refresh
 from tasks.inventory import CampaignGone, Inventory, report_inventory, take_inventory
 from tests.conftest import Company, Through
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
 from tests.test_documents import LAKE, code
 
@@ -180,10 +180,10 @@ def test_what_fails_in_the_middle_leaves_nothing_and_is_tried_again(
     office: Office, local: Local, refresh: Refresh, through: Through
 ) -> None:
     office.campaign("Other", Status.DRAFT)
-    through(FaultyTransport({contract.RERUN_HISTORY: [None, httpx.Response(503)]}))
+    through(ResponseTamperer({contract.RERUN_HISTORY: [None, httpx.Response(503)]}))
     with pytest.raises(ServerError) as failed:
         take(local, refresh)
-    assert isinstance(failed.value, Passing)
+    assert isinstance(failed.value, Retryable)
     assert files(local.lake) == []
     assert take(local, refresh).runs == 2
 
@@ -192,11 +192,11 @@ def test_a_campaign_that_is_removed_meanwhile_is_no_reason_to_give_up(
     company: Company, local: Local, refresh: Refresh, through: Through
 ) -> None:
     gone = httpx.Response(404, json={"message": "Campaign not found"})
-    through(FaultyTransport({contract.RERUN_HISTORY: [gone]}))
+    through(ResponseTamperer({contract.RERUN_HISTORY: [gone]}))
     campaign = company.seeded.campaign_id
     with pytest.raises(CampaignGone, match=f"Campaign {campaign} is listed, but") as failed:
         take(local, refresh)
-    assert isinstance(failed.value, Passing)
+    assert isinstance(failed.value, Retryable)
 
 
 def test_half_a_snapshot_is_not_seen_and_is_written_again(
@@ -285,7 +285,7 @@ def test_people_see_a_table_and_a_picture(
     turns = [each.campaign_id for each in workspace.campaigns]
     turn = turns.index(office.company.seeded.campaign_id)
     monkeypatch.setattr(inventory, "READERS", 1)
-    through(FaultyTransport({contract.RERUN_HISTORY: [None] * turn + [without]}))
+    through(ResponseTamperer({contract.RERUN_HISTORY: [None] * turn + [without]}))
     taken = take(local, refresh)
     report_inventory.fn(local.account, local.lake, taken, refresh)
     rows = local.artifacts["inventory-main-campaigns"]

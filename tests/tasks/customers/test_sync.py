@@ -20,7 +20,7 @@ from tasks.customers import upload
 from tasks.customers.sync import ListDiff, _shares, diff_lists, update_customers
 from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, make_group
 from tests.conftest import Company, Through, customers
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
 
 UPLOAD, CUSTOMERS = "/v1/customer/check", "/v1/customer"
@@ -71,7 +71,7 @@ def test_only_what_differs_is_sent(
     monkeypatch.setattr(tasks, "CUSTOMERS_HELD", 7)
     monkeypatch.setattr(tasks, "REMOVED_AT_ONCE", 4)
     monkeypatch.setattr(upload, "ROWS_SENT", 8)
-    transport = through(FaultyTransport())
+    transport = through(ResponseTamperer())
     assert update(local, group, customers(20)).added == 20
     assert transport.calls[UPLOAD] == 3
 
@@ -107,11 +107,11 @@ def test_uploads_worked_off_later_are_waited_for(
     assert update(local, group, customers(5)).added == 5
     moved = customers(5).with_columns(plan=pl.lit("moved"))
     # Worked off, though the answer is that it will be.
-    through(FaultyTransport(after={UPLOAD: [lost]}))
+    through(ResponseTamperer(after={UPLOAD: [lost]}))
     assert update(local, group, moved).changed == 5
     # Never worked off.
     monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
-    through(FaultyTransport({UPLOAD: [lost]}))
+    through(ResponseTamperer({UPLOAD: [lost]}))
     with pytest.raises(UploadIncomplete, match="has not become the list"):
         update(local, group, customers(5))
 
@@ -134,7 +134,7 @@ def test_a_service_may_tell_numbers_as_numbers(
     told = {**listed.row(0, named=True), "visits": 0, "balance": 1.5}
     secret = Fernet(company.seeded.profile_key).encrypt(json.dumps(told).encode()).decode()
     page = {"customers": [{"customer_id": "000001", "profile": secret}], "num_pages": 1}
-    through(FaultyTransport({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
+    through(ResponseTamperer({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
     assert update(local, group, listed).unchanged == 1
 
 
@@ -145,7 +145,7 @@ def test_one_upload_worked_off_does_not_stand_for_the_others(
     monkeypatch.setattr(upload, "ROWS_SENT", 5)
     update(local, group, customers(10))
     queued = {"job_uid": "j", "status": "queued", "total": 5, "accepted": 0, "rejected": 0}
-    through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
+    through(ResponseTamperer({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
     moved = customers(10).with_columns(plan=pl.lit("moved"))
     with pytest.raises(UploadIncomplete, match="last seen: 0 customers missing, 5 not as in"):
         update(local, group, moved)
@@ -158,7 +158,7 @@ def test_customers_who_are_still_there_are_an_error(
     update(local, group, customers(5))
     kept = httpx.Response(200, json={"deleted": 2})
     # Calls to the path: the customers held, then those who left.
-    through(FaultyTransport({CUSTOMERS: [None, kept]}))
+    through(ResponseTamperer({CUSTOMERS: [None, kept]}))
     with pytest.raises(UploadIncomplete, match="has 5 customers, not 3"):
         update(local, group, customers(3))
 

@@ -13,7 +13,7 @@ from tasks.customers import upload as tasks
 from tasks.customers.staging import StagingLost, local_copy
 from tests.conftest import Company, Through, customers
 from tests.support.clock import Clock
-from tests.support.faults import Fault, FaultyTransport
+from tests.support.response_tamperer import Fault, ResponseTamperer
 from tests.tasks.conftest import Local
 
 GROUPS = "/v1/cg"
@@ -84,7 +84,7 @@ def test_a_group_whose_answer_is_lost_is_found_again(
     company: Company, create: Callable[[], tasks.GroupRef], through: Through, lost: Fault
 ) -> None:
     # Calls to the path: look for an earlier group, create, look again.
-    through(FaultyTransport(after={GROUPS: [None, lost]}))
+    through(ResponseTamperer(after={GROUPS: [None, lost]}))
     assert create().name in company.groups()
     assert len(company.groups()) == 2
 
@@ -92,7 +92,7 @@ def test_a_group_whose_answer_is_lost_is_found_again(
 def test_a_group_that_was_not_made_is_an_error(
     company: Company, create: Callable[[], tasks.GroupRef], through: Through
 ) -> None:
-    through(FaultyTransport({GROUPS: [None, httpx.ConnectError]}))
+    through(ResponseTamperer({GROUPS: [None, httpx.ConnectError]}))
     with pytest.raises(errors.ConnectionFailed):
         create()
     assert company.groups() == ["First customers"]
@@ -101,7 +101,7 @@ def test_a_group_that_was_not_made_is_an_error(
 def test_a_group_refused_for_another_reason_is_an_error(
     create: Callable[[], tasks.GroupRef], through: Through
 ) -> None:
-    through(FaultyTransport({GROUPS: [None, httpx.Response(400, json={"message": "No."})]}))
+    through(ResponseTamperer({GROUPS: [None, httpx.Response(400, json={"message": "No."})]}))
     with pytest.raises(errors.BadRequest, match=r"No\."):
         create()
 
@@ -132,7 +132,7 @@ def test_a_group_that_fills_up_slowly_is_waited_for(
     monkeypatch.setattr(tasks, "poll", partial(poll, pace=Clock().pace()))
     good = local.staged(customers(30))
     half = httpx.Response(200, json={"num_pages": 1, "page_size": 100, "total": 15})
-    through(FaultyTransport({"/v1/customer/pages": [half, half]}))
+    through(ResponseTamperer({"/v1/customer/pages": [half, half]}))
     assert tasks.upload_customers.fn(local.account, create(), good, local.lake) == 30
 
 
@@ -146,7 +146,7 @@ def test_a_group_of_another_size_stops_the_refresh(
     good = local.staged(customers(30))
     group = create()
     queued = {"job_uid": "j", "status": "queued", "total": 30, "accepted": 0, "rejected": 0}
-    through(FaultyTransport({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
+    through(ResponseTamperer({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
     with pytest.raises(tasks.UploadIncomplete, match="has 0 customers, not 30, after 0 minutes"):
         tasks.upload_customers.fn(local.account, group, good, local.lake)
     assert tasks.upload_customers.fn(local.account, group, good, local.lake) == 30
@@ -159,7 +159,7 @@ def test_a_long_list_is_uploaded_in_chunks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_SENT", 8)
-    transport = through(FaultyTransport())
+    transport = through(ResponseTamperer())
     good = local.staged(customers(30))
     assert tasks.upload_customers.fn(local.account, create(), good, local.lake) == 30
     assert transport.calls[UPLOAD] == 4

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from blocks import DataLake
 from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.files import NotInLake
-from nudgescribe.errors import Passing, QuotaExceeded
+from nudgescribe.errors import QuotaExceeded, Retryable
 from tasks.customers.staging import StagingLost, describe, local_copy, noted
 from tasks.export import run as tasks
 from tasks.policies import is_transient
@@ -236,7 +236,7 @@ def test_only_what_passes_soon_has_a_task_try_again() -> None:
         task: Task[..., Any] = tasks.plan_export
         return is_transient(task, None, Failed(data=error))  # type: ignore[arg-type]
 
-    def put_off(seconds: float) -> Passing:
+    def put_off(seconds: float) -> Retryable:
         error = QuotaExceeded("429.")
         error.retry_after = seconds
         return error

@@ -15,7 +15,7 @@ from tasks.customers.upload import create_group
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import Tidied, list_old, remove_old
 from tests.conftest import Company, Through
-from tests.support.faults import FaultyTransport
+from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
 from tests.tasks.customers.test_upload import campaign_of
 from tests.tasks.retention.test_sweep import another, begin_refresh, shown
@@ -117,10 +117,10 @@ def test_what_became_of_a_group_since_it_was_listed(
     }
 
 
-def refusing(status: int) -> FaultyTransport:
+def refusing(status: int) -> ResponseTamperer:
     """A service that refuses the third call for groups, which is the deletion."""
     refused = httpx.Response(status, json={"message": "Customer group is in use."})
-    return FaultyTransport({GROUPS: [None, None, refused]})
+    return ResponseTamperer({GROUPS: [None, None, refused]})
 
 
 def test_a_group_the_service_does_not_give_up_is_kept(

@@ -1,4 +1,4 @@
-"""Faults that a healthy service does not show, put between client and service."""
+"""A transport between client and service that tampers with what the service answers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import httpx
 Fault = httpx.Response | type[httpx.TransportError]
 
 
-class FaultyTransport(httpx.BaseTransport):
-    """Passes requests on, but answers the n-th one to a path with the fault given for it.
+class ResponseTamperer(httpx.BaseTransport):
+    """Sends requests on, but plays a fault for the n-th call of a path, None for no fault.
 
-    A fault after which the service has done its work is one `after` the real answer: the answer
-    is lost. `calls` counts requests by path.
+    Those of `faults` are played instead of the call; those of `after` instead of its answer, so the
+    service has done its work. `answer` takes the place of a real service. `calls` counts by path.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ def _play(fault: Fault, request: httpx.Request) -> httpx.Response:
     raise fault("provoked", request=request)
 
 
-def answering(content: bytes | str, status: int = 200) -> FaultyTransport:
+def answering(content: bytes | str, status: int = 200) -> ResponseTamperer:
     """A service that gives one answer to everything but signing in."""
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -68,4 +68,4 @@ def answering(content: bytes | str, status: int = 200) -> FaultyTransport:
             return httpx.Response(200, json={**tokens, "expires_in": 3600})
         return httpx.Response(status, content=content)
 
-    return FaultyTransport(answer=answer)
+    return ResponseTamperer(answer=answer)
