@@ -48,7 +48,7 @@ format: $(READY)
 
 # What is generated from the contract and its tests, and committed.
 documents: $(READY)
-	@$(BIN)/python -m sandbox.openapi > docs/openapi.json
+	@$(BIN)/python -m sandbox openapi > docs/openapi.json
 	@$(BIN)/python -m deployments.reference > docs/reference.md
 	@$(BIN)/python -m tests.conformance
 

@@ -1,8 +1,11 @@
-"""`python -m sandbox serve` runs the service, `python -m sandbox seed` fills it for a start."""
+"""The sandbox's commands: serve it, seed it with a first account, print its OpenAPI document."""
 
+import json
 import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import uvicorn
 
@@ -16,67 +19,85 @@ CHAT_KEY = "NUDGEFLOW_SANDBOX_CHAT_KEY"
 parser = ArgumentParser(prog="python -m sandbox", description=__doc__)
 commands = parser.add_subparsers(required=True)
 
-place = ArgumentParser(add_help=False)
-place.add_argument("--data", type=Path, required=True, help="folder that holds everything else")
-place.add_argument("--database", help="SQLAlchemy URL; default SQLite in the folder")
-place.add_argument("--exports", help="fsspec URL for exported pages; default in the folder")
-place.add_argument("--rows-per-file", type=int, default=50_000, help="rows of an exported page")
+storage = ArgumentParser(add_help=False)
+storage.add_argument("--data", type=Path, required=True, help="folder of all that has no own URL")
+storage.add_argument("--database", help="SQLAlchemy URL; default SQLite in the folder")
+storage.add_argument("--exports", help="fsspec URL for exported pages; default in the folder")
+storage.add_argument("--rows-per-file", type=int, default=50_000, help="rows per exported page")
 
-serve = commands.add_parser("serve", parents=[place], help="run the service on this machine")
-serve.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1; 0.0.0.0 in a container")
-serve.add_argument("--port", type=int, default=7878, help="default 7878")
-serve.add_argument("--phase-seconds", type=float, default=0.0, help="least time of a rerun's phase")
-serve.add_argument("--approve-after", type=float, help="seconds until a run approves itself")
-serve.add_argument(
+serve_parser = commands.add_parser(
+    "serve", parents=[storage], help="run the service on this machine"
+)
+serve_parser.add_argument(
+    "--host", default="127.0.0.1", help="default 127.0.0.1; 0.0.0.0 in a container"
+)
+serve_parser.add_argument("--port", type=int, default=7878, help="default 7878")
+serve_parser.add_argument(
+    "--phase-seconds", type=float, default=0.0, help="least time of a rerun's phase"
+)
+serve_parser.add_argument("--approve-after", type=float, help="seconds until a run approves itself")
+serve_parser.add_argument(
     "--chat-url", help=f"OpenAI-compatible endpoint that writes messages; its key: ${CHAT_KEY}"
 )
-serve.add_argument("--chat-model", default="", help="the model to ask there")
+serve_parser.add_argument("--chat-model", default="", help="the model to ask there")
 
-plant = commands.add_parser(
-    "seed", parents=[place], help="make an account with a Published campaign, print it"
+seed_parser = commands.add_parser(
+    "seed", parents=[storage], help="make an account with a Published campaign, print it"
 )
-plant.add_argument("--list", type=Path, help="a CSV to make the workspace from")
-plant.add_argument("--segments", default="", help="the columns of the list to segment by: a,b")
+seed_parser.add_argument("--list", type=Path, help="a CSV to make the workspace from")
+seed_parser.add_argument("--segments", default="", help="columns to segment the list by: a,b")
+
+openapi_parser = commands.add_parser("openapi", help="print the OpenAPI document")
 
 
 def run_serve(options: Namespace) -> None:
+    """Serve until stopped."""
     chat = None
     if options.chat_url:
         key = os.environ.get(CHAT_KEY, "")
         chat = ChatEndpoint(url=options.chat_url, model=options.chat_model, key=key)
-    settings = Settings(
-        data=options.data,
-        database=options.database,
-        exports=options.exports,
-        rows_per_file=options.rows_per_file,
-        phase_seconds=options.phase_seconds,
-        approve_after=options.approve_after,
-        chat=chat,
+    settings = _settings(
+        options, phase_seconds=options.phase_seconds, approve_after=options.approve_after, chat=chat
     )
     uvicorn.run(create_app(settings), host=options.host, port=options.port, log_level="warning")
 
 
 def run_seed(options: Namespace) -> None:
-    settings = Settings(
+    """Seed an account and print its credentials and ids as one JSON object."""
+    context = open_context(_settings(options))
+    if options.list:
+        seeded = seed.seed_from_list(context, options.list, options.segments.split(","))
+    else:
+        seeded = seed.seed(context)
+    context.store.close()
+    print(seeded.model_dump_json())
+
+
+def run_openapi(options: Namespace) -> None:
+    """Print the OpenAPI document."""
+    with TemporaryDirectory() as folder:
+        app = create_app(Settings(data=Path(folder)))
+        print(json.dumps(app.openapi(), indent=2, ensure_ascii=False))
+        app.state.context.store.close()
+
+
+def _settings(options: Namespace, **more: Any) -> Settings:
+    return Settings(
         data=options.data,
         database=options.database,
         exports=options.exports,
         rows_per_file=options.rows_per_file,
+        **more,
     )
-    context = open_context(settings)
-    if options.list:
-        made = seed.seed_from_list(context, options.list, options.segments.split(","))
-    else:
-        made = seed.seed(context)
-    context.store.close()
-    print(made.model_dump_json())
 
 
-serve.set_defaults(run=run_serve)
-plant.set_defaults(run=run_seed)
+serve_parser.set_defaults(run=run_serve)
+seed_parser.set_defaults(run=run_seed)
+openapi_parser.set_defaults(run=run_openapi)
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Run the command that the arguments name."""
     options = parser.parse_args(arguments)
     options.run(options)
 

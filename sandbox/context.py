@@ -1,32 +1,54 @@
-"""What every part of the service works with."""
+"""What a request is handled with: the service's parts, and the authenticated caller."""
 
 from dataclasses import dataclass
 
 from fastapi import Request
 
 from sandbox.data.models import Store
-from sandbox.data.page_files import Pages
+from sandbox.data.page_files import PageFiles
 from sandbox.settings import Keys, Settings
-from sandbox.writing.writers import FromChat, FromTemplate, Generator
+from sandbox.writing.writers import ChatWriter, MessageWriter, TemplateWriter
 
 
 @dataclass(frozen=True)
 class Context:
+    """The parts of one service, which requests and jobs share."""
+
     settings: Settings
     keys: Keys
     store: Store
-    pages: Pages
-    generator: Generator
+    page_files: PageFiles
+    writer: MessageWriter
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who an access or refresh token was issued to."""
+
+    user_id: str
+    account_id: str
+    role_code: str
 
 
 def open_context(settings: Settings) -> Context:
-    """The service's parts for these settings; the database is made on first use."""
+    """Return the service's parts for these settings; make data folder and database if needed."""
     keys = settings.keys  # makes the data folder
-    generator = FromChat(settings.chat) if settings.chat else FromTemplate()
+    writer = ChatWriter(settings.chat) if settings.chat else TemplateWriter()
     return Context(
-        settings, keys, Store(settings.database_url), Pages(settings.exports_url), generator
+        settings, keys, Store(settings.database_url), PageFiles(settings.exports_url), writer
     )
 
 
 def context_of(request: Request) -> Context:
+    """Return the context of the service that has received the request."""
     return request.app.state.context
+
+
+def caller_of(request: Request) -> Caller:
+    """Return the caller, whom the route's class has authenticated."""
+    return request.state.caller
+
+
+def account_of(request: Request) -> str:
+    """Return the id of the caller's account; every query is scoped to it."""
+    return caller_of(request).account_id

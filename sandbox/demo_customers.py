@@ -1,4 +1,4 @@
-"""Generated customers: deterministic, with names as hostile as real ones can be."""
+"""Generated customers: deterministic, with names as hard to handle as real ones."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -30,7 +30,7 @@ _LAST_NAMES = (
 
 
 def fields(workspace_id: str) -> list[CreateField]:
-    """The demo workspace's fields; `customer_id` is the customer identifier."""
+    """Return the demo workspace's fields; `customer_id` is the customer identifier."""
     field = partial(CreateField, workspace_id=workspace_id)
     return [
         field(field_name="customer_id", field_type="string", required=True, unique=True),
@@ -48,7 +48,7 @@ def fields(workspace_id: str) -> list[CreateField]:
 def customers(
     count: int, plans: tuple[str, ...], *, invalid_every: int = 0
 ) -> Iterator[dict[str, str]]:
-    """`count` customers, the same ones every time; every `invalid_every`-th breaks one rule."""
+    """Yield `count` customers, always the same; every `invalid_every`-th breaks one rule."""
     random = Random(7)
     for number in range(1, count + 1):
         customer = {

@@ -1,4 +1,7 @@
-"""Refusals of calls, in the words of the contract, and failures of jobs."""
+"""Error answers in the words of the contract, and failures of jobs."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -8,51 +11,64 @@ from starlette.exceptions import HTTPException
 from nudgescribe.contract import ErrorBody, Text
 
 RERUNS = "/v1/campaign/rerun/"
-NAMES_TOLD = 10
-LONGEST_NAME = 100
+LINK_REFUSED = "The link has expired or was not issued here."
+MAX_NAMES = 10
+MAX_NAME_LENGTH = 100
 
 
-class Refusal(Exception):
-    """An answer with an error status and the contract's text; `retry_after` in seconds."""
+def describe_errors(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return FastAPI's `responses` for these statuses, each with the contract's error body."""
+    return {
+        status: {"model": ErrorBody, "description": description}
+        for status, description in descriptions.items()
+    }
 
-    def __init__(self, status: int, text: str, *, retry_after: int | None = None) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
-        self.retry_after = retry_after
+
+COMMON_ERRORS = describe_errors(
+    {
+        400: "malformed JSON, wrong types, or a state that does not allow the call",
+        401: "missing fields, an unknown workspace or export type",
+        403: "missing or bad authentication",
+        413: "the body is too large",
+        415: "the body is compressed",
+    }
+)
+NOT_FOUND = describe_errors(
+    {404: "no such campaign, customer group, field or file in this account"}
+)
 
 
 class JobFailed(Exception):
-    """Ends a job for good; its text is the reason people read, and holds no customer data."""
+    """Ends a job for good; its text is the reason that users read, without customer data."""
 
 
-def answer(status: int, text: str, *, retry_after: int | None = None) -> JSONResponse:
-    headers = {} if retry_after is None else {"retry-after": str(retry_after)}
-    said = text.encode(errors="replace").decode()  # it may name what was sent
-    return JSONResponse(ErrorBody(message=said).model_dump(), status, headers)
+def error_response(
+    status: int, text: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return an error in the contract's form; a lone surrogate in the text becomes "?"."""
+    message = text.encode(errors="replace").decode()
+    return JSONResponse(ErrorBody(message=message).model_dump(), status, headers)
 
 
-def refuse(request: Request, refusal: Exception) -> JSONResponse:
-    assert isinstance(refusal, Refusal)
-    return answer(refusal.status, refusal.text, retry_after=refusal.retry_after)
-
-
-def refuse_call(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses: a path or a method there is not, a form it cannot read."""
+def handle_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer an HTTPException, ours or the framework's, with its status, text and headers."""
     assert isinstance(error, HTTPException)
-    return JSONResponse({"message": error.detail}, error.status_code, error.headers)
+    return error_response(error.status_code, error.detail, error.headers)
 
 
-def refuse_body(request: Request, error: Exception) -> JSONResponse:
-    """Missing fields are a 401 with the endpoint's text, anything else wrong is a 400."""
+def handle_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Answer 401 with the endpoint's text if a field is missing, else 400 with wrong fields' names.
+
+    Source: the API pages of Nudgescribe for 401 and 400, and for the two texts of the 401.
+    """
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
     if any(problem["type"] == "missing" for problem in problems):
         rerun = request.url.path.startswith(RERUNS)
-        return answer(401, Text.MISSING_RERUN if rerun else Text.MISSING)
+        return error_response(401, Text.MISSING_RERUN if rerun else Text.MISSING)
     if any(problem["type"] == "json_invalid" for problem in problems):
-        return answer(400, "The body is not valid JSON.")
+        return error_response(400, "The body is not valid JSON.")
     names = sorted({".".join(map(str, problem["loc"][1:])) or "body" for problem in problems})
-    told = [name[:LONGEST_NAME] for name in names[:NAMES_TOLD]]
-    more = f" and {len(names) - NAMES_TOLD:,} more" if len(names) > NAMES_TOLD else ""
-    return answer(400, f"Wrong type or value: {', '.join(told)}{more}.")
+    shown = [name[:MAX_NAME_LENGTH] for name in names[:MAX_NAMES]]
+    more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return error_response(400, f"Wrong type or value: {', '.join(shown)}{more}.")

@@ -1,4 +1,7 @@
-"""A sandbox to begin with: an account, a workspace, a group, a campaign at Run #1 *Published*."""
+"""The first content of a sandbox: an account with a workspace, a group and a campaign.
+
+The campaign has one run, which is *Published*.
+"""
 
 from collections.abc import Sequence
 from datetime import date
@@ -9,8 +12,7 @@ import polars as pl
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
-from nudgescribe import fields as rules
-from nudgescribe import rfc4180
+from nudgescribe import fields, rfc4180
 from nudgescribe.contract import CreateField, Status, WorkspaceField
 from sandbox import demo_customers
 from sandbox.api.security import hash_password
@@ -19,11 +21,11 @@ from sandbox.data.models import Account, Campaign, Field, Group, Run, User, Work
 from sandbox.data.profiles import Profiles, new_profile_key, profile_key
 from sandbox.engine import exports, reruns
 from sandbox.settings import Keys
-from sandbox.writing.templates import compose
+from sandbox.writing.templates import fill_segment
 
 
 class Seeded(BaseModel):
-    """What a client needs to call the seeded account, and the ids to begin with."""
+    """The credentials of the seeded account, and its ids."""
 
     email: str
     password: str
@@ -37,38 +39,40 @@ class Seeded(BaseModel):
 
 
 def seed(context: Context, customers: int = 5000) -> Seeded:
-    """The demo company: generated customers, segmented by plan and region."""
+    """Seed the demo company: generated customers, segmented by plan and region."""
     frame = pl.DataFrame(list(demo_customers.customers(customers, demo_customers.PLANS_BEFORE)))
-    fields, variables = demo_customers.fields(""), demo_customers.VARIABLES
-    return _seed(context, frame, fields, variables, demo_customers.TEMPLATE)
+    columns, variables = demo_customers.fields(""), demo_customers.VARIABLES
+    return _seed(context, frame, columns, variables, demo_customers.TEMPLATE)
 
 
 def seed_from_list(context: Context, file: Path, variables: Sequence[str]) -> Seeded:
-    """A workspace made for a CSV of yours: its first column identifies the customer, a column of
-    numbers only is a number field, `variables` make the segments. Run #1 has the first half.
+    """Seed a workspace for the columns of a CSV; run 1 has the first half of its rows.
+
+    The first column is the customer identifier; a column of numbers is a number field. `variables`
+    are the columns that make the segments. Raises MalformedCsv.
     """
     frame = rfc4180.read(file.read_bytes())
     key, *others = frame.columns
-    fields = [CreateField(workspace_id="", field_name=key, field_type="string", unique=True)]
+    columns = [CreateField(workspace_id="", field_name=key, field_type="string", unique=True)]
     for name in others:
         kind = "number" if _holds_numbers(frame, name) else "string"
-        fields.append(CreateField(workspace_id="", field_name=name, field_type=kind))
-    told = ", ".join(f"{name} {{{{ {name} }}}}" for name in variables)
-    template = f"Dear customer {{{{ {key} }}}},\nthis is for you ({told}).\n"
-    return _seed(context, frame.head(frame.height // 2), fields, variables, template)
+        columns.append(CreateField(workspace_id="", field_name=name, field_type=kind))
+    values = ", ".join(f"{name} {{{{ {name} }}}}" for name in variables)
+    template = f"Dear customer {{{{ {key} }}}},\nthis is for you ({values}).\n"
+    return _seed(context, frame.head(frame.height // 2), columns, variables, template)
 
 
 def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
     field = WorkspaceField(
         field_id="", workspace_id="", field_name=column, display_name="", field_type="number"
     )
-    return rules.judge(frame.select(column), [field]).errors.is_empty()
+    return fields.judge(frame.select(column), [field]).errors.is_empty()
 
 
 def _seed(
     context: Context,
     frame: pl.DataFrame,
-    fields: list[CreateField],
+    columns: list[CreateField],
     variables: Sequence[str],
     template: str,
 ) -> Seeded:
@@ -83,14 +87,14 @@ def _seed(
         workspace = Workspace(account_id=account.id, name="Marketing")
         session.add_all([user, workspace])
         session.flush()
-        for field in fields:
+        for field in columns:
             values = field.model_dump(exclude={"workspace_id", "display_name"})
             name = field.display_name or field.field_name
             session.add(Field(**values, workspace_id=workspace.id, display_name=name))
         group = Group(workspace_id=workspace.id, name="First customers")
         session.add(group)
         session.flush()
-        Profiles(session, keys, group.id).put(frame)
+        Profiles(session, keys, group.id).upsert(frame)
         campaign = _published_campaign(session, keys, workspace, group, variables, template)
         seeded = Seeded(
             email=email,
@@ -103,7 +107,7 @@ def _seed(
             customer_group_id=group.id,
             campaign_id=campaign.id,
         )
-    exports.work(context, seeded.campaign_id, 1)
+    exports.run_job(context, seeded.campaign_id, 1)
     return seeded
 
 
@@ -137,7 +141,7 @@ def _published_campaign(
         completed_at=now(),
     )
     session.add(run)
-    texts = [(segment, compose(template, segment)) for segment in wanted]
+    texts = [(segment, fill_segment(template, segment)) for segment in wanted]
     reruns.add_messages(session, run, texts, reruns.APPROVED)
     session.flush()
     reruns.publish(session, campaign)

@@ -1,7 +1,8 @@
-"""The service put together: routes, refusals, limits, audit log, faults and background worker."""
+"""The service put together: routes, errors, limits, audit log, faults and background worker."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,27 +13,52 @@ from nudgescribe import __version__
 from sandbox.api import admin, admin_page, auth, campaigns, customers, messages, workspaces
 from sandbox.context import open_context
 from sandbox.engine.jobs import Worker
-from sandbox.errors import Refusal, refuse, refuse_body, refuse_call
+from sandbox.errors import COMMON_ERRORS, handle_http_error, handle_validation_error
 from sandbox.middleware.audit import AuditLog
 from sandbox.middleware.body_limit import BodyLimit
-from sandbox.middleware.faults import Faults, FaultyApp
-from sandbox.middleware.in_flight import CountedApp, Traffic
-from sandbox.openapi import describe
+from sandbox.middleware.faults import FaultInjector, Faults
+from sandbox.middleware.in_flight import Traffic, TrafficCounter
 from sandbox.settings import Settings
+
+DESCRIPTION = """\
+The Nudgescribe client API as the sandbox serves it. Names and fields that Nudgescribe does not
+publish are Nudgeflow's reading of the API; they come from `nudgescribe/contract.py`."""
+ROUTERS = (
+    auth.router,
+    workspaces.router,
+    customers.router,
+    campaigns.router,
+    messages.router,
+    messages.links,
+    admin.router,
+    admin_page.router,
+)
 
 
 class Service(FastAPI):
-    """Faults come before everything: only there is the connection within reach. Only the traffic is
-    counted outside of them, since a call they delay is on its way, too.
-    """
+    """FastAPI with two layers around its own middleware, and a document without its 422."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        faulty = FaultyApp(super().build_middleware_stack(), self.state.faults)
-        return CountedApp(faulty, self.state.traffic)
+        """Put the faults outermost, since only there is the connection within reach.
+
+        The traffic is counted outside of them: a call that they delay is in flight, too.
+        """
+        faulty = FaultInjector(super().build_middleware_stack(), self.state.faults)
+        return TrafficCounter(faulty, self.state.traffic)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document; a malformed body is a 400 or 401 here, and never a 422."""
+        document = super().openapi()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
 
 
 def create_app(settings: Settings) -> Service:
-    """The whole API over one data folder; the background worker runs while the app does."""
+    """Return the whole API over one data folder; its background worker runs while the app does."""
     context = open_context(settings)
     worker = Worker(context)
 
@@ -43,18 +69,21 @@ def create_app(settings: Settings) -> Service:
         worker.stop()
         context.store.close()
 
-    app = Service(title="Nudgescribe sandbox", version=__version__, lifespan=lifespan)
+    app = Service(
+        title="Nudgescribe sandbox",
+        version=__version__,
+        description=DESCRIPTION,
+        responses=COMMON_ERRORS,
+        lifespan=lifespan,
+    )
     app.state.context = context
     app.state.faults = Faults()
     app.state.traffic = Traffic()
-    app.add_exception_handler(Refusal, refuse)
-    app.add_exception_handler(HTTPException, refuse_call)
-    app.add_exception_handler(RequestValidationError, refuse_body)
-    for part in (auth, workspaces, customers, campaigns, messages, admin, admin_page):
-        app.include_router(part.router)
-    app.include_router(messages.links)
+    app.add_exception_handler(HTTPException, handle_http_error)
+    app.add_exception_handler(RequestValidationError, handle_validation_error)
+    for router in ROUTERS:
+        app.include_router(router)
     # The last one added sees a call first.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(AuditLog, file=settings.audit_file)
-    app.openapi = lambda: describe(app)
     return app

@@ -1,4 +1,4 @@
-"""How a sandbox is set up, and the secrets it keeps beside its data."""
+"""Settings of a sandbox, and the secrets beside its data."""
 
 import os
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ def _new_fernet_key() -> str:
 
 
 class Keys(BaseModel):
-    """The service's own secrets: what it signs tokens and links with, what it wraps the accounts'
-    profile keys with, and its API code.
+    """The service's own secrets.
+
+    `jwt_key` signs tokens, `link_key` links; `master_key` encrypts the accounts' profile keys.
     """
 
     api_code: str = Field(default_factory=lambda: token_urlsafe(24), repr=False)
@@ -37,13 +38,14 @@ class ChatEndpoint(BaseModel):
 
 @dataclass(frozen=True)
 class Settings:
-    """`data` holds what has no place of its own. Durations are seconds, sizes bytes.
+    """All that can be set. Durations are in seconds, sizes in bytes.
 
-    `database` is a SQLAlchemy URL and `exports` an fsspec one; without them both are in `data`.
-    `rows_per_file` is the size of an export's page, `phase_seconds` the least time each phase of a
-    rerun takes, so that people can watch; `approve_after` approves a run that long after it became
-    ready for review. Files above `upload_at_once` are worked off in the background. Messages are
-    written by `chat`, if it is given, else from the campaign's template.
+    `data` is the folder of keys and audit log. `database` is a SQLAlchemy URL, `exports` an fsspec
+    URL; by default both are in `data`. `rows_per_file` is the size of an exported page.
+    `phase_seconds` is the least time of each phase of a rerun, so that it can be watched.
+    `approve_after` is the time after which a run that is ready for review is approved, None for
+    never. Files above `upload_at_once` are processed in the background. Messages are written by
+    `chat`, by default from the campaign's template.
     """
 
     data: Path
@@ -75,17 +77,17 @@ class Settings:
 
     @property
     def keys(self) -> Keys:
-        """The keys of the data folder, made on first use and readable by their owner only."""
+        """The keys in the data folder, made on first use and readable by their owner only."""
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self.data / "keys.json"
         try:
-            with open(file, "x", opener=private) as new:
+            with open(file, "x", opener=open_private) as new:
                 new.write(Keys().model_dump_json())
         except FileExistsError:
             pass
         return Keys.model_validate_json(file.read_text())
 
 
-def private(path: str, flags: int) -> int:
-    """Opens a file that only its owner may read."""
+def open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read; an `opener` of `open`."""
     return os.open(path, flags, mode=0o600)

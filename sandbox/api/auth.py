@@ -1,45 +1,48 @@
-"""Signing in, and renewing with the refresh token."""
+"""Sign-in, and renewal with the refresh token."""
 
 import hmac
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request, Security
+from fastapi.security import APIKeyHeader
 from sqlalchemy import select
 
 from nudgescribe import contract
 from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
-from sandbox.api.security import issue_token, password_fits, read_token, who
-from sandbox.context import context_of
+from sandbox.api.security import BEARER, issue_token, verify_password, verify_token
+from sandbox.context import Caller, context_of
 from sandbox.data.models import Account, User
-from sandbox.errors import Refusal
 
 router = APIRouter()
 
+api_key_header = APIKeyHeader(name=API_KEY_HEADER, scheme_name="apiKey", auto_error=False)
+
 
 @router.post(contract.AUTH)
-def sign_in(body: contract.SignIn, request: Request) -> Tokens:
+def sign_in(
+    body: contract.SignIn,
+    api_key: Annotated[str | None, Security(api_key_header)],
+    request: Request,
+) -> Tokens:
+    """Exchange credentials for an access and a refresh token."""
     with context_of(request).store.read() as session:
         query = select(User, Account).join(Account).where(User.email == body.email)
-        found = session.execute(query).one_or_none()
-    if found is None or not password_fits(body.password, found.User.password_hash):
-        raise Refusal(403, Text.AUTH_ERROR)
-    api_key = request.headers.get(API_KEY_HEADER, "")
-    if not hmac.compare_digest(api_key.encode(), found.Account.api_key.encode()):
-        raise Refusal(403, Text.UNAUTHORIZED)
-    user: User = found.User
-    return _tokens(
-        request,
-        {"user_id": user.id, "account_id": user.account_id, "role_code": user.role_code},
-    )
+        row = session.execute(query).tuples().one_or_none()
+    if row is None or not verify_password(body.password, row[0].password_hash):
+        raise HTTPException(403, Text.AUTH_ERROR)
+    user, account = row
+    if not hmac.compare_digest((api_key or "").encode(), account.api_key.encode()):
+        raise HTTPException(403, Text.UNAUTHORIZED)
+    return _tokens(request, Caller(user.id, user.account_id, user.role_code))
 
 
-@router.get(contract.AUTH)
+@router.get(contract.AUTH, dependencies=BEARER)
 def renew(request: Request) -> Tokens:
-    """The bearer is the refresh token here; both tokens of the answer are new."""
-    claims = read_token(context_of(request).keys, request, "refresh")
-    return _tokens(request, who(claims))
+    """Exchange a refresh token, sent as the bearer, for two new tokens."""
+    return _tokens(request, verify_token(context_of(request).keys, request, "refresh"))
 
 
-def _tokens(request: Request, caller: dict[str, str]) -> Tokens:
+def _tokens(request: Request, caller: Caller) -> Tokens:
     context = context_of(request)
     keys, settings = context.keys, context.settings
     request.state.caller = caller

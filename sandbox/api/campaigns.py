@@ -6,17 +6,19 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import contract
 from nudgescribe.contract import Status, Text
-from sandbox.api.security import ThreeHeaderRoute, account_of
-from sandbox.context import context_of
+from sandbox.api.security import THREE_HEADERS, ThreeHeaderRoute
+from sandbox.context import account_of, caller_of, context_of
 from sandbox.data.lookup import find_campaign, find_group
 from sandbox.data.models import Campaign, Message, Run, Workspace
 from sandbox.engine import reruns
+from sandbox.errors import NOT_FOUND
 
-router = APIRouter(route_class=ThreeHeaderRoute)
+router = APIRouter(route_class=ThreeHeaderRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
 
 
 @router.post(contract.CAMPAIGNS)
 def list_campaigns(body: contract.CampaignListRequest, request: Request) -> contract.CampaignList:
+    """List the account's campaigns by workspace, filtered by the time of publication."""
     with context_of(request).store.read() as session:
         workspaces = session.scalars(
             select(Workspace).where(Workspace.account_id == account_of(request))
@@ -28,21 +30,21 @@ def list_campaigns(body: contract.CampaignListRequest, request: Request) -> cont
 
 @router.post(contract.RERUN_INITIATE)
 def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunStarted:
+    """Begin a rerun of a campaign onto another customer group."""
     with context_of(request).store.write() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
+        caller = caller_of(request)
         group = find_group(
-            session, account_of(request), body.new_customer_group_id, within=campaign.workspace_id
+            session, caller.account_id, body.new_customer_group_id, campaign.workspace_id
         )
-        keys, user_id = context_of(request).keys, request.state.caller["user_id"]
-        run = reruns.initiate(session, keys, campaign, group, user_id)
-        return contract.RerunStarted(
-            run=_run_on_wire(run),
-            comparison=reruns.lists_of(run),
-        )
+        keys = context_of(request).keys
+        run = reruns.initiate(session, keys, campaign, group, caller.user_id)
+        return contract.RerunStarted(run=_run_on_wire(run), comparison=reruns.segment_lists(run))
 
 
 @router.post(contract.RERUN_HISTORY)
 def history(body: contract.CampaignRequest, request: Request) -> contract.RunHistory:
+    """List the runs of a campaign, newest first."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
         runs = session.scalars(
@@ -53,6 +55,7 @@ def history(body: contract.CampaignRequest, request: Request) -> contract.RunHis
 
 @router.post(contract.RERUN_MESSAGES)
 def run_messages(body: contract.RunRequest, request: Request) -> contract.SegmentMessageList:
+    """List a run's messages; without a run number, the current run's active ones."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
         if body.run_number is None:
@@ -61,7 +64,7 @@ def run_messages(body: contract.RunRequest, request: Request) -> contract.Segmen
             query = select(Message).where(
                 Message.campaign_id == campaign.id, Message.run_number == body.run_number
             )
-            messages = reruns.in_order(session.scalars(query))
+            messages = reruns.sort_by_segment(session.scalars(query))
         return contract.SegmentMessageList(messages=[_message_on_wire(each) for each in messages])
 
 
@@ -81,12 +84,12 @@ def _workspace_on_wire(
         campaigns=[
             _campaign_on_wire(session, campaign)
             for campaign in campaigns
-            if _was_published_within(campaign, filters)
+            if _is_published_between(campaign, filters)
         ],
     )
 
 
-def _was_published_within(campaign: Campaign, filters: contract.CampaignListRequest) -> bool:
+def _is_published_between(campaign: Campaign, filters: contract.CampaignListRequest) -> bool:
     start, end, at = filters.published_from, filters.published_to, campaign.published_at
     if at is None:
         return start is None and end is None

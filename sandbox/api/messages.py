@@ -4,35 +4,41 @@ from datetime import UTC, datetime
 from time import time
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse
 from sqlalchemy.orm import Session
 
 from nudgescribe import contract, rfc4180
 from nudgescribe.contract import Status, Text
-from sandbox.api.security import ThreeHeaderRoute, account_of, link_is_valid, sign_link
-from sandbox.context import Context, context_of
+from sandbox.api.security import THREE_HEADERS, ThreeHeaderRoute, sign_link, verify_link
+from sandbox.context import Context, account_of, context_of
 from sandbox.data.lookup import find_campaign
 from sandbox.data.models import Campaign, Job
 from sandbox.data.page_files import page_name
 from sandbox.data.profiles import count_customers
 from sandbox.engine import exports, quota, reruns
-from sandbox.errors import Refusal
+from sandbox.errors import LINK_REFUSED, NOT_FOUND, describe_errors
 
-router = APIRouter(route_class=ThreeHeaderRoute)
+router = APIRouter(route_class=ThreeHeaderRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
 links = APIRouter()
 
 
-@router.post(contract.PUBLISH)
+@router.post(
+    contract.PUBLISH,
+    responses=describe_errors(
+        {429: "the quota is used up; Retry-After tells when the next window begins"}
+    ),
+)
 def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
+    """Queue the CSV export of the current run; publish it if it is ready to be published."""
     context = context_of(request)
     with context.store.write() as session:
         campaign = _find(session, request, body)
         if campaign.status not in (Status.READY_TO_PUBLISH, Status.PUBLISHED):
-            raise Refusal(400, Text.NOT_READY_TO_PUBLISH)
+            raise HTTPException(400, Text.NOT_READY_TO_PUBLISH)
         customers = count_customers(session, reruns.current_run(session, campaign).group_id)
         if not customers or not reruns.current_messages(session, campaign):
-            raise Refusal(404, Text.CAMPAIGN_DETAILS_NOT_FOUND)
+            raise HTTPException(404, Text.CAMPAIGN_DETAILS_NOT_FOUND)
         if campaign.status == Status.READY_TO_PUBLISH:
             quota.charge(session, context.settings, account_of(request), customers)
             reruns.publish(session, campaign)
@@ -45,37 +51,42 @@ def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
 
 @router.post(contract.MESSAGES_PAGES)
 def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCount:
+    """Count the exported files of a run."""
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)
-    run_number = _run_of_pages(campaign, body)
-    names = [] if run_number is None else context.pages.names(campaign.id, run_number)
+    run_number = _run_with_pages(campaign, body)
+    names = [] if run_number is None else context.page_files.names(campaign.id, run_number)
     return contract.PageCount(num_files=len(names))
 
 
-@router.post(contract.MESSAGES_FETCH)
+@router.post(
+    contract.MESSAGES_FETCH,
+    responses=describe_errors({500: "an export that cannot be parsed"}),
+)
 def fetch(
     body: contract.FetchRequest, request: Request
 ) -> contract.CsvPage | contract.JsonPage | contract.PageLink:
+    """Return an exported file as text, as rows, or as a link."""
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)
     if body.export_type not in ("utf8", "json", "url"):
-        raise Refusal(401, Text.INVALID_EXPORT)
+        raise HTTPException(401, Text.INVALID_EXPORT)
     if body.export_type == "url" and body.run_number is not None:
-        raise Refusal(400, Text.NO_LINK_FOR_PAST_RUN)
-    name, run_number = page_name(body.file_num), _run_of_pages(campaign, body)
-    if run_number is None or not context.pages.exists(campaign.id, run_number, name):
-        raise Refusal(404, Text.FILE_NOT_FOUND)
+        raise HTTPException(400, Text.NO_LINK_FOR_PAST_RUN)
+    name, run_number = page_name(body.file_num), _run_with_pages(campaign, body)
+    if run_number is None or not context.page_files.exists(campaign.id, run_number, name):
+        raise HTTPException(404, Text.FILE_NOT_FOUND)
     if body.export_type == "utf8":
-        content = context.pages.read(campaign.id, run_number, name)
+        content = context.page_files.read(campaign.id, run_number, name)
         return contract.CsvPage(content=content.decode())
     if body.export_type == "url":
         return _link(context, request, campaign.id, run_number, name)
     try:
-        rows = exports.first_rows(context.pages, campaign.id, run_number, name)
+        rows = exports.read_json_rows(context.page_files, campaign.id, run_number, name)
     except rfc4180.MalformedCsv:
-        raise Refusal(500, Text.UNPARSABLE) from None
+        raise HTTPException(500, Text.UNPARSABLE) from None
     return contract.JsonPage(messages=rows)
 
 
@@ -88,27 +99,27 @@ def follow_link(
     signature: Annotated[str, Query()],
     request: Request,
 ) -> Response:
-    """A signed link: only paths this service has signed are served."""
+    """Serve the page of a signed link."""
     context = context_of(request)
-    if not link_is_valid(context.keys, request.url.path, expires, signature):
-        raise Refusal(403, "The link has expired or was not issued here.")
-    if not context.pages.exists(campaign_id, run_number, name):
-        raise Refusal(404, Text.FILE_NOT_FOUND)
-    if file := context.pages.local_file(campaign_id, run_number, name):
+    if not verify_link(context.keys, request.url.path, expires, signature):
+        raise HTTPException(403, LINK_REFUSED)
+    if not context.page_files.exists(campaign_id, run_number, name):
+        raise HTTPException(404, Text.FILE_NOT_FOUND)
+    if file := context.page_files.local_file(campaign_id, run_number, name):
         return FileResponse(file, media_type="text/csv")
-    return Response(context.pages.read(campaign_id, run_number, name), media_type="text/csv")
+    return Response(context.page_files.read(campaign_id, run_number, name), media_type="text/csv")
 
 
 def _find(session: Session, request: Request, body: contract.CampaignRequest) -> Campaign:
     return find_campaign(session, account_of(request), body.campaign_id, Text.CAMPAIGN_NOT_FOUND)
 
 
-def _run_of_pages(campaign: Campaign, body: contract.RunRequest) -> int | None:
-    """The run whose pages are asked for: the one in the campaign's folder, or a past one in its
-    sub-folder.
+def _run_with_pages(campaign: Campaign, body: contract.RunRequest) -> int | None:
+    """Return the run whose pages are meant, None if there is none.
 
-    Pages lie in a folder of their run from the start. Which run's are the campaign's own is one
-    column, so a publish moves the earlier ones at once, wherever they lie.
+    Without a run number those are the files directly in the campaign's folder, with one those in a
+    past run's sub-folder. Both are stored in a folder of their run; the column `exported_run` says
+    which ones count as directly in the campaign's folder, so that a publish need not move files.
     """
     if body.run_number is None:
         return campaign.exported_run
@@ -118,9 +129,10 @@ def _run_of_pages(campaign: Campaign, body: contract.RunRequest) -> int | None:
 def _link(
     context: Context, request: Request, campaign_id: str, run_number: int, name: str
 ) -> contract.PageLink:
+    """Return a link to a page, signed by its file system or else by this service."""
     seconds = context.settings.link_seconds
     expires = int(time()) + seconds
-    link = context.pages.signed_url(campaign_id, run_number, name, seconds)
+    link = context.page_files.signed_url(campaign_id, run_number, name, seconds)
     if link is None:
         url = request.url_for(
             "follow_link", campaign_id=campaign_id, run_number=run_number, name=name

@@ -1,34 +1,38 @@
-"""Who may call: passwords, tokens, header rules in the contract's order, signed links."""
+"""Authentication: passwords, tokens, the headers in the contract's order, signed links."""
 
 import hashlib
 import hmac
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from secrets import token_bytes
 from time import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jwt
-from fastapi import Request, Response
+from fastapi import Depends, Header, HTTPException, Request, Response, Security
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from pydantic import ValidationError
 
 from nudgescribe.contract import AUTH_CONTEXT_HEADER, CLIENT_IP_HEADER, AuthContext, Claims, Text
-from sandbox.context import context_of
-from sandbox.errors import Refusal
+from sandbox.context import Caller, context_of
 from sandbox.settings import Keys
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+TokenType = Literal["access", "refresh"]
 ALGORITHM = "HS256"
 PASSWORD_COST = 2**14
-"""How much work a guess at a password is; a hash names its own, so that this may change."""
+"""scrypt's cost parameter for new hashes; each hash names its own, so that this may change."""
 
 
 def hash_password(password: str) -> str:
+    """Return `cost:salt:digest` of a password, under a new salt."""
     salt = token_bytes(16)
     return f"{PASSWORD_COST}:{salt.hex()}:{_digest(password, salt, PASSWORD_COST)}"
 
 
-def password_fits(password: str, hashed: str) -> bool:
+def verify_password(password: str, hashed: str) -> bool:
+    """Return whether a password is the one that was hashed."""
     cost, salt, digest = hashed.split(":")
     return hmac.compare_digest(_digest(password, bytes.fromhex(salt), int(cost)), digest)
 
@@ -37,84 +41,95 @@ def _digest(password: str, salt: bytes, cost: int) -> str:
     return hashlib.scrypt(password.encode(), salt=salt, n=cost, r=8, p=1).hex()
 
 
-def issue_token(
-    keys: Keys, kind: Literal["access", "refresh"], who: dict[str, str], seconds: int
-) -> str:
+def issue_token(keys: Keys, token_type: TokenType, caller: Caller, seconds: int) -> str:
+    """Return a JWT for the caller that expires in so many seconds."""
     issued = int(time())
-    # Two tokens of one second must differ, or renewing would hand out the old one again.
     claims = {
-        **who,
-        "type": kind,
+        **asdict(caller),
+        "type": token_type,
         "iat": issued,
         "exp": issued + seconds,
+        # Two tokens of one second must differ, or renewing would hand out the old one again.
         "jti": token_bytes(8).hex(),
     }
     return jwt.encode(claims, keys.jwt_key, algorithm=ALGORITHM)
 
 
-def read_token(keys: Keys, request: Request, kind: Literal["access", "refresh"]) -> Claims:
-    """The claims of the request's bearer token; a 403 `auth error` if it is not a valid one."""
+def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
+    """Return the caller that the request's bearer token names.
+
+    Raises HTTPException, 403 `auth error`, unless the token is valid and of this type.
+    """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     try:
         if scheme.lower() != "bearer":
             raise jwt.InvalidTokenError
         claims = Claims.model_validate(jwt.decode(token, keys.jwt_key, algorithms=[ALGORITHM]))
     except (jwt.InvalidTokenError, ValidationError):
-        raise Refusal(403, Text.AUTH_ERROR) from None
-    if claims.type != kind:
-        raise Refusal(403, Text.AUTH_ERROR)
-    return claims
+        raise HTTPException(403, Text.AUTH_ERROR) from None
+    if claims.type != token_type:
+        raise HTTPException(403, Text.AUTH_ERROR)
+    return Caller(claims.user_id, claims.account_id, claims.role_code)
 
 
 class BearerRoute(APIRoute):
-    """Content endpoints: the bearer token alone. Identity is settled before the body is read."""
+    """Authenticates content endpoints, by the bearer token alone, before the body is read."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def authenticated(request: Request) -> Response:
-            request.state.caller = who(self.identify(request))
+            request.state.caller = self.authenticate(request)
             return await handle(request)
 
         return authenticated
 
     @staticmethod
-    def identify(request: Request) -> Claims:
-        return read_token(context_of(request).keys, request, "access")
+    def authenticate(request: Request) -> Caller:
+        """Return the caller. Raises HTTPException, 403."""
+        return verify_token(context_of(request).keys, request, "access")
 
 
 class ThreeHeaderRoute(BearerRoute):
-    """Campaign, message and rerun endpoints: api_code, then JWT, then api_access, then the ip."""
+    """Authenticates campaign, message and rerun endpoints: api_code, JWT, api_access, then the ip.
+
+    Source: the order is Nudgescribe's.
+    """
 
     @staticmethod
-    def identify(request: Request) -> Claims:
+    def authenticate(request: Request) -> Caller:
+        """Return the caller. Raises HTTPException, 403."""
         keys = context_of(request).keys
         try:
             context = AuthContext.model_validate_json(request.headers.get(AUTH_CONTEXT_HEADER, ""))
         except ValidationError:
-            raise Refusal(403, Text.UNAUTHORIZED) from None
+            raise HTTPException(403, Text.UNAUTHORIZED) from None
         if not hmac.compare_digest(context.api_code.encode(), keys.api_code.encode()):
-            raise Refusal(403, Text.UNAUTHORIZED)
-        claims = read_token(keys, request, "access")
+            raise HTTPException(403, Text.UNAUTHORIZED)
+        caller = verify_token(keys, request, "access")
         if not context.api_access or CLIENT_IP_HEADER not in request.headers:
-            raise Refusal(403, Text.UNAUTHORIZED)
-        return claims
+            raise HTTPException(403, Text.UNAUTHORIZED)
+        return caller
 
 
-def who(claims: Claims) -> dict[str, str]:
-    """The claims that say who somebody is."""
-    return claims.model_dump(include={"user_id", "account_id", "role_code"})
+def _context_headers(
+    auth_context: Annotated[str, Header(alias=AUTH_CONTEXT_HEADER)],
+    client_ip: Annotated[str, Header(alias=CLIENT_IP_HEADER)],
+) -> None:
+    """Declare the headers for the OpenAPI document; the route's class has checked them."""
 
 
-def account_of(request: Request) -> str:
-    """The account of the caller; every query is scoped to it."""
-    return request.state.caller["account_id"]
+BEARER = [Security(HTTPBearer(bearerFormat="JWT", scheme_name="bearer", auto_error=False))]
+"""Declares the token for the OpenAPI document; `verify_token` checks it."""
+THREE_HEADERS = [*BEARER, Depends(_context_headers)]
 
 
 def sign_link(keys: Keys, path: str, expires: int) -> str:
+    """Return the signature of a link to `path` until `expires`, in seconds since 1970."""
     return hmac.new(keys.link_key.encode(), f"{path}?{expires}".encode(), "sha256").hexdigest()
 
 
-def link_is_valid(keys: Keys, path: str, expires: int, signature: str) -> bool:
-    wanted = sign_link(keys, path, expires)
-    return expires >= time() and hmac.compare_digest(wanted.encode(), signature.encode())
+def verify_link(keys: Keys, path: str, expires: int, signature: str) -> bool:
+    """Return whether a link was signed here and has not expired."""
+    expected = sign_link(keys, path, expires)
+    return expires >= time() and hmac.compare_digest(expected.encode(), signature.encode())

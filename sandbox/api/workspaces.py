@@ -2,38 +2,39 @@
 
 import re
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from nudgescribe import contract, fields
 from nudgescribe.contract import Text
-from sandbox.api.security import BearerRoute, account_of
-from sandbox.context import context_of
+from sandbox.api.security import BEARER, BearerRoute
+from sandbox.context import account_of, context_of
 from sandbox.data.lookup import field_on_wire, fields_of, find_group, find_workspace
-from sandbox.data.models import Block, Field, Group, Workspace
+from sandbox.data.models import Field, Group, ProfileChunk, Workspace
 from sandbox.data.profiles import Profiles, count_customers
-from sandbox.errors import Refusal
+from sandbox.errors import NOT_FOUND
 
-router = APIRouter(route_class=BearerRoute)
+router = APIRouter(route_class=BearerRoute, dependencies=BEARER, responses=NOT_FOUND)
 
-PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
-"""Names that polars takes for many columns; a list could not be kept under one."""
+COLUMN_PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
+"""Names that polars reads as a pattern of columns, so that no column can have one."""
 
 
 @router.put(contract.FIELDS)
 def create_field(body: contract.CreateField, request: Request) -> contract.WorkspaceField:
+    """Create a field of a workspace."""
     _check_format(body.field_type, body.field_format)
-    if PATTERN.fullmatch(body.field_name):
-        raise Refusal(400, "Wrong type or value: field_name.")
+    if COLUMN_PATTERN.fullmatch(body.field_name):
+        raise HTTPException(400, "Wrong type or value: field_name.")
     with context_of(request).store.write() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         existing = fields_of(session, body.workspace_id)
         if any(field.field_name == body.field_name for field in existing):
-            raise Refusal(400, "Field already exists.")
+            raise HTTPException(400, "Field already exists.")
         if body.unique and any(field.unique for field in existing):
-            raise Refusal(400, "The workspace already has its unique field.")
+            raise HTTPException(400, "The workspace already has its unique field.")
         field = Field(**body.model_dump())
         field.display_name = body.display_name or body.field_name
         session.add(field)
@@ -43,6 +44,7 @@ def create_field(body: contract.CreateField, request: Request) -> contract.Works
 
 @router.post(contract.FIELDS)
 def list_fields(body: contract.WorkspaceRequest, request: Request) -> contract.FieldList:
+    """List a workspace's fields."""
     with context_of(request).store.read() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         return contract.FieldList(fields=fields_of(session, body.workspace_id))
@@ -50,6 +52,7 @@ def list_fields(body: contract.WorkspaceRequest, request: Request) -> contract.F
 
 @router.patch(contract.FIELDS)
 def update_field(body: contract.UpdateField, request: Request) -> contract.WorkspaceField:
+    """Change a field; customers keep their values."""
     with context_of(request).store.write() as session:
         field = _find_field(session, account_of(request), body.field_id)
         for name, value in body.model_dump(exclude={"field_id"}, exclude_none=True).items():
@@ -60,34 +63,37 @@ def update_field(body: contract.UpdateField, request: Request) -> contract.Works
 
 @router.delete(contract.FIELDS)
 def delete_field(body: contract.DeleteField, request: Request) -> contract.Deleted:
+    """Delete a field and the values that customers have for it."""
     with context_of(request).store.write() as session:
         field = _find_field(session, account_of(request), body.field_id)
         if field.unique:
-            raise Refusal(400, "The unique field of a workspace cannot be deleted.")
+            raise HTTPException(400, "The unique field of a workspace cannot be deleted.")
         groups = select(Group.id).where(Group.workspace_id == field.workspace_id)
         for group_id in session.scalars(groups).all():
-            Profiles(session, context_of(request).keys, group_id).drop(field.field_name)
+            Profiles(session, context_of(request).keys, group_id).drop_column(field.field_name)
         session.delete(field)
     return contract.Deleted(deleted=1)
 
 
 @router.put(contract.GROUPS)
 def create_group(body: contract.CreateGroup, request: Request) -> contract.CustomerGroup:
+    """Create an empty customer group."""
     with context_of(request).store.write() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         group = Group(**body.model_dump())
         session.add(group)
-        _flush_name(session)
+        _flush_group(session)
         return _group_on_wire(group, 0)
 
 
 @router.post(contract.GROUPS)
 def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.GroupList:
+    """List a workspace's customer groups with their sizes."""
     with context_of(request).store.read() as session:
         find_workspace(session, account_of(request), body.workspace_id)
         counts = (
-            select(Block.group_id, func.sum(Block.size).label("size"))
-            .group_by(Block.group_id)
+            select(ProfileChunk.group_id, func.sum(ProfileChunk.size).label("size"))
+            .group_by(ProfileChunk.group_id)
             .subquery()
         )
         rows = session.execute(
@@ -101,16 +107,18 @@ def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.G
 
 @router.patch(contract.GROUPS)
 def update_group(body: contract.UpdateGroup, request: Request) -> contract.CustomerGroup:
+    """Rename or describe a customer group; it keeps its customers."""
     with context_of(request).store.write() as session:
         group = find_group(session, account_of(request), body.customer_group_id)
         group.name = body.name or group.name
         group.description = body.description or group.description
-        _flush_name(session)
+        _flush_group(session)
         return _group_on_wire(group, count_customers(session, group.id))
 
 
 @router.delete(contract.GROUPS)
 def delete_group(body: contract.DeleteGroup, request: Request) -> contract.Deleted:
+    """Delete a customer group with its customers."""
     with context_of(request).store.write() as session:
         group = find_group(session, account_of(request), body.customer_group_id)
         session.execute(delete(Group).where(Group.id == group.id))
@@ -118,23 +126,26 @@ def delete_group(body: contract.DeleteGroup, request: Request) -> contract.Delet
 
 
 def _find_field(session: Session, account_id: str, field_id: str) -> Field:
+    """Return a field of the account. Raises HTTPException, 404."""
     query = select(Field).join(Workspace).where(Workspace.account_id == account_id)
     field = session.scalar(query.where(Field.id == field_id))
     if field is None:
-        raise Refusal(404, "Field not found.")
+        raise HTTPException(404, "Field not found.")
     return field
 
 
 def _check_format(field_type: str, field_format: str | None) -> None:
+    """Check that the type allows the format. Raises HTTPException, 400."""
     if problem := fields.format_problem(field_type, field_format):
-        raise Refusal(400, f"{problem}.")
+        raise HTTPException(400, f"{problem}.")
 
 
-def _flush_name(session: Session) -> None:
+def _flush_group(session: Session) -> None:
+    """Flush a group. Raises HTTPException, 400, if its workspace has another of that name."""
     try:
         session.flush()
     except IntegrityError:
-        raise Refusal(400, Text.GROUP_EXISTS) from None
+        raise HTTPException(400, Text.GROUP_EXISTS) from None
 
 
 def _group_on_wire(group: Group, size: int) -> contract.CustomerGroup:

@@ -1,4 +1,4 @@
-"""What the service remembers: its tables, and sessions that read or write them."""
+"""The database: tables, and sessions that read or write them."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,20 +21,22 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 CONNECTIONS = 50
-"""More than there are threads that serve requests or work off jobs."""
+"""More than the threads that serve requests and process jobs."""
 WRITE_LOCK = 7878
 
 
 def new_id() -> str:
+    """Return a random UUID."""
     return str(uuid4())
 
 
 def now() -> datetime:
+    """Return the time in UTC."""
     return datetime.now(UTC)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """SQLite forgets time zones; all our times are UTC."""
+    """A UTC time as ISO 8601 text, since SQLite stores no time zones."""
 
     impl = String
     cache_ok = True
@@ -56,8 +58,10 @@ class Base(DeclarativeBase):
 
 
 class Account(Base):
-    """`wrapped_key` is the account's profile key under the service's master key; `quota` the
-    messages it may publish within a window, None for any number.
+    """An account of the service.
+
+    `wrapped_key` is its profile key, encrypted with the service's master key; `quota` the messages
+    it may publish in one window, None for any number.
     """
 
     __tablename__ = "accounts"
@@ -68,7 +72,7 @@ class Account(Base):
 
 
 class Usage(Base):
-    """Messages an account has published in one window of its quota."""
+    """The messages that an account has published in one window of its quota."""
 
     __tablename__ = "usage"
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
@@ -117,10 +121,10 @@ class Group(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
 
-class Block(Base):
-    """Some customers of a group: a Parquet file under the account's profile key."""
+class ProfileChunk(Base):
+    """Some customers of a group: a Parquet file, encrypted with the account's profile key."""
 
-    __tablename__ = "blocks"
+    __tablename__ = "profile_chunks"
     number: Mapped[int] = mapped_column(primary_key=True)
     group_id: Mapped[str] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), index=True)
     size: Mapped[int]
@@ -128,19 +132,21 @@ class Block(Base):
 
 
 class Customer(Base):
-    """Which block a customer is in; `digest` is a keyed hash of group and identifier."""
+    """Which chunk a customer is in; `digest` is a keyed hash of group and identifier."""
 
     __tablename__ = "customers"
     __table_args__: ClassVar = {"sqlite_with_rowid": False}
     digest: Mapped[str] = mapped_column(primary_key=True)
-    block_number: Mapped[int] = mapped_column(
-        ForeignKey("blocks.number", ondelete="CASCADE"), index=True
+    chunk_number: Mapped[int] = mapped_column(
+        ForeignKey("profile_chunks.number", ondelete="CASCADE"), index=True
     )
 
 
 class Campaign(Base):
-    """`template` is the text messages are written from, `variables` the fields it segments by,
-    `exported_run` the run whose pages lie directly in the campaign's folder.
+    """A campaign of a workspace.
+
+    `template` is the text that messages are written from, `variables` are the fields that make its
+    segments, `exported_run` is the run whose pages are directly in the campaign's folder.
     """
 
     __tablename__ = "campaigns"
@@ -158,7 +164,7 @@ class Campaign(Base):
 
 
 class Run(Base):
-    """`comparison` holds the segment lists of the wire's `SegmentLists`, `summary` their sizes."""
+    """A run of a campaign; `comparison` is a `contract.SegmentLists`, `summary` has its sizes."""
 
     __tablename__ = "runs"
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -194,9 +200,10 @@ class Message(Base):
 
 
 class Job(Base):
-    """Background work on one `subject`: the campaign of a *rerun* or an *export*, the group of an
-    *upload*. `state` is queued, running, done, failed (for good) or broken (tried again at the
-    service's next start); `note` says how it ended.
+    """Background work on one `subject`: the campaign of a *rerun* or *export*, an *upload*'s group.
+
+    `state` is queued, running, done, failed (for good) or broken (tried again at the service's next
+    start); `note` says how it ended.
     """
 
     __tablename__ = "jobs"
@@ -209,17 +216,17 @@ class Job(Base):
     note: Mapped[str | None]
 
 
-class UploadPart(Base):
-    """A piece of an uploaded file that waits for its job, under the account's profile key."""
+class UploadChunk(Base):
+    """Some bytes of a file that waits for its job, encrypted with the account's profile key."""
 
-    __tablename__ = "upload_parts"
+    __tablename__ = "upload_chunks"
     job_uid: Mapped[str] = mapped_column(ForeignKey("jobs.uid"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     content: Mapped[bytes]
 
 
 class Store:
-    """The database of one sandbox: SQLite or PostgreSQL, one writer at a time on either."""
+    """The database of one sandbox, SQLite or PostgreSQL, with one writer at a time."""
 
     def __init__(self, url: str) -> None:
         self._writing = create_engine(
@@ -227,7 +234,7 @@ class Store:
         )
         if self._writing.dialect.name == "sqlite":
             self._reading = self._writing.execution_options(writing=False)
-            event.listen(self._writing, "connect", _configure)
+            event.listen(self._writing, "connect", _configure_sqlite)
         else:
             self._reading = self._writing.execution_options(
                 writing=False, isolation_level="REPEATABLE READ"
@@ -237,21 +244,22 @@ class Store:
 
     @contextmanager
     def read(self) -> Generator[Session, None, None]:
-        """One view of the data, as it was at the first query."""
+        """Yield a session that sees the data as they were at its first query."""
         with Session(self._reading) as session:
             yield session
 
     @contextmanager
     def write(self) -> Generator[Session, None, None]:
-        """One transaction; it holds the database's only write lock from its first line."""
+        """Yield a session in a transaction that holds the database's only write lock."""
         with Session(self._writing) as session, session.begin():
             yield session
 
     def close(self) -> None:
+        """Close all connections."""
         self._writing.dispose()
 
 
-def _configure(connection: Any, record: object) -> None:
+def _configure_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # leave BEGIN to us
     for pragma in (
         "journal_mode=WAL",

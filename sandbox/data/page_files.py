@@ -1,4 +1,4 @@
-"""Where exported pages lie, on any fsspec file system: one folder a run, one file a page."""
+"""Exported pages on any fsspec file system: one folder per run, one file per page."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 
-class Pages:
+class PageFiles:
     """The pages of all runs under one fsspec URL."""
 
     def __init__(self, url: str) -> None:
@@ -16,18 +16,19 @@ class Pages:
         self._root = root.rstrip("/")
 
     def names(self, campaign_id: str, run_number: int) -> list[str]:
+        """Return the names of a run's pages, in order; empty if it has none."""
         try:
-            found = self._fs.ls(f"{self._root}/{_folder(campaign_id, run_number)}", detail=False)
+            paths = self._fs.ls(f"{self._root}/{_folder(campaign_id, run_number)}", detail=False)
         except FileNotFoundError:
             return []
-        return sorted(path.rpartition("/")[2] for path in found if path.endswith(".csv"))
+        return sorted(path.rpartition("/")[2] for path in paths if path.endswith(".csv"))
 
     def read(self, campaign_id: str, run_number: int, name: str) -> bytes:
-        """A page's bytes. Raises FileNotFoundError if there is none."""
+        """Return a page's bytes. Raises FileNotFoundError."""
         return self._fs.cat_file(self._path(campaign_id, run_number, name))
 
     def write(self, campaign_id: str, run_number: int, name: str, content: bytes) -> None:
-        """Makes a page appear, whole or not at all."""
+        """Write a page; readers see all of it or nothing."""
         target = self._path(campaign_id, run_number, name)
         if not isinstance(self._fs, LocalFileSystem):
             self._fs.pipe_file(target, content)  # an object appears when its upload is complete
@@ -38,21 +39,23 @@ class Pages:
         os.replace(draft, target)
 
     def remove(self, campaign_id: str, run_number: int, name: str) -> None:
+        """Delete a page."""
         self._fs.rm_file(self._path(campaign_id, run_number, name))
 
     def local_file(self, campaign_id: str, run_number: int, name: str) -> Path | None:
-        """The page as a file of this machine, if the pages lie on it."""
+        """Return a page's path if the pages are on this machine, else None."""
         path = Path(self._path(campaign_id, run_number, name))
         return path if isinstance(self._fs, LocalFileSystem) else None
 
     def signed_url(self, campaign_id: str, run_number: int, name: str, seconds: int) -> str | None:
-        """A link the store itself signs, if it can."""
+        """Return a link that the file system signs for so many seconds, None if it cannot."""
         try:
             return self._fs.sign(self._path(campaign_id, run_number, name), seconds)
         except NotImplementedError:
             return None
 
     def exists(self, campaign_id: str, run_number: int, name: str) -> bool:
+        """Return whether a run has a page of this name."""
         return self._fs.exists(self._path(campaign_id, run_number, name))
 
     def _path(self, campaign_id: str, run_number: int, name: str) -> str:
@@ -60,6 +63,7 @@ class Pages:
 
 
 def page_name(file_num: int) -> str:
+    """Return the file name of a page; `file_num` counts from 0."""
     return f"{file_num:05d}.csv"
 
 

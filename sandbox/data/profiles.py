@@ -1,7 +1,7 @@
-"""Customer profiles at rest: blocks of rows, each encrypted as a whole.
+"""Customer profiles at rest: chunks of rows, each encrypted as a whole.
 
-A block is one Fernet token of a Parquet file, so that a million customers are a hundred tokens, and
-segments and messages are computed column by column. Outside the blocks a customer is only a keyed
+A chunk is one Fernet token of a Parquet file, so that a million customers are a hundred tokens, and
+segments and messages are computed column by column. Outside the chunks a customer is only a keyed
 hash of the identifier.
 """
 
@@ -17,26 +17,27 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import fields
 from sandbox.data.lookup import fields_of
-from sandbox.data.models import Account, Block, Customer, Group, Workspace
+from sandbox.data.models import Account, Customer, Group, ProfileChunk, Workspace
 from sandbox.settings import Keys
 
-BLOCK_ROWS = 10_000
-DIGESTS_ASKED = 1000
-"""In one statement: the database keeps statements, and each is as large as what it asks."""
+CHUNK_ROWS = 10_000
+BATCH_DIGESTS = 1000
+"""Digests in one statement: the driver caches statements, each as large as its parameters."""
 DIGEST_BYTES = 16
 
 
 def new_profile_key(keys: Keys) -> bytes:
-    """A key for a new account, wrapped by the master key."""
+    """Return a key for a new account, encrypted with the master key."""
     return Fernet(keys.master_key).encrypt(Fernet.generate_key())
 
 
 def profile_key(keys: Keys, account: Account) -> bytes:
+    """Return the account's key, decrypted."""
     return Fernet(keys.master_key).decrypt(account.wrapped_key)
 
 
 class Profiles:
-    """The customers of one group, within a session."""
+    """The customers of one group, in a session."""
 
     def __init__(self, session: Session, keys: Keys, group_id: str) -> None:
         account = session.scalars(
@@ -53,83 +54,92 @@ class Profiles:
 
     @property
     def size(self) -> int:
+        """How many customers the group has."""
         return count_customers(self._session, self._group_id)
 
-    def put(self, frame: pl.DataFrame) -> None:
-        """Upserts a judged frame's rows by their identifier; what it has no column for stays."""
+    def upsert(self, frame: pl.DataFrame) -> None:
+        """Write accepted rows by their identifier; values of columns they lack stay."""
         others = [name for name in self.columns if name not in frame.columns]
-        for part in frame.iter_slices(BLOCK_ROWS):
-            digests = self._digests(part)
-            before = self._take(digests).select(self.key, *others)
-            rows = part.join(before, on=self.key, how="left", maintain_order="left")
+        for rows in frame.iter_slices(CHUNK_ROWS):
+            digests = self._digests(rows)
+            before = self._pop(digests).select(self.key, *others)
+            merged = rows.join(before, on=self.key, how="left", maintain_order="left")
             number = self._session.scalars(
-                insert(Block).returning(Block.number),
-                {"group_id": self._group_id, "size": rows.height, "content": self._seal(rows)},
+                insert(ProfileChunk).returning(ProfileChunk.number),
+                {
+                    "group_id": self._group_id,
+                    "size": merged.height,
+                    "content": self._encrypt(merged),
+                },
             ).one()
-            # The connection's own insert: a session's looks at each of a million rows.
+            # A session's own insert would look at each row.
             self._session.connection().execute(
                 insert(Customer),
-                [{"digest": digest, "block_number": number} for digest in digests],
+                [{"digest": digest, "chunk_number": number} for digest in digests],
             )
 
     def remove(self, customer_ids: Sequence[str]) -> int:
-        """How many customers were there to be removed."""
+        """Delete customers; return how many of them there were."""
         ids = pl.DataFrame({self.key: customer_ids}, schema={self.key: pl.String}).unique()
-        return sum(self._take(self._digests(some)).height for some in ids.iter_slices(BLOCK_ROWS))
+        return sum(self._pop(self._digests(rows)).height for rows in ids.iter_slices(CHUNK_ROWS))
 
     def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """All customers block by block, in a stable order; null where they have no value."""
+        """Yield all customers chunk by chunk, in a stable order; null where they have no value."""
         for number in self._numbers():
-            yield self._open(number, columns)
+            yield self._read(number, columns)
 
     def page(self, start: int, length: int) -> pl.DataFrame:
-        """All columns of `length` customers from `start` on."""
+        """Return all columns of up to `length` customers from `start` on; empty beyond the last."""
         sizes = self._session.execute(
-            select(Block.number, Block.size)
-            .where(Block.group_id == self._group_id)
-            .order_by(Block.number)
+            select(ProfileChunk.number, ProfileChunk.size)
+            .where(ProfileChunk.group_id == self._group_id)
+            .order_by(ProfileChunk.number)
         )
-        parts = [self._nobody()]
+        slices = [self._empty_frame()]
         before = 0
         for number, size in sizes.all():
             first, last = max(start - before, 0), min(start + length - before, size)
             if first < last:
-                parts.append(self._open(number, self.columns).slice(first, last - first))
+                slices.append(self._read(number, self.columns).slice(first, last - first))
             before += size
-        return pl.concat(parts)
+        return pl.concat(slices)
 
-    def drop(self, column: str) -> None:
-        """Deletes the values of one field."""
+    def drop_column(self, column: str) -> None:
+        """Delete the values of one field."""
         for number in self._numbers():
             frame = self._decrypt(number)
             if column in frame.columns:
                 self._replace(number, frame.drop(column))
 
     def _numbers(self) -> Sequence[int]:
-        query = select(Block.number).where(Block.group_id == self._group_id)
-        return self._session.scalars(query.order_by(Block.number)).all()
+        query = select(ProfileChunk.number).where(ProfileChunk.group_id == self._group_id)
+        return self._session.scalars(query.order_by(ProfileChunk.number)).all()
 
-    def _take(self, digests: Sequence[str]) -> pl.DataFrame:
-        """Takes customers out of their blocks, for good, and returns those who were in one."""
-        found: defaultdict[int, list[str]] = defaultdict(list)
-        for some in _chunks(digests):
-            query = select(Customer.digest, Customer.block_number)
-            for digest, number in self._session.execute(query.where(Customer.digest.in_(some))):
-                found[number].append(digest)
-        taken = [self._nobody()]
-        for number, gone in found.items():
-            frame = self._open(number, self.columns)
-            chosen = pl.Series(self._digests(frame)).is_in(gone)
-            taken.append(frame.filter(chosen))
-            if len(gone) == frame.height:
-                self._session.execute(delete(Block).where(Block.number == number))
+    def _pop(self, digests: Sequence[str]) -> pl.DataFrame:
+        """Delete customers from their chunks and return them; unknown digests are skipped."""
+        popped = [self._empty_frame()]
+        for number, known in self._by_chunk(digests).items():
+            frame = self._read(number, self.columns)
+            selected = pl.Series(self._digests(frame)).is_in(known)
+            popped.append(frame.filter(selected))
+            if len(known) == frame.height:
+                self._session.execute(delete(ProfileChunk).where(ProfileChunk.number == number))
                 continue
-            self._replace(number, frame.filter(~chosen))
-            for some in _chunks(gone):
-                self._session.execute(delete(Customer).where(Customer.digest.in_(some)))
-        return pl.concat(taken)
+            self._replace(number, frame.filter(~selected))
+            for batch in _batches(known):
+                self._session.execute(delete(Customer).where(Customer.digest.in_(batch)))
+        return pl.concat(popped)
 
-    def _nobody(self) -> pl.DataFrame:
+    def _by_chunk(self, digests: Sequence[str]) -> dict[int, list[str]]:
+        """Return the known digests by the number of their chunk."""
+        known: defaultdict[int, list[str]] = defaultdict(list)
+        for batch in _batches(digests):
+            query = select(Customer.digest, Customer.chunk_number)
+            for digest, number in self._session.execute(query.where(Customer.digest.in_(batch))):
+                known[number].append(digest)
+        return known
+
+    def _empty_frame(self) -> pl.DataFrame:
         return pl.DataFrame(schema=dict.fromkeys(self.columns, pl.String()))
 
     def _digests(self, frame: pl.DataFrame) -> list[str]:
@@ -141,16 +151,18 @@ class Profiles:
             digests.append(digest.hexdigest())
         return digests
 
-    def _seal(self, frame: pl.DataFrame) -> bytes:
+    def _encrypt(self, frame: pl.DataFrame) -> bytes:
         file = io.BytesIO()
         frame.write_parquet(file)
         return self.cipher.encrypt(file.getvalue())
 
     def _decrypt(self, number: int) -> pl.DataFrame:
-        content = self._session.scalars(select(Block.content).where(Block.number == number)).one()
+        content = self._session.scalars(
+            select(ProfileChunk.content).where(ProfileChunk.number == number)
+        ).one()
         return pl.read_parquet(io.BytesIO(self.cipher.decrypt(content)))
 
-    def _open(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
+    def _read(self, number: int, columns: Sequence[str]) -> pl.DataFrame:
         frame = self._decrypt(number)
         nothing = pl.lit(None, pl.String())
         return frame.select(
@@ -159,17 +171,20 @@ class Profiles:
 
     def _replace(self, number: int, frame: pl.DataFrame) -> None:
         self._session.execute(
-            update(Block)
-            .where(Block.number == number)
-            .values(size=frame.height, content=self._seal(frame))
+            update(ProfileChunk)
+            .where(ProfileChunk.number == number)
+            .values(size=frame.height, content=self._encrypt(frame))
         )
 
 
-def _chunks(digests: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(digests), DIGESTS_ASKED):
-        yield digests[start : start + DIGESTS_ASKED]
+def _batches(digests: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(digests), BATCH_DIGESTS):
+        yield digests[start : start + BATCH_DIGESTS]
 
 
 def count_customers(session: Session, group_id: str) -> int:
-    query = select(func.coalesce(func.sum(Block.size), 0)).where(Block.group_id == group_id)
+    """Return how many customers a group has."""
+    query = select(func.coalesce(func.sum(ProfileChunk.size), 0)).where(
+        ProfileChunk.group_id == group_id
+    )
     return session.scalars(query).one()

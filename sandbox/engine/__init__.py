@@ -1,1 +1,1 @@
-"""Background work: reruns, exports, uploads, and the quota."""
+"""Background jobs: reruns, exports, uploads; and quotas."""

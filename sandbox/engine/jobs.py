@@ -1,7 +1,7 @@
-"""Background work: threads that take jobs from the database, oldest first, one a subject.
+"""The job queue: threads that take jobs from the database, oldest first, one per subject at a time.
 
-Jobs survive the service: what was running when it died, or broke, is taken up again at its next
-start.
+Jobs survive the service: those that were running when it died, or that broke, are queued again at
+its next start.
 """
 
 import logging
@@ -21,23 +21,24 @@ from sandbox.errors import JobFailed
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.2
-"""Seconds between looks for a new job or a run to approve."""
+POLL_SECONDS = 0.2
+"""Between two looks for a new job or a run to approve."""
 THREADS = 2
 
 
 class Worker:
-    """Works off the jobs of one service until stopped."""
+    """Processes the jobs of one service until stopped."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stop = Event()
-        tasks = [self._work_one] * THREADS
+        tasks = [self._process_next] * THREADS
         if (seconds := context.settings.approve_after) is not None:
             tasks.append(partial(self._approve_due, timedelta(seconds=seconds)))
         self._threads = [Thread(target=self._repeat, args=(task,)) for task in tasks]
 
     def start(self) -> None:
+        """Queue interrupted jobs again and start the threads."""
         with self._context.store.write() as session:
             interrupted = Job.state.in_(["running", "broken"])
             session.execute(update(Job).where(interrupted).values(state="queued"))
@@ -45,6 +46,7 @@ class Worker:
             thread.start()
 
     def stop(self) -> None:
+        """End the threads after their current jobs."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -52,26 +54,19 @@ class Worker:
     def _repeat(self, task: Callable[[], bool]) -> None:
         while not self._stop.is_set():
             try:
-                worked = task()
+                did_work = task()
             except SQLAlchemyError as error:  # the database may be back at the next look
                 log.error("The database cannot be asked for jobs: %s", type(error).__name__)
-                worked = False
-            if not worked:
-                self._stop.wait(LOOK_EVERY)
+                did_work = False
+            if not did_work:
+                self._stop.wait(POLL_SECONDS)
 
-    def _work_one(self) -> bool:
-        """Whether there was a job to work on."""
+    def _process_next(self) -> bool:
+        """Process the oldest job; return whether there was one."""
         job = self._claim()
         if job is None:
             return False
-        state, note = "done", None
-        try:
-            note = _work(self._context, job)
-        except JobFailed as failure:
-            state, note = "failed", str(failure)
-        except Exception as error:  # a broken job must not take the service down
-            log.error("Job %s broke: %s", job.uid, type(error).__name__)
-            state, note = "broken", f"Internal error: {type(error).__name__}."
+        state, note = _run(self._context, job)
         with self._context.store.write() as session:
             if job.kind == reruns.RERUN and state != "done":
                 assert job.run_number is not None
@@ -83,6 +78,7 @@ class Worker:
         return True
 
     def _claim(self) -> Job | None:
+        """Return the oldest queued job whose subject has no running one, marked as running."""
         busy = select(Job.subject).where(Job.state == "running")
         query = select(Job).where(Job.state == "queued", Job.subject.not_in(busy))
         with self._context.store.read() as session:
@@ -96,28 +92,39 @@ class Worker:
                 session.expunge(job)
             return job
 
-    def _approve_due(self, patience: timedelta) -> bool:
-        waiting = (
+    def _approve_due(self, delay: timedelta) -> bool:
+        """Approve runs that have waited so long; return whether there were any."""
+        due = (
             select(Campaign, Run)
             .join(Run, Run.campaign_id == Campaign.id)
             .where(Campaign.current_run == Run.run_number)
             .where(Campaign.status == Status.READY_FOR_REVIEW)
-            .where(Run.completed_at <= now() - patience)
+            .where(Run.completed_at <= now() - delay)
         )
         with self._context.store.read() as session:
-            if session.execute(waiting).first() is None:
+            if session.execute(due).first() is None:
                 return False
         with self._context.store.write() as session:
-            for campaign, _ in session.execute(waiting).all():
+            for campaign, _ in session.execute(due).all():
                 reruns.approve(session, campaign)
         return True
 
 
-def _work(context: Context, job: Job) -> str | None:
-    """Does a job, and says what people should know of it."""
+def _run(context: Context, job: Job) -> tuple[str, str | None]:
+    """Run a job; return the state it ends in and a note for users."""
+    try:
+        return "done", _dispatch(context, job)
+    except JobFailed as failure:
+        return "failed", str(failure)
+    except Exception as error:  # a broken job must not take the service down
+        log.error("Job %s broke: %s", job.uid, type(error).__name__)
+        return "broken", f"Internal error: {type(error).__name__}."
+
+
+def _dispatch(context: Context, job: Job) -> str | None:
     if job.kind == uploads.UPLOAD:
-        return uploads.work(context, job.uid, job.subject)
+        return uploads.run_job(context, job.uid, job.subject)
     assert job.run_number is not None
     if job.kind == reruns.RERUN:
-        return reruns.work(context, job.subject, job.run_number)
-    return exports.work(context, job.subject, job.run_number)
+        return reruns.run_job(context, job.subject, job.run_number)
+    return exports.run_job(context, job.subject, job.run_number)

@@ -1,9 +1,10 @@
-"""Customer files: looked through once, then judged and upserted, at once or in the background."""
+"""Uploads of customers: checked as a whole, then row by row, and upserted."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import polars as pl
 from cryptography.fernet import Fernet
+from fastapi import HTTPException
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
@@ -11,38 +12,38 @@ from nudgescribe import fields, rfc4180
 from nudgescribe.contract import RowError, WorkspaceField
 from nudgescribe.rfc4180 import Readable
 from sandbox.context import Context
-from sandbox.data.models import Group, Job, UploadPart
+from sandbox.data.models import Group, Job, UploadChunk
 from sandbox.data.profiles import Profiles
-from sandbox.errors import JobFailed, Refusal
+from sandbox.errors import JobFailed
 
 Frames = Callable[[], Iterator[pl.DataFrame]]
-"""A list's rows from the start, as often as they are asked for."""
+"""Returns a list's rows from the first one, each time it is called."""
 
 UPLOAD = "upload"
-ROWS_NAMED = 100
-TOLD = 10
-"""Problems of a header that are told."""
-PIECE_BYTES = 1024 * 1024
-"""What is in memory of a file at a time; a few copies of it are."""
+MAX_ROWS_NAMED = 100
+MAX_HEADER_PROBLEMS = 10
+CHUNK_BYTES = 1024 * 1024
+"""How much of a file is in memory at a time, in a few copies."""
 
 
-def rows(file: Readable) -> Iterator[pl.DataFrame]:
-    """A CSV's rows, a piece at a time. Raises MalformedCsv."""
-    return rfc4180.frames(file, PIECE_BYTES)
+def read_frames(file: Readable) -> Iterator[pl.DataFrame]:
+    """Yield a CSV's rows chunk by chunk. Raises MalformedCsv."""
+    return rfc4180.frames(file, CHUNK_BYTES)
 
 
 class Tally:
-    """What became of a list's rows, so far."""
+    """Counts the accepted and rejected rows of an upload, and names the first errors."""
 
     def __init__(self) -> None:
         self.total = self.accepted = self.rejected = 0
         self.errors: list[RowError] = []
         self._named: set[int] = set()
 
-    def accept(self, frame: pl.DataFrame, verdict: fields.Verdict) -> None:
+    def add(self, frame: pl.DataFrame, verdict: fields.Verdict) -> None:
+        """Count the rows of the next frame."""
         for row, field, code in verdict.errors.iter_rows():
             number = self.total + row + 1
-            if len(self._named | {number}) > ROWS_NAMED:
+            if len(self._named | {number}) > MAX_ROWS_NAMED:
                 break
             self._named.add(number)
             reason = fields.REASONS[code]
@@ -53,58 +54,62 @@ class Tally:
 
 
 def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
-    """What only a look through the whole list tells: the identifiers that it repeats.
+    """Return the identifiers that a list has more than once.
 
-    Raises Refusal for columns that are not the workspace's, or for a file that is no CSV.
+    Raises HTTPException, 400, if the columns are not the workspace's or the file is no CSV.
     """
     key = fields.key_of(rules)
     try:
         columns = next(frames()).columns
         if problems := fields.header_problems(columns, rules):
-            more = [f"{len(problems) - TOLD:,} more"] if len(problems) > TOLD else []
-            raise Refusal(400, f"{'; '.join([*problems[:TOLD], *more])}.")
-        return fields.repeated_ids(lambda: (part[key] for part in frames()))
+            more = (
+                [f"{len(problems) - MAX_HEADER_PROBLEMS:,} more"]
+                if len(problems) > MAX_HEADER_PROBLEMS
+                else []
+            )
+            raise HTTPException(400, f"{'; '.join([*problems[:MAX_HEADER_PROBLEMS], *more])}.")
+        return fields.repeated_ids(lambda: (frame[key] for frame in frames()))
     except rfc4180.MalformedCsv as error:
-        raise Refusal(400, error.problem) from None
+        raise HTTPException(400, error.problem) from None
 
 
-def judged(
+def accepted_rows(
     frames: Iterable[pl.DataFrame],
     rules: Sequence[WorkspaceField],
     repeated: pl.Series,
     tally: Tally,
 ) -> Iterator[pl.DataFrame]:
-    """The accepted rows of each frame; the tally keeps count."""
+    """Yield the accepted rows of each frame; count all of them in the tally."""
     for frame in frames:
         verdict = fields.judge(frame, rules, repeated)
-        tally.accept(frame, verdict)
+        tally.add(frame, verdict)
         yield verdict.accepted
 
 
 def queue(session: Session, profiles: Profiles, group_id: str, file: Readable) -> str:
-    """Keeps a file, encrypted, for its job. Returns the job's uid."""
+    """Store a file, encrypted, and queue its job. Return the job's uid."""
     job = Job(kind=UPLOAD, subject=group_id)
     session.add(job)
     session.flush()
-    for number, content in enumerate(iter(lambda: file.read(PIECE_BYTES), b"")):
-        part = {"job_uid": job.uid, "number": number, "content": profiles.cipher.encrypt(content)}
-        session.execute(insert(UploadPart), part)
+    for number, content in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):
+        chunk = {"job_uid": job.uid, "number": number, "content": profiles.cipher.encrypt(content)}
+        session.execute(insert(UploadChunk), chunk)
     return job.uid
 
 
-def work(context: Context, job_uid: str, group_id: str) -> str:
-    """Upserts a kept file, block by block; repeated, it does the same again.
+def run_job(context: Context, job_uid: str, group_id: str) -> str:
+    """Upsert a stored file chunk by chunk, and delete it; return the counts of its rows.
 
-    Returns what became of the rows, in counts. Raises JobFailed if the group is gone. The file is
-    kept for another try only if something else went wrong.
+    Running it again has the same result. Raises JobFailed if the group is gone or the file does not
+    fit the workspace's fields; after any other error the file stays for another attempt.
     """
     try:
-        done = _upsert(context, job_uid, group_id)
+        counts = _upsert(context, job_uid, group_id)
     except JobFailed:
-        _forget(context, job_uid)
+        _delete_file(context, job_uid)
         raise
-    _forget(context, job_uid)
-    return done
+    _delete_file(context, job_uid)
+    return counts
 
 
 def _upsert(context: Context, job_uid: str, group_id: str) -> str:
@@ -115,28 +120,28 @@ def _upsert(context: Context, job_uid: str, group_id: str) -> str:
         rules, cipher = profiles.rules, profiles.cipher
 
     def frames() -> Iterator[pl.DataFrame]:
-        return rows(_Kept(context, job_uid, cipher))
+        return read_frames(_StoredFile(context, job_uid, cipher))
 
     try:
         repeated = repeated_ids(frames, rules)
-    except Refusal as refusal:  # the fields have changed since the file was taken
-        raise JobFailed(refusal.text) from None
+    except HTTPException as error:  # the fields have changed since the file was stored
+        raise JobFailed(error.detail) from None
     tally = Tally()
-    for accepted in judged(frames(), rules, repeated, tally):
+    for accepted in accepted_rows(frames(), rules, repeated, tally):
         with context.store.write() as session:
             if session.get(Group, group_id) is None:
                 raise JobFailed("The customer group is gone.")
-            Profiles(session, context.keys, group_id).put(accepted)
+            Profiles(session, context.keys, group_id).upsert(accepted)
     return f"{tally.accepted:,} of {tally.total:,} rows accepted, {tally.rejected:,} rejected."
 
 
-def _forget(context: Context, job_uid: str) -> None:
+def _delete_file(context: Context, job_uid: str) -> None:
     with context.store.write() as session:
-        session.execute(delete(UploadPart).where(UploadPart.job_uid == job_uid))
+        session.execute(delete(UploadChunk).where(UploadChunk.job_uid == job_uid))
 
 
-class _Kept:
-    """A kept file, read part by part."""
+class _StoredFile:
+    """A stored file, read chunk by chunk."""
 
     def __init__(self, context: Context, job_uid: str, cipher: Fernet) -> None:
         self._context = context
@@ -145,7 +150,8 @@ class _Kept:
         self._next = 0
 
     def read(self, size: int, /) -> bytes:
+        """Return the next chunk, whatever its size; empty at the end of the file."""
         with self._context.store.read() as session:
-            part = session.get(UploadPart, (self._job_uid, self._next))
+            chunk = session.get(UploadChunk, (self._job_uid, self._next))
         self._next += 1
-        return self._cipher.decrypt(part.content) if part else b""
+        return self._cipher.decrypt(chunk.content) if chunk else b""

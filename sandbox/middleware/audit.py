@@ -1,7 +1,6 @@
-"""The audit log: one JSON line a call, written before its answer leaves."""
+"""The audit log: one JSON line per call, written before its answer leaves."""
 
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,14 +9,15 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nudgescribe.contract import CLIENT_IP_HEADER
+from sandbox.context import Caller
 from sandbox.data.models import now
-from sandbox.settings import private
+from sandbox.settings import open_private
 
 API = "/v1/"
 
 
 class AuditLog:
-    """Who called what, from where, when, and how it was answered; nothing a customer is or has.
+    """Writes who called what, from where, when, and the answer's status; nothing of customers.
 
     A file and not a table: a call must not wait for the database's writer to be written down.
     """
@@ -39,22 +39,22 @@ class AuditLog:
         await self._app(scope, receive, audited)
 
     def _write(self, scope: Scope, status: int) -> None:
-        caller: Mapping[str, str] = scope.get("state", {}).get("caller", {})
-        known = "route" in scope
+        caller: Caller | None = scope.get("state", {}).get("caller")
+        is_endpoint = "route" in scope
         entry = {
             "time": now().isoformat(),
-            "user_id": caller.get("user_id"),
-            "account_id": caller.get("account_id"),
-            "ip": _ip(Headers(scope=scope).get(CLIENT_IP_HEADER, "")),
-            "endpoint": f"{scope['method']} {scope['path']}" if known else "unknown",
+            "user_id": caller.user_id if caller else None,
+            "account_id": caller.account_id if caller else None,
+            "ip": _address(Headers(scope=scope).get(CLIENT_IP_HEADER, "")),
+            "endpoint": f"{scope['method']} {scope['path']}" if is_endpoint else "unknown",
             "status": status,
         }
-        with open(self._file, "ab", opener=private) as log:
+        with open(self._file, "ab", opener=open_private) as log:
             log.write(json.dumps(entry).encode() + b"\n")
 
 
-def _ip(text: str) -> str | None:
-    """The address in its own form; a header can hold anything."""
+def _address(text: str) -> str | None:
+    """Return an IP address in canonical form, None for any other text."""
     with suppress(ValueError):
         return str(ip_address(text.strip()))
     return None

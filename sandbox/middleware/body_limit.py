@@ -1,4 +1,4 @@
-"""How much a call may send."""
+"""The limit of what a call may send."""
 
 import asyncio
 from contextlib import suppress
@@ -8,19 +8,19 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nudgescribe.contract import CUSTOMERS_CHECK, Text
-from sandbox.errors import answer
+from sandbox.errors import error_response
 from sandbox.settings import Settings
 
 FORM, JSON = "multipart/form-data", "application/json"
-LINGER_SECONDS = 30.0
-"""How long a body is read on that has had its answer."""
+DRAIN_SECONDS = 30.0
+"""How long the rest of a body is read after its answer."""
 
 
 class BodyLimit:
     """Answers 413 to a body above the limit, before anything is done with it.
 
-    A file is a form, and a form is a file only where files are taken: elsewhere it would be held in
-    memory. Packed bodies are refused: nobody can tell how large they get.
+    A form may be as large as a file only where files are taken: elsewhere it would be held in
+    memory. Compressed bodies get a 415: nobody can tell how large they get.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -32,44 +32,60 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        file = scope["path"] == CUSTOMERS_CHECK and media_type(headers) == FORM
-        limit = self._settings.largest_file if file else self._settings.largest_body
-        received, ended = 0, False
-
-        async def counted() -> Message:
-            nonlocal received, ended
-            message = await receive()
-            received += len(message.get("body", b""))
-            ended = not message.get("more_body", False)
-            return message
-
-        async def limited() -> Message:
-            message = await counted()
-            if received > limit:
-                raise HTTPException(413, Text.TOO_LARGE)
-            return message
-
-        async def heard(message: Message) -> None:
-            # A connection that is closed under a client that still sends takes the answer with it.
-            last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            if last and not ended:
-                await send({**message, "more_body": True})
-                message = {**message, "body": b""}
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LINGER_SECONDS):
-                        while not ended:
-                            await counted()
-            await send(message)
-
+        body = _Body(receive, send, self._limit(scope["path"], headers))
         if headers.get("content-encoding", "identity") != "identity":
-            refusal = answer(415, "Send the body as it is, without Content-Encoding.")
-            await refusal(scope, counted, heard)
-        elif int(headers.get("content-length", 0)) > limit:
-            await answer(413, Text.TOO_LARGE)(scope, counted, heard)
+            refusal = error_response(415, "Send the body as it is, without Content-Encoding.")
+            await refusal(scope, body.receive, body.send)
+        elif int(headers.get("content-length", 0)) > body.limit:
+            await error_response(413, Text.TOO_LARGE)(scope, body.receive, body.send)
         else:
-            await self._app(scope, limited, heard)
+            await self._app(scope, body.receive_limited, body.send)
+
+    def _limit(self, path: str, headers: Headers) -> int:
+        is_file = path == CUSTOMERS_CHECK and media_type(headers) == FORM
+        return self._settings.largest_file if is_file else self._settings.largest_body
+
+
+class _Body:
+    """The body of one call, counted as it is received, and the sending of its answer."""
+
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._received = 0
+        self._ended = False
+        self.limit = limit
+
+    async def receive(self) -> Message:
+        """Receive the next part of the body and count it."""
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def receive_limited(self) -> Message:
+        """Receive the next part. Raises HTTPException, 413, if there is more than the limit."""
+        message = await self.receive()
+        if self._received > self.limit:
+            raise HTTPException(413, Text.TOO_LARGE)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer; before the last one ends it, read the rest of the body.
+
+        A connection that is closed under a client that still sends takes the answer with it.
+        """
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if is_last and not self._ended:
+            await self._send({**message, "more_body": True})
+            message = {**message, "body": b""}
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    while not self._ended:
+                        await self.receive()
+        await self._send(message)
 
 
 def media_type(headers: Headers) -> str:
-    """What a body is said to be."""
+    """Return the body's media type, in lower case and without parameters; empty if not given."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()

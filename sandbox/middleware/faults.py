@@ -1,4 +1,4 @@
-"""Faults on request, for rehearsals: answers that are wrong, late, cut short or lost."""
+"""Fault injection for rehearsals: answers that are wrong, late, cut short or lost."""
 
 import asyncio
 from random import Random
@@ -10,23 +10,22 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nudgescribe.contract import Text
-from sandbox.errors import answer
+from sandbox.errors import LINK_REFUSED, error_response
 
-SPARED = ("/sandbox/", "/page/")
-"""The switches themselves never fail."""
+EXEMPT = ("/sandbox/", "/page/")
+"""Paths that never fail: those that switch faults on and off."""
 LINKS = "/exports/"
 
 
 class Fault(BaseModel):
-    """What goes wrong at `endpoint`, a path; one that ends with a slash stands for all below it.
-    With a `method` only calls of that one are meant.
+    """What goes wrong at `endpoint`: a path, or all paths below one that ends with a slash.
 
-    `status` is answered in the service's place, with `retry_after` seconds if given. `delay` is in
-    seconds. `expired` refuses the call's token, or the link of a page, as one that has expired. A
-    connection is dropped *before* the service sees the call, or *after* it has done the work: the
-    answer is lost. `truncate` sends half of the answer's body and drops the connection; `dribble`
-    sends the body a byte at a time, so many seconds apart. A share `rate` of the calls is hit, the
-    same ones for the same `seed`, at most `times`.
+    With a `method`, only its calls fail. `status` is answered in the service's place, with
+    `retry_after` seconds if given. `delay` is in seconds. `expired` refuses the call's token, or a
+    page's link, as expired. `drop` closes the connection *before* the service sees the call, or
+    *after* its work, so that the answer is lost. `truncate` sends half of the answer's body and
+    closes the connection; `dribble` sends the body byte by byte, this many seconds apart. The
+    fault fires for a share `rate` of the calls, the same ones for the same `seed`, at most `times`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -45,8 +44,8 @@ class Fault(BaseModel):
     times: int | None = Field(default=None, ge=1)
 
 
-class Switch:
-    """A fault that is on, and its memory."""
+class ActiveFault:
+    """A fault that is switched on, and how often it has fired."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -54,103 +53,107 @@ class Switch:
         self._random = Random(fault.seed)
 
     def matches(self, method: str, path: str) -> bool:
-        place = self.fault.endpoint
-        here = path.startswith(place) if place.endswith("/") else path == place
-        return here and self.fault.method in (None, method)
+        """Return whether the fault is for calls of this method and path."""
+        endpoint = self.fault.endpoint
+        matches = path.startswith(endpoint) if endpoint.endswith("/") else path == endpoint
+        return matches and self.fault.method in (None, method)
 
     @property
-    def closeness(self) -> tuple[int, bool]:
+    def specificity(self) -> tuple[int, bool]:
+        """Greater for a longer path; of two equal ones, for the one with a method."""
         return len(self.fault.endpoint), self.fault.method is not None
 
-    def strikes(self) -> bool:
-        worn_out = self.fault.times is not None and self.hits >= self.fault.times
-        if worn_out or self._random.random() >= self.fault.rate:
+    def should_fire(self) -> bool:
+        """Decide, by rate and times, whether this call fails; count it if it does."""
+        exhausted = self.fault.times is not None and self.hits >= self.fault.times
+        if exhausted or self._random.random() >= self.fault.rate:
             return False
         self.hits += 1
         return True
 
 
 class Faults:
-    """The faults that are on, one an endpoint and method; the closest to a call counts."""
+    """The active faults, one per endpoint and method; the most specific one for a call counts."""
 
     def __init__(self) -> None:
-        self._switches: dict[tuple[str, str | None], Switch] = {}
+        self._active: dict[tuple[str, str | None], ActiveFault] = {}
 
     def put(self, fault: Fault) -> None:
-        self._switches[fault.endpoint, fault.method] = Switch(fault)
+        """Switch a fault on, in place of an earlier one for its endpoint and method."""
+        self._active[fault.endpoint, fault.method] = ActiveFault(fault)
 
     def clear(self) -> None:
-        self._switches.clear()
+        """Switch all faults off."""
+        self._active.clear()
 
-    def all(self) -> list[Switch]:
-        return list(self._switches.values())
+    def all(self) -> list[ActiveFault]:
+        """Return the active faults."""
+        return list(self._active.values())
 
-    def strike(self, method: str, path: str) -> Fault | None:
-        """The fault that hits this call, if one does."""
-        near = [switch for switch in self.all() if switch.matches(method, path)]
-        closest = max(near, key=lambda switch: switch.closeness, default=None)
-        return closest.fault if closest and closest.strikes() else None
+    def fire(self, method: str, path: str) -> Fault | None:
+        """Return the fault that this call suffers, None if it suffers none."""
+        matching = [each for each in self.all() if each.matches(method, path)]
+        active = max(matching, key=lambda each: each.specificity, default=None)
+        return active.fault if active and active.should_fire() else None
 
 
-class FaultyApp:
-    """Plays the faults that are on."""
+class FaultInjector:
+    """Applies the active faults to calls."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
         self._faults = faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fault = self._strikes(scope) if scope["type"] == "http" else None
+        fault = self._fire(scope) if scope["type"] == "http" else None
         if fault is None:
             await self._app(scope, receive, send)
             return
         await asyncio.sleep(fault.delay)
         if fault.drop == "before":
-            await _hang_up(send)
+            await _abort(send)
         elif fault.drop == "after":
-            await self._app(scope, receive, _nowhere)
-            await _hang_up(send)
+            await self._app(scope, receive, _discard)
+            await _abort(send)
         elif fault.status is not None:
-            text = "A fault switched on in the sandbox."
-            refusal = answer(fault.status, text, retry_after=fault.retry_after)
-            await refusal(scope, receive, send)
-        elif fault.expired and (refusal := _expired(scope)):
-            await refusal(scope, receive, send)
+            await _status_response(fault.status, fault.retry_after)(scope, receive, send)
+        elif fault.expired and (response := _expired_response(scope)):
+            await response(scope, receive, send)
         elif fault.truncate:
-            await self._app(scope, receive, _HalfBody(send))
+            await self._app(scope, receive, _Truncated(send))
         elif fault.dribble:
-            await self._app(scope, receive, _Dribble(send, fault.dribble))
+            await self._app(scope, receive, _Dribbled(send, fault.dribble))
         else:
             await self._app(scope, receive, send)
 
-    def _strikes(self, scope: Scope) -> Fault | None:
+    def _fire(self, scope: Scope) -> Fault | None:
         path: str = scope["path"]
-        spared = path == "/" or path.startswith(SPARED)
-        return None if spared else self._faults.strike(scope["method"], path)
+        exempt = path == "/" or path.startswith(EXEMPT)
+        return None if exempt else self._faults.fire(scope["method"], path)
 
 
-class _HalfBody:
-    """Sends the first half of a body whose length the header still tells."""
+class _Truncated:
+    """Sends the first half of a body; the Content-Length is that of the whole."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._left = 0
+        self._bytes_left = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._left = int(MutableHeaders(raw=message["headers"])["content-length"]) // 2
+            self._bytes_left = int(MutableHeaders(raw=message["headers"])["content-length"]) // 2
             await self._send(message)
             return
-        body = message.get("body", b"")[: self._left]
-        self._left -= len(body)
+        body = message.get("body", b"")[: self._bytes_left]
+        self._bytes_left -= len(body)
         if body:
             await self._send({**message, "body": body, "more_body": True})
-        if not self._left:
-            await _hang_up(self._send)
+        if not self._bytes_left:
+            await _abort(self._send)
 
 
-class _Dribble:
-    """Sends a body byte by byte, for as long as somebody listens."""
+class _Dribbled:
+    """Sends a body byte by byte, until the connection is closed."""
 
     def __init__(self, send: Send, pause: float) -> None:
         self._send = send
@@ -158,30 +161,36 @@ class _Dribble:
 
     async def __call__(self, message: Message) -> None:
         body: bytes = message.get("body", b"")
-        for place in range(len(body)):
-            await self._send({**message, "body": body[place : place + 1], "more_body": True})
+        for index in range(len(body)):
+            await self._send({**message, "body": body[index : index + 1], "more_body": True})
             await asyncio.sleep(self._pause)
             if _transport(self._send).is_closing():
                 return
         await self._send({**message, "body": b""} if body else message)
 
 
-def _expired(scope: Scope) -> Response | None:
-    """What a call with an expired token or link is told; signing in needs neither."""
+def _status_response(status: int, retry_after: int | None) -> Response:
+    headers = {} if retry_after is None else {"retry-after": str(retry_after)}
+    return error_response(status, "A fault switched on in the sandbox.", headers)
+
+
+def _expired_response(scope: Scope) -> Response | None:
+    """Return the refusal of an expired token or link, None for a call that has neither."""
     if scope["path"].startswith(LINKS):
-        return answer(403, "The link has expired or was not issued here.")
-    return answer(403, Text.AUTH_ERROR) if "authorization" in Headers(scope=scope) else None
+        return error_response(403, LINK_REFUSED)
+    has_token = "authorization" in Headers(scope=scope)
+    return error_response(403, Text.AUTH_ERROR) if has_token else None
 
 
-async def _nowhere(message: Message) -> None:
-    pass
+async def _discard(message: Message) -> None:
+    """Send a message nowhere."""
 
 
 def _transport(send: Any) -> asyncio.Transport:
-    # ASGI has no word for this; uvicorn's `send` belongs to the connection's cycle.
+    # ASGI does not show it; uvicorn's `send` belongs to the connection's cycle.
     return send.__self__.transport
 
 
-async def _hang_up(send: Send) -> None:
+async def _abort(send: Send) -> None:
     _transport(send).abort()
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""How many calls and downloads are being answered, and the most there ever were at a moment."""
+"""Calls and downloads in flight: how many there are now, and their peak."""
 
 from typing import Any
 
@@ -8,52 +8,57 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 CALLS, DOWNLOADS = "/v1/", "/exports/"
 
 
-class Count:
-    """Of the answers of one kind. Used on the event loop alone."""
+class InFlightCount:
+    """Counts responses of one kind. Not thread-safe: for the event loop alone."""
 
     def __init__(self) -> None:
-        self._open: set[Answer] = set()
-        self.most = 0
+        self._open: set[InFlightResponse] = set()
+        self.peak = 0
 
     @property
     def now(self) -> int:
-        """Without those whose connection has broken, though the service may still be at work."""
-        self._open = {answer for answer in self._open if not answer.is_broken}
+        """Responses in flight, without those whose connection is closed."""
+        self._open = {response for response in self._open if not response.is_closed}
         return len(self._open)
 
-    def add(self, answer: "Answer") -> None:
-        self._open.add(answer)
-        self.most = max(self.most, self.now)
+    def add(self, response: "InFlightResponse") -> None:
+        """Count a response that has begun."""
+        self._open.add(response)
+        self.peak = max(self.peak, self.now)
 
-    def discard(self, answer: "Answer") -> None:
-        self._open.discard(answer)
+    def discard(self, response: "InFlightResponse") -> None:
+        """Stop counting a response; nothing happens if it is not counted."""
+        self._open.discard(response)
 
-    def forget(self) -> None:
-        self.most = self.now
+    def reset_peak(self) -> None:
+        """Set the peak to the responses in flight now."""
+        self.peak = self.now
 
 
 class Traffic:
-    """What the service is busy with."""
+    """The counts of a service, by kind of response."""
 
     def __init__(self) -> None:
-        self.calls = Count()
-        self.downloads = Count()
+        self.calls = InFlightCount()
+        self.downloads = InFlightCount()
 
-    def count_of(self, path: str) -> Count | None:
+    def count_of(self, path: str) -> InFlightCount | None:
+        """Return the count for a path, None if its responses are not counted."""
         if path.startswith(CALLS):
             return self.calls
         return self.downloads if path.startswith(DOWNLOADS) else None
 
 
-class Answer:
-    """Passes an answer on, and has ended when its last byte is about to go: a client can have its
-    next call here before `send` comes back.
+class InFlightResponse:
+    """One response; it has ended when its last byte is about to be sent.
+
+    A client can have its next call here before `send` comes back.
     """
 
-    def __init__(self, send: Send, count: Count) -> None:
+    def __init__(self, send: Send, count: InFlightCount) -> None:
         self._send = send
         self._count = count
-        self._left = 0
+        self._bytes_left = 0
 
     @property
     def transport(self) -> Any:
@@ -61,22 +66,24 @@ class Answer:
         return self._send.__self__.transport  # type: ignore[attr-defined]
 
     @property
-    def is_broken(self) -> bool:
+    def is_closed(self) -> bool:
+        """Whether the connection is closed, though the service may still be at work."""
         return self.transport.is_closing()
 
     async def send(self, message: Message) -> None:
+        """Pass a message on; stop counting before the last one."""
         if message["type"] == "http.response.start":
-            # Without a length it never gets to nought.
-            self._left = int(Headers(raw=message["headers"]).get("content-length", -1))
+            # Without a length it never gets to 0.
+            self._bytes_left = int(Headers(raw=message["headers"]).get("content-length", -1))
         else:
-            self._left -= len(message.get("body", b""))
-            if self._left == 0 or not message.get("more_body", False):
+            self._bytes_left -= len(message.get("body", b""))
+            if self._bytes_left == 0 or not message.get("more_body", False):
                 self._count.discard(self)
         await self._send(message)
 
 
-class CountedApp:
-    """Counts what it passes on. The switches and the page for people are not counted."""
+class TrafficCounter:
+    """Counts the calls and downloads that it passes on; others it only passes on."""
 
     def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app
@@ -87,9 +94,9 @@ class CountedApp:
         if count is None:
             await self._app(scope, receive, send)
             return
-        answer = Answer(send, count)
-        count.add(answer)
+        response = InFlightResponse(send, count)
+        count.add(response)
         try:
-            await self._app(scope, receive, answer.send)
+            await self._app(scope, receive, response.send)
         finally:
-            count.discard(answer)
+            count.discard(response)

@@ -1,1 +1,1 @@
-"""Who writes messages, and the templates they write from."""
+"""Writers of messages, and the templates they write from."""

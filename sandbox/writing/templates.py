@@ -1,8 +1,8 @@
-"""Message texts: Jinja2's `{{ field }}` places in plain text, and nothing else of Jinja2.
+"""Message templates: plain text with `{{ field }}` placeholders, and nothing else of Jinja2.
 
-A segment's text has the segment's own values filled in and leaves the customers' places open;
-those are filled column by column at the export. Loops, filters and arithmetic are refused: even in
-Jinja2's sandboxed environment a text could keep the service busy for ever.
+A segment's text has the segment's own values filled in and keeps the customers' placeholders; the
+export fills those column by column. Loops, filters and arithmetic are refused: even in Jinja2's
+sandboxed environment a template could keep the service busy for ever.
 """
 
 import json
@@ -20,83 +20,89 @@ _environment = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
 
 
 class BadTemplate(ValueError):
-    """A text that is no template; says why without repeating it."""
+    """A text is no template; the message says why without repeating it."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the value of a field goes."""
+class Placeholder:
+    """Stands for the value of a field."""
 
     field: str
 
 
-Part = str | Place
+Token = str | Placeholder
 
 
-def parse(text: str) -> list[Part]:
-    """A text's literal parts and places in order. Raises BadTemplate."""
+def parse(text: str) -> list[Token]:
+    """Return a template's literals and placeholders in order. Raises BadTemplate."""
     try:
         body = _environment.parse(text).body
     except TemplateSyntaxError as error:
         raise BadTemplate(f"Line {error.lineno} of the template is not valid Jinja2.") from None
     except RecursionError:
         raise BadTemplate("The template is nested too deeply.") from None
-    output = [part for node in body for part in _outputs(node)]
-    return [_part(node) for node in output]
+    return [_token(output) for node in body for output in _outputs(node)]
 
 
 def check(text: str, fields: Collection[str]) -> None:
-    """Raises BadTemplate if a text has anything but places of these fields."""
-    unknown = {part.field for part in parse(text) if isinstance(part, Place)} - {*fields}
+    """Check that a template has placeholders of these fields alone. Raises BadTemplate."""
+    unknown = {token.field for token in parse(text) if isinstance(token, Placeholder)} - {*fields}
     if unknown:
         raise BadTemplate(f"{len(unknown)} places of the template are no fields of the workspace.")
 
 
-def compose(template: str, segment: Segment) -> str:
-    """The segment's text: its own variables filled in, the customer's left as `{{ name }}`."""
+def fill_segment(template: str, segment: Segment) -> str:
+    """Return a template with the segment's values filled in; other placeholders stay.
 
-    def fill(part: Part) -> str:
-        if isinstance(part, str):
-            return _literal(part)
-        value = segment.get(part.field)
-        return f"{{{{ {part.field} }}}}" if value is None else _literal(value)
+    Raises BadTemplate.
+    """
+
+    def fill(token: Token) -> str:
+        if isinstance(token, str):
+            return _literal(token)
+        value = segment.get(token.field)
+        return f"{{{{ {token.field} }}}}" if value is None else _literal(value)
 
     return "".join(map(fill, parse(template)))
 
 
-class Messages:
-    """The texts of one run, made ready for the columns of its customers."""
+class MessageRenderer:
+    """Renders the messages of one run from the texts of its segments, column by column."""
 
     def __init__(self, variables: Sequence[str], texts: Sequence[tuple[Segment, str]]) -> None:
         columns = segments.columns(variables)
         rows = [{**segment, _SEGMENT: number} for number, (segment, _) in enumerate(texts)]
         schema = {**dict.fromkeys(variables, pl.String()), _SEGMENT: pl.UInt32()}
-        self._known = pl.DataFrame(rows, schema=schema)
+        self._segments = pl.DataFrame(rows, schema=schema)
         self._columns = columns
         self._variables = list(variables)
-        self._parts = [parse(text) for _, text in texts]
+        self._templates = [parse(text) for _, text in texts]
 
     def select(self, customers: pl.DataFrame) -> pl.DataFrame:
-        """The customers who have a message, in order; who joined a segment after the run began has
-        none.
-        """
-        own = customers.select(self._columns).join(
-            self._known, on=self._variables, how="left", maintain_order="left"
-        )
-        return customers.with_columns(own[_SEGMENT]).filter(pl.col(_SEGMENT).is_not_null())
+        """Return the customers of the run's segments, in order, with the number of their segment.
 
-    def write(self, selected: pl.DataFrame, key: str) -> pl.DataFrame:
-        """One message for each of the selected customers, in the columns of an export."""
+        A customer whose segment is not of the run joined the group after the run began.
+        """
+        numbered = customers.select(self._columns).join(
+            self._segments, on=self._variables, how="left", maintain_order="left"
+        )
+        return customers.with_columns(numbered[_SEGMENT]).filter(pl.col(_SEGMENT).is_not_null())
+
+    def render(self, selected: pl.DataFrame, key: str) -> pl.DataFrame:
+        """Return a message for each selected customer, in the columns of an export.
+
+        `key` names the column of the customer identifier.
+        """
         customer_id, message = MESSAGE_COLUMNS
-        written = [
-            part.select(
+        rendered = [
+            frame.select(
                 pl.col(_ROW),
                 pl.col(key).alias(customer_id),
-                _filled(self._parts[int(part[_SEGMENT][0])], part.columns).alias(message),
+                _render(self._templates[int(frame[_SEGMENT][0])], frame.columns).alias(message),
             )
-            for part in selected.with_row_index(_ROW).partition_by(_SEGMENT)
+            for frame in selected.with_row_index(_ROW).partition_by(_SEGMENT)
         ]
-        return pl.concat(written).sort(_ROW).drop(_ROW)
+        return pl.concat(rendered).sort(_ROW).drop(_ROW)
 
 
 # No field is named so: a name holds no NUL.
@@ -109,12 +115,12 @@ def _outputs(node: nodes.Node) -> Sequence[nodes.Node]:
     return node.nodes
 
 
-def _part(node: nodes.Node) -> Part:
+def _token(node: nodes.Node) -> Token:
     match node:
         case nodes.TemplateData(data=text) | nodes.Const(value=str(text)):
             return text
         case nodes.Name(name=field):
-            return Place(field)
+            return Placeholder(field)
         case _:
             raise BadTemplate(
                 "The template holds an expression; only {{ field }} places are filled."
@@ -122,18 +128,17 @@ def _part(node: nodes.Node) -> Part:
 
 
 def _literal(text: str) -> str:
-    # A value is data: as a string of Jinja2 it is neither read as a template nor are its line
-    # ends changed.
+    # A string in Jinja2 keeps its braces and line ends; plain text would not.
     if "{" in text or "\r" in text:
         return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
     return text
 
 
-def _filled(parts: Sequence[Part], columns: Collection[str]) -> pl.Expr:
+def _render(template: Sequence[Token], columns: Collection[str]) -> pl.Expr:
     texts = [pl.lit("")]
-    for part in parts:
-        if isinstance(part, str):
-            texts.append(pl.lit(part))
-        elif part.field in columns:  # a field that has been deleted is blank
-            texts.append(pl.col(part.field).fill_null(""))
+    for token in template:
+        if isinstance(token, str):
+            texts.append(pl.lit(token))
+        elif token.field in columns:  # a field that has been deleted is blank
+            texts.append(pl.col(token.field).fill_null(""))
     return pl.concat_str(texts)

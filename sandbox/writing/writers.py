@@ -1,4 +1,4 @@
-"""Who writes the messages of new segments: the campaign's template, or a chat endpoint."""
+"""Writers of new segments' messages: the campaign's template, or a chat endpoint."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ from sandbox.errors import JobFailed
 from sandbox.settings import ChatEndpoint
 from sandbox.writing import templates
 
-CALLS_AT_ONCE = 8
+MAX_CONCURRENT_CALLS = 8
 ATTEMPTS = 5
-CALL_SECONDS = 60.0
-LONGEST_WAIT = 30.0
-QUOTA_EXCEEDED = 429
+TIMEOUT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 30.0
+TOO_MANY_REQUESTS = 429
 
 INSTRUCTIONS = """\
 You write one marketing message for one segment of customers, from the campaign's template.
@@ -38,7 +38,7 @@ Answer with the message and nothing else."""
 
 @dataclass(frozen=True)
 class Brief:
-    """What a campaign gives the writer: its template and the fields that may have places."""
+    """What a campaign gives its writer: the template, and the fields for placeholders."""
 
     template: str
     fields: Sequence[str]
@@ -47,90 +47,92 @@ class Brief:
 Texts = Sequence[tuple[Segment, str]]
 
 
-class Generator(Protocol):
-    def texts(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
-        """A text for every segment, some at a time, as they are ready. Raises JobFailed."""
+class MessageWriter(Protocol):
+    """Writes the texts of segments."""
+
+    def write(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
+        """Yield a text for every segment, some at a time, as they are ready. Raises JobFailed."""
         ...
 
 
-class FromTemplate:
-    """The campaign's own words: the same text for the same segment every time."""
+class TemplateWriter:
+    """Writes from the template alone: the same text for the same segment every time."""
 
-    def texts(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
+    def write(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
         try:
-            yield [(segment, templates.compose(brief.template, segment)) for segment in wanted]
+            yield [(segment, templates.fill_segment(brief.template, segment)) for segment in wanted]
         except templates.BadTemplate as error:
             raise JobFailed(str(error)) from None
 
 
-class FromChat:
-    """Any OpenAI-compatible chat endpoint, asked once a segment, several at a time."""
+class ChatWriter:
+    """Asks an OpenAI-compatible chat endpoint, once per segment, several at a time."""
 
-    def __init__(self, endpoint: ChatEndpoint, *, longest_wait: float = LONGEST_WAIT) -> None:
+    def __init__(self, endpoint: ChatEndpoint, *, max_wait: float = MAX_WAIT_SECONDS) -> None:
         self._endpoint = endpoint
-        self._longest_wait = longest_wait
-        self._backoff = wait_random_exponential(max=longest_wait)
+        self._max_wait = max_wait
+        self._backoff = wait_random_exponential(max=max_wait)
 
-    def texts(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
+    def write(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
         headers = {"authorization": f"Bearer {self._endpoint.key}"} if self._endpoint.key else {}
         with (
-            httpx.Client(headers=headers, timeout=CALL_SECONDS) as http,
-            ThreadPoolExecutor(CALLS_AT_ONCE) as pool,
+            httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS) as http,
+            ThreadPoolExecutor(MAX_CONCURRENT_CALLS) as pool,
         ):
-            write = partial(self._write, http, brief)
-            asked = {pool.submit(write, segment): segment for segment in wanted}
+            ask = partial(self._ask, http, brief)
+            futures = {pool.submit(ask, segment): segment for segment in wanted}
             try:
-                for answer in as_completed(asked):
-                    yield [(asked[answer], answer.result())]
+                for future in as_completed(futures):
+                    yield [(futures[future], future.result())]
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _write(self, http: httpx.Client, brief: Brief, segment: Segment) -> str:
+    def _ask(self, http: httpx.Client, brief: Brief, segment: Segment) -> str:
         retrying = Retrying(
-            retry=retry_if_exception_type(_Unusable),
+            retry=retry_if_exception_type(_Retryable),
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
             reraise=True,
         )
         try:
-            return retrying(self._ask, http, brief, segment)
-        except _Unusable as error:
+            return retrying(self._ask_once, http, brief, segment)
+        except _Retryable as error:
             raise JobFailed(f"The chat endpoint gave no message: {error}") from None
 
-    def _ask(self, http: httpx.Client, brief: Brief, segment: Segment) -> str:
+    def _ask_once(self, http: httpx.Client, brief: Brief, segment: Segment) -> str:
         request = {
             "model": self._endpoint.model,
             "messages": [
                 {"role": "system", "content": INSTRUCTIONS % ", ".join(brief.fields)},
-                {"role": "user", "content": _question(brief, segment)},
+                {"role": "user", "content": _prompt(brief, segment)},
             ],
         }
         try:
-            answer = http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=request)
+            response = http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=request)
         except httpx.TransportError as error:
-            raise _Unusable(f"{type(error).__name__}.") from None
-        if answer.status_code == QUOTA_EXCEEDED or answer.is_server_error:
-            raise _Unusable(f"it answered {answer.status_code}.", retry_after(answer.headers))
-        if not answer.is_success:
-            raise JobFailed(f"The chat endpoint answered {answer.status_code}.")
+            raise _Retryable(f"{type(error).__name__}.") from None
+        if response.status_code == TOO_MANY_REQUESTS or response.is_server_error:
+            raise _Retryable(f"it answered {response.status_code}.", retry_after(response.headers))
+        if not response.is_success:
+            raise JobFailed(f"The chat endpoint answered {response.status_code}.")
         try:
-            text = _Answer.model_validate_json(answer.content).choices[0].message.content
+            text = _Completion.model_validate_json(response.content).choices[0].message.content
             templates.check(text, brief.fields)
         except (ValidationError, IndexError):
-            raise _Unusable("its answer is no chat completion.") from None
+            raise _Retryable("its answer is no chat completion.") from None
         except templates.BadTemplate as error:
-            raise _Unusable(str(error)) from None
+            raise _Retryable(str(error)) from None
         return text
 
     def _wait(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
-        if isinstance(failure, _Unusable) and failure.retry_after is not None:
-            return min(failure.retry_after, self._longest_wait)
+        if isinstance(failure, _Retryable) and failure.retry_after is not None:
+            return min(failure.retry_after, self._max_wait)
         return self._backoff(state)
 
 
-class _Unusable(Exception):
-    """Worth asking again."""
+class _Retryable(Exception):
+    """An answer or its absence, worth another attempt."""
 
     def __init__(self, problem: str, retry_after: float | None = None) -> None:
         super().__init__(problem)
@@ -145,10 +147,10 @@ class _Choice(BaseModel):
     message: _ChatMessage
 
 
-class _Answer(BaseModel):
+class _Completion(BaseModel):
     choices: list[_Choice]
 
 
-def _question(brief: Brief, segment: Segment) -> str:
-    known = json.dumps(dict(segment), ensure_ascii=False)
-    return f"The segment: {known}\n\nThe campaign's template:\n{brief.template}"
+def _prompt(brief: Brief, segment: Segment) -> str:
+    values = json.dumps(dict(segment), ensure_ascii=False)
+    return f"The segment: {values}\n\nThe campaign's template:\n{brief.template}"

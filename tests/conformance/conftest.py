@@ -5,19 +5,18 @@ sandbox over HTTP, on both of its databases.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
-from typing import Any
 
 import pytest
 
 from sandbox import seed
-from sandbox.settings import Settings
 from tests.conformance import stories
 from tests.conformance.lists import sweep, unique_name
 from tests.conformance.wire import BASE_URL, Access, Account, Object, signed_in
-from tests.conftest import Company, Sandbox, serving
-from tests.support.databases import BOTH, new_database
+from tests.conftest import Company, Sandbox
+from tests.support.databases import BOTH
+from tests.support.sandboxes import NewSandbox, database_fixture, new_sandbox
+
+__all__ = ["database", "new_sandbox"]
 
 REAL = Access.from_environment()
 CUSTOMERS, FEW_CUSTOMERS = 2300, 100
@@ -39,31 +38,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs the sandbox's own controls; {BASE_URL} points at a real service")
 
 
-@pytest.fixture(scope="session", params=["real"] if REAL else BOTH)
-def database(request: pytest.FixtureRequest) -> Callable[[], str | None]:
-    """Makes an empty database and returns its URL, None for SQLite in the data folder."""
-    if request.param != "postgresql":
-        return lambda: None
-    return partial(new_database, request.getfixturevalue("postgresql_server"))
+database = database_fixture(["real"] if REAL else BOTH)
 
 
 @pytest.fixture(scope="session")
-def new_sandbox(
-    database: Callable[[], str | None], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Sandbox]]:
-    """Serves a sandbox with these settings."""
-    with ExitStack() as stack:
-
-        def serve(**options: Any) -> Sandbox:
-            data = tmp_path_factory.mktemp("sandbox")
-            settings = Settings(data=data, database=database(), **options)
-            return stack.enter_context(serving(settings))
-
-        yield serve
-
-
-@pytest.fixture(scope="session")
-def sandbox(new_sandbox: Callable[..., Sandbox]) -> Sandbox | None:
+def sandbox(new_sandbox: NewSandbox) -> Sandbox | None:
     """None if the service is a real one. Files above 32 KiB are worked in the background."""
     return None if REAL else new_sandbox(rows_per_file=1100, upload_at_once=32 * 1024)
 
@@ -76,14 +55,9 @@ def controls(sandbox: Sandbox | None) -> Sandbox:
 
 
 @pytest.fixture(scope="session")
-def slow_sandbox(new_sandbox: Callable[..., Sandbox]) -> Sandbox:
+def slow_sandbox(new_sandbox: NewSandbox) -> Sandbox:
     """Its reruns take their time, and its links expire at once."""
     return new_sandbox(phase_seconds=0.25, link_seconds=0)
-
-
-def access_to(company: Company) -> Access:
-    values = company.seeded.model_dump(exclude={"account_id"})
-    return Access(base_url=company.sandbox.url, **values)
 
 
 def seeded(sandbox: Sandbox, customers: int = FEW_CUSTOMERS) -> Company:
@@ -95,7 +69,7 @@ def account(sandbox: Sandbox | None) -> Iterator[Account]:
     """The account of most tests; its campaign is Published. Whoever changes it, changes it back."""
     access = REAL
     if sandbox is not None:
-        access = access_to(seeded(sandbox, CUSTOMERS))
+        access = Access.of(seeded(sandbox, CUSTOMERS))
     assert access is not None
     with signed_in(access) as one:
         yield one
@@ -105,7 +79,7 @@ def account(sandbox: Sandbox | None) -> Iterator[Account]:
 @pytest.fixture(scope="session")
 def stranger(controls: Sandbox) -> Iterator[Account]:
     """Another account of the same service."""
-    with signed_in(access_to(seeded(controls))) as one:
+    with signed_in(Access.of(seeded(controls))) as one:
         yield one
 
 
@@ -118,7 +92,7 @@ def company(controls: Sandbox) -> Company:
 @pytest.fixture
 def fresh(company: Company) -> Iterator[Account]:
     """The company's account."""
-    with signed_in(access_to(company)) as one:
+    with signed_in(Access.of(company)) as one:
         yield one
 
 
@@ -160,19 +134,19 @@ def field(new_field: NewField) -> Object:
 def story(controls: Sandbox) -> Iterator[stories.Story]:
     """A campaign with three published runs."""
     company = seeded(controls)
-    with signed_in(access_to(company)) as one:
+    with signed_in(Access.of(company)) as one:
         yield stories.tell(company, one)
 
 
 @pytest.fixture(scope="session")
 def watched(slow_sandbox: Sandbox) -> Iterator[stories.Watched]:
     """A rerun watched while it worked."""
-    with signed_in(access_to(seeded(slow_sandbox))) as one:
+    with signed_in(Access.of(seeded(slow_sandbox))) as one:
         yield stories.watch(one)
 
 
 @pytest.fixture(scope="session")
 def failure(controls: Sandbox) -> Iterator[stories.Failure]:
     """A rerun whose job failed."""
-    with signed_in(access_to(seeded(controls))) as one:
+    with signed_in(Access.of(seeded(controls))) as one:
         yield stories.fail(one)

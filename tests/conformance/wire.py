@@ -15,6 +15,8 @@ from typing import Any, Self, TypeVar
 import httpx
 import jwt
 
+from tests.conftest import Company
+
 BASE_URL = "NUDGESCRIBE_BASE_URL"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 """An id that no account has."""
@@ -22,14 +24,12 @@ NO_BODY = object()
 
 T = TypeVar("T")
 Object = dict[str, Any]
-Changes = Mapping[str, str | None]
+Changes = Mapping[str, str | bytes | None]
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A verb and a path; `body` holds all fields they need, with ids that do not exist, `more` the
-    others they know.
-    """
+    """A verb and a path; `body` has the required fields, with unknown ids, `more` the others."""
 
     verb: str
     path: str
@@ -114,8 +114,17 @@ class Access:
     campaign_id: str
 
     @classmethod
+    def of(cls, company: Company) -> Self:
+        """Return the access to a company of a sandbox."""
+        values = company.seeded.model_dump(exclude={"account_id"})
+        return cls(base_url=company.sandbox.url, **values)
+
+    @classmethod
     def from_environment(cls) -> Self | None:
-        """The account the environment names, None if it names none."""
+        """Return the access that the environment describes, None if it describes none.
+
+        Raises LookupError if a part of it is missing.
+        """
         if BASE_URL not in os.environ:
             return None
         names = [f"NUDGESCRIBE_{name.upper()}" for name in cls.__annotations__]
@@ -142,25 +151,26 @@ class Account:
         }
 
     def sign_in(self, headers: Changes | None = None, **changes: str) -> httpx.Response:
+        """Sign in with the account's credentials, or with others."""
         body = {"email": self.access.email, "password": self.access.password, **changes}
         sent = _changed({"x-api-key": self.access.api_key}, headers)
         return self.http.post("/v1/auth", json=body, headers=sent)
 
     @property
     def claims(self) -> Object:
-        """What the access token says; only the service can tell whether it is true."""
+        """The claims of the access token, not verified."""
         return claims_of(self.tokens["access_token"])
 
     @property
     def ids(self) -> Object:
-        """The account's own ids under their names on the wire."""
+        """The account's own ids by their names on the wire."""
         names = ("workspace_id", "customer_group_id", "campaign_id")
         return {name: getattr(self.access, name) for name in names}
 
     def call(
         self, verb: str, path: str, body: object = NO_BODY, headers: Changes | None = None
     ) -> httpx.Response:
-        """One call; a body of bytes is sent as it is, any other as JSON."""
+        """Make one call; a body of bytes is sent as it is, any other as JSON."""
         content = None
         if body is not NO_BODY:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -169,7 +179,7 @@ class Account:
         )
 
     def ask(self, path: str, body: Object, verb: str = "POST") -> Object:
-        """The answer of a call that must succeed."""
+        """Return the answer of a call that must succeed."""
         response = self.call(verb, path, body)
         assert response.status_code == 200, refusal(response)
         return response.json()
@@ -177,10 +187,8 @@ class Account:
     def refused(
         self, path: str, body: object, headers: Changes | None = None, verb: str = "POST"
     ) -> tuple[int, str]:
-        """Status and text of a call that must not succeed."""
+        """Return status and text of a call that must fail."""
         return refusal(self.call(verb, path, body, headers))
-
-    # ---- what most tests ask ------------------------------------------------------------------
 
     def fields(self) -> list[Object]:
         return self.ask("/v1/cpf", {"workspace_id": self.access.workspace_id})["fields"]
@@ -189,14 +197,14 @@ class Account:
         return self.ask("/v1/cg", {"workspace_id": self.access.workspace_id})["groups"]
 
     def campaign(self) -> Object:
-        """The account's campaign as the list of campaigns shows it."""
+        """Return the account's campaign as the list of campaigns has it."""
         workspaces = self.ask("/v1/campaign/all", {})["workspaces"]
         every = [one for each in workspaces for one in each["campaigns"]]
         (found,) = [one for one in every if one["campaign_id"] == self.access.campaign_id]
         return found
 
     def ask_campaign(self, path: str, **fields: object) -> Object:
-        """The answer of an endpoint about the account's campaign."""
+        """Return the answer of an endpoint about the account's campaign."""
         return self.ask(path, {"campaign_id": self.access.campaign_id, **fields})
 
     def refused_campaign(self, path: str, **fields: object) -> tuple[int, str]:
@@ -219,12 +227,13 @@ class Account:
 
 @contextmanager
 def signed_in(access: Access) -> Iterator[Account]:
+    """Yield the signed-in account."""
     with httpx.Client(base_url=access.base_url, timeout=30) as http:
         yield Account(access, http)
 
 
 def refusal(response: httpx.Response) -> tuple[int, str]:
-    """Status and error text; the text of an answer that is no refusal is not there."""
+    """Return status and error text; the text is empty if the answer is no error."""
     return response.status_code, response.json().get("message", "")
 
 
@@ -233,23 +242,23 @@ def claims_of(token: str) -> Object:
 
 
 def until(look: Callable[[], T], holds: Callable[[T], bool], seconds: float = 60) -> T:
-    """Looks until what is seen holds."""
+    """Poll `look` until its result satisfies `holds`; return it. Fail after so many seconds."""
     deadline = monotonic() + seconds
     while not holds(seen := look()):
-        assert monotonic() < deadline, f"what was waited for did not come in {seconds} s"
+        assert monotonic() < deadline, f"the condition was not met in {seconds} s"
         sleep(0.01)
     return seen
 
 
 def utc(text: str) -> datetime:
-    """A time of the wire; fails if it is not ISO 8601 in UTC."""
+    """Parse a time of the wire; fail unless it is ISO 8601 in UTC."""
     time = datetime.fromisoformat(text)
     assert time.utcoffset() == timedelta(0), f"{text} is not in UTC"
     return time.astimezone(UTC)
 
 
 def has_shape(answer: Object, **shape: Any) -> bool:
-    """Whether all fields are there and of their types; fields beyond them are ignored."""
+    """Check that all fields are there and of their types; other fields are ignored."""
     missing = [name for name in shape if name not in answer]
     assert not missing, f"not in the answer: {missing}"
     wrong = [name for name, kind in shape.items() if not _is(answer[name], kind)]
@@ -261,6 +270,6 @@ def _is(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
 
 
-def _changed(headers: dict[str, str], changes: Changes | None) -> dict[str, str]:
+def _changed(headers: Changes, changes: Changes | None) -> dict[str, str | bytes]:
     changed = {**headers, **(changes or {})}
     return {name: value for name, value in changed.items() if value is not None}

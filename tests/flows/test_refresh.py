@@ -339,7 +339,7 @@ def test_a_rerun_that_fails_ends_the_refresh(
 ) -> None:
     saved = save(reviewed_company, customers(20))
     with monkeypatch.context() as broken:
-        broken.setattr(reruns, "work", lambda *_: 1 / 0)
+        broken.setattr(reruns, "run_job", lambda *_: 1 / 0)
         with pytest.raises(RerunFailed, match="Run 2 of .* failed: Internal error") as failed:
             refresh(reviewed_company, saved)
     assert "start a new refresh" in str(failed.value)

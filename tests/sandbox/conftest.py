@@ -1,25 +1,17 @@
 """Everything about the sandbox is tested on both of its databases."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from sandbox.settings import Settings
-from tests.conftest import Sandbox, serving
-from tests.support.databases import BOTH, new_database
+from tests.conftest import Sandbox
+from tests.support.databases import BOTH
+from tests.support.sandboxes import NewSandbox, database_fixture, new_sandbox
 
+__all__ = ["database", "new_sandbox"]
 
-@pytest.fixture(scope="session", params=BOTH)
-def database(request: pytest.FixtureRequest) -> str | None:
-    """The URL of an empty database, None for SQLite in the data folder."""
-    if request.param == "sqlite":
-        return None
-    return new_database(request.getfixturevalue("postgresql_server"))
+database = database_fixture(BOTH)
 
 
 @pytest.fixture(scope="session")
-def sandbox(database: str | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def sandbox(new_sandbox: NewSandbox) -> Sandbox:
     """Its reviewers are the tests."""
-    data = tmp_path_factory.mktemp("sandbox")
-    with serving(Settings(data=data, database=database, rows_per_file=100)) as service:
-        yield service
+    return new_sandbox(rows_per_file=100)

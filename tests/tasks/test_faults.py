@@ -19,7 +19,7 @@ from nudgescribe.errors import Retryable
 from nudgescribe.polling import Pace
 from nudgescribe.retry import RetryPolicy
 from sandbox.api import auth, messages, security
-from sandbox.middleware.faults import LINKS, Fault, Switch
+from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from tasks.campaigns import CampaignRef, Refresh, RunRef, find_campaign, publish_run
 from tasks.customers import upload
 from tasks.customers.upload import GroupRef
@@ -177,7 +177,7 @@ def test_a_fault_of_every_call(
         faults.put(
             Fault.model_validate({"times": 1, **fault, "endpoint": endpoint, "method": method})
         )
-    switches: list[Switch] = faults.all()
+    switches: list[ActiveFault] = faults.all()
     refreshed.finish(*refreshed.start())
     assert [one.fault for one in switches if one.hits != one.fault.times] == []
     faults.clear()

@@ -21,7 +21,7 @@ from nudgescribe.contract import Status
 from nudgescribe.errors import ServerError
 from nudgescribe.retry import RetryPolicy
 from sandbox import seed
-from sandbox.middleware.faults import LINKS, Fault, Switch
+from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from sandbox.settings import Settings
 from tasks.customers.guardrails import Guardrails
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers, serving
@@ -89,7 +89,7 @@ def test_a_refresh_in_a_storm(company: Company, save: Save) -> None:
     saved, faults = save(company, customers(ROWS)), company.sandbox.app.state.faults
     for fault in STORM:
         faults.put(Fault.model_validate(fault))
-    switches: list[Switch] = faults.all()
+    switches: list[ActiveFault] = faults.all()
     result = refresh(company, saved)
     assert [switch.fault for switch in switches if not switch.hits] == []
     faults.clear()

@@ -17,7 +17,7 @@ from nudgescribe import errors, rfc4180
 from nudgescribe.client import NudgescribeClient
 from sandbox.context import Context
 from sandbox.data import profiles
-from sandbox.data.models import Account, Base, Block, Customer, Group, Job, UploadPart
+from sandbox.data.models import Account, Base, Customer, Group, Job, ProfileChunk, UploadChunk
 from sandbox.data.profiles import Profiles
 from sandbox.engine import uploads
 from tests.conftest import Company, Sandbox, customers
@@ -50,12 +50,12 @@ def test_a_group_is_what_was_put_less_what_was_removed(
 ) -> None:
     expected: dict[str, str] = {}
     with pytest.MonkeyPatch.context() as small, new_group(sandbox.context, company) as group:
-        small.setattr(profiles, "BLOCK_ROWS", 7)
-        small.setattr(profiles, "DIGESTS_ASKED", 3)
+        small.setattr(profiles, "CHUNK_ROWS", 7)
+        small.setattr(profiles, "BATCH_DIGESTS", 3)
         for turn, (put, ids) in enumerate(changes):
             if put:
                 names = [f"{each} of {turn}" for each in ids]
-                group.put(pl.DataFrame({"customer_id": ids, "first_name": names}, strict=False))
+                group.upsert(pl.DataFrame({"customer_id": ids, "first_name": names}, strict=False))
                 expected.update(zip(ids, names, strict=True))
             else:
                 assert group.remove([*ids, *ids]) == len(expected.keys() & {*ids})
@@ -70,9 +70,9 @@ def test_an_upload_with_fewer_columns_leaves_the_others_as_they_are(
     sandbox: Sandbox, company: Company
 ) -> None:
     with new_group(sandbox.context, company) as group:
-        group.put(customers(20))
+        group.upsert(customers(20))
         moved = customers(25).select("customer_id", "first_name", plan=pl.lit("moved"))
-        group.put(moved)
+        group.upsert(moved)
         expected = customers(20).with_columns(plan=pl.lit("moved"))
         (kept,) = group.frames(expected.columns)
         assert kept.head(20).equals(expected)
@@ -81,9 +81,9 @@ def test_an_upload_with_fewer_columns_leaves_the_others_as_they_are(
 
 def test_customers_of_other_groups_are_not_touched(sandbox: Sandbox, company: Company) -> None:
     with new_group(sandbox.context, company) as one:
-        one.put(customers(10))
+        one.upsert(customers(10))
     with new_group(sandbox.context, company) as other:
-        other.put(customers(10))
+        other.upsert(customers(10))
         assert other.remove(["000001"]) == 1
     with sandbox.context.store.read() as session:
         assert Profiles(session, sandbox.context.keys, one._group_id).size == 10
@@ -134,8 +134,8 @@ def test_a_deleted_group_leaves_nothing(
     group = company.seeded.customer_group_id
     client.delete_group(group)
     with sandbox.context.store.read() as session:
-        assert not session.scalars(select(Block).where(Block.group_id == group)).all()
-        lost = select(Customer).where(Customer.block_number.not_in(select(Block.number)))
+        assert not session.scalars(select(ProfileChunk).where(ProfileChunk.group_id == group)).all()
+        lost = select(Customer).where(Customer.chunk_number.not_in(select(ProfileChunk.number)))
         assert not session.scalars(lost).all()
 
 
@@ -151,7 +151,7 @@ def test_what_a_field_held_goes_with_it_in_every_group(
 def test_a_repeated_identifier_is_found_wherever_it_stands(
     company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "PIECE_BYTES", 500)
+    monkeypatch.setattr(uploads, "CHUNK_BYTES", 500)
     where = company.seeded.workspace_id, company.seeded.customer_group_id
     list_ = customers(200)
     order = list(range(200))
@@ -176,5 +176,5 @@ def test_an_upload_whose_group_is_deleted_meanwhile_fails(
         with sandbox.context.store.read() as session:
             job = session.get_one(Job, number)
             state, note = job.state, job.note
-            kept = session.scalars(select(UploadPart).where(UploadPart.job_uid == uid)).all()
+            kept = session.scalars(select(UploadChunk).where(UploadChunk.job_uid == uid)).all()
     assert (state, note, kept) == ("failed", "The customer group is gone.", [])

@@ -106,7 +106,7 @@ def test_a_bug_in_a_rerun_fails_the_run_and_not_the_service(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reruns, "work", broken)
+    monkeypatch.setattr(reruns, "run_job", broken)
     client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
     run = company.settle(client)
     assert (run.status, run.error) == ("Failed", "Internal error: ZeroDivisionError.")
@@ -141,7 +141,7 @@ def test_an_export_that_broke_is_taken_up_at_the_next_start(
 
     with monkeypatch.context() as broken, serving(settings) as service:
         company = Company(service, seed.seed(service.context, 60))
-        broken.setattr("sandbox.data.page_files.Pages.write", lambda *arguments: 1 / 0)
+        broken.setattr("sandbox.data.page_files.PageFiles.write", lambda *arguments: 1 / 0)
         with company.client() as client:
             client.publish(company.seeded.campaign_id)
         while states(company) != ["broken"]:

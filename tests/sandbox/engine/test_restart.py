@@ -47,7 +47,7 @@ class Running:
     """A service, until `kill -9`."""
 
     def __init__(self, url: str, process: Popen[bytes], client: NudgescribeClient) -> None:
-        self._url = url
+        self.url = url
         self._process = process
         self.client = client
 
@@ -60,7 +60,7 @@ class Running:
         self._process.wait()
 
     def approve(self, campaign_id: str) -> None:
-        local.approve(self._url, campaign_id)
+        local.approve(self.url, campaign_id)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def test_a_share_of_the_calls_the_same_ones_every_time() -> None:
     def hit(seed: int) -> list[bool]:
         faults = Faults()
         faults.put(Fault(endpoint=LIST, status=500, rate=0.3, seed=seed))
-        return [faults.strike("POST", LIST) is not None for _ in range(1000)]
+        return [faults.fire("POST", LIST) is not None for _ in range(1000)]
 
     assert hit(1) == hit(1) != hit(2)
     assert 250 < sum(hit(1)) < 350
@@ -137,9 +137,9 @@ def test_the_closest_fault_counts() -> None:
     for endpoint in ("/v1/", FETCH):
         faults.put(Fault(endpoint=endpoint))
     faults.put(Fault(endpoint="/v1/", method="PUT"))
-    found = [faults.strike("POST", path) for path in (FETCH, LIST, "/v2/x")]
+    found = [faults.fire("POST", path) for path in (FETCH, LIST, "/v2/x")]
     assert [each and each.endpoint for each in found] == [FETCH, "/v1/", None]
-    found = [faults.strike("PUT", path) for path in (FETCH, LIST)]
+    found = [faults.fire("PUT", path) for path in (FETCH, LIST)]
     assert [each and (each.endpoint, each.method) for each in found] == [
         (FETCH, None),
         ("/v1/", "PUT"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nudgescribe.contract import Segment
-from sandbox.writing.templates import BadTemplate, Messages, check, compose
+from sandbox.writing.templates import BadTemplate, MessageRenderer, check, fill_segment
 
 Text = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 HOSTILE = "{{ 7 * 7 }}{% for x in y %}{# #}{"
@@ -17,27 +17,27 @@ def written(text: str, segment: Segment, **profile: str | None) -> str:
     variables = list(segment)
     customer = pl.DataFrame({"customer_id": ["1"], **{k: [v] for k, v in profile.items()}})
     customer = customer.with_columns(**{k: pl.lit(v) for k, v in segment.items()})
-    messages = Messages(variables, [(segment, text)])
-    return messages.write(messages.select(customer), "customer_id")["message"][0]
+    renderer = MessageRenderer(variables, [(segment, text)])
+    return renderer.render(renderer.select(customer), "customer_id")["message"][0]
 
 
 @given(plan=Text, name=Text)
 def test_values_arrive_as_they_are(plan: str, name: str) -> None:
     segment = {"plan": plan}
-    text = compose("{{ plan }} for {{ name }}: {{other}}", segment)
+    text = fill_segment("{{ plan }} for {{ name }}: {{other}}", segment)
     assert written(text, segment, name=name, other=None) == f"{plan} for {name}: "
 
 
 def test_values_are_data_and_never_templates() -> None:
     segment = {"plan": HOSTILE}
-    text = compose("{{ plan }} for {{ name }}", segment)
+    text = fill_segment("{{ plan }} for {{ name }}", segment)
     assert written(text, segment, name=HOSTILE) == f"{HOSTILE} for {HOSTILE}"
 
 
 def test_composing_a_composed_text_again_changes_nothing() -> None:
     segment = {"plan": HOSTILE + "\r\nÉ🙂\"'\\"}
-    text = compose("A {{ plan }} for {{ name }}", segment)
-    assert compose(text, segment) == text
+    text = fill_segment("A {{ plan }} for {{ name }}", segment)
+    assert fill_segment(text, segment) == text
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ def test_a_text_of_nothing_is_nothing() -> None:
 def test_messages_keep_the_order_of_the_customers() -> None:
     plans = ["b", "a", "c", "a", "b"]
     list_ = pl.DataFrame({"customer_id": list("12345"), "plan": plans})
-    messages = Messages(["plan"], [({"plan": "a"}, "of a"), ({"plan": "b"}, "of b")])
-    rows = messages.write(messages.select(list_), "customer_id").rows()
+    renderer = MessageRenderer(["plan"], [({"plan": "a"}, "of a"), ({"plan": "b"}, "of b")])
+    rows = renderer.render(renderer.select(list_), "customer_id").rows()
     assert rows == [("1", "of b"), ("2", "of a"), ("4", "of a"), ("5", "of b")]

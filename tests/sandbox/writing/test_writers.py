@@ -15,7 +15,7 @@ from nudgescribe.contract import Run, Status
 from sandbox import demo_customers, seed
 from sandbox.errors import JobFailed
 from sandbox.settings import ChatEndpoint, Settings
-from sandbox.writing.writers import Brief, FromChat
+from sandbox.writing.writers import Brief, ChatWriter
 from tests.conftest import Company, serving
 from tests.sandbox.engine.test_reruns import new_group
 
@@ -80,7 +80,7 @@ def chat() -> Iterator[Chat]:
 
 def texts(chat: Chat) -> dict[str, str]:
     endpoint = ChatEndpoint(url=chat.url, model="small", key="sk-123")
-    batches = FromChat(endpoint, longest_wait=0).texts(BRIEF, WANTED)
+    batches = ChatWriter(endpoint, max_wait=0).write(BRIEF, WANTED)
     return {segments.key(segment): text for batch in batches for segment, text in batch}
 
 

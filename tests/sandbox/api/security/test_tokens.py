@@ -1,0 +1,139 @@
+"""Passwords and tokens: none but a genuine access token opens an endpoint."""
+
+import json
+import subprocess
+import sys
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from time import time
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import jwt
+
+from sandbox.api.security import verify_password
+from tests.conformance.wire import CAMPAIGN_LIST, Endpoint, refusal
+from tests.sandbox.api.security.tenants import (
+    AUTHENTICATED,
+    WITH_IDS,
+    Tenant,
+    check_same,
+    on_one_database,
+    paired,
+    unharmed,
+)
+
+Claims = dict[str, Any]
+Forge = Callable[[str, Claims, str], str]
+"""Makes a token from a genuine one, its claims, and the key that the service signs with."""
+
+
+def test_password_is_verified_at_the_cost_of_its_hash() -> None:
+    """Another process hashes at a higher cost than the tests' own."""
+    code = "from sandbox.api.security import hash_password; print(hash_password('right'), end='')"
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+    hashed = done.stdout.decode()
+    assert hashed.startswith(f"{2**14}:")
+    assert verify_password("right", hashed)
+    assert not verify_password("wrong", hashed)
+
+
+def encoded(content: bytes) -> str:
+    return urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def signed(key: str | None = None, algorithm: str = "HS256", **changes: object) -> Forge:
+    """Sign the claims with some of them changed, or left out if None."""
+
+    def forge(token: str, claims: Claims, jwt_key: str) -> str:
+        changed = {name: each for name, each in {**claims, **changes}.items() if each is not None}
+        return jwt.encode(changed, key or jwt_key, algorithm)
+
+    return forge
+
+
+def of_another_account(token: str, claims: Claims, jwt_key: str) -> str:
+    head, _, signature = token.split(".")
+    changed = json.dumps({**claims, "account_id": str(uuid4())})
+    return f"{head}.{encoded(changed.encode())}.{signature}"
+
+
+def with_header(header: bytes) -> Forge:
+    return lambda token, claims, key: f"{encoded(header)}.{token.partition('.')[2]}"
+
+
+TOKENS: dict[str, Forge] = {
+    "expired": signed(exp=int(time()) - 1),
+    "endless": signed(exp=None),
+    "expires as text": signed(exp="never"),
+    "not yet": signed(nbf=int(time()) + 3600),
+    "without account": signed(account_id=None),
+    "account is a number": signed(account_id=7),
+    "without type": signed(type=None),
+    "another key": signed("another key that is as long as a key must be: 32 bytes"),
+    "HS512": signed(algorithm="HS512"),
+    "HS384": signed(algorithm="HS384"),
+    "unsigned": lambda token, claims, key: jwt.encode(claims, "", "none"),
+    "unsigned, with a signature": with_header(b'{"alg":"none","typ":"JWT"}'),
+    "algorithm is a list": with_header(b'{"alg":["HS256"]}'),
+    "another algorithm": with_header(b'{"alg":"RS256","typ":"JWT"}'),
+    "header is no object": with_header(b"[]"),
+    "header is no JSON": with_header(b"\xff{"),
+    "header is deep": with_header(b"[" * 20_000),
+    "another account": of_another_account,
+    "signature cut": lambda token, claims, key: token[:-2],
+    "no signature": lambda token, claims, key: token.rpartition(".")[0] + ".",
+    "two parts": lambda token, claims, key: token.rpartition(".")[0],
+    "twice": lambda token, claims, key: f"{token} {token}",
+    "dots": lambda token, claims, key: "..",
+}
+
+
+def forged(tenant: Tenant, kind: str, forge: Forge) -> str:
+    """Return an authorization header with a token that is nearly the tenant's own."""
+    key, token = tenant.company.sandbox.settings.keys.jwt_key, tenant.tokens[f"{kind}_token"]
+    return f"Bearer {forge(token, jwt.decode(token, key, ['HS256']), key)}"
+
+
+def check_auth_error(answer: httpx.Response) -> None:
+    assert refusal(answer) == (403, "auth error")
+
+
+@on_one_database
+@paired(TOKENS, AUTHENTICATED)
+def test_forged_token_is_an_auth_error(
+    ours: Tenant, case: Forge, endpoints: list[Endpoint]
+) -> None:
+    with unharmed(ours):
+        for endpoint in endpoints:
+            check_auth_error(ours.send(endpoint, authorization=forged(ours, "access", case)))
+        refresh = {"authorization": forged(ours, "refresh", case)}
+        check_auth_error(ours.http.get("/v1/auth", headers=refresh))
+
+
+def test_refresh_token_gives_no_access(ours: Tenant) -> None:
+    refresh = f"Bearer {ours.tokens['refresh_token']}"
+    with unharmed(ours):
+        for endpoint in [*WITH_IDS, CAMPAIGN_LIST]:
+            check_auth_error(ours.send(endpoint, authorization=refresh))
+
+
+@on_one_database
+@paired(["", "Bearer", "Basic dTpw", "bearer", "Bearer \u00e9.\u00ff.x", "Token x"], AUTHENTICATED)
+def test_header_without_bearer_token_is_an_auth_error(
+    ours: Tenant, case: str, endpoints: list[Endpoint]
+) -> None:
+    with unharmed(ours):
+        for endpoint in endpoints:
+            check_auth_error(ours.send(endpoint, authorization=case.encode("latin-1")))
+
+
+def test_token_of_an_unknown_account_finds_nothing(ours: Tenant) -> None:
+    bearer = forged(ours, "access", signed(account_id=str(uuid4())))
+    with unharmed(ours):
+        answer = ours.send(CAMPAIGN_LIST, authorization=bearer)
+        assert answer.json() == {"workspaces": []}
+        for endpoint in WITH_IDS:
+            unknown = ours.send(endpoint, endpoint.body, authorization=bearer)
+            check_same(ours.send(endpoint, authorization=bearer), unknown)
