@@ -137,7 +137,7 @@ def fail(account: Account) -> Failure:
 def ready_to_publish(account: Account) -> list[Customer]:
     """Reruns onto customers of the same segments; returns the customers."""
     rows = customers_in(message["segment"] for message in account.messages())
-    initiate(account, new_group(account, "The same segments", rows))
+    initiate(account, new_group(account, lists.unique_name(), rows))
     assert settle(account)["status"] == "Ready to publish"
     return rows
 

@@ -164,9 +164,7 @@ def test_link_to_a_deleted_page_is_not_found(link: httpx.URL, company: Company) 
     assert httpx.get(link).status_code == 404
 
 
-def test_quota_counts_what_an_earlier_run_has_published(
-    account: Account, company: Company
-) -> None:
+def test_quota_counts_what_an_earlier_run_has_published(account: Account, company: Company) -> None:
     customers = len(stories.ready_to_publish(account))
     stories.set_quota(company, 2 * customers - 1)
     account.ask_campaign("/v1/messages/publish")
