@@ -37,7 +37,7 @@ def delete(account: Account, group: Object) -> None:
     "created_at, updated_at}`",
     OURS,
 )
-def test_the_group_object(account: Account, group: Object) -> None:
+def test_group_object_has_its_names_and_types(account: Account, group: Object) -> None:
     assert has_shape(
         group,
         customer_group_id=str,
@@ -53,19 +53,19 @@ def test_the_group_object(account: Account, group: Object) -> None:
 
 
 @states("`/v1/cg` PUT create", DOC)
-def test_create(account: Account, group: Object) -> None:
+def test_create_group_adds_it(account: Account, group: Object) -> None:
     assert seen(account, group) == group
 
 
 @states("create `{workspace_id, name, description?}`", OURS)
-def test_a_description_is_optional(account: Account, group: Object) -> None:
+def test_group_description_is_optional(account: Account, group: Object) -> None:
     assert group["description"] is None
     described = create(account, lists.unique_name(), description="For one test")
     assert described["description"] == "For one test"
 
 
 @states("`/v1/cg` POST list all: `{workspace_id}` -> `{groups: [...]}`", OURS)
-def test_list(account: Account, group: Object) -> None:
+def test_list_groups_is_of_the_workspace(account: Account, group: Object) -> None:
     groups = account.groups()
     assert {one["workspace_id"] for one in groups} == {account.access.workspace_id}
     assert {group["customer_group_id"], account.access.customer_group_id} <= {
@@ -74,7 +74,7 @@ def test_list(account: Account, group: Object) -> None:
 
 
 @states("an unknown workspace: 401 `Invalid Workspace`, of groups as of fields", DOC)
-def test_an_unknown_workspace(account: Account) -> None:
+def test_group_of_an_unknown_workspace_is_refused(account: Account) -> None:
     for verb, more in (("POST", {}), ("PUT", {"name": "x"})):
         answer = account.refused("/v1/cg", {"workspace_id": UNKNOWN, **more}, verb=verb)
         assert answer == (401, "Invalid Workspace")
@@ -82,26 +82,26 @@ def test_an_unknown_workspace(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("list: not paged", DOC)
-def test_the_list_is_not_paged(fresh: Account) -> None:
+def test_list_groups_is_not_paged(fresh: Account) -> None:
     names = [create(fresh, f"group {number}")["name"] for number in range(MORE_THAN_A_PAGE)]
     assert {*names} <= {one["name"] for one in fresh.groups()}
 
 
 @states("Group object: `customer_count`", OURS)
-def test_customers_are_counted(account: Account, group: Object) -> None:
+def test_group_counts_its_customers(account: Account, group: Object) -> None:
     lists.upload(account, group, lists.customers(account, ["1", "2", "3"]))
     assert seen(account, group)["customer_count"] == 3
 
 
 @states("Name unique within a workspace, else 400 `Customer group already exists.`", OURS)
-def test_a_name_is_unique(account: Account, group: Object) -> None:
+def test_create_group_with_a_used_name_is_refused(account: Account, group: Object) -> None:
     body = {"workspace_id": account.access.workspace_id, "name": group["name"]}
     answer = account.refused("/v1/cg", body, verb="PUT")
     assert answer == (400, "Customer group already exists.")
 
 
 @states("Name unique within a workspace, also when a group is renamed", OURS)
-def test_a_name_stays_unique(account: Account, group: Object) -> None:
+def test_rename_to_a_used_name_is_refused(account: Account, group: Object) -> None:
     other = create(account, lists.unique_name())
     body = {"customer_group_id": other["customer_group_id"], "name": group["name"]}
     answer = account.refused("/v1/cg", body, verb="PATCH")
@@ -111,12 +111,12 @@ def test_a_name_stays_unique(account: Account, group: Object) -> None:
 
 @pytest.mark.sandbox
 @states("Name unique *within a workspace*: another may have the same", OURS)
-def test_another_workspace_may_have_the_name(stranger: Account, group: Object) -> None:
+def test_group_name_may_repeat_in_another_workspace(stranger: Account, group: Object) -> None:
     assert create(stranger, group["name"])["name"] == group["name"]
 
 
 @states("`/v1/cg` PATCH update", DOC)
-def test_update(account: Account, group: Object) -> None:
+def test_update_group_changes_it(account: Account, group: Object) -> None:
     changes = {"name": lists.unique_name(), "description": "Another"}
     updated = update(account, group, **changes)
     assert utc(updated["updated_at"]) > utc(group["updated_at"])
@@ -125,7 +125,7 @@ def test_update(account: Account, group: Object) -> None:
 
 
 @states("Update keeps customer assignments", DOC)
-def test_update_keeps_the_customers(account: Account, group: Object) -> None:
+def test_update_group_keeps_its_customers(account: Account, group: Object) -> None:
     lists.upload(account, group, lists.customers(account, ["1", "2"]))
     before = lists.profiles(account, group)
     assert update(account, group, name=lists.unique_name())["customer_count"] == 2
@@ -133,7 +133,7 @@ def test_update_keeps_the_customers(account: Account, group: Object) -> None:
 
 
 @states("`/v1/cg` DELETE: delete is permanent", DOC)
-def test_delete_is_permanent(account: Account, group: Object) -> None:
+def test_delete_group_is_permanent(account: Account, group: Object) -> None:
     lists.upload(account, group, lists.customers(account, ["1"]))
     delete(account, group)
     assert group["customer_group_id"] not in {one["customer_group_id"] for one in account.groups()}

@@ -46,14 +46,14 @@ def mixed(account: Account, good: int, bad: int = 0) -> list[lists.Customer]:
     "`customer_group_id`",
     OURS,
 )
-def test_a_file(account: Account, group: Object) -> None:
+def test_file_is_upserted(account: Account, group: Object) -> None:
     answer = lists.upload(account, group, lists.customers(account, ["1", "2"]))
     assert answer["accepted"] == 2
     assert {*lists.profiles(account, group)} == {"1", "2"}
 
 
 @states("or JSON `{workspace_id, customer_group_id, customer: {...}}`", OURS)
-def test_one_customer_as_json(account: Account, group: Object) -> None:
+def test_json_customer_is_upserted(account: Account, group: Object) -> None:
     (row,) = lists.customers(account, ["1"])
     answer = check_one(account, group, row)
     assert (answer["total"], answer["accepted"]) == (1, 1)
@@ -62,7 +62,7 @@ def test_one_customer_as_json(account: Account, group: Object) -> None:
 
 
 @states("Either a data file or JSON", DOC)
-def test_neither_file_nor_customer(account: Account, group: Object) -> None:
+def test_check_without_file_or_customer_is_refused(account: Account, group: Object) -> None:
     path, which = "/v1/customer/check", where(account, group)
     assert account.refused(path, which) == (401, "Missing required fields.")
     bearer = {"authorization": account.headers["authorization"]}
@@ -76,7 +76,7 @@ def test_neither_file_nor_customer(account: Account, group: Object) -> None:
 
 
 @states("`file` = UTF-8 CSV with a header row, RFC 4180", OURS)
-def test_a_file_is_rfc_4180(account: Account, group: Object, field: Object) -> None:
+def test_file_is_read_as_rfc_4180(account: Account, group: Object, field: Object) -> None:
     name = field["field_name"]
     rows = lists.customers(account, ["000123", "1e5", 'a "b", c'], **{name: HOSTILE})
     assert lists.upload(account, group, rows)["accepted"] == 3
@@ -90,7 +90,7 @@ def test_a_file_is_rfc_4180(account: Account, group: Object, field: Object) -> N
 
 @states("validates headers and rows against the workspace's fields", DOC)
 @pytest.mark.parametrize("field_type", GOOD_AND_BAD)
-def test_rows_are_validated(
+def test_row_is_validated_by_its_fields(
     account: Account, group: Object, new_field: NewField, field_type: str
 ) -> None:
     field_format, good, bad = GOOD_AND_BAD[field_type]
@@ -104,7 +104,7 @@ def test_rows_are_validated(
 
 
 @states("upserts by the unique identifier into the group", DOC)
-def test_upsert(account: Account, group: Object, field: Object) -> None:
+def test_upsert_replaces_by_identifier(account: Account, group: Object, field: Object) -> None:
     name = field["field_name"]
     lists.upload(account, group, lists.customers(account, ["1", "2"], **{name: "old"}))
     lists.upload(account, group, lists.customers(account, ["2", "3"], **{name: "new"}))
@@ -116,7 +116,7 @@ def test_upsert(account: Account, group: Object, field: Object) -> None:
 
 
 @states("`validate_only: true` checks without writing: a data file", OURS)
-def test_a_file_is_only_validated(account: Account, group: Object) -> None:
+def test_validate_only_writes_no_file(account: Account, group: Object) -> None:
     answer = lists.upload(account, group, mixed(account, 3, 2), validate_only="true")
     assert (answer["accepted"], answer["rejected"]) == (3, 2)
     assert lists.count(account, group) == 0
@@ -124,7 +124,7 @@ def test_a_file_is_only_validated(account: Account, group: Object) -> None:
 
 @pytest.mark.sandbox
 @states("`validate_only: true` checks without writing: a large file", OURS)
-def test_a_large_file_is_only_validated(account: Account, group: Object) -> None:
+def test_validate_only_writes_no_large_file(account: Account, group: Object) -> None:
     lists.upload(account, group, mixed(account, LARGE), validate_only="true")
     # What is worked in the background is worked in order: this file would come second.
     lists.upload(account, group, mixed(account, LARGE)[1:])
@@ -133,7 +133,7 @@ def test_a_large_file_is_only_validated(account: Account, group: Object) -> None
 
 
 @states("`validate_only: true` checks without writing: JSON", OURS)
-def test_one_customer_is_only_validated(account: Account, group: Object) -> None:
+def test_validate_only_writes_no_customer(account: Account, group: Object) -> None:
     for identifier, accepted in (("1", 1), ("", 0)):
         (row,) = lists.customers(account, [identifier])
         answer = check_one(account, group, row, validate_only=True)
@@ -145,7 +145,7 @@ def test_one_customer_is_only_validated(account: Account, group: Object) -> None
     "Answer `{job_uid, status, total, accepted, rejected, errors: [{row, field, code, message}]}`",
     OURS,
 )
-def test_the_answer(account: Account, group: Object) -> None:
+def test_check_answer_has_its_names_and_types(account: Account, group: Object) -> None:
     answer = lists.upload(account, group, mixed(account, 4, 1))
     assert has_shape(
         answer, job_uid=str, status=str, total=int, accepted=int, rejected=int, errors=list
@@ -157,7 +157,7 @@ def test_the_answer(account: Account, group: Object) -> None:
 
 
 @states('small files answer `status: "completed"` at once', OURS)
-def test_a_small_file_is_completed_at_once(account: Account, group: Object) -> None:
+def test_small_file_is_completed_at_once(account: Account, group: Object) -> None:
     answer = lists.upload(account, group, lists.customers(account, ["1"]))
     assert answer["status"] == "completed"
     assert lists.count(account, group) == 1
@@ -165,7 +165,7 @@ def test_a_small_file_is_completed_at_once(account: Account, group: Object) -> N
 
 @pytest.mark.sandbox
 @states('files above a size limit answer `status: "queued"`', OURS)
-def test_a_large_file_is_queued(account: Account, group: Object) -> None:
+def test_large_file_is_queued(account: Account, group: Object) -> None:
     answer = lists.upload(account, group, mixed(account, LARGE))
     assert answer["status"] == "queued"
     assert answer["job_uid"]
@@ -174,7 +174,7 @@ def test_a_large_file_is_queued(account: Account, group: Object) -> None:
 
 @pytest.mark.sandbox
 @states("files above a size limit are worked in the background", DOC)
-def test_a_large_file_is_worked_in_the_background(account: Account, group: Object) -> None:
+def test_large_file_is_processed_in_the_background(account: Account, group: Object) -> None:
     rows = mixed(account, LARGE, 150)
     assert lists.upload(account, group, rows)["status"] == "queued"
     until(lambda: lists.count(account, group), lambda total: total == LARGE)
@@ -190,14 +190,14 @@ def test_errors_name_at_most_100_rows(account: Account, group: Object) -> None:
 
 
 @states("A rejected row never blocks an accepted one", OURS)
-def test_a_rejected_row_blocks_no_other(account: Account, group: Object) -> None:
+def test_rejected_row_blocks_no_accepted_one(account: Account, group: Object) -> None:
     lists.upload(account, group, mixed(account, 10, 5))
     assert {*lists.profiles(account, group)} == {f"{number:05d}" for number in range(10)}
 
 
 @states("Bad headers: 400 naming them, nothing written", OURS)
 @pytest.mark.parametrize("case", ["unknown", "missing", "repeated"])
-def test_bad_headers(account: Account, group: Object, field: Object, case: str) -> None:
+def test_bad_header_is_refused(account: Account, group: Object, field: Object, case: str) -> None:
     key, own = lists.key_of(account), field["field_name"]
     whole = lists.as_csv(lists.customers(account, ["1"], **{own: "x"}))
     content, named = {
@@ -212,7 +212,7 @@ def test_bad_headers(account: Account, group: Object, field: Object, case: str) 
 
 
 @states("Bad headers: also of one customer as JSON", OURS)
-def test_bad_names_in_json(account: Account, group: Object) -> None:
+def test_bad_name_in_json_is_refused(account: Account, group: Object) -> None:
     (row,) = lists.customers(account, ["1"], no_such_field="x")
     body = {**where(account, group), "customer": row}
     status, text = account.refused("/v1/customer/check", body)
@@ -223,7 +223,7 @@ def test_bad_names_in_json(account: Account, group: Object) -> None:
 
 @pytest.mark.sandbox
 @states("Bad headers: also of a large file, at once", OURS)
-def test_bad_headers_of_a_large_file(account: Account, group: Object) -> None:
+def test_bad_header_of_a_large_file_is_refused(account: Account, group: Object) -> None:
     rows = lists.customers(account, map(str, range(LARGE)), no_such_field="x")
     status, text = refusal(lists.send_file(account, group, lists.as_csv(rows)))
     assert status == 400
@@ -241,7 +241,7 @@ def members(account: Account) -> Object:
 
 
 @states("`POST /v1/customer/pages` -> `{num_pages, page_size, total}`", DOC)
-def test_pages_are_counted(account: Account, members: Object) -> None:
+def test_customer_pages_are_counted(account: Account, members: Object) -> None:
     answer = account.ask("/v1/customer/pages", where(account, members))
     assert has_shape(answer, num_pages=int, page_size=int, total=int)
     assert answer["total"] > 0
@@ -249,7 +249,7 @@ def test_pages_are_counted(account: Account, members: Object) -> None:
 
 
 @states("`POST /v1/customer` `{..., page}` -> `{customers: [...], page, num_pages}`, 0-based", OURS)
-def test_pages_are_0_based(account: Account, members: Object) -> None:
+def test_customer_pages_count_from_0(account: Account, members: Object) -> None:
     counted = account.ask("/v1/customer/pages", where(account, members))
     last = counted["num_pages"] - 1
     first_page, last_page = (lists.page(account, members, number) for number in (0, last))
@@ -262,7 +262,7 @@ def test_pages_are_0_based(account: Account, members: Object) -> None:
 
 @pytest.mark.sandbox
 @states("the pages together hold each customer once", OURS)
-def test_pages_hold_each_customer_once(account: Account, members: Object) -> None:
+def test_customer_pages_have_each_customer_once(account: Account, members: Object) -> None:
     counted = account.ask("/v1/customer/pages", where(account, members))
     pages = [lists.page(account, members, number) for number in range(counted["num_pages"])]
     ids = [one["customer_id"] for page in pages for one in page["customers"]]
@@ -271,7 +271,7 @@ def test_pages_hold_each_customer_once(account: Account, members: Object) -> Non
 
 
 @states("`profile` comes encrypted with the account's key", DOC)
-def test_profiles_are_encrypted(account: Account, group: Object) -> None:
+def test_profile_is_encrypted(account: Account, group: Object) -> None:
     (row,) = lists.customers(account, ["a telling identifier"])
     check_one(account, group, row)
     (one,) = lists.page(account, group, 0)["customers"]
@@ -281,7 +281,7 @@ def test_profiles_are_encrypted(account: Account, group: Object) -> None:
 
 
 @states("a Fernet token of the JSON object; the key is issued with the credentials", OURS)
-def test_profiles_are_fernet_tokens(account: Account, group: Object) -> None:
+def test_profile_is_a_fernet_token(account: Account, group: Object) -> None:
     (row,) = lists.customers(account, ["1"])
     check_one(account, group, row)
     (one,) = lists.page(account, group, 0)["customers"]
@@ -291,7 +291,7 @@ def test_profiles_are_fernet_tokens(account: Account, group: Object) -> None:
 
 @pytest.mark.sandbox
 @states("encrypted with *the account's* key", DOC)
-def test_another_accounts_key_opens_nothing(
+def test_profile_is_not_decrypted_by_another_accounts_key(
     account: Account, stranger: Account, members: Object
 ) -> None:
     one = lists.page(account, members, 0)["customers"][0]
@@ -308,7 +308,7 @@ def delete(account: Account, group: Object, ids: list[str]) -> httpx.Response:
     "`DELETE /v1/customer` `{workspace_id, customer_group_id, customer_ids: [...]}` -> `{deleted}`",
     OURS,
 )
-def test_delete(account: Account, group: Object) -> None:
+def test_delete_customers_removes_them(account: Account, group: Object) -> None:
     lists.upload(account, group, lists.customers(account, ["1", "2", "3"]))
     assert delete(account, group, ["1", "3", "nobody"]).json()["deleted"] == 2
     assert {*lists.profiles(account, group)} == {"2"}

@@ -7,11 +7,11 @@ import pytest
 from tests.conformance.statements import FILE, SECTIONS, all_tested, document
 
 
-def test_the_committed_document_is_up_to_date() -> None:
+def test_committed_document_is_up_to_date() -> None:
     assert FILE.read_text() == document(), "run python -m tests.conformance"
 
 
-def test_each_statement_stands_once_and_in_its_section() -> None:
+def test_statement_is_once_and_in_its_section() -> None:
     found = list(all_tested())
     statements = [one.statement for one in found]
     assert len(statements) == len({*statements})
@@ -19,7 +19,7 @@ def test_each_statement_stands_once_and_in_its_section() -> None:
         assert one.test.startswith(f"{SECTIONS[one.statement.section]}.py::")
 
 
-def test_who_needs_the_sandboxs_controls_says_so(request: pytest.FixtureRequest) -> None:
+def test_user_of_sandbox_controls_has_the_marker(request: pytest.FixtureRequest) -> None:
     here = Path(__file__).parent
     own = [item for item in request.session.items if item.path.parent == here]
     silent = [

@@ -55,13 +55,13 @@ def leaving_out(account: Account, endpoint: Endpoint) -> list[tuple[int, str]]:
 
 @states("base URL + `/v1/...`: each endpoint is there, and asks who calls", DOC)
 @over(ALL)
-def test_every_endpoint_is_under_the_base_url(account: Account, endpoint: Endpoint) -> None:
+def test_endpoint_without_token_is_refused(account: Account, endpoint: Endpoint) -> None:
     without = {"authorization": None}
     assert account.refused(endpoint.path, endpoint.body, without, endpoint.verb)[0] == 403
 
 
 @states("content: PUT creates, POST reads, PATCH updates, DELETE deletes, with a JSON body", DOC)
-def test_content_verbs(account: Account, group: Object) -> None:
+def test_content_verbs_create_read_update_delete(account: Account, group: Object) -> None:
     def names() -> list[str]:
         return [one["name"] for one in account.groups()]
 
@@ -75,21 +75,25 @@ def test_content_verbs(account: Account, group: Object) -> None:
 
 @states("Campaign, message and rerun endpoints: POST", DOC)
 @over(CAMPAIGN_ENDPOINTS)
-def test_campaign_endpoints_take_post_alone(account: Account, endpoint: Endpoint) -> None:
+def test_campaign_endpoint_refuses_other_verbs_than_post(
+    account: Account, endpoint: Endpoint
+) -> None:
     for verb in ("PUT", "PATCH", "DELETE"):
         assert account.call(verb, endpoint.path, endpoint.body).status_code in (404, 405)
 
 
 @states("the first three headers are demanded on campaign, message and rerun endpoints", DOC)
 @over(CAMPAIGN_ENDPOINTS)
-def test_campaign_endpoints_demand_three_headers(account: Account, endpoint: Endpoint) -> None:
+def test_campaign_endpoint_without_one_of_three_headers_is_refused(
+    account: Account, endpoint: Endpoint
+) -> None:
     for header in ("authorization", "x-auth-context", "x-ip"):
         assert account.refused(endpoint.path, endpoint.body, {header: None})[0] == 403
 
 
 @states("the bearer alone is demanded on content endpoints", DOC)
 @over(CONTENT_ENDPOINTS)
-def test_content_endpoints_demand_the_bearer_alone(account: Account, endpoint: Endpoint) -> None:
+def test_content_endpoint_needs_the_bearer_alone(account: Account, endpoint: Endpoint) -> None:
     others: dict[str, str | None] = {"x-auth-context": None, "x-ip": None, "x-api-key": None}
     assert account.refused(endpoint.path, {}, others, endpoint.verb)[0] == 401
     no_bearer = {**others, "authorization": None}
@@ -97,7 +101,7 @@ def test_content_endpoints_demand_the_bearer_alone(account: Account, endpoint: E
 
 
 @states("`x-api-key` is optional", DOC)
-def test_the_api_key_is_optional(account: Account) -> None:
+def test_api_key_is_optional(account: Account) -> None:
     without = {"x-api-key": None}
     assert account.call("POST", CAMPAIGN_LIST.path, {}, without).status_code == 200
     workspace = {"workspace_id": account.access.workspace_id}
@@ -106,7 +110,7 @@ def test_the_api_key_is_optional(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("`x-ip: <client ip>` goes into the audit log", DOC)
-def test_the_client_ip_is_in_the_audit_log(account: Account, controls: Sandbox) -> None:
+def test_client_ip_is_in_the_audit_log(account: Account, controls: Sandbox) -> None:
     account.call("POST", CAMPAIGN_LIST.path, {}, {"x-ip": "198.51.100.77"})
     entry = json.loads(controls.settings.audit_file.read_text().splitlines()[-1])
     assert entry["ip"] == "198.51.100.77"
@@ -117,7 +121,7 @@ def test_the_client_ip_is_in_the_audit_log(account: Account, controls: Sandbox) 
 
 
 @states("JWT: HS256; claims `user_id`, `account_id`, `role_code`", DOC)
-def test_tokens_are_hs256_and_say_who_calls(account: Account) -> None:
+def test_token_is_hs256_with_the_callers_claims(account: Account) -> None:
     for token in (account.tokens["access_token"], account.tokens["refresh_token"]):
         assert jwt.get_unverified_header(token)["alg"] == "HS256"
         claims = claims_of(token)
@@ -125,7 +129,7 @@ def test_tokens_are_hs256_and_say_who_calls(account: Account) -> None:
 
 
 @states("claims `exp`, `iat`, `type` access/refresh", OURS)
-def test_tokens_say_their_time_and_type(account: Account) -> None:
+def test_token_has_times_and_type(account: Account) -> None:
     for kind in ("access", "refresh"):
         claims = claims_of(account.tokens[f"{kind}_token"])
         assert claims["type"] == kind
@@ -133,7 +137,7 @@ def test_tokens_say_their_time_and_type(account: Account) -> None:
 
 
 @states("Access token 14 days, refresh token 15 days by default", DOC)
-def test_tokens_live_14_and_15_days(account: Account) -> None:
+def test_token_lives_14_or_15_days(account: Account) -> None:
     for kind, days in (("access", 14), ("refresh", 15)):
         claims = claims_of(account.tokens[f"{kind}_token"])
         assert claims["exp"] - claims["iat"] == days * DAY
@@ -141,7 +145,7 @@ def test_tokens_live_14_and_15_days(account: Account) -> None:
 
 @states("check order: api_code matches the server's; JWT signature; `api_access` is true", DOC)
 @over(CAMPAIGN_ENDPOINTS)
-def test_the_order_of_the_checks(account: Account, endpoint: Endpoint) -> None:
+def test_authentication_checks_are_in_order(account: Account, endpoint: Endpoint) -> None:
     wrong_code, no_access = context(account, api_code="wrong"), context(account, api_access=False)
     for sent, bearer, expected in (
         (wrong_code, "Bearer wrong", "Unauthorized"),
@@ -160,7 +164,7 @@ def signed(account: Account, controls: Sandbox, **claims: object) -> str:
 
 @pytest.mark.sandbox
 @states("account taken from the JWT", DOC)
-def test_the_account_is_the_tokens(account: Account, stranger: Account, controls: Sandbox) -> None:
+def test_account_is_the_tokens(account: Account, stranger: Account, controls: Sandbox) -> None:
     bearer = signed(account, controls, account_id=stranger.claims["account_id"])
     answer = account.call("POST", CAMPAIGN_LIST.path, {}, {"authorization": bearer})
     (workspace,) = answer.json()["workspaces"]
@@ -178,7 +182,7 @@ def everything(account: Account) -> list[Any]:
 @pytest.mark.sandbox
 @states("another account's ids answer as if they did not exist", DOC)
 @over(WITH_FIELDS)
-def test_another_accounts_ids_do_not_exist(
+def test_ids_of_another_account_answer_as_unknown_ones(
     account: Account, stranger: Account, endpoint: Endpoint
 ) -> None:
     theirs = {
@@ -201,7 +205,7 @@ def test_another_accounts_ids_do_not_exist(
 
 @pytest.mark.sandbox
 @states("Every query is scoped to that account", DOC)
-def test_the_list_of_campaigns_is_the_accounts_own(account: Account, stranger: Account) -> None:
+def test_list_of_campaigns_is_the_accounts_own(account: Account, stranger: Account) -> None:
     for one in (account, stranger):
         (workspace,) = one.ask(CAMPAIGN_LIST.path, {})["workspaces"]
         (campaign,) = workspace["campaigns"]
@@ -214,7 +218,7 @@ def test_the_list_of_campaigns_is_the_accounts_own(account: Account, stranger: A
 
 @states('error body `{"message": "<text>"}`', OURS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_errors_have_a_message(account: Account, status: int) -> None:
+def test_error_has_a_message(account: Account, status: int) -> None:
     path, body = "/v1/messages/pages", {"campaign_id": UNKNOWN}
     response = {
         400: lambda: account.call("POST", path, b"{"),
@@ -230,14 +234,14 @@ def test_errors_have_a_message(account: Account, status: int) -> None:
 
 @states("malformed JSON: 400", DOC)
 @over([*ALL, SIGN_IN])
-def test_malformed_json(account: Account, endpoint: Endpoint) -> None:
+def test_malformed_json_is_refused(account: Account, endpoint: Endpoint) -> None:
     for body in (b"{", b'{"campaign_id": }', b"campaign_id=1"):
         assert account.refused(endpoint.path, body, verb=endpoint.verb)[0] == 400
 
 
 @states("wrong types: 400", DOC)
 @over([*ALL, SIGN_IN])
-def test_wrong_types(account: Account, endpoint: Endpoint) -> None:
+def test_wrong_type_is_refused(account: Account, endpoint: Endpoint) -> None:
     for name, value in {**endpoint.body, **endpoint.more}.items():
         body = {**endpoint.body, name: 7 if isinstance(value, str) else "0"}
         assert account.refused(endpoint.path, body, verb=endpoint.verb)[0] == 400, name
@@ -246,25 +250,25 @@ def test_wrong_types(account: Account, endpoint: Endpoint) -> None:
 
 @states("missing body field: 401, `Missing required fields.` on messages endpoints", DOC)
 @over(MESSAGE_ENDPOINTS)
-def test_missing_fields_of_messages(account: Account, endpoint: Endpoint) -> None:
+def test_missing_field_of_messages_is_refused(account: Account, endpoint: Endpoint) -> None:
     assert {*leaving_out(account, endpoint)} == {(401, "Missing required fields.")}
 
 
 @states("missing body field: 401, `Missing required fields` on rerun endpoints, no full stop", DOC)
 @over(RERUN_ENDPOINTS)
-def test_missing_fields_of_reruns(account: Account, endpoint: Endpoint) -> None:
+def test_missing_field_of_reruns_is_refused(account: Account, endpoint: Endpoint) -> None:
     assert {*leaving_out(account, endpoint)} == {(401, "Missing required fields")}
 
 
 @states("missing body field: 401, content endpoints use the first form", OURS)
 @over(CONTENT_ENDPOINTS)
-def test_missing_fields_of_content(account: Account, endpoint: Endpoint) -> None:
+def test_missing_field_of_content_is_refused(account: Account, endpoint: Endpoint) -> None:
     assert {*leaving_out(account, endpoint)} == {(401, "Missing required fields.")}
 
 
 @states("missing or bad auth: 403 `Unauthorized` for api_code/api_access", DOC)
 @over(CAMPAIGN_ENDPOINTS)
-def test_a_bad_auth_context(account: Account, endpoint: Endpoint) -> None:
+def test_bad_auth_context_is_unauthorized(account: Account, endpoint: Endpoint) -> None:
     contexts = [
         None,
         "",
@@ -282,7 +286,7 @@ def test_a_bad_auth_context(account: Account, endpoint: Endpoint) -> None:
 
 @states("missing or bad auth: 403 `auth error` for the JWT", DOC)
 @over(ALL)
-def test_a_bad_token(account: Account, endpoint: Endpoint) -> None:
+def test_bad_token_is_an_auth_error(account: Account, endpoint: Endpoint) -> None:
     token: str = account.tokens["access_token"]
     head, payload, signature = token.split(".")
     bearers = [
@@ -305,7 +309,9 @@ def test_a_bad_token(account: Account, endpoint: Endpoint) -> None:
 @pytest.mark.sandbox
 @states("403 `auth error` for a JWT past its `exp`", OURS)
 @over(ALL)
-def test_an_expired_token(account: Account, controls: Sandbox, endpoint: Endpoint) -> None:
+def test_expired_token_is_an_auth_error(
+    account: Account, controls: Sandbox, endpoint: Endpoint
+) -> None:
     late = {"authorization": signed(account, controls, exp=int(time()) - 1)}
     answer = account.refused(endpoint.path, endpoint.body, late, endpoint.verb)
     assert answer == (403, "auth error")
@@ -313,7 +319,9 @@ def test_an_expired_token(account: Account, controls: Sandbox, endpoint: Endpoin
 
 @pytest.mark.sandbox
 @states("quota exceeded: 429 `Usage limit reached.` with `Retry-After`", OURS)
-def test_the_quota_is_exceeded(fresh: Account, company: Company) -> None:
+def test_publish_above_the_quota_is_refused_with_retry_after(
+    fresh: Account, company: Company
+) -> None:
     stories.ready_to_publish(fresh)
     stories.set_quota(company, 0)
     response = fresh.call("POST", "/v1/messages/publish", {"campaign_id": fresh.access.campaign_id})
@@ -323,7 +331,7 @@ def test_the_quota_is_exceeded(fresh: Account, company: Company) -> None:
 
 @pytest.mark.sandbox
 @states("ids: opaque strings (UUID in the sandbox)", OURS)
-def test_ids_are_uuids(story: stories.Story) -> None:
+def test_id_is_a_uuid(story: stories.Story) -> None:
     account = story.account
     ids = [
         *account.ids.values(),
@@ -337,7 +345,7 @@ def test_ids_are_uuids(story: stories.Story) -> None:
 
 
 @states("times: ISO 8601 UTC", OURS)
-def test_times_are_utc(account: Account) -> None:
+def test_time_is_utc(account: Account) -> None:
     group, campaign, run = account.groups()[0], account.campaign(), account.runs()[-1]
     times = [
         group["created_at"],
@@ -354,13 +362,15 @@ def test_times_are_utc(account: Account) -> None:
 
 @states("messages endpoints: `Campaign not found.` (404)", DOC)
 @over(MESSAGE_ENDPOINTS)
-def test_campaign_not_found(account: Account, endpoint: Endpoint) -> None:
+def test_messages_of_an_unknown_campaign_are_not_found(
+    account: Account, endpoint: Endpoint
+) -> None:
     assert account.refused(endpoint.path, endpoint.body) == (404, "Campaign not found.")
 
 
 @pytest.mark.sandbox
 @states("`Campaign/details not found.` (404: campaign without audience)", DOC)
-def test_a_campaign_without_audience(fresh: Account) -> None:
+def test_publish_without_audience_is_not_found(fresh: Account) -> None:
     body = {"customer_group_id": fresh.access.customer_group_id}
     fresh.ask("/v1/cg", body, verb="DELETE")
     answer = fresh.refused_campaign("/v1/messages/publish")
@@ -369,14 +379,14 @@ def test_a_campaign_without_audience(fresh: Account) -> None:
 
 @pytest.mark.sandbox
 @states("`Campaign/details not found.` (404: campaign without messages)", DOC)
-def test_a_campaign_without_messages(fresh: Account, company: Company) -> None:
+def test_publish_without_messages_is_not_found(fresh: Account, company: Company) -> None:
     stories.drop_messages(company)
     answer = fresh.refused_campaign("/v1/messages/publish")
     assert answer == (404, "Campaign/details not found.")
 
 
 @states("`File not found.` (404)", DOC)
-def test_file_not_found(account: Account) -> None:
+def test_fetch_of_an_unknown_file_is_not_found(account: Account) -> None:
     beyond = account.num_files()
     for export_type in ("utf8", "json", "url"):
         fields = {"file_num": beyond, "export_type": export_type}
@@ -385,7 +395,7 @@ def test_file_not_found(account: Account) -> None:
 
 
 @states("`Invalid export option.` (401)", DOC)
-def test_invalid_export_option(account: Account) -> None:
+def test_fetch_of_an_unknown_export_type_is_refused(account: Account) -> None:
     for export_type in ("xml", "UTF8", ""):
         fields = {"file_num": 0, "export_type": export_type}
         answer = account.refused_campaign("/v1/messages/fetch", **fields)
@@ -394,7 +404,7 @@ def test_invalid_export_option(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("`Failed to parse.` (500)", DOC)
-def test_failed_to_parse(fresh: Account, company: Company) -> None:
+def test_fetch_of_a_damaged_file_is_a_500(fresh: Account, company: Company) -> None:
     company.page_file().write_bytes(b"customer_id,message\r\n1\r\n")
     answer = fresh.refused_campaign("/v1/messages/fetch", file_num=0, export_type="json")
     assert answer == (500, "Failed to parse.")
@@ -402,7 +412,7 @@ def test_failed_to_parse(fresh: Account, company: Company) -> None:
 
 @states("rerun endpoints: `Campaign not found` (404)", DOC)
 @over(RERUN_ENDPOINTS)
-def test_campaign_not_found_for_a_rerun(account: Account, endpoint: Endpoint) -> None:
+def test_rerun_of_an_unknown_campaign_is_not_found(account: Account, endpoint: Endpoint) -> None:
     assert account.refused(endpoint.path, endpoint.body) == (404, "Campaign not found")
 
 
@@ -412,13 +422,13 @@ def initiate(account: Account, group_id: str) -> tuple[int, str]:
 
 
 @states("`Customer group not found` (404)", DOC)
-def test_customer_group_not_found(account: Account) -> None:
+def test_initiate_on_an_unknown_group_is_not_found(account: Account) -> None:
     assert initiate(account, UNKNOWN) == (404, "Customer group not found")
 
 
 @pytest.mark.sandbox
 @states("`Only Published campaigns can be rerun` (400)", DOC)
-def test_only_published_campaigns_can_be_rerun(fresh: Account, company: Company) -> None:
+def test_initiate_of_an_unpublished_campaign_is_refused(fresh: Account, company: Company) -> None:
     stories.put_into(company, "Ready to publish")
     group = stories.new_group(fresh, "Others", stories.customers_in(stories.NEW_SEGMENTS))
     answer = initiate(fresh, group["customer_group_id"])
@@ -427,7 +437,7 @@ def test_only_published_campaigns_can_be_rerun(fresh: Account, company: Company)
 
 @pytest.mark.sandbox
 @states("`All campaign messages must be published before initiating a rerun` (400)", DOC)
-def test_all_messages_must_be_published(fresh: Account, company: Company) -> None:
+def test_initiate_with_an_unpublished_message_is_refused(fresh: Account, company: Company) -> None:
     stories.withdraw_one_message(company)
     group = stories.new_group(fresh, "Others", stories.customers_in(stories.NEW_SEGMENTS))
     answer = initiate(fresh, group["customer_group_id"])
@@ -435,6 +445,6 @@ def test_all_messages_must_be_published(fresh: Account, company: Company) -> Non
 
 
 @states("re-running onto the current run: 400 `Current run cannot be archived`", OURS)
-def test_the_current_run_cannot_be_archived(account: Account) -> None:
+def test_initiate_on_the_current_group_is_refused(account: Account) -> None:
     group_id = account.campaign()["customer_group_id"]
     assert initiate(account, group_id) == (400, "Current run cannot be archived")

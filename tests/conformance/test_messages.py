@@ -44,7 +44,7 @@ def test_campaigns_are_grouped_by_workspace(account: Account) -> None:
 
 
 @states("status, stage, dates", DOC)
-def test_a_campaign_has_status_stage_and_dates(account: Account) -> None:
+def test_campaign_has_status_stage_and_dates(account: Account) -> None:
     campaign = account.campaign()
     assert has_shape(campaign, status=str, stage=str | None)
     assert has_shape(campaign, start_date=str | None, end_date=str | None)
@@ -54,7 +54,7 @@ def test_a_campaign_has_status_stage_and_dates(account: Account) -> None:
 
 
 @states("`{campaign_id, name, ..., customer_group_id, current_run, published_at}`", OURS)
-def test_a_campaign_has_group_and_run(account: Account) -> None:
+def test_campaign_has_group_and_run(account: Account) -> None:
     campaign = account.campaign()
     assert has_shape(campaign, campaign_id=str, name=str, current_run=int, published_at=str)
     assert campaign["customer_group_id"] == account.access.customer_group_id
@@ -62,14 +62,14 @@ def test_a_campaign_has_group_and_run(account: Account) -> None:
 
 
 @states("date filter: `published_from?`", DOC)
-def test_published_from(account: Account) -> None:
+def test_campaigns_are_filtered_by_published_from(account: Account) -> None:
     at, second = utc(account.campaign()["published_at"]), timedelta(seconds=1)
     assert published(account, **{"from": at - second})
     assert not published(account, **{"from": at + second})
 
 
 @states("date filter: `published_to?`", DOC)
-def test_published_to(account: Account) -> None:
+def test_campaigns_are_filtered_by_published_to(account: Account) -> None:
     at, second = utc(account.campaign()["published_at"]), timedelta(seconds=1)
     assert published(account, to=at + second)
     assert not published(account, to=at - second)
@@ -88,7 +88,7 @@ def test_publish_queues_an_export(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("a campaign in *Ready to publish* goes to *Published* with all its current messages", DOC)
-def test_publish_publishes_the_messages(story: Story) -> None:
+def test_publish_sets_campaign_and_messages_to_published(story: Story) -> None:
     assert story.approved.campaign["status"] == "Ready to publish"
     assert story.published.campaign["status"] == "Published"
     texts = [message["message"] for message in story.published.messages]
@@ -100,7 +100,7 @@ def test_publish_publishes_the_messages(story: Story) -> None:
 
 
 @states("In *Published* it exports again, idempotently", OURS)
-def test_publishing_again_changes_nothing(account: Account) -> None:
+def test_publish_again_changes_nothing(account: Account) -> None:
     before, files = View.of(account), account.num_files()
     page = account.fetch("utf8")["content"]
     first, second = publish(account), publish(account)
@@ -111,7 +111,7 @@ def test_publishing_again_changes_nothing(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("in any other state 400 `Campaign is not ready to publish.`", OURS)
-def test_publish_needs_readiness(fresh: Account, company: Company) -> None:
+def test_publish_in_another_state_is_refused(fresh: Account, company: Company) -> None:
     for status in ("Draft", "Processing", "Ready for review"):
         stories.put_into(company, status)
         answer = fresh.refused_campaign("/v1/messages/publish")
@@ -121,7 +121,7 @@ def test_publish_needs_readiness(fresh: Account, company: Company) -> None:
 
 @pytest.mark.sandbox
 @states("publish checks the quota", DOC)
-def test_publish_checks_the_quota(fresh: Account, company: Company) -> None:
+def test_publish_above_the_quota_is_refused(fresh: Account, company: Company) -> None:
     customers = stories.ready_to_publish(fresh)
     stories.set_quota(company, len(customers) - 1)
     assert fresh.refused_campaign("/v1/messages/publish")[0] == 429
@@ -134,7 +134,7 @@ def test_publish_checks_the_quota(fresh: Account, company: Company) -> None:
 
 
 @states("`POST /v1/messages/pages` `{campaign_id, run_number?}` -> `{num_files}`", DOC)
-def test_pages_are_counted(account: Account) -> None:
+def test_count_of_files_is_a_number(account: Account) -> None:
     answer = account.ask_campaign("/v1/messages/pages")
     assert has_shape(answer, num_files=int)
     assert answer["num_files"] > 0
@@ -142,7 +142,7 @@ def test_pages_are_counted(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("without `run_number` only files directly in the campaign's folder", DOC)
-def test_pages_of_the_current_run(story: Story) -> None:
+def test_files_without_run_number_are_of_the_current_run(story: Story) -> None:
     assert story.account.num_files() == 1
     assert story.account.fetch("utf8")["content"] == story.pages[3]
     assert story.account.num_files(run_number=3) == 0
@@ -150,7 +150,7 @@ def test_pages_of_the_current_run(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("with `run_number`, the files in that past run's sub-folder", DOC)
-def test_pages_of_a_past_run(story: Story) -> None:
+def test_files_of_a_past_run_are_in_its_folder(story: Story) -> None:
     for run_number in (1, 2):
         assert story.account.num_files(run_number=run_number) == 1
     assert story.account.num_files(run_number=99) == 0
@@ -158,7 +158,7 @@ def test_pages_of_a_past_run(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("There is no job-status endpoint: this count is how a client sees an export finish", DOC)
-def test_the_count_tells_that_an_export_is_done(controls: Sandbox, story: Story) -> None:
+def test_count_of_files_shows_the_end_of_an_export(controls: Sandbox, story: Story) -> None:
     paths = httpx.get(f"{controls.url}/openapi.json").json()["paths"]
     assert not [path for path in paths if path.startswith("/v1/") and "job" in path]
     # The story published by this count alone, and each page was whole when the count was.
@@ -171,7 +171,7 @@ def test_the_count_tells_that_an_export_is_done(controls: Sandbox, story: Story)
 
 
 @states("`file_num` 0-based", DOC)
-def test_files_are_0_based(account: Account) -> None:
+def test_file_num_counts_from_0(account: Account) -> None:
     last = account.num_files() - 1
     assert rows(account, 0)
     assert rows(account, last)
@@ -181,7 +181,7 @@ def test_files_are_0_based(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("publish queues the CSV export: a message for each customer of the group", OURS)
-def test_files_hold_all_messages(account: Account) -> None:
+def test_files_have_a_message_for_each_customer(account: Account) -> None:
     assert account.num_files() > 2
     ids = [row["customer_id"] for n in range(account.num_files()) for row in rows(account, n)]
     group = {"customer_group_id": account.access.customer_group_id}
@@ -190,13 +190,13 @@ def test_files_hold_all_messages(account: Account) -> None:
 
 
 @states('fetch `utf8` -> `{content: "<csv text>"}`', DOC)
-def test_fetch_utf8(account: Account) -> None:
+def test_fetch_utf8_gives_csv(account: Account) -> None:
     assert has_shape(account.fetch("utf8"), content=str)
     assert rows(account)
 
 
 @states("fetch `json` -> `{messages: [{customer_id, message}]}`", DOC)
-def test_fetch_json(account: Account) -> None:
+def test_fetch_json_gives_messages(account: Account) -> None:
     messages = account.fetch("json")["messages"]
     assert all(has_shape(one, customer_id=str, message=str) for one in messages)
     assert messages == rows(account)[: len(messages)]
@@ -211,13 +211,13 @@ def test_fetch_json_gives_at_most_1000_rows(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("fetch `json`: at most 1000 rows, of a file with more", DOC)
-def test_fetch_json_leaves_rows_out(account: Account) -> None:
+def test_fetch_json_gives_1000_of_more_rows(account: Account) -> None:
     assert len(rows(account)) > MOST_ROWS_AS_JSON
     assert len(account.fetch("json")["messages"]) == MOST_ROWS_AS_JSON
 
 
 @states("fetch `url` -> `{url, expires_at}`, pre-signed", DOC)
-def test_fetch_url(account: Account) -> None:
+def test_fetch_url_gives_a_signed_link(account: Account) -> None:
     link = account.fetch("url")
     assert has_shape(link, url=str, expires_at=str)
     # Pre-signed: no header of the account is sent.
@@ -227,14 +227,14 @@ def test_fetch_url(account: Account) -> None:
 
 
 @states("fetch `url`: about 1 hour", DOC)
-def test_a_link_lives_about_an_hour(account: Account) -> None:
+def test_link_lives_about_an_hour(account: Account) -> None:
     left = utc(account.fetch("url")["expires_at"]) - datetime.now(UTC)
     assert timedelta(minutes=50) < left < timedelta(minutes=70)
 
 
 @pytest.mark.sandbox
 @states("fetch `url`: not after `expires_at`, and not changed", DOC)
-def test_a_link_expires(watched: stories.Watched, account: Account) -> None:
+def test_link_expired_or_changed_is_refused(watched: stories.Watched, account: Account) -> None:
     link = watched.account.fetch("url")
     assert utc(link["expires_at"]) <= datetime.now(UTC)
     assert httpx.get(link["url"]).status_code == 403
@@ -245,7 +245,7 @@ def test_a_link_expires(watched: stories.Watched, account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("fetch `url`: **not for past runs**", DOC)
-def test_no_link_for_past_runs(story: Story) -> None:
+def test_fetch_url_of_a_past_run_is_refused(story: Story) -> None:
     for run_number in (1, 2):
         fields = {"file_num": 0, "export_type": "url", "run_number": run_number}
         assert story.account.refused_campaign("/v1/messages/fetch", **fields)[0] == 400
@@ -253,7 +253,7 @@ def test_no_link_for_past_runs(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("400 `Pre-signed URL export is not available for historical runs.`", OURS)
-def test_the_text_for_links_of_past_runs(story: Story) -> None:
+def test_fetch_url_of_a_past_run_has_its_text(story: Story) -> None:
     fields = {"file_num": 0, "export_type": "url", "run_number": 1}
     answer = story.account.refused_campaign("/v1/messages/fetch", **fields)
     assert answer == (400, "Pre-signed URL export is not available for historical runs.")
@@ -263,7 +263,7 @@ def test_the_text_for_links_of_past_runs(story: Story) -> None:
 @states(
     "fetch `{campaign_id, file_num, export_type, run_number?}`: a past run stays as it was", DOC
 )
-def test_past_runs_stay_readable(story: Story) -> None:
+def test_fetch_of_a_past_run_is_unchanged(story: Story) -> None:
     for run_number in (1, 2):
         page = story.account.fetch("utf8", run_number=run_number)["content"]
         assert page == story.pages[run_number]
@@ -272,14 +272,14 @@ def test_past_runs_stay_readable(story: Story) -> None:
 
 
 @states("CSV columns `customer_id,message`", OURS)
-def test_the_columns(account: Account) -> None:
+def test_file_has_the_two_columns(account: Account) -> None:
     for number in {0, account.num_files() - 1}:
         content = account.fetch("utf8", number)["content"]
         assert content.startswith("customer_id,message\r\n")
 
 
 @states("UTF-8, RFC 4180", OURS)
-def test_a_page_is_rfc_4180(account: Account) -> None:
+def test_file_is_utf_8_and_rfc_4180(account: Account) -> None:
     page = httpx.get(account.fetch("url")["url"]).content.decode("utf-8")
     assert {len(row) for row in lists.parsed(page)} == {2}
     assert page.endswith("\r\n")
@@ -288,7 +288,7 @@ def test_a_page_is_rfc_4180(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("messages hold commas, quotes, line breaks and any Unicode", OURS)
-def test_messages_hold_anything(account: Account) -> None:
+def test_message_holds_any_text(account: Account) -> None:
     group = {"customer_group_id": account.access.customer_group_id}
     profiles = lists.profiles(account, group)
     for row in rows(account):
@@ -301,7 +301,7 @@ def test_messages_hold_anything(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("`customer_id` is text, leading zeros kept", OURS)
-def test_leading_zeros_are_kept(account: Account) -> None:
+def test_customer_id_keeps_leading_zeros(account: Account) -> None:
     first = rows(account)[0]
     assert first["customer_id"] == "000001"
     assert account.fetch("json")["messages"][0] == first

@@ -58,7 +58,7 @@ def texts(messages: list[Object]) -> dict[tuple[str, ...], str]:
     "new_segments, orphaned_segments}}`",
     DOC,
 )
-def test_initiate(story: Story) -> None:
+def test_initiate_answers_with_run_and_comparison(story: Story) -> None:
     assert has_shape(story.started, run=dict, comparison=dict)
     comparison = story.started["comparison"]
     assert has_shape(comparison, matched_segments=list, new_segments=list, orphaned_segments=list)
@@ -67,7 +67,7 @@ def test_initiate(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("One atomic step: run record", DOC)
-def test_a_rerun_has_its_record_at_once(watched: Watched) -> None:
+def test_initiate_records_the_run_at_once(watched: Watched) -> None:
     started, first = watched.during.runs
     assert [first] == watched.first.runs
     assert (started["run_number"], started["status"]) == (2, "Processing")
@@ -76,7 +76,7 @@ def test_a_rerun_has_its_record_at_once(watched: Watched) -> None:
 
 @pytest.mark.sandbox
 @states("One atomic step: campaign state", DOC)
-def test_a_rerun_changes_the_campaign_at_once(watched: Watched) -> None:
+def test_initiate_changes_the_campaign_at_once(watched: Watched) -> None:
     campaign = watched.during.campaign
     assert (campaign["status"], campaign["current_run"]) == ("Processing", 2)
     assert campaign["customer_group_id"] == watched.started["run"]["customer_group_id"]
@@ -84,7 +84,7 @@ def test_a_rerun_changes_the_campaign_at_once(watched: Watched) -> None:
 
 @pytest.mark.sandbox
 @states("One atomic step: archive of the previous run's messages", DOC)
-def test_a_rerun_archives_the_messages_at_once(watched: Watched) -> None:
+def test_initiate_archives_the_messages_at_once(watched: Watched) -> None:
     assert not [one for one in watched.during.messages if one["run_number"] == 1]
     assert all(message["archived"] for message in watched.archived)
     assert texts(watched.archived) == texts(watched.first.messages)
@@ -92,13 +92,13 @@ def test_a_rerun_archives_the_messages_at_once(watched: Watched) -> None:
 
 @pytest.mark.sandbox
 @states("One atomic step: job queued", DOC)
-def test_a_rerun_has_its_job_at_once(watched: Watched) -> None:
+def test_initiate_queues_the_job_at_once(watched: Watched) -> None:
     assert watched.started["run"]["job_uid"]
     assert watched.during.runs[0]["job_uid"] == watched.started["run"]["job_uid"]
 
 
 @states("One atomic step: a refused initiate leaves everything as it was", DOC)
-def test_a_refused_rerun_changes_nothing(account: Account) -> None:
+def test_refused_initiate_changes_nothing(account: Account) -> None:
     before = View.of(account)
     for group_id in (UNKNOWN, account.campaign()["customer_group_id"]):
         status, _ = account.refused_campaign(INITIATE, new_customer_group_id=group_id)
@@ -108,7 +108,7 @@ def test_a_refused_rerun_changes_nothing(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("One atomic step: of several initiates at the same moment one begins a run", DOC)
-def test_one_of_several_reruns_begins(fresh: Account) -> None:
+def test_concurrent_initiates_begin_one_rerun(fresh: Account) -> None:
     customers = stories.customers_in(NEW_SEGMENTS)
     groups = [stories.new_group(fresh, f"Group {number}", customers) for number in range(4)]
 
@@ -125,7 +125,9 @@ def test_one_of_several_reruns_begins(fresh: Account) -> None:
 
 @pytest.mark.sandbox
 @states("Needs status Published", DOC)
-def test_a_rerun_needs_a_published_campaign(fresh: Account, company: Company) -> None:
+def test_initiate_of_an_unpublished_campaign_changes_nothing(
+    fresh: Account, company: Company
+) -> None:
     group = stories.new_group(fresh, "Others", stories.customers_in(NEW_SEGMENTS))
     which = group["customer_group_id"]
     for status in ("Draft", "Processing", "Ready for review", "Ready to publish"):
@@ -137,7 +139,9 @@ def test_a_rerun_needs_a_published_campaign(fresh: Account, company: Company) ->
 
 @pytest.mark.sandbox
 @states("Needs every current message Published", DOC)
-def test_a_rerun_needs_published_messages(fresh: Account, company: Company) -> None:
+def test_initiate_with_an_unpublished_message_changes_nothing(
+    fresh: Account, company: Company
+) -> None:
     stories.withdraw_one_message(company)
     group = stories.new_group(fresh, "Others", stories.customers_in(NEW_SEGMENTS))
     before = View.of(fresh)
@@ -151,7 +155,7 @@ def test_a_rerun_needs_published_messages(fresh: Account, company: Company) -> N
 
 @pytest.mark.sandbox
 @states("Background phases in order: Copying, Generating, Archiving, Finalising", DOC)
-def test_the_phases_in_order(watched: Watched) -> None:
+def test_phases_are_in_order(watched: Watched) -> None:
     phases = [run["phase"] for run in watched.seen if run["phase"]]
     assert list(dict.fromkeys(phases)) == PHASES
     assert phases == sorted(phases, key=PHASES.index)
@@ -159,7 +163,7 @@ def test_the_phases_in_order(watched: Watched) -> None:
 
 @pytest.mark.sandbox
 @states("`status` while the job works: *Processing*", OURS)
-def test_the_status_while_the_job_works(watched: Watched) -> None:
+def test_status_is_processing_while_the_job_runs(watched: Watched) -> None:
     *working, done = watched.seen
     assert {run["status"] for run in working} == {"Processing"}
     assert {run["completed_at"] for run in working} == {None}
@@ -168,7 +172,7 @@ def test_the_status_while_the_job_works(watched: Watched) -> None:
 
 @pytest.mark.sandbox
 @states("Ends in *Ready for review* if any segment is new", DOC)
-def test_new_segments_are_reviewed(story: Story, watched: Watched) -> None:
+def test_run_with_new_segments_is_ready_for_review(story: Story, watched: Watched) -> None:
     assert story.started["comparison"]["new_segments"]
     assert story.reviewed.campaign["status"] == "Ready for review"
     assert story.reviewed.runs[0]["status"] == "Ready for review"
@@ -177,7 +181,7 @@ def test_new_segments_are_reviewed(story: Story, watched: Watched) -> None:
 
 @pytest.mark.sandbox
 @states("Ends else in *Ready to publish*", DOC)
-def test_without_new_segments_nothing_is_reviewed(story: Story) -> None:
+def test_run_without_new_segments_is_ready_to_publish(story: Story) -> None:
     assert not story.started_again["comparison"]["new_segments"]
     assert story.ready.campaign["status"] == "Ready to publish"
     assert story.ready.runs[0]["status"] == "Ready to publish"
@@ -185,7 +189,7 @@ def test_without_new_segments_nothing_is_reviewed(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("a failed job: *Failed* with `error`", OURS)
-def test_a_failed_job(failure: Failure) -> None:
+def test_failed_job_has_status_and_error(failure: Failure) -> None:
     run = failure.last.runs[0]
     assert (run["run_number"], run["status"]) == (failure.started["run"]["run_number"], "Failed")
     assert run["error"]
@@ -194,7 +198,7 @@ def test_a_failed_job(failure: Failure) -> None:
 
 @pytest.mark.sandbox
 @states("a failed job: the campaign back in its previous run", OURS)
-def test_a_failed_job_puts_the_campaign_back(failure: Failure) -> None:
+def test_failed_job_restores_the_campaign(failure: Failure) -> None:
     assert failure.last.campaign == failure.first.campaign
     assert failure.last.messages == failure.first.messages
     assert failure.last.runs[1:] == failure.first.runs
@@ -206,7 +210,7 @@ def test_a_failed_job_puts_the_campaign_back(failure: Failure) -> None:
 
 @pytest.mark.sandbox
 @states("`POST /v1/campaign/rerun/history` `{campaign_id}` -> `{runs: [...]}` newest first", DOC)
-def test_the_newest_run_is_first(story: Story) -> None:
+def test_history_has_the_newest_run_first(story: Story) -> None:
     assert [run["run_number"] for run in story.last.runs] == [3, 2, 1]
     started = [utc(run["started_at"]) for run in story.last.runs]
     assert started == sorted(started, reverse=True)
@@ -214,7 +218,7 @@ def test_the_newest_run_is_first(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("a campaign never rerun answers one synthesised Run #1", DOC)
-def test_a_campaign_never_rerun_has_run_1(account: Account) -> None:
+def test_history_of_a_campaign_never_rerun_has_run_1(account: Account) -> None:
     (run,) = account.runs()
     assert (run["run_number"], run["status"]) == (1, "Published")
     assert run["customer_group_id"] == account.access.customer_group_id
@@ -225,7 +229,7 @@ def test_a_campaign_never_rerun_has_run_1(account: Account) -> None:
     "comparison_summary, job_uid, initiated_by, started_at, completed_at, error}`",
     OURS,
 )
-def test_the_run_object(account: Account) -> None:
+def test_run_object_has_its_names_and_types(account: Account) -> None:
     for run in account.runs():
         assert has_shape(run, run_number=int, status=str, phase=str | None, error=str | None)
         assert has_shape(run, customer_group_id=str | None, customer_group_name=str | None)
@@ -236,7 +240,7 @@ def test_the_run_object(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("Run: group, job, user and times of a rerun", OURS)
-def test_the_values_of_a_run(story: Story) -> None:
+def test_run_has_group_job_user_and_times(story: Story) -> None:
     run = story.last.runs[1]
     assert run["customer_group_name"] == "Second customers"
     assert run["initiated_by"] == story.account.claims["user_id"]
@@ -247,7 +251,7 @@ def test_the_values_of_a_run(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("Run: `segment_count`, `comparison_summary: {matched, new, orphaned}`", OURS)
-def test_the_summary_counts_the_segments(story: Story) -> None:
+def test_run_summary_counts_the_segments(story: Story) -> None:
     run = story.reviewed.runs[0]
     matched, new, orphaned = map(len, compared(story.started))
     summary = {"matched": matched, "new": new, "orphaned": orphaned}
@@ -257,7 +261,7 @@ def test_the_summary_counts_the_segments(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("A run counts from 1, the original campaign", DOC)
-def test_runs_count_from_1(story: Story) -> None:
+def test_run_numbers_count_from_1(story: Story) -> None:
     assert story.first.campaign["current_run"] == 1
     assert story.published.campaign["current_run"] == 2
     assert story.last.campaign["current_run"] == 3
@@ -270,7 +274,7 @@ def test_runs_count_from_1(story: Story) -> None:
 @states(
     "Segment: one distinct combination of the campaign's variables among the group's customers", DOC
 )
-def test_segments(story: Story) -> None:
+def test_segments_are_the_distinct_combinations(story: Story) -> None:
     matched, new, _ = compared(story.started)
     assert not matched & new
     assert matched | new == keys_among(story.groups[2])
@@ -280,7 +284,7 @@ def test_segments(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("Matched: in both runs. New. Orphaned.", DOC)
-def test_the_comparison(story: Story) -> None:
+def test_comparison_is_matched_new_and_orphaned(story: Story) -> None:
     before, after = keys_of(story.first.messages), keys_among(story.groups[2])
     assert compared(story.started) == (before & after, after - before, before - after)
     assert all(compared(story.started))
@@ -289,7 +293,7 @@ def test_the_comparison(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("Matched: the approved message is copied", DOC)
-def test_matched_messages_are_copied(story: Story) -> None:
+def test_matched_message_is_copied(story: Story) -> None:
     matched, _, _ = compared(story.started)
     before, after = texts(story.first.messages), texts(story.reviewed.messages)
     # The template has changed since: a message written anew would read differently.
@@ -301,7 +305,7 @@ def test_matched_messages_are_copied(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("New: generated", DOC)
-def test_new_messages_are_generated(story: Story) -> None:
+def test_new_message_is_generated(story: Story) -> None:
     _, new, _ = compared(story.started)
     after = texts(story.reviewed.messages)
     assert new <= {*after}
@@ -310,7 +314,7 @@ def test_new_messages_are_generated(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("Orphaned: archived", DOC)
-def test_orphaned_messages_are_archived(story: Story) -> None:
+def test_orphaned_message_is_archived(story: Story) -> None:
     _, _, orphaned = compared(story.started)
     assert not orphaned & keys_of(story.reviewed.messages)
     archived = [message for message in story.archived if message["archived"]]
@@ -325,7 +329,7 @@ def test_orphaned_messages_are_archived(story: Story) -> None:
     "run_number, segment: {...}, message, review_status, approval_stage, archived}]}`",
     DOC,
 )
-def test_the_message_object(account: Account) -> None:
+def test_message_object_has_its_names_and_types(account: Account) -> None:
     messages = account.messages()
     assert messages
     for message in messages:
@@ -337,7 +341,7 @@ def test_the_message_object(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("with `run_number` that run's archived messages are included", DOC)
-def test_archived_messages(story: Story) -> None:
+def test_messages_of_a_past_run_are_archived(story: Story) -> None:
     assert {message["run_number"] for message in story.archived} == {1}
     assert {message["archived"] for message in story.archived} == {True}
     assert texts(story.archived) == texts(story.first.messages)
@@ -346,7 +350,7 @@ def test_archived_messages(story: Story) -> None:
 
 
 @states("without `run_number` only the current run's active messages", DOC)
-def test_active_messages(account: Account) -> None:
+def test_messages_without_run_number_are_active(account: Account) -> None:
     messages = account.messages()
     assert {message["run_number"] for message in messages} == {account.campaign()["current_run"]}
     assert {message["archived"] for message in messages} == {False}
@@ -354,7 +358,7 @@ def test_active_messages(account: Account) -> None:
 
 @pytest.mark.sandbox
 @states("without `run_number` only the *current* run's messages, after a rerun", DOC)
-def test_active_messages_after_a_rerun(story: Story) -> None:
+def test_messages_without_run_number_are_of_the_current_run(story: Story) -> None:
     assert {message["run_number"] for message in story.reviewed.messages} == {2}
     assert {message["run_number"] for message in story.last.messages} == {3}
     assert {message["archived"] for message in story.last.messages} == {False}
@@ -365,7 +369,7 @@ def test_active_messages_after_a_rerun(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("States in order: *Ready for review*, *Ready to publish*, *Published*", DOC)
-def test_the_last_states_in_order(story: Story) -> None:
+def test_last_states_are_in_order(story: Story) -> None:
     views = [story.reviewed, story.approved, story.published]
     in_order = ["Ready for review", "Ready to publish", "Published"]
     assert [view.campaign["status"] for view in views] == in_order
@@ -374,14 +378,14 @@ def test_the_last_states_in_order(story: Story) -> None:
 
 @pytest.mark.sandbox
 @states("States in order: *Processing* comes before", OURS)
-def test_processing_comes_first(watched: Watched) -> None:
+def test_processing_comes_before_review(watched: Watched) -> None:
     statuses = [run["status"] for run in watched.seen]
     assert list(dict.fromkeys(statuses)) == ["Processing", "Ready for review"]
 
 
 @pytest.mark.sandbox
 @states("There is **no** endpoint to approve messages", DOC)
-def test_there_is_no_endpoint_to_approve(controls: Sandbox) -> None:
+def test_document_has_no_endpoint_to_approve(controls: Sandbox) -> None:
     paths = httpx.get(f"{controls.url}/openapi.json").json()["paths"]
     served = {(verb.upper(), path) for path in paths for verb in paths[path]}
     published = {(one.verb, one.path) for one in [*CONTENT_ENDPOINTS, *CAMPAIGN_ENDPOINTS]}
@@ -391,7 +395,7 @@ def test_there_is_no_endpoint_to_approve(controls: Sandbox) -> None:
 
 @pytest.mark.sandbox
 @states("the sandbox offers its own under `/sandbox/...`", OURS)
-def test_the_sandbox_approves(story: Story) -> None:
+def test_sandbox_approves_messages(story: Story) -> None:
     first = {message["review_status"] for message in story.first.messages}
     before = {message["review_status"] for message in story.reviewed.messages}
     after = {message["review_status"] for message in story.approved.messages}

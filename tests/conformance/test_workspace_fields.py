@@ -45,7 +45,7 @@ def value_of(account: Account, group: Object, name: str) -> object:
     "required, unique}`",
     OURS,
 )
-def test_the_field_object(account: Account, new_field: NewField) -> None:
+def test_field_object_has_its_names_and_types(account: Account, new_field: NewField) -> None:
     field = new_field(display_name="Signed", field_type="Date", field_format="dd.MM.yyyy")
     assert has_shape(
         field,
@@ -63,32 +63,32 @@ def test_the_field_object(account: Account, new_field: NewField) -> None:
 
 
 @states("Field object: `field_type` and `field_format`", DOC)
-def test_type_and_format_are_kept(account: Account, new_field: NewField) -> None:
+def test_field_keeps_type_and_format(account: Account, new_field: NewField) -> None:
     made = new_field(field_type="currency", field_format="JPY")
     (field,) = [each for each in account.fields() if each["field_id"] == made["field_id"]]
     assert (field["field_type"], field["field_format"]) == ("currency", "JPY")
 
 
 @states("`/v1/cpf` PUT create", DOC)
-def test_create(account: Account, field: Object) -> None:
+def test_create_field_adds_it(account: Account, field: Object) -> None:
     assert field in account.fields()
 
 
 @states("`/v1/cpf` POST list: `{workspace_id}` -> `{fields: [...]}`", OURS)
-def test_list(account: Account) -> None:
+def test_list_fields_is_of_the_workspace(account: Account) -> None:
     for field in account.fields():
         assert field["workspace_id"] == account.access.workspace_id
         assert has_shape(field, field_id=str, field_name=str, field_format=str | None)
 
 
 @states("an unknown workspace: 401 `Invalid Workspace`", DOC)
-def test_an_unknown_workspace(account: Account) -> None:
+def test_list_fields_of_an_unknown_workspace_is_refused(account: Account) -> None:
     answer = account.refused("/v1/cpf", {"workspace_id": UNKNOWN})
     assert answer == (401, "Invalid Workspace")
 
 
 @states("`/v1/cpf` PATCH update", DOC)
-def test_update(account: Account, field: Object) -> None:
+def test_update_field_changes_it(account: Account, field: Object) -> None:
     body = {"field_id": field["field_id"], "display_name": "Another name"}
     updated = account.ask("/v1/cpf", body, verb="PATCH")
     assert updated == {**field, "display_name": "Another name"}
@@ -96,35 +96,35 @@ def test_update(account: Account, field: Object) -> None:
 
 
 @states("`/v1/cpf` DELETE", DOC)
-def test_delete(account: Account, field: Object) -> None:
+def test_delete_field_removes_it(account: Account, field: Object) -> None:
     account.ask("/v1/cpf", {"field_id": field["field_id"]}, verb="DELETE")
     assert field["field_name"] not in names(account)
 
 
 @states("`field_type`: `string`, `number`, `char`, `Date` (capital D), `currency`", DOC)
 @pytest.mark.parametrize("field_type", ["string", "number", "char", "Date", "currency"])
-def test_field_types(new_field: NewField, field_type: str) -> None:
+def test_field_type_is_accepted(new_field: NewField, field_type: str) -> None:
     field = new_field(field_type=field_type, field_format=FORMATS.get(field_type))
     assert field["field_type"] == field_type
 
 
 @states("`field_type`: no other; `Date` has a capital D", DOC)
 @pytest.mark.parametrize("field_type", ["date", "String", "text", "integer", ""])
-def test_no_other_field_type(account: Account, field_type: str) -> None:
+def test_unknown_field_type_is_refused(account: Account, field_type: str) -> None:
     status = refused_field(account, field_type=field_type, field_format=FORMATS["Date"])
     assert status == 400
 
 
 @states("the last two need `field_format`", DOC)
 @pytest.mark.parametrize("field_type", ["Date", "currency"])
-def test_dates_and_currencies_need_a_format(account: Account, field_type: str) -> None:
+def test_date_or_currency_without_format_is_refused(account: Account, field_type: str) -> None:
     # The contract gives no status of its own: a missing field is a 401, a wrong one a 400.
     assert refused_field(account, field_type=field_type) in (400, 401)
 
 
 @states("Date formats, all 14: a field has it, and a date in it is accepted", DOC)
 @over_dates
-def test_date_formats(
+def test_date_in_its_format_is_accepted(
     account: Account, group: Object, new_field: NewField, date_format: str
 ) -> None:
     field = new_field(field_type="Date", field_format=date_format)
@@ -134,7 +134,7 @@ def test_date_formats(
 
 @states("Date formats, all 14: an impossible date, or one in another format, is refused", DOC)
 @over_dates
-def test_impossible_dates(
+def test_impossible_date_is_rejected(
     account: Account, group: Object, new_field: NewField, date_format: str
 ) -> None:
     field = new_field(field_type="Date", field_format=date_format)
@@ -146,12 +146,12 @@ def test_impossible_dates(
 
 @states("Date formats: these 14 and no other", DOC)
 @pytest.mark.parametrize("date_format", ["yyyy.MM.dd", "YYYY-MM-DD", "dd MMM yy", "EUR", ""])
-def test_no_other_date_format(account: Account, date_format: str) -> None:
+def test_unknown_date_format_is_refused(account: Account, date_format: str) -> None:
     assert refused_field(account, field_type="Date", field_format=date_format) == 400
 
 
 @states("Currency format: an ISO 4217 code", DOC)
-def test_currency_formats(account: Account, new_field: NewField) -> None:
+def test_currency_format_is_an_iso_4217_code(account: Account, new_field: NewField) -> None:
     for code in ("EUR", "USD", "JPY", "KWD"):
         assert new_field(field_type="currency", field_format=code)["field_format"] == code
     for code in ("ZZZ", "Euro", "€", "eur", "yyyy-MM-dd"):
@@ -159,7 +159,7 @@ def test_currency_formats(account: Account, new_field: NewField) -> None:
 
 
 @states("Update keeps customer data", DOC)
-def test_update_keeps_customer_data(account: Account, group: Object, field: Object) -> None:
+def test_update_field_keeps_customer_data(account: Account, group: Object, field: Object) -> None:
     name = field["field_name"]
     lists.upload(account, group, lists.customers(account, ["1"], **{name: "kept"}))
     body = {"field_id": field["field_id"], "display_name": "Another name"}
@@ -168,7 +168,7 @@ def test_update_keeps_customer_data(account: Account, group: Object, field: Obje
 
 
 @states("delete also deletes the values stored under the field", DOC)
-def test_delete_deletes_the_values(
+def test_delete_field_deletes_its_values(
     account: Account, group: Object, field: Object, new_field: NewField
 ) -> None:
     name = field["field_name"]
@@ -180,18 +180,18 @@ def test_delete_deletes_the_values(
 
 
 @states("Exactly one field of a workspace is `unique: true`", OURS)
-def test_one_field_is_unique(account: Account) -> None:
+def test_workspace_has_one_unique_field(account: Account) -> None:
     assert [field["unique"] for field in account.fields()].count(True) == 1
 
 
 @states("the customer identifier, `customer_id` by default", OURS)
-def test_the_unique_field_is_customer_id(account: Account) -> None:
+def test_unique_field_is_customer_id(account: Account) -> None:
     assert lists.key_of(account) == "customer_id"
 
 
 @pytest.mark.sandbox
 @states("Exactly one field of a workspace is `unique: true`: no second one, and never none", OURS)
-def test_the_unique_field_stays_the_only_one(fresh: Account) -> None:
+def test_second_unique_field_and_none_are_refused(fresh: Account) -> None:
     assert refused_field(fresh, unique=True) == 400
     (unique,) = [field for field in fresh.fields() if field["unique"]]
     body = {"field_id": unique["field_id"]}

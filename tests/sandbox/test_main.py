@@ -25,7 +25,7 @@ def seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Seed:
     return run
 
 
-def test_seed_prints_one_object_that_serve_honours(seed: Seed, tmp_path: Path) -> None:
+def test_seed_prints_credentials_that_serve_accepts(seed: Seed, tmp_path: Path) -> None:
     printed = seed()
     assert list(printed) == [
         "email",
@@ -48,7 +48,7 @@ def test_seed_prints_one_object_that_serve_honours(seed: Seed, tmp_path: Path) -
         assert httpx.get(f"{url}/openapi.json").is_success
 
 
-def test_seed_makes_a_workspace_for_a_list_of_yours(seed: Seed, tmp_path: Path) -> None:
+def test_seed_makes_a_workspace_for_the_columns_of_a_list(seed: Seed, tmp_path: Path) -> None:
     file = tmp_path / "list.csv"
     pl.DataFrame({"id": ["01", "02"], "age": ["7", "8"], "job": ["a", "b"]}).write_csv(file)
     printed = seed("--list", str(file), "--segments", "job")
@@ -65,6 +65,6 @@ def test_seed_makes_a_workspace_for_a_list_of_yours(seed: Seed, tmp_path: Path) 
     assert (row.customer_id, row.message) == ("01", "Dear customer 01,\nthis is for you (job a).\n")
 
 
-def test_the_keys_are_their_owners_only(seed: Seed, tmp_path: Path) -> None:
+def test_keys_file_is_readable_by_its_owner_only(seed: Seed, tmp_path: Path) -> None:
     seed()
     assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600

@@ -54,7 +54,7 @@ def approve(company: Company, **headers: str) -> httpx.Response:
     return httpx.post(company.sandbox.url + path, headers=headers)
 
 
-def test_a_person_reads_a_runs_segments_and_approves_it(
+def test_run_page_shows_segments_and_approve_button_approves(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
     client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
@@ -87,7 +87,7 @@ def test_a_person_reads_a_runs_segments_and_approves_it(
     assert client.rerun_history(company.seeded.campaign_id)[0].status == Status.READY_TO_PUBLISH
 
 
-def test_the_messages_of_the_run_before_are_shown_as_archived(
+def test_run_page_shows_archived_messages(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
     client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
@@ -97,7 +97,7 @@ def test_the_messages_of_the_run_before_are_shown_as_archived(
     expect(page.get_by_role("cell", name="archived", exact=True)).to_have_count(len(before))
 
 
-def test_a_run_that_failed_says_why_and_has_no_messages(
+def test_failed_run_shows_its_error_and_no_messages(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
     client.initiate_rerun(company.seeded.campaign_id, new_group(company, client, 0))
@@ -111,7 +111,7 @@ def test_a_run_that_failed_says_why_and_has_no_messages(
 
 
 @pytest.mark.usefixtures("no_faults")
-def test_a_fault_is_switched_on_seen_and_cleared(page: Page, sandbox: Sandbox) -> None:
+def test_fault_form_switches_a_fault_on_and_clear_button_off(page: Page, sandbox: Sandbox) -> None:
     def call() -> httpx.Response:
         return httpx.post(f"{sandbox.url}/v1/auth", json={})
 
@@ -141,7 +141,7 @@ def test_a_fault_is_switched_on_seen_and_cleared(page: Page, sandbox: Sandbox) -
     assert call().status_code == 401
 
 
-def test_a_quota_is_set_shown_with_its_use_and_lifted(
+def test_quota_form_sets_shows_and_lifts_a_quota(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
     def quota() -> int | None:
@@ -165,7 +165,7 @@ def test_a_quota_is_set_shown_with_its_use_and_lifted(
     assert quota() is None
 
 
-def test_hostile_texts_are_shown_and_never_run(
+def test_hostile_text_is_shown_and_not_run(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
     seeded = company.seeded
@@ -190,7 +190,7 @@ def test_hostile_texts_are_shown_and_never_run(
     expect(page.locator("script, img")).to_have_count(0)
 
 
-def test_only_a_run_in_review_is_approved(company: Company) -> None:
+def test_approve_of_a_published_run_is_refused(company: Company) -> None:
     answer = approve(company)
     assert answer.status_code == 400
     assert answer.headers["content-type"].startswith("text/html")
@@ -209,7 +209,7 @@ def test_only_a_run_in_review_is_approved(company: Company) -> None:
         ("POST", "/page/accounts/unknown/quota", 404, "Account not found."),
     ],
 )
-def test_what_is_not_there_is_refused_in_a_page(
+def test_unknown_id_is_answered_with_a_page(
     company: Company, method: str, path: str, status: int, text: str
 ) -> None:
     path = path.format(campaign=company.seeded.campaign_id)
@@ -220,7 +220,7 @@ def test_what_is_not_there_is_refused_in_a_page(
 
 
 @pytest.mark.parametrize("messages", ["-1", "many", "1.5", str(2**31)])
-def test_a_quota_that_cannot_be_is_refused(company: Company, messages: str) -> None:
+def test_invalid_quota_is_refused(company: Company, messages: str) -> None:
     path = f"/page/accounts/{company.seeded.account_id}/quota"
     answer = httpx.post(company.sandbox.url + path, data={"messages": messages})
     assert answer.status_code == 400
@@ -243,7 +243,7 @@ def test_a_quota_that_cannot_be_is_refused(company: Company, messages: str) -> N
         (SCRIPT, "1"),
     ],
 )
-def test_a_fault_that_cannot_be_is_refused(sandbox: Sandbox, field: str, value: str) -> None:
+def test_invalid_fault_is_refused(sandbox: Sandbox, field: str, value: str) -> None:
     form = {"endpoint": "/v1/auth", "status": "503", field: value}
     answer = httpx.post(f"{sandbox.url}/page/faults", data=form)
     assert answer.status_code == 400
@@ -253,7 +253,7 @@ def test_a_fault_that_cannot_be_is_refused(sandbox: Sandbox, field: str, value: 
 
 
 @pytest.mark.parametrize("origin", ["http://elsewhere.example", "null"])
-def test_another_sites_page_presses_no_button(company: Company, origin: str) -> None:
+def test_cross_origin_call_is_refused(company: Company, origin: str) -> None:
     account = f"/page/accounts/{company.seeded.account_id}/quota"
     for path in ("/page/faults", "/page/faults/clear", account):
         answer = httpx.post(company.sandbox.url + path, headers={"origin": origin})
@@ -264,19 +264,19 @@ def test_another_sites_page_presses_no_button(company: Company, origin: str) -> 
 
 
 @pytest.mark.usefixtures("no_faults")
-def test_the_page_itself_never_fails(sandbox: Sandbox) -> None:
+def test_faults_do_not_fire_for_the_admin_page(sandbox: Sandbox) -> None:
     httpx.post(f"{sandbox.url}/page/faults", data={"endpoint": "/", "status": "500"})
     assert httpx.get(sandbox.url).status_code == 200
     back = httpx.post(f"{sandbox.url}/page/faults/clear")
     assert (back.status_code, back.headers["location"]) == (303, "/")
 
 
-def test_the_page_of_an_empty_sandbox_says_how_to_begin(tmp_path: Path) -> None:
+def test_page_of_an_empty_sandbox_names_the_seed_command(tmp_path: Path) -> None:
     with serving(Settings(data=tmp_path)) as service:
         assert "python -m sandbox seed" in httpx.get(service.url).text
 
 
-def test_faults_can_be_switched_on_at_every_path_of_the_api(sandbox: Sandbox) -> None:
+def test_fault_form_offers_every_path_of_the_api(sandbox: Sandbox) -> None:
     paths = httpx.get(f"{sandbox.url}/openapi.json").json()["paths"]
     assert {path for path in paths if path.startswith("/v1/")} | {"/v1/", "/exports/"} == {
         *ENDPOINTS

@@ -42,7 +42,7 @@ def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Compan
     MemoryFileSystem.store.clear()
 
 
-def test_pages_are_written_linked_replaced_and_put_away(elsewhere: Company) -> None:
+def test_page_files_are_written_linked_replaced_and_archived(elsewhere: Company) -> None:
     campaign = elsewhere.seeded.campaign_id
     with elsewhere.client() as client:
         assert client.count_message_pages(campaign) == 3
@@ -66,7 +66,7 @@ def test_pages_are_written_linked_replaced_and_put_away(elsewhere: Company) -> N
         assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 60
 
 
-def test_on_s3_the_store_signs_the_links(bucket: str, tmp_path: Path) -> None:
+def test_links_are_signed_by_s3(bucket: str, tmp_path: Path) -> None:
     with serving(Settings(data=tmp_path, exports=bucket)) as service:
         company = Company(service, seed.seed(service.context, 10))
         with company.client() as client:

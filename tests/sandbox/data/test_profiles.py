@@ -45,7 +45,7 @@ def held(group: Profiles) -> dict[str, str]:
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
 )
-def test_a_group_is_what_was_put_less_what_was_removed(
+def test_group_has_what_was_upserted_and_not_removed(
     sandbox: Sandbox, company: Company, changes: list[tuple[bool, list[str]]]
 ) -> None:
     expected: dict[str, str] = {}
@@ -66,7 +66,7 @@ def test_a_group_is_what_was_put_less_what_was_removed(
         assert pl.concat(pages)["customer_id"].to_list() == list(held(group))
 
 
-def test_an_upload_with_fewer_columns_leaves_the_others_as_they_are(
+def test_upsert_with_fewer_columns_keeps_the_other_values(
     sandbox: Sandbox, company: Company
 ) -> None:
     with new_group(sandbox.context, company) as group:
@@ -79,7 +79,7 @@ def test_an_upload_with_fewer_columns_leaves_the_others_as_they_are(
         assert kept.tail(5)["last_name"].null_count() == 5
 
 
-def test_customers_of_other_groups_are_not_touched(sandbox: Sandbox, company: Company) -> None:
+def test_remove_keeps_customers_of_other_groups(sandbox: Sandbox, company: Company) -> None:
     with new_group(sandbox.context, company) as one:
         one.upsert(customers(10))
     with new_group(sandbox.context, company) as other:
@@ -89,7 +89,7 @@ def test_customers_of_other_groups_are_not_touched(sandbox: Sandbox, company: Co
         assert Profiles(session, sandbox.context.keys, one._group_id).size == 10
 
 
-def test_nothing_of_a_customer_is_readable_at_rest(
+def test_database_has_no_readable_customer_data(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     where = company.seeded.workspace_id, company.seeded.customer_group_id
@@ -109,9 +109,7 @@ def test_nothing_of_a_customer_is_readable_at_rest(
     assert "Xanthippe" in profiles_read
 
 
-def test_each_account_has_a_key_of_its_own_under_the_master_key(
-    sandbox: Sandbox, company: Company
-) -> None:
+def test_each_account_has_its_own_profile_key(sandbox: Sandbox, company: Company) -> None:
     with sandbox.context.store.read() as session:
         wrapped = session.scalars(select(Account.wrapped_key)).all()
     master = Fernet(sandbox.context.keys.master_key)
@@ -120,7 +118,7 @@ def test_each_account_has_a_key_of_its_own_under_the_master_key(
     assert len({*keys}) == len(keys)
 
 
-def test_another_accounts_key_opens_nothing(
+def test_wrong_profile_key_is_an_auth_error(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     client._profile_key = Fernet.generate_key().decode()
@@ -128,7 +126,7 @@ def test_another_accounts_key_opens_nothing(
         list(client.customers(company.seeded.workspace_id, company.seeded.customer_group_id))
 
 
-def test_a_deleted_group_leaves_nothing(
+def test_delete_group_deletes_its_customers(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     group = company.seeded.customer_group_id
@@ -139,7 +137,7 @@ def test_a_deleted_group_leaves_nothing(
         assert not session.scalars(lost).all()
 
 
-def test_what_a_field_held_goes_with_it_in_every_group(
+def test_delete_field_deletes_its_values_in_every_group(
     company: Company, client: NudgescribeClient
 ) -> None:
     where = company.seeded.workspace_id, company.seeded.customer_group_id
@@ -148,7 +146,7 @@ def test_what_a_field_held_goes_with_it_in_every_group(
     assert all("last_name" not in each.profile for each in client.customers(*where))
 
 
-def test_a_repeated_identifier_is_found_wherever_it_stands(
+def test_repeated_identifiers_are_rejected_wherever_they_are(
     company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploads, "CHUNK_BYTES", 500)
@@ -164,7 +162,7 @@ def test_a_repeated_identifier_is_found_wherever_it_stands(
     assert rows == {order.index(3) + 1, order.index(150) + 1, 201, 202}
 
 
-def test_an_upload_whose_group_is_deleted_meanwhile_fails(
+def test_upload_to_a_deleted_group_fails_and_deletes_its_file(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     with sandbox.context.store.write() as session:

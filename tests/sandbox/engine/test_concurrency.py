@@ -178,7 +178,7 @@ def offices(sandbox: Sandbox) -> list[Office]:
 
 
 @pytest.mark.chaos
-def test_fifty_clients_at_once(offices: list[Office]) -> None:
+def test_fifty_clients_lose_and_double_nothing(offices: list[Office]) -> None:
     start = Barrier(COMPANIES * CLIENTS)
 
     def work(office: Office, number: int) -> None:

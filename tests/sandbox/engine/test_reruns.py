@@ -27,7 +27,7 @@ def new_group(company: Company, client: NudgescribeClient, count: int = 100) -> 
     return group
 
 
-def test_a_run_without_customers_fails_and_the_campaign_goes_back(
+def test_rerun_without_customers_fails_and_restores_the_campaign(
     company: Company, client: NudgescribeClient
 ) -> None:
     campaign = company.seeded.campaign_id
@@ -42,7 +42,7 @@ def test_a_run_without_customers_fails_and_the_campaign_goes_back(
     assert again.run_number == 3
 
 
-def test_of_two_initiates_at_the_same_moment_one_wins(company: Company) -> None:
+def test_concurrent_initiates_begin_one_rerun(company: Company) -> None:
     with company.client() as client:
         groups = [new_group(company, client, count) for count in (40, 50, 60, 70)]
 
@@ -58,7 +58,7 @@ def test_of_two_initiates_at_the_same_moment_one_wins(company: Company) -> None:
     assert len(company.history()) == 2
 
 
-def test_without_new_segments_a_run_is_ready_to_publish(
+def test_rerun_without_new_segments_is_ready_to_publish(
     company: Company, client: NudgescribeClient
 ) -> None:
     workspace = company.seeded.workspace_id
@@ -69,7 +69,7 @@ def test_without_new_segments_a_run_is_ready_to_publish(
     assert company.settle(client).status == Status.READY_TO_PUBLISH
 
 
-def test_a_campaign_with_an_unpublished_message_is_not_rerun(
+def test_initiate_with_an_unpublished_message_is_refused(
     company: Company, client: NudgescribeClient
 ) -> None:
     with company.sandbox.context.store.write() as session:
@@ -79,7 +79,7 @@ def test_a_campaign_with_an_unpublished_message_is_not_rerun(
         client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
 
 
-def test_a_campaign_whose_group_is_gone_cannot_be_published(
+def test_publish_with_a_deleted_group_is_refused(
     company: Company, client: NudgescribeClient
 ) -> None:
     client.delete_group(company.seeded.customer_group_id)
@@ -87,7 +87,7 @@ def test_a_campaign_whose_group_is_gone_cannot_be_published(
         client.publish(company.seeded.campaign_id)
 
 
-def test_publishing_again_exports_again_without_what_is_gone(
+def test_publish_again_exports_without_deleted_customers(
     company: Company, client: NudgescribeClient
 ) -> None:
     campaign = company.seeded.campaign_id
@@ -100,7 +100,7 @@ def test_publishing_again_exports_again_without_what_is_gone(
     assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 100
 
 
-def test_a_bug_in_a_rerun_fails_the_run_and_not_the_service(
+def test_unexpected_error_fails_the_run_and_not_the_service(
     company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: object) -> None:
@@ -113,7 +113,7 @@ def test_a_bug_in_a_rerun_fails_the_run_and_not_the_service(
     assert client.campaigns()
 
 
-def test_a_database_that_is_away_for_a_moment_stops_no_jobs(
+def test_jobs_survive_a_database_error(
     company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = Worker._claim
@@ -130,7 +130,7 @@ def test_a_database_that_is_away_for_a_moment_stops_no_jobs(
     assert next(failures, None) is None
 
 
-def test_an_export_that_broke_is_taken_up_at_the_next_start(
+def test_broken_export_is_queued_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = Settings(data=tmp_path)
@@ -165,21 +165,19 @@ def late_export(company: Company) -> tuple[str, str | None]:
                 return job.state, job.note
 
 
-def test_an_export_of_a_run_that_is_no_longer_current_fails(
+def test_export_of_a_run_that_is_not_current_fails(
     company: Company, client: NudgescribeClient
 ) -> None:
     client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
     assert late_export(company) == ("failed", "The campaign has moved on to another run.")
 
 
-def test_an_export_of_a_group_that_is_gone_fails(
-    company: Company, client: NudgescribeClient
-) -> None:
+def test_export_of_a_deleted_group_fails(company: Company, client: NudgescribeClient) -> None:
     client.delete_group(company.seeded.customer_group_id)
     assert late_export(company) == ("failed", "The customer group is gone.")
 
 
-def test_a_reviewer_that_waits_approves_in_the_end(
+def test_run_is_approved_after_the_delay(
     reviewed_company: Company,
 ) -> None:
     with reviewed_company.client() as client:
@@ -190,7 +188,7 @@ def test_a_reviewer_that_waits_approves_in_the_end(
             pass
 
 
-def test_a_reviewer_with_patience_has_not_approved_yet(tmp_path: Path) -> None:
+def test_run_is_not_approved_before_the_delay(tmp_path: Path) -> None:
     with serving(Settings(data=tmp_path, approve_after=3600)) as service:
         company = Company(service, seed.seed(service.context, 60))
         with company.client() as client:
@@ -198,7 +196,7 @@ def test_a_reviewer_with_patience_has_not_approved_yet(tmp_path: Path) -> None:
             assert company.settle(client).status == Status.READY_FOR_REVIEW
 
 
-def test_a_customer_of_no_segment_of_the_run_is_not_exported(
+def test_customer_outside_the_runs_segments_is_not_exported(
     company: Company, client: NudgescribeClient
 ) -> None:
     campaign = company.seeded.campaign_id
@@ -218,7 +216,7 @@ def test_a_customer_of_no_segment_of_the_run_is_not_exported(
     assert not {"late", "000001"} & {*found}
 
 
-def test_generated_customers_are_the_same_every_time() -> None:
+def test_generated_customers_are_deterministic() -> None:
     first, second = (
         list(demo_customers.customers(50, demo_customers.PLANS_NOW, invalid_every=7)) for _ in "ab"
     )

@@ -84,7 +84,7 @@ def new_group(client: NudgescribeClient, seeded: seed.Seeded, list_: pl.DataFram
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_a_rerun_killed_in_any_phase_is_finished_by_the_next_start(
+def test_rerun_killed_in_any_phase_finishes_after_a_restart(
     settings: Settings, seeded: seed.Seeded, phase: Phase
 ) -> None:
     campaign = seeded.campaign_id
@@ -105,7 +105,7 @@ def test_a_rerun_killed_in_any_phase_is_finished_by_the_next_start(
     assert all(message.archived for message in archived)
 
 
-def test_an_export_killed_half_way_is_finished_by_the_next_start(
+def test_export_killed_half_way_finishes_after_a_restart(
     settings: Settings, seeded: seed.Seeded
 ) -> None:
     campaign = seeded.campaign_id
@@ -124,7 +124,7 @@ def test_an_export_killed_half_way_is_finished_by_the_next_start(
     assert sorted(rows["customer_id"]) == sorted(customers(2000)["customer_id"])
 
 
-def test_an_upload_killed_half_way_is_finished_by_the_next_start(
+def test_upload_killed_half_way_finishes_after_a_restart(
     settings: Settings, seeded: seed.Seeded
 ) -> None:
     long = customers(20_000).with_columns(last_name=pl.lit("long " * 200))

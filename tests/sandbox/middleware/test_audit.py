@@ -15,7 +15,7 @@ def entries(sandbox: Sandbox) -> list[dict[str, Any]]:
     return [json.loads(line) for line in sandbox.settings.audit_file.read_text().splitlines()]
 
 
-def test_every_call_is_written_down_with_its_outcome(company: Company) -> None:
+def test_audit_log_has_every_call_with_its_status(company: Company) -> None:
     company.history()
     before = len(entries(company.sandbox))
     with company.client(client_ip="192.0.2.7") as client:
@@ -40,19 +40,19 @@ def test_every_call_is_written_down_with_its_outcome(company: Company) -> None:
     ("sent", "written"),
     [("2001:DB8::1", "2001:db8::1"), ("Anna Smith", None), ("1.2.3.4, 5.6.7.8", None)],
 )
-def test_only_an_address_is_taken_from_the_ip_header(
+def test_audit_log_keeps_only_an_address_of_the_ip_header(
     sandbox: Sandbox, sent: str, written: str | None
 ) -> None:
     httpx.post(f"{sandbox.url}/v1/campaign/all", headers={"x-ip": sent}, json={})
     assert entries(sandbox)[-1]["ip"] == written
 
 
-def test_a_path_that_is_no_endpoint_is_not_repeated(sandbox: Sandbox) -> None:
+def test_audit_log_does_not_repeat_an_unknown_path(sandbox: Sandbox) -> None:
     httpx.get(f"{sandbox.url}/v1/Anna/Smith")
     entry = entries(sandbox)[-1]
     assert (entry["endpoint"], entry["status"], entry["user_id"]) == ("unknown", 404, None)
 
 
-def test_the_log_is_its_owners_only(sandbox: Sandbox, company: Company) -> None:
+def test_audit_log_is_readable_by_its_owner_only(sandbox: Sandbox, company: Company) -> None:
     company.history()
     assert sandbox.settings.audit_file.stat().st_mode & 0o777 == 0o600

@@ -35,14 +35,14 @@ def put(sandbox: Sandbox, endpoint: str, **fault: object) -> None:
     httpx.put(f"{sandbox.url}/sandbox/faults", json=body).raise_for_status()
 
 
-def test_a_status_with_its_wait(sandbox: Sandbox, client: NudgescribeClient) -> None:
+def test_status_fault_has_retry_after(sandbox: Sandbox, client: NudgescribeClient) -> None:
     put(sandbox, LIST, status=429, retry_after=7)
     with pytest.raises(errors.QuotaExceeded, match="A fault switched on") as caught:
         client.campaigns()
     assert caught.value.retry_after == 7
 
 
-def test_a_delay(sandbox: Sandbox, client: NudgescribeClient) -> None:
+def test_delay_fault_delays_the_answer(sandbox: Sandbox, client: NudgescribeClient) -> None:
     put(sandbox, LIST, delay=0.3)
     start = monotonic()
     assert client.campaigns()
@@ -50,7 +50,7 @@ def test_a_delay(sandbox: Sandbox, client: NudgescribeClient) -> None:
 
 
 @pytest.mark.parametrize(("when", "calls"), [("before", 0), ("after", 1)])
-def test_a_connection_dropped_before_or_after_the_work(
+def test_drop_fault_closes_the_connection_before_or_after_the_work(
     sandbox: Sandbox, company: Company, client: NudgescribeClient, when: str, calls: int
 ) -> None:
     put(sandbox, PUBLISH, drop=when)
@@ -65,7 +65,9 @@ def audited(sandbox: Sandbox, endpoint: str) -> list[str]:
     return [line for line in lines if endpoint in line]
 
 
-def test_a_body_cut_short(sandbox: Sandbox, company: Company, client: NudgescribeClient) -> None:
+def test_truncate_fault_cuts_the_body(
+    sandbox: Sandbox, company: Company, client: NudgescribeClient
+) -> None:
     campaign = company.seeded.campaign_id
     put(sandbox, "/exports/", truncate=True)
     assert downloaded(client, campaign).decode() == client.fetch_csv(campaign, 0)
@@ -74,7 +76,7 @@ def test_a_body_cut_short(sandbox: Sandbox, company: Company, client: Nudgescrib
         downloaded(client, campaign)
 
 
-def test_an_answer_that_dribbles_in(
+def test_dribble_fault_sends_the_body_slowly(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     put(sandbox, LIST, dribble=0.0001)
@@ -87,7 +89,7 @@ def test_an_answer_that_dribbles_in(
     assert audited(sandbox, PUBLISH)
 
 
-def test_a_token_that_has_expired(
+def test_expired_fault_refuses_the_token(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     put(sandbox, LIST, expired=True, times=2)
@@ -96,7 +98,7 @@ def test_a_token_that_has_expired(
     assert client.campaigns()
 
 
-def test_a_link_that_has_expired(
+def test_expired_fault_refuses_the_link(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     link = client.fetch_link(company.seeded.campaign_id, 0).url
@@ -106,7 +108,7 @@ def test_a_link_that_has_expired(
     assert "The link has expired" in answers[0].text
 
 
-def test_as_often_as_it_is_wanted(sandbox: Sandbox, client: NudgescribeClient) -> None:
+def test_fault_fires_as_often_as_times_says(sandbox: Sandbox, client: NudgescribeClient) -> None:
     put(sandbox, "/v1/", status=503, times=2)
     for _ in range(2):
         with pytest.raises(errors.ServerError):
@@ -114,7 +116,7 @@ def test_as_often_as_it_is_wanted(sandbox: Sandbox, client: NudgescribeClient) -
     assert client.campaigns()
 
 
-def test_clearing_ends_them_all(sandbox: Sandbox, client: NudgescribeClient) -> None:
+def test_clear_switches_all_faults_off(sandbox: Sandbox, client: NudgescribeClient) -> None:
     put(sandbox, LIST, status=500)
     listed = httpx.get(f"{sandbox.url}/sandbox/faults").json()["faults"]
     assert [(each["endpoint"], each["status"]) for each in listed] == [(LIST, 500)]
@@ -122,7 +124,7 @@ def test_clearing_ends_them_all(sandbox: Sandbox, client: NudgescribeClient) -> 
     assert client.campaigns()
 
 
-def test_a_share_of_the_calls_the_same_ones_every_time() -> None:
+def test_rate_fires_for_the_same_calls_of_a_seed() -> None:
     def hit(seed: int) -> list[bool]:
         faults = Faults()
         faults.put(Fault(endpoint=LIST, status=500, rate=0.3, seed=seed))
@@ -132,7 +134,7 @@ def test_a_share_of_the_calls_the_same_ones_every_time() -> None:
     assert 250 < sum(hit(1)) < 350
 
 
-def test_the_closest_fault_counts() -> None:
+def test_most_specific_fault_fires() -> None:
     faults = Faults()
     for endpoint in ("/v1/", FETCH):
         faults.put(Fault(endpoint=endpoint))
@@ -158,5 +160,5 @@ def test_the_closest_fault_counts() -> None:
         {"endpoint": LIST, "unknown": 1},
     ],
 )
-def test_a_fault_that_cannot_be_is_refused(sandbox: Sandbox, fault: dict[str, object]) -> None:
+def test_invalid_fault_is_refused(sandbox: Sandbox, fault: dict[str, object]) -> None:
     assert httpx.put(f"{sandbox.url}/sandbox/faults", json=fault).status_code == 400

@@ -44,7 +44,7 @@ def wait_for(sandbox: Sandbox, kind: str, now: int) -> None:
         sleep(0.01)
 
 
-def test_calls_after_one_another_are_one_at_a_time(
+def test_sequential_calls_have_a_peak_of_1(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     client.campaigns()
@@ -55,7 +55,7 @@ def test_calls_after_one_another_are_one_at_a_time(
     assert traffic(sandbox) == {"calls": {"now": 0, "most": 1}, "downloads": {"now": 0, "most": 1}}
 
 
-def test_calls_beside_one_another_are_counted_also_while_a_fault_delays_them(
+def test_concurrent_calls_are_counted_while_a_fault_delays_them(
     sandbox: Sandbox, client: NudgescribeClient
 ) -> None:
     client.campaigns()
@@ -70,7 +70,7 @@ def test_calls_beside_one_another_are_counted_also_while_a_fault_delays_them(
 
 
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"drop": "after"}, {"truncate": True}])
-def test_a_connection_the_service_broke_counts_no_longer(
+def test_connection_closed_by_the_service_is_not_in_flight(
     sandbox: Sandbox, company: Company, how: dict[str, object]
 ) -> None:
     with company.client(retry=RetryPolicy(attempts=1)) as client:
@@ -83,7 +83,9 @@ def test_a_connection_the_service_broke_counts_no_longer(
     assert traffic(sandbox)["calls"] == {"now": 0, "most": 1}
 
 
-def test_a_connection_the_client_broke_counts_no_longer(sandbox: Sandbox, company: Company) -> None:
+def test_connection_closed_by_the_client_is_not_in_flight(
+    sandbox: Sandbox, company: Company
+) -> None:
     fault(sandbox, LIST, delay=3)
     with company.client(timeout=0.1, retry=RetryPolicy(attempts=1)) as client:
         forget(sandbox)
@@ -94,7 +96,7 @@ def test_a_connection_the_client_broke_counts_no_longer(sandbox: Sandbox, compan
     assert traffic(sandbox)["calls"]["most"] == 1
 
 
-def test_the_page_for_people_is_no_traffic_and_a_link_that_is_refused_is(sandbox: Sandbox) -> None:
+def test_traffic_counts_refused_links_and_not_the_admin_page(sandbox: Sandbox) -> None:
     forget(sandbox)
     assert httpx.get(f"{sandbox.url}/").status_code == 200
     assert httpx.get(f"{sandbox.url}/exports/none/run-1/00000.csv").status_code == 401

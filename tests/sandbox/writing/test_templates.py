@@ -22,19 +22,19 @@ def written(text: str, segment: Segment, **profile: str | None) -> str:
 
 
 @given(plan=Text, name=Text)
-def test_values_arrive_as_they_are(plan: str, name: str) -> None:
+def test_values_are_rendered_unchanged(plan: str, name: str) -> None:
     segment = {"plan": plan}
     text = fill_segment("{{ plan }} for {{ name }}: {{other}}", segment)
     assert written(text, segment, name=name, other=None) == f"{plan} for {name}: "
 
 
-def test_values_are_data_and_never_templates() -> None:
+def test_values_are_not_read_as_templates() -> None:
     segment = {"plan": HOSTILE}
     text = fill_segment("{{ plan }} for {{ name }}", segment)
     assert written(text, segment, name=HOSTILE) == f"{HOSTILE} for {HOSTILE}"
 
 
-def test_composing_a_composed_text_again_changes_nothing() -> None:
+def test_fill_segment_twice_changes_nothing() -> None:
     segment = {"plan": HOSTILE + "\r\nÉ🙂\"'\\"}
     text = fill_segment("A {{ plan }} for {{ name }}", segment)
     assert fill_segment(text, segment) == text
@@ -55,20 +55,20 @@ def test_composing_a_composed_text_again_changes_nothing() -> None:
         ("{{" + "(" * 9000 + "1" + ")" * 9000 + "}}", "nested too deeply"),
     ],
 )
-def test_a_text_with_more_than_places_is_refused(template: str, problem: str) -> None:
+def test_template_with_more_than_placeholders_is_refused(template: str, problem: str) -> None:
     with pytest.raises(BadTemplate, match=problem):
         check(template, ["name"])
 
 
-def test_a_place_of_a_field_that_is_gone_is_blank() -> None:
+def test_placeholder_of_a_deleted_field_is_blank() -> None:
     assert written("Dear {{ name }}, {{ gone }}.", {"plan": "a"}, name="Anna") == "Dear Anna, ."
 
 
-def test_a_text_of_nothing_is_nothing() -> None:
+def test_empty_template_renders_an_empty_message() -> None:
     assert written("", {"plan": "a"}) == ""
 
 
-def test_messages_keep_the_order_of_the_customers() -> None:
+def test_messages_have_the_order_of_the_customers() -> None:
     plans = ["b", "a", "c", "a", "b"]
     list_ = pl.DataFrame({"customer_id": list("12345"), "plan": plans})
     renderer = MessageRenderer(["plan"], [({"plan": "a"}, "of a"), ({"plan": "b"}, "of b")])

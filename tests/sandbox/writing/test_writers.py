@@ -84,7 +84,7 @@ def texts(chat: Chat) -> dict[str, str]:
     return {segments.key(segment): text for batch in batches for segment, text in batch}
 
 
-def test_each_segment_is_asked_for_with_the_template_and_its_values(chat: Chat) -> None:
+def test_prompt_has_the_template_and_the_segment(chat: Chat) -> None:
     chat.answer = lambda number, body: saying(json.loads(segment_in(body))["plan"])
     assert texts(chat) == {segments.key(each): each["plan"] for each in WANTED}
     asked = chat.asked[0]
@@ -98,7 +98,7 @@ def segment_in(body: Any) -> str:
     return body["messages"][1]["content"].splitlines()[0].removeprefix("The segment: ")
 
 
-def test_segments_are_asked_for_several_at_a_time(chat: Chat) -> None:
+def test_chat_calls_are_concurrent(chat: Chat) -> None:
     together = threading.Barrier(4)
 
     def answer(number: int, body: Any) -> Answer:
@@ -122,7 +122,7 @@ def test_segments_are_asked_for_several_at_a_time(chat: Chat) -> None:
         saying("{% for x in y %}"),
     ],
 )
-def test_an_answer_that_is_no_message_is_asked_for_again(chat: Chat, bad: Answer) -> None:
+def test_unusable_answer_is_retried(chat: Chat, bad: Answer) -> None:
     chat.headers = {"retry-after": "0"}
     chat.answer = lambda number, body: bad if number <= 3 else saying("Hello {{ first_name }}.")
     assert set(texts(chat).values()) == {"Hello {{ first_name }}."}
@@ -137,14 +137,14 @@ def test_an_answer_that_is_no_message_is_asked_for_again(chat: Chat, bad: Answer
         (saying("Hello {{ password }}."), "1 places of the template are no fields"),
     ],
 )
-def test_an_endpoint_that_stays_bad_ends_in_a_reason(chat: Chat, bad: Answer, reason: str) -> None:
+def test_endpoint_that_stays_unusable_fails_the_job(chat: Chat, bad: Answer, reason: str) -> None:
     chat.answer = lambda number, body: bad
     with pytest.raises(JobFailed, match=reason):
         texts(chat)
     assert len(chat.asked) <= 5 * len(WANTED)
 
 
-def test_an_endpoint_that_is_not_there_ends_in_a_reason() -> None:
+def test_unreachable_endpoint_fails_the_job() -> None:
     with pytest.raises(JobFailed, match="gave no message: ConnectError"):
         texts(Chat(url="http://127.0.0.1:9"))
 
@@ -163,7 +163,7 @@ def rerun(company: Company) -> Run:
         return company.settle(client)
 
 
-def test_a_rerun_asks_for_its_new_segments_only(company: Company, chat: Chat) -> None:
+def test_rerun_asks_for_its_new_segments_only(company: Company, chat: Chat) -> None:
     chat.answer = lambda number, body: saying("Hello {{ first_name }}, dear student.")
     assert rerun(company).status == Status.READY_FOR_REVIEW
     with company.client() as client:
@@ -175,7 +175,7 @@ def test_a_rerun_asks_for_its_new_segments_only(company: Company, chat: Chat) ->
     assert chat.authorised == {None}
 
 
-def test_a_rerun_without_its_messages_fails_with_the_reason(company: Company, chat: Chat) -> None:
+def test_rerun_without_its_messages_fails(company: Company, chat: Chat) -> None:
     chat.answer = lambda number, body: (400, {})
     run = rerun(company)
     assert (run.status, run.error) == (Status.FAILED, "The chat endpoint answered 400.")
