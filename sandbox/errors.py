@@ -39,7 +39,7 @@ NOT_FOUND = describe_errors(
 
 
 class JobFailed(Exception):
-    """Ends a job for good; its text is the reason that users read, without customer data."""
+    """The job has failed for good; the text is the reason for users, without customer data."""
 
 
 def error_response(

@@ -55,7 +55,7 @@ Row = TypeVar("Row")
 
 
 class PageRoute(APIRoute):
-    """Answers an error as a page with its reasons."""
+    """Route whose errors are answered as a page with their reasons."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()

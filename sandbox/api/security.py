@@ -73,7 +73,7 @@ def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
 
 
 class BearerRoute(APIRoute):
-    """Authenticates content endpoints, by the bearer token alone, before the body is read."""
+    """Route of a content endpoint: checks the bearer token alone, before the body is read."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -91,9 +91,9 @@ class BearerRoute(APIRoute):
 
 
 class ThreeHeaderRoute(BearerRoute):
-    """Authenticates campaign, message and rerun endpoints: api_code, JWT, api_access, then the ip.
+    """Route of a campaign, message or rerun endpoint: three headers are checked before the body.
 
-    Source: the order is Nudgescribe's.
+    Source: Nudgescribe's order is api_code, JWT, api_access; the ip comes last.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ THREADS = 2
 
 
 class Worker:
-    """Processes the jobs of one service until stopped."""
+    """Threads that process the jobs of one service until stopped."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -32,7 +32,7 @@ def read_frames(file: Readable) -> Iterator[pl.DataFrame]:
 
 
 class Tally:
-    """Counts the accepted and rejected rows of an upload, and names the first errors."""
+    """Counts of an upload's accepted and rejected rows, and its first errors."""
 
     def __init__(self) -> None:
         self.total = self.accepted = self.rejected = 0

@@ -17,7 +17,7 @@ API = "/v1/"
 
 
 class AuditLog:
-    """Writes who called what, from where, when, and the answer's status; nothing of customers.
+    """Middleware that writes who called what, from where and when, and the answer's status.
 
     A file and not a table: a call must not wait for the database's writer to be written down.
     """

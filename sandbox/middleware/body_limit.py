@@ -17,7 +17,7 @@ DRAIN_SECONDS = 30.0
 
 
 class BodyLimit:
-    """Answers 413 to a body above the limit, before anything is done with it.
+    """Middleware that answers 413 to a body above the limit, before anything is done with it.
 
     A form may be as large as a file only where files are taken: elsewhere it would be held in
     memory. Compressed bodies get a 415: nobody can tell how large they get.

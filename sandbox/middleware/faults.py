@@ -60,7 +60,7 @@ class ActiveFault:
 
     @property
     def specificity(self) -> tuple[int, bool]:
-        """Greater for a longer path; of two equal ones, for the one with a method."""
+        """How exactly the fault names its calls: by the length of its path, then by its method."""
         return len(self.fault.endpoint), self.fault.method is not None
 
     def should_fire(self) -> bool:
@@ -98,7 +98,7 @@ class Faults:
 
 
 class FaultInjector:
-    """Applies the active faults to calls."""
+    """Middleware that applies the active faults to calls."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self._app = app
@@ -133,7 +133,7 @@ class FaultInjector:
 
 
 class _Truncated:
-    """Sends the first half of a body; the Content-Length is that of the whole."""
+    """Sender of the first half of a body; the Content-Length is that of the whole."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -153,7 +153,7 @@ class _Truncated:
 
 
 class _Dribbled:
-    """Sends a body byte by byte, until the connection is closed."""
+    """Sender of a body byte by byte, until the connection is closed."""
 
     def __init__(self, send: Send, pause: float) -> None:
         self._send = send

@@ -9,7 +9,7 @@ CALLS, DOWNLOADS = "/v1/", "/exports/"
 
 
 class InFlightCount:
-    """Counts responses of one kind. Not thread-safe: for the event loop alone."""
+    """Count of responses of one kind. Not thread-safe: for the event loop alone."""
 
     def __init__(self) -> None:
         self._open: set[InFlightResponse] = set()
@@ -83,7 +83,7 @@ class InFlightResponse:
 
 
 class TrafficCounter:
-    """Counts the calls and downloads that it passes on; others it only passes on."""
+    """Middleware that counts calls and downloads; other paths it only passes on."""
 
     def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app

@@ -20,12 +20,12 @@ _environment = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
 
 
 class BadTemplate(ValueError):
-    """A text is no template; the message says why without repeating it."""
+    """The text is no template; the error says why without repeating it."""
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """Stands for the value of a field."""
+    """A place in a template for the value of a field."""
 
     field: str
 
@@ -67,7 +67,7 @@ def fill_segment(template: str, segment: Segment) -> str:
 
 
 class MessageRenderer:
-    """Renders the messages of one run from the texts of its segments, column by column."""
+    """Renderer of one run's messages from its segments' texts, column by column."""
 
     def __init__(self, variables: Sequence[str], texts: Sequence[tuple[Segment, str]]) -> None:
         columns = segments.columns(variables)

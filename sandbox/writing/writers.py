@@ -48,7 +48,7 @@ Texts = Sequence[tuple[Segment, str]]
 
 
 class MessageWriter(Protocol):
-    """Writes the texts of segments."""
+    """Writer of segments' texts."""
 
     def write(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
         """Yield a text for every segment, some at a time, as they are ready. Raises JobFailed."""
@@ -56,7 +56,7 @@ class MessageWriter(Protocol):
 
 
 class TemplateWriter:
-    """Writes from the template alone: the same text for the same segment every time."""
+    """Writer from the template alone: the same text for the same segment every time."""
 
     def write(self, brief: Brief, wanted: Sequence[Segment]) -> Iterator[Texts]:
         try:
@@ -66,7 +66,7 @@ class TemplateWriter:
 
 
 class ChatWriter:
-    """Asks an OpenAI-compatible chat endpoint, once per segment, several at a time."""
+    """Writer by an OpenAI-compatible chat endpoint, asked once per segment, several at a time."""
 
     def __init__(self, endpoint: ChatEndpoint, *, max_wait: float = MAX_WAIT_SECONDS) -> None:
         self._endpoint = endpoint
@@ -132,7 +132,7 @@ class ChatWriter:
 
 
 class _Retryable(Exception):
-    """An answer or its absence, worth another attempt."""
+    """The endpoint gave no usable answer, but may give one at another attempt."""
 
     def __init__(self, problem: str, retry_after: float | None = None) -> None:
         super().__init__(problem)

@@ -43,7 +43,7 @@ database = database_fixture(["real"] if REAL else BOTH)
 
 @pytest.fixture(scope="session")
 def sandbox(new_sandbox: NewSandbox) -> Sandbox | None:
-    """None if the service is a real one. Files above 32 KiB are worked in the background."""
+    """None if the service is a real one. Files above 32 KiB are processed in the background."""
     return None if REAL else new_sandbox(rows_per_file=1100, upload_at_once=32 * 1024)
 
 
@@ -56,7 +56,7 @@ def controls(sandbox: Sandbox | None) -> Sandbox:
 
 @pytest.fixture(scope="session")
 def slow_sandbox(new_sandbox: NewSandbox) -> Sandbox:
-    """Its reruns take their time, and its links expire at once."""
+    """A sandbox with slow reruns, whose links expire at once."""
     return new_sandbox(phase_seconds=0.25, link_seconds=0)
 
 
@@ -66,7 +66,7 @@ def seeded(sandbox: Sandbox, customers: int = FEW_CUSTOMERS) -> Company:
 
 @pytest.fixture(scope="session")
 def account(sandbox: Sandbox | None) -> Iterator[Account]:
-    """The account of most tests; its campaign is Published. Whoever changes it, changes it back."""
+    """The account of most tests, with a Published campaign; tests undo what they change."""
     access = REAL
     if sandbox is not None:
         access = Access.of(seeded(sandbox, CUSTOMERS))
@@ -85,7 +85,7 @@ def stranger(controls: Sandbox) -> Iterator[Account]:
 
 @pytest.fixture
 def company(controls: Sandbox) -> Company:
-    """A company of one's own, at Run #1, Published."""
+    """A company of the test's own, at Run #1, Published."""
     return seeded(controls)
 
 
@@ -98,14 +98,14 @@ def fresh(company: Company) -> Iterator[Account]:
 
 @pytest.fixture
 def swept(account: Account) -> Iterator[None]:
-    """Nothing of a test's own is left behind in the account."""
+    """Deletes a test's groups and fields after it."""
     yield
     sweep(account)
 
 
 @pytest.fixture
 def group(account: Account, swept: None) -> Object:
-    """An empty customer group of one's own."""
+    """An empty customer group of the test's own."""
     body = {"workspace_id": account.access.workspace_id, "name": unique_name()}
     return account.ask("/v1/cg", body, verb="PUT")
 
@@ -115,7 +115,7 @@ NewField = Callable[..., Object]
 
 @pytest.fixture
 def new_field(account: Account, swept: None) -> NewField:
-    """Creates a field of one's own."""
+    """A function that creates a field of the test's own."""
 
     def create(**values: object) -> Object:
         body = {"workspace_id": account.access.workspace_id, "field_name": unique_name()}
@@ -126,7 +126,7 @@ def new_field(account: Account, swept: None) -> NewField:
 
 @pytest.fixture
 def field(new_field: NewField) -> Object:
-    """A text field of one's own."""
+    """A text field of the test's own."""
     return new_field()
 
 

@@ -38,13 +38,13 @@ VALUES = {"string": "text", "number": "7", "char": "x", "currency": "10"}
 
 
 def key_of(account: Account) -> str:
-    """The workspace's customer identifier."""
+    """Return the name of the workspace's customer identifier."""
     (key,) = [field["field_name"] for field in account.fields() if field["unique"]]
     return key
 
 
 def customers(account: Account, identifiers: Iterable[str], **values: str) -> list[Customer]:
-    """Customers with a value in each field that needs one, and the given values."""
+    """Return customers with a value in each required field, and the given values."""
     fields = account.fields()
     needed = {
         field["field_name"]: VALUES.get(field["field_type"]) or DATES[field["field_format"]]
@@ -56,7 +56,7 @@ def customers(account: Account, identifiers: Iterable[str], **values: str) -> li
 
 
 def as_csv(rows: Sequence[Customer]) -> bytes:
-    """UTF-8 CSV with a header row, RFC 4180."""
+    """Return rows as UTF-8 CSV with a header row, RFC 4180."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -65,13 +65,13 @@ def as_csv(rows: Sequence[Customer]) -> bytes:
 
 
 def parsed(text: str) -> list[Customer]:
-    """A CSV's rows; fails where it breaks RFC 4180."""
+    """Return a CSV's rows; fail where it breaks RFC 4180."""
     header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def where(account: Account, group: Object) -> Object:
-    """The fields that say which group of which workspace is meant."""
+    """Return the ids of the workspace and the group."""
     return {
         "workspace_id": account.access.workspace_id,
         "customer_group_id": group["customer_group_id"],
@@ -89,7 +89,7 @@ def send_file(account: Account, group: Object, content: bytes, **form: str) -> h
 
 
 def upload(account: Account, group: Object, rows: Sequence[Customer], **form: str) -> Object:
-    """The answer to a file that must be taken."""
+    """Upload a file that must be accepted; return the answer."""
     response = send_file(account, group, as_csv(rows), **form)
     assert response.status_code == 200, response.text
     return response.json()
@@ -104,7 +104,7 @@ def page(account: Account, group: Object, number: int) -> Object:
 
 
 def profiles(account: Account, group: Object) -> dict[str, Object]:
-    """All customers of a group by their identifiers, decrypted."""
+    """Return all profiles of a group by identifier, decrypted."""
     cipher = Fernet(account.access.profile_key)
     pages = account.ask("/v1/customer/pages", where(account, group))["num_pages"]
     return {

@@ -56,7 +56,7 @@ class Tested(NamedTuple):
 
 
 def statements_of(section: str) -> Callable[[str, str], Callable[[T], T]]:
-    """The decorator that says which statement of a section a test is for, and its mark."""
+    """Return the decorator that links a test to a statement of the section, and its mark."""
 
     def states(text: str, mark: str) -> Callable[[T], T]:
         return pytest.mark.states(Statement(section, text, mark))
@@ -65,13 +65,13 @@ def statements_of(section: str) -> Callable[[str, str], Callable[[T], T]]:
 
 
 def all_tested() -> Iterator[Tested]:
-    """Every test of the sections' modules, in order."""
+    """Yield every test of the sections' modules, in order."""
     for name in SECTIONS.values():
         yield from tested_by(importlib.import_module(f"{__package__}.{name}"))
 
 
 def tested_by(module: ModuleType) -> Iterator[Tested]:
-    """A module's tests. Raises ValueError for one that carries not exactly one statement."""
+    """Yield a module's tests. Raises ValueError for one without exactly one statement."""
     for name, test in vars(module).items():
         if not (name.startswith("test_") and isinstance(test, FunctionType)):
             continue
@@ -85,7 +85,7 @@ def tested_by(module: ModuleType) -> Iterator[Tested]:
 
 
 def document() -> str:
-    """The text of CONFORMANCE.md."""
+    """Return the text of CONFORMANCE.md."""
     found = list(all_tested())
     parts = [HEAD, f"{len(found)} statements.\n"]
     for section in SECTIONS:

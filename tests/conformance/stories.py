@@ -53,7 +53,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Watched:
-    """A rerun seen from its begin to its end. `during` was seen at once after the begin."""
+    """A rerun polled from its begin to its end; `during` was seen right after the begin."""
 
     account: Account
     first: View
@@ -127,7 +127,7 @@ def watch(account: Account) -> Watched:
 
 
 def fail(account: Account) -> Failure:
-    """A group without customers makes a rerun's job fail."""
+    """Begin a rerun whose job fails, since its group has no customers."""
     first, page = View.of(account), account.fetch("utf8")["content"]
     started = initiate(account, new_group(account, "Nobody", []))
     settle(account)
@@ -135,7 +135,7 @@ def fail(account: Account) -> Failure:
 
 
 def ready_to_publish(account: Account) -> list[Customer]:
-    """Reruns onto customers of the same segments; returns the customers."""
+    """Rerun onto customers of the same segments; return the customers."""
     rows = customers_in(message["segment"] for message in account.messages())
     initiate(account, new_group(account, lists.unique_name(), rows))
     assert settle(account)["status"] == "Ready to publish"
@@ -143,13 +143,13 @@ def ready_to_publish(account: Account) -> list[Customer]:
 
 
 def put_into(company: Company, status: str) -> None:
-    """Puts the campaign into a state, whatever it was in."""
+    """Set the campaign's status, whatever it was."""
     with company.sandbox.context.store.write() as session:
         session.get_one(Campaign, company.seeded.campaign_id).status = status
 
 
 def withdraw_one_message(company: Company) -> None:
-    """Leaves the campaign Published with one message that is not."""
+    """Set one message of the Published campaign to another stage."""
     with company.sandbox.context.store.write() as session:
         query = select(Message).where(Message.campaign_id == company.seeded.campaign_id)
         session.scalars(query.limit(1)).one().approval_stage = "Ready to publish"
@@ -167,13 +167,13 @@ def set_quota(company: Company, messages: int | None) -> None:
 
 
 def rewrite(company: Company) -> None:
-    """Gives the campaign another template: a message written anew differs from a copied one."""
+    """Give the campaign another template, so that new messages differ from copied ones."""
     with company.sandbox.context.store.write() as session:
         session.get_one(Campaign, company.seeded.campaign_id).template = NEW_TEMPLATE
 
 
 def customers_in(segments: Iterable[Segment]) -> list[Customer]:
-    """Two customers in each segment."""
+    """Return two customers in each segment."""
     twice = [segment for segment in segments for _ in range(2)]
     return [
         {"customer_id": f"{number:04d}", "first_name": "Ada", **segment}
@@ -196,12 +196,12 @@ def initiate(account: Account, group: Object) -> Object:
 
 
 def settle(account: Account) -> Object:
-    """The newest run when its job is done."""
+    """Wait for the newest run's job to end; return the run."""
     return until(lambda: account.runs()[0], lambda run: run["status"] != "Processing")
 
 
 def publish(account: Account, rows: Sequence[Customer]) -> str:
-    """Publishes, and returns the one page when it holds these customers."""
+    """Publish; return the one page once it has these customers."""
     ids = {row["customer_id"] for row in rows}
     account.ask_campaign("/v1/messages/publish")
     until(account.num_files, lambda files: files == 1)

@@ -11,7 +11,7 @@ MORE_THAN_A_PAGE = 120
 
 
 def seen(account: Account, group: Object) -> Object:
-    """The group as the list shows it."""
+    """Return the group as the list has it."""
     which = group["customer_group_id"]
     (found,) = [one for one in account.groups() if one["customer_group_id"] == which]
     return found

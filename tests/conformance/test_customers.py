@@ -31,7 +31,7 @@ def check_one(account: Account, group: Object, row: Object, **more: object) -> O
 
 
 def mixed(account: Account, good: int, bad: int = 0) -> list[lists.Customer]:
-    """A list whose bad rows, without an identifier, come between the good ones."""
+    """Return a list with bad rows, without an identifier, between the good ones."""
     rows = lists.customers(account, [f"{number:05d}" for number in range(good)])
     (without,) = lists.customers(account, [""])
     half = good // 2

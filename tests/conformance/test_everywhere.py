@@ -42,7 +42,7 @@ def context(account: Account, **changes: object) -> str:
 
 
 def leaving_out(account: Account, endpoint: Endpoint) -> list[tuple[int, str]]:
-    """The answers to the endpoint's body without one of its fields, each in turn."""
+    """Return the answers to the endpoint's body without each of its fields in turn."""
     bodies = [
         {other: value for other, value in endpoint.body.items() if other != name}
         for name in endpoint.body
@@ -157,7 +157,7 @@ def test_authentication_checks_are_in_order(account: Account, endpoint: Endpoint
 
 
 def signed(account: Account, controls: Sandbox, **claims: object) -> str:
-    """A bearer header like the account's own but for some claims, under the server's key."""
+    """Return a bearer header with some claims changed, signed with the server's key."""
     key = controls.settings.keys.jwt_key
     return f"Bearer {jwt.encode({**account.claims, **claims}, key, algorithm='HS256')}"
 

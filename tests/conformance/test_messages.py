@@ -15,7 +15,7 @@ MOST_ROWS_AS_JSON = 1000
 
 
 def published(account: Account, **period: datetime) -> bool:
-    """Whether the list of what was published in a period has the campaign."""
+    """Return whether the list of campaigns published in a period has the account's."""
     body = {f"published_{name}": time.isoformat() for name, time in period.items()}
     workspaces = account.ask(CAMPAIGN_LIST.path, body)["workspaces"]
     ids = [one["campaign_id"] for each in workspaces for one in each["campaigns"]]

@@ -25,7 +25,7 @@ Keys = set[tuple[str, ...]]
 
 
 def keys(segments: list[Segment]) -> Keys:
-    """Segments as a set; fails if one comes twice."""
+    """Return segments as a set; fail if one comes twice."""
     found = [tuple(segment[name] for name in sorted(segment)) for segment in segments]
     assert len(found) == len({*found})
     return {*found}
@@ -36,7 +36,7 @@ def keys_of(messages: list[Object]) -> Keys:
 
 
 def keys_among(customers: list[lists.Customer]) -> Keys:
-    """The distinct combinations of plan and region, which are the campaign's variables."""
+    """Return the distinct combinations of the campaign's variables, plan and region."""
     return {(one["plan"], one["region"]) for one in customers}
 
 

@@ -12,7 +12,7 @@ over_dates = pytest.mark.parametrize("date_format", lists.DATES)
 
 
 def refused_field(account: Account, **values: object) -> int:
-    """The status of a field that must not be, and is not."""
+    """Create a field that must be refused; return the status."""
     body = {
         "workspace_id": account.access.workspace_id,
         "field_name": lists.unique_name(),
@@ -28,7 +28,7 @@ def names(account: Account) -> list[str]:
 
 
 def accepted(account: Account, group: Object, field: Object, values: list[str]) -> int:
-    """How many of the values the service takes; nothing is written."""
+    """Return how many of the values are accepted; nothing is written."""
     ids = [f"{number}" for number in range(len(values))]
     rows = lists.customers(account, ids)
     for row, value in zip(rows, values, strict=True):

@@ -13,5 +13,5 @@ database = database_fixture(BOTH)
 
 @pytest.fixture(scope="session")
 def sandbox(new_sandbox: NewSandbox) -> Sandbox:
-    """Its reviewers are the tests."""
+    """A sandbox whose runs only the tests approve."""
     return new_sandbox(rows_per_file=100)

@@ -16,7 +16,7 @@ Seed = Callable[..., dict[str, str]]
 
 @pytest.fixture
 def seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Seed:
-    """`python -m sandbox seed`, and the object it prints."""
+    """A function that runs `python -m sandbox seed` and returns the object it prints."""
 
     def run(*options: str) -> dict[str, str]:
         main(["seed", "--data", str(tmp_path), *options])

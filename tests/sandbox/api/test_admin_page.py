@@ -1,4 +1,4 @@
-"""The page for people, in a browser; and what it refuses, without one."""
+"""The admin page in a browser, and its errors without one."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -19,7 +19,7 @@ from tests.support.exports import downloaded
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """A bucket of an S3 server, reached as any S3 is: by the environment."""
+    """A bucket of an S3 server that the environment names."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
@@ -35,7 +35,7 @@ def bucket() -> Iterator[str]:
 
 @pytest.fixture(params=["s3", "memory"])
 def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Company]:
-    """A company whose pages do not lie on this machine."""
+    """A company whose pages are on another file system."""
     url = request.getfixturevalue("bucket") if request.param == "s3" else "memory://pages"
     with serving(Settings(data=tmp_path, exports=url, rows_per_file=100)) as service:
         yield Company(service, seed.seed(service.context, 250))

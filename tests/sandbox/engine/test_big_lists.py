@@ -20,7 +20,7 @@ LIMIT_MIB = 400
 
 
 def list_of_100_mb() -> bytes:
-    """All rows are customers of their own, with a kilobyte of last name each."""
+    """Return a list of 100,000 customers with a last name of a kilobyte each."""
     some = customers(1000).drop("customer_id", "last_name")
     ids = pl.DataFrame({"customer_id": [f"{number:06d}" for number in range(ROWS)]})
     rest = pl.concat([some] * (ROWS // 1000)).with_columns(last_name=pl.lit("Müller, " * 110))

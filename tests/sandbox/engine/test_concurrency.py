@@ -33,12 +33,12 @@ REFUSALS = {
     (400, "Campaign is not ready for review."),
     (404, "File not found."),
 }
-"""What a client must expect to hear when others work on the same campaign."""
+"""Errors that a client must expect when others use the same campaign."""
 
 
 @dataclass
 class Office:
-    """A company's clients together, and what they were answered."""
+    """The clients of one company, and all answers that they got."""
 
     company: Company
     pool: str
@@ -53,25 +53,25 @@ class Office:
     def ids_seen(self) -> set[str]:
         return {name for text in self.texts for name in ID.findall(text)}
 
-    def hear(self, answer: httpx.Response) -> None:
+    def record(self, answer: httpx.Response) -> None:
         answer.read()
         self.texts.append(answer.text)
         if answer.is_error:
             self.refusals.append((answer.status_code, answer.json()["message"]))
 
     def review(self) -> None:
-        """What reviewers do in the platform."""
+        """Approve the current run, as reviewers do in the platform."""
         sandbox, campaign = self.company.sandbox, self.company.seeded.campaign_id
-        with httpx.Client(transport=Overheard(self), timeout=60) as client:
+        with httpx.Client(transport=RecordingTransport(self), timeout=60) as client:
             client.post(f"{sandbox.url}/sandbox/campaigns/{campaign}/approve")
 
     def client(self) -> NudgescribeClient:
         once = RetryPolicy(attempts=1)
-        return self.company.client(retry=once, transport=Overheard(self))
+        return self.company.client(retry=once, transport=RecordingTransport(self))
 
 
-class Overheard(httpx.HTTPTransport):
-    """Lets an office hear every answer."""
+class RecordingTransport(httpx.HTTPTransport):
+    """Transport that records every answer in an office."""
 
     def __init__(self, office: Office) -> None:
         super().__init__(verify=False)  # certificates take longer to load than all calls together
@@ -79,12 +79,12 @@ class Overheard(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         answer = super().handle_request(request)
-        self._office.hear(answer)
+        self._office.record(answer)
         return answer
 
 
 class Clerk:
-    """One client; half of what it does is what comes to its mind."""
+    """One client; half of its actions are random."""
 
     def __init__(self, office: Office, number: int, client: NudgescribeClient) -> None:
         self._office, self._number, self._client = office, number, client
@@ -102,7 +102,7 @@ class Clerk:
                 self._random.choice(actions)()
 
     def go_on(self) -> None:
-        """What the campaign waits for; others may be as quick."""
+        """Take the campaign's next step, unless another client is faster."""
         end = monotonic() + SECONDS
         while (run := self.history()[0]).status == Status.PROCESSING:
             assert monotonic() < end
@@ -115,7 +115,7 @@ class Clerk:
         steps[Status(run.status)]()
 
     def upload(self) -> None:
-        """To the group of all, or to a new one."""
+        """Upload to the shared group, or to a new one."""
         self._made += 1
         name = f"{self._number}-{self._made}"
         group = self._office.pool
@@ -158,7 +158,7 @@ class Clerk:
 
 
 def check_history(runs: list[Run]) -> None:
-    """Every number once, newest first, and one run at work at most: the newest."""
+    """Check that run numbers have no gaps, newest first, and only the newest is processing."""
     numbers = [run.run_number for run in runs]
     assert numbers == [*range(len(runs), 0, -1)]
     assert Status.PROCESSING not in [run.status for run in runs[1:]]
@@ -205,7 +205,7 @@ def test_fifty_clients_lose_and_double_nothing(offices: list[Office]) -> None:
 
 
 def check_runs(office: Office, client: NudgescribeClient) -> None:
-    """Each run was begun once and has one message for each of its segments."""
+    """Check that each run was begun once and has one message per segment."""
     campaign = office.company.seeded.campaign_id
     runs = client.rerun_history(campaign)
     check_history(runs)
@@ -221,7 +221,7 @@ def check_runs(office: Office, client: NudgescribeClient) -> None:
 
 
 def check_customers(office: Office, client: NudgescribeClient) -> None:
-    """Every row that was accepted is there."""
+    """Check that every accepted row is stored, once."""
     assert office.accepted
     workspace = office.company.seeded.workspace_id
     for group in {group for group, _ in office.accepted}:
@@ -232,7 +232,7 @@ def check_customers(office: Office, client: NudgescribeClient) -> None:
 
 
 def check_jobs(office: Office) -> None:
-    """Each job was done, unless it was the export of a run that another has followed."""
+    """Check that each job is done, except exports of runs that are no longer current."""
     jobs = select(Job.state, Job.note).where(Job.subject == office.company.seeded.campaign_id)
 
     def states() -> set[str]:

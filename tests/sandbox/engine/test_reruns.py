@@ -152,7 +152,7 @@ def test_broken_export_is_queued_at_the_next_start(
 
 
 def late_export(company: Company) -> tuple[str, str | None]:
-    """How an export of Run #1 ends that begins only now."""
+    """Queue an export of Run #1 now; return how it ends."""
     with company.sandbox.context.store.write() as session:
         late = Job(kind="export", subject=company.seeded.campaign_id, run_number=1)
         session.add(late)

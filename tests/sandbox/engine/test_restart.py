@@ -28,7 +28,7 @@ SOON = 0.002
 
 @pytest.fixture(params=BOTH)
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    """A data folder and a database that no running service has."""
+    """A data folder and a database that no service uses."""
     database = None
     if request.param == "postgresql":
         database = new_database(request.getfixturevalue("postgresql_server"))
@@ -44,7 +44,7 @@ def seeded(settings: Settings) -> seed.Seeded:
 
 
 class Running:
-    """A service, until `kill -9`."""
+    """A service in a process of its own, until `kill -9`."""
 
     def __init__(self, url: str, process: Popen[bytes], client: NudgescribeClient) -> None:
         self.url = url
@@ -66,10 +66,10 @@ class Running:
 @contextmanager
 def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[Running]:
     port = local.free_port()
-    place = ["--data", str(settings.data), "--rows-per-file", str(settings.rows_per_file)]
+    storage = ["--data", str(settings.data), "--rows-per-file", str(settings.rows_per_file)]
     if settings.database:
-        place += ["--database", settings.database]
-    serve = ["-m", "sandbox", "serve", "--port", str(port), *place, *options]
+        storage += ["--database", settings.database]
+    serve = ["-m", "sandbox", "serve", "--port", str(port), *storage, *options]
     with local.child(*serve) as process:
         url = f"http://127.0.0.1:{port}"
         local.wait_for(url, process, SECONDS)

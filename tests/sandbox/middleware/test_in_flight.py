@@ -1,4 +1,4 @@
-"""The traffic, as the sandbox counts it."""
+"""Counts of calls and downloads in flight."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +31,7 @@ def traffic(sandbox: Sandbox) -> dict[str, dict[str, int]]:
     return httpx.get(f"{sandbox.url}/sandbox/traffic").json()
 
 
-def forget(sandbox: Sandbox) -> None:
+def reset_peak(sandbox: Sandbox) -> None:
     quiet = {"now": 0, "most": 0}
     answer = httpx.delete(f"{sandbox.url}/sandbox/traffic").json()
     assert answer == {"calls": quiet, "downloads": quiet}
@@ -48,7 +48,7 @@ def test_sequential_calls_have_a_peak_of_1(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
     client.campaigns()
-    forget(sandbox)
+    reset_peak(sandbox)
     for _ in range(50):
         client.campaigns()
         downloaded(client, company.seeded.campaign_id)
@@ -59,14 +59,14 @@ def test_concurrent_calls_are_counted_while_a_fault_delays_them(
     sandbox: Sandbox, client: NudgescribeClient
 ) -> None:
     client.campaigns()
-    forget(sandbox)
+    reset_peak(sandbox)
     fault(sandbox, LIST, delay=0.3)
     with ThreadPoolExecutor(5) as pool:
         calls = [pool.submit(client.campaigns) for _ in range(5)]
         wait_for(sandbox, "calls", 5)
         assert all(call.result() for call in calls)
     assert traffic(sandbox)["calls"] == {"now": 0, "most": 5}
-    forget(sandbox)
+    reset_peak(sandbox)
 
 
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"drop": "after"}, {"truncate": True}])
@@ -75,7 +75,7 @@ def test_connection_closed_by_the_service_is_not_in_flight(
 ) -> None:
     with company.client(retry=RetryPolicy(attempts=1)) as client:
         client.campaigns()
-        forget(sandbox)
+        reset_peak(sandbox)
         fault(sandbox, LIST, **how)
         for _ in range(10):
             with pytest.raises(errors.ConnectionFailed):
@@ -88,7 +88,7 @@ def test_connection_closed_by_the_client_is_not_in_flight(
 ) -> None:
     fault(sandbox, LIST, delay=3)
     with company.client(timeout=0.1, retry=RetryPolicy(attempts=1)) as client:
-        forget(sandbox)
+        reset_peak(sandbox)
         for _ in range(3):
             with pytest.raises(errors.ConnectionFailed):
                 client.campaigns()
@@ -97,7 +97,7 @@ def test_connection_closed_by_the_client_is_not_in_flight(
 
 
 def test_traffic_counts_refused_links_and_not_the_admin_page(sandbox: Sandbox) -> None:
-    forget(sandbox)
+    reset_peak(sandbox)
     assert httpx.get(f"{sandbox.url}/").status_code == 200
     assert httpx.get(f"{sandbox.url}/exports/none/run-1/00000.csv").status_code == 401
     assert traffic(sandbox) == {"calls": {"now": 0, "most": 0}, "downloads": {"now": 0, "most": 1}}

@@ -13,7 +13,7 @@ HOSTILE = "{{ 7 * 7 }}{% for x in y %}{# #}{"
 
 
 def written(text: str, segment: Segment, **profile: str | None) -> str:
-    """One customer's message, from the segment's text."""
+    """Return one customer's message, from the segment's text."""
     variables = list(segment)
     customer = pl.DataFrame({"customer_id": ["1"], **{k: [v] for k, v in profile.items()}})
     customer = customer.with_columns(**{k: pl.lit(v) for k, v in segment.items()})

@@ -151,7 +151,7 @@ def test_unreachable_endpoint_fails_the_job() -> None:
 
 @pytest.fixture
 def company(chat: Chat, tmp_path: Path) -> Iterator[Company]:
-    """Its messages are written by the endpoint."""
+    """A company whose messages the endpoint writes."""
     endpoint = ChatEndpoint(url=chat.url, model="small")
     with serving(Settings(data=tmp_path, chat=endpoint)) as service:
         yield Company(service, seed.seed(service.context, 60))

@@ -5,7 +5,7 @@ each time. The endpoints of a family share their route class and the lookup of t
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, combinations
 from time import monotonic
@@ -59,13 +59,14 @@ on_one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True,
 
 
 def paired(
-    cases: Mapping[str, T] | Iterable[T], families: Sequence[Sequence[Endpoint]]
+    cases: Mapping[str, T] | Sequence[T], families: Sequence[Sequence[Endpoint]]
 ) -> pytest.MarkDecorator:
     """Parametrize with each case and one endpoint of each family, the next one each time."""
-    named = cases if isinstance(cases, Mapping) else {repr(each)[:20]: each for each in cases}
+    names = cases if isinstance(cases, Mapping) else [repr(each)[:20] for each in cases]
+    values = cases.values() if isinstance(cases, Mapping) else cases
     rows = [
         pytest.param(case, [family[number % len(family)] for family in families], id=name)
-        for number, (name, case) in enumerate(named.items())
+        for number, (name, case) in enumerate(zip(names, values, strict=True))
     ]
     return pytest.mark.parametrize(("case", "endpoints"), rows)
 

@@ -155,7 +155,7 @@ def test_link_to_another_path_serves_nothing(link: httpx.URL, ours: Tenant, path
 def test_changed_link_serves_nothing(
     link: httpx.URL, ours: Tenant, name: str, value: str | None, status: int
 ) -> None:
-    """A value is put in place of the link's own, `{}`; None leaves it out."""
+    """The value replaces the link's own, which it may contain as `{}`; None removes it."""
     own = link.params[name]
     with unharmed(ours):
         assert ours.http.get(link).status_code == 200

@@ -128,7 +128,10 @@ FORMS = {
     "10,000 headers": b"--x\r\n" + b"a: b\r\n" * 10_000 + b"\r\n" + END,
     "no file": IDS + END,
     "no ids": FILE + END,
-    "ids as files": FILE.replace(b'"file"', b'"workspace_id"') + FILE + END,
+    "ids as files": FILE.replace(b"file", b"workspace_id", 1)
+    + FILE.replace(b"file", b"customer_group_id", 1)
+    + FILE
+    + END,
     "a file as text": IDS + field(b"file", LIST) + END,
     "a NUL": IDS + field(b"workspace_id", b"\0") + FILE + END,
     "a field without a name": b"--x\r\n\r\n\r\n" + END,
