@@ -1,18 +1,16 @@
-"""What happens behind the wire: jobs, their failures, and the states they leave."""
+"""Jobs: what they do, how they fail, and the states they leave."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import polars as pl
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from nudgescribe import errors, rfc4180
+from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from sandbox import demo_customers
-from sandbox.data.models import Campaign, Job
+from sandbox.data.models import Job
 from sandbox.engine import reruns
 from sandbox.engine.jobs import Worker
 from sandbox.settings import Settings
@@ -40,51 +38,6 @@ def test_rerun_without_customers_fails_and_restores_the_campaign(
     assert (found.status, found.current_run) == (Status.PUBLISHED, 1)
     again = client.initiate_rerun(campaign, new_group(company, client)).run
     assert again.run_number == 3
-
-
-def test_concurrent_initiates_begin_one_rerun(company: Company) -> None:
-    with company.client() as client:
-        groups = [new_group(company, client, count) for count in (40, 50, 60, 70)]
-
-        def initiate(group: str) -> bool:
-            try:
-                client.initiate_rerun(company.seeded.campaign_id, group)
-            except errors.NotPublished:
-                return False
-            return True
-
-        with ThreadPoolExecutor(4) as pool:
-            assert sum(pool.map(initiate, groups)) == 1
-    assert len(company.history()) == 2
-
-
-def test_rerun_without_new_segments_is_ready_to_publish(
-    company: Company, client: NudgescribeClient
-) -> None:
-    workspace = company.seeded.workspace_id
-    group = client.create_group(workspace, "same").customer_group_id
-    same = pl.DataFrame(list(demo_customers.customers(200, demo_customers.PLANS_BEFORE)))
-    client.upload_customers(workspace, group, rfc4180.write(same))
-    client.initiate_rerun(company.seeded.campaign_id, group)
-    assert company.settle(client).status == Status.READY_TO_PUBLISH
-
-
-def test_initiate_with_an_unpublished_message_is_refused(
-    company: Company, client: NudgescribeClient
-) -> None:
-    with company.sandbox.context.store.write() as session:
-        campaign = session.get_one(Campaign, company.seeded.campaign_id)
-        reruns.current_messages(session, campaign)[0].approval_stage = Status.READY_TO_PUBLISH
-    with pytest.raises(errors.UnpublishedMessages):
-        client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
-
-
-def test_publish_with_a_deleted_group_is_refused(
-    company: Company, client: NudgescribeClient
-) -> None:
-    client.delete_group(company.seeded.customer_group_id)
-    with pytest.raises(errors.NotFound, match=r"Campaign/details not found\."):
-        client.publish(company.seeded.campaign_id)
 
 
 def test_publish_again_exports_without_deleted_customers(

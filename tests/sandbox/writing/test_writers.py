@@ -19,12 +19,12 @@ from sandbox.writing.writers import Brief, ChatWriter
 from tests.conftest import Company, serving
 from tests.sandbox.engine.test_reruns import new_group
 
-Answer = tuple[int, Any]
+ChatReply = tuple[int, Any]
 BRIEF = Brief("Dear {{ first_name }}, {{ plan }}!", ["first_name", "plan", "region"])
 WANTED = [{"plan": f"plan {number}"} for number in range(20)]
 
 
-def saying(text: str) -> Answer:
+def saying(text: str) -> ChatReply:
     return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
@@ -33,7 +33,7 @@ class Chat:
     """The endpoint: `answer` is given a request's number and its body."""
 
     url: str = ""
-    answer: Callable[[int, Any], Answer] = lambda number, body: saying("Hello {{ first_name }}.")
+    answer: Callable[[int, Any], ChatReply] = lambda number, body: saying("Hello {{ first_name }}.")
     headers: dict[str, str] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
     authorised: set[str | None] = field(default_factory=set)
@@ -101,7 +101,7 @@ def segment_in(body: Any) -> str:
 def test_chat_calls_are_concurrent(chat: Chat) -> None:
     together = threading.Barrier(4)
 
-    def answer(number: int, body: Any) -> Answer:
+    def answer(number: int, body: Any) -> ChatReply:
         if number <= 4:
             together.wait(30)
         return saying("Hello.")
@@ -122,7 +122,7 @@ def test_chat_calls_are_concurrent(chat: Chat) -> None:
         saying("{% for x in y %}"),
     ],
 )
-def test_unusable_answer_is_retried(chat: Chat, bad: Answer) -> None:
+def test_unusable_answer_is_retried(chat: Chat, bad: ChatReply) -> None:
     chat.headers = {"retry-after": "0"}
     chat.answer = lambda number, body: bad if number <= 3 else saying("Hello {{ first_name }}.")
     assert set(texts(chat).values()) == {"Hello {{ first_name }}."}
@@ -137,7 +137,9 @@ def test_unusable_answer_is_retried(chat: Chat, bad: Answer) -> None:
         (saying("Hello {{ password }}."), "1 places of the template are no fields"),
     ],
 )
-def test_endpoint_that_stays_unusable_fails_the_job(chat: Chat, bad: Answer, reason: str) -> None:
+def test_endpoint_that_stays_unusable_fails_the_job(
+    chat: Chat, bad: ChatReply, reason: str
+) -> None:
     chat.answer = lambda number, body: bad
     with pytest.raises(JobFailed, match=reason):
         texts(chat)
