@@ -25,7 +25,8 @@ RERUN = "rerun"
 def initiate(session: Session, keys: Keys, campaign: Campaign, group: Group, user_id: str) -> Run:
     """Begin a rerun on `group`: run record, campaign state, archive of the old run, queued job.
 
-    Raises HTTPException, 400, unless the campaign and all its current messages are Published.
+    Raises HTTPException, 400, if the campaign or one of its messages is not Published, or `group`
+    is the current one.
     """
     previous = current_run(session, campaign)
     messages = current_messages(session, campaign)
