@@ -28,6 +28,11 @@ def test_identity_is_checked_before_the_body(account: Account) -> None:
     assert account.refused("/v1/cg", b"{", {"authorization": None}) == (403, "auth error")
 
 
+def test_call_without_ip_is_unauthorized(account: Account) -> None:
+    answer = account.refused("/v1/messages/pages", account.ids, {"x-ip": None})
+    assert answer == (403, "Unauthorized")
+
+
 def test_wrong_value_is_not_repeated(account: Account) -> None:
     answer = account.refused("/v1/campaign/all", {"published_from": "yesterday"})
     assert answer == (400, "Wrong type or value: published_from.")
