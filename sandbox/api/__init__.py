@@ -1,1 +1,1 @@
-"""Endpoints, and who may call them."""
+"""Endpoints, and their authentication."""

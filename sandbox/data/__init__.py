@@ -1,1 +1,1 @@
-"""What the service stores: tables, customer profiles, page files."""
+"""Stored data: tables, customer profiles, page files."""

@@ -1,1 +1,1 @@
-"""What every call passes: audit log, body limit, faults, the count of calls in flight."""
+"""Middleware of every call: audit log, body limit, faults, calls in flight."""
