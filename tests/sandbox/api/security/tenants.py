@@ -30,7 +30,10 @@ MAX_SECONDS = 30.0
 """A call that takes longer keeps the service from others."""
 
 CREATE_FIELD, LIST_GROUPS = wire.FIELD_ENDPOINTS[0], wire.GROUP_ENDPOINTS[1]
+CUSTOMER = {"customer_id": "new", "first_name": "A", "plan": "p", "region": "r", "visits": 1}
 CHECK, *_, DELETE_CUSTOMERS = wire.CUSTOMER_ENDPOINTS
+CHECK = Endpoint(CHECK.verb, CHECK.path, {**CHECK.body, "customer": CUSTOMER}, CHECK.more)
+"""With a customer that would be accepted: what is refused is the rest of the call."""
 PUBLISH, PAGES, FETCH = wire.MESSAGE_ENDPOINTS
 FETCHES = [
     Endpoint("POST", FETCH.path, {**FETCH.body, "export_type": kind}, FETCH.more)
@@ -40,7 +43,7 @@ HISTORY = wire.RERUN_ENDPOINTS[1]
 FAMILIES = [
     wire.FIELD_ENDPOINTS,
     wire.GROUP_ENDPOINTS,
-    wire.CUSTOMER_ENDPOINTS,
+    [CHECK, *wire.CUSTOMER_ENDPOINTS[1:]],
     [PUBLISH, PAGES, *FETCHES],
     wire.RERUN_ENDPOINTS,
 ]
@@ -50,7 +53,6 @@ WITH_BODY = [*AUTHENTICATED, [SIGN_IN], [CHECK]]
 BOUNDARY = "multipart/form-data; boundary=x"
 HEADER = b"customer_id,first_name,plan,region\n"
 LIST = HEADER + b"1,Anna,basic,North\n"
-CUSTOMER = {"customer_id": "new", "first_name": "A", "plan": "p", "region": "r", "visits": 1}
 
 T = TypeVar("T")
 

@@ -120,7 +120,7 @@ FILE = field(b"file", LIST, b'; filename="customers.csv"')
 END = b"--x--\r\n"
 FORMS = {
     "5,000 fields": IDS + FILE + field(b"x", b"") * 5000 + END,
-    "900 unknown fields": IDS + FILE + b"".join(field(b"%d" % n, b"") for n in range(900)) + END,
+    "900 unknown fields": IDS + FILE + b"".join(field(b"f%d" % n, b"") for n in range(900)) + END,
     "5,000 files": IDS + FILE * 5000 + END,
     "a long field": IDS + FILE + field(b"x", b"y" * 2 * MIB) + END,
     "a long name": IDS + FILE + field(b"x" * MIB, b"") + END,
