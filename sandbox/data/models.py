@@ -124,7 +124,7 @@ class Group(Base):
 class ProfileChunk(Base):
     """Some customers of a group: a Parquet file, encrypted with the account's profile key."""
 
-    __tablename__ = "profile_chunks"
+    __tablename__ = "blocks"  # as folders that version 0.1 seeded have it, and the next two
     number: Mapped[int] = mapped_column(primary_key=True)
     group_id: Mapped[str] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), index=True)
     size: Mapped[int]
@@ -137,8 +137,8 @@ class Customer(Base):
     __tablename__ = "customers"
     __table_args__: ClassVar = {"sqlite_with_rowid": False}
     digest: Mapped[str] = mapped_column(primary_key=True)
-    chunk_number: Mapped[int] = mapped_column(
-        ForeignKey("profile_chunks.number", ondelete="CASCADE"), index=True
+    block_number: Mapped[int] = mapped_column(
+        ForeignKey("blocks.number", ondelete="CASCADE"), index=True
     )
 
 
@@ -219,7 +219,7 @@ class Job(Base):
 class UploadChunk(Base):
     """Some bytes of a file that waits for its job, encrypted with the account's profile key."""
 
-    __tablename__ = "upload_chunks"
+    __tablename__ = "upload_parts"
     job_uid: Mapped[str] = mapped_column(ForeignKey("jobs.uid"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     content: Mapped[bytes]

@@ -75,7 +75,7 @@ class Profiles:
             # A session's own insert would look at each row.
             self._session.connection().execute(
                 insert(Customer),
-                [{"digest": digest, "chunk_number": number} for digest in digests],
+                [{"digest": digest, "block_number": number} for digest in digests],
             )
 
     def remove(self, customer_ids: Sequence[str]) -> int:
@@ -134,7 +134,7 @@ class Profiles:
         """Return the known digests by the number of their chunk."""
         known: defaultdict[int, list[str]] = defaultdict(list)
         for batch in _batches(digests):
-            query = select(Customer.digest, Customer.chunk_number)
+            query = select(Customer.digest, Customer.block_number)
             for digest, number in self._session.execute(query.where(Customer.digest.in_(batch))):
                 known[number].append(digest)
         return known

@@ -133,7 +133,7 @@ def test_delete_group_deletes_its_customers(
     client.delete_group(group)
     with sandbox.context.store.read() as session:
         assert not session.scalars(select(ProfileChunk).where(ProfileChunk.group_id == group)).all()
-        lost = select(Customer).where(Customer.chunk_number.not_in(select(ProfileChunk.number)))
+        lost = select(Customer).where(Customer.block_number.not_in(select(ProfileChunk.number)))
         assert not session.scalars(lost).all()
 
 
