@@ -66,9 +66,9 @@ def test_the_plans_numbers_are_what_the_service_reports(
     assert plan.changes is not None
     assert plan.changes.model_dump() == {
         "added": len(after.keys() - before.keys()),
-        "gone": len(before.keys() - after.keys()),
+        "removed": len(before.keys() - after.keys()),
         "changed": sum(before[one] != after[one] for one in before.keys() & after.keys()),
-        "same": sum(before[one] == after[one] for one in before.keys() & after.keys()),
+        "unchanged": sum(before[one] == after[one] for one in before.keys() & after.keys()),
     }
     assert min(plan.changes.model_dump().values()) > 0
     assert (plan.accepted, plan.rejected) == (result.accepted, result.rejected)
@@ -98,7 +98,7 @@ def test_a_plan_says_what_would_stop_the_refresh(company: Company, save: Save) -
     page = artifacts[key].data
     assert isinstance(page, str)
     assert "- 10 of 100 rows were rejected, over 5.0%." in page
-    assert "| customers gone | 210 |" in page
+    assert "| customers removed | 210 |" in page
     assert "data:image/png;base64," in page
     assert artifacts[f"{key}-numbers"].type == "table"
 

@@ -14,7 +14,7 @@ import yaml
 from prefect.client.orchestration import get_client
 from prefect.states import Crashed, Suspended
 
-from blocks import DataLake, FileCrm, SqlCrm
+from blocks import CampaignPortfolio, DataLake, FileCrm, Portfolio, SqlCrm
 from flows.review import resume_reviewed
 from nudgescribe import rfc4180
 from nudgescribe.contract import Status
@@ -177,12 +177,28 @@ def test_after_a_refresh_that_is_complete_the_next_one_begins_anew(
     assert (diff.added, diff.removed, diff.changed, diff.unchanged) == (0, 0, 0, GOOD)
 
 
+@pytest.fixture
+def main_blocks(prefect_server: None, company: Company, tmp_path: Path) -> Iterator[None]:
+    """The blocks that version 0.1.0's parameters name."""
+    saved = [
+        company.account(),
+        SqlCrm.model_validate({"url": "sqlite://", "query": "SELECT 1"}),
+        DataLake(root=str(tmp_path)),
+        CampaignPortfolio(portfolio=Portfolio()),
+    ]
+    for block in saved:
+        block.save("main", overwrite=True)
+    yield
+    for block in saved:
+        type(block).delete("main")
+
+
 @pytest.mark.parametrize(
     ("deployment", "stored"),
     [(name, stored) for name, each in STORED.items() for stored in each.values()],
 )
 def test_parameters_that_prefect_holds_are_taken(
-    deployment: str, stored: dict[str, object]
+    main_blocks: None, deployment: str, stored: dict[str, object]
 ) -> None:
     module, _, name = ENTRYPOINTS[deployment].rpartition(".")
     getattr(import_module(module), name).validate_parameters(stored)

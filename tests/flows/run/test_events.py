@@ -86,7 +86,13 @@ def test_a_synchronised_group(company: Company, save: Save) -> None:
             if each.name == "Synchronised"
         ]
     (event,) = events_of("nudgeflow.customers.synced", f"nudgeflow.group.{group}")
-    assert event["payload"] == {"added": 3, "changed": 0, "gone": 0, "same": 0, "quarantined": 0}
+    assert event["payload"] == {
+        "added": 3,
+        "changed": 0,
+        "removed": 0,
+        "unchanged": 0,
+        "rejected": 0,
+    }
     asset = f"nudgescribe://{saved.name}/groups/{group}"
     (made,) = events_of("prefect.asset.materialization.succeeded", asset)
     crm = f"crm://{saved.crm.block_slug.replace('/', '/lists/')}"
