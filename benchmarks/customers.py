@@ -102,7 +102,7 @@ def ours(file: Path) -> int:
         FileCrm(path=str(file), format="csv").extract(extracted)
         staged = describe(extracted, "staging/extracted.parquet")
         found = validate.validate_customers.fn(rules(), staged, lake, refresh, {}, False, "x")
-        accepted = pl.scan_parquet(lake.files.place(found.accepted.path))
+        accepted = pl.scan_parquet(lake.files.fs_path(found.accepted.path))
         for frame in batches(accepted, ROWS_SENT):
             rfc4180.write(frame)
         return found.accepted.rows

@@ -9,7 +9,7 @@ from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr, field_validator
 
 from blocks.doc_links import LOGO_URL, documentation
-from blocks.limits import SharedLimit, shared_limit
+from blocks.limits import SharedLimit, get_shared_limit
 from blocks.saved import SavedBlock
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
@@ -106,7 +106,7 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         )
         timeout = httpx.Timeout(self.answer_seconds, connect=self.connect_seconds)
         names = {"calls": self.calls_limit, "downloads": self.downloads_limit}
-        limits = {gate: shared_limit(name) for gate, name in names.items() if name}
+        limits = {gate: get_shared_limit(name) for gate, name in names.items() if name}
         gates = {gate: limit.slot for gate, limit in limits.items()}
         options: dict[str, Any] = {
             "client_ip": self.client_ip,

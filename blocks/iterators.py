@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Generator[T]:
+def prefetch(items: Iterator[T]) -> Generator[T]:
     """The same items; while one is used, a thread works out the next."""
     with ThreadPoolExecutor(1) as thread:
         end = object()
@@ -18,7 +18,7 @@ def ahead(items: Iterator[T]) -> Generator[T]:
             yield item  # pyright: ignore[reportReturnType] - the end is no item
 
 
-def grouped(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """The same items, `size` at a time."""
     remaining = iter(items)
     while group := list(islice(remaining, size)):

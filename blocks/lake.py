@@ -16,7 +16,7 @@ from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import Format, Manifest, run_folder
 from blocks.storage.part_writer import PartWriter
 from blocks.storage.run_diff import RunDiff
-from blocks.storage.snapshots import Snapshot, newest_snapshot, read_snapshot
+from blocks.storage.snapshots import Snapshot, find_newest_snapshot, read_snapshot
 
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
@@ -89,14 +89,14 @@ class DataLake(SavedBlock):
         """The runs in the lake: a row each, by campaign_id and run_number, with rows, parts, bytes,
         format and written_at.
         """
-        found = reader.manifests(self.files)
+        found = reader.list_manifests(self.files)
         names = ["campaign_id", "run_number", "rows", "parts", "bytes", "format", "written_at"]
         rows = [{**dict(one), "parts": len(one.parts)} for one in found]
         return pd.DataFrame(rows, columns=names)
 
     def manifest(self, campaign_id: str, run_number: int) -> Manifest | None:
         """What a run in the lake is made of; None while it is not there as a whole."""
-        return reader.newest_manifest(self.files, campaign_id, run_number)
+        return reader.find_manifest(self.files, campaign_id, run_number)
 
     def read(
         self,
@@ -134,11 +134,11 @@ class DataLake(SavedBlock):
 
         Raises LakeError if the snapshot is not in the lake.
         """
-        return read_snapshot(self.files, snapshot or newest_snapshot(self.files))
+        return read_snapshot(self.files, snapshot or find_newest_snapshot(self.files))
 
     def _run(self, campaign_id: str, run_number: int | None) -> Manifest:
         if run_number is None:
-            run_number = reader.latest_run(self.files, campaign_id)
+            run_number = reader.find_latest_run(self.files, campaign_id)
         manifest = None if run_number is None else self.manifest(campaign_id, run_number)
         if manifest is None:
             which = "its latest run" if run_number is None else f"run {run_number}"

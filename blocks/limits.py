@@ -193,7 +193,7 @@ _limits = cache(SharedLimit)
 _making = Lock()
 
 
-def shared_limit(name: str) -> SharedLimit:
+def get_shared_limit(name: str) -> SharedLimit:
     """This process's share of a limit, one for all of its threads."""
     with _making:
         return _limits(name)

@@ -54,7 +54,7 @@ class Portfolio(BaseModel):
     )
 
     @classmethod
-    def of_file(cls, path: str) -> "Portfolio":
+    def from_file(cls, path: str) -> "Portfolio":
         """The portfolio a YAML file describes, on any fsspec path. Raises NoPortfolio."""
         try:
             system, place = url_to_fs(path)
@@ -62,12 +62,12 @@ class Portfolio(BaseModel):
         except yaml.YAMLError:
             raise NoPortfolio(f"The file {path} is not YAML.") from None
         except ValidationError as error:
-            raise NoPortfolio(f"In the file {path}, {first_mistake(error)}.") from None
+            raise NoPortfolio(f"In the file {path}, {describe_first_error(error)}.") from None
         except (OSError, ValueError):
             raise NoPortfolio(f"The file {path} cannot be read.") from None
 
 
-def first_mistake(error: ValidationError) -> str:
+def describe_first_error(error: ValidationError) -> str:
     """Where it is and what it is, without what stands there."""
     first = error.errors(include_input=False)[0]
     where = ".".join(str(step) for step in first["loc"]) or "the top"

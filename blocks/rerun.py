@@ -38,7 +38,7 @@ class NotCurrent(NudgeflowError):
     advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
 
 
-def newest(history: list[Run]) -> Run:
+def find_current_run(history: list[Run]) -> Run:
     """The run a campaign is on: a failed one puts it back on the one before."""
     alive = (run for run in history if run.status != Status.FAILED)
     return max(alive, key=lambda run: run.run_number)
@@ -97,9 +97,9 @@ class CampaignRerun(JobBlock[Run]):
                 run = self._look_for_started(client, refusal, 0)
         return self.attach(run.run_number)
 
-    def attach(self, run_number: int, on_look: Callable[[Run], None] | None = None) -> "RerunJob":
-        """The job of a rerun known to exist; `on_look` is told what each look saw."""
-        return RerunJob(self, run_number, on_look)
+    def attach(self, run_number: int, on_poll: Callable[[Run], None] | None = None) -> "RerunJob":
+        """The job of a rerun known to exist; `on_poll` is told what each look saw."""
+        return RerunJob(self, run_number, on_poll)
 
     def _started(self, history: list[Run]) -> Run | None:
         for run in history:
@@ -109,7 +109,7 @@ class CampaignRerun(JobBlock[Run]):
         return None
 
     def _check_current(self, history: list[Run]) -> None:
-        current = newest(history).run_number
+        current = find_current_run(history).run_number
         if self.after_run is not None and current != self.after_run:
             raise NotCurrent(
                 f"Campaign {self.campaign_id} is on run {current}, not on run {self.after_run}."
@@ -130,11 +130,11 @@ class RerunJob(JobRun[Run]):
         self,
         rerun: CampaignRerun,
         run_number: int,
-        on_look: Callable[[Run], None] | None,
+        on_poll: Callable[[Run], None] | None,
     ) -> None:
         self.run_number = run_number
         self._rerun = rerun
-        self._on_look = on_look
+        self._on_look = on_poll
         self._name = f"Run {run_number} of campaign {rerun.campaign_id}"
 
     def wait_for_completion(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -46,13 +46,13 @@ class SavedBlock(Block):
         """Its type and its name, such as `sql-crm/main`."""
         return f"{self.get_block_type_slug()}/{self.block_name}"
 
-    def reference(self) -> dict[str, Any]:
+    def to_reference(self) -> dict[str, Any]:
         """Return what stands for it in a flow run's parameters. Raises BlockNotSaved."""
         if self._block_document_id is None:
             raise BlockNotSaved(f"This {type(self).__name__} block is not saved.")
         return {"$ref": {"block_document_id": str(self._block_document_id)}}
 
-    def resolved(self) -> Self:
+    def resolve(self) -> Self:
         """Return the block, loaded if it has come by pickle: once a process and flow run.
 
         Unpickling itself must not call Prefect, as the event loop of a cluster's scheduler
@@ -83,7 +83,7 @@ class SavedBlock(Block):
         saving = "include_secrets" in cast(dict[str, Any], info.context or {})
         if self._block_document_id is None or saving or info.mode != "json":
             return super().ser_model(handler, info)
-        return self.reference()
+        return self.to_reference()
 
     @model_validator(mode="wrap")
     @classmethod

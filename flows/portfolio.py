@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from pydantic import Field, ValidationError
 
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
-from blocks.portfolio import NoPortfolio, first_mistake
+from blocks.portfolio import NoPortfolio, describe_first_error
 from flows.options import RefreshOptions
 from flows.run.flow_run import dated, this_refresh
 from flows.run.outcomes import failed
@@ -142,11 +142,11 @@ def _parameters(
         merged = RefreshOptions.model_validate({**shared, **member.options})
     except ValidationError as error:
         where = f"In the options of campaign {member.campaign_id}"
-        raise NoPortfolio(f"{where}, {first_mistake(error)}.") from None
+        raise NoPortfolio(f"{where}, {describe_first_error(error)}.") from None
     return {
-        "account": member.account_reference or account.reference(),
-        "crm": member.crm_reference or crm.reference(),
-        "lake": lake.reference(),
+        "account": member.account_reference or account.to_reference(),
+        "crm": member.crm_reference or crm.to_reference(),
+        "lake": lake.to_reference(),
         "options": merged.model_dump(mode="json", exclude_unset=True),
     }
 

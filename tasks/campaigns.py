@@ -7,8 +7,8 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import NudgescribeAccount
-from blocks.rerun import NotCurrent, newest
-from blocks.storage.manifest import campaign_place
+from blocks.rerun import NotCurrent, find_current_run
+from blocks.storage.manifest import campaign_partition
 from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
@@ -60,7 +60,7 @@ class CampaignRef(BaseModel):
     @property
     def place(self) -> str:
         """The name of its folders in the lake."""
-        return campaign_place(self.campaign_id)
+        return campaign_partition(self.campaign_id)
 
 
 class RunRef(BaseModel):
@@ -115,7 +115,7 @@ def publish_run(account: NudgescribeAccount, run: RunRef) -> str:
     Raises NotCurrent if the campaign has gone on to another run.
     """
     with account.get_client() as client:
-        latest = newest(client.rerun_history(run.campaign_id)).run_number
+        latest = find_current_run(client.rerun_history(run.campaign_id)).run_number
         if latest != run.run_number:
             raise NotCurrent(
                 f"Campaign {run.campaign_id} is on run {latest}, not on run {run.run_number}."
@@ -154,7 +154,7 @@ def _refreshable(
         raise NotPublished(f"Campaign {campaign.campaign_id} is {campaign.status}, not Published.")
     history = client.rerun_history(campaign.campaign_id)
     # A rerun cannot begin on the group of the current run: that one is never among ours.
-    previous = newest([run for run in history if run.customer_group_id not in ours])
+    previous = find_current_run([run for run in history if run.customer_group_id not in ours])
     published = campaign.status == Status.PUBLISHED and campaign.customer_group_id in ours
     # The run before keeps the campaign's own folder until the next one is published.
     place = previous.run_number if published else None

@@ -14,14 +14,14 @@ from prefect.assets import materialize
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.iterators import grouped
+from blocks.iterators import batched
 from blocks.storage.manifest import CAMPAIGNS, RUNS
 from blocks.storage.parquet import write_parquet
 from blocks.storage.snapshots import (
     CAMPAIGN_COLUMNS,
     RUN_COLUMNS,
     Snapshot,
-    frame_of,
+    build_frame,
     read_snapshot,
     snapshot_file,
     snapshot_name,
@@ -75,9 +75,9 @@ def take_inventory(
     if not files.exists(campaigns_file):
         with account.get_client() as client:
             campaigns = _campaigns(client, account, set(workspaces))
-            with files.new(runs_file) as file:
+            with files.new_file(runs_file) as file:
                 write_parquet(file, RUN_COLUMNS, _runs(client, campaigns["campaign_id"].to_list()))
-        with files.new(campaigns_file) as file:
+        with files.new_file(campaigns_file) as file:
             write_parquet(file, CAMPAIGN_COLUMNS, [campaigns])
     snapshot = read_snapshot(files, name, writer)
     inventory = Inventory(
@@ -129,15 +129,15 @@ def _campaigns(
         if not wanted or workspace.workspace_id in wanted
         for campaign in workspace.campaigns
     )
-    return frame_of(rows, CAMPAIGN_COLUMNS)
+    return build_frame(rows, CAMPAIGN_COLUMNS)
 
 
 def _runs(client: NudgescribeClient, campaign_ids: list[str]) -> Iterator[pl.DataFrame]:
     """All runs of the campaigns, those of some campaigns at a time."""
     with ThreadPoolExecutor(READERS) as pool:
-        for some in grouped(campaign_ids, HISTORIES_AT_ONCE):
+        for some in batched(campaign_ids, HISTORIES_AT_ONCE):
             histories = pool.map(partial(_history, client), some)
-            yield frame_of((run for history in histories for run in history), RUN_COLUMNS)
+            yield build_frame((run for history in histories for run in history), RUN_COLUMNS)
 
 
 def _history(client: NudgescribeClient, campaign_id: str) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def _portfolios(block: CampaignPortfolio | None, file: str | None) -> Iterator[P
     if block:
         yield block.portfolio
     if file:
-        yield Portfolio.of_file(file)
+        yield Portfolio.from_file(file)
 
 
 def _campaigns_of(account: NudgescribeAccount, workspaces: Sequence[str]) -> list[Campaign]:

@@ -188,7 +188,7 @@ class Saved:
     @property
     def references(self) -> dict[str, Any]:
         """The same parameters as Prefect stores them."""
-        return {name: block.reference() for name, block in self.blocks.items()}
+        return {name: block.to_reference() for name, block in self.blocks.items()}
 
     def save_account(self, account: NudgescribeAccount) -> None:
         account.save(self.name, overwrite=True)

@@ -68,7 +68,7 @@ def test_the_failures_one_can_recover_from() -> None:
 def test_a_portfolio_in_a_file(tmp_path: Path) -> None:
     (example,) = code("yaml", document("portfolio"))
     (tmp_path / "portfolio.yaml").write_text(example)
-    portfolio = Portfolio.of_file(str(tmp_path / "portfolio.yaml"))
+    portfolio = Portfolio.from_file(str(tmp_path / "portfolio.yaml"))
     assert (len(portfolio.campaigns), len(portfolio.workspaces)) == (2, 1)
     options = [RefreshOptions.model_validate(each.options) for each in portfolio.campaigns]
     assert options[1].guardrails.max_shrink == 0.5

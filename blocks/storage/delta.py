@@ -41,7 +41,7 @@ def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
         _commit(files, options, manifest)
 
 
-def forget(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
+def remove(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
     """Makes the table, if there is one that shows these parts of a run, show nothing of the run.
 
     Raises as `commit` does.
@@ -53,11 +53,11 @@ def forget(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
 
 @contextmanager
 def _lost(files: Files) -> Generator[None]:
-    with files.trouble(LOG):
+    with files.translate_errors(LOG):
         try:
             yield
         except OSError:
-            if files.local:
+            if files.is_local:
                 raise
             # What it was has been tried often, and is told with addresses.
             raise LakeUnreachable(f"The lake was lost at {LOG}.") from None
@@ -118,7 +118,7 @@ def _table(root: str, storage: dict[str, str] | None) -> DeltaTable:
 
 def _storage_options(files: Files, options: dict[str, Any]) -> dict[str, str] | None:
     """The options of s3fs in the words of deltalake."""
-    if files.local:
+    if files.is_local:
         return None
     if not is_s3(files.fs):
         raise LakeError(f"Delta is written to a local folder or to S3, not to {files.root}.")

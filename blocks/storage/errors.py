@@ -1,7 +1,4 @@
-"""Translate errors of storage and of disks into ours, with advice.
-
-Libraries word them in their own ways, and some put addresses and keys into the text.
-"""
+"""Errors of storage: the lake cannot be reached, a file is missing, a disk is full."""
 
 import errno
 from collections.abc import Generator
@@ -10,8 +7,8 @@ from typing import Any
 
 from nudgescribe.errors import NudgeflowError, Retryable
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_AWAY = {
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRANSIENT_NUMBERS = {
     errno.EAGAIN,
     errno.EBUSY,  # S3's SlowDown and ServiceUnavailable
     errno.EHOSTUNREACH,
@@ -21,16 +18,19 @@ _AWAY = {
     errno.EREMOTEIO,  # S3's InternalError
     errno.ESTALE,
 }
-_AWAY_NAMES = {
+_TRANSIENT_CLASSES = {
     "ClientConnectionError",
     "ClientPayloadError",
     "ConnectionError",
     "HTTPClientError",
     "IncompleteReadError",
     "ResponseParserError",
+    "ServiceRequestError",
+    "Timeout",
+    "TimeoutError",
+    "gaierror",
 }
-"""What lost connections are called by the libraries below; not all of them are installed."""
-_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
+_S3_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
 
 
 class LakeError(NudgeflowError):
@@ -50,53 +50,64 @@ class DiskFull(NudgeflowError):
 
 
 @contextmanager
-def room_for(what: str, place: str) -> Generator[None]:
-    """Raises DiskFull if there is none in `place`, a folder of this machine."""
+def translate_disk_full(purpose: str, folder: str) -> Generator[None]:
+    """Raise DiskFull where the block finds no room in `folder` for what it writes."""
     try:
         yield
     except Exception as error:
-        if not _is_full(error):
+        if not _is_disk_full(error):
             raise
-        raise DiskFull(f"There is no room left in {place} for {what}.") from None
+        raise DiskFull(f"There is no room left in {folder} for {purpose}.") from None
 
 
 @contextmanager
-def lake_trouble(path: str, place: str) -> Generator[None]:
-    """Raises LakeUnreachable, LakeError if the lake refuses, or DiskFull, for what is done in the
-    block with `path`. That a file is there or not is passed on as it is.
+def translate_lake_errors(path: str, folder: str) -> Generator[None]:
+    """Translate the errors of work on the lake's `path`; local files are written in `folder`.
+
+    FileNotFoundError and FileExistsError pass unchanged. The texts of the libraries are left out:
+    some of them hold addresses and keys.
+
+    Raises LakeUnreachable if another try may succeed, LakeError if the lake refuses, DiskFull.
     """
     try:
-        with room_for(path, place):
+        with translate_disk_full(path, folder):
             yield
     except (NudgeflowError, FileNotFoundError, FileExistsError):
         raise
     except Exception as error:
-        said = code_of(error) or type(error).__name__
-        if _is_away(error):
-            raise LakeUnreachable(f"The lake was lost at {path}: {said}.") from None
-        if isinstance(error, PermissionError) or _library(error) in _LIBRARIES:
-            raise LakeError(f"The lake refuses {path}: {said}.") from None
+        reason = s3_error_code(error) or type(error).__name__
+        if is_transient_storage_error(error):
+            raise LakeUnreachable(f"The lake was lost at {path}: {reason}.") from None
+        if isinstance(error, PermissionError) or _is_of_s3(error):
+            raise LakeError(f"The lake refuses {path}: {reason}.") from None
         raise
 
 
-def code_of(error: Exception) -> str:
-    """What an S3 store calls the error, if it does."""
+def is_transient_storage_error(error: Exception) -> bool:
+    """Return whether another try may succeed: the storage is busy or out of reach.
+
+    Classes are known by name: each file system has its own HTTP library, and few are installed.
+    """
+    classes = {each.__name__ for each in type(error).__mro__}
+    status: object = getattr(error, "status", None)
+    return (
+        bool(classes & _TRANSIENT_CLASSES)
+        or getattr(error, "errno", None) in _TRANSIENT_NUMBERS
+        or (isinstance(status, int) and status >= 500)
+    )
+
+
+def s3_error_code(error: Exception) -> str:
+    """Return the code of an S3 store's answer, such as SlowDown; empty for other errors."""
     answer: dict[str, Any] = getattr(error.__cause__, "response", {})
     return str(answer.get("Error", {}).get("Code", ""))
 
 
-def _is_full(error: Exception) -> bool:
-    # Polars and Delta have Rust's words only.
-    words = any(f"(os error {number})" in str(error) for number in _FULL)
-    return words or getattr(error, "errno", None) in _FULL
+def _is_disk_full(error: Exception) -> bool:
+    # Polars and Delta pass on Rust's text without its number.
+    in_text = any(f"(os error {number})" in str(error) for number in _DISK_FULL)
+    return in_text or getattr(error, "errno", None) in _DISK_FULL
 
 
-def _is_away(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return isinstance(error, ConnectionError | TimeoutError) or error.errno in _AWAY
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return _library(error) in _LIBRARIES and bool(names & _AWAY_NAMES)
-
-
-def _library(error: Exception) -> str:
-    return type(error).__module__.partition(".")[0]
+def _is_of_s3(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in _S3_LIBRARIES

@@ -83,14 +83,14 @@ class Latest(BaseModel):
     manifest: str
 
 
-def campaign_place(campaign_id: str) -> str:
+def campaign_partition(campaign_id: str) -> str:
     """The name of a campaign's folders; ids are opaque, so what a path cannot hold is escaped."""
     return f"campaign_id={quote(campaign_id, safe='')}"
 
 
 def campaign_folder(campaign_id: str) -> str:
     """Where a campaign's runs lie."""
-    return f"{MESSAGES}/{campaign_place(campaign_id)}"
+    return f"{MESSAGES}/{campaign_partition(campaign_id)}"
 
 
 def run_folder(campaign_id: str, run_number: int) -> str:

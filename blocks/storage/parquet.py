@@ -11,14 +11,14 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
-from blocks.storage.reader import as_frame
+from blocks.storage.reader import to_polars
 
 _Told = Callable[[int], object]
 _WATCHING: ContextVar[_Told | None] = ContextVar("_WATCHING", default=None)
 
 
 @contextmanager
-def watched(told: _Told) -> Generator[None]:
+def observe_rows(told: _Told) -> Generator[None]:
     """Has every sink that is written to in the block tell how many rows it has."""
     before = _WATCHING.set(told)
     try:
@@ -82,11 +82,11 @@ def text_schema(columns: list[str]) -> pl.Schema:
 ROWS_AT_ONCE = 20_000
 
 
-def frames_of(part: Path) -> Iterator[pl.DataFrame]:
+def read_frames(part: Path) -> Iterator[pl.DataFrame]:
     """The rows of a Parquet file, some thousand at a time."""
     with part.open("rb") as opened:
         columns = list(pl.read_parquet_schema(part))
         for batch in parquet.ParquetFile(opened).iter_batches(ROWS_AT_ONCE, columns=columns):
-            frame = as_frame(pa.Table.from_batches([batch]))
+            frame = to_polars(pa.Table.from_batches([batch]))
             frame.columns = columns  # polars gives another name to a column without one
             yield frame

@@ -87,12 +87,12 @@ class PartWriter:
         return rows
 
     @property
-    def takes_raw(self) -> bool:
+    def writes_raw(self) -> bool:
         """Whether it writes a block's bytes, not its table."""
         return self._format in ("csv", "csv.zst")
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether it is time to finish a batch."""
         return self._open is not None and self._open.bytes >= self._part_bytes
 
@@ -127,7 +127,7 @@ class _OpenPart:
         self, files: Files, path: str, sink: Callable[[pa.NativeFile], Sink], first: int
     ) -> None:
         self._name = path.rpartition("/")[2]
-        self._trouble = partial(files.trouble, path)
+        self._trouble = partial(files.translate_errors, path)
         with self._trouble(), ExitStack() as undo:
             self._draft = files.draft(path)
             undo.callback(self._draft.discard)
@@ -165,7 +165,7 @@ class _OpenPart:
             pages=self._pages,
             rows=self._rows,
             bytes=self._draft.file.stat().st_size,
-            sha256=sha256_of(self._draft.file),
+            sha256=compute_sha256(self._draft.file),
         )
         self._draft.publish()
         return part
@@ -238,6 +238,6 @@ class _CsvSink:
         self._file.close()
 
 
-def sha256_of(file: Path) -> str:
+def compute_sha256(file: Path) -> str:
     with file.open("rb") as content:
         return file_digest(content, "sha256").hexdigest()

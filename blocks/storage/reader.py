@@ -28,10 +28,10 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 ROWS_AT_ONCE = 50_000
 
 
-def newest_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest | None:
+def find_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest | None:
     """What a run in the lake is made of; None while it is not there as a whole."""
     folder = run_folder(campaign_id, run_number)
-    paths = newest_manifests(f"{folder}/{name}" for name in files.names(folder))
+    paths = select_newest_manifests(f"{folder}/{name}" for name in files.list_names(folder))
     return read_manifest(files, paths[0]) if paths else None
 
 
@@ -43,7 +43,7 @@ def read_manifest(files: Files, path: str) -> Manifest:
         raise LakeError(f"{path} is not a manifest of this version.") from None
 
 
-def latest_run(files: Files, campaign_id: str) -> int | None:
+def find_latest_run(files: Files, campaign_id: str) -> int | None:
     """The newest run of a campaign that is whole; None if there is none."""
     path = f"{campaign_folder(campaign_id)}/{LATEST}"
     if not files.exists(path):
@@ -51,14 +51,14 @@ def latest_run(files: Files, campaign_id: str) -> int | None:
     return Latest.model_validate_json(files.read(path)).run_number
 
 
-def manifests(files: Files) -> list[Manifest]:
+def list_manifests(files: Files) -> list[Manifest]:
     """The newest manifest of every run, by campaign and run number."""
-    paths = newest_manifests(path for path, _ in files.below(MESSAGES))
+    paths = select_newest_manifests(file.path for file in files.list_files(MESSAGES))
     found = [read_manifest(files, path) for path in paths]
     return sorted(found, key=lambda one: (one.campaign_id, one.run_number))
 
 
-def newest_manifests(paths: Iterable[str]) -> list[str]:
+def select_newest_manifests(paths: Iterable[str]) -> list[str]:
     """Of the files of some runs, each run's manifest that counts."""
     newest: dict[str, int] = {}
     for path in paths:
@@ -68,7 +68,7 @@ def newest_manifests(paths: Iterable[str]) -> list[str]:
     return [f"{folder}/{manifest_name(generation)}" for folder, generation in newest.items()]
 
 
-def tables(
+def read_tables(
     files: Files,
     folder: str,
     parts: Sequence[Part],
@@ -101,8 +101,8 @@ def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
         batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         wanted = columns if columns is not None else list(MESSAGE_COLUMNS)
-        for _, table in tables(files, folder, manifest.parts, manifest.format, wanted):
-            frame = as_frame(table)
+        for _, table in read_tables(files, folder, manifest.parts, manifest.format, wanted):
+            frame = to_polars(table)
             if rows is not None:
                 frame = frame.head(rows)
                 rows -= frame.height
@@ -113,7 +113,7 @@ def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
     return register_io_source(batches, schema=dict.fromkeys(MESSAGE_COLUMNS, pl.String()))
 
 
-def as_frame(table: pa.Table) -> pl.DataFrame:
+def to_polars(table: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame

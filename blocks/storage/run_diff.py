@@ -7,7 +7,7 @@ from weakref import finalize
 import polars as pl
 
 from blocks.storage.parquet import ParquetSink
-from blocks.storage.scratch import scratch
+from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.identifiers import Counts, compare
 
@@ -24,7 +24,7 @@ class RunDiff:
 
     def __init__(self, before: pl.LazyFrame, after: pl.LazyFrame) -> None:
         with ExitStack() as stack:
-            folder = stack.enter_context(scratch("the comparison of two runs"))
+            folder = stack.enter_context(scratch_folder("the comparison of two runs"))
             file, counts = folder / "changes.parquet", Counts()
             with ParquetSink(file, CHANGES) as sink:
                 for share in compare(_frames(before), _frames(after), folder):

@@ -1,4 +1,4 @@
-"""Temporary folders that leave nothing behind, whatever ends the process."""
+"""Temporary folders that are removed even if their process is killed."""
 
 import fcntl
 import os
@@ -8,32 +8,32 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, gettempdir
 
-from blocks.storage.errors import room_for
+from blocks.storage.errors import translate_disk_full
 
-SCRATCH = "nudgeflow-"
+PREFIX = "nudgeflow-"
 
 
 @contextmanager
 def temporary_folder() -> Generator[Path]:
-    """A folder for temporary files, gone after the block. What killed processes left of theirs is
-    removed as well: it may hold customers.
+    """Return a folder for temporary files, removed at the end of the block.
+
+    Folders that killed processes have left are removed first: they may hold customers.
     """
-    place = Path(gettempdir())
-    for folder in place.glob(f"{SCRATCH}*"):
-        with suppress(OSError), _held(folder):
+    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError), _locked(folder):
             rmtree(folder)
     with ExitStack() as stack:
         while True:
-            folder = stack.enter_context(TemporaryDirectory(prefix=SCRATCH))
-            with suppress(OSError):  # somebody took it for one that a killed process left
-                stack.enter_context(_held(Path(folder)))
+            folder = stack.enter_context(TemporaryDirectory(prefix=PREFIX))
+            with suppress(OSError):  # another process removed it before it was locked
+                stack.enter_context(_locked(Path(folder)))
                 break
         yield Path(folder)
 
 
 @contextmanager
-def _held(folder: Path) -> Generator[None]:
-    """Raises OSError if a process that lives holds it already, or if it is gone."""
+def _locked(folder: Path) -> Generator[None]:
+    """Lock a folder. Raises OSError if a living process has locked it, or if it is gone."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,7 +44,10 @@ def _held(folder: Path) -> Generator[None]:
 
 
 @contextmanager
-def scratch(what: str) -> Generator[Path]:
-    """A folder for temporary files, gone after the block. Raises DiskFull."""
-    with room_for(what, gettempdir()), temporary_folder() as folder:
+def scratch_folder(purpose: str) -> Generator[Path]:
+    """Return a temporary folder like `temporary_folder`; `purpose` is named if the disk is full.
+
+    Raises DiskFull.
+    """
+    with translate_disk_full(purpose, gettempdir()), temporary_folder() as folder:
         yield folder

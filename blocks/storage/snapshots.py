@@ -71,15 +71,15 @@ def snapshot_file(folder: str, snapshot: str, writer: str) -> str:
     return f"{folder}/snapshot={snapshot}/{folder}-{writer}.parquet"
 
 
-def frame_of(rows: Iterable[Mapping[str, Any]], columns: pl.Schema) -> pl.DataFrame:
+def build_frame(rows: Iterable[Mapping[str, Any]], columns: pl.Schema) -> pl.DataFrame:
     """These columns of the rows."""
     listed = list(rows)
     return pl.DataFrame({name: [row[name] for row in listed] for name in columns}, schema=columns)
 
 
-def newest_snapshot(files: Files) -> str:
+def find_newest_snapshot(files: Files) -> str:
     """Raises LakeError if there is none."""
-    matches = (_FILE.fullmatch(path) for path, _ in files.below(CAMPAIGNS))
+    matches = (_FILE.fullmatch(path) for path, *_ in files.list_files(CAMPAIGNS))
     names = [match[1] for match in matches if match]
     if not names:
         raise LakeError("No snapshot of the campaigns is in the lake.")
@@ -89,7 +89,7 @@ def newest_snapshot(files: Files) -> str:
 def read_snapshot(files: Files, name: str, writer: str | None = None) -> Snapshot:
     """A snapshot of all writers, or of one. Raises LakeError if it is not in the lake."""
     folder = f"{CAMPAIGNS}/snapshot={name}"
-    matches = (_FILE.fullmatch(f"{folder}/{each}") for each in files.names(folder))
+    matches = (_FILE.fullmatch(f"{folder}/{each}") for each in files.list_names(folder))
     writers = [match[2] for match in matches if match and writer in (None, match[2])]
     if not writers:
         raise LakeError(f"Snapshot {name} is not in the lake.")

@@ -4,8 +4,8 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import CrmSource, DataLake
-from blocks.storage.parquet import watched
-from blocks.storage.scratch import scratch
+from blocks.storage.parquet import observe_rows
+from blocks.storage.scratch import scratch_folder
 from tasks.campaigns import Refresh
 from tasks.customers.staging import Staged, describe, folder_of
 from tasks.policies import READ
@@ -18,14 +18,14 @@ def extract_customers(crm: CrmSource, lake: DataLake, refresh: Refresh) -> Stage
     that a retry works on the same customers. Raises SourceError.
     """
     path = f"{folder_of(refresh)}/extracted.parquet"
-    with scratch("the customer list") as folder:
+    with scratch_folder("the customer list") as folder:
         local = folder / "extracted.parquet"
         if lake.files.exists(path):
             lake.files.get(path, local)
         else:
             with (
                 Line(f"Extracting from {crm.block_slug}") as line,
-                watched(lambda rows: line.show(f"Extracted {rows:,} rows so far")),
+                observe_rows(lambda rows: line.show(f"Extracted {rows:,} rows so far")),
             ):
                 crm.extract(local)
             lake.files.put(local, path, private=True)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
 from blocks.storage.files import Files, NotInLake
-from blocks.storage.part_writer import sha256_of
-from blocks.storage.scratch import scratch
+from blocks.storage.part_writer import compute_sha256
+from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED
@@ -45,19 +45,19 @@ def folder_of(refresh: Refresh) -> str:
 def describe(local: Path, path: str) -> Staged:
     """The reference of a local Parquet file that lies in the lake under `path`."""
     rows = pl.scan_parquet(local).select(pl.len()).collect().item()
-    return Staged(path=path, rows=rows, sha256=sha256_of(local))
+    return Staged(path=path, rows=rows, sha256=compute_sha256(local))
 
 
 @contextmanager
 def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
     """A local copy of a staged file, proved to be the same. Raises StagingLost."""
-    with scratch(staged.path) as folder:
+    with scratch_folder(staged.path) as folder:
         local = folder / "staged.parquet"
         try:
             lake.files.get(staged.path, local)
         except NotInLake:
             raise StagingLost(f"{staged.path} is no longer in the lake.") from None
-        if sha256_of(local) != staged.sha256:
+        if compute_sha256(local) != staged.sha256:
             raise StagingLost(f"{staged.path} has changed since it was staged.")
         yield local
 

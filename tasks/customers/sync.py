@@ -12,9 +12,9 @@ from prefect.logging import get_run_logger
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.iterators import grouped
+from blocks.iterators import batched
 from blocks.storage.parquet import ParquetSink, text_schema, write_parquet
-from blocks.storage.scratch import scratch
+from blocks.storage.scratch import scratch_folder
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
@@ -57,7 +57,7 @@ def update_customers(
     with (
         account.get_client() as client,
         local_copy(lake, accepted) as listed,
-        scratch("what the service holds") as folder,
+        scratch_folder("what the service holds") as folder,
     ):
         found = _compared(client, group, listed, key, folder)
         diff = found.diff
@@ -102,7 +102,7 @@ def held_customers(
     """
     columns = pl.scan_parquet(listed).collect_schema().names()
     schema = text_schema(columns)
-    customers = grouped(client.customers(workspace_id, group_id), CUSTOMERS_HELD)
+    customers = batched(client.customers(workspace_id, group_id), CUSTOMERS_HELD)
     frames = (
         pl.DataFrame(
             {name: [_text(customer.profile.get(name)) for customer in some] for name in columns},
@@ -146,7 +146,7 @@ def _shares(listed: Path, held: Path, key: str) -> Iterator[pl.DataFrame]:
         )
         return batches(rows, ROWS_COMPARED)
 
-    with scratch("the comparison of two lists") as folder:
+    with scratch_folder("the comparison of two lists") as folder:
         yield from compare(contents(held), contents(listed), folder)
 
 
@@ -179,7 +179,7 @@ def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) 
     """Wait for uploads that the service works off in the background."""
 
     def look() -> ListDiff:
-        with scratch("what the service holds") as folder:
+        with scratch_folder("what the service holds") as folder:
             held = folder / "held.parquet"
             held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
             return diff_lists(listed, held, key)

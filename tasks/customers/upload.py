@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.iterators import ahead
+from blocks.iterators import prefetch
 from nudgescribe import contract, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
@@ -114,7 +114,7 @@ def send(
     """
     sent, done = 0, True
     with Line("Uploading customers", total) as line:
-        for rows, csv in ahead((frame.height, rfc4180.write(frame)) for frame in customers):
+        for rows, csv in prefetch((frame.height, rfc4180.write(frame)) for frame in customers):
             result = client.upload_customers(group.workspace_id, group.customer_group_id, csv)
             _check_upload(result, sent)
             sent += rows

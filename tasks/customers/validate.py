@@ -10,9 +10,9 @@ from prefect.logging import get_run_logger
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from blocks import DataLake
-from blocks.iterators import ahead
+from blocks.iterators import prefetch
 from blocks.storage.parquet import ParquetSink, text_schema
-from blocks.storage.scratch import scratch
+from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
@@ -109,7 +109,7 @@ def _validate(
     strict: bool,
     place: str,
 ) -> Validated:
-    with local_copy(lake, staged) as source, scratch("the list as it is judged") as folder:
+    with local_copy(lake, staged) as source, scratch_folder("the list as it is judged") as folder:
         listed = mapped(pl.scan_parquet(source), sources)
         schema = listed.collect_schema()
         if not {rule.field_name for rule in rules} & {*schema.names()}:
@@ -136,7 +136,7 @@ def _validate(
             ParquetSink(errors, ERRORS) as bad,
         ):
             rejected = 0
-            for verdict in ahead(_verdicts(texts(listed), rules, repeated)):
+            for verdict in prefetch(_verdicts(texts(listed), rules, repeated)):
                 if strict and verdict.errors.height:
                     raise _first_of(verdict.errors)
                 good.write(verdict.accepted)

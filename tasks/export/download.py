@@ -21,7 +21,7 @@ from loky import cpu_count
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.storage.errors import room_for
+from blocks.storage.errors import translate_disk_full
 from blocks.storage.manifest import Batch
 from blocks.storage.part_writer import PartWriter
 from nudgescribe import rfc4180
@@ -169,7 +169,7 @@ def fetch_pages(
             converted = slots.converters.submit(_convert, number, file, downloads, writer)
             rows = converted.result()
             meter.add(rows, downloads.done_with(file))
-            if writer.full:
+            if writer.is_full:
                 _note(ledger, writer.finish())
         _note(ledger, writer.finish())
 
@@ -211,7 +211,7 @@ def _checked(blocks: Iterator[Block], writer: PartWriter) -> Iterator[Block]:
         if tuple(block.table.schema.names) != MESSAGE_COLUMNS:
             # Without a header row they are a customer's values: they are not told.
             raise ContractMismatch(f"its columns are not {' and '.join(MESSAGE_COLUMNS)}.")
-        yield block if writer.takes_raw else Block(b"", block.table)
+        yield block if writer.writes_raw else Block(b"", block.table)
 
 
 class _Downloads:
@@ -254,7 +254,7 @@ class _Downloads:
         """Downloads a page into a file, in place of what it holds."""
         export = self.export
         past = export.run_number if export.past else None
-        with room_for(f"page {number} of {export.name}", gettempdir()):
+        with translate_disk_full(f"page {number} of {export.name}", gettempdir()):
             size = self._client.download_page(export.campaign_id, number, file, past)
         self._slots.spool(size - self._sizes[file])
         self._sizes[file] = size

@@ -42,7 +42,7 @@ class Ledger:
         self._files.remove(self._folder)
 
     def _noted(self) -> Iterator[tuple[str, range]]:
-        for name in sorted(self._files.names(self._folder), key=_first):
+        for name in sorted(self._files.list_names(self._folder), key=_first):
             last = name.removesuffix(".json").partition("-")[2]
             yield f"{self._folder}/{name}", range(_first(name), int(last) + 1)
 

@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.rerun import newest
+from blocks.rerun import find_current_run
 from blocks.storage import delta
 from blocks.storage.files import AlreadyThere
 from blocks.storage.manifest import (
@@ -25,7 +25,7 @@ from blocks.storage.manifest import (
     run_folder,
 )
 from blocks.storage.part_writer import VERSIONS
-from blocks.storage.reader import latest_run, read_manifest
+from blocks.storage.reader import find_latest_run, read_manifest
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
@@ -103,7 +103,7 @@ def find_runs(
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
         runs = {run.run_number: run for run in history if run.status != Status.FAILED}
-        current = newest(history).run_number
+        current = find_current_run(history).run_number
         # The run before keeps the campaign's own folder until the next one is published.
         published = sorted(runs)
         if campaign.status != Status.PUBLISHED:
@@ -217,7 +217,7 @@ def fetch_chunk(
 
     Raises PageBroken, or RunTaken if somebody else has written the run meanwhile.
     """
-    account, lake = account.resolved(), lake.resolved()
+    account, lake = account.resolve(), lake.resolve()
     _look_for_others(lake, export)
     meter = start_meter(export.writer, first)
     with account.get_client() as client:
@@ -301,7 +301,7 @@ def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
 
 def _point_at(lake: DataLake, manifest: Manifest) -> None:
     folder = campaign_folder(manifest.campaign_id)
-    newest = latest_run(lake.files, manifest.campaign_id)
+    newest = find_latest_run(lake.files, manifest.campaign_id)
     if newest is None or newest <= manifest.run_number:
         run = f"run_number={manifest.run_number}"
         latest = Latest(

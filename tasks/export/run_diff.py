@@ -72,7 +72,7 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDi
 
 
 def _run_before(lake: DataLake, campaign_id: str, run_number: int) -> int | None:
-    names = map(_RUN.fullmatch, lake.files.names(campaign_folder(campaign_id)))
+    names = map(_RUN.fullmatch, lake.files.list_names(campaign_folder(campaign_id)))
     numbers = sorted((int(name[1]) for name in names if name), reverse=True)
     earlier = (number for number in numbers if number < run_number)
     return next((number for number in earlier if lake.manifest(campaign_id, number)), None)

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from blocks import DataLake
 from blocks.storage.manifest import Batch, Page, run_folder
-from blocks.storage.reader import as_frame, tables
-from blocks.storage.scratch import scratch
+from blocks.storage.reader import read_tables, to_polars
+from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import repeated_ids
@@ -75,7 +75,7 @@ def _pages_with_repeated_ids(lake: DataLake, export: ExportRef, batches: list[Ba
     def found() -> Iterator[tuple[pl.Series, pl.Series]]:
         return customer_ids(lake, export, batches)
 
-    with scratch("the verification of an export") as folder:
+    with scratch_folder("the verification of an export") as folder:
         repeated = repeated_ids(lambda: (ids for _, ids in found()), folder)
     if repeated.is_empty():
         return set()
@@ -91,8 +91,8 @@ def customer_ids(
         page_of = pl.Series(np.repeat([p.page for p in batch.pages], [p.rows for p in batch.pages]))
         row = 0
         try:
-            for _, table in tables(lake.files, folder, batch.parts, lake.format, [ID]):
-                ids = as_frame(table)[ID]
+            for _, table in read_tables(lake.files, folder, batch.parts, lake.format, [ID]):
+                ids = to_polars(table)[ID]
                 yield page_of.slice(row, len(ids)), ids
                 row += len(ids)
         except (MalformedCsv, pa.ArrowInvalid):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from blocks import DataLake
 from blocks.storage.errors import NotInLake
 from blocks.storage.files import AlreadyThere, Files
-from blocks.storage.manifest import campaign_place
+from blocks.storage.manifest import campaign_partition
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.polling import Pace, poll
 from tasks.campaigns import Refresh
@@ -76,7 +76,7 @@ class Register:
 
     def newest(self) -> tuple[int, Entry | None]:
         """The newest entry with its number, which is 0 if there is none."""
-        while names := self._files.names(self._folder):
+        while names := self._files.list_names(self._folder):
             try:
                 content = self._files.read(f"{self._folder}/{names[-1]}")
             except NotInLake:
@@ -94,7 +94,7 @@ class Register:
             # It may be ours: an answer of S3 is lost, and its client sends the same again.
             if not self._files.exists(path) or self._files.read(path) != content:
                 return False
-        *earlier, newest = self._files.names(self._folder)
+        *earlier, newest = self._files.list_names(self._folder)
         if f"{self._folder}/{newest}" != path:
             # Others were quicker, more than once: the number was free only since it is past.
             self._files.remove(path)
@@ -115,7 +115,7 @@ def claim_campaign(
     other one still works after `minutes`; RefreshEnded.
     """
     files = lake.files
-    register = Register(files, campaign_place(campaign_id))
+    register = Register(files, campaign_partition(campaign_id))
     waited_for, seen = "", ""
 
     def look() -> Claim | None:
@@ -176,7 +176,7 @@ def close_refresh(
     What came of it is noted first, for a retry to find.
     """
     files = lake.files
-    register = Register(files, campaign_place(campaign_id))
+    register = Register(files, campaign_partition(campaign_id))
     number, entry = register.newest()
     if entry is not None and entry.flow_run == me.id:
         ended = entry.model_copy(update={"open": False, "result": result, "problem": problem})
@@ -193,7 +193,7 @@ def release_refresh(lake: DataLake, campaign_id: str, me: Refresh, refresh: Refr
 
 def open_refreshes(files: Files) -> dict[str, Entry]:
     """The entries of the open refreshes, by the place of their campaign."""
-    places = {path.split("/")[1] for path, _ in files.below(REFRESHES)}
+    places = {path.split("/")[1] for path, *_ in files.list_files(REFRESHES)}
     newest = {place: Register(files, place).newest()[1] for place in places}
     return {place: entry for place, entry in newest.items() if entry is not None and entry.open}
 

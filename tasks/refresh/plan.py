@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import NotInLake
-from blocks.storage.scratch import scratch
+from blocks.storage.scratch import scratch_folder
 from nudgescribe import segments
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
@@ -91,7 +91,7 @@ def make_plan(
     with (
         account.get_client() as client,
         local_copy(lake, validated.accepted) as listed,
-        scratch("what the service holds") as folder,
+        scratch_folder("what the service holds") as folder,
     ):
         earlier = segments_before(client, campaign)
         variables = variables_of(earlier)
@@ -108,7 +108,7 @@ def make_plan(
         each = _each(compared, _by_key(sizes), sizes_before)
         plan = _plan(campaign, validated, refresh, guardrails, changes, before, each)
         where = path_of(campaign, plan.plan_id)
-        with lake.files.new(f"{where}-segments.parquet") as file:
+        with lake.files.new_file(f"{where}-segments.parquet") as file:
             each.write_parquet(file)
         picture = bars(
             {

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.scratch import scratch
+from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
@@ -45,7 +45,10 @@ def reconcile(
     ledger = Ledger(lake.files, export.staging)
     found = (_identities(ids) for _, ids in customer_ids(lake, export, ledger.batches()))
     counts = Counts()
-    with local_copy(lake, validated.accepted) as accepted, scratch("a reconciliation") as folder:
+    with (
+        local_copy(lake, validated.accepted) as accepted,
+        scratch_folder("a reconciliation") as folder,
+    ):
         for share in compare(_listed(accepted, validated.key), found, folder):
             counts.add(share)
     rows = counts.total() - counts["removed"]

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
-from blocks.storage.files import DRAFT, Files, Found
+from blocks.storage.files import DRAFT, Files, StoredFile
 from tasks.campaigns import Refresh
 from tasks.customers.staging import STAGING, folder_of
 from tasks.refresh.claim import Entry, Register, expire, is_alive
@@ -15,7 +15,7 @@ QUARANTINE = "quarantine"
 
 def old_files(
     files: Files,
-    found: Sequence[Found],
+    found: Sequence[StoredFile],
     now: datetime,
     ages: Ages,
     open_: dict[str, Entry],
@@ -27,10 +27,10 @@ def old_files(
     yield from staging
     going = {each.what for each in staging}
     for each in found:
-        if is_draft(each.path) and each.written < limit and _staged(each.path) not in going:
+        if is_draft(each.path) and each.modified < limit and _staged(each.path) not in going:
             yield _old("draft", each)
     for upload in files.unfinished_uploads(limit):
-        yield Old(kind="upload", what=upload.path, since=upload.begun, detail=upload.upload_id)
+        yield Old(kind="upload", what=upload.path, since=upload.started, detail=upload.upload_id)
     if ages.quarantine_days is not None:
         limit = before(now, ages.quarantine_days)
         yield from _old_in(QUARANTINE, "quarantine", found, limit, open_)
@@ -61,7 +61,7 @@ def remove_file(files: Files, old: Old, seen: datetime) -> str | None:
 
 def is_younger(files: Files, old: Old, seen: datetime) -> bool:
     """Whether it was written to since it was seen."""
-    return any(each.written >= seen for each in files.found(old.what))
+    return any(each.modified >= seen for each in files.list_files(old.what))
 
 
 def is_draft(path: str) -> bool:
@@ -80,16 +80,16 @@ def is_open(files: Files, place: str) -> bool:
 
 
 def _old_staging(
-    found: Sequence[Found], limit: datetime, open_: dict[str, Entry], mine: str
+    found: Sequence[StoredFile], limit: datetime, open_: dict[str, Entry], mine: str
 ) -> Iterator[Old]:
     """The staging folders nothing was written to lately and that no refresh needs."""
-    folders: dict[str, list[Found]] = {}
+    folders: dict[str, list[StoredFile]] = {}
     for each in found:
         if each.path.startswith(f"{STAGING}/"):
             folders.setdefault(_staged(each.path), []).append(each)
     owners = {folder_of(entry.refresh): place for place, entry in open_.items()}
     for folder, some in folders.items():
-        written = max(each.written for each in some)
+        written = max(each.modified for each in some)
         place = owners.get(folder, "")
         if written < limit and folder != mine and not (place and is_alive(open_[place])):
             size = sum(each.bytes for each in some)
@@ -97,12 +97,12 @@ def _old_staging(
 
 
 def _old_in(
-    folder: str, kind: Kind, found: Sequence[Found], limit: datetime, open_: Collection[str]
+    folder: str, kind: Kind, found: Sequence[StoredFile], limit: datetime, open_: Collection[str]
 ) -> Iterator[Old]:
     """Old files of a folder that no open refresh needs."""
     for each in found:
         if (
-            each.written < limit
+            each.modified < limit
             and each.path.startswith(f"{folder}/")
             and place_of(each.path) not in open_
             and not is_draft(each.path)
@@ -115,5 +115,5 @@ def _staged(path: str) -> str:
     return "/".join(path.split("/")[:2])
 
 
-def _old(kind: Kind, found: Found) -> Old:
-    return Old(kind=kind, what=found.path, since=found.written, bytes=found.bytes)
+def _old(kind: Kind, found: StoredFile) -> Old:
+    return Old(kind=kind, what=found.path, since=found.modified, bytes=found.bytes)

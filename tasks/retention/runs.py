@@ -5,9 +5,9 @@ from datetime import datetime
 
 from blocks import DataLake
 from blocks.storage import delta
-from blocks.storage.files import Files, Found
+from blocks.storage.files import Files, StoredFile
 from blocks.storage.manifest import LATEST, MESSAGES, Manifest, manifest_name
-from blocks.storage.reader import latest_run, newest_manifests, read_manifest
+from blocks.storage.reader import find_latest_run, read_manifest, select_newest_manifests
 from tasks.customers.staging import STAGING
 from tasks.retention.files import is_draft, is_open, is_younger, place_of
 from tasks.retention.rules import OPEN, SINCE, Ages, Old, before
@@ -17,33 +17,33 @@ NEEDED = "Its run is made of it."
 
 
 def old_runs(
-    files: Files, found: Sequence[Found], now: datetime, ages: Ages, open_: Collection[str]
+    files: Files, found: Sequence[StoredFile], now: datetime, ages: Ages, open_: Collection[str]
 ) -> Iterator[Old]:
     """Leftovers, then runs; never a campaign's newest run, or anything of one that has a refresh
     open.
     """
-    written = {each.path: each.written for each in found if _is_of_a_run(each.path)}
-    manifests = {path: read_manifest(files, path) for path in newest_manifests(written)}
+    written = {each.path: each.modified for each in found if _is_of_a_run(each.path)}
+    manifests = {path: read_manifest(files, path) for path in select_newest_manifests(written)}
     needed = {each for path, one in manifests.items() for each in _made_of(path, one)}
     # What its export may still go by.
     writers = {path.split("/")[2] for path in _staged(found)}
     limit = before(now, ages.staging_days)
     for each in found:
         if (
-            each.written < limit
+            each.modified < limit
             and each.path in written
             and each.path not in needed
             and place_of(each.path) not in open_
             and _writer_of(each.path) not in writers
         ):
-            yield Old(kind="leftover", what=each.path, since=each.written, bytes=each.bytes)
+            yield Old(kind="leftover", what=each.path, since=each.modified, bytes=each.bytes)
     if ages.runs_kept is None and ages.runs_days is None:
         return
     campaigns: dict[str, list[str]] = {}
     for path in sorted(manifests, key=lambda path: manifests[path].run_number, reverse=True):
         campaigns.setdefault(place_of(path), []).append(path)
     for place, runs in campaigns.items():
-        latest = latest_run(files, manifests[runs[0]].campaign_id)
+        latest = find_latest_run(files, manifests[runs[0]].campaign_id)
         for path in runs[ages.runs_kept or 1 :]:
             one, since = manifests[path], written[path]
             too_young = ages.runs_days is not None and since >= before(now, ages.runs_days)
@@ -80,11 +80,11 @@ def remove_run(lake: DataLake, old: Old) -> str | None:
     manifest = read_manifest(files, old.what)
     whole = _newest_in(files, folder.rpartition("/")[0])
     if manifest.run_number in (
-        latest_run(files, manifest.campaign_id),
+        find_latest_run(files, manifest.campaign_id),
         max(_run_of(path) for path in whole),
     ):
         return NEWEST
-    delta.forget(files, lake.options, manifest)
+    delta.remove(files, lake.options, manifest)
     # The newest last: without it an earlier one would count.
     for generation in range(manifest.generation + 1):
         files.remove(f"{folder}/{manifest_name(generation)}")
@@ -104,7 +104,7 @@ def _is_of_a_run(path: str) -> bool:
 
 
 def _newest_in(files: Files, folder: str) -> list[str]:
-    return newest_manifests(path for path, _ in files.below(folder))
+    return select_newest_manifests(file.path for file in files.list_files(folder))
 
 
 def _made_of(path: str, manifest: Manifest) -> list[str]:
@@ -122,7 +122,7 @@ def _writer_of(path: str) -> str:
     return path.rpartition("/")[2].partition(".")[0].rpartition("-")[2]
 
 
-def _staged(found: Sequence[Found]) -> Iterator[str]:
+def _staged(found: Sequence[StoredFile]) -> Iterator[str]:
     return (
         each.path
         for each in found

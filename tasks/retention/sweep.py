@@ -70,7 +70,7 @@ def list_old(lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: R
 
     def find_out() -> _List:
         files = lake.files
-        seen, open_, found = files.now(), open_refreshes(files), [*files.found("")]
+        seen, open_, found = files.now(), open_refreshes(files), [*files.list_files("")]
         old = [
             *old_files(files, found, seen, ages, open_, refresh),
             *old_runs(files, found, seen, ages, open_),

@@ -3,7 +3,7 @@ from threading import Event
 
 import pytest
 
-from blocks.iterators import ahead
+from blocks.iterators import prefetch
 
 
 def test_the_next_is_worked_out_while_one_is_used() -> None:
@@ -15,7 +15,7 @@ def test_the_next_is_worked_out_while_one_is_used() -> None:
             yield number
 
     found: list[int] = []
-    for number in ahead(numbers()):
+    for number in prefetch(numbers()):
         found.append(number)
         assert all(event.wait(10) for event in begun[: number + 2])
     assert found == [0, 1, 2, 3]
@@ -26,7 +26,7 @@ def test_what_goes_wrong_on_the_way_is_told_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("no more")
 
-    items = ahead(numbers())
+    items = prefetch(numbers())
     assert next(items) == 1
     with pytest.raises(ValueError, match="no more"):
         next(items)

@@ -19,7 +19,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.leases import RENEW_SECONDS, Lease, Leases, LimitMissing, Refused
-from blocks.limits import TURN_SECONDS, LimitFull, SharedLimit, shared_limit
+from blocks.limits import TURN_SECONDS, LimitFull, SharedLimit, get_shared_limit
 from tests.conftest import Company, Sandbox
 
 IN_TIME = 4.0
@@ -295,5 +295,5 @@ def test_without_prefect_a_lease_stays_what_it_is(dead_prefect: None) -> None:
 
 def test_a_process_has_one_share_of_a_limit(prefect: Prefect) -> None:
     with ThreadPoolExecutor(4) as pool:
-        shares = set(pool.map(shared_limit, ["the-same"] * 8))
+        shares = set(pool.map(get_shared_limit, ["the-same"] * 8))
     assert len(shares) == 1

@@ -19,7 +19,7 @@ workspaces: [w]
 
 def test_a_file_lists_campaigns_and_workspaces(tmp_path: Path) -> None:
     (tmp_path / "portfolio.yaml").write_text(GOOD)
-    portfolio = Portfolio.of_file(str(tmp_path / "portfolio.yaml"))
+    portfolio = Portfolio.from_file(str(tmp_path / "portfolio.yaml"))
     first, second = portfolio.campaigns
     assert (first.crm, first.options) == ("hubspot-crm/main", {"guardrails": {"max_shrink": 0.5}})
     assert (second.campaign_id, second.account, second.options) == ("two", None, {})
@@ -41,7 +41,7 @@ def test_a_mistake_is_told_without_what_stands_there(
     path = tmp_path / "portfolio.yaml"
     path.write_text(content)
     with pytest.raises(NoPortfolio, match=problem) as error:
-        Portfolio.of_file(str(path))
+        Portfolio.from_file(str(path))
     assert str(path) in str(error.value)
     assert error.value.__context__ is None or error.value.__suppress_context__
 
@@ -49,4 +49,4 @@ def test_a_mistake_is_told_without_what_stands_there(
 @pytest.mark.parametrize("path", ["no/portfolio.yaml", "nothing://portfolio.yaml"])
 def test_a_file_that_is_not_there_is_named(path: str) -> None:
     with pytest.raises(NoPortfolio, match=f"The file {path} cannot be read"):
-        Portfolio.of_file(path)
+        Portfolio.from_file(path)

@@ -154,7 +154,7 @@ def scripted(*statuses: str) -> ResponseTamperer:
 def job_of(
     transport: ResponseTamperer,
     through: Through,
-    on_look: Callable[[Run], None] | None = None,
+    on_poll: Callable[[Run], None] | None = None,
 ) -> Any:
     through(transport)
     account = NudgescribeAccount.model_validate(
@@ -163,7 +163,7 @@ def job_of(
     rerun = CampaignRerun(
         account=account, campaign_id="C", customer_group_id="G", deadline_minutes=2
     )
-    return rerun.attach(2, on_look)
+    return rerun.attach(2, on_poll)
 
 
 def test_waiting_logs_changes_only_and_passes_over_trouble(

@@ -132,14 +132,14 @@ def test_a_block_is_unpickled_without_a_call(
     monkeypatch.setattr(httpx.AsyncClient, "send", called)
     there = cloudpickle.loads(pickled)
     assert there["account"].block_name == saved.name
-    assert there["lake"].reference() == saved.lake.reference()
+    assert there["lake"].reference() == saved.lake.to_reference()
     # Nor does what is passed on.
     assert cloudpickle.loads(cloudpickle.dumps(there))["lake"].block_name == saved.name
 
 
 @task
 def resolve(account: NudgescribeAccount, lake: DataLake, first: int) -> tuple[str, str]:
-    return account.resolved().password.get_secret_value(), lake.resolved().root
+    return account.resolve().password.get_secret_value(), lake.resolve().root
 
 
 @flow
@@ -160,7 +160,7 @@ def test_a_pickled_block_is_loaded_once_a_process_and_flow_run(
 
 
 def test_a_block_that_did_not_travel_is_not_loaded(saved: Saved, loads: list[str]) -> None:
-    assert saved.account.resolved() is saved.account
+    assert saved.account.resolve() is saved.account
     assert loads == []
 
 
@@ -168,13 +168,13 @@ def test_a_pickled_block_that_was_deleted_is_named(saved: Saved) -> None:
     travelled = cloudpickle.loads(cloudpickle.dumps(saved.lake))
     DataLake.delete(saved.name)
     with pytest.raises(BlockNotFound, match="The saved DataLake block .* is gone"):
-        travelled.resolved()
+        travelled.resolve()
 
 
 def test_an_unsaved_block_is_pickled_with_all_it_holds(company: Company) -> None:
     account = cloudpickle.loads(cloudpickle.dumps(company.account()))
     assert account == company.account()
-    assert account.resolved() is account
+    assert account.resolve() is account
 
 
 # ---- what is taken ----------------------------------------------------------------------------
@@ -183,15 +183,15 @@ def test_an_unsaved_block_is_pickled_with_all_it_holds(company: Company) -> None
 def test_names_are_taken_for_one_version(saved: Saved) -> None:
     names = {"account": saved.name, "crm": f"file-crm/{saved.name}", "lake": saved.name}
     taken = validated(saved, **names)
-    assert {name: block.reference() for name, block in taken.items()} == saved.references
+    assert {name: block.to_reference() for name, block in taken.items()} == saved.references
     assert taken["crm"].path == str(saved.crm_file)
 
 
 def test_references_by_slug_are_taken(saved: Saved) -> None:
     slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
     taken = validated(saved, **slugs)
-    assert {name: block.reference() for name, block in taken.items()} == saved.references
-    assert DataLake.model_validate(slugs["lake"]).reference() == saved.lake.reference()
+    assert {name: block.to_reference() for name, block in taken.items()} == saved.references
+    assert DataLake.model_validate(slugs["lake"]).reference() == saved.lake.to_reference()
     with pytest.raises(ValidationError, match="DataLake"):
         DataLake.model_validate(slugs["account"])
 
@@ -207,7 +207,7 @@ def test_a_source_of_a_class_that_forms_do_not_know_is_taken(saved: Saved, store
 
 
 def test_a_lake_is_no_source(saved: Saved) -> None:
-    for lake in (saved.lake, saved.lake.reference(), saved.lake.block_slug):
+    for lake in (saved.lake, saved.lake.to_reference(), saved.lake.block_slug):
         with pytest.raises(ParameterTypeError, match="crm"):
             validated(saved, crm=lake)
 

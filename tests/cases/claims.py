@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from prefect.logging import disable_run_logger
 
 from blocks import DataLake
-from blocks.storage.manifest import campaign_place
+from blocks.storage.manifest import campaign_partition
 from tasks.campaigns import Refresh
 from tasks.customers.staging import keep_staged
 from tasks.refresh.claim import Claim, Overlap, Register, claim_campaign, open_refreshes
@@ -25,7 +25,7 @@ def claim(
 
 def holder(lake: DataLake, campaign_id: str) -> str | None:
     """The flow run whose refresh is the newest of a campaign."""
-    _, entry = Register(lake.files, campaign_place(campaign_id)).newest()
+    _, entry = Register(lake.files, campaign_partition(campaign_id)).newest()
     return entry.flow_run if entry else None
 
 

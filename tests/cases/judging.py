@@ -86,8 +86,8 @@ def judged(
             )
         errors = pl.DataFrame(schema=["row", "field", "code"])
         if done.quarantine:
-            errors = pl.read_parquet(lake.files.place(done.quarantine))
-        accepted = pl.read_parquet(lake.files.place(done.accepted.path))
+            errors = pl.read_parquet(lake.files.fs_path(done.quarantine))
+        accepted = pl.read_parquet(lake.files.fs_path(done.accepted.path))
         return Judged(accepted, errors.select("row", "field", "code").rows(), done.rejected)
 
 

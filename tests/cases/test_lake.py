@@ -129,8 +129,8 @@ CALLS: dict[str, Callable[[Files, Path], object]] = {
     "exists": lambda files, there: files.exists("x"),
     "read": lambda files, there: files.read("x"),
     "remove": lambda files, there: files.remove("x"),
-    "names": lambda files, there: files.names("x"),
-    "found": lambda files, there: list(files.found("x")),
+    "names": lambda files, there: files.list_names("x"),
+    "found": lambda files, there: list(files.list_files("x")),
     "write": lambda files, there: files.write("x", b"1"),
     "create": lambda files, there: files.create("x", b"1"),
     "get": lambda files, there: files.get("x", there),
@@ -305,7 +305,7 @@ def test_damaged_manifest_hides_no_other_run(of_two: DataLake) -> None:
     with pytest.raises(LakeError, match=MANIFEST):
         texts(of_two, 2)
     assert of_two.runs()["run_number"].tolist() == [1]
-    found = [*of_two.files.found("")]
+    found = [*of_two.files.list_files("")]
     assert [*old_runs(of_two.files, found, datetime.now(UTC), Ages(), {})] == []
 
 

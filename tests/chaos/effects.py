@@ -94,8 +94,8 @@ class Watch:
             if not self.exists(path):
                 return
             with watch.effect(f"remove {path}") as half_way:
-                first, _ = next(self.below(path))
-                self.fs.rm(self.place(first))
+                first, *_ = next(self.list_files(path))
+                self.fs.rm(self.fs_path(first))
                 half_way()
                 remove(self, path)
 

@@ -45,7 +45,7 @@ def done_once(story: Story) -> None:
     assert isinstance(messages, pl.DataFrame)
     assert sorted(messages["customer_id"]) == sorted(story.accepted)
     assert messages.equals(pl.concat(map(rfc4180.read, sent)))
-    assert not list(lake.files.below("staging"))
+    assert not list(lake.files.list_files("staging"))
     assert not story.is_open
 
 

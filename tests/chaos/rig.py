@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
 
 from blocks import DataLake, FileCrm
-from blocks.storage.manifest import campaign_place
+from blocks.storage.manifest import campaign_partition
 from deployments.local import free_port, wait_for
 from flows.options import RefreshOptions
 from nudgescribe import rfc4180
@@ -113,7 +113,7 @@ class Story:
         blocks = {"account": self.company.account(), "crm": crm, "lake": self.lake}
         for block in blocks.values():
             block.save(self.name)
-        self.references = {name: block.reference() for name, block in blocks.items()}
+        self.references = {name: block.to_reference() for name, block in blocks.items()}
 
     @property
     def crm_file(self) -> Path:
@@ -176,18 +176,20 @@ class Story:
     @property
     def is_open(self) -> bool:
         """Whether the refresh is one that a next run continues."""
-        _, entry = Register(self.lake.files, campaign_place(self.campaign_id)).newest()
+        _, entry = Register(self.lake.files, campaign_partition(self.campaign_id)).newest()
         return entry is not None and entry.open
 
     @property
     def is_kept(self) -> bool:
         """Whether something may have been made of the list."""
-        return any(path.endswith("/kept") for path, _ in self.lake.files.below("staging"))
+        return any(path.endswith("/kept") for path, *_ in self.lake.files.list_files("staging"))
 
     @property
     def has_list(self) -> bool:
         """Whether the list has been read that the refresh must end with."""
-        staged = any(path.endswith("/extracted.parquet") for path, _ in self.lake.files.below(""))
+        staged = any(
+            path.endswith("/extracted.parquet") for path, *_ in self.lake.files.list_files("")
+        )
         return staged or not self.lake.runs().empty
 
     def crm_moves_on(self) -> None:

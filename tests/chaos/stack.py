@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectAlreadyExists
 
-from blocks.storage.manifest import campaign_place
+from blocks.storage.manifest import campaign_partition
 from flows.refresh import campaign_refresh
 from nudgescribe.contract import Status
 from tasks.refresh.claim import Register
@@ -73,7 +73,7 @@ class Stack:
     def process(self) -> int:
         """The process that refreshes the campaign."""
         story = self.story
-        _, entry = Register(story.lake.files, campaign_place(story.campaign_id)).newest()
+        _, entry = Register(story.lake.files, campaign_partition(story.campaign_id)).newest()
         assert entry is not None
         return entry.pid
 

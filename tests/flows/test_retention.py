@@ -66,8 +66,8 @@ def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> N
     assert retain(saved, dry_run=False) == Tidied(dry_run=False, gone={})
     assert lake.read("C", 1).shape == (2, 2)
     assert lake.read("C").shape == (1, 2)
-    assert store.names("staging") == ["open"]
-    assert len(store.names(run)) == 1
+    assert store.list_names("staging") == ["open"]
+    assert len(store.list_names(run)) == 1
     assert not list(saved.root.rglob(f"{DRAFT}*"))
 
 

@@ -70,15 +70,15 @@ def test_what_is_put_is_there_as_it_was(
     files.put(file, "a/b/c")
     files.get("a/b/c", copy)
     assert copy.read_bytes() == files.read("a/b/c") == file.read_bytes()
-    assert files.names("a/b") == ["c"]
-    ((path, written),) = files.below("a")
+    assert files.list_names("a/b") == ["c"]
+    ((path, modified, _),) = files.list_files("a")
     assert path == "a/b/c"
-    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
-    tag = s3.info(files.place("a/b/c"))["ETag"].strip('"')
+    assert abs(datetime.now(UTC) - modified) < timedelta(minutes=1)
+    tag = s3.info(files.fs_path("a/b/c"))["ETag"].strip('"')
     assert tag.partition("-")[2] == (str(pieces) if pieces else "")
     files.remove("a")
     assert not files.exists("a/b/c")
-    assert files.names("a/b") == []
+    assert files.list_names("a/b") == []
 
 
 def test_who_reads_while_a_file_is_replaced_sees_a_whole_one(lake: DataLake) -> None:
@@ -139,7 +139,7 @@ draft.publish()
 
 def uploads(s3: s3fs.S3FileSystem, files: Files) -> dict[str, datetime]:
     """When the uploads that have not ended were begun, by their place in the bucket."""
-    bucket = files.place("").partition("/")[0]
+    bucket = files.fs_path("").partition("/")[0]
     return {one["Key"]: one["Initiated"] for one in s3.list_multipart_uploads(bucket)}
 
 
@@ -174,8 +174,8 @@ def test_an_upload_that_was_killed_shows_nowhere_and_can_be_aborted(
     )
     assert process.returncode == -signal.SIGKILL
     files = lake_in(**described).files
-    assert files.names("a") == []
-    assert list(files.below("a")) == []
+    assert files.list_names("a") == []
+    assert list(files.list_files("a")) == []
     assert not files.exists("a/part")
     younger = begin_upload(s3, bucket, "lake/a/younger")
     old = uploads(s3, files)
@@ -340,7 +340,7 @@ def test_of_two_writers_of_a_run_one_wins(
         assert committed.writer == winner
         assert lake.read("C/1", number, "polars").rows() == [(winner, f"to {winner}")]
         winners[number] = [f"to {winner}"]
-        names = lake.files.names(run_folder("C/1", number))
+        names = lake.files.list_names(run_folder("C/1", number))
         assert [name for name in names if name.startswith("_")] == [manifest_name(0)]
     if file_format == "delta":
         assert delta_rows(ceph, lake) == winners
@@ -436,7 +436,7 @@ def retried(run: FlowRun) -> RunInLake:
 def flow_run_of(lake: DataLake) -> FlowRun:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(limit=200)
-    (run,) = [run for run in runs if run.parameters.get("lake") == lake.reference()]
+    (run,) = [run for run in runs if run.parameters.get("lake") == lake.to_reference()]
     return run
 
 
@@ -456,7 +456,7 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
 
         def away(content: bytes) -> Reply:
             end = monotonic() + 60
-            while not any(path.endswith(".json") for path, _ in lake.files.below("staging")):
+            while not any(path.endswith(".json") for path, *_ in lake.files.list_files("staging")):
                 assert monotonic() < end
                 sleep(0.05)
             server.stop()
@@ -467,7 +467,7 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
             campaign.fetch(blocks, export_minutes=0.01)
         server.start()
         run = flow_run_of(lake)
-        (writer,) = lake.files.names(f"staging/{run.id}")
+        (writer,) = lake.files.list_names(f"staging/{run.id}")
         there = Ledger(lake.files, f"staging/{run.id}/{writer}").pages()
         assert 0 < len(there) < pages
         assert lake.manifest(CAMPAIGN, 1) is None
@@ -476,7 +476,7 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
         again = {number for number in range(pages) if (export.calls - before)[f"page {number}"]}
         assert again == {*range(pages)} - there
         assert messages_are_whole(lake, 2 * pages)
-        assert lake.files.names("staging") == []
+        assert lake.files.list_names("staging") == []
 
 
 def messages_are_whole(lake: DataLake, rows: int) -> bool:

@@ -40,7 +40,9 @@ def write_pages(
 ) -> Manifest:
     """Writes pages' CSVs, whole and visible."""
     folder = run_folder(campaign_id, run_number)
-    generation = len([name for name in lake.files.names(folder) if name.startswith("_manifest")])
+    generation = len(
+        [name for name in lake.files.list_names(folder) if name.startswith("_manifest")]
+    )
     with PartWriter(
         lake.files, folder, f"w{generation}", lake.format, part_bytes=part_bytes
     ) as writer:

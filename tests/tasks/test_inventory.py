@@ -88,7 +88,7 @@ def take(local: Local, refresh: Refresh, *workspaces: str) -> Inventory:
 
 
 def files(lake: DataLake) -> list[str]:
-    return sorted(path for path, _ in lake.files.below(""))
+    return sorted(file.path for file in lake.files.list_files(""))
 
 
 def test_a_snapshot_holds_what_the_service_says(

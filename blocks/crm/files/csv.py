@@ -12,7 +12,7 @@ from blocks.crm.files.combine import log_rows, same_columns
 from blocks.crm.files.encoding import Utf8, opened
 from blocks.crm.files.locate import Found
 from blocks.crm.source import Logger, SourceError
-from blocks.iterators import ahead
+from blocks.iterators import prefetch
 from blocks.storage.parquet import ParquetSink
 from nudgescribe import rfc4180
 
@@ -38,7 +38,7 @@ def copy_csv(files: Sequence[Found], target: Path, form: CsvForm, logger: Logger
         for file in files:
             with opened(file, form.encoding) as text:
                 delimiter = form.delimiter or _sniffed(file.name, text.head, form.header)
-                for frame in ahead(_frames(file.name, text, delimiter, form.header)):
+                for frame in prefetch(_frames(file.name, text, delimiter, form.header)):
                     if sink is None:
                         schema = frame.schema
                         sink = stack.enter_context(ParquetSink(target, schema))

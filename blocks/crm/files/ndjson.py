@@ -14,7 +14,7 @@ from blocks.crm.files.combine import log_rows
 from blocks.crm.files.encoding import Utf8, opened
 from blocks.crm.files.locate import Found
 from blocks.crm.source import Logger, SourceError
-from blocks.storage.parquet import ParquetSink, frames_of, text_schema, write_parquet
+from blocks.storage.parquet import ParquetSink, read_frames, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
 
@@ -56,7 +56,7 @@ def copy_ndjson(files: Sequence[Found], target: Path, encoding: str | None, logg
             return rows
         with ParquetSink(target, text_schema(columns)) as sink:
             for draft in drafts:
-                for frame in frames_of(draft):
+                for frame in read_frames(draft):
                     lacking = [name for name in columns if name not in frame.columns]
                     nulls = (pl.lit(None, pl.String()).alias(name) for name in lacking)
                     sink.write(frame.with_columns(nulls))

@@ -12,7 +12,7 @@ from blocks.crm.files.combine import log_rows, same_columns
 from blocks.crm.files.compression import plain
 from blocks.crm.files.locate import Found
 from blocks.crm.source import Logger, SourceError
-from blocks.storage.parquet import ParquetSink, frames_of
+from blocks.storage.parquet import ParquetSink, read_frames
 
 
 def copy_parquet(files: Sequence[Found], target: Path, logger: Logger) -> int:
@@ -31,7 +31,7 @@ def copy_parquet(files: Sequence[Found], target: Path, logger: Logger) -> int:
         for file, part in zip(files, parts, strict=True):
             before = sink.rows
             try:
-                for frame in frames_of(part):
+                for frame in read_frames(part):
                     sink.write(frame)
             except (pl.exceptions.PolarsError, pa.ArrowInvalid, OSError) as error:
                 raise _unreadable(file.name, error) from None

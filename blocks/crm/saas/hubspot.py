@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 from blocks.crm.saas.http import Api, SecureUrl, bearer, code_of, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.doc_links import LOGO_URL, documentation
-from blocks.iterators import grouped
+from blocks.iterators import batched
 from blocks.storage.parquet import ParquetSink, text_schema
 from nudgescribe.retry import RetryPolicy
 
@@ -127,9 +127,9 @@ class HubSpotCrm(CrmSource):
             self._check_list(api)
             self._check_properties(api)
             read = partial(self._read, api)
-            batches = grouped(self._members(api), CONTACTS_AT_ONCE)
+            batches = batched(self._members(api), CONTACTS_AT_ONCE)
             with ThreadPoolExecutor(READERS) as pool, ParquetSink(target, schema) as sink:
-                for some in grouped(batches, BATCHES_AT_ONCE):
+                for some in batched(batches, BATCHES_AT_ONCE):
                     contacts = [values for batch in pool.map(read, some) for values in batch]
                     columns = {each: [one.get(each) for one in contacts] for each in schema}
                     sink.write(pl.DataFrame(columns, schema=schema))

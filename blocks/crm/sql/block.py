@@ -17,7 +17,7 @@ from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.crm.sql import sqlite
 from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
 from blocks.doc_links import LOGO_URL, documentation
-from blocks.storage.parquet import frames_of, text_schema, write_parquet
+from blocks.storage.parquet import read_frames, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
@@ -151,7 +151,7 @@ def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> in
             return rows
         schema = pl.Schema(text_schema(columns) | dict.fromkeys(dates, pl.Date()))
         as_dates = pl.col(dates).str.to_date("%Y-%m-%d")
-        dated = (frame.with_columns(as_dates) for frame in frames_of(draft))
+        dated = (frame.with_columns(as_dates) for frame in read_frames(draft))
         return write_parquet(target, schema, dated)
 
 

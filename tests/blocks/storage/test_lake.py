@@ -42,18 +42,18 @@ def test_what_is_put_can_be_got(files: Files, file: Path, tmp_path: Path) -> Non
     assert (tmp_path / "copy").read_bytes() == files.read("a/b/c") == b"content"
     with files.open("a/b/c") as opened:
         assert opened.read() == b"content"
-    assert files.names("a/b") == ["c"]
-    ((path, written),) = files.below("a")
+    assert files.list_names("a/b") == ["c"]
+    ((path, modified, _),) = files.list_files("a")
     assert path == "a/b/c"
-    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - modified) < timedelta(minutes=1)
 
 
 def test_the_time_is_that_of_the_files(files: Files, file: Path) -> None:
     files.put(file, "a")
     now = files.now()
-    ((_, written),) = files.below("a")
-    assert timedelta(0) <= now - written < timedelta(minutes=1)
-    assert [path for path, _ in files.below("")] == ["a"]
+    ((_, modified, _),) = files.list_files("a")
+    assert timedelta(0) <= now - modified < timedelta(minutes=1)
+    assert [file.path for file in files.list_files("")] == ["a"]
 
 
 def test_putting_again_replaces(files: Files, file: Path) -> None:
@@ -61,7 +61,7 @@ def test_putting_again_replaces(files: Files, file: Path) -> None:
     file.write_bytes(b"newer")
     files.put(file, "a/c")
     assert files.read("a/c") == b"newer"
-    assert files.names("a") == ["c"]
+    assert files.list_names("a") == ["c"]
 
 
 def test_what_is_created_is_created_once(files: Files) -> None:
@@ -69,11 +69,11 @@ def test_what_is_created_is_created_once(files: Files) -> None:
     with pytest.raises(AlreadyThere, match="a/c is in the lake already"):
         files.create("a/c", b"second")
     assert files.read("a/c") == b"first"
-    assert files.names("a") == ["c"]
+    assert files.list_names("a") == ["c"]
 
 
 def test_what_is_not_there(files: Files, tmp_path: Path) -> None:
-    assert files.names("nowhere") == []
+    assert files.list_names("nowhere") == []
     files.remove("nowhere")
     asked: list[Callable[[], object]] = [
         lambda: files.get("nowhere/c", tmp_path / "copy"),
@@ -105,7 +105,7 @@ def test_a_copy_that_breaks_leaves_nothing_visible(
     monkeypatch.setattr("blocks.storage.files.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         files.put(file, "a/second")
-    assert files.names("a") == ["first"]
+    assert files.list_names("a") == ["first"]
     monkeypatch.setattr("blocks.storage.files.os.link", full)
     with pytest.raises(OSError, match="No space"):
         files.create("a/second", b"")
@@ -116,7 +116,7 @@ def test_what_a_killed_process_left_unfinished_is_not_seen(tmp_path: Path, file:
     files = DataLake(root=str(tmp_path / "lake")).files
     draft = files.draft("a/c")
     draft.file.write_bytes(b"half")
-    assert files.names("a") == []
+    assert files.list_names("a") == []
     assert draft.file.name.startswith(DRAFT)
 
 
@@ -154,7 +154,7 @@ def test_a_run_is_there_with_its_manifest(lake: DataLake, file_format: str) -> N
         lake.read("C/1")
     manifest = write_run(lake, "C/1", 2, {"01": "a", "02": "b"}, {"03": ""})
     assert lake.manifest("C/1", 2) == manifest
-    assert lake.files.names("messages") == ["campaign_id=C%2F1"]
+    assert lake.files.list_names("messages") == ["campaign_id=C%2F1"]
     read = lake.read("C/1", 2)
     assert read.to_dict("list") == {"customer_id": ["01", "02", "03"], "message": ["a", "b", ""]}
     assert lake.read("C/1", 2, "arrow").num_rows == 3

@@ -102,13 +102,13 @@ def test_a_long_page_goes_on_in_the_next_part(
 def test_a_batch_holds_the_pages_since_the_last_one(lake: DataLake) -> None:
     with writer_of(lake, part_bytes=200) as writer:
         assert writer.finish() is None
-        assert not writer.full
+        assert not writer.is_full
         write_page(writer, 0, page(0))
-        assert not writer.full
+        assert not writer.is_full
         write_page(writer, 1, page(1, 9))
-        assert writer.full
+        assert writer.is_full
         first = writer.finish()
-        assert not writer.full
+        assert not writer.is_full
         write_page(writer, 5, page(5, 0))
         second = writer.finish()
         assert writer.finish() is None
@@ -186,7 +186,7 @@ def test_a_writer_that_is_left_early_leaves_nothing(
     with writer_of(lake, file_format, 10**6) as writer:
         write_page(writer, 0, page(0))
         assert len(list(folder.iterdir())) == 1
-        assert lake.files.names(FOLDER) == []
+        assert lake.files.list_names(FOLDER) == []
     assert list(folder.iterdir()) == []
 
 
@@ -224,7 +224,9 @@ def test_a_disk_that_is_full_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("call", ["part_writer.sha256_of", "files.os.fsync", "files.os.replace"])
+@pytest.mark.parametrize(
+    "call", ["part_writer.compute_sha256", "files.os.fsync", "files.os.replace"]
+)
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_part_that_cannot_appear_leaves_nothing(
     lake: DataLake, folder: Path, monkeypatch: pytest.MonkeyPatch, file_format: Format, call: str

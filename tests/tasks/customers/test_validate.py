@@ -66,10 +66,10 @@ def test_the_service_judges_row_by_row_as_we_do(
     listed = pl.concat([pl.DataFrame(hostile, schema), customers(6, invalid_every=3)])
     refresh = Refresh.model_validate({"id": str(uuid4()), "started": "2026-11-21T06:30:00Z"})
     validated = validate(local, rules, refresh, listed)
-    accepted = pl.read_parquet(local.lake.files.place(validated.accepted.path))
+    accepted = pl.read_parquet(local.lake.files.fs_path(validated.accepted.path))
     errors = pl.DataFrame(schema={"row": pl.UInt32, "field": pl.String, "code": pl.String})
     if validated.quarantine:
-        errors = pl.read_parquet(local.lake.files.place(validated.quarantine)).drop("reason")
+        errors = pl.read_parquet(local.lake.files.fs_path(validated.quarantine)).drop("reason")
     check = partial(
         client.upload_customers,
         company.seeded.workspace_id,
@@ -94,7 +94,7 @@ def test_what_is_found_is_told_without_values(
     )
     validated = validate(local, rules, refresh, listed)
     assert validated.quarantine == f"quarantine/{PLACE}/{refresh.id}.parquet"
-    quarantine = pl.read_parquet(local.lake.files.place(validated.quarantine))
+    quarantine = pl.read_parquet(local.lake.files.fs_path(validated.quarantine))
     assert quarantine.columns == ["row", "field", "code", "reason"]
     assert quarantine["row"].to_list() == [5, 30, 60, 90]
     assert quarantine.row(0) == (5, "plan", "required", "a value is required")
@@ -119,7 +119,7 @@ def test_rows_are_numbered_through_the_whole_list(
     with pytest.raises(ListRefused, match="2 customer identifiers occur more than once"):
         validate(local, rules, refresh, listed)
     quarantine = f"quarantine/{PLACE}/{refresh.id}.parquet"
-    found = pl.read_parquet(local.lake.files.place(quarantine))
+    found = pl.read_parquet(local.lake.files.fs_path(quarantine))
     assert found["row"].to_list() == [1, 2, 20, 40, 60, 61, 62]
 
 

@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from blocks import DataLake
 from blocks.storage.files import DRAFT
-from blocks.storage.reader import latest_run
+from blocks.storage.reader import find_latest_run
 from nudgescribe.errors import NotFound
 from tasks.export import run as tasks
 from tasks.export.download import ExportRef, Slots, fetch_pages
@@ -143,7 +143,7 @@ def test_an_error_ends_the_downloads_that_wait(lake: DataLake) -> None:
         fetch(lake, client, range(1000), slots)
     assert client.asked == [0, 1, 2]
     assert all(file.closed for file in client.files)
-    assert lake.files.names(FOLDER) == []
+    assert lake.files.list_names(FOLDER) == []
     slots.spool(-1)
     assert nothing_lies_on_disk(slots)
 
@@ -216,11 +216,11 @@ def run_and_die(root: Path, moment: int) -> bool:
 
 def is_there(lake: DataLake) -> bool:
     """Whether a reader sees the run; all of it, and no torn file in either case."""
-    for name in lake.files.names(FOLDER):
+    for name in lake.files.list_names(FOLDER):
         if name.startswith("part-"):
             assert parquet.read_table(f"{lake.root}/{FOLDER}/{name}").num_rows == PAGES
     if lake.manifest("C", 2) is None:
-        assert latest_run(lake.files, "C") is None
+        assert find_latest_run(lake.files, "C") is None
         return False
     ids = [one for number in range(PAGES) for one in ids_of(number)]
     assert lake.read("C", 2, "polars").rows() == [(one, f"to {one}") for one in ids]
@@ -234,8 +234,8 @@ def test_killed_at_any_moment_the_next_try_completes_it(tmp_path: Path) -> None:
         seen.append(is_there(lake))
         write(lake)
         assert is_there(lake)
-        assert latest_run(lake.files, "C") == 2
-        assert len(lake.files.names(FOLDER)) == 3
+        assert find_latest_run(lake.files, "C") == 2
+        assert len(lake.files.list_names(FOLDER)) == 3
     # Once it is there it stays there.
     assert seen == sorted(seen)
     assert set(seen) == {False, True}

@@ -239,7 +239,7 @@ def test_a_page_that_stays_bad_fails_the_run_and_is_named(
         one.fetched()
     assert export.calls["page 1"] == download.TRIES
     assert local.lake.manifest("C", 2) is None
-    assert local.lake.files.names(FOLDER) == []
+    assert local.lake.files.list_names(FOLDER) == []
 
 
 def test_a_page_larger_than_memory_should_hold(
@@ -278,7 +278,7 @@ def test_what_is_there_is_not_fetched_again(
     assert one.commit(again).rows == 4
     assert export.calls.total() == calls
     remove_staged.fn(local.lake, one.refresh)
-    assert local.lake.files.names("staging") == []
+    assert local.lake.files.list_names("staging") == []
 
 
 def test_another_export_of_a_run_replaces_the_first_for_readers(
@@ -292,7 +292,7 @@ def test_another_export_of_a_run_replaces_the_first_for_readers(
     one.refresh = Refresh(id="another", started=one.refresh.started)
     one.commit(one.fetched())
     assert ids(local.lake) == ["01", "02", "03"]
-    names = local.lake.files.names(FOLDER)
+    names = local.lake.files.list_names(FOLDER)
     assert [name for name in names if name.startswith("_")] == list(map(manifest_name, (0, 1)))
 
 

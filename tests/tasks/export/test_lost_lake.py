@@ -109,8 +109,8 @@ def test_every_way_to_a_lost_lake_says_so(store: Store, lake: DataLake, tmp_path
         lambda: files.get("a/file", tmp_path / "copy"),
         read,
         lambda: files.exists("a/file"),
-        lambda: files.names("a"),
-        lambda: list(files.below("a")),
+        lambda: files.list_names("a"),
+        lambda: list(files.list_files("a")),
         lambda: files.remove("a/file"),
         lambda: list(files.unfinished_uploads(datetime.now(UTC))),
         lambda: files.abort_upload("a/file", "none"),
@@ -225,7 +225,7 @@ def test_what_is_lost_and_what_is_refused(
     tmp_path: Path, error: Exception, kind: type[Exception]
 ) -> None:
     files = DataLake(root=str(tmp_path)).files
-    with pytest.raises(kind) as caught, files.trouble("a/file"):
+    with pytest.raises(kind) as caught, files.translate_errors("a/file"):
         raise error
     assert type(caught.value) is kind
     assert not (isinstance(caught.value, LakeError) and "canary" in str(caught.value))

@@ -17,7 +17,7 @@ from prefect.logging import disable_run_logger
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Suspended
 
 from blocks import DataLake
-from blocks.storage.manifest import campaign_place
+from blocks.storage.manifest import campaign_partition
 from nudgescribe.polling import Pace
 from tasks.campaigns import Refresh
 from tasks.customers.staging import folder_of, keep_staged
@@ -313,7 +313,7 @@ def test_nobody_closes_what_another_one_has_taken_over(flow_run: Runs, lake: Dat
 def test_an_old_list_goes_unless_its_refresh_is_alive(flow_run: Runs, lake: DataLake) -> None:
     me = flow_run(Suspended())
     half_way(lake, me)
-    place, folder = campaign_place(CAMPAIGN), folder_of(me)
+    place, folder = campaign_partition(CAMPAIGN), folder_of(me)
     (entry,) = open_refreshes(lake.files).values()
     assert is_alive(entry)
     assert not expire(lake.files, place, folder)

@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from blocks import DataLake
 from blocks.storage.files import Files
-from blocks.storage.manifest import campaign_place
+from blocks.storage.manifest import campaign_partition
 from tasks.campaigns import Refresh
 from tasks.refresh.claim import Entry, Register
 from tasks.retention.rules import OPEN, SINCE, Ages
@@ -34,7 +34,7 @@ def age(lake: DataLake, folder: str = "", days: float = 8) -> None:
 
 
 def paths(lake: DataLake, folder: str = "") -> set[str]:
-    return {path for path, _ in lake.files.below(folder)}
+    return {file.path for file in lake.files.list_files(folder)}
 
 
 def listed(local: Local, refresh: Refresh, ages: Ages = ALL) -> Listed:
@@ -59,7 +59,7 @@ def begin_refresh(lake: DataLake, campaign_id: str = "C", me: Refresh | None = N
     """A refresh that is open, by a flow run that nobody knows."""
     me = me or another()
     entry = Entry(refresh=me, flow_run=me.id, host="elsewhere", pid=1)
-    register = Register(lake.files, campaign_place(campaign_id))
+    register = Register(lake.files, campaign_partition(campaign_id))
     assert register.add(register.newest()[0] + 1, entry)
     return entry
 
