@@ -8,9 +8,8 @@ import httpx
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.doc_links import LOGO_URL, documentation
 from blocks.limits import SharedLimit, get_shared_limit
-from blocks.saved import SavedBlock
+from blocks.saved import SavedBlock, documentation_url
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 
@@ -45,8 +44,7 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
     """
 
     _block_type_name = "Nudgescribe account"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("your-own-account-in-ten-minutes")
+    _documentation_url = documentation_url("your-own-account-in-ten-minutes")
 
     base_url: str = Field(
         default="https://client-api.nudgescribe.com",

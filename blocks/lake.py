@@ -9,8 +9,7 @@ import pyarrow as pa
 from prefect.types import SecretDict
 from pydantic import Field
 
-from blocks.doc_links import LOGO_URL, documentation
-from blocks.saved import SavedBlock
+from blocks.saved import SavedBlock, documentation_url
 from blocks.storage import reader
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import Format, Manifest, run_folder
@@ -35,8 +34,7 @@ class DataLake(SavedBlock):
     """
 
     _block_type_name = "Data lake"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("the-lake")
+    _documentation_url = documentation_url("the-lake")
 
     root: str = Field(description="Path or fsspec URL of the lake's folder, such as s3://lake/crm.")
     storage_options: SecretDict | None = Field(

@@ -6,8 +6,7 @@ import yaml
 from fsspec.core import url_to_fs
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from blocks.doc_links import LOGO_URL, documentation
-from blocks.saved import SavedBlock, slug_reference
+from blocks.saved import SavedBlock, documentation_url, slug_reference
 from nudgescribe.errors import NudgeflowError
 
 
@@ -87,7 +86,6 @@ class CampaignPortfolio(SavedBlock):
     """
 
     _block_type_name = "Campaign portfolio"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("many-campaigns")
+    _documentation_url = documentation_url("many-campaigns")
 
     portfolio: Portfolio = Field(description="The campaigns, and the workspaces.")

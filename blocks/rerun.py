@@ -7,7 +7,7 @@ from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
 from blocks.account import NudgescribeAccount
-from blocks.doc_links import LOGO_URL, documentation
+from blocks.saved import LOGO_URL, documentation_url
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (
@@ -61,7 +61,7 @@ class CampaignRerun(JobBlock[Run]):
 
     _block_type_name = "Nudgescribe campaign rerun"
     _logo_url = LOGO_URL
-    _documentation_url = documentation("the-refresh")
+    _documentation_url = documentation_url("the-refresh")
 
     account: NudgescribeAccount = Field(description="The account the campaign belongs to.")
     campaign_id: str = Field(description="The campaign to re-run.")

@@ -1,4 +1,4 @@
-"""Blocks as parameters: between flows, tasks and machines travels a reference to what is saved."""
+"""The base of the blocks: flows, tasks and machines pass a saved block on as a reference."""
 
 from functools import lru_cache
 from typing import Any, Self, cast
@@ -7,6 +7,7 @@ from uuid import UUID
 from prefect.blocks.core import Block
 from prefect.context import FlowRunContext, TaskRunContext
 from pydantic import (
+    HttpUrl,
     ModelWrapValidatorHandler,
     PrivateAttr,
     SerializationInfo,
@@ -16,6 +17,15 @@ from pydantic import (
 )
 
 from nudgescribe.errors import NudgeflowError
+
+PROJECT_URL = "https://nudgeflow.example"
+"""Where the README and the docs folder are published; set it to your own site."""
+LOGO_URL = HttpUrl(f"{PROJECT_URL}/img/logo.png")
+
+
+def documentation_url(section: str) -> HttpUrl:
+    """Return the URL of the README's section on a block, which Prefect's UI links to."""
+    return HttpUrl(f"{PROJECT_URL}/#{section}")
 
 
 class BlockNotFound(NudgeflowError):
@@ -29,34 +39,35 @@ class BlockNotSaved(NudgeflowError):
 class SavedBlock(Block):
     """A block that flows and tasks take as a parameter.
 
-    Once it is saved, a flow run's stored parameters and what is pickled for another machine hold a
-    reference to it, never its secrets. One that is not saved works within a process, and is pickled
-    with all it holds.
+    If it is saved, the stored parameters of flow runs and pickles for other machines hold a
+    reference to it and none of its secrets. If not, it is pickled with all it holds.
     """
 
+    _logo_url = LOGO_URL
     _resolved: bool = PrivateAttr(default=True)
 
     @property
     def block_name(self) -> str:
-        """The name it is saved under, for people."""
+        """Return the name it is saved under, to show to people."""
         return self._block_document_name or "not-saved"
 
     @property
     def block_slug(self) -> str:
-        """Its type and its name, such as `sql-crm/main`."""
+        """Return its type and name, such as `sql-crm/main`."""
         return f"{self.get_block_type_slug()}/{self.block_name}"
 
     def to_reference(self) -> dict[str, Any]:
-        """Return what stands for it in a flow run's parameters. Raises BlockNotSaved."""
+        """Return the reference for a flow run's parameters. Raises BlockNotSaved."""
         if self._block_document_id is None:
             raise BlockNotSaved(f"This {type(self).__name__} block is not saved.")
         return {"$ref": {"block_document_id": str(self._block_document_id)}}
 
     def resolve(self) -> Self:
-        """Return the block, loaded if it has come by pickle: once a process and flow run.
+        """Return the block itself; if it was unpickled, load it once per process and flow run.
 
-        Unpickling itself must not call Prefect, as the event loop of a cluster's scheduler
-        unpickles, too. Raises BlockNotFound.
+        Unpickling does not load it, since the event loop of a cluster's scheduler unpickles, too.
+
+        Raises BlockNotFound.
         """
         if self._resolved:
             return self
@@ -69,9 +80,9 @@ class SavedBlock(Block):
         return _unresolved, (type(self), self._block_document_id, self._block_document_name)
 
     @classmethod
-    def _of_reference(cls, document_id: UUID, name: str | None) -> Self:
+    def _from_reference(cls, document_id: UUID, name: str | None) -> Self:
         block = cls.model_construct()
-        vars(block).clear()  # it is not to be taken for one with defaults
+        vars(block).clear()  # so that nobody reads default values from it
         block._block_document_id = document_id
         block._block_document_name = name
         block._resolved = False
@@ -79,7 +90,7 @@ class SavedBlock(Block):
 
     @model_serializer(mode="wrap")
     def ser_model(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
-        """Serialize a saved block as a reference, unless it is being saved itself."""
+        """Serialize a saved block to JSON as a reference, except while it is being saved."""
         saving = "include_secrets" in cast(dict[str, Any], info.context or {})
         if self._block_document_id is None or saving or info.mode != "json":
             return super().ser_model(handler, info)
@@ -88,7 +99,7 @@ class SavedBlock(Block):
     @model_validator(mode="wrap")
     @classmethod
     def _load_reference(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Load what a flow run's stored parameter refers to; in version 0.1 that was a name."""
+        """Load the block of a stored parameter: a reference, or a name as in version 0.1."""
         if isinstance(value, str):
             value = load_by_name(value, cls)
         elif isinstance(value, dict) and "$ref" in value:
@@ -97,7 +108,7 @@ class SavedBlock(Block):
 
 
 def slug_reference(slug: str) -> dict[str, Any]:
-    """Return what stands for the block of a `type-slug/name` in a flow run's parameters."""
+    """Return the reference to a block named `type-slug/name`, for a flow run's parameters."""
     return {"$ref": {"block_document_slug": slug}}
 
 
@@ -123,7 +134,7 @@ def _load_once(kind: type[SavedBlock], document_id: UUID, flow_run_id: UUID | No
 
 
 def _unresolved(kind: type[SavedBlock], document_id: UUID, name: str | None) -> SavedBlock:
-    return kind._of_reference(document_id, name)  # pyright: ignore[reportPrivateUsage]
+    return kind._from_reference(document_id, name)  # pyright: ignore[reportPrivateUsage]
 
 
 def _flow_run_id() -> UUID | None:

@@ -82,7 +82,7 @@ def test_parameters_of_unsaved_blocks_work_and_are_stored_with_secrets_masked(
 
 def test_a_block_that_is_not_saved_has_no_reference(company: Company) -> None:
     with pytest.raises(BlockNotSaved, match="This NudgescribeAccount block is not saved"):
-        company.account().reference()
+        company.account().to_reference()
 
 
 def test_a_saved_block_is_saved_again_with_all_it_holds(saved: Saved, company: Company) -> None:
@@ -132,7 +132,7 @@ def test_a_block_is_unpickled_without_a_call(
     monkeypatch.setattr(httpx.AsyncClient, "send", called)
     there = cloudpickle.loads(pickled)
     assert there["account"].block_name == saved.name
-    assert there["lake"].reference() == saved.lake.to_reference()
+    assert there["lake"].to_reference() == saved.lake.to_reference()
     # Nor does what is passed on.
     assert cloudpickle.loads(cloudpickle.dumps(there))["lake"].block_name == saved.name
 
@@ -191,7 +191,7 @@ def test_references_by_slug_are_taken(saved: Saved) -> None:
     slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
     taken = validated(saved, **slugs)
     assert {name: block.to_reference() for name, block in taken.items()} == saved.references
-    assert DataLake.model_validate(slugs["lake"]).reference() == saved.lake.to_reference()
+    assert DataLake.model_validate(slugs["lake"]).to_reference() == saved.lake.to_reference()
     with pytest.raises(ValidationError, match="DataLake"):
         DataLake.model_validate(slugs["account"])
 
@@ -200,7 +200,7 @@ def test_references_by_slug_are_taken(saved: Saved) -> None:
 def test_a_source_of_a_class_that_forms_do_not_know_is_taken(saved: Saved, stored: bool) -> None:
     fifth = FifthCrm(path="customers.csv")
     fifth.save(saved.name, overwrite=True)
-    taken = validated(saved, crm=fifth.reference() if stored else fifth)["crm"]
+    taken = validated(saved, crm=fifth.to_reference() if stored else fifth)["crm"]
     assert isinstance(taken, FifthCrm)
     assert taken.path == "customers.csv"
     assert validated(saved, crm=fifth.block_slug)["crm"].path == "customers.csv"

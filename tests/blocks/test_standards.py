@@ -18,7 +18,7 @@ from blocks import (
     SalesforceCrm,
     SqlCrm,
 )
-from blocks.doc_links import LOGO_URL
+from blocks.saved import LOGO_URL
 
 ROOT = Path(__file__).parents[2]
 

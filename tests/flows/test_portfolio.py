@@ -134,7 +134,7 @@ def test_each_has_its_own_settings_and_is_there_once(work: Work, shared: dict[st
         ("one", "Completed"),
         ("two", "Completed"),
     ]
-    account, crm, lake = (shared[name].reference() for name in ("account", "crm", "lake"))
+    account, crm, lake = (shared[name].to_reference() for name in ("account", "crm", "lake"))
     assert seen == {
         "one": {
             "campaign_id": "one",

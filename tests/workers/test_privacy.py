@@ -336,7 +336,7 @@ class Stage:
                 listed.write_csv(file)
             listed = FileCrm(path=str(file))
         listed.save(name, overwrite=True)
-        return listed.reference()
+        return listed.to_reference()
 
     def fault(self, endpoint: str, **options: Any) -> None:
         body = {"endpoint": endpoint, **options}
@@ -624,7 +624,7 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     file.write_text("")
     unusable = DataLake(root=f"{file}/lake")
     unusable.save(f"{name}-file")
-    stage.sync(company, "Failed", lake=unusable.reference())
+    stage.sync(company, "Failed", lake=unusable.to_reference())
     secret = stage.secret("storage")
     options = {
         "key": "key",
@@ -634,7 +634,7 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     }
     lost = DataLake.model_validate({"root": "s3://bucket/lake", "storage_options": options})
     lost.save(f"{name}-s3")
-    stage.sync(company, "Failed", "The lake was lost", lake=lost.reference())
+    stage.sync(company, "Failed", "The lake was lost", lake=lost.to_reference())
 
 
 @dataclass

@@ -10,7 +10,7 @@ from blocks.crm.files.locate import Format, Found, find, format_of, shown
 from blocks.crm.files.ndjson import copy_ndjson
 from blocks.crm.files.parquet import copy_parquet
 from blocks.crm.source import CrmSource, SourceError
-from blocks.doc_links import LOGO_URL, documentation
+from blocks.saved import documentation_url
 
 
 class FileCrm(CrmSource):
@@ -26,8 +26,7 @@ class FileCrm(CrmSource):
     """
 
     _block_type_name = "File CRM"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("customer-lists")
+    _documentation_url = documentation_url("customer-lists")
 
     path: str = Field(
         description="Path or fsspec URL of the file, such as s3://crm/list.csv.gz; a pattern such "

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from blocks.crm.saas.http import Api, SecureUrl, bearer, code_of, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
-from blocks.doc_links import LOGO_URL, documentation
 from blocks.iterators import batched
+from blocks.saved import documentation_url
 from blocks.storage.parquet import ParquetSink, text_schema
 from nudgescribe.retry import RetryPolicy
 
@@ -95,8 +95,7 @@ class HubSpotCrm(CrmSource):
     """
 
     _block_type_name = "HubSpot CRM"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("customer-lists")
+    _documentation_url = documentation_url("customer-lists")
 
     token: SecretStr = Field(
         description="The private app's token; scopes crm.lists.read and crm.objects.contacts.read."

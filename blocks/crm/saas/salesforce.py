@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, SecretStr
 
 from blocks.crm.saas.http import Api, SecureUrl, code_of, is_loopback, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
-from blocks.doc_links import LOGO_URL, documentation
+from blocks.saved import documentation_url
 from blocks.storage.parquet import write_parquet
 from nudgescribe import rfc4180
 from nudgescribe.polling import Pace, poll
@@ -67,8 +67,7 @@ class SalesforceCrm(CrmSource):
     """
 
     _block_type_name = "Salesforce CRM"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("customer-lists")
+    _documentation_url = documentation_url("customer-lists")
 
     login_url: SecureUrl = Field(description="My Domain, https://….my.salesforce.com.")
     client_id: str = Field(description="The app's consumer key; it needs the flow for clients.")

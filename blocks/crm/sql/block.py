@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.crm.sql import sqlite
 from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
-from blocks.doc_links import LOGO_URL, documentation
+from blocks.saved import documentation_url
 from blocks.storage.parquet import read_frames, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 
@@ -51,8 +51,7 @@ class SqlCrm(CrmSource):
     """
 
     _block_type_name = "SQL CRM"
-    _logo_url = LOGO_URL
-    _documentation_url = documentation("customer-lists")
+    _documentation_url = documentation_url("customer-lists")
 
     url: SecretStr = Field(description="SQLAlchemy URL of the database.")
     query: str = Field(
