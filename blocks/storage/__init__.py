@@ -1,1 +1,1 @@
-"""Files of a lake or a disk: written whole or not at all, read back value by value."""
+"""Files in the lake and on local disks: errors, temporary folders, formats, manifests."""

@@ -1,8 +1,8 @@
-"""The Delta table over a lake's Parquet files: a commit a run, replacing just its partition."""
+"""The Delta table over the lake's Parquet files, with a partition for each run."""
 
 import json
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -32,81 +32,94 @@ _SCHEMA = Schema.from_arrow(
 
 
 def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
-    """Makes the table over all runs show a run's parts, and no others of that run.
+    """Replace a run's partition in the table by the parts of its manifest.
 
-    `options` are the file system's. Raises LakeError where Delta cannot be written,
-    LakeUnreachable if the lake is lost.
+    `options` are those of the file system. The table is created if there is none.
+
+    Raises LakeError if Delta cannot be written there, LakeUnreachable.
     """
-    with _lost(files):
-        _commit(files, options, manifest)
+    with _translate_errors(files):
+        _overwrite(files, options, manifest, _add_actions(manifest))
 
 
 def remove(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
-    """Makes the table, if there is one that shows these parts of a run, show nothing of the run.
+    """Remove a run from the table; do nothing if the table does not show the manifest's parts.
 
     Raises as `commit` does.
     """
-    with _lost(files):
+    with _translate_errors(files):
         if files.exists(LOG):
-            _commit(files, options, manifest, forgotten=True)
+            _overwrite(files, options, manifest, [], only_if_shown=True)
 
 
 @contextmanager
-def _lost(files: Files) -> Generator[None]:
+def _translate_errors(files: Files) -> Generator[None]:
     with files.translate_errors(LOG):
         try:
             yield
         except OSError:
             if files.is_local:
                 raise
-            # What it was has been tried often, and is told with addresses.
+            # Delta has tried again itself; its text holds addresses.
             raise LakeUnreachable(f"The lake was lost at {LOG}.") from None
 
 
-def _commit(
-    files: Files, options: dict[str, Any], manifest: Manifest, *, forgotten: bool = False
+def _overwrite(
+    files: Files,
+    options: dict[str, Any],
+    manifest: Manifest,
+    actions: list[AddAction | RemoveAction],
+    *,
+    only_if_shown: bool = False,
 ) -> None:
     root, storage = f"{files.root}/{MESSAGES}", _storage_options(files, options)
-    where = {"campaign_id": manifest.campaign_id, "run_number": str(manifest.run_number)}
-    folder = "/".join(f"{name}={quote(value, safe='')}" for name, value in where.items())
-    written = datetime.now(UTC)
-    parts: list[AddAction | RemoveAction] = [
+    partition = [(name, "=", value) for name, value in _partition(manifest).items()]
+    for _ in range(TRIES):
+        # If another writer has created the table or committed to it, it is opened again.
+        with suppress(CommitFailedError):
+            table = _open_table(root, storage)
+            if not only_if_shown or _shows(table, partition, manifest):
+                table.create_write_transaction(
+                    actions,
+                    "overwrite",
+                    _SCHEMA,
+                    PARTITIONS,
+                    partition,
+                    # Delta's own retries would let two writers both add the same new partition.
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+            return
+    raise LakeError(f"The Delta table {root} changed too often to commit to it.")
+
+
+def _shows(table: DeltaTable, partition: list[tuple[str, str, str]], manifest: Manifest) -> bool:
+    uris: list[str] = table.file_uris(file_pruning_predicate=partition)
+    shown = {uri.rpartition("/")[2] for uri in uris}
+    return bool(shown & {part.name for part in manifest.parts})
+
+
+def _partition(manifest: Manifest) -> dict[str, str]:
+    return {"campaign_id": manifest.campaign_id, "run_number": str(manifest.run_number)}
+
+
+def _add_actions(manifest: Manifest) -> list[AddAction | RemoveAction]:
+    values = _partition(manifest)
+    folder = "/".join(f"{name}={quote(value, safe='')}" for name, value in values.items())
+    milliseconds = int(datetime.now(UTC).timestamp() * 1000)
+    return [
         AddAction(
             path=f"{folder}/{part.name}",
             size=part.bytes,
-            partition_values=where,
-            modification_time=int(written.timestamp() * 1000),
+            partition_values=values,
+            modification_time=milliseconds,
             data_change=True,
             stats=json.dumps({"numRecords": part.rows}),
         )
         for part in manifest.parts
     ]
-    partition = [(name, "=", value) for name, value in where.items()]
-    for _ in range(TRIES):
-        try:
-            table = _table(root, storage)
-            if forgotten:
-                found = table.file_uris(file_pruning_predicate=partition)
-                shown = {uri.rpartition("/")[2] for uri in found}
-                if not shown & {part.name for part in manifest.parts}:
-                    return
-                parts = []
-            table.create_write_transaction(
-                parts,
-                "overwrite",
-                _SCHEMA,
-                PARTITIONS,
-                partition,
-                # Its own retries let two writers add the same new partition: both would commit.
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-        except CommitFailedError:
-            continue  # somebody made the table or committed another run; it is read anew
-        return
-    raise LakeError(f"The Delta table {root} changed too often to commit to it.")
 
 
-def _table(root: str, storage: dict[str, str] | None) -> DeltaTable:
+def _open_table(root: str, storage: dict[str, str] | None) -> DeltaTable:
     try:
         return DeltaTable(root, storage_options=storage)
     except TableNotFoundError:
@@ -117,23 +130,22 @@ def _table(root: str, storage: dict[str, str] | None) -> DeltaTable:
 
 
 def _storage_options(files: Files, options: dict[str, Any]) -> dict[str, str] | None:
-    """The options of s3fs in the words of deltalake."""
+    """Translate the options of s3fs into those of deltalake. Raises LakeError."""
     if files.is_local:
         return None
     if not is_s3(files.fs):
         raise LakeError(f"Delta is written to a local folder or to S3, not to {files.root}.")
     client: dict[str, Any] = options.get("client_kwargs") or {}
     endpoint = options.get("endpoint_url") or client.get("endpoint_url")
-    found = {
+    encryption: dict[str, Any] = options.get("s3_additional_kwargs", {})
+    translated = {
         "AWS_ACCESS_KEY_ID": options.get("key"),
         "AWS_SECRET_ACCESS_KEY": options.get("secret"),
         "AWS_SESSION_TOKEN": options.get("token"),
         "AWS_REGION": client.get("region_name"),
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ALLOW_HTTP": "true" if str(endpoint).startswith("http://") else None,
-        "AWS_SERVER_SIDE_ENCRYPTION": options.get("s3_additional_kwargs", {}).get(
-            "ServerSideEncryption"
-        ),
-        "AWS_SSE_KMS_KEY_ID": options.get("s3_additional_kwargs", {}).get("SSEKMSKeyId"),
+        "AWS_SERVER_SIDE_ENCRYPTION": encryption.get("ServerSideEncryption"),
+        "AWS_SSE_KMS_KEY_ID": encryption.get("SSEKMSKeyId"),
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: str(value) for name, value in translated.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The manifest: the one file that says which pages and files a run in the lake is made of."""
+"""The manifest, which lists the pages and files of a run in the lake, and the names of folders."""
 
 import re
 from datetime import datetime
@@ -18,7 +18,7 @@ _MANIFEST = re.compile(r"_manifest-(\d{5})\.json")
 
 
 class Page(BaseModel):
-    """`page` is the service's `file_num`, `bytes` the size of its CSV."""
+    """A page of an export: `page` is the service's `file_num`, `bytes` the size of its CSV."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,9 +28,10 @@ class Page(BaseModel):
 
 
 class Part(BaseModel):
-    """A file of the lake: rows of one or more pages, in their order; `sha256` is that of the file.
+    """A file of the lake with the rows of one or more pages, in their order.
 
-    A page longer than a part goes on in the next one, which then names it, too.
+    A page that does not fit continues in the next part; `pages` of both name it. `sha256` is the
+    file's, in hexadecimal.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,7 +44,7 @@ class Part(BaseModel):
 
 
 class Batch(BaseModel):
-    """Whole pages and the parts that hold just them."""
+    """Whole pages, and the parts that hold these pages and no others."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,8 +53,10 @@ class Batch(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Written last: a run without it is not there yet. It is never changed; a run that is written
-    again gets the next `generation`.
+    """The parts and pages of a run. It is written last: a run without it is not in the lake.
+
+    It is never changed; a run that is written again gets the next `generation`. `bytes` is the
+    size of all pages.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,7 +78,7 @@ class Manifest(BaseModel):
 
 
 class Latest(BaseModel):
-    """The newest run of a campaign that is whole, and its manifest, relative to the campaign."""
+    """A campaign's newest run in the lake; `manifest` is relative to the campaign's folder."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -84,17 +87,17 @@ class Latest(BaseModel):
 
 
 def campaign_partition(campaign_id: str) -> str:
-    """The name of a campaign's folders; ids are opaque, so what a path cannot hold is escaped."""
+    """Return the name of a campaign's folders, with its ID percent-encoded."""
     return f"campaign_id={quote(campaign_id, safe='')}"
 
 
 def campaign_folder(campaign_id: str) -> str:
-    """Where a campaign's runs lie."""
+    """Return the folder of a campaign's runs."""
     return f"{MESSAGES}/{campaign_partition(campaign_id)}"
 
 
 def run_folder(campaign_id: str, run_number: int) -> str:
-    """Where a run's parts and its manifests lie."""
+    """Return the folder of a run's parts and manifests."""
     return f"{campaign_folder(campaign_id)}/run_number={run_number}"
 
 
@@ -102,7 +105,7 @@ def manifest_name(generation: int) -> str:
     return f"_manifest-{generation:05d}.json"
 
 
-def generation_of(name: str) -> int | None:
-    """The generation a file name of a run's folder stands for; None if it is no manifest."""
+def parse_generation(name: str) -> int | None:
+    """Return the generation in a manifest's file name; None for other names."""
     match = _MANIFEST.fullmatch(name)
     return int(match[1]) if match else None

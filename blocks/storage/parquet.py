@@ -1,4 +1,4 @@
-"""Writing a Parquet file batch by batch."""
+"""Parquet files, written and read batch by batch."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,24 +13,27 @@ from pyarrow import parquet
 
 from blocks.storage.reader import to_polars
 
-_Told = Callable[[int], object]
-_WATCHING: ContextVar[_Told | None] = ContextVar("_WATCHING", default=None)
+ROWS_AT_ONCE = 20_000
+
+_RowsCallback = Callable[[int], object]
+_CALLBACK: ContextVar[_RowsCallback | None] = ContextVar("_CALLBACK", default=None)
 
 
 @contextmanager
-def observe_rows(told: _Told) -> Generator[None]:
-    """Has every sink that is written to in the block tell how many rows it has."""
-    before = _WATCHING.set(told)
+def observe_rows(callback: _RowsCallback) -> Generator[None]:
+    """Call `callback` with the rows written so far, after each batch of a sink in the block."""
+    token = _CALLBACK.set(callback)
     try:
         yield
     finally:
-        _WATCHING.reset(before)
+        _CALLBACK.reset(token)
 
 
 class ParquetSink:
-    """Appends frames of one schema to a file: zstd level 1, no dictionaries, which suits text.
+    """A Parquet file that frames of one schema are appended to.
 
-    A context manager; the file has its schema even if nothing is written.
+    A context manager; the file has its schema even if nothing is written. The compression, zstd
+    level 1 without dictionaries, suits text that seldom repeats.
     """
 
     def __init__(self, file: Path, schema: pl.Schema) -> None:
@@ -45,14 +48,14 @@ class ParquetSink:
         self.rows = 0
 
     def write(self, frame: pl.DataFrame) -> None:
-        # Column by column: for a frame's `cast` some names are patterns, and none is no name.
+        # Column by column: `DataFrame.cast` reads some names as patterns and refuses an empty one.
         cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
         cast.columns = self._schema.names()
         table: pa.Table = cast.to_arrow()
         self._writer.write_table(table)
         self.rows += frame.height
-        if told := _WATCHING.get():
-            told(self.rows)
+        if callback := _CALLBACK.get():
+            callback(self.rows)
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +70,7 @@ class ParquetSink:
 
 
 def write_parquet(file: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) -> int:
-    """Writes frames to a file and returns how many rows they have."""
+    """Write frames to a file and return their number of rows."""
     with ParquetSink(file, schema) as sink:
         for frame in frames:
             sink.write(frame)
@@ -75,18 +78,15 @@ def write_parquet(file: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame])
 
 
 def text_schema(columns: list[str]) -> pl.Schema:
-    """A schema of text columns."""
+    """Return a schema with these columns, all of them text."""
     return pl.Schema(dict.fromkeys(columns, pl.String()))
 
 
-ROWS_AT_ONCE = 20_000
-
-
-def read_frames(part: Path) -> Iterator[pl.DataFrame]:
-    """The rows of a Parquet file, some thousand at a time."""
-    with part.open("rb") as opened:
-        columns = list(pl.read_parquet_schema(part))
+def read_frames(file: Path) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a Parquet file, up to ROWS_AT_ONCE in a frame."""
+    with file.open("rb") as opened:
+        columns = list(pl.read_parquet_schema(file))
         for batch in parquet.ParquetFile(opened).iter_batches(ROWS_AT_ONCE, columns=columns):
             frame = to_polars(pa.Table.from_batches([batch]))
-            frame.columns = columns  # polars gives another name to a column without one
+            frame.columns = columns  # polars renames a column whose name is empty
             yield frame

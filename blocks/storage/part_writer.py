@@ -1,4 +1,4 @@
-"""Pages written as the lake's files: small pages share one, a long one goes on in the next."""
+"""Writing pages as the lake's files: small pages share a part, a long one spans several."""
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
@@ -17,7 +17,7 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 
 PART_BYTES = 128 * 1024 * 1024
 ROW_GROUP_BYTES = 16 * 1024 * 1024
-HELD_BACK_BYTES = 4 * 1024 * 1024
+BUFFER_BYTES = 4 * 1024 * 1024
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in MESSAGE_COLUMNS])
 VERSIONS = {"nudgeflow": __version__, "pyarrow": pa.__version__}
 SUFFIX: dict[Format, str] = {
@@ -29,7 +29,7 @@ SUFFIX: dict[Format, str] = {
 
 
 class Sink(Protocol):
-    """An open part."""
+    """A format's writer for one part."""
 
     def write(self, block: rfc4180.Block) -> None: ...
     def end_page(self) -> None: ...
@@ -37,10 +37,10 @@ class Sink(Protocol):
 
 
 class PartWriter:
-    """Writes pages, one after the other, into parts of about `part_bytes` in a folder of the lake.
+    """Write pages, one after the other, into parts of about `part_bytes` in a folder of the lake.
 
-    `writer` tells its parts from those of others who write the same run. A context manager: parts
-    that are not whole at its end leave nothing behind.
+    The names of the parts contain `writer`, which differs for each writer of the same run. A
+    context manager; at its end, a part that was not finished is removed.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class PartWriter:
             self._open.discard()
 
     def write(self, page: int, size: int, blocks: Iterable[rfc4180.Block]) -> int:
-        """Writes a page of `size` bytes and returns its rows."""
+        """Write a page of `size` bytes and return its number of rows."""
         rows = 0
         for number, block in enumerate(blocks):
             if self._open and self._open.bytes >= self._part_bytes:
-                self._close()
+                self._close_part()
             if self._open is None:
-                self._open = self._start(page, number)
+                self._open = self._open_part(page, number)
             self._open.write(page, block)
             rows += block.table.num_rows
         if self._open:
@@ -88,54 +88,56 @@ class PartWriter:
 
     @property
     def writes_raw(self) -> bool:
-        """Whether it writes a block's bytes, not its table."""
+        """Return whether the format takes the bytes of a block instead of its table."""
         return self._format in ("csv", "csv.zst")
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to finish a batch."""
+        """Return whether the open part has reached `part_bytes`."""
         return self._open is not None and self._open.bytes >= self._part_bytes
 
     def finish(self) -> Batch | None:
-        """Closes what is open; returns the pages since the last batch, None if there are none."""
-        self._close()
+        """Publish the open part; return the pages and parts since the last call, None if none."""
+        self._close_part()
         if not self._pages:
             return None
         batch = Batch(pages=self._pages, parts=self._parts)
         self._pages, self._parts = [], []
         return batch
 
-    def _start(self, page: int, block: int) -> "_OpenPart":
+    def _open_part(self, page: int, block: int) -> "_OpenPart":
         name = f"part-{page:05d}-{block:05d}-{self._writer}.{SUFFIX[self._format]}"
-        return _OpenPart(self._files, f"{self._folder}/{name}", self._sink, page)
+        return _OpenPart(self._files, f"{self._folder}/{name}", self._create_sink, page)
 
-    def _sink(self, file: pa.NativeFile) -> Sink:
+    def _create_sink(self, file: pa.NativeFile) -> Sink:
         if self._format == "csv":
             return _CsvSink(file)
         if self._format == "csv.zst":
             return _CsvSink(pa.CompressedOutputStream(file, "zstd"))
         return _ParquetSink(file, self._compression, self._level)
 
-    def _close(self) -> None:
+    def _close_part(self) -> None:
         if self._open:
             self._parts.append(self._open.publish())
             self._open = None
 
 
 class _OpenPart:
+    """A part being written; `page` is the first whose rows it gets."""
+
     def __init__(
-        self, files: Files, path: str, sink: Callable[[pa.NativeFile], Sink], first: int
+        self, files: Files, path: str, create_sink: Callable[[pa.NativeFile], Sink], page: int
     ) -> None:
         self._name = path.rpartition("/")[2]
-        self._trouble = partial(files.translate_errors, path)
-        with self._trouble(), ExitStack() as undo:
+        self._translate_errors = partial(files.translate_errors, path)
+        with self._translate_errors(), ExitStack() as undo:
             self._draft = files.draft(path)
             undo.callback(self._draft.discard)
             self._file = pa.OSFile(str(self._draft.file), "wb")
             undo.callback(self._file.close)
-            self._sink = sink(self._file)
+            self._sink = create_sink(self._file)
             undo.pop_all()
-        self._pages = [first]
+        self._pages = [page]
         self._rows = 0
 
     @property
@@ -143,18 +145,18 @@ class _OpenPart:
         return self._file.tell()
 
     def write(self, page: int, block: rfc4180.Block) -> None:
-        with self._trouble():
+        with self._translate_errors():
             self._sink.write(block)
         self._rows += block.table.num_rows
         if page != self._pages[-1]:
             self._pages.append(page)
 
     def end_page(self) -> None:
-        with self._trouble():
+        with self._translate_errors():
             self._sink.end_page()
 
     def publish(self) -> Part:
-        with self._trouble():
+        with self._translate_errors():
             return self._publish()
 
     def _publish(self) -> Part:
@@ -172,7 +174,7 @@ class _OpenPart:
 
     def discard(self) -> None:
         self._draft.discard()
-        # Why it could not be written is known already; what closing it adds would hide that.
+        # An error here would hide the one that made the part fail.
         with suppress(OSError, pa.ArrowInvalid):
             self._sink.close()
         with suppress(OSError):
@@ -180,13 +182,13 @@ class _OpenPart:
 
 
 class _ParquetSink:
-    """Without dictionaries, which cost time and space on texts no two of which are equal."""
+    """Write Parquet without dictionaries, which waste time and space on texts that never repeat."""
 
     def __init__(self, file: pa.NativeFile, compression: str, level: int | None) -> None:
-        about = {**VERSIONS, "schema_version": str(SCHEMA_VERSION)}
+        metadata = {**VERSIONS, "schema_version": str(SCHEMA_VERSION)}
         self._writer = parquet.ParquetWriter(
             file,
-            SCHEMA.with_metadata(about),
+            SCHEMA.with_metadata(metadata),
             compression=compression,
             compression_level=level,
             use_dictionary=False,
@@ -203,8 +205,8 @@ class _ParquetSink:
             self._flush()
 
     def end_page(self) -> None:
-        # Between pages many parts are open, and what they hold back adds up.
-        if self._bytes >= HELD_BACK_BYTES:
+        # Between pages many writers are open at once, and their buffers add up.
+        if self._bytes >= BUFFER_BYTES:
             self._flush()
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ class _ParquetSink:
 
 
 class _CsvSink:
-    """The service's own bytes; the header stands once, however many pages there are."""
+    """Write the service's own bytes, with one header for all pages."""
 
     def __init__(self, file: pa.NativeFile) -> None:
         self._file = file
@@ -239,5 +241,6 @@ class _CsvSink:
 
 
 def compute_sha256(file: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
     with file.open("rb") as content:
         return file_digest(content, "sha256").hexdigest()

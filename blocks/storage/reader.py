@@ -1,4 +1,4 @@
-"""The runs that are whole in a lake, read back value by value."""
+"""Reading the runs in the lake: manifests, tables, lazy frames."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -18,8 +18,8 @@ from blocks.storage.manifest import (
     Manifest,
     Part,
     campaign_folder,
-    generation_of,
     manifest_name,
+    parse_generation,
     run_folder,
 )
 from nudgescribe import rfc4180
@@ -29,14 +29,14 @@ ROWS_AT_ONCE = 50_000
 
 
 def find_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest | None:
-    """What a run in the lake is made of; None while it is not there as a whole."""
+    """Return a run's manifest of the highest generation; None if the run is not in the lake."""
     folder = run_folder(campaign_id, run_number)
     paths = select_newest_manifests(f"{folder}/{name}" for name in files.list_names(folder))
     return read_manifest(files, paths[0]) if paths else None
 
 
 def read_manifest(files: Files, path: str) -> Manifest:
-    """Raises LakeError."""
+    """Read a manifest. Raises LakeError if it is none of this version."""
     try:
         return Manifest.model_validate_json(files.read(path))
     except ValidationError:
@@ -44,7 +44,7 @@ def read_manifest(files: Files, path: str) -> Manifest:
 
 
 def find_latest_run(files: Files, campaign_id: str) -> int | None:
-    """The newest run of a campaign that is whole; None if there is none."""
+    """Return the number of a campaign's newest run in the lake; None if there is none."""
     path = f"{campaign_folder(campaign_id)}/{LATEST}"
     if not files.exists(path):
         return None
@@ -52,18 +52,18 @@ def find_latest_run(files: Files, campaign_id: str) -> int | None:
 
 
 def list_manifests(files: Files) -> list[Manifest]:
-    """The newest manifest of every run, by campaign and run number."""
+    """Return the newest manifest of every run, sorted by campaign and run number."""
     paths = select_newest_manifests(file.path for file in files.list_files(MESSAGES))
-    found = [read_manifest(files, path) for path in paths]
-    return sorted(found, key=lambda one: (one.campaign_id, one.run_number))
+    listed = [read_manifest(files, path) for path in paths]
+    return sorted(listed, key=lambda manifest: (manifest.campaign_id, manifest.run_number))
 
 
 def select_newest_manifests(paths: Iterable[str]) -> list[str]:
-    """Of the files of some runs, each run's manifest that counts."""
+    """Return, of the paths of any files, each run's manifest of the highest generation."""
     newest: dict[str, int] = {}
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if (generation := generation_of(name)) is not None:
+        if (generation := parse_generation(name)) is not None:
             newest[folder] = max(generation, newest.get(folder, 0))
     return [f"{folder}/{manifest_name(generation)}" for folder, generation in newest.items()]
 
@@ -75,23 +75,25 @@ def read_tables(
     file_format: Format,
     columns: Sequence[str] = MESSAGE_COLUMNS,
 ) -> Iterator[tuple[Part, pa.Table]]:
-    """The rows of parts in their order, some ten thousand at a time."""
+    """Yield the rows of parts in their order, some ten thousand in a table."""
     for part in parts:
         with files.open(f"{folder}/{part.name}") as file:
-            if file_format in ("csv", "csv.zst"):
-                source: Any = file
-                if file_format == "csv.zst":
-                    source = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
-                for block in rfc4180.blocks(source):
-                    yield part, block.table.select(columns)
-            else:
-                opened = parquet.ParquetFile(file)
-                for batch in opened.iter_batches(ROWS_AT_ONCE, columns=list(columns)):
-                    yield part, pa.Table.from_batches([batch])
+            for table in _read_part(file, file_format, columns):
+                yield part, table
+
+
+def _read_part(file: Any, file_format: Format, columns: Sequence[str]) -> Iterator[pa.Table]:
+    if file_format in ("parquet", "delta"):
+        batches = parquet.ParquetFile(file).iter_batches(ROWS_AT_ONCE, columns=list(columns))
+        yield from (pa.Table.from_batches([batch]) for batch in batches)
+        return
+    if file_format == "csv.zst":
+        file = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+    yield from (block.table.select(columns) for block in rfc4180.blocks(file))
 
 
 def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
-    """A run's customer_id and message, read when collected and as far as needed."""
+    """Return a lazy frame of a run's customer_id and message, which are read when collected."""
     folder = run_folder(manifest.campaign_id, manifest.run_number)
 
     def batches(  # pragma: no cover - polars calls it in a thread that coverage does not see
@@ -114,6 +116,7 @@ def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
 
 
 def to_polars(table: pa.Table) -> pl.DataFrame:
+    """Return an Arrow table as a frame."""
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame

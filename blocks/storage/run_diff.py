@@ -1,4 +1,4 @@
-"""What changed between two runs of a campaign, whatever their size."""
+"""The comparison of two runs of a campaign, in bounded memory."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,9 +17,12 @@ CHANGES = pl.Schema({ID: pl.String(), "change": pl.String()})
 
 
 class RunDiff:
-    """Counts of customers, and `customers`: customer_id and change (added, removed, changed).
+    """The numbers of customers added, removed, changed and unchanged, and who they are.
 
-    The frame is lazy; what it reads is removed with this object. Raises DiskFull.
+    `customers` is a lazy frame of customer_id and change (added, removed, changed). It reads a
+    temporary file, which is removed with this object.
+
+    Raises DiskFull.
     """
 
     def __init__(self, before: pl.LazyFrame, after: pl.LazyFrame) -> None:
@@ -27,7 +30,7 @@ class RunDiff:
             folder = stack.enter_context(scratch_folder("the comparison of two runs"))
             file, counts = folder / "changes.parquet", Counts()
             with ParquetSink(file, CHANGES) as sink:
-                for share in compare(_frames(before), _frames(after), folder):
+                for share in compare(_hash_messages(before), _hash_messages(after), folder):
                     counts.add(share)
                     changed = share.filter(pl.col("change") != "unchanged")
                     sink.write(changed.select(pl.col("id").alias(ID), "change"))
@@ -43,7 +46,7 @@ class RunDiff:
         )
 
 
-def _frames(run: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """The customers, each with a hash of the message."""
+def _hash_messages(run: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """Yield the customers as id, each with a hash of the message as content."""
     rows = run.select(pl.col(ID).alias("id"), pl.col(MESSAGE).hash().alias("content"))
     return rows.collect_batches(chunk_size=ROWS_AT_ONCE)

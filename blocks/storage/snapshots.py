@@ -1,7 +1,7 @@
-"""Snapshots of campaigns and their runs, as they lie in a lake.
+"""Snapshots of an account's campaigns and their runs in the lake.
 
-The runs are written first, the campaigns when those are there: a snapshot is there as soon as its
-campaigns are, and is never changed.
+A writer writes the runs first, then the campaigns: a snapshot is complete as soon as it has
+campaigns. It is never changed.
 """
 
 import re
@@ -50,11 +50,11 @@ RUN_COLUMNS = pl.Schema(
         "error": pl.String,
     }
 )
-_FILE = re.compile(rf"{CAMPAIGNS}/snapshot=([^/]+)/{CAMPAIGNS}-([^/]+)\.parquet")
+_CAMPAIGNS_FILE = re.compile(rf"{CAMPAIGNS}/snapshot=([^/]+)/{CAMPAIGNS}-([^/]+)\.parquet")
 
 
 class Snapshot(NamedTuple):
-    """`name` is the time it was planned for."""
+    """The campaigns and runs of an account at one time; `name` is the time it was planned for."""
 
     name: str
     campaigns: pl.DataFrame
@@ -62,24 +62,24 @@ class Snapshot(NamedTuple):
 
 
 def snapshot_name(planned: datetime) -> str:
-    """A time as a folder's name, to the second; later ones come later in the alphabet."""
+    """Return the name of the snapshot planned for a time; names sort by time."""
     return planned.astimezone(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
 def snapshot_file(folder: str, snapshot: str, writer: str) -> str:
-    """Where a writer puts its campaigns or its runs: two of the same time do not meet."""
+    """Return the path of a writer's campaigns or runs; each writer has files of its own."""
     return f"{folder}/snapshot={snapshot}/{folder}-{writer}.parquet"
 
 
 def build_frame(rows: Iterable[Mapping[str, Any]], columns: pl.Schema) -> pl.DataFrame:
-    """These columns of the rows."""
+    """Return these columns of the rows as a frame."""
     listed = list(rows)
     return pl.DataFrame({name: [row[name] for row in listed] for name in columns}, schema=columns)
 
 
 def find_newest_snapshot(files: Files) -> str:
-    """Raises LakeError if there is none."""
-    matches = (_FILE.fullmatch(path) for path, *_ in files.list_files(CAMPAIGNS))
+    """Return the name of the newest snapshot. Raises LakeError if there is none."""
+    matches = (_CAMPAIGNS_FILE.fullmatch(file.path) for file in files.list_files(CAMPAIGNS))
     names = [match[1] for match in matches if match]
     if not names:
         raise LakeError("No snapshot of the campaigns is in the lake.")
@@ -87,9 +87,9 @@ def find_newest_snapshot(files: Files) -> str:
 
 
 def read_snapshot(files: Files, name: str, writer: str | None = None) -> Snapshot:
-    """A snapshot of all writers, or of one. Raises LakeError if it is not in the lake."""
+    """Read a snapshot of all writers, or of one. Raises LakeError if it is not in the lake."""
     folder = f"{CAMPAIGNS}/snapshot={name}"
-    matches = (_FILE.fullmatch(f"{folder}/{each}") for each in files.list_names(folder))
+    matches = (_CAMPAIGNS_FILE.fullmatch(f"{folder}/{each}") for each in files.list_names(folder))
     writers = [match[2] for match in matches if match and writer in (None, match[2])]
     if not writers:
         raise LakeError(f"Snapshot {name} is not in the lake.")
