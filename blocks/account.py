@@ -1,4 +1,4 @@
-"""A Nudgescribe account, and the client that calls it."""
+"""The block for a Nudgescribe account, and its client."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,20 +13,20 @@ from blocks.saved import SavedBlock, documentation_url
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 
-CAMPAIGN = "{campaign_id}"
+PLACEHOLDER = "{campaign_id}"
 CALL_SECONDS = 300.0
-"""The whole of a call, whatever it is busy with, unless a single wait may take longer."""
+"""Most seconds for a whole call, or twice the time-out of one wait if that is more."""
 
 
-class _Client(NudgescribeClient):
-    """Gives its slots back when it is closed, so that a cancelled run keeps none."""
+class _LimitedClient(NudgescribeClient):
+    """A client that releases its slots when it is closed, so that a cancelled run holds none."""
 
     limits: Sequence[SharedLimit] = ()
 
     def close(self) -> None:
         super().close()
         for limit in self.limits:
-            limit.give_back()
+            limit.release_idle()
 
 
 class NudgescribeAccount(SavedBlock, CredentialsBlock):
@@ -48,53 +48,55 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
 
     base_url: str = Field(
         default="https://client-api.nudgescribe.com",
-        description="Where the API is, without /v1.",
+        description="URL of the API, without /v1.",
     )
     email: str = Field(description="The user's email address.")
     password: SecretStr = Field(description="The user's password.")
     api_key: SecretStr = Field(description="The account's API key, sent as x-api-key.")
     api_code: SecretStr = Field(description="The account's API code, sent in x-auth-context.")
     profile_key: SecretStr | None = Field(
-        default=None, description="The key that opens customer profiles, if they are read back."
+        default=None, description="Key that decrypts customer profiles, to read them back."
     )
     client_ip: str = Field(
-        default="127.0.0.1", description="The address Nudgescribe's audit log shows for the calls."
+        default="127.0.0.1", description="IP address that Nudgescribe's audit log shows for calls."
     )
-    connect_seconds: float = Field(default=10, gt=0, description="Time-out for connecting.")
+    connect_seconds: float = Field(
+        default=10, gt=0, description="Time-out for connecting, in seconds."
+    )
     answer_seconds: float = Field(
-        default=120, gt=0, description="Time-out for each wait on the service while it answers."
+        default=120, gt=0, description="Time-out for each part of an answer, in seconds."
     )
     calls_limit: str | None = Field(
         default=None,
         min_length=1,
-        description="Name of the global concurrency limit that all calls of Nudgescribe share.",
+        description="Name of the global concurrency limit for all calls of Nudgescribe.",
     )
     downloads_limit: str | None = Field(
         default=None,
         min_length=1,
-        description="Name of the global concurrency limit that all downloads of pages share.",
+        description="Name of the global concurrency limit for all downloads of pages.",
     )
     campaign_url: str | None = Field(
         default=None,
-        description="Address of a campaign's page in the platform, with {campaign_id} in it, for "
-        "links shown to reviewers.",
+        description="URL of a campaign's page in the platform, with {campaign_id} in it, for links "
+        "that reviewers follow.",
     )
 
     @field_validator("campaign_url")
     @classmethod
-    def _one_place(cls, url: str | None) -> str | None:
+    def _has_one_placeholder(cls, url: str | None) -> str | None:
         if url is not None:
-            before, place, after = url.partition(CAMPAIGN)
-            if not place or {"{", "}"} & {*before, *after}:
-                raise ValueError(f"an address has {CAMPAIGN} in it, once, and no other braces")
+            before, placeholder, after = url.partition(PLACEHOLDER)
+            if not placeholder or {"{", "}"} & {*before, *after}:
+                raise ValueError(f"an address has {PLACEHOLDER} in it, once, and no other braces")
         return url
 
     def link_to(self, campaign_id: str) -> str | None:
-        """The campaign's page in the platform; None if the block does not say where that is."""
-        return self.campaign_url and self.campaign_url.replace(CAMPAIGN, quote(campaign_id, ""))
+        """Return the URL of a campaign's page in the platform; None if the block has none."""
+        return self.campaign_url and self.campaign_url.replace(PLACEHOLDER, quote(campaign_id, ""))
 
     def get_client(self, *args: Any, **kwargs: Any) -> NudgescribeClient:
-        """A client of this account; keyword arguments go to `NudgescribeClient`."""
+        """Return a client of this account; keyword arguments go to `NudgescribeClient`."""
         credentials = Credentials(
             email=self.email,
             password=self.password.get_secret_value(),
@@ -104,14 +106,13 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         )
         timeout = httpx.Timeout(self.answer_seconds, connect=self.connect_seconds)
         names = {"calls": self.calls_limit, "downloads": self.downloads_limit}
-        limits = {gate: get_shared_limit(name) for gate, name in names.items() if name}
-        gates = {gate: limit.slot for gate, limit in limits.items()}
+        limits = {kind: get_shared_limit(name) for kind, name in names.items() if name}
         options: dict[str, Any] = {
             "client_ip": self.client_ip,
             "timeout": timeout,
             "call_seconds": max(CALL_SECONDS, 2 * self.answer_seconds),
-            **gates,
+            **{kind: limit.slot for kind, limit in limits.items()},
         }
-        client = _Client(self.base_url, credentials, **{**options, **kwargs})
+        client = _LimitedClient(self.base_url, credentials, **{**options, **kwargs})
         client.limits = list(limits.values())
         return client

@@ -1,4 +1,4 @@
-"""Items one after another: worked out ahead of their use, or in groups."""
+"""Iterators that blocks and tasks share: prefetched, or in batches."""
 
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,17 +9,20 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T]) -> Generator[T]:
-    """The same items; while one is used, a thread works out the next."""
+    """Yield the same items; while one is in use, a thread computes the next.
+
+    An error of `items` is raised after the items before it.
+    """
     with ThreadPoolExecutor(1) as thread:
         end = object()
-        following = thread.submit(next, items, end)
-        while (item := following.result()) is not end:
-            following = thread.submit(next, items, end)
-            yield item  # pyright: ignore[reportReturnType] - the end is no item
+        upcoming = thread.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, items, end)
+            yield item  # pyright: ignore[reportReturnType] - never the sentinel
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The same items, `size` at a time."""
+    """Yield the same items in lists of `size`, like `itertools.batched` of Python 3.12."""
     remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group
+    while batch := list(islice(remaining, size)):
+        yield batch

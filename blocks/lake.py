@@ -1,4 +1,4 @@
-"""The data lake: where messages end up, and where lists are staged and quarantined on the way."""
+"""The block for the data lake, which holds messages, staged lists and the quarantine."""
 
 from functools import cached_property
 from typing import Any, Literal
@@ -22,7 +22,7 @@ Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
 class DataLake(SavedBlock):
     """
-    A folder on any fsspec file system, with the messages of every run that is whole.
+    A folder on any fsspec file system that holds the messages of exported runs.
 
     Example:
         ```python
@@ -42,25 +42,25 @@ class DataLake(SavedBlock):
     )
     format: Format = Field(
         default="parquet",
-        description="Files of the messages. CSV holds the service's own bytes; delta is Parquet "
-        "with a Delta table over all runs.",
+        description="Format of the messages. csv and csv.zst hold the service's own bytes; delta "
+        "is Parquet with a Delta table over all runs.",
     )
-    compression: Compression = Field(default="zstd", description="Of Parquet files.")
+    compression: Compression = Field(default="zstd", description="Compression of Parquet files.")
     compression_level: int | None = Field(
-        default=1, description="Of Parquet files, for those compressions that have levels."
+        default=1, description="Compression level of Parquet files, for zstd and gzip."
     )
     encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
         default=None, description="Server-side encryption of new files on S3."
     )
-    kms_key: str | None = Field(default=None, description="The key's id, for encryption by KMS.")
+    kms_key: str | None = Field(default=None, description="ID of the key, for encryption by KMS.")
 
     @cached_property
     def files(self) -> Files:
-        """The lake's folder."""
+        """Return the files of the lake."""
         return Files(self.root, self.options)
 
     def part_writer(self, campaign_id: str, run_number: int, writer: str) -> PartWriter:
-        """Writes parts of a run in this lake's format."""
+        """Return a writer of a run's parts; their names contain `writer`."""
         return PartWriter(
             self.files,
             run_folder(campaign_id, run_number),
@@ -72,28 +72,29 @@ class DataLake(SavedBlock):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The file system's, encryption among them. Keep them secret."""
+        """Return the options of the file system, with its encryption. They are secret."""
         options = dict(self.storage_options.get_secret_value()) if self.storage_options else {}
         if self.encryption:
-            sealed = {"ServerSideEncryption": self.encryption}
+            headers = {"ServerSideEncryption": self.encryption}
             if self.kms_key:
-                sealed["SSEKMSKeyId"] = self.kms_key
-            options["s3_additional_kwargs"] = {**options.get("s3_additional_kwargs", {}), **sealed}
+                headers["SSEKMSKeyId"] = self.kms_key
+            options["s3_additional_kwargs"] = {**options.get("s3_additional_kwargs", {}), **headers}
         return options
 
     # ---- reading ------------------------------------------------------------------------------
 
     def runs(self) -> pd.DataFrame:
-        """The runs in the lake: a row each, by campaign_id and run_number, with rows, parts, bytes,
-        format and written_at.
+        """Return a row for each run in the lake, sorted by campaign_id and run_number.
+
+        Further columns are rows, parts, bytes (of the pages), format and written_at.
         """
-        found = reader.list_manifests(self.files)
+        manifests = reader.list_manifests(self.files)
         names = ["campaign_id", "run_number", "rows", "parts", "bytes", "format", "written_at"]
-        rows = [{**dict(one), "parts": len(one.parts)} for one in found]
+        rows = [{**dict(each), "parts": len(each.parts)} for each in manifests]
         return pd.DataFrame(rows, columns=names)
 
     def manifest(self, campaign_id: str, run_number: int) -> Manifest | None:
-        """What a run in the lake is made of; None while it is not there as a whole."""
+        """Return what a run consists of; None if the run is not in the lake."""
         return reader.find_manifest(self.files, campaign_id, run_number)
 
     def read(
@@ -102,7 +103,7 @@ class DataLake(SavedBlock):
         run_number: int | None = None,
         kind: Literal["pandas", "arrow", "polars"] = "pandas",
     ) -> pd.DataFrame | pa.Table | pl.DataFrame:
-        """A run's messages, the newest run's by default: customer_id and message, as text.
+        """Return a run's customer_id and message as text; by default of the campaign's newest run.
 
         Raises LakeError if the run is not in the lake.
         """
@@ -113,28 +114,31 @@ class DataLake(SavedBlock):
         return table if kind == "arrow" else table.to_pandas(types_mapper=pd.ArrowDtype)
 
     def scan(self, campaign_id: str, run_number: int | None = None) -> pl.LazyFrame:
-        """Like `read`, for runs larger than memory: nothing is read before it is collected."""
-        return reader.scan(self.files, self._run(campaign_id, run_number))
+        """Return the same as `read` as a lazy frame, for runs larger than memory."""
+        return reader.scan(self.files, self._find_run(campaign_id, run_number))
 
     def parts(self, campaign_id: str, run_number: int | None = None) -> list[str]:
-        """The files of a run, for engines that read files themselves."""
-        run = self._run(campaign_id, run_number)
+        """Return the URLs of a run's files, for engines that read files themselves."""
+        run = self._find_run(campaign_id, run_number)
         folder = run_folder(run.campaign_id, run.run_number)
         return [self.files.url(f"{folder}/{part.name}") for part in run.parts]
 
     def diff(self, campaign_id: str, run_a: int, run_b: int) -> RunDiff:
-        """Compare the customers and messages of run_b with those of run_a."""
-        before, after = (self._run(campaign_id, number) for number in (run_a, run_b))
+        """Compare the customers and messages of run_b with those of run_a.
+
+        Raises LakeError if one of the runs is not in the lake, DiskFull.
+        """
+        before, after = (self._find_run(campaign_id, number) for number in (run_a, run_b))
         return RunDiff(reader.scan(self.files, before), reader.scan(self.files, after))
 
     def inventory(self, snapshot: str | None = None) -> Snapshot:
-        """The account's campaigns and their runs at one time, the newest by default.
+        """Return the account's campaigns and their runs in a snapshot, the newest by default.
 
         Raises LakeError if the snapshot is not in the lake.
         """
         return read_snapshot(self.files, snapshot or find_newest_snapshot(self.files))
 
-    def _run(self, campaign_id: str, run_number: int | None) -> Manifest:
+    def _find_run(self, campaign_id: str, run_number: int | None) -> Manifest:
         if run_number is None:
             run_number = reader.find_latest_run(self.files, campaign_id)
         manifest = None if run_number is None else self.manifest(campaign_id, run_number)

@@ -1,4 +1,4 @@
-"""Slots of a global concurrency limit of Prefect, each held by a lease."""
+"""Leases of slots: the calls of Prefect's server behind a global concurrency limit."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,12 +13,12 @@ from prefect.exceptions import ObjectNotFound
 
 from nudgescribe.errors import NudgeflowError
 
-SECONDS = 60.0
-"""The shortest that Prefect grants: after it, what a killed process holds is free again."""
+LEASE_SECONDS = 60.0
+"""The shortest lease Prefect grants; a killed process holds its slots no longer than this."""
 RENEW_SECONDS = 15.0
 SAFE_SECONDS = 40.0
-RENEW_AGAIN_SECONDS = 1.0
-ANSWER_SECONDS = 10.0
+RETRY_SECONDS = 1.0
+TIMEOUT_SECONDS = 10.0
 GONE, FULL = 410, 423
 
 
@@ -26,8 +26,8 @@ class LimitMissing(NudgeflowError):
     advice = "Create it: `prefect gcl create NAME --limit N`."
 
 
-class Refused(Exception):
-    """There is no slot, for a `reason`; `pause` is the wait in seconds before the next question."""
+class NoSlot(Exception):
+    """Prefect grants no slot, for `reason`; ask again after `pause` seconds."""
 
     def __init__(self, reason: str, pause: float = 1.0) -> None:
         self.reason = reason
@@ -37,7 +37,10 @@ class Refused(Exception):
 
 @dataclass(eq=False)
 class Lease:
-    """Of a slot. After `safe_until` it may end before it is renewed."""
+    """The lease of a slot; both times are by the clock of its `Leases`.
+
+    After `safe_until`, Prefect may end a lease that was not renewed, and grant its slot to others.
+    """
 
     id: UUID
     renew_at: float
@@ -45,57 +48,58 @@ class Lease:
 
 
 class Leases:
-    """Each method is a call of Prefect's server. Prefect's own retries are to be off: a call that
-    waits for its next try makes others late.
+    """The leases of one limit. Each method calls Prefect's server once.
+
+    Call them with Prefect's own retries switched off: a call that retries would delay the others.
     """
 
     def __init__(self, limit: str, clock: Callable[[], float]) -> None:
         self.limit = limit
         self._clock = clock
-        # With settings like another's it would be that one: a run's, closed when the run ends.
-        self._prefect = get_client({"timeout": ANSWER_SECONDS}, sync_client=True)
+        # Prefect shares clients of equal settings, and a flow run closes its own when it ends.
+        self._prefect = get_client({"timeout": TIMEOUT_SECONDS}, sync_client=True)
 
-    def take(self) -> Lease:
-        """Raises Refused or LimitMissing."""
+    def acquire(self) -> Lease:
+        """Acquire a slot. Raises NoSlot, LimitMissing."""
         asked = self._clock()
         try:
             answer = self._prefect.increment_concurrency_slots_with_lease(
-                [self.limit], 1, "concurrency", SECONDS
+                [self.limit], 1, "concurrency", LEASE_SECONDS
             )
             granted = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             if status != FULL:
-                raise Refused(f"could not be asked: Prefect answers {status}") from None
+                raise NoSlot(f"could not be asked: Prefect answers {status}") from None
             pause = error.response.headers.get("retry-after", "1")
-            raise Refused("was full", float(pause)) from None
+            raise NoSlot("was full", float(pause)) from None
         except (httpx.HTTPError, ValueError) as error:
-            raise Refused(f"could not be asked: {type(error).__name__}") from None
+            raise NoSlot(f"could not be asked: {type(error).__name__}") from None
         if not granted.limits:
             raise LimitMissing(f"There is no global concurrency limit '{self.limit}'.")
         return Lease(granted.lease_id, asked + RENEW_SECONDS, asked + SAFE_SECONDS)
 
     def renew(self, lease: Lease) -> None:
-        """A lease that Prefect knows no longer is neither safe nor renewed again."""
+        """Renew a lease; if Prefect no longer knows it, mark it unsafe and never renew it again."""
         asked = self._clock()
         try:
-            self._prefect.renew_concurrency_lease(lease.id, SECONDS)
+            self._prefect.renew_concurrency_lease(lease.id, LEASE_SECONDS)
         except httpx.HTTPError as error:
-            lease.renew_at = asked + RENEW_AGAIN_SECONDS
+            lease.renew_at = asked + RETRY_SECONDS
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == GONE:
                 lease.renew_at, lease.safe_until = inf, -inf
         else:
             lease.renew_at, lease.safe_until = asked + RENEW_SECONDS, asked + SAFE_SECONDS
 
-    def give_back(self, lease: Lease) -> None:
-        """If it cannot be, it ends by itself."""
+    def release(self, lease: Lease) -> None:
+        """Release a slot; if Prefect does not answer, the lease ends by itself."""
         with suppress(httpx.HTTPError):
             self._prefect.release_concurrency_slots_with_lease(lease.id)
 
-    def look(self) -> tuple[int, int]:
-        """How many slots are taken by whomever, and how many there are. Raises Refused."""
+    def read_usage(self) -> tuple[int, int]:
+        """Return the number of slots in use by any process, and the limit. Raises NoSlot."""
         try:
             limit = self._prefect.read_global_concurrency_limit_by_name(self.limit)
         except (httpx.HTTPError, ValueError, ObjectNotFound) as error:
-            raise Refused(f"could not be read: {type(error).__name__}") from None
+            raise NoSlot(f"could not be read: {type(error).__name__}") from None
         return limit.active_slots, limit.limit

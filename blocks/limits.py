@@ -1,7 +1,7 @@
-"""Limits that all flow runs share, on all workers: Prefect's global concurrency limits.
+"""Concurrency limits that all flow runs share on all workers, as Prefect's global ones.
 
-A slot costs a call of Prefect's server. So a process keeps it and passes it from thread to thread,
-until none wants it or other processes want it, too.
+Acquiring and releasing a slot costs two calls of Prefect's server. So a process keeps a slot and
+hands it from thread to thread, until no thread wants it or another process may.
 """
 
 import atexit
@@ -16,40 +16,40 @@ from time import monotonic
 
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from blocks.leases import Lease, Leases, LimitMissing, Refused
+from blocks.leases import Lease, Leases, LimitMissing, NoSlot
 from nudgescribe.errors import NudgeflowError, Retryable
 
 WAIT_SECONDS = 15 * 60.0
 IDLE_SECONDS = 0.3
 TURN_SECONDS = 5.0
-"""After each, a process lets others have some of its slots, if they may want them."""
+"""After each turn, a process gives up some of its slots if the limit is used up."""
 LEAST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
-"""Seconds between two questions for a slot that were refused."""
+"""Seconds to wait after Prefect has granted no slot."""
 TICK_SECONDS = 0.1
 
 
 class LimitFull(Retryable):
     advice = "Raise it, or look in Prefect's UI under Concurrency for who holds it."
-    # A client that went on asking would wait as long once more.
+    # An immediate retry of the client would only wait as long again.
     retry_after: float | None = WAIT_SECONDS
 
 
 @dataclass(eq=False)
-class _User:
-    """A thread that wants a slot. It is `called` when it has one or there is an `error`."""
+class _Waiter:
+    """A thread that wants a slot; `done` is set once it has a slot or an error."""
 
-    called: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
     slot: Lease | None = None
     error: NudgeflowError | None = None
 
 
 class SharedLimit:
-    """Lends slots of a limit to threads; one thread of its own speaks with Prefect.
+    """Lend slots of a limit to this process's threads; a thread of its own calls Prefect.
 
-    A connection in use is not cut when its lease cannot be renewed, as Prefect does not answer or
-    has forgotten it: nobody would know what the service has made of the call. But no other one
-    begins on this slot. So a limit can be exceeded only by a connection in use for longer than
-    `leases.SAFE_SECONDS`, if Prefect is away all that time and then grants the slot to another.
+    A slot in use stays in use even if its lease cannot be renewed: if the connection were cut,
+    nobody would know what the service had done. But no further use of the slot begins. So the
+    limit is exceeded only if a use lasts longer than `leases.SAFE_SECONDS` while Prefect cannot
+    be reached, and Prefect then grants the slot to another process.
     """
 
     def __init__(
@@ -60,126 +60,130 @@ class SharedLimit:
         self._patience = patience
         self._lock = Lock()
         self._wake = Event()
-        self._waiting: deque[_User] = deque()
+        self._waiting: deque[_Waiter] = deque()
         self._held: list[Lease] = []
-        self._idle: dict[Lease, float] = {}
-        self._owed = 0
+        self._idle: dict[Lease, float] = {}  # with the time since when
+        self._surplus = 0  # slots to give up before any is lent again
         self._turn_ends = 0.0
         self._ask_at = 0.0
         self._refusal = "was full"
-        Thread(target=self._keep, daemon=True).start()
-        atexit.register(self.give_back)
+        Thread(target=self._run, daemon=True).start()
+        atexit.register(self.release_idle)
 
     @contextmanager
     def slot(self) -> Generator[None]:
-        """Holds a slot. Raises LimitMissing, and LimitFull after `patience` seconds."""
-        user = _User()
+        """Hold a slot in the block. Raises LimitMissing, or LimitFull after `patience` seconds."""
+        waiter = _Waiter()
         try:
-            self._wait(user)
+            self._wait(waiter)
             yield
         finally:
-            self._leave(user)
+            self._leave(waiter)
 
-    def give_back(self) -> None:
-        """Gives back what is not in use: the process may be gone before it was idle for long."""
+    def release_idle(self) -> None:
+        """Release all slots that are not in use, as the process may end before they time out."""
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            self._give_back(idle_seconds=0)
+            self._release(idle_seconds=0)
 
-    def _wait(self, user: _User) -> None:
+    # ---- in the threads that use slots --------------------------------------------------------
+
+    def _wait(self, waiter: _Waiter) -> None:
         with self._lock:
-            self._waiting.append(user)
+            self._waiting.append(waiter)
             self._lend()
-        if not user.called.is_set():
+        if not waiter.done.is_set():
             self._wake.set()
-            user.called.wait(self._patience)
-        if user.error:
-            raise user.error
-        if user.slot is None:
+            waiter.done.wait(self._patience)
+        if waiter.error:
+            raise waiter.error
+        if waiter.slot is None:
             minutes = f"{self._patience / 60:g} minutes"
             raise LimitFull(f"For {minutes} the limit '{self._leases.limit}' {self._refusal}.")
 
-    def _leave(self, user: _User) -> None:
+    def _leave(self, waiter: _Waiter) -> None:
         with self._lock:
-            if user in self._waiting:
-                self._waiting.remove(user)
-            if user.slot:
-                self._idle[user.slot] = self._clock()
-                user.slot = None
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            if waiter.slot:
+                self._idle[waiter.slot] = self._clock()
+                waiter.slot = None
             self._lend()
 
     def _lend(self) -> None:
-        """The slot used last is the first to be used again: those that are not needed stay idle."""
-        while self._waiting and self._idle and not self._owed:
+        """Lend idle slots to waiting threads, the one used last first, so that others time out."""
+        while self._waiting and self._idle and not self._surplus:
             slot, since = self._idle.popitem()
             if self._clock() >= slot.safe_until:
                 self._idle[slot] = since
                 return
             self._waiting[0].slot = slot
-            self._waiting.popleft().called.set()
+            self._waiting.popleft().done.set()
 
-    def _keep(self) -> None:
+    # ---- in the thread that calls Prefect -----------------------------------------------------
+
+    def _run(self) -> None:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             while True:
                 self._wake.wait(TICK_SECONDS if self._held or self._waiting else None)
                 self._wake.clear()
-                self._tend()
+                self._tick()
 
-    def _tend(self) -> None:
-        """Does what is due."""
+    def _tick(self) -> None:
+        """Give up, renew and acquire slots as far as each is due."""
         if self._held and self._clock() >= self._turn_ends:
             self._turn_ends = self._clock() + TURN_SECONDS
-            self._owed = self._surplus()
-        self._give_back(IDLE_SECONDS)
+            self._surplus = self._count_surplus()
+        self._release(IDLE_SECONDS)
         for slot in self._held:
             if self._clock() >= slot.renew_at:
                 self._leases.renew(slot)
-        while self._waiting and not self._owed and self._clock() >= self._ask_at:
-            self._ask()
+        while self._waiting and not self._surplus and self._clock() >= self._ask_at:
+            self._acquire()
 
-    def _surplus(self) -> int:
-        """A quarter of the slots if there are no others; if all are here, perhaps nobody wants one,
-        and one will show it.
+    def _count_surplus(self) -> int:
+        """Return how many slots to give up at the end of a turn.
+
+        None while the limit has free slots: whoever wants one can have it. A quarter, at least
+        one, if other processes hold some. One if this process holds them all: whether another one
+        wants any shows in whether it takes that one.
         """
         try:
-            taken, slots = self._leases.look()
-        except Refused:
+            taken, slots = self._leases.read_usage()
+        except NoSlot:
             return 0
         held = len(self._held)
         if taken < slots:
             return 0
         return 1 if held >= slots else (held + 3) // 4
 
-    def _give_back(self, idle_seconds: float) -> None:
+    def _release(self, idle_seconds: float) -> None:
+        """Release the surplus, as far as it is idle, and slots that were idle for so long."""
         now = self._clock()
         with self._lock:
-            back = [
+            released = [
                 slot
-                for place, (slot, since) in enumerate(self._idle.items())
-                if place < self._owed or now - since >= idle_seconds
+                for index, (slot, since) in enumerate(self._idle.items())
+                if index < self._surplus or now - since >= idle_seconds
             ]
-            self._idle = {slot: at for slot, at in self._idle.items() if slot not in back}
-            self._held = [slot for slot in self._held if slot not in back]
-            if back and self._owed:
-                # All others who were refused ask before it does.
+            self._idle = {slot: at for slot, at in self._idle.items() if slot not in released}
+            self._held = [slot for slot in self._held if slot not in released]
+            if released and self._surplus:
+                # Longer than any pause of the others, so that they ask first.
                 self._ask_at = now + LONGEST_PAUSE * uniform(1.1, 1.5)
-            self._owed = max(0, self._owed - len(back))
+            self._surplus = max(0, self._surplus - len(released))
             self._lend()
-        for slot in back:
-            self._leases.give_back(slot)
+        for slot in released:
+            self._leases.release(slot)
 
-    def _ask(self) -> None:
+    def _acquire(self) -> None:
         try:
-            slot = self._leases.take()
-        except Refused as refused:
-            self._refusal = refused.reason
-            pause = min(max(refused.pause, LEAST_PAUSE), LONGEST_PAUSE)
+            slot = self._leases.acquire()
+        except NoSlot as refusal:
+            self._refusal = refusal.reason
+            pause = min(max(refusal.pause, LEAST_PAUSE), LONGEST_PAUSE)
             self._ask_at = self._clock() + pause
-        except LimitMissing as missing:
-            with self._lock:
-                while self._waiting:
-                    user = self._waiting.popleft()
-                    user.error = LimitMissing(missing.problem)
-                    user.called.set()
+        except LimitMissing as error:
+            self._fail_all(error.problem)
         else:
             with self._lock:
                 if not self._held:
@@ -188,12 +192,19 @@ class SharedLimit:
                 self._idle[slot] = self._clock()
                 self._lend()
 
+    def _fail_all(self, problem: str) -> None:
+        with self._lock:
+            while self._waiting:
+                waiter = self._waiting.popleft()
+                waiter.error = LimitMissing(problem)
+                waiter.done.set()
+
 
 _limits = cache(SharedLimit)
-_making = Lock()
+_creating = Lock()
 
 
 def get_shared_limit(name: str) -> SharedLimit:
-    """This process's share of a limit, one for all of its threads."""
-    with _making:
+    """Return this process's share of a limit, the same one for all threads."""
+    with _creating:
         return _limits(name)

@@ -1,4 +1,4 @@
-"""Campaigns that are refreshed together."""
+"""The block for a portfolio, a list of campaigns that are refreshed together."""
 
 from typing import Any
 
@@ -15,13 +15,15 @@ class NoPortfolio(NudgeflowError):
 
 
 class Member(BaseModel):
-    """A campaign of a portfolio; where it says nothing, the portfolio's own parameters count."""
+    """A campaign of a portfolio, with what differs from the flow's own parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    campaign_id: str = Field(description="The campaign.")
+    campaign_id: str = Field(description="ID of the campaign.")
     account: str | None = Field(default=None, description="Name of its account block.")
-    crm: str | None = Field(default=None, description="Type and name of its CRM block.")
+    crm: str | None = Field(
+        default=None, description="Type and name of its CRM block, such as sql-crm/main."
+    )
     options: dict[str, Any] = Field(
         default_factory=dict[str, Any],
         description="Options of its refresh that differ, such as fields or guardrails.",
@@ -29,17 +31,17 @@ class Member(BaseModel):
 
     @property
     def account_reference(self) -> dict[str, Any] | None:
-        """What stands for its account block in a flow run's parameters."""
+        """Return the reference to its account block, for a flow run's parameters."""
         return slug_reference(f"nudgescribe-account/{self.account}") if self.account else None
 
     @property
     def crm_reference(self) -> dict[str, Any] | None:
-        """What stands for its CRM block in a flow run's parameters."""
+        """Return the reference to its CRM block, for a flow run's parameters."""
         return slug_reference(self.crm) if self.crm else None
 
 
 class Portfolio(BaseModel):
-    """The campaigns of a list, and all that are published of some workspaces."""
+    """Campaigns by name, and all published campaigns of some workspaces."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,15 +51,15 @@ class Portfolio(BaseModel):
     )
     workspaces: list[str] = Field(
         default_factory=list[str],
-        description="Ids of workspaces: all of their published campaigns belong to the portfolio.",
+        description="IDs of workspaces; all of their published campaigns are refreshed.",
     )
 
     @classmethod
     def from_file(cls, path: str) -> "Portfolio":
-        """The portfolio a YAML file describes, on any fsspec path. Raises NoPortfolio."""
+        """Read a portfolio from a YAML file at any fsspec path. Raises NoPortfolio."""
         try:
-            system, place = url_to_fs(path)
-            return cls.model_validate(yaml.safe_load(system.cat_file(place)))
+            fs, fs_path = url_to_fs(path)
+            return cls.model_validate(yaml.safe_load(fs.cat_file(fs_path)))
         except yaml.YAMLError:
             raise NoPortfolio(f"The file {path} is not YAML.") from None
         except ValidationError as error:
@@ -67,10 +69,10 @@ class Portfolio(BaseModel):
 
 
 def describe_first_error(error: ValidationError) -> str:
-    """Where it is and what it is, without what stands there."""
+    """Return where the first error is and what it is, without the value."""
     first = error.errors(include_input=False)[0]
-    where = ".".join(str(step) for step in first["loc"]) or "the top"
-    return f"at {where}: {first['msg']}"
+    location = ".".join(str(step) for step in first["loc"]) or "the top"
+    return f"at {location}: {first['msg']}"
 
 
 class CampaignPortfolio(SavedBlock):

@@ -1,4 +1,4 @@
-"""A campaign's rerun as a Prefect job: triggered at most once, waited for, its result fetched."""
+"""The block for a campaign's rerun as a Prefect job: trigger, wait, fetch the result."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -21,32 +21,35 @@ from nudgescribe.errors import (
 from nudgescribe.polling import Pace, poll
 
 PATIENCE_SECONDS = 60.0
-"""How long to watch the history for a rerun whose initiate got no clear answer."""
+"""How long to look in the history for a rerun if the answer to its start was lost."""
 
 DONE = (Status.READY_FOR_REVIEW, Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 
 class RerunFailed(NudgeflowError):
-    advice = "The campaign is back on its previous run. Mend the cause and start a new refresh."
+    advice = "The campaign is back on its previous run. Fix the cause and start a new refresh."
 
 
 class RerunTimedOut(NudgeflowError):
-    advice = "The rerun goes on at the service; retry this flow run to wait on."
+    advice = "The rerun continues at the service; retry this flow run to wait again."
 
 
 class NotCurrent(NudgeflowError):
-    advice = "Somebody re-ran the campaign meanwhile: look at its history before anything else."
+    advice = "Somebody else has rerun the campaign meanwhile: look at its history first."
 
 
 def find_current_run(history: list[Run]) -> Run:
-    """The run a campaign is on: a failed one puts it back on the one before."""
-    alive = (run for run in history if run.status != Status.FAILED)
-    return max(alive, key=lambda run: run.run_number)
+    """Return the run a campaign is on, its newest that has not failed.
+
+    A failed run puts the campaign back on the one before.
+    """
+    candidates = (run for run in history if run.status != Status.FAILED)
+    return max(candidates, key=lambda run: run.run_number)
 
 
 class CampaignRerun(JobBlock[Run]):
     """
-    Re-runs a published campaign on another customer group.
+    The rerun of a published campaign on another customer group.
 
     Example:
         ```python
@@ -64,12 +67,12 @@ class CampaignRerun(JobBlock[Run]):
     _documentation_url = documentation_url("the-refresh")
 
     account: NudgescribeAccount = Field(description="The account the campaign belongs to.")
-    campaign_id: str = Field(description="The campaign to re-run.")
-    customer_group_id: str = Field(description="The customer group to re-run it on.")
+    campaign_id: str = Field(description="ID of the campaign to rerun.")
+    customer_group_id: str = Field(description="ID of the customer group to rerun it on.")
     after_run: int | None = Field(
         default=None,
-        description="The run the campaign must be on, so that no other one comes between; earlier "
-        "ones are not this rerun, though on the same group.",
+        description="Number of the run the campaign must be on when the rerun starts. Only later "
+        "runs on this group count as this rerun.",
     )
     deadline_minutes: float = Field(
         default=240, gt=0, description="How long to wait for the rerun, in minutes."
@@ -77,34 +80,35 @@ class CampaignRerun(JobBlock[Run]):
     pace: ClassVar[Pace] = Pace()
 
     def trigger(self) -> "RerunJob":  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Starts the rerun on this group, or adopts the one already started on it.
+        """Start the rerun on this group, or adopt one that was started on it before.
 
-        The request is sent at most once; after an unclear answer the history decides. Raises
-        NotCurrent.
+        The request is sent at most once; if its answer is lost, the history decides.
+
+        Raises NotCurrent, or the service's ApiError.
         """
         with self.account.get_client() as client:
             history = client.rerun_history(self.campaign_id)
-            if run := self._started(history):
+            if run := self._find_started(history):
                 self.logger.info("Run %s is already on this group: adopted", run.run_number)
                 return self.attach(run.run_number)
             self._check_current(history)
             try:
                 run = client.initiate_rerun(self.campaign_id, self.customer_group_id).run
             except (ConnectionFailed, ServerError) as unclear:
-                run = self._look_for_started(client, unclear, PATIENCE_SECONDS)
+                run = self._await_started(client, unclear, PATIENCE_SECONDS)
             except NotPublished as refusal:
-                # An earlier request of ours, thought lost, may have come through just now.
-                run = self._look_for_started(client, refusal, 0)
+                # An earlier request of ours that seemed lost may have succeeded just now.
+                run = self._await_started(client, refusal, 0)
         return self.attach(run.run_number)
 
     def attach(self, run_number: int, on_poll: Callable[[Run], None] | None = None) -> "RerunJob":
-        """The job of a rerun known to exist; `on_poll` is told what each look saw."""
+        """Return the job of an existing rerun; each poll calls `on_poll` with the run."""
         return RerunJob(self, run_number, on_poll)
 
-    def _started(self, history: list[Run]) -> Run | None:
+    def _find_started(self, history: list[Run]) -> Run | None:
         for run in history:
-            ours = run.customer_group_id == self.customer_group_id
-            if ours and run.run_number > (self.after_run or 0) and run.status != Status.FAILED:
+            is_ours = run.customer_group_id == self.customer_group_id
+            if is_ours and run.run_number > (self.after_run or 0) and run.status != Status.FAILED:
                 return run
         return None
 
@@ -115,16 +119,16 @@ class CampaignRerun(JobBlock[Run]):
                 f"Campaign {self.campaign_id} is on run {current}, not on run {self.after_run}."
             )
 
-    def _look_for_started(self, client: NudgescribeClient, error: ApiError, seconds: float) -> Run:
+    def _await_started(self, client: NudgescribeClient, error: ApiError, seconds: float) -> Run:
         for history in poll(lambda: client.rerun_history(self.campaign_id), seconds, self.pace):
-            if run := self._started(history):
+            if run := self._find_started(history):
                 self.logger.info("Run %s was started all the same: adopted", run.run_number)
                 return run
         raise error
 
 
 class RerunJob(JobRun[Run]):
-    """One rerun at the service."""
+    """One rerun at the service, by its run number."""
 
     def __init__(
         self,
@@ -138,19 +142,24 @@ class RerunJob(JobRun[Run]):
         self._name = f"Run {run_number} of campaign {rerun.campaign_id}"
 
     def wait_for_completion(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Returns when the run is ready for review or further. Raises RerunFailed with the
-        service's reason, RerunTimedOut with what was last seen.
+        """Wait until the run is ready for review, ready to publish or published.
+
+        Raises RerunFailed with the service's reason, RerunTimedOut with the last status.
         """
         self.wait_until(*DONE)
 
     def wait_until(self, *statuses: Status) -> Run:
-        """The run as soon as it has one of these statuses; errors as in `wait_for_completion`."""
+        """Wait for one of these statuses and return the run.
+
+        Raises as `wait_for_completion` does.
+        """
         deadline = self._rerun.deadline_minutes * 60
         seen = ""
         with self._rerun.account.get_client() as client:
-            for run in poll(lambda: self._look(client), deadline, self._rerun.pace):
-                if seen != (seen := _words(run)):
-                    self.logger.info("Run %s: %s", run.run_number, seen)
+            for run in poll(lambda: self._fetch(client), deadline, self._rerun.pace):
+                if (now := _describe_status(run)) != seen:
+                    self.logger.info("Run %s: %s", run.run_number, now)
+                    seen = now
                 if self._on_look:
                     self._on_look(run)
                 if run.status == Status.FAILED:
@@ -163,18 +172,18 @@ class RerunJob(JobRun[Run]):
         )
 
     def fetch_result(self) -> Run:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The run as the history shows it now."""
+        """Return the run as the history shows it now. Raises Retryable if it is not there."""
         with self._rerun.account.get_client() as client:
-            return self._look(client)
+            return self._fetch(client)
 
-    def _look(self, client: NudgescribeClient) -> Run:
+    def _fetch(self, client: NudgescribeClient) -> Run:
         for run in client.rerun_history(self._rerun.campaign_id):
             if run.run_number == self.run_number:
                 return run
-        # The history may lag behind the answer that named the run.
+        # The history may lag behind the answer that gave the run's number.
         raise Retryable(f"{self._name} is not in the history yet.")
 
 
-def _words(run: Run) -> str:
-    working = run.status == Status.PROCESSING and run.phase
-    return f"{run.status} ({run.phase})" if working else run.status
+def _describe_status(run: Run) -> str:
+    has_phase = run.status == Status.PROCESSING and run.phase
+    return f"{run.status} ({run.phase})" if has_phase else run.status

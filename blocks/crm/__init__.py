@@ -1,4 +1,4 @@
-"""Where customer lists come from, each source a block."""
+"""Sources of customer lists, each of them a block."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -12,11 +12,11 @@ from blocks.crm.sql.block import SqlCrm
 from blocks.saved import load_by_name
 
 SOURCES: tuple[type[CrmSource], ...] = (SqlCrm, FileCrm, HubSpotCrm, SalesforceCrm)
-"""What the forms of flows offer, a tab each."""
+"""The sources that the forms of flows offer, with a tab for each."""
 
 
-def _any_source(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    """Take a saved block of whatever source, known to the forms or not."""
+def _validate_source(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Accept a saved block of any source, even one that the forms do not offer."""
     if isinstance(value, str):
         value = load_by_name(value, CrmSource)
     return value if isinstance(value, CrmSource) else validate(value)
@@ -25,8 +25,8 @@ def _any_source(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 if TYPE_CHECKING:
     Crm = CrmSource
 else:
-    Crm = Annotated[Union[SOURCES], WrapValidator(_any_source)]  # noqa: UP007
-"""A source of customer lists, as a parameter of a flow."""
+    Crm = Annotated[Union[SOURCES], WrapValidator(_validate_source)]  # noqa: UP007
+"""The type of a flow's parameter for a source of customer lists."""
 
 __all__ = [
     "SOURCES",

@@ -1,4 +1,4 @@
-"""What every source of customer lists does: extract the list into one Parquet file."""
+"""The base of all sources of customer lists, and their errors."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -22,18 +22,21 @@ class SourceUnavailable(SourceError, Retryable):
 
 
 class CrmSource(SavedBlock, ABC):
-    """A place customer lists are pulled from."""
+    """A source that a customer list is extracted from."""
 
     @abstractmethod
     def extract(self, target: Path) -> int:
-        """Writes the list to a Parquet file, one column per column of the source, and returns its
-        number of rows. Text stays text. Raises SourceError, or SourceUnavailable if another try
-        may do. Needs memory for some thousand rows at a time, however long the list is.
+        """Write the list to a Parquet file and return its number of rows.
+
+        The file has the columns of the source; text stays text. Some thousand rows at a time are
+        in memory, however long the list is.
+
+        Raises SourceUnavailable if another try may succeed, else SourceError.
         """
 
     @property
     def logger(self) -> Logger:
-        """The flow or task run's, within one."""
+        """Return the logger of the flow or task run; outside of runs, one of the block's own."""
         try:
             return get_run_logger()
         except MissingContextError:

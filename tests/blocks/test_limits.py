@@ -18,7 +18,7 @@ from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from blocks.leases import RENEW_SECONDS, Lease, Leases, LimitMissing, Refused
+from blocks.leases import RENEW_SECONDS, Lease, Leases, LimitMissing, NoSlot
 from blocks.limits import TURN_SECONDS, LimitFull, SharedLimit, get_shared_limit
 from tests.conftest import Company, Sandbox
 
@@ -288,9 +288,9 @@ def test_without_prefect_a_lease_stays_what_it_is(dead_prefect: None) -> None:
     lease = Lease(uuid4(), renew_at=99, safe_until=120)
     leases.renew(lease)
     assert (lease.renew_at, lease.safe_until) == (101, 120)
-    leases.give_back(lease)
-    with pytest.raises(Refused, match="could not be read"):
-        leases.look()
+    leases.release(lease)
+    with pytest.raises(NoSlot, match="could not be read"):
+        leases.read_usage()
 
 
 def test_a_process_has_one_share_of_a_limit(prefect: Prefect) -> None:

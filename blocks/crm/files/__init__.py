@@ -1,1 +1,1 @@
-"""Customer lists from files, on any file system."""
+"""Customer lists from files on any fsspec file system."""

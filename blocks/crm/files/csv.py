@@ -8,9 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from blocks.crm.files.combine import log_rows, same_columns
-from blocks.crm.files.encoding import Utf8, opened
-from blocks.crm.files.locate import Found
+from blocks.crm.files.encoding import Utf8Reader, open_text
+from blocks.crm.files.locate import SourceFile
 from blocks.crm.source import Logger, SourceError
 from blocks.iterators import prefetch
 from blocks.storage.parquet import ParquetSink
@@ -21,67 +20,74 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 
 
 @dataclass(frozen=True)
-class CsvForm:
-    """What is stated of the files; None is found out for each of them."""
+class CsvDialect:
+    """How the files are written; what is None is detected in each of them."""
 
     delimiter: str | None
     encoding: str | None
     header: list[str] | None
 
 
-def copy_csv(files: Sequence[Found], target: Path, form: CsvForm, logger: Logger) -> int:
-    """Writes the rows of files with the same columns to a Parquet file. Raises SourceError."""
+def copy_csv(files: Sequence[SourceFile], target: Path, dialect: CsvDialect, logger: Logger) -> int:
+    """Copy files with the same columns to one Parquet file and return its number of rows.
+
+    Raises SourceError, SourceUnavailable.
+    """
     rows = 0
     with ExitStack() as stack:
         sink: ParquetSink | None = None
         schema = pl.Schema()
         for file in files:
-            with opened(file, form.encoding) as text:
-                delimiter = form.delimiter or _sniffed(file.name, text.head, form.header)
-                for frame in prefetch(_frames(file.name, text, delimiter, form.header)):
+            with open_text(file, dialect.encoding) as text:
+                delimiter = dialect.delimiter or _detect_delimiter(
+                    file.name, text.head, dialect.header
+                )
+                for frame in prefetch(_read_frames(file.name, text, delimiter, dialect.header)):
                     if sink is None:
                         schema = frame.schema
                         sink = stack.enter_context(ParquetSink(target, schema))
-                    same_columns(file.name, frame.schema, schema)
+                    file.check_columns(frame.schema, schema)
                     sink.write(frame)
             assert sink
-            known = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}, {text.encoding}"
-            log_rows(logger, file.name, known, rows, sink.rows)
+            form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}, {text.encoding}"
+            file.log_rows(logger, form, rows, sink.rows)
             rows = sink.rows
     return rows
 
 
-def _frames(
-    name: str, text: Utf8, delimiter: str, header: list[str] | None
+def _read_frames(
+    name: str, text: Utf8Reader, delimiter: str, header: list[str] | None
 ) -> Iterator[pl.DataFrame]:
     try:
         yield from rfc4180.frames(text, BLOCK_BYTES, delimiter, header)
     except rfc4180.RepeatedColumns as error:
-        # Without a header row they are a customer's values: they are told by place.
-        places = ", ".join(map(str, error.columns))
-        raise SourceError(f"{name} gives columns {places} names that others have.") from None
+        # Numbers, not names: without a header row the names are a customer's values.
+        columns = ", ".join(map(str, error.columns))
+        raise SourceError(f"{name} repeats a name in the columns {columns}.") from None
     except rfc4180.MalformedCsv as error:
-        place = f"{name}, row {error.row:,}" if error.row else name
+        location = f"{name}, row {error.row:,}" if error.row else name
         advice = ""
         if isinstance(error, rfc4180.InvalidUtf8):
             advice = " State its encoding, such as windows-1252."
-        raise SourceError(f"{place}: {error.problem}{advice}") from None
+        raise SourceError(f"{location}: {error.problem}{advice}") from None
 
 
-def _sniffed(name: str, head: bytes, header: list[str] | None) -> str:
-    """The delimiter of a CSV that begins with `head`: the only one that stands outside quotes in
-    the first row, or that parts it into as many values as the `header` has names.
+def _detect_delimiter(name: str, head: bytes, header: list[str] | None) -> str:
+    """Return the delimiter of a CSV file that begins with `head`: the one outside quotes in its
+    first row; with a `header`, the one that separates as many values there as it has names.
+
+    Raises SourceError if more than one does.
     """
     unquoted = re.sub(rb'"[^"]*("|$)', b"", head)
     first_row = re.split(rb"[\r\n]", unquoted, maxsplit=1)[0].decode(errors="replace")
     if "\0" in first_row:
         raise SourceError(
-            f"{name} holds NUL in its first row: state its encoding, it may be UTF-16."
+            f"{name} holds NUL in its first row: state its encoding, which may be UTF-16."
         )
     likely = [each for each in DELIMITERS if each in first_row]
     if header:
         likely = [each for each in likely if first_row.count(each) + 1 == len(header)]
     if len(likely) > 1:
-        found = " and ".join(DELIMITERS[each] for each in likely)
-        raise SourceError(f"{name} has {found} in its first row: state the delimiter.")
+        several = " and ".join(DELIMITERS[each] for each in likely)
+        raise SourceError(f"{name} has {several} in its first row: state the delimiter.")
     return likely[0] if likely else ","

@@ -1,24 +1,27 @@
-"""The files a customer list is in: finding them, and fetching them from any file system."""
+"""The files of a customer list: finding them, fetching them from any file system, decompressing."""
 
-import errno
 import logging
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import pyarrow as pa
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.source import Logger, SourceError, SourceUnavailable
+from blocks.storage.errors import is_transient_storage_error
 from blocks.storage.scratch import temporary_folder
 
 Format = Literal["csv", "parquet", "ndjson"]
 Compression = Literal["gzip", "zstd"]
+ReadBytes = Callable[[int], bytes]
+
 FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -28,17 +31,12 @@ FORMATS: dict[str, Format] = {
     ".jsonl": "ndjson",
 }
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-# By name: each file system has an HTTP library of its own, and none needs to be installed.
-UNREACHABLE = {
-    *("ConnectionError", "TimeoutError", "Timeout", "gaierror"),
-    *("HTTPClientError", "ClientConnectionError", "ClientPayloadError", "ServiceRequestError"),
-}
-BUSY = {errno.EBUSY, errno.EREMOTEIO, errno.ENETUNREACH, errno.EHOSTUNREACH}
+COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file where its file system has it; `name` is for people and holds no credentials."""
+class SourceFile:
+    """A file on its file system; `name` is shown to people and holds no credentials."""
 
     fs: AbstractFileSystem
     path: str
@@ -46,62 +44,127 @@ class Found:
 
     @property
     def format(self) -> Format | None:
-        """What its name says it is."""
-        return format_of(self.name)
+        """Return the format its name says, if any."""
+        return detect_format(self.name)
 
     @property
     def compression(self) -> Compression | None:
+        """Return the compression its name says, if any."""
         return COMPRESSIONS.get(PurePosixPath(self.name.lower()).suffix)
 
     @contextmanager
-    def local(self) -> Generator[Path]:
-        """The file on this machine. Raises SourceError, SourceUnavailable."""
+    def fetched(self) -> Generator[Path]:
+        """Return a local path to the file, still compressed.
+
+        Raises SourceError, SourceUnavailable.
+        """
         with temporary_folder() as folder:
-            local = isinstance(self.fs, LocalFileSystem)
-            path = Path(self.path) if local else folder / "list"
-            with reaching(self.name):
-                if not local:
+            is_local = isinstance(self.fs, LocalFileSystem)
+            path = Path(self.path) if is_local else folder / "list"
+            with translate_source_errors(self.name):
+                if not is_local:
                     self.fs.get_file(self.path, str(path))
                 path.open("rb").close()
             yield path
 
+    @contextmanager
+    def opened(self) -> Generator[ReadBytes]:
+        """Return a function that reads up to that many decompressed bytes; empty at end of file.
 
-def find(url: str, options: dict[str, Any]) -> list[Found]:
-    """The file at a path or fsspec URL, or those a pattern matches, sorted by name. Raises
-    SourceError if a pattern matches none, SourceUnavailable.
+        Raises SourceError, SourceUnavailable.
+        """
+        with self.fetched() as path, path.open("rb") as raw:
+            stream = raw
+            if self.compression:
+                stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), self.compression)
+
+            def read(size: int) -> bytes:
+                try:
+                    return stream.read(size)
+                except OSError:
+                    kind = f", or not {self.compression}" if self.compression else ""
+                    problem = f"{self.name} could not be read: it is damaged or cut off{kind}."
+                    raise SourceError(problem) from None
+
+            yield read
+
+    @contextmanager
+    def decompressed(self) -> Generator[Path]:
+        """Return a local path to the decompressed file. Raises SourceError, SourceUnavailable."""
+        if self.compression is None:
+            with self.fetched() as path:
+                yield path
+            return
+        with temporary_folder() as folder:
+            copy = folder / "list"
+            with self.opened() as read, copy.open("wb") as out:
+                while piece := read(COPY_BYTES):
+                    out.write(piece)
+            yield copy
+
+    def check_columns(self, columns: Collection[str], expected: Collection[str]) -> None:
+        """Check for the first file's columns, in any order. Raises SourceError."""
+        missing = [column for column in expected if column not in columns]
+        added = [column for column in columns if column not in expected]
+        if len(added) == len(columns):
+            # Without a header row they are a customer's values, which no text may repeat.
+            raise SourceError(
+                f"{self.name} has no column of the first file: check that it has a header."
+            )
+        if missing or added:
+            kinds = (("lacks", missing), ("has in addition", added))
+            differences = " and ".join(
+                f"{verb} {', '.join(names)}" for verb, names in kinds if names
+            )
+            raise SourceError(
+                f"{self.name} has other columns than the first file: it {differences}."
+            )
+
+    def log_rows(self, logger: Logger, form: str, before: int, after: int) -> None:
+        """Log which rows of the list are this file's, so that a quarantined row can be found."""
+        rows = f"rows {before + 1:,} to {after:,} of the list" if after > before else "no rows"
+        logger.info("%s: %s, %s", self.name, form, rows)
+
+
+def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
+    """Return the file at a path or fsspec URL, or all that a pattern matches, sorted by path.
+
+    Raises SourceError if a pattern matches none, SourceUnavailable.
     """
-    name = shown(url)
-    with reaching(name):
+    name = redact_url(url)
+    with translate_source_errors(name):
         fs, path = url_to_fs(url, **options)
-        if not has_magic(shown(path)) or fs.exists(path):
-            return [Found(fs, path, name)]
-        fs.invalidate_cache()  # it may have been listed by an earlier run
+        if not has_magic(redact_url(path)) or fs.exists(path):
+            return [SourceFile(fs, path, name)]
+        fs.invalidate_cache()  # an earlier run may have listed it
         infos = fs.glob(path, detail=True)
         paths = sorted(path for path, info in infos.items() if info["type"] != "directory")
-        local = isinstance(fs, LocalFileSystem)
-        found = [Found(fs, at, at if local else shown(fs.unstrip_protocol(at))) for at in paths]
-    if not found:
+        is_local = isinstance(fs, LocalFileSystem)
+        names = [at if is_local else redact_url(fs.unstrip_protocol(at)) for at in paths]
+    if not paths:
         raise SourceError(f"{name}: there is no such file.")
-    return found
+    return [SourceFile(fs, at, name) for at, name in zip(paths, names, strict=True)]
 
 
-def format_of(name: str) -> Format | None:
+def detect_format(name: str) -> Format | None:
+    """Return the format a file's name says, compressed or not; None if it says none."""
     suffixes = PurePosixPath(name.lower()).suffixes
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     return FORMATS.get(suffixes[-1]) if suffixes else None
 
 
-def shown(url: str) -> str:
-    """A URL without user, password and query, each of which may be a secret."""
+def redact_url(url: str) -> str:
+    """Return a URL without user, password and query, each of which may be a secret."""
     url = re.sub(r"://[^/]*@", "://", url)
     return re.sub(r"(https?://[^?#]*).*", r"\1", url, flags=re.DOTALL)
 
 
 @contextmanager
-def reaching(name: str) -> Generator[None]:
-    """Any error of a file system becomes a SourceError without its text, or a SourceUnavailable
-    where another try may do.
+def translate_source_errors(name: str) -> Generator[None]:
+    """Translate any error of a file system, without its text, which may hold secrets.
+
+    Raises SourceUnavailable if another try may succeed, else SourceError.
     """
     try:
         yield
@@ -115,20 +178,14 @@ def reaching(name: str) -> Generator[None]:
         raise SourceError(f"{name} may not be read by this user or with these keys.") from None
     except Exception as error:
         kind = type(error).__name__
-        if _unreachable(error):
+        if is_transient_storage_error(error):
             raise SourceUnavailable(f"{name} could not be reached: {kind}.") from None
         raise SourceError(f"{name} could not be read: {kind}.") from None
 
 
-def _unreachable(error: Exception) -> bool:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    number = error.errno if isinstance(error, OSError) else None
-    return bool(kinds & UNREACHABLE) or number in BUSY or getattr(error, "status", 0) >= 500
-
-
-def _as_shown(record: logging.LogRecord) -> bool:
-    record.msg, record.args = shown(record.getMessage()), None
+def _redact_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redact_url(record.getMessage()), None
     return True
 
 
-logging.getLogger("fsspec.http").addFilter(_as_shown)  # which logs whole URLs
+logging.getLogger("fsspec.http").addFilter(_redact_record)  # it logs whole URLs

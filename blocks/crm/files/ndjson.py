@@ -1,4 +1,4 @@
-"""Customer lists from files with one JSON object per line."""
+"""Customer lists from NDJSON files, with one JSON object per line."""
 
 import json
 import shutil
@@ -10,9 +10,8 @@ from typing import NoReturn, cast
 
 import polars as pl
 
-from blocks.crm.files.combine import log_rows
-from blocks.crm.files.encoding import Utf8, opened
-from blocks.crm.files.locate import Found
+from blocks.crm.files.encoding import Utf8Reader, open_text
+from blocks.crm.files.locate import SourceFile
 from blocks.crm.source import Logger, SourceError
 from blocks.storage.parquet import ParquetSink, read_frames, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
@@ -21,36 +20,41 @@ from nudgescribe.contract import MOST_FIELDS
 BLOCK_BYTES = 2 * 1024 * 1024
 CELLS_AT_ONCE = 2_000_000
 LONGEST_LINE = 64 * 1024 * 1024
-_HALF = "half of a surrogate pair, which is no character"
+_SURROGATE = "half of a surrogate pair, which is no character"
 
 
-class _Wrong(ValueError):
-    """What is wrong with a line, in words that repeat nothing of it."""
+class _InvalidLine(ValueError):
+    """A line breaks a rule; the text says which and repeats nothing of the line."""
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Some objects of a file, and the numbers of the lines they stand in."""
+class _Batch:
+    """Some objects of a file, and their line numbers."""
 
     name: str
     rows: list[dict[str, object]]
     lines: list[int]
 
 
-def copy_ndjson(files: Sequence[Found], target: Path, encoding: str | None, logger: Logger) -> int:
-    """Writes the objects of files to a Parquet file as text, null for what an object lacks. Raises
-    SourceError.
+def copy_ndjson(
+    files: Sequence[SourceFile], target: Path, encoding: str | None, logger: Logger
+) -> int:
+    """Copy the objects of files to one Parquet file as text and return its number of rows.
+
+    It has a column for each key of any object, with null where an object lacks the key.
+
+    Raises SourceError, SourceUnavailable.
     """
     with temporary_folder() as folder:
-        frames = _frames(files, encoding, logger)
+        frames = _read_frames(files, encoding, logger)
         drafts: list[Path] = []
         columns: list[str] = []
         rows = 0
-        for columns, some in groupby(frames, key=lambda frame: frame.columns):
+        for columns, group in groupby(frames, key=lambda frame: frame.columns):
             drafts.append(folder / str(len(drafts)))
-            rows += write_parquet(drafts[-1], text_schema(columns), some)
+            rows += write_parquet(drafts[-1], text_schema(columns), group)
         if not drafts:
-            raise SourceError(f"{files[0].name} is empty, so its columns are not known.")
+            raise SourceError(f"{files[0].name} is empty: its columns are not known.")
         if len(drafts) == 1:
             shutil.move(drafts[0], target)
             return rows
@@ -63,48 +67,50 @@ def copy_ndjson(files: Sequence[Found], target: Path, encoding: str | None, logg
     return rows
 
 
-def _frames(files: Sequence[Found], encoding: str | None, logger: Logger) -> Iterator[pl.DataFrame]:
-    """The objects as text, with a column for each key that was seen so far."""
+def _read_frames(
+    files: Sequence[SourceFile], encoding: str | None, logger: Logger
+) -> Iterator[pl.DataFrame]:
+    """Yield the objects as text, with a column for each key seen so far."""
     columns: dict[str, object] = {}
     rows = 0
     for file in files:
         before = rows
-        with opened(file, encoding) as text:
-            for block in _blocks(file.name, text):
-                _add_columns(columns, block)
+        with open_text(file, encoding) as text:
+            for batch in _read_batches(file.name, text):
+                _add_columns(columns, batch)
                 at_once = max(1, CELLS_AT_ONCE // len(columns))
-                for start in range(0, len(block.rows), at_once):
-                    yield _texts(block, slice(start, start + at_once), list(columns))
-                rows += len(block.rows)
-        log_rows(logger, file.name, f"NDJSON, {text.encoding}", before, rows)
+                for start in range(0, len(batch.rows), at_once):
+                    yield _to_frame(batch, slice(start, start + at_once), list(columns))
+                rows += len(batch.rows)
+        file.log_rows(logger, f"NDJSON, {text.encoding}", before, rows)
 
 
-def _add_columns(columns: dict[str, object], block: _Block) -> None:
+def _add_columns(columns: dict[str, object], batch: _Batch) -> None:
     known = len(columns)
-    for row in block.rows:
+    for row in batch.rows:
         columns |= row
     if len(columns) > MOST_FIELDS:
-        raise SourceError(f"{block.name} has more than {MOST_FIELDS:,} columns.")
+        raise SourceError(f"{batch.name} has more than {MOST_FIELDS:,} columns.")
     if any("\0" in name or not _is_text(name) for name in list(columns)[known:]):
-        raise SourceError(f"{block.name} has a key with NUL or {_HALF}.")
+        raise SourceError(f"{batch.name} has a key with NUL or {_SURROGATE}.")
 
 
-def _blocks(name: str, text: Utf8) -> Iterator[_Block]:
+def _read_batches(name: str, text: Utf8Reader) -> Iterator[_Batch]:
     first = 1
-    for lines in _whole_lines(name, text):
+    for lines in _read_lines(name, text):
         try:
-            block = _parsed(name, lines.decode(), first)
+            batch = _parse(name, lines.decode(), first)
         except UnicodeDecodeError as error:
             line = first + lines.count(b"\n", 0, error.start)
             raise SourceError(
                 f"{name}, line {line:,} is not valid UTF-8: state its encoding."
             ) from None
         first += lines.count(b"\n")
-        if block.rows:
-            yield block
+        if batch.rows:
+            yield batch
 
 
-def _whole_lines(name: str, text: Utf8) -> Iterator[bytes]:
+def _read_lines(name: str, text: Utf8Reader) -> Iterator[bytes]:
     rest = b""
     while piece := text.read(BLOCK_BYTES):
         cut = piece.rfind(b"\n") + 1
@@ -119,37 +125,39 @@ def _whole_lines(name: str, text: Utf8) -> Iterator[bytes]:
         yield rest
 
 
-def _parsed(name: str, lines: str, first: int) -> _Block:
-    block = _Block(name, [], [])
+def _parse(name: str, lines: str, first: int) -> _Batch:
+    batch = _Batch(name, [], [])
     for number, line in enumerate(lines.split("\n"), first):
         try:
             row = _DECODER.decode(line)
             if type(row) is not dict or not row:
-                raise _Wrong("is not an object with keys")
+                raise _InvalidLine("is not an object with keys")
         except (ValueError, RecursionError) as error:
             if not line.strip(" \t\r"):
                 continue
-            what = error if isinstance(error, _Wrong) else "is not valid JSON"
-            raise SourceError(f"{name}, line {number:,} {what}.") from None
-        block.rows.append(cast("dict[str, object]", row))
-        block.lines.append(number)
-    return block
+            problem = error if isinstance(error, _InvalidLine) else "is not valid JSON"
+            raise SourceError(f"{name}, line {number:,} {problem}.") from None
+        batch.rows.append(cast("dict[str, object]", row))
+        batch.lines.append(number)
+    return batch
 
 
-def _texts(block: _Block, some: slice, columns: list[str]) -> pl.DataFrame:
-    rows = block.rows[some]
+def _to_frame(batch: _Batch, part: slice, columns: list[str]) -> pl.DataFrame:
+    rows = batch.rows[part]
     try:
         return pl.DataFrame(rows, schema=text_schema(columns))
     except (pl.exceptions.ComputeError, UnicodeEncodeError):
-        numbered = zip(rows, block.lines[some], strict=True)
-        checked = ((line, _problem(value)) for row, line in numbered for value in row.values())
+        numbered = zip(rows, batch.lines[part], strict=True)
+        checked = (
+            (line, _describe_problem(value)) for row, line in numbered for value in row.values()
+        )
         line, problem = next(each for each in checked if each[1])
-        raise SourceError(f"{block.name}, line {line:,} {problem}.") from None
+        raise SourceError(f"{batch.name}, line {line:,} {problem}.") from None
 
 
-def _problem(value: object) -> str | None:
+def _describe_problem(value: object) -> str | None:
     if isinstance(value, str):
-        return None if _is_text(value) else f"holds {_HALF}"
+        return None if _is_text(value) else f"holds {_SURROGATE}"
     return "holds a nested value" if isinstance(value, dict | list) else None
 
 
@@ -157,18 +165,18 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     row = dict(pairs)
     if len(row) < len(pairs):
-        raise _Wrong("names a key twice")
+        raise _InvalidLine("names a key twice")
     return row
 
 
-def _no_number(_: str) -> NoReturn:
-    raise _Wrong("holds NaN or Infinity, which JSON has not")
+def _refuse_constant(_: str) -> NoReturn:
+    raise _InvalidLine("holds NaN or Infinity, which are not JSON")
 
 
 # Numbers stay as they are written.
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=str, parse_int=str, parse_constant=_no_number
+    object_pairs_hook=_unique_keys, parse_float=str, parse_int=str, parse_constant=_refuse_constant
 )

@@ -8,52 +8,58 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from blocks.crm.files.combine import log_rows, same_columns
-from blocks.crm.files.compression import plain
-from blocks.crm.files.locate import Found
+from blocks.crm.files.locate import SourceFile
 from blocks.crm.source import Logger, SourceError
 from blocks.storage.parquet import ParquetSink, read_frames
 
 
-def copy_parquet(files: Sequence[Found], target: Path, logger: Logger) -> int:
-    """Copies a Parquet file as it is; several become one, where columns of different types are
-    text. Raises SourceError.
+def copy_parquet(files: Sequence[SourceFile], target: Path, logger: Logger) -> int:
+    """Copy a Parquet file as it is, or several into one; return the number of rows.
+
+    A column whose type differs between files becomes text.
+
+    Raises SourceError, SourceUnavailable.
     """
     with ExitStack() as stack:
-        parts = [stack.enter_context(plain(file)) for file in files]
-        schemas = [_schema(file.name, part) for file, part in zip(files, parts, strict=True)]
+        parts = [stack.enter_context(file.decompressed()) for file in files]
+        schemas = [_read_schema(file.name, part) for file, part in zip(files, parts, strict=True)]
         if len(files) == 1:
             shutil.copyfile(parts[0], target)
             rows = pl.scan_parquet(target).select(pl.len()).collect().item()
-            log_rows(logger, files[0].name, "Parquet", 0, rows)
+            files[0].log_rows(logger, "Parquet", 0, rows)
             return rows
-        sink = stack.enter_context(ParquetSink(target, _common(files, schemas, logger)))
+        sink = stack.enter_context(ParquetSink(target, _common_schema(files, schemas, logger)))
         for file, part in zip(files, parts, strict=True):
             before = sink.rows
             try:
                 for frame in read_frames(part):
                     sink.write(frame)
             except (pl.exceptions.PolarsError, pa.ArrowInvalid, OSError) as error:
-                raise _unreadable(file.name, error) from None
-            log_rows(logger, file.name, "Parquet", before, sink.rows)
+                raise _unreadable_error(file.name, error) from None
+            file.log_rows(logger, "Parquet", before, sink.rows)
     return sink.rows
 
 
-def _schema(name: str, part: Path) -> pl.Schema:
+def _read_schema(name: str, part: Path) -> pl.Schema:
     try:
         return pl.Schema(pl.read_parquet_schema(part))
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(name, error) from None
+        raise _unreadable_error(name, error) from None
 
 
-def _unreadable(name: str, error: Exception) -> SourceError:
+def _unreadable_error(name: str, error: Exception) -> SourceError:
     return SourceError(f"{name} could not be read as Parquet: {type(error).__name__}.")
 
 
-def _common(files: Sequence[Found], schemas: Sequence[pl.Schema], logger: Logger) -> pl.Schema:
-    """The first file's columns, each with the type it has in all files, else as text."""
+def _common_schema(
+    files: Sequence[SourceFile], schemas: Sequence[pl.Schema], logger: Logger
+) -> pl.Schema:
+    """Return the first file's columns, with the type they have in all files, else as text.
+
+    Raises SourceError if one of several types is nested or binary.
+    """
     for file, schema in zip(files, schemas, strict=True):
-        same_columns(file.name, schema, schemas[0])
+        file.check_columns(schema, schemas[0])
     common: dict[str, pl.DataType] = {}
     for column in schemas[0]:
         types = {schema[column] for schema in schemas} - {pl.Null()}

@@ -1,1 +1,1 @@
-"""Customer lists from databases."""
+"""Customer lists from SQL databases."""

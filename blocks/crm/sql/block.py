@@ -1,4 +1,4 @@
-"""Customer lists from a database."""
+"""The block for customer lists from SQL databases, and the way that suits any driver."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,15 +15,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.crm.sql import sqlite
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bound, column_names, frames, in_time
+from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bind, check_time, column_names, to_frames
 from blocks.saved import documentation_url
 from blocks.storage.parquet import read_frames, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
-LONGEST_SECONDS = 7 * 24 * 60 * 60
+MOST_SECONDS = 7 * 24 * 60 * 60
 
-# What makes a transaction of the dialect one that only reads, and how it is told a time limit.
+# By dialect: how to make a transaction read-only, and how to set a time limit.
 _READ_ONLY = {
     "sqlite": "PRAGMA query_only = ON",
     "postgresql": "SET TRANSACTION READ ONLY",
@@ -40,7 +40,7 @@ _TIME_LIMIT = {
 
 class SqlCrm(CrmSource):
     """
-    The customer list is the result of a query.
+    A customer list that is the result of a SQL query.
 
     Example:
         ```python
@@ -55,15 +55,15 @@ class SqlCrm(CrmSource):
 
     url: SecretStr = Field(description="SQLAlchemy URL of the database.")
     query: str = Field(
-        description="The query whose rows are the customers and whose columns are the fields. "
-        "Prefect keeps it in clear."
+        description="Query with a row for each customer and a column for each field. Prefect does "
+        "not encrypt it."
     )
     parameters: dict[str, str | int | float | bool | None] = Field(
         default={},
-        description="Values for the :names in the query; without any, a colon is just a colon.",
+        description="Values of the :names in the query. If empty, colons are left as they are.",
     )
     timeout_seconds: float = Field(
-        default=3600, gt=0, le=LONGEST_SECONDS, description="How long the query may take."
+        default=3600, gt=0, le=MOST_SECONDS, description="Time limit of the query, in seconds."
     )
 
     def extract(self, target: Path) -> int:
@@ -88,7 +88,7 @@ class SqlCrm(CrmSource):
 
 
 def _extract(url: URL, query: Query, target: Path) -> int:
-    """By any driver, with the values as Python has them."""
+    """Extract by any driver of SQLAlchemy, with values as Python objects."""
     try:
         engine = create_engine(url, poolclass=NullPool)
     except ArgumentError:
@@ -98,18 +98,18 @@ def _extract(url: URL, query: Query, target: Path) -> int:
             connection = stack.enter_context(engine.connect())
         except DBAPIError as error:
             raise SourceUnavailable(
-                f"The database could not be opened: {_kind(error)}. Check that it runs, "
+                f"The database could not be opened: {_describe_error(error)}. Check that it runs, "
                 "and the URL's host, user and password."
             ) from None
         try:
             _begin(connection, query)
-            result = _executed(connection, query)
+            result = _execute(connection, query)
             columns = column_names(result.keys() if result.returns_rows else ())
-            return _write_rows(columns, in_time(result.partitions(), query), target)
+            return _write_rows(columns, check_time(result.partitions(), query), target)
         except SQLAlchemyError as error:
             # The database's own text may repeat a value, the URL holds a password.
             raise SourceError(
-                f"The query failed: {_kind(error)}. Run it in a SQL client to see the "
+                f"The query failed: {_describe_error(error)}. Run it in a SQL client to see the "
                 "database's message."
             ) from None
 
@@ -123,28 +123,30 @@ def _begin(connection: Connection, query: Query) -> None:
             connection.exec_driver_sql(statement.format_map(limits))
 
 
-def _executed(connection: Connection, query: Query) -> CursorResult[Any]:
+def _execute(connection: Connection, query: Query) -> CursorResult[Any]:
     options = {"yield_per": ROWS_AT_ONCE, "no_parameters": True}
     if query.parameters:
-        return connection.execute(bound(query), query.parameters, execution_options=options)
-    # As the driver takes it: a colon or a percent sign in the query is no parameter.
+        return connection.execute(bind(query), query.parameters, execution_options=options)
+    # Not as SQLAlchemy's text(): without parameters, colons and percent signs mean nothing.
     return connection.exec_driver_sql(query.text, execution_options=options)
 
 
-def _kind(error: SQLAlchemyError) -> str:
-    """With the number some drivers give; all other text may repeat a value."""
-    said = error.orig.args if isinstance(error, DBAPIError) and error.orig else ()
-    return " ".join([type(error).__name__, *(str(each) for each in said if isinstance(each, int))])
+def _describe_error(error: SQLAlchemyError) -> str:
+    """Return the class of an error and its numbers; other text may repeat a value."""
+    details = error.orig.args if isinstance(error, DBAPIError) and error.orig else ()
+    return " ".join(
+        [type(error).__name__, *(str(each) for each in details if isinstance(each, int))]
+    )
 
 
 def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> int:
-    """Values become text as they come; a column of nothing but dates becomes a date column."""
-    kinds: dict[str, set[type]] = {column: set() for column in columns}
+    """Write rows as text, and return their number; columns that hold only dates become dates."""
+    types: dict[str, set[type]] = {column: set() for column in columns}
     with temporary_folder() as folder:
         draft = folder / "rows.parquet"
-        found = frames(columns, _noted(batches, kinds))
-        rows = write_parquet(draft, text_schema(columns), found)
-        dates = [column for column in columns if kinds[column] - {type(None)} == {date}]
+        frames = to_frames(columns, _record_types(batches, types))
+        rows = write_parquet(draft, text_schema(columns), frames)
+        dates = [column for column in columns if types[column] - {type(None)} == {date}]
         if not dates:
             shutil.move(draft, target)
             return rows
@@ -154,8 +156,9 @@ def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> in
         return write_parquet(target, schema, dated)
 
 
-def _noted(batches: Iterable[Rows], kinds: dict[str, set[type]]) -> Iterator[Rows]:
+def _record_types(batches: Iterable[Rows], types: dict[str, set[type]]) -> Iterator[Rows]:
+    """Yield the batches; add the type of each value to the set of its column."""
     for rows in batches:
-        for seen, values in zip(kinds.values(), zip(*rows, strict=True), strict=True):
+        for seen, values in zip(types.values(), zip(*rows, strict=True), strict=True):
             seen.update(map(type, values))
         yield rows

@@ -1,5 +1,6 @@
-"""Customer lists from PostgreSQL, as the text it writes itself: by COPY, which takes no parameters,
-or else by a cursor.
+"""Customer lists from PostgreSQL, as text that the server writes itself.
+
+A query without parameters is read by COPY, which takes none; any other by a cursor.
 """
 
 from collections.abc import Generator, Iterable
@@ -17,7 +18,7 @@ from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 
 from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.crm.sql.rows import Query, binary, bound, column_names, frames, in_time
+from blocks.crm.sql.rows import Query, binary_error, bind, check_time, column_names, to_frames
 from blocks.storage.parquet import write_parquet
 from nudgescribe import rfc4180
 
@@ -28,19 +29,20 @@ _SETTINGS = (
     "SET TRANSACTION READ ONLY; SET LOCAL client_encoding = 'UTF8'; SET LOCAL DateStyle = ISO; "
     "SET LOCAL extra_float_digits = 3; SET LOCAL statement_timeout = {milliseconds}"
 )
-# A refused connection has no SQLSTATE, only a text; one that is not in English is just refused.
-_REFUSED_FOR_NOW = ("too many", "starting up", "shutting down", "recovery", "reserved for")
-_TRANSIENT = ("08", "40", "53", "57P")
+# A refused connection has no SQLSTATE. Texts in other languages than English are not recognized.
+_TEMPORARY_REFUSALS = ("too many", "starting up", "shutting down", "recovery", "reserved for")
+_TRANSIENT_STATES = ("08", "40", "53", "57P")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a result, with their types' OIDs."""
+    """The columns of a result, with the OIDs of their types."""
 
     types: dict[str, int]
 
     @property
     def schema(self) -> pl.Schema:
+        """Return the columns of the list: dates as dates, all else as text."""
         return pl.Schema(
             {
                 name: pl.Date() if type_ == DATE else pl.String()
@@ -48,9 +50,10 @@ class Columns:
             }
         )
 
-    def typed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """A frame of PostgreSQL's text as in `schema`. Raises SourceError for a date that is none
-        of Parquet's.
+    def cast(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a frame of PostgreSQL's text with the types of `schema`.
+
+        Raises SourceError for dates that Parquet cannot hold.
         """
         dates = [name for name, type_ in self.types.items() if type_ == DATE]
         bools = [name for name, type_ in self.types.items() if type_ == BOOL]
@@ -68,33 +71,33 @@ class Columns:
 
 
 def extract(url: URL, query: Query, target: Path) -> int:
-    """Like CrmSource.extract."""
+    """Write the query's rows to a Parquet file, as CrmSource.extract does."""
     try:
-        with _connected(url) as connection:
+        with _connect(url) as connection:
             _begin(connection, query)
             if not query.parameters:
-                columns = _described(connection, query)
+                columns = _describe(connection, query)
                 try:
-                    return _written(columns, _copied(connection, query, columns), target)
+                    return _write(columns, _copy(connection, query, columns), target)
                 except errors.SyntaxError:
-                    # A good query all the same, but for a comment behind its semicolon.
+                    # A comment after the semicolon is an error within COPY only.
                     connection.rollback()
                     _begin(connection, query)
-            return _fetched(connection, url, query, target)
+            return _fetch(connection, url, query, target)
     except psycopg.Error as error:
-        raise _problem(error, query) from None
+        raise _translate_error(error, query) from None
 
 
-def _connected(url: URL) -> psycopg.Connection:
+def _connect(url: URL) -> psycopg.Connection:
     _, options = url.get_dialect()().create_connect_args(url)
     try:
         return psycopg.connect(**options)
     except psycopg.OperationalError as error:
-        said, reached = str(error), error.pgconn
-        if any(text in said for text in _REFUSED_FOR_NOW):
+        message, pgconn = str(error), error.pgconn
+        if any(text in message for text in _TEMPORARY_REFUSALS):
             raise SourceUnavailable("The database takes no connections for now.") from None
-        asked = reached and (reached.used_password or reached.needs_password)
-        if asked or "FATAL" in said:
+        wants_password = pgconn and (pgconn.used_password or pgconn.needs_password)
+        if wants_password or "FATAL" in message:
             raise SourceError(
                 "The database refused the connection: check the URL's user, password and database."
             ) from None
@@ -111,12 +114,12 @@ def _begin(connection: psycopg.Connection, query: Query) -> None:
     connection.execute(settings.encode())
 
 
-def _described(connection: psycopg.Connection, query: Query) -> Columns:
-    """The columns of a query, which is only parsed; that there is but one statement is seen to."""
+def _describe(connection: psycopg.Connection, query: Query) -> Columns:
+    """Return the columns of a query without running it; it must be a single statement."""
     prepared = connection.pgconn.prepare(b"", query.text.encode())
     if prepared.status != ExecStatus.COMMAND_OK:
         error = errors.error_from_result(prepared)
-        raise _problem(error, query, error.diag.statement_position)
+        raise _translate_error(error, query, error.diag.statement_position)
     result = connection.pgconn.describe_prepared(b"")
     names = [(result.fname(number) or b"").decode() for number in range(result.nfields)]
     return _columns(names, map(result.ftype, range(result.nfields)))
@@ -126,29 +129,29 @@ def _columns(names: Iterable[str], types: Iterable[int]) -> Columns:
     columns = dict(zip(column_names(names), types, strict=True))
     for name, type_ in columns.items():
         if type_ == BYTEA:
-            raise binary(name)
+            raise binary_error(name)
     return Columns(columns)
 
 
-def _copied(
+def _copy(
     connection: psycopg.Connection, query: Query, columns: Columns
 ) -> Generator[pl.DataFrame]:
-    null = uuid4().hex[:16]  # CSV tells NULL from '' by quotes alone, which are gone when parsed
-    asked = query.text.rstrip("; \t\r\n")
-    statement = f"COPY (\n{asked}\n) TO STDOUT (FORMAT csv, NULL '{null}')"
+    null = uuid4().hex[:16]  # in CSV only quotes tell '' from NULL, and parsing drops them
+    select = query.text.rstrip("; \t\r\n")
+    statement = f"COPY (\n{select}\n) TO STDOUT (FORMAT csv, NULL '{null}')"
     with connection.cursor().copy(statement.encode()) as copy:
-        for frame in rfc4180.frames(_Pieces(copy), BLOCK_BYTES, header=list(columns.types)):
+        for frame in rfc4180.frames(_CopyReader(copy), BLOCK_BYTES, header=list(columns.types)):
             yield frame.with_columns(pl.when(pl.all() != null).then(pl.all()))
 
 
-class _Pieces:
-    """What COPY sends row by row, in pieces of some size."""
+class _CopyReader:
+    """Read the rows that COPY sends as one stream of bytes."""
 
     def __init__(self, copy: psycopg.Copy) -> None:
         self._rows = iter(copy)
 
     def read(self, size: int, /) -> bytes:
-        # Not a list to be joined: thousands of views cost the garbage collector seconds.
+        # Not a list that is joined: thousands of views would keep the garbage collector busy.
         piece = bytearray()
         for row in self._rows:
             piece += row
@@ -157,13 +160,13 @@ class _Pieces:
         return bytes(piece)
 
 
-def _fetched(connection: psycopg.Connection, url: URL, query: Query, target: Path) -> int:
+def _fetch(connection: psycopg.Connection, url: URL, query: Query, target: Path) -> int:
     for type_ in connection.adapters.types:
         for oid in (type_.oid, type_.array_oid):
             connection.adapters.register_loader(oid, TextLoader)
     with connection.cursor("customers") as cursor:
         if query.parameters:
-            statement = bound(query).compile(dialect=url.get_dialect()())
+            statement = bind(query).compile(dialect=url.get_dialect()())
             cursor.execute(str(statement).encode(), query.parameters)
         else:
             cursor.execute(query.text.encode())
@@ -171,26 +174,30 @@ def _fetched(connection: psycopg.Connection, url: URL, query: Query, target: Pat
         columns = _columns(
             (column.name for column in description), (column.type_code for column in description)
         )
-        batches = in_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
-        return _written(columns, frames(list(columns.types), batches), target)
+        batches = check_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
+        return _write(columns, to_frames(list(columns.types), batches), target)
 
 
-def _written(columns: Columns, frames: Generator[pl.DataFrame], target: Path) -> int:
+def _write(columns: Columns, frames: Generator[pl.DataFrame], target: Path) -> int:
     with closing(frames):
-        return write_parquet(target, columns.schema, map(columns.typed, frames))
+        return write_parquet(target, columns.schema, map(columns.cast, frames))
 
 
-def _problem(error: psycopg.Error, query: Query, position: str | None = None) -> SourceError:
-    """PostgreSQL's own text may repeat a value."""
+def _translate_error(
+    error: psycopg.Error, query: Query, position: str | None = None
+) -> SourceError:
+    """Return our error, without PostgreSQL's text, which may repeat a value."""
     state = error.sqlstate or ""
     if state == "57014":
-        return query.overdue()
+        return query.timeout_error()
     if state == "25006":
         return SourceError("The query tries to write: a customer list is only read.")
     kind = type(error).__name__ + (f", SQLSTATE {state}" if state else "")
-    if state.startswith(_TRANSIENT) or (not state and isinstance(error, psycopg.OperationalError)):
+    if state.startswith(_TRANSIENT_STATES) or (
+        not state and isinstance(error, psycopg.OperationalError)
+    ):
         return SourceUnavailable(f"The database broke off ({kind}).")
-    place = f" at character {position}" if position else ""
+    location = f" at character {position}" if position else ""
     return SourceError(
-        f"The query failed{place}: {kind}. Run it in a SQL client to see the database's message."
+        f"The query failed{location}: {kind}. Run it in a SQL client to see the database's message."
     )

@@ -1,4 +1,4 @@
-"""The rows of a database as frames of text."""
+"""Rows of any database as frames of text, and the checks all SQL sources share."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,26 +15,27 @@ from blocks.crm.source import SourceError
 Rows = Sequence[Sequence[Any]]
 
 ROWS_AT_ONCE = 500
-"""So few that a processor's cache holds them until they are text: half the time of 20,000."""
+"""Few enough for a processor's cache, which takes half the time of 20,000."""
 FRAME_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a database is asked, and how many seconds it may take."""
+    """A query with its parameters, and the most `seconds` it may take."""
 
     text: str
     parameters: Mapping[str, str | int | float | bool | None]
     seconds: float
 
-    def overdue(self) -> SourceError:
+    def timeout_error(self) -> SourceError:
+        """Return the error for a query that takes too long."""
         return SourceError(
             f"The query was stopped: it may take {self.seconds:,g} seconds (timeout_seconds)."
         )
 
 
 def column_names(names: Iterable[str]) -> list[str]:
-    """The names as a list. Raises SourceError for none and for one that comes twice."""
+    """Return the names as a list. Raises SourceError if there are none, or two are equal."""
     columns = list(names)
     if not columns:
         raise SourceError("The query returns no columns: a customer list comes from a SELECT.")
@@ -43,17 +44,17 @@ def column_names(names: Iterable[str]) -> list[str]:
     return columns
 
 
-def in_time(batches: Iterable[Rows], query: Query) -> Iterator[Rows]:
-    """The batches. Raises SourceError for one that comes too late."""
+def check_time(batches: Iterable[Rows], query: Query) -> Iterator[Rows]:
+    """Yield the batches. Raises SourceError once the query has taken too long."""
     deadline = monotonic() + query.seconds
     for rows in batches:
         if monotonic() > deadline:
-            raise query.overdue()
+            raise query.timeout_error()
         yield rows
 
 
-def bound(query: Query) -> TextClause:
-    """The query, for its parameters to be bound. Raises SourceError for one without a value."""
+def bind(query: Query) -> TextClause:
+    """Return the query with bind parameters. Raises SourceError for one without a value."""
     clause = text(query.text)
     missing = sorted(clause.compile().params.keys() - query.parameters.keys())
     if missing:
@@ -64,37 +65,39 @@ def bound(query: Query) -> TextClause:
     return clause
 
 
-def frames(columns: list[str], batches: Iterable[Rows]) -> Generator[pl.DataFrame]:
-    """The rows as text, in frames of about `FRAME_BYTES`; NULL stays null. Raises SourceError for
-    binary values.
+def to_frames(columns: list[str], batches: Iterable[Rows]) -> Generator[pl.DataFrame]:
+    """Yield the rows as text, in frames of about FRAME_BYTES; NULL becomes null.
+
+    Raises SourceError for binary values.
     """
-    gathered: list[pl.DataFrame] = []
+    pending: list[pl.DataFrame] = []
     size = 0
     for rows in batches:
         values = zip(columns, zip(*rows, strict=True), strict=True)
-        gathered.append(pl.DataFrame([_series(column, each) for column, each in values]))
-        size += gathered[-1].estimated_size()
+        pending.append(pl.DataFrame([_to_series(column, each) for column, each in values]))
+        size += pending[-1].estimated_size()
         if size >= FRAME_BYTES:
-            yield pl.concat(gathered)
-            gathered, size = [], 0
-    if gathered:
-        yield pl.concat(gathered)
+            yield pl.concat(pending)
+            pending, size = [], 0
+    if pending:
+        yield pl.concat(pending)
 
 
-def binary(column: str) -> SourceError:
+def binary_error(column: str) -> SourceError:
+    """Return the error for a column that holds binary values."""
     return SourceError(
         f"The column {column} holds binary values: convert them to text in the query."
     )
 
 
-def _series(column: str, values: Sequence[Any]) -> pl.Series:
+def _to_series(column: str, values: Sequence[Any]) -> pl.Series:
     try:
         return pl.Series(column, values, dtype=pl.String)
-    except TypeError:  # not text all through
-        return pl.Series(column, [_text(column, each) for each in values], dtype=pl.String)
+    except TypeError:  # some values are not text
+        return pl.Series(column, [_to_text(column, each) for each in values], dtype=pl.String)
 
 
-def _text(column: str, value: object) -> str | None:
+def _to_text(column: str, value: object) -> str | None:
     match value:
         case None | str():
             return value
@@ -105,6 +108,6 @@ def _text(column: str, value: object) -> str | None:
         case datetime():
             return value.isoformat(sep=" ")
         case bytes() | bytearray() | memoryview():
-            raise binary(column)
+            raise binary_error(column)
         case _:
             return str(value)

@@ -1,5 +1,6 @@
-"""Customer lists from SQLite, by way of Python's own driver: what it returns has the type of each
-value, not of its column, so that nothing is guessed.
+"""Customer lists from SQLite by Python's own driver.
+
+It returns each value with the type it was stored with, whatever type its column declares.
 """
 
 import re
@@ -11,11 +12,11 @@ from time import monotonic
 from sqlalchemy import URL
 
 from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_names, frames
+from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_names, to_frames
 from blocks.storage.parquet import text_schema, write_parquet
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
-STEPS_AT_ONCE = 100_000
+STEPS_BETWEEN_CHECKS = 100_000
 _UNDECODABLE = re.compile(r"Could not decode to UTF-8 column '(.*?)' with text")
 _PROBLEMS = {
     "SQLITE_CANTOPEN": "The database's file cannot be opened: check the URL's path.",
@@ -25,37 +26,37 @@ _PROBLEMS = {
 
 
 def extract(url: URL, query: Query, target: Path) -> int:
-    """Like CrmSource.extract."""
+    """Write the query's rows to a Parquet file, as CrmSource.extract does."""
     try:
-        with closing(_opened(url)) as connection:
+        with closing(_connect(url)) as connection:
             connection.execute("PRAGMA query_only = ON")
-            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # ATTACH makes files
+            connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # ATTACH would create a file
             deadline = monotonic() + query.seconds
-            connection.set_progress_handler(lambda: monotonic() > deadline, STEPS_AT_ONCE)
+            connection.set_progress_handler(lambda: monotonic() > deadline, STEPS_BETWEEN_CHECKS)
             cursor = connection.execute(query.text, query.parameters)
             columns = column_names(name for name, *_ in cursor.description or ())
             batches = iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), [])
-            return write_parquet(target, text_schema(columns), frames(columns, batches))
+            return write_parquet(target, text_schema(columns), to_frames(columns, batches))
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
-        raise _problem(error, query) from None
+        raise _translate_error(error, query) from None
 
 
-def _opened(url: URL) -> sqlite3.Connection:
-    arguments, given = url.get_dialect()().create_connect_args(url)
-    database, options = str(arguments[0]), dict(given)
+def _connect(url: URL) -> sqlite3.Connection:
+    arguments, keywords = url.get_dialect()().create_connect_args(url)
+    database, options = str(arguments[0]), dict(keywords)
     if not options.get("uri"):
         database = f"{Path(database).absolute().as_uri()}?mode=ro"
     options["uri"] = True
     return sqlite3.connect(database, **options)
 
 
-def _problem(error: Exception, query: Query) -> SourceError:
-    """SQLite's own text may repeat a value."""
+def _translate_error(error: Exception, query: Query) -> SourceError:
+    """Return our error, without SQLite's text, which may repeat a value."""
     if undecodable := _UNDECODABLE.match(str(error)):
         return SourceError(f"The column {undecodable[1]} holds text that is not UTF-8.")
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_INTERRUPT":
-        return query.overdue()
+        return query.timeout_error()
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return SourceUnavailable("The database is locked by a program that writes to it.")
     for start, problem in _PROBLEMS.items():

@@ -173,7 +173,7 @@ def test_a_character_may_come_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
     [
         (b"", {}, "is empty"),
         (b"id;a,b\n1;2\n", {}, "commas and semicolons in its first row: state the delimiter"),
-        (b"Zoe,id,Zoe\n", {}, "gives columns 1, 3 names that others have"),
+        (b"Zoe,id,Zoe\n", {}, "repeats a name in the columns 1, 3"),
         ("id,n\n1,2\n3,Möller\n".encode("cp1252"), {}, r"list.csv, row 2: .*such as windows-1252"),
         ("Möller\n".encode("cp1252"), {}, r"list.csv: .* UTF-8. State its encoding"),
         ("id,Möller\n".encode("utf-16-le"), {}, "NUL in its first row"),
@@ -460,8 +460,8 @@ def test_ndjson_that_is_no_list_is_refused(
         ({"path": "l.csv", "encoding": "base64"}, "no such encoding"),
         ({"path": "l.csv", "header": []}, "at least 1 item"),
         ({"path": "l.csv", "header": ["id", ""]}, "each column needs a name"),
-        ({"path": "l.csv", "header": ["id", "\0"]}, "a name without NUL"),
-        ({"path": "l.csv", "header": ["id", "id"]}, "no two the same"),
+        ({"path": "l.csv", "header": ["id", "\0"]}, "without NUL"),
+        ({"path": "l.csv", "header": ["id", "id"]}, "unique"),
         ({"path": "l.csv", "format": "excel"}, "'csv', 'parquet' or 'ndjson'"),
     ],
 )
