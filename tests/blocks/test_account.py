@@ -1,4 +1,4 @@
-"""What an account block says beside how to sign in."""
+"""Account blocks: links and limits."""
 
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ from tests.support.exports import downloaded
 LINK = "https://app.example.com/campaigns/{campaign_id}/review"
 
 
-def test_a_link_to_a_campaign(company: Company) -> None:
+def test_campaign_link_has_the_quoted_id(company: Company) -> None:
     account = company.account(campaign_url=LINK)
     assert account.link_to("c 1/2") == "https://app.example.com/campaigns/c%201%2F2/review"
     assert company.account(campaign_url=None).link_to("c1") is None
@@ -23,17 +23,17 @@ def test_a_link_to_a_campaign(company: Company) -> None:
 @pytest.mark.parametrize(
     "url", ["", "https://app.example.com", LINK + "{campaign_id}", LINK + "{run}", "{}", LINK + "}"]
 )
-def test_an_address_that_is_no_campaigns(company: Company, url: str) -> None:
+def test_campaign_url_without_one_placeholder_is_refused(company: Company, url: str) -> None:
     with pytest.raises(ValidationError, match="has {campaign_id} in it, once"):
         company.account(campaign_url=url)
 
 
-def test_a_limit_without_a_name(company: Company) -> None:
+def test_limit_without_name_is_refused(company: Company) -> None:
     with pytest.raises(ValidationError, match="calls_limit"):
         company.account(calls_limit="")
 
 
-def test_calls_and_downloads_have_a_limit_each(prefect_server: None, company: Company) -> None:
+def test_calls_and_downloads_have_separate_limits(prefect_server: None, company: Company) -> None:
     calls, downloads = (f"{kind}-{uuid4()}" for kind in ("calls", "downloads"))
     with get_client(sync_client=True) as prefect:
         prefect.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=calls, limit=1))

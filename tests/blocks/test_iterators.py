@@ -6,7 +6,7 @@ import pytest
 from blocks.iterators import prefetch
 
 
-def test_the_next_is_worked_out_while_one_is_used() -> None:
+def test_prefetch_computes_the_next_while_one_is_used() -> None:
     begun = [Event() for _ in range(4)]
 
     def numbers() -> Iterator[int]:
@@ -21,7 +21,7 @@ def test_the_next_is_worked_out_while_one_is_used() -> None:
     assert found == [0, 1, 2, 3]
 
 
-def test_what_goes_wrong_on_the_way_is_told_after_the_items_before_it() -> None:
+def test_prefetch_raises_an_error_after_the_items_before_it() -> None:
     def numbers() -> Iterator[int]:
         yield 1
         raise ValueError("no more")

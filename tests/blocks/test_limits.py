@@ -22,7 +22,7 @@ from blocks.leases import RENEW_SECONDS, Lease, Leases, LimitMissing, NoSlot
 from blocks.limits import TURN_SECONDS, LimitFull, SharedLimit, get_shared_limit
 from tests.conftest import Company, Sandbox
 
-IN_TIME = 4.0
+DEADLINE_SECONDS = 4.0
 """Seconds; less than a turn."""
 CALLER = """
 import sys
@@ -40,7 +40,7 @@ with account.get_client() as client, ThreadPoolExecutor(4) as pool:
 
 @dataclass
 class Prefect:
-    """Prefect's server, what was asked of it, and a clock that can be put forward."""
+    """Prefect's server, counts of its calls, and a clock that can be advanced."""
 
     client: SyncPrefectClient
     taken: list[str] = field(default_factory=list)
@@ -94,14 +94,14 @@ def prefect(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 0.01) -> bool:
-    """Looks again every so many seconds."""
-    end = monotonic() + IN_TIME
+    """Return whether it holds before the deadline; look again after each pause of `seconds`."""
+    end = monotonic() + DEADLINE_SECONDS
     while not (so := holds()) and monotonic() < end:
         sleep(seconds)
     return so
 
 
-def test_a_limit_there_is_not_is_an_error_until_it_is_there(prefect: Prefect) -> None:
+def test_missing_limit_is_an_error_until_created(prefect: Prefect) -> None:
     name = f"limit-{uuid4()}"
     limit = SharedLimit(name)
     with pytest.raises(LimitMissing, match=f"'{name}'.*prefect gcl create NAME --limit N"):
@@ -112,7 +112,7 @@ def test_a_limit_there_is_not_is_an_error_until_it_is_there(prefect: Prefect) ->
         assert prefect.in_use(name) == 1
 
 
-def test_many_threads_pass_few_slots_on_and_give_them_back(prefect: Prefect) -> None:
+def test_threads_share_few_slots_and_release_them(prefect: Prefect) -> None:
     name = prefect.new_limit(3)
     limit = SharedLimit(name)
     lock, inside, seen = Lock(), 0, 0
@@ -134,7 +134,7 @@ def test_many_threads_pass_few_slots_on_and_give_them_back(prefect: Prefect) -> 
     assert eventually(lambda: prefect.in_use(name) == 0)
 
 
-def test_two_processes_never_exceed_a_limit(prefect: Prefect, company: Company) -> None:
+def test_limit_holds_between_processes(prefect: Prefect, company: Company) -> None:
     account = company.account(calls_limit=prefect.new_limit(2))
     traffic = f"{company.sandbox.url}/sandbox/traffic"
     text = account.model_dump_json(context={"include_secrets": True})
@@ -160,7 +160,7 @@ def test_two_processes_never_exceed_a_limit(prefect: Prefect, company: Company) 
     assert httpx.get(traffic).json()["calls"]["most"] == 2
 
 
-def test_an_error_gives_its_slot_back(prefect: Prefect) -> None:
+def test_slot_is_released_after_an_error(prefect: Prefect) -> None:
     name = prefect.new_limit(1)
     with pytest.raises(ValueError, match="any"):
         with SharedLimit(name).slot():
@@ -168,9 +168,7 @@ def test_an_error_gives_its_slot_back(prefect: Prefect) -> None:
     assert eventually(lambda: prefect.in_use(name) == 0)
 
 
-def test_a_cancelled_run_has_given_its_slots_back_when_it_ends(
-    prefect: Prefect, company: Company
-) -> None:
+def test_cancelled_run_releases_its_slots(prefect: Prefect, company: Company) -> None:
     name = prefect.new_limit(4)
 
     def run() -> None:
@@ -185,7 +183,7 @@ def test_a_cancelled_run_has_given_its_slots_back_when_it_ends(
     assert prefect.in_use(name) == 0
 
 
-def test_who_holds_a_slot_for_long_lets_others_have_their_turn(prefect: Prefect) -> None:
+def test_slot_in_use_for_long_is_passed_to_other_processes(prefect: Prefect) -> None:
     name = prefect.new_limit(1)
     busy, other = SharedLimit(name, prefect.clock), SharedLimit(name)
     was_there, wanted = Event(), Event()
@@ -198,10 +196,10 @@ def test_who_holds_a_slot_for_long_lets_others_have_their_turn(prefect: Prefect)
     with busy.slot():
         waiting = Thread(target=want)
         waiting.start()
-        assert wanted.wait(IN_TIME)
+        assert wanted.wait(DEADLINE_SECONDS)
     prefect.ahead += TURN_SECONDS
     used = 0
-    end = monotonic() + IN_TIME
+    end = monotonic() + DEADLINE_SECONDS
     while not was_there.is_set() and monotonic() < end:
         with busy.slot():
             used += 1
@@ -211,7 +209,7 @@ def test_who_holds_a_slot_for_long_lets_others_have_their_turn(prefect: Prefect)
     assert used > 1
 
 
-def test_a_slot_nobody_else_could_want_stays(prefect: Prefect) -> None:
+def test_slot_of_unused_limit_is_kept(prefect: Prefect) -> None:
     limit = SharedLimit(prefect.new_limit(2), prefect.clock)
     for times in range(1, 3):
         with limit.slot():
@@ -220,7 +218,7 @@ def test_a_slot_nobody_else_could_want_stays(prefect: Prefect) -> None:
     assert len(prefect.taken) == 1
 
 
-def test_a_lease_is_renewed_and_one_that_was_lost_is_not_lent_again(prefect: Prefect) -> None:
+def test_lease_is_renewed_and_not_lent_once_lost(prefect: Prefect) -> None:
     name = prefect.new_limit(2)
     limit = SharedLimit(name, prefect.clock)
     with limit.slot():
@@ -237,7 +235,7 @@ def test_a_lease_is_renewed_and_one_that_was_lost_is_not_lent_again(prefect: Pre
     assert eventually(is_asked_anew)
 
 
-def test_a_limit_that_was_deleted_is_missed_later(prefect: Prefect) -> None:
+def test_deleted_limit_is_an_error(prefect: Prefect) -> None:
     name = prefect.new_limit(1)
     limit = SharedLimit(name, prefect.clock)
     with limit.slot():
@@ -254,7 +252,7 @@ def test_a_limit_that_was_deleted_is_missed_later(prefect: Prefect) -> None:
     assert eventually(is_missed, seconds=0.5)
 
 
-def test_a_limit_that_stays_full_or_closed_says_so(prefect: Prefect) -> None:
+def test_full_or_closed_limit_is_an_error_after_waiting(prefect: Prefect) -> None:
     name = prefect.new_limit(1)
     late = SharedLimit(name, patience=0.3)
     with SharedLimit(name).slot(), pytest.raises(LimitFull, match=f"limit '{name}' was full"):
@@ -277,13 +275,13 @@ def dead_prefect(prefect_server: None, sandbox: Sandbox) -> Iterator[None]:
     httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
 
 
-def test_without_prefect_nobody_begins(dead_prefect: None) -> None:
+def test_unreachable_prefect_grants_no_slot(dead_prefect: None) -> None:
     with pytest.raises(LimitFull, match="could not be asked: Re\\w+Error"):
         with SharedLimit("any", patience=0.5).slot():
             pass
 
 
-def test_without_prefect_a_lease_stays_what_it_is(dead_prefect: None) -> None:
+def test_unreachable_prefect_leaves_a_lease_as_it_is(dead_prefect: None) -> None:
     leases = Leases("any", clock=lambda: 100.0)
     lease = Lease(uuid4(), renew_at=99, safe_until=120)
     leases.renew(lease)
@@ -293,7 +291,7 @@ def test_without_prefect_a_lease_stays_what_it_is(dead_prefect: None) -> None:
         leases.read_usage()
 
 
-def test_a_process_has_one_share_of_a_limit(prefect: Prefect) -> None:
+def test_limit_is_shared_by_all_threads_of_a_process(prefect: Prefect) -> None:
     with ThreadPoolExecutor(4) as pool:
         shares = set(pool.map(get_shared_limit, ["the-same"] * 8))
     assert len(shares) == 1

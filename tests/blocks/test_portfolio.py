@@ -17,7 +17,7 @@ workspaces: [w]
 """
 
 
-def test_a_file_lists_campaigns_and_workspaces(tmp_path: Path) -> None:
+def test_portfolio_is_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "portfolio.yaml").write_text(GOOD)
     portfolio = Portfolio.from_file(str(tmp_path / "portfolio.yaml"))
     first, second = portfolio.campaigns
@@ -35,9 +35,7 @@ def test_a_file_lists_campaigns_and_workspaces(tmp_path: Path) -> None:
         ("campaigns: [{campaign_id: a, secret: b}]", "at campaigns.0.secret: Extra inputs are not"),
     ],
 )
-def test_a_mistake_is_told_without_what_stands_there(
-    tmp_path: Path, content: str, problem: str
-) -> None:
+def test_portfolio_error_does_not_show_values(tmp_path: Path, content: str, problem: str) -> None:
     path = tmp_path / "portfolio.yaml"
     path.write_text(content)
     with pytest.raises(NoPortfolio, match=problem) as error:
@@ -47,6 +45,6 @@ def test_a_mistake_is_told_without_what_stands_there(
 
 
 @pytest.mark.parametrize("path", ["no/portfolio.yaml", "nothing://portfolio.yaml"])
-def test_a_file_that_is_not_there_is_named(path: str) -> None:
+def test_missing_portfolio_file_is_named(path: str) -> None:
     with pytest.raises(NoPortfolio, match=f"The file {path} cannot be read"):
         Portfolio.from_file(path)

@@ -1,4 +1,4 @@
-"""The rerun as a job: started once whatever happens, waited for, its result fetched."""
+"""The rerun as a job: started at most once, awaited, its result fetched."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CampaignRerun, "pace", Clock().pace(first=1, longest=5))
 
 
-def rerun_of(company: Company, count: int = 100) -> CampaignRerun:
+def create_rerun(company: Company, count: int = 100) -> CampaignRerun:
     with company.client() as client:
         workspace = company.seeded.workspace_id
         group = client.create_group(workspace, f"{count} customers").customer_group_id
@@ -34,23 +34,23 @@ def rerun_of(company: Company, count: int = 100) -> CampaignRerun:
     )
 
 
-def settled(company: Company, rerun: CampaignRerun) -> None:
+def settle(company: Company) -> None:
     with company.client() as client:
         company.settle(client)
 
 
-def test_trigger_wait_fetch(company: Company) -> None:
-    rerun = rerun_of(company)
+def test_rerun_is_triggered_awaited_and_fetched(company: Company) -> None:
+    rerun = create_rerun(company)
     job = rerun.trigger()
-    settled(company, rerun)
+    settle(company)
     job.wait_for_completion()
     result = job.fetch_result()
     assert (result.run_number, result.status) == (2, Status.READY_FOR_REVIEW)
     assert result.customer_group_id == rerun.customer_group_id
 
 
-def test_triggering_again_adopts_what_was_started(company: Company) -> None:
-    rerun = rerun_of(company)
+def test_repeated_trigger_adopts_the_rerun(company: Company) -> None:
+    rerun = create_rerun(company)
     assert [rerun.trigger().run_number for _ in range(3)] == [2, 2, 2]
     assert len(company.history()) == 2
 
@@ -58,18 +58,18 @@ def test_triggering_again_adopts_what_was_started(company: Company) -> None:
 @pytest.mark.parametrize(
     "lost", [httpx.Response(502), httpx.ReadTimeout, httpx.RemoteProtocolError]
 )
-def test_an_answer_that_is_lost_is_made_up_for_by_the_history(
+def test_lost_answer_is_replaced_by_the_history(
     company: Company, through: Through, lost: Fault
 ) -> None:
-    rerun = rerun_of(company)
+    rerun = create_rerun(company)
     transport = through(ResponseTamperer(after={INITIATE: [lost]}))
     assert rerun.trigger().run_number == 2
     assert transport.calls[INITIATE] == 1
     assert len(company.history()) == 2
 
 
-def test_a_request_that_never_arrived_is_not_sent_again(company: Company, through: Through) -> None:
-    rerun = rerun_of(company)
+def test_lost_request_is_not_sent_again(company: Company, through: Through) -> None:
+    rerun = create_rerun(company)
     transport = through(ResponseTamperer({INITIATE: [httpx.ConnectTimeout]}))
     with pytest.raises(errors.ConnectionFailed, match="look before repeating"):
         rerun.trigger()
@@ -79,10 +79,10 @@ def test_a_request_that_never_arrived_is_not_sent_again(company: Company, throug
     assert rerun.trigger().run_number == 2
 
 
-def test_a_refusal_caused_by_our_own_lost_request_adopts_it(
+def test_refusal_after_own_lost_request_adopts_the_rerun(
     company: Company, through: Through
 ) -> None:
-    rerun = rerun_of(company)
+    rerun = create_rerun(company)
     run_1 = httpx.Response(200, json={"runs": [{"run_number": 1, "status": "Published"}]})
     with company.client() as client:
         client.initiate_rerun(rerun.campaign_id, rerun.customer_group_id)
@@ -90,54 +90,54 @@ def test_a_refusal_caused_by_our_own_lost_request_adopts_it(
     assert rerun.trigger().run_number == 2
 
 
-def test_a_campaign_that_somebody_else_reruns_is_an_error(company: Company) -> None:
-    rerun_of(company).trigger()
+def test_foreign_rerun_is_an_error(company: Company) -> None:
+    create_rerun(company).trigger()
     with pytest.raises(errors.NotPublished):
-        rerun_of(company, 50).trigger()
+        create_rerun(company, 50).trigger()
     assert len(company.history()) == 2
 
 
-def test_an_earlier_run_on_the_same_group_is_not_adopted(company: Company) -> None:
-    rerun = rerun_of(company)
+def test_earlier_run_on_the_same_group_is_not_adopted(company: Company) -> None:
+    rerun = create_rerun(company)
     assert rerun.trigger().run_number == 2
-    settled(company, rerun)
+    settle(company)
     later = rerun.model_copy(update={"after_run": 2})
     with pytest.raises(errors.NotPublished):
         later.trigger()
     assert rerun.model_copy(update={"after_run": 1}).trigger().run_number == 2
 
 
-def test_a_quota_is_not_waited_for(company: Company, through: Through) -> None:
-    rerun = rerun_of(company)
+def test_exceeded_quota_is_raised_at_once(company: Company, through: Through) -> None:
+    rerun = create_rerun(company)
     transport = through(ResponseTamperer({INITIATE: [httpx.Response(429)]}))
     with pytest.raises(errors.QuotaExceeded):
         rerun.trigger()
     assert transport.calls[HISTORY] == 1
 
 
-def test_a_failed_run_raises_the_services_reason(company: Company) -> None:
+def test_failed_run_raises_the_services_reason(company: Company) -> None:
     with company.client() as client:
         group = client.create_group(company.seeded.workspace_id, "empty").customer_group_id
     rerun = CampaignRerun(
         account=company.account(), campaign_id=company.seeded.campaign_id, customer_group_id=group
     )
     job = rerun.trigger()
-    settled(company, rerun)
+    settle(company)
     with pytest.raises(RerunFailed, match=r"Run 2 of .* failed: The customer group has no cust"):
         job.wait_for_completion()
     assert rerun.trigger().run_number == 3
 
 
-def scripted(*statuses: str) -> ResponseTamperer:
+def scripted_history(*statuses: str) -> ResponseTamperer:
     """A service whose history shows one status after the other, the last one for ever."""
     shown = list(statuses)
     transport = answering(b"")
-    signed_in = transport._answer
-    assert signed_in
+    sign_in = transport._answer
+    assert sign_in
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path != HISTORY:
-            return signed_in(request)
+            return sign_in(request)
         status = shown.pop(0) if len(shown) > 1 else shown[0]
         if status == "down":
             return httpx.Response(503)
@@ -151,7 +151,7 @@ def scripted(*statuses: str) -> ResponseTamperer:
     return ResponseTamperer(answer=answer)
 
 
-def job_of(
+def attach_job(
     transport: ResponseTamperer,
     through: Through,
     on_poll: Callable[[Run], None] | None = None,
@@ -166,12 +166,12 @@ def job_of(
     return rerun.attach(2, on_poll)
 
 
-def test_waiting_logs_changes_only_and_passes_over_trouble(
+def test_waiting_logs_changes_and_survives_transient_errors(
     through: Through, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[str | None] = []
     shows = ["missing", "Processing/Copying", "down", "Processing/Copying", "Strange", "Published"]
-    job = job_of(scripted(*shows), through, lambda run: seen.append(run.phase))
+    job = attach_job(scripted_history(*shows), through, lambda run: seen.append(run.phase))
     with caplog.at_level("INFO", logger="prefect.RerunJob"):
         job.wait_for_completion()
     assert seen == ["Copying", "Copying", None, None]
@@ -182,9 +182,9 @@ def test_waiting_logs_changes_only_and_passes_over_trouble(
     ]
 
 
-def test_a_run_that_does_not_end_says_what_was_last_seen(
+def test_time_out_names_the_last_status(
     through: Through,
 ) -> None:
-    job = job_of(scripted("Processing/Generating"), through)
+    job = attach_job(scripted_history("Processing/Generating"), through)
     with pytest.raises(RerunTimedOut, match=r"after 120 s, last seen: Processing \(Generating\)"):
         job.wait_for_completion()

@@ -80,12 +80,12 @@ def test_parameters_of_unsaved_blocks_work_and_are_stored_with_secrets_masked(
     assert not [one for one in ("canary", *secrets_of(company)) if one in str(stored)]
 
 
-def test_a_block_that_is_not_saved_has_no_reference(company: Company) -> None:
+def test_unsaved_block_has_no_reference(company: Company) -> None:
     with pytest.raises(BlockNotSaved, match="This NudgescribeAccount block is not saved"):
         company.account().to_reference()
 
 
-def test_a_saved_block_is_saved_again_with_all_it_holds(saved: Saved, company: Company) -> None:
+def test_saved_block_is_saved_again_with_its_secrets(saved: Saved, company: Company) -> None:
     saved.account.client_ip = "192.0.2.1"
     saved.account.save(saved.name, overwrite=True)
     loaded = NudgescribeAccount.load(saved.name)
@@ -102,7 +102,7 @@ def pickled(saved: Saved) -> bytes:
     return cloudpickle.dumps({"account": saved.account, "lake": saved.lake, "first": 0})
 
 
-def test_a_pickled_block_holds_no_secret(pickled: bytes, saved: Saved, company: Company) -> None:
+def test_pickled_block_holds_no_secret(pickled: bytes, saved: Saved, company: Company) -> None:
     assert saved.name.encode() in pickled
     assert not [one for one in secrets_of(company) if one.encode() in pickled]
     assert str(saved.root).encode() not in pickled
@@ -122,7 +122,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_a_block_is_unpickled_without_a_call(
+def test_block_is_unpickled_without_a_call_of_prefect(
     pickled: bytes, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def called(*_: object, **__: object) -> None:
@@ -147,7 +147,7 @@ def cluster(content: bytes) -> list[tuple[str, str]]:
     return [resolve(**cloudpickle.loads(content)) for _ in range(3)]
 
 
-def test_a_pickled_block_is_loaded_once_a_process_and_flow_run(
+def test_unpickled_block_is_loaded_once_per_process_and_flow_run(
     pickled: bytes, saved: Saved, company: Company, loads: list[str]
 ) -> None:
     assert cluster(pickled) == [(company.seeded.password, str(saved.root))] * 3
@@ -159,19 +159,19 @@ def test_a_pickled_block_is_loaded_once_a_process_and_flow_run(
     assert len(loads) == 4
 
 
-def test_a_block_that_did_not_travel_is_not_loaded(saved: Saved, loads: list[str]) -> None:
+def test_block_that_was_not_pickled_is_not_loaded(saved: Saved, loads: list[str]) -> None:
     assert saved.account.resolve() is saved.account
     assert loads == []
 
 
-def test_a_pickled_block_that_was_deleted_is_named(saved: Saved) -> None:
+def test_deleted_block_is_named(saved: Saved) -> None:
     travelled = cloudpickle.loads(cloudpickle.dumps(saved.lake))
     DataLake.delete(saved.name)
     with pytest.raises(BlockNotFound, match="The saved DataLake block .* is gone"):
         travelled.resolve()
 
 
-def test_an_unsaved_block_is_pickled_with_all_it_holds(company: Company) -> None:
+def test_unsaved_block_is_pickled_with_its_secrets(company: Company) -> None:
     account = cloudpickle.loads(cloudpickle.dumps(company.account()))
     assert account == company.account()
     assert account.resolve() is account
@@ -180,14 +180,14 @@ def test_an_unsaved_block_is_pickled_with_all_it_holds(company: Company) -> None
 # ---- what is taken ----------------------------------------------------------------------------
 
 
-def test_names_are_taken_for_one_version(saved: Saved) -> None:
+def test_names_of_blocks_are_accepted(saved: Saved) -> None:
     names = {"account": saved.name, "crm": f"file-crm/{saved.name}", "lake": saved.name}
     taken = validated(saved, **names)
     assert {name: block.to_reference() for name, block in taken.items()} == saved.references
     assert taken["crm"].path == str(saved.crm_file)
 
 
-def test_references_by_slug_are_taken(saved: Saved) -> None:
+def test_references_by_slug_are_accepted(saved: Saved) -> None:
     slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
     taken = validated(saved, **slugs)
     assert {name: block.to_reference() for name, block in taken.items()} == saved.references
@@ -197,7 +197,7 @@ def test_references_by_slug_are_taken(saved: Saved) -> None:
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["reference", "block"])
-def test_a_source_of_a_class_that_forms_do_not_know_is_taken(saved: Saved, stored: bool) -> None:
+def test_source_unknown_to_forms_is_accepted(saved: Saved, stored: bool) -> None:
     fifth = FifthCrm(path="customers.csv")
     fifth.save(saved.name, overwrite=True)
     taken = validated(saved, crm=fifth.to_reference() if stored else fifth)["crm"]
@@ -206,20 +206,20 @@ def test_a_source_of_a_class_that_forms_do_not_know_is_taken(saved: Saved, store
     assert validated(saved, crm=fifth.block_slug)["crm"].path == "customers.csv"
 
 
-def test_a_lake_is_no_source(saved: Saved) -> None:
+def test_lake_is_refused_as_source(saved: Saved) -> None:
     for lake in (saved.lake, saved.lake.to_reference(), saved.lake.block_slug):
         with pytest.raises(ParameterTypeError, match="crm"):
             validated(saved, crm=lake)
 
 
 @pytest.mark.parametrize("parameter", ["account", "crm", "lake"])
-def test_a_name_that_is_not_saved_is_named(saved: Saved, parameter: str) -> None:
+def test_unknown_block_name_is_named(saved: Saved, parameter: str) -> None:
     name = {"crm": "file-crm/nowhere"}.get(parameter, "nowhere")
     with pytest.raises(BlockNotFound, match=f"There is no saved .* block '{name}'"):
         validated(saved, **{parameter: name})
 
 
-def test_a_reference_that_is_not_saved_is_refused(saved: Saved) -> None:
+def test_unknown_reference_is_refused(saved: Saved) -> None:
     gone = {"$ref": {"block_document_id": str(uuid4())}}
     with pytest.raises(BlockNotFound, match="is gone"):
         DataLake.model_validate(gone)
@@ -227,7 +227,7 @@ def test_a_reference_that_is_not_saved_is_refused(saved: Saved) -> None:
         validated(saved, lake=gone)
 
 
-def test_the_form_has_a_picker_of_each_kind_of_block() -> None:
+def test_form_has_a_picker_for_each_kind_of_block() -> None:
     schema = parameter_schema(taking).model_dump()
     slugs = {
         name: each["block_type_slug"]

@@ -51,9 +51,7 @@ class TestStandards(BlockStandardTestSuite):
 
         monkeypatch.setattr("prefect.testing.standard_test_suites.blocks.urlopen", local)
 
-    def test_the_documentation_link_leads_to_a_heading_of_the_readme(
-        self, block: type[Block]
-    ) -> None:
+    def test_documentation_link_leads_to_a_heading_of_the_readme(self, block: type[Block]) -> None:
         headings = [
             line.lstrip("# ").lower().replace(" ", "-")
             for line in (ROOT / "README.md").read_text().splitlines()

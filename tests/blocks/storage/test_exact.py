@@ -1,4 +1,4 @@
-"""What a page says is what the lake returns, value by value, whatever the texts and the cuts."""
+"""The lake returns exactly the values of the pages, whatever the texts and the splits."""
 
 import io
 from collections.abc import Iterable
@@ -71,11 +71,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lake")
 
 
-def lake_of(root: Path, file_format: Format) -> DataLake:
+def create_lake(root: Path, file_format: Format) -> DataLake:
     return DataLake(root=str(root), format=file_format)
 
 
-def differing(lake: DataLake, campaign_id: str, rows: Rows) -> list[str]:
+def differing_reads(lake: DataLake, campaign_id: str, rows: Rows) -> list[str]:
     """The ways to read a run that do not return just these rows."""
     ids, messages = ([row[column] for row in rows] for column in (0, 1))
     columns = dict(zip(MESSAGE_COLUMNS, (ids, messages), strict=True))
@@ -106,26 +106,26 @@ def differing(lake: DataLake, campaign_id: str, rows: Rows) -> list[str]:
 )
 @example([(Style(last_end=False), [("01", "")]), (Style("\n"), []), (Style(), [("", "")])], 1, 3)
 @settings(max_examples=25)
-def test_any_texts_come_back_as_they_were(
+def test_messages_of_any_text_are_read_back_exactly(
     root: Path,
     file_format: Format,
     pages: list[tuple[Style, Rows]],
     part_bytes: int,
     block_bytes: int | None,
 ) -> None:
-    lake, campaign = lake_of(root, file_format), str(uuid4())
+    lake, campaign = create_lake(root, file_format), str(uuid4())
     written = [style.page(rows) for style, rows in pages]
     manifest = write_pages(lake, campaign, 1, written, part_bytes, block_bytes)
     assert [page.rows for page in manifest.pages] == [len(rows) for _, rows in pages]
-    assert differing(lake, campaign, [row for _, rows in pages for row in rows]) == []
+    assert differing_reads(lake, campaign, [row for _, rows in pages for row in rows]) == []
 
 
 @pytest.mark.parametrize("file_format", [*FORMATS, "delta"])
 @pytest.mark.parametrize("page_rows", [1, 7, 10_000])
-def test_every_hostile_text_as_id_and_as_message(
+def test_hostile_texts_are_read_back_exactly(
     root: Path, file_format: Format, page_rows: int
 ) -> None:
-    lake, campaign = lake_of(root / file_format, file_format), str(uuid4())
+    lake, campaign = create_lake(root / file_format, file_format), str(uuid4())
     rows = list(zip(HOSTILE, reversed(HOSTILE), strict=True))
     pages = [
         Style("\r\n" if at % 2 else "\n", at % 3 > 0, at % 4 > 1, at % 5 == 0).page(
@@ -134,7 +134,7 @@ def test_every_hostile_text_as_id_and_as_message(
         for at in range(0, len(rows), page_rows)
     ]
     write_pages(lake, campaign, 1, pages, 400)
-    assert differing(lake, campaign, rows) == []
+    assert differing_reads(lake, campaign, rows) == []
     if file_format == "delta":
         table = DeltaTable(lake.files.url("messages")).to_pyarrow_table(
             filters=[("campaign_id", "=", campaign)]
@@ -146,20 +146,22 @@ def test_every_hostile_text_as_id_and_as_message(
 @pytest.mark.parametrize(
     ("file_format", "block_bytes"), [("parquet", None), ("csv", 1024 * 1024), ("csv.zst", None)]
 )
-def test_messages_of_megabytes(root: Path, file_format: Format, block_bytes: int | None) -> None:
-    lake, campaign = lake_of(root, file_format), str(uuid4())
+def test_messages_of_megabytes_are_read_back_exactly(
+    root: Path, file_format: Format, block_bytes: int | None
+) -> None:
+    lake, campaign = create_lake(root, file_format), str(uuid4())
     unit = '"a\r\nb",é🙂\n\0'
     long = unit * (5 * 1024 * 1024 // len(unit.encode()))
     rows = [("01", long), ("02", ""), (long[:99_999], "NA")]
     pages = [Style().page(rows[:1]), Style("\n", last_end=False).page(rows[1:])]
     write_pages(lake, campaign, 1, pages, 1024 * 1024, block_bytes)
-    assert differing(lake, campaign, rows) == []
+    assert differing_reads(lake, campaign, rows) == []
 
 
 @pytest.mark.parametrize("line_end", ["\r\n", "\n"])
 @pytest.mark.parametrize("quote_all", [True, False])
 @pytest.mark.parametrize("last_end", [True, False])
-def test_a_cut_at_every_byte_of_a_page(
+def test_page_split_at_any_byte_is_read_exactly(
     line_end: str, quote_all: bool, last_end: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [("01", "a\r\nb"), ("0,2", '"\r\n"'), ("", "\r\n\r\n"), ("é🙂", "\r"), ("04", "")]
@@ -194,14 +196,14 @@ def read_back(blocks: Iterable[rfc4180.Block]) -> Rows:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])
-def test_a_million_hostile_rows(root: Path, file_format: Format) -> None:
+def test_million_hostile_rows_are_read_back_exactly(root: Path, file_format: Format) -> None:
     numbers = np.random.default_rng(20261121)
     picks = numbers.integers(0, len(HOSTILE), (4_000, 3)).tolist()
     pool = pl.Series([*HOSTILE, *("".join(HOSTILE[one] for one in three) for three in picks)])
     ids, messages = (pool.gather(numbers.integers(0, len(pool), MILLION)) for _ in range(2))
     unique = pl.int_range(MILLION, eager=True).cast(pl.String).str.zfill(9)
     rows = pl.DataFrame({"customer_id": unique + ids, "message": messages})
-    lake, campaign = lake_of(root, file_format), str(uuid4())
+    lake, campaign = create_lake(root, file_format), str(uuid4())
     pages = (rfc4180.write(page) for page in rows.iter_slices(50_000))
     manifest = write_pages(lake, campaign, 1, pages, 4 * 1024 * 1024, None)
     assert len(manifest.pages) == 20

@@ -23,6 +23,12 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> DataLake:
 
 
 @pytest.fixture
+def local(tmp_path: Path) -> Files:
+    """A lake on this machine's disk."""
+    return DataLake(root=str(tmp_path / "lake")).files
+
+
+@pytest.fixture
 def files(lake: DataLake) -> Files:
     return lake.files
 
@@ -34,7 +40,7 @@ def file(tmp_path: Path) -> Path:
     return one
 
 
-def test_what_is_put_can_be_got(files: Files, file: Path, tmp_path: Path) -> None:
+def test_file_that_was_put_can_be_read(files: Files, file: Path, tmp_path: Path) -> None:
     assert not files.exists("a/b/c")
     files.put(file, "a/b/c")
     assert files.exists("a/b/c")
@@ -48,7 +54,7 @@ def test_what_is_put_can_be_got(files: Files, file: Path, tmp_path: Path) -> Non
     assert abs(datetime.now(UTC) - modified) < timedelta(minutes=1)
 
 
-def test_the_time_is_that_of_the_files(files: Files, file: Path) -> None:
+def test_now_is_by_the_clock_of_the_files(files: Files, file: Path) -> None:
     files.put(file, "a")
     now = files.now()
     ((_, modified, _),) = files.list_files("a")
@@ -56,7 +62,7 @@ def test_the_time_is_that_of_the_files(files: Files, file: Path) -> None:
     assert [file.path for file in files.list_files("")] == ["a"]
 
 
-def test_putting_again_replaces(files: Files, file: Path) -> None:
+def test_put_replaces_an_earlier_file(files: Files, file: Path) -> None:
     files.put(file, "a/c")
     file.write_bytes(b"newer")
     files.put(file, "a/c")
@@ -64,7 +70,7 @@ def test_putting_again_replaces(files: Files, file: Path) -> None:
     assert files.list_names("a") == ["c"]
 
 
-def test_what_is_created_is_created_once(files: Files) -> None:
+def test_create_refuses_an_existing_file(files: Files) -> None:
     files.create("a/c", b"first")
     with pytest.raises(AlreadyThere, match="a/c is in the lake already"):
         files.create("a/c", b"second")
@@ -72,20 +78,20 @@ def test_what_is_created_is_created_once(files: Files) -> None:
     assert files.list_names("a") == ["c"]
 
 
-def test_what_is_not_there(files: Files, tmp_path: Path) -> None:
+def test_missing_file_is_not_in_lake(files: Files, tmp_path: Path) -> None:
     assert files.list_names("nowhere") == []
     files.remove("nowhere")
-    asked: list[Callable[[], object]] = [
+    calls: list[Callable[[], object]] = [
         lambda: files.get("nowhere/c", tmp_path / "copy"),
         lambda: files.read("nowhere/c"),
         lambda: files.open("nowhere/c").__enter__(),
     ]
-    for ask in asked:
+    for call in calls:
         with pytest.raises(NotInLake, match="nowhere/c is not in the lake"):
-            ask()
+            call()
 
 
-def test_removing_a_folder_removes_what_it_holds(files: Files, file: Path) -> None:
+def test_remove_removes_a_folder_with_its_files(files: Files, file: Path) -> None:
     files.put(file, "a/b/c")
     files.put(file, "a/d")
     files.remove("a")
@@ -93,40 +99,37 @@ def test_removing_a_folder_removes_what_it_holds(files: Files, file: Path) -> No
     assert not files.exists("a/d")
 
 
-def test_a_copy_that_breaks_leaves_nothing_visible(
-    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_write_leaves_nothing(
+    local: Files, tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = DataLake(root=str(tmp_path / "lake")).files
-    files.put(file, "a/first")
+    local.put(file, "a/first")
 
     def full(source: str, target: str) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr("blocks.storage.files.os.replace", full)
     with pytest.raises(OSError, match="No space"):
-        files.put(file, "a/second")
-    assert files.list_names("a") == ["first"]
+        local.put(file, "a/second")
+    assert local.list_names("a") == ["first"]
     monkeypatch.setattr("blocks.storage.files.os.link", full)
     with pytest.raises(OSError, match="No space"):
-        files.create("a/second", b"")
+        local.create("a/second", b"")
     assert [each.name for each in (tmp_path / "lake/a").iterdir()] == ["first"]
 
 
-def test_what_a_killed_process_left_unfinished_is_not_seen(tmp_path: Path, file: Path) -> None:
-    files = DataLake(root=str(tmp_path / "lake")).files
-    draft = files.draft("a/c")
+def test_draft_is_not_listed(local: Files) -> None:
+    draft = local.draft("a/c")
     draft.file.write_bytes(b"half")
-    assert files.list_names("a") == []
+    assert local.list_names("a") == []
     assert draft.file.name.startswith(DRAFT)
 
 
-def test_private_files_are_their_owners_only(tmp_path: Path, file: Path) -> None:
-    lake = DataLake(root=str(tmp_path / "lake"))
-    lake.files.put(file, "private", private=True)
+def test_private_file_is_readable_by_owner_only(local: Files, tmp_path: Path, file: Path) -> None:
+    local.put(file, "private", private=True)
     assert (tmp_path / "lake/private").stat().st_mode & 0o777 == 0o600
 
 
-def test_server_side_encryption_is_asked_of_the_file_system() -> None:
+def test_encryption_becomes_options_of_the_file_system() -> None:
     lake = DataLake.model_validate(
         {
             "root": "memory://x",
@@ -145,7 +148,7 @@ def test_server_side_encryption_is_asked_of_the_file_system() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst"])
-def test_a_run_is_there_with_its_manifest(lake: DataLake, file_format: str) -> None:
+def test_run_is_readable_once_it_has_a_manifest(lake: DataLake, file_format: str) -> None:
     lake = lake.model_copy(update={"format": file_format})
     assert lake.manifest("C/1", 2) is None
     with pytest.raises(LakeError, match="Of campaign C/1, run 2 is not in the lake"):
@@ -168,17 +171,19 @@ def test_a_run_is_there_with_its_manifest(lake: DataLake, file_format: str) -> N
     ]
 
 
-def test_no_runs(lake: DataLake) -> None:
+def test_runs_of_an_empty_lake_are_empty(lake: DataLake) -> None:
     assert lake.runs().empty
 
 
-def test_something_else_under_the_manifests_name_is_an_error(lake: DataLake, file: Path) -> None:
+def test_invalid_manifest_is_an_error(lake: DataLake, file: Path) -> None:
     lake.files.put(file, f"{run_folder('1', 2)}/{manifest_name(0)}")
     with pytest.raises(LakeError, match="not a manifest"):
         lake.manifest("1", 2)
 
 
-def test_what_changed_from_run_to_run(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_diff_counts_and_names_changed_customers(
+    lake: DataLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("blocks.storage.run_diff.ROWS_AT_ONCE", 2)
     write_run(lake, "C", 1, {"01": "a", "02": "b", "03": "c"}, {"04": "d"})
     write_run(lake, "C", 2, {"04": "d", "02": "B"}, {"05": "e", "01": "a", "06": ""})
@@ -195,16 +200,14 @@ def test_what_changed_from_run_to_run(lake: DataLake, monkeypatch: pytest.Monkey
     assert same.customers.collect().is_empty()
 
 
-def test_a_delta_table_needs_a_place_it_can_be_in() -> None:
+def test_delta_is_refused_on_other_file_systems() -> None:
     lake = DataLake(root=f"memory://{uuid4()}", format="delta")
     with pytest.raises(LakeError, match="local folder or to S3"):
         write_run(lake, "C", 1, {"01": "a"})
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_a_delta_table_may_be_made_by_several_runs_at_one_moment(
-    attempt: int, tmp_path: Path
-) -> None:
+def test_delta_table_is_created_once_by_concurrent_runs(attempt: int, tmp_path: Path) -> None:
     lake = DataLake(root=str(tmp_path / "lake"), format="delta")
     start = Barrier(8)
 

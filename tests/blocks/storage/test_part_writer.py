@@ -1,4 +1,4 @@
-"""Pages written as parts: which share one, which are split, what is left when it goes wrong."""
+"""Pages written as parts: shared parts, long pages, and what errors leave behind."""
 
 import resource
 from base64 import b64encode
@@ -37,11 +37,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "lake" / FOLDER
 
 
-def writer_of(lake: DataLake, file_format: Format = "csv", part_bytes: int = 1) -> PartWriter:
+def create_writer(lake: DataLake, file_format: Format = "csv", part_bytes: int = 1) -> PartWriter:
     return PartWriter(lake.files, FOLDER, "w", file_format, part_bytes=part_bytes)
 
 
-def page(number: int, rows: int = 3, size: int = 20) -> bytes:
+def make_page(number: int, rows: int = 3, size: int = 20) -> bytes:
     """A page of about `rows` times `size` bytes that compress by a quarter at most."""
     random = np.random.default_rng(number)
     messages = [b64encode(random.bytes(size)).decode()[:size] for _ in range(rows)]
@@ -49,12 +49,12 @@ def page(number: int, rows: int = 3, size: int = 20) -> bytes:
     return rfc4180.write(pl.DataFrame([ids, messages], schema=list(MESSAGE_COLUMNS)))
 
 
-def rows_of(content: bytes) -> bytes:
+def without_header(content: bytes) -> bytes:
     """A page without its header."""
     return content.partition(b"\r\n")[2]
 
 
-def written(writer: PartWriter, *pages: bytes, block_bytes: int = 10**6) -> Batch:
+def write_batch(writer: PartWriter, *pages: bytes, block_bytes: int = 10**6) -> Batch:
     with writer:
         for number, content in enumerate(pages):
             write_page(writer, number, content, block_bytes)
@@ -63,27 +63,27 @@ def written(writer: PartWriter, *pages: bytes, block_bytes: int = 10**6) -> Batc
     return batch
 
 
-def test_small_pages_share_a_part_until_it_is_long_enough(lake: DataLake, folder: Path) -> None:
-    pages = [page(number) for number in range(10)]
-    batch = written(writer_of(lake, part_bytes=200), *pages)
+def test_small_pages_share_a_part(lake: DataLake, folder: Path) -> None:
+    pages = [make_page(number) for number in range(10)]
+    batch = write_batch(create_writer(lake, part_bytes=200), *pages)
     assert [part.pages for part in batch.parts] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert [(each.page, each.rows, each.bytes) for each in batch.pages] == [
         (number, 3, len(content)) for number, content in enumerate(pages)
     ]
     assert [part.name for part in batch.parts] == sorted(file.name for file in folder.iterdir())
     for part in batch.parts:
-        held = b"".join(rows_of(pages[number]) for number in part.pages)
+        held = b"".join(without_header(pages[number]) for number in part.pages)
         assert (folder / part.name).read_bytes() == b"customer_id,message\r\n" + held
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_long_page_goes_on_in_the_next_part(
+def test_long_page_spans_parts(
     lake: DataLake, folder: Path, monkeypatch: pytest.MonkeyPatch, file_format: Format
 ) -> None:
     monkeypatch.setattr("blocks.storage.part_writer.ROW_GROUP_BYTES", 100_000)
-    pages = [page(0), page(1, 2000, 1000), page(2)]
-    writer = writer_of(lake, file_format, 300_000)
-    batch = written(writer, *pages, block_bytes=100_000)
+    pages = [make_page(0), make_page(1, 2000, 1000), make_page(2)]
+    writer = create_writer(lake, file_format, 300_000)
+    batch = write_batch(writer, *pages, block_bytes=100_000)
     assert [(each.page, each.rows) for each in batch.pages] == [(0, 3), (1, 2000), (2, 3)]
     named = [number for part in batch.parts for number in part.pages]
     assert named == sorted(named)
@@ -99,17 +99,17 @@ def test_a_long_page_goes_on_in_the_next_part(
         assert part.bytes < 600_000
 
 
-def test_a_batch_holds_the_pages_since_the_last_one(lake: DataLake) -> None:
-    with writer_of(lake, part_bytes=200) as writer:
+def test_batch_holds_the_pages_since_the_last(lake: DataLake) -> None:
+    with create_writer(lake, part_bytes=200) as writer:
         assert writer.finish() is None
         assert not writer.is_full
-        write_page(writer, 0, page(0))
+        write_page(writer, 0, make_page(0))
         assert not writer.is_full
-        write_page(writer, 1, page(1, 9))
+        write_page(writer, 1, make_page(1, 9))
         assert writer.is_full
         first = writer.finish()
         assert not writer.is_full
-        write_page(writer, 5, page(5, 0))
+        write_page(writer, 5, make_page(5, 0))
         second = writer.finish()
         assert writer.finish() is None
     assert first is not None
@@ -119,8 +119,8 @@ def test_a_batch_holds_the_pages_since_the_last_one(lake: DataLake) -> None:
     assert [(part.pages, part.rows) for part in second.parts] == [([5], 0)]
 
 
-def test_a_part_says_what_wrote_it(lake: DataLake, folder: Path) -> None:
-    (part,) = written(writer_of(lake, "parquet"), page(0)).parts
+def test_parquet_part_names_its_versions(lake: DataLake, folder: Path) -> None:
+    (part,) = write_batch(create_writer(lake, "parquet"), make_page(0)).parts
     file = parquet.ParquetFile(folder / part.name)
     assert file.schema_arrow.metadata == {
         b"schema_version": b"2",
@@ -134,21 +134,19 @@ def test_a_part_says_what_wrote_it(lake: DataLake, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["zstd", "snappy", "lz4", "gzip", "none"])
-def test_parquet_is_compressed_as_the_lake_says(
-    lake: DataLake, folder: Path, compression: Any
-) -> None:
+def test_parquet_has_the_lakes_compression(lake: DataLake, folder: Path, compression: Any) -> None:
     lake = lake.model_copy(update={"compression": compression})
-    (part,) = written(lake.part_writer("C", 2, "w"), page(0, 1000, 100)).parts
+    (part,) = write_batch(lake.part_writer("C", 2, "w"), make_page(0, 1000, 100)).parts
     group = parquet.ParquetFile(folder / part.name).metadata.row_group(0)
     used = {group.column(number).compression for number in range(2)}
     assert used == {{"none": "UNCOMPRESSED"}.get(compression, compression.upper())}
 
 
-def test_csv_is_compressed_with_zstd(lake: DataLake, folder: Path) -> None:
-    pages = [page(0), page(1)]
-    (part,) = written(writer_of(lake, "csv.zst", 10**6), *pages).parts
+def test_csv_zst_part_is_compressed(lake: DataLake, folder: Path) -> None:
+    pages = [make_page(0), make_page(1)]
+    (part,) = write_batch(create_writer(lake, "csv.zst", 10**6), *pages).parts
     with pa.input_stream(str(folder / part.name), compression="zstd") as file:
-        assert file.read() == pages[0] + rows_of(pages[1])
+        assert file.read() == pages[0] + without_header(pages[1])
 
 
 # ---- what goes wrong --------------------------------------------------------------------------
@@ -158,20 +156,20 @@ class Broken(Exception):
     pass
 
 
-def breaking_off() -> Iterator[rfc4180.Block]:
-    yield next(rfc4180.blocks(BytesIO(page(1))))
+def failing_blocks() -> Iterator[rfc4180.Block]:
+    yield next(rfc4180.blocks(BytesIO(make_page(1))))
     raise Broken
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_writer_that_fails_leaves_what_was_whole(
+def test_failed_writer_leaves_finished_parts_only(
     lake: DataLake, folder: Path, file_format: Format
 ) -> None:
     def fail() -> None:
-        with writer_of(lake, file_format) as writer:
-            write_page(writer, 0, page(0))
+        with create_writer(lake, file_format) as writer:
+            write_page(writer, 0, make_page(0))
             writer.finish()
-            writer.write(1, 9, breaking_off())
+            writer.write(1, 9, failing_blocks())
 
     with pytest.raises(Broken):
         fail()
@@ -180,18 +178,18 @@ def test_a_writer_that_fails_leaves_what_was_whole(
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_writer_that_is_left_early_leaves_nothing(
+def test_unfinished_writer_leaves_nothing(
     lake: DataLake, folder: Path, file_format: Format
 ) -> None:
-    with writer_of(lake, file_format, 10**6) as writer:
-        write_page(writer, 0, page(0))
+    with create_writer(lake, file_format, 10**6) as writer:
+        write_page(writer, 0, make_page(0))
         assert len(list(folder.iterdir())) == 1
         assert lake.files.list_names(FOLDER) == []
     assert list(folder.iterdir()) == []
 
 
 @contextmanager
-def little_room() -> Iterator[None]:
+def full_disk() -> Iterator[None]:
     """No file can become longer, as on a disk that is full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
@@ -203,7 +201,7 @@ def little_room() -> Iterator[None]:
 
 @pytest.mark.parametrize("whole", [True, False], ids=["at its end", "within a page"])
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_disk_that_is_full_leaves_nothing(
+def test_full_disk_leaves_nothing(
     lake: DataLake,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,15 +209,15 @@ def test_a_disk_that_is_full_leaves_nothing(
     whole: bool,
 ) -> None:
     monkeypatch.setattr("blocks.storage.part_writer.ROW_GROUP_BYTES", 10**9 if whole else 1)
-    content = page(0, 300, 1000)
+    content = make_page(0, 300, 1000)
     blocks = list(rfc4180.blocks(BytesIO(content), len(content) if whole else 1000))
 
     def fill() -> None:
-        with writer_of(lake, file_format, 10**9) as writer:
+        with create_writer(lake, file_format, 10**9) as writer:
             writer.write(0, len(content), blocks)
             writer.finish()
 
-    with little_room(), pytest.raises(DiskFull, match=f"no room left in .*lake for {FOLDER}/part-"):
+    with full_disk(), pytest.raises(DiskFull, match=f"no room left in .*lake for {FOLDER}/part-"):
         fill()
     assert list(folder.iterdir()) == []
 
@@ -228,7 +226,7 @@ def test_a_disk_that_is_full_leaves_nothing(
     "call", ["part_writer.compute_sha256", "files.os.fsync", "files.os.replace"]
 )
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_part_that_cannot_appear_leaves_nothing(
+def test_part_that_cannot_be_published_leaves_nothing(
     lake: DataLake, folder: Path, monkeypatch: pytest.MonkeyPatch, file_format: Format, call: str
 ) -> None:
     def fail(*given: object) -> None:
@@ -236,12 +234,12 @@ def test_a_part_that_cannot_appear_leaves_nothing(
 
     monkeypatch.setattr(f"blocks.storage.{call}", fail)
     with pytest.raises(OSError, match="Input/output"):
-        written(writer_of(lake, file_format), page(0))
+        write_batch(create_writer(lake, file_format), make_page(0))
     assert list(folder.iterdir()) == []
 
 
-def test_a_part_that_cannot_be_compressed_leaves_nothing(lake: DataLake, folder: Path) -> None:
+def test_part_that_cannot_be_compressed_leaves_nothing(lake: DataLake, folder: Path) -> None:
     lake = lake.model_copy(update={"compression": "gzip", "compression_level": 99})
     with pytest.raises(OSError, match="deflateInit"):
-        written(lake.part_writer("C", 2, "w"), page(0))
+        write_batch(lake.part_writer("C", 2, "w"), make_page(0))
     assert list(folder.iterdir()) == []

@@ -1,5 +1,6 @@
 import codecs
 import csv
+import errno
 import gzip
 import io
 import json
@@ -32,7 +33,7 @@ from tests.support.http_server import FakeService, Reply, Request, serving
 Files = dict[str, bytes]
 
 
-def extracted(folder: Path, files: Files, path: str = "", **fields: Any) -> pl.DataFrame:
+def extract(folder: Path, files: Files, path: str = "", **fields: Any) -> pl.DataFrame:
     """What the block makes of these files: of the only one, or of those a pattern matches."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -70,7 +71,7 @@ def tables(draw: st.DrawFn) -> tuple[str, list[list[str]]]:
     st.sampled_from(["\n", "\r\n"]),
     st.sampled_from(["", ".gz", ".zst"]),
 )
-def test_any_table_is_read_back_as_it_was_written(
+def test_csv_of_any_values_is_read_back_exactly(
     table: tuple[str, list[list[str]]], delimiter: str, stated: bool, end: str, suffix: str
 ) -> None:
     encoding, rows = table
@@ -87,7 +88,7 @@ def test_any_table_is_read_back_as_it_was_written(
     if encoding in ("utf-16-be", "cp1252"):
         fields["encoding"] = encoding
     with TemporaryDirectory() as folder:
-        frame = extracted(Path(folder), {f"list.csv{suffix}": content}, **fields)
+        frame = extract(Path(folder), {f"list.csv{suffix}": content}, **fields)
     assert frame.columns == ["first name", "é"]
     assert list(map(list, frame.rows())) == rows
 
@@ -96,22 +97,17 @@ def compressed(content: bytes, suffix: str) -> bytes:
     return pa.compress(content, {".gz": "gzip", ".zst": "zstd"}[suffix], asbytes=True)
 
 
-def test_a_csv_file_keeps_every_value_as_it_is(tmp_path: Path) -> None:
-    frame = extracted(tmp_path, {"list.csv": b'id,name\r\n000123,"x\r\ny"\r\nNA,\r\n'})
-    assert frame.rows() == [("000123", "x\r\ny"), ("NA", "")]
-
-
-def test_a_long_csv_file_is_read_in_parts(tmp_path: Path) -> None:
-    frame = extracted(tmp_path, {"list.csv": b"id,name\n" + b'1,"some name\r\n"\n' * 700_000})
+def test_long_csv_is_read_in_parts(tmp_path: Path) -> None:
+    frame = extract(tmp_path, {"list.csv": b"id,name\n" + b'1,"some name\r\n"\n' * 700_000})
     assert frame.height == 700_000
     assert frame["name"].unique().to_list() == ["some name\r\n"]
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
-def test_a_value_of_ten_mebibytes_is_exact(tmp_path: Path, name: str) -> None:
+def test_value_of_ten_mebibytes_is_read_exactly(tmp_path: Path, name: str) -> None:
     value = "é,\n" * (10 * 1024 * 1024 // 4) + "end"
     rows = {"list.csv": f'a;b\n1;"{value}"\n', "list.jsonl": json.dumps({"a": "1", "b": value})}
-    assert extracted(tmp_path, {name: rows[name].encode()}).rows() == [("1", value)]
+    assert extract(tmp_path, {name: rows[name].encode()}).rows() == [("1", value)]
 
 
 @pytest.mark.parametrize(
@@ -125,47 +121,49 @@ def test_a_value_of_ten_mebibytes_is_exact(tmp_path: Path, name: str) -> None:
         (b"id", "commas"),
     ],
 )
-def test_the_delimiter_is_found_and_logged(
+def test_delimiter_is_detected_and_logged(
     tmp_path: Path, log: pytest.LogCaptureFixture, content: bytes, found: str
 ) -> None:
-    frame = extracted(tmp_path, {"list.csv": content})
+    frame = extract(tmp_path, {"list.csv": content})
     rows = "rows 1 to 1 of the list" if frame.height else "no rows"
     assert log.messages == [f"{tmp_path}/list.csv: CSV with {found}, utf-8, {rows}"]
 
 
-def test_what_is_stated_is_not_found_out(tmp_path: Path) -> None:
+def test_stated_dialect_overrides_detection(tmp_path: Path) -> None:
     content = "Zoë;a,b\nX\x81;c".encode("latin-1")
     fields = {"delimiter": ";", "encoding": "latin-1", "header": ["name", "x"], "format": "csv"}
-    frame = extracted(tmp_path, {"list.dat": content}, **fields)
+    frame = extract(tmp_path, {"list.dat": content}, **fields)
     assert frame.to_dict(as_series=False) == {"name": ["Zoë", "X\x81"], "x": ["a,b", "c"]}
-    assert extracted(tmp_path, {"tabs.csv": b"a,b\t1\n"}, delimiter=r"\t").columns == ["a,b", "1"]
+    assert extract(tmp_path, {"tabs.csv": b"a,b\t1\n"}, delimiter=r"\t").columns == ["a,b", "1"]
 
 
-def test_a_stated_header_tells_the_delimiter(tmp_path: Path) -> None:
+def test_delimiter_is_detected_by_stated_header(tmp_path: Path) -> None:
     content = codecs.BOM_UTF8 + b"1,5;Ann;x|y\n"
-    frame = extracted(tmp_path, {"list.csv": content}, header=["sum", "name", "note"])
+    frame = extract(tmp_path, {"list.csv": content}, header=["sum", "name", "note"])
     assert frame.rows() == [("1,5", "Ann", "x|y")]
-    frame = extracted(tmp_path, {"list.csv": b""}, header=["a", "b"])
+    frame = extract(tmp_path, {"list.csv": b""}, header=["a", "b"])
     assert frame.schema == {"a": pl.String, "b": pl.String}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le"])
 @pytest.mark.parametrize("stated", [False, True])
-def test_a_byte_order_mark_says_the_encoding(
+def test_encoding_is_detected_by_byte_order_mark(
     tmp_path: Path, log: pytest.LogCaptureFixture, encoding: str, stated: bool
 ) -> None:
     content = '\ufeffid;name\n1;"Zoë \U0001f642"\n'.encode(encoding)
     fields = {"encoding": encoding.removesuffix("-le")} if stated else {}
-    frame = extracted(tmp_path, {"list.csv": content}, **fields)
+    frame = extract(tmp_path, {"list.csv": content}, **fields)
     assert frame.rows(named=True) == [{"id": "1", "name": "Zoë \U0001f642"}]
     assert f"semicolons, {encoding}, rows" in log.text
 
 
-def test_a_character_may_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_character_split_between_reads_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(text_encoding, "HEAD_BYTES", 9)
     monkeypatch.setattr(csv_files, "BLOCK_BYTES", 1)
     content = "id\n\U0001f642é\n".encode("utf-16")
-    assert extracted(tmp_path, {"list.csv": content}).rows() == [("\U0001f642é",)]
+    assert extract(tmp_path, {"list.csv": content}).rows() == [("\U0001f642é",)]
 
 
 @pytest.mark.parametrize(
@@ -190,67 +188,67 @@ def test_a_character_may_come_in_pieces(tmp_path: Path, monkeypatch: pytest.Monk
         (b'a,b\n1,2\n3,"x\n', {}, "cut off"),
     ],
 )
-def test_a_csv_file_that_cannot_be_read_exactly_is_refused(
+def test_csv_that_cannot_be_read_exactly_is_refused(
     tmp_path: Path, content: bytes, fields: dict[str, Any], problem: str
 ) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
-        extracted(tmp_path, {"list.csv": content}, **fields)
+        extract(tmp_path, {"list.csv": content}, **fields)
     assert "Möller" not in str(caught.value)
 
 
 @settings(max_examples=40)
 @given(st.integers(0, 60), st.sampled_from([b"7,8,9\n", b"7\n", b'"7\r\n",\xff\n']))
-def test_the_row_that_is_wrong_is_named(before: int, wrong: bytes) -> None:
+def test_csv_error_names_the_row(before: int, wrong: bytes) -> None:
     content = b"a,b\n" + b'1,"\n2"\r\n' * before + wrong + b"3,4\n" * 9 + wrong
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_encoding, "HEAD_BYTES", 50)
         patch.setattr(csv_files, "BLOCK_BYTES", 100)
         with pytest.raises(SourceError, match=f"list.csv, row {before + 1}: "):
-            extracted(Path(folder), {"list.csv": content})
+            extract(Path(folder), {"list.csv": content})
 
 
-def test_a_stray_quote_never_parts_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_value_with_stray_quote_is_whole_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = {"list.csv": b'a,b\n1,5"\n2,"x\n3,y"\n4,6"\n'}
-    assert extracted(tmp_path, files).rows() == [("1", '5"'), ("2", "x\n3,y"), ("4", '6"')]
+    assert extract(tmp_path, files).rows() == [("1", '5"'), ("2", "x\n3,y"), ("4", '6"')]
     monkeypatch.setattr(text_encoding, "HEAD_BYTES", 14)
     monkeypatch.setattr(csv_files, "BLOCK_BYTES", 14)
     with pytest.raises(SourceError, match="row 1: .* a quote in a value that is not quoted"):
-        extracted(tmp_path, files)
+        extract(tmp_path, files)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""])
-def test_a_list_may_end_with_a_line_end_in_quotes(tmp_path: Path, end: str) -> None:
+def test_csv_may_end_with_quoted_line_end(tmp_path: Path, end: str) -> None:
     content = f'a,b{end or chr(10)}1,"x\n"{end}'.encode()
-    assert extracted(tmp_path, {"list.csv": content}).rows() == [("1", "x\n")]
+    assert extract(tmp_path, {"list.csv": content}).rows() == [("1", "x\n")]
 
 
-def test_compressed_files_are_read_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_compressed_file_is_read_whole_or_refused(tmp_path: Path) -> None:
     ends = gzip.compress(b"id\n1\n") + gzip.compress(b"2\n")
-    assert extracted(tmp_path, {"list.csv.gz": ends})["id"].to_list() == ["1", "2"]
+    assert extract(tmp_path, {"list.csv.gz": ends})["id"].to_list() == ["1", "2"]
     frames = compressed(b'{"id": 1}\n', ".zst") * 2
-    assert extracted(tmp_path, {"list.JSONL.ZST": frames})["id"].to_list() == ["1", "1"]
+    assert extract(tmp_path, {"list.JSONL.ZST": frames})["id"].to_list() == ["1", "1"]
     for name, content in {
         "cut.csv.gz": ends[:-3],
         "cut.jsonl.zstd": frames[:-3],
         "none.csv.gz": b"id\n1\n",
     }.items():
         with pytest.raises(SourceError, match=f"{name} could not be read: it is damaged"):
-            extracted(tmp_path, {name: content})
+            extract(tmp_path, {name: content})
 
 
 @pytest.mark.parametrize("name", ["list.csv.gz", "list.jsonl.gz"])
-def test_what_is_endless_when_decompressed_is_refused(
+def test_decompression_bomb_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(rfc4180, "LONGEST_ROW", 1_000_000)
     monkeypatch.setattr(ndjson, "LONGEST_LINE", 1_000_000)
     with pytest.raises(SourceError, match="more than 1,000,000 bytes"):
-        extracted(tmp_path, {name: gzip.compress(b"x" * 9_000_000)})
+        extract(tmp_path, {name: gzip.compress(b"x" * 9_000_000)})
 
 
-def test_a_pattern_makes_one_list_of_several_files(
-    tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
+def test_pattern_combines_several_files(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     files = {
         "part-2.csv": b"name;id\nBob;2\nCid;3\n",
         "part-1.csv.gz": gzip.compress(b"id,name\n1,Ann\n"),
@@ -258,7 +256,7 @@ def test_a_pattern_makes_one_list_of_several_files(
         "other.txt": b"x",
     }
     (tmp_path / "part-4.csv").mkdir()
-    frame = extracted(tmp_path, files, "part-*")
+    frame = extract(tmp_path, files, "part-*")
     assert frame.rows(named=True) == [
         {"id": "1", "name": "Ann"},
         {"id": "2", "name": "Bob"},
@@ -271,8 +269,8 @@ def test_a_pattern_makes_one_list_of_several_files(
     ]
 
 
-def test_a_name_with_brackets_is_no_pattern_if_it_is_there(tmp_path: Path) -> None:
-    assert extracted(tmp_path, {"list [1].csv": b"id\n1\n"}).height == 1
+def test_existing_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    assert extract(tmp_path, {"list [1].csv": b"id\n1\n"}).height == 1
 
 
 @pytest.mark.parametrize(
@@ -289,11 +287,9 @@ def test_a_name_with_brackets_is_no_pattern_if_it_is_there(tmp_path: Path) -> No
         ({"a.csv": b"id\n", "b": b""}, "/b: its name does not say its format"),
     ],
 )
-def test_files_that_are_no_list_together_are_refused(
-    tmp_path: Path, files: Files, problem: str
-) -> None:
+def test_files_that_do_not_combine_are_refused(tmp_path: Path, files: Files, problem: str) -> None:
     with pytest.raises(SourceError, match=problem):
-        extracted(tmp_path, files, "*")
+        extract(tmp_path, files, "*")
 
 
 def parquet(**columns: list[Any] | pl.Series) -> bytes:
@@ -302,22 +298,22 @@ def parquet(**columns: list[Any] | pl.Series) -> bytes:
     return file.getvalue()
 
 
-def test_a_parquet_file_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_single_parquet_file_is_copied_unchanged(tmp_path: Path) -> None:
     content = parquet(id=["1", "2"], n=[1, 2])
-    assert extracted(tmp_path, {"list.parquet": content}).schema["n"] == pl.Int64
+    assert extract(tmp_path, {"list.parquet": content}).schema["n"] == pl.Int64
     assert (tmp_path / "target.out").read_bytes() == content
-    extracted(tmp_path, {"list.parquet.gz": gzip.compress(content)})
+    extract(tmp_path, {"list.parquet.gz": gzip.compress(content)})
     assert (tmp_path / "target.out").read_bytes() == content
 
 
-def test_parquet_files_that_differ_in_types_become_text(
+def test_parquet_column_of_differing_types_becomes_text(
     tmp_path: Path, log: pytest.LogCaptureFixture
 ) -> None:
     files = {
         "a.parquet": parquet(id=["1"], n=[1], x=[None], y=[None]),
         "b.parquet": parquet(y=[None, None], x=[2, 3], n=[2.5, None], id=["2", "3"]),
     }
-    frame = extracted(tmp_path, files, "*.parquet")
+    frame = extract(tmp_path, files, "*.parquet")
     assert frame.rows(named=True) == [
         {"id": "1", "n": "1", "x": None, "y": None},
         {"id": "2", "n": "2.5", "x": 2, "y": None},
@@ -327,7 +323,7 @@ def test_parquet_files_that_differ_in_types_become_text(
     assert log.messages[2].endswith("b.parquet: Parquet, rows 2 to 3 of the list")
 
 
-def test_parquet_files_that_cannot_be_read_or_joined_are_refused(tmp_path: Path) -> None:
+def test_parquet_that_cannot_be_read_or_combined_is_refused(tmp_path: Path) -> None:
     whole = parquet(id=["1"], n=[[1]])
     damaged = whole[:4] + b"\xff" * 16 + whole[20:]
     for content, problem in {
@@ -337,18 +333,16 @@ def test_parquet_files_that_cannot_be_read_or_joined_are_refused(tmp_path: Path)
         damaged: "b.parquet could not be read as Parquet",
     }.items():
         with pytest.raises(SourceError, match=problem):
-            extracted(tmp_path, {"a.parquet": whole, "b.parquet": content}, "*.parquet")
+            extract(tmp_path, {"a.parquet": whole, "b.parquet": content}, "*.parquet")
 
 
-def test_ndjson_becomes_text_with_numbers_as_they_are_written(
-    tmp_path: Path, log: pytest.LogCaptureFixture
-) -> None:
+def test_ndjson_numbers_keep_their_notation(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     lines = (
         '{"id": "000123", "n": 1.10, "big": 12345678901234567890.12, "exp": -1E+05}\r\n'
         '\r\n{"n": true, "id": null, "big": 123456789012345678901234567890, "exp": false}\n'
         '{"late": "\\ud83d\\ude42\\u0000", "id": ""}'
     )
-    frame = extracted(tmp_path, {"list.ndjson": lines.encode()})
+    frame = extract(tmp_path, {"list.ndjson": lines.encode()})
     assert frame.columns == ["id", "n", "big", "exp", "late"]
     assert frame.rows() == [
         ("000123", "1.10", "12345678901234567890.12", "-1E+05", None),
@@ -376,7 +370,7 @@ objects = st.dictionaries(names, written, min_size=1, max_size=4)
     st.integers(1, 80),
     st.integers(1, 9),
 )
-def test_any_objects_are_read_back(
+def test_ndjson_of_any_objects_is_read_back_exactly(
     files: list[list[dict[str, tuple[str, str | None]]]],
     encoding: str,
     block_bytes: int,
@@ -396,9 +390,9 @@ def test_any_objects_are_read_back(
         patch.setattr(ndjson, "CELLS_AT_ONCE", cells)
         if not rows:
             with pytest.raises(SourceError, match="is empty"):
-                extracted(Path(folder), contents, "*.jsonl")
+                extract(Path(folder), contents, "*.jsonl")
             return
-        frame = extracted(Path(folder), contents, "*.jsonl")
+        frame = extract(Path(folder), contents, "*.jsonl")
     assert frame.columns == list(dict.fromkeys(key for row in rows for key in row))
     assert frame.rows(named=True) == [
         {key: row[key][1] if key in row else None for key in frame.columns} for row in rows
@@ -421,10 +415,10 @@ def test_any_objects_are_read_back(
         ('{"a": "\\ud800"}', "holds half of a surrogate pair"),
     ],
 )
-def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, problem: str) -> None:
+def test_ndjson_error_names_the_line(tmp_path: Path, line: str, problem: str) -> None:
     content = '{"a": "x"}\n\n' + f'{line}\n{{"a": 1}}'
     with pytest.raises(SourceError, match=f"list.jsonl, line 3 {problem}"):
-        extracted(tmp_path, {"list.jsonl": content.encode()})
+        extract(tmp_path, {"list.jsonl": content.encode()})
 
 
 @pytest.mark.parametrize(
@@ -442,7 +436,7 @@ def test_ndjson_that_is_no_list_is_refused(
 ) -> None:
     monkeypatch.setattr(ndjson, "MOST_FIELDS", 2)
     with pytest.raises(SourceError, match=problem):
-        extracted(tmp_path, {"list.jsonl": content})
+        extract(tmp_path, {"list.jsonl": content})
 
 
 @pytest.mark.parametrize(
@@ -465,14 +459,9 @@ def test_ndjson_that_is_no_list_is_refused(
         ({"path": "l.csv", "format": "excel"}, "'csv', 'parquet' or 'ndjson'"),
     ],
 )
-def test_a_block_that_contradicts_itself_is_refused(fields: dict[str, Any], problem: str) -> None:
+def test_block_with_contradicting_fields_is_refused(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         FileCrm.model_validate(fields)
-
-
-def test_a_file_on_another_file_system(tmp_path: Path) -> None:
-    fsspec.filesystem("memory").pipe_file("/crm/list.csv", b"id\n1\n")
-    assert FileCrm(path="memory://crm/list.csv").extract(tmp_path / "list.parquet") == 1
 
 
 @pytest.mark.parametrize(
@@ -485,7 +474,7 @@ def test_a_file_on_another_file_system(tmp_path: Path) -> None:
         ("dropbox://list.csv", None, "library for such a URL is not installed"),
     ],
 )
-def test_a_file_that_is_no_list_is_an_error(
+def test_file_that_is_no_list_is_refused(
     tmp_path: Path, name: str, content: bytes | None, problem: str
 ) -> None:
     path = name if "://" in name else str(tmp_path / name)
@@ -495,7 +484,7 @@ def test_a_file_that_is_no_list_is_an_error(
         FileCrm.model_validate({"path": path, "storage_options": {}}).extract(tmp_path / "out")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_folder_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "list.csv").mkdir()
     with pytest.raises(SourceError, match=r"list.csv is a folder: state a pattern"):
         FileCrm(path=str(tmp_path / "list.csv")).extract(tmp_path / "out")
@@ -522,7 +511,9 @@ def s3_options(url: str) -> dict[str, Any]:
     }
 
 
-def test_files_on_s3(tmp_path: Path, s3: dict[str, Any], log: pytest.LogCaptureFixture) -> None:
+def test_s3_files_are_read_and_listed_anew(
+    tmp_path: Path, s3: dict[str, Any], log: pytest.LogCaptureFixture
+) -> None:
     fs = fsspec.filesystem("s3", **s3)
     crm = FileCrm(path="s3://crm/day/*.csv*", storage_options=SecretDict(s3))
     fs.pipe_file("crm/day/1.csv", b"id\n1\n")
@@ -554,7 +545,7 @@ def http() -> Iterator[str]:
         yield store.url.removeprefix("http://")
 
 
-def test_a_file_behind_a_signed_link(tmp_path: Path, http: str) -> None:
+def test_signed_url_is_read(tmp_path: Path, http: str) -> None:
     crm = FileCrm(path=f"http://{http}/200/list.csv?signature=s3cret")
     assert crm.extract(tmp_path / "list.parquet") == 1
 
@@ -568,7 +559,7 @@ def test_a_file_behind_a_signed_link(tmp_path: Path, http: str) -> None:
         ("/403/list.csv", SourceError, "could not be read: ClientResponseError"),
     ],
 )
-def test_only_what_may_pass_is_worth_another_try(
+def test_http_error_is_unavailable_only_if_transient(
     tmp_path: Path, http: str, path: str, kind: type[SourceError], problem: str
 ) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
@@ -576,6 +567,18 @@ def test_only_what_may_pass_is_worth_another_try(
     assert type(caught.value) is kind
     assert str(caught.value).startswith(f"http://{http}{path.partition('?')[0]}")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_network_drive_that_is_lost_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def lose(*_: object) -> None:
+        raise OSError(number, "s3cret")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", lose)
+    with pytest.raises(SourceUnavailable, match="could not be reached: OSError"):
+        FileCrm(path="memory://crm/list.csv").extract(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -587,7 +590,7 @@ def test_only_what_may_pass_is_worth_another_try(
         ("http://user:s3cret@127.0.0.1:1/list.csv", {}),
     ],
 )
-def test_a_store_that_is_not_there_is_worth_another_try(
+def test_unreachable_store_is_unavailable(
     tmp_path: Path, url: str, options: dict[str, Any]
 ) -> None:
     crm = FileCrm(path=url, storage_options=SecretDict(options))
@@ -596,7 +599,7 @@ def test_a_store_that_is_not_there_is_worth_another_try(
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("s3cret")
 

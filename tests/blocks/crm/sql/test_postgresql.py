@@ -58,7 +58,7 @@ def each_way(extract: Extract, request: pytest.FixtureRequest) -> Extract:
     return lambda query, **fields: extract(query + end, parameters=parameters, **fields)
 
 
-def test_values_are_as_postgresql_writes_them(each_way: Extract) -> None:
+def test_postgresql_values_are_as_the_server_writes_them(each_way: Extract) -> None:
     found = each_way(
         """
         SELECT '000123' AS id, 1.10::numeric(10, 2) AS sum, 12345678901234567890.123456789 AS big,
@@ -96,7 +96,7 @@ TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_cha
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS)))
-def test_any_text_comes_through(
+def test_postgresql_text_is_read_back_exactly(
     database: str, extract: Extract, rows: list[tuple[str | None, ...]]
 ) -> None:
     rows = [*rows, ("\ufeffid", "a\r\n\"b\",'c' 😀"), ("", None), (None, "\\."), ("\\N", "t")]
@@ -120,11 +120,11 @@ def test_any_text_comes_through(
         "WITH q(x) AS (VALUES ('a:b %s 50% --')) TABLE q",
     ],
 )
-def test_a_query_is_asked_as_it_is_written(extract: Extract, query: str) -> None:
+def test_postgresql_query_is_sent_unchanged(extract: Extract, query: str) -> None:
     assert extract(query).row(0) == ("a:b %s 50% --",)
 
 
-def test_parameters_are_bound(extract: Extract) -> None:
+def test_postgresql_parameters_are_bound(extract: Extract) -> None:
     found = extract(
         "SELECT :s AS s, CAST(:i AS int) + 1 AS i, CAST(:f AS float8) AS f, CAST(:b AS bool) AS b, "
         "CAST(:n AS int) AS n, CAST(:d AS date) AS d, '50% \\:s' AS note, 1::int AS one",
@@ -133,7 +133,7 @@ def test_parameters_are_bound(extract: Extract) -> None:
     assert found.row(0) == ("'; DROP", "8", "0.1", "true", None, date(2001, 2, 3), "50% :s", "1")
 
 
-def test_a_long_result_is_read_in_parts(each_way: Extract) -> None:
+def test_postgresql_long_result_is_read_in_parts(each_way: Extract) -> None:
     rows, width = 2 * ROWS_AT_ONCE + 1, 2 * BLOCK_BYTES // ROWS_AT_ONCE
     found = each_way(
         f"SELECT lpad(i::text, {width}, '0') AS i FROM generate_series(1, {rows}) AS i"
@@ -141,12 +141,12 @@ def test_a_long_result_is_read_in_parts(each_way: Extract) -> None:
     assert found["i"].to_list() == [f"{number:0{width}}" for number in range(1, rows + 1)]
 
 
-def test_a_cell_may_be_of_ten_mebibytes(each_way: Extract) -> None:
+def test_postgresql_value_of_ten_mebibytes_is_read(each_way: Extract) -> None:
     found = each_way(f"SELECT repeat('\"', {10 * MEBIBYTE}) AS big UNION ALL SELECT 'y'")
     assert found["big"].str.len_bytes().to_list() == [10 * MEBIBYTE, 1]
 
 
-def test_an_empty_result_still_has_its_columns(each_way: Extract) -> None:
+def test_postgresql_empty_result_has_its_columns(each_way: Extract) -> None:
     found = each_way("SELECT 'x' AS id, current_date AS born WHERE false")
     assert found.schema == {"id": pl.String(), "born": pl.Date()}
 
@@ -171,7 +171,9 @@ def test_an_empty_result_still_has_its_columns(each_way: Extract) -> None:
         ("SELECT 1 AS a; COMMIT; DROP TABLE texts", "SyntaxError, SQLSTATE 42601"),
     ],
 )
-def test_what_gives_no_list_is_an_error(each_way: Extract, query: str, problem: str) -> None:
+def test_postgresql_query_that_gives_no_list_is_refused(
+    each_way: Extract, query: str, problem: str
+) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
         each_way(query)
     assert "secret" not in str(caught.value)
@@ -189,7 +191,7 @@ def test_what_gives_no_list_is_an_error(each_way: Extract, query: str, problem: 
         ("", "no columns"),
     ],
 )
-def test_what_gives_no_list_is_an_error_before_it_is_asked(
+def test_postgresql_statement_is_refused_before_it_runs(
     extract: Extract, query: str, problem: str
 ) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
@@ -204,7 +206,7 @@ def test_what_gives_no_list_is_an_error_before_it_is_asked(
         ({"a": "sec\0ret"}, "query failed: DataError"),
     ],
 )
-def test_parameters_that_do_not_fit_are_an_error(
+def test_postgresql_parameter_mismatch_is_refused(
     extract: Extract, parameters: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
@@ -215,17 +217,17 @@ def test_parameters_that_do_not_fit_are_an_error(
 @pytest.mark.parametrize(
     "query", ["SELECT pg_sleep(60) AS x", "SELECT generate_series(1, 1000000000) AS x"]
 )
-def test_a_query_may_take_so_long(each_way: Extract, query: str) -> None:
+def test_postgresql_query_is_stopped_after_timeout(each_way: Extract, query: str) -> None:
     with pytest.raises(SourceError, match="may take 0.1 seconds"):
         each_way(query, timeout_seconds=0.1)
 
 
-def test_a_lost_connection_may_be_tried_again(each_way: Extract) -> None:
+def test_postgresql_lost_connection_is_unavailable(each_way: Extract) -> None:
     with pytest.raises(SourceUnavailable, match="broke off"):
         each_way("SELECT pg_terminate_backend(pg_backend_pid()) AS x")
 
 
-def test_a_database_without_an_encoding_is_read_as_utf8(
+def test_postgresql_sql_ascii_database_is_read_as_utf8(
     database: str, postgresql_server: str, target: Path
 ) -> None:
     with connected(database) as connection:
@@ -269,7 +271,7 @@ def _refusal(url: URL) -> str:
     return str(caught.value)
 
 
-def test_a_refused_connection_says_why(database: str, reader: URL, target: Path) -> None:
+def test_postgresql_refused_connection_says_why(database: str, reader: URL, target: Path) -> None:
     def error(url: str | URL) -> SourceError:
         text = url if isinstance(url, str) else url.render_as_string(hide_password=False)
         crm = SqlCrm.model_validate({"url": text, "query": "SELECT 1"})

@@ -43,7 +43,7 @@ def sql(tmp_path: Path, request: pytest.FixtureRequest) -> Query:
     return lambda query, **fields: SqlCrm.model_validate({"url": url, "query": query, **fields})
 
 
-def test_text_stays_text_and_numbers_become_it(sql: Query, target: Path) -> None:
+def test_sql_values_become_text(sql: Query, target: Path) -> None:
     assert sql("SELECT id, name, n FROM customers ORDER BY id").extract(target) == 3
     assert pl.read_parquet(target).rows() == [
         ("000123", 'A "b", c\r\nd', "1"),
@@ -52,12 +52,12 @@ def test_text_stays_text_and_numbers_become_it(sql: Query, target: Path) -> None
     ]
 
 
-def test_a_query_is_asked_as_it_is_written(sql: Query, target: Path) -> None:
+def test_sql_query_is_sent_unchanged(sql: Query, target: Path) -> None:
     assert sql("SELECT 'a:b %s 50%' AS note FROM customers WHERE id LIKE '%3'").extract(target) == 1
     assert pl.read_parquet(target)["note"].to_list() == ["a:b %s 50%"]
 
 
-def test_a_column_of_dates_stays_one(target: Path) -> None:
+def test_sql_column_of_dates_stays_dates(target: Path) -> None:
     rows = [
         (date(2001, 2, 3), datetime(2001, 2, 3, 4), True, Decimal("1E+2")),
         (None, date(2001, 2, 3), None, None),
@@ -69,7 +69,7 @@ def test_a_column_of_dates_stays_one(target: Path) -> None:
     ]
 
 
-def test_a_long_result_is_read_in_parts(sql: Query, target: Path) -> None:
+def test_sql_long_result_is_read_in_parts(sql: Query, target: Path) -> None:
     rows, width = 2 * ROWS_AT_ONCE + 1, FRAME_BYTES // ROWS_AT_ONCE + 1
     query = (
         "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < "
@@ -82,7 +82,7 @@ def test_a_long_result_is_read_in_parts(sql: Query, target: Path) -> None:
     assert ParquetFile(target).num_row_groups == 3
 
 
-def test_an_empty_result_still_has_its_columns(sql: Query, target: Path) -> None:
+def test_sql_empty_result_has_its_columns(sql: Query, target: Path) -> None:
     assert sql("SELECT id, name FROM customers WHERE 0").extract(target) == 0
     assert pl.read_parquet(target).columns == ["id", "name"]
 
@@ -99,7 +99,7 @@ def test_an_empty_result_still_has_its_columns(sql: Query, target: Path) -> None
         (FOREVER, "may take 0.2 seconds"),
     ],
 )
-def test_a_query_that_gives_no_list_is_an_error(
+def test_sql_query_that_gives_no_list_is_refused(
     sql: Query, target: Path, query: str, problem: str
 ) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
@@ -107,7 +107,7 @@ def test_a_query_that_gives_no_list_is_an_error(
     assert "secret" not in str(caught.value)
 
 
-def test_an_unreachable_database_does_not_show_its_url(tmp_path: Path) -> None:
+def test_sql_error_does_not_show_the_url(tmp_path: Path) -> None:
     crm = SqlCrm.model_validate({"url": f"sqlite:///{tmp_path}/no/such.db", "query": "SELECT 1"})
     with pytest.raises(SourceError) as caught:
         crm.extract(tmp_path / "list.parquet")
@@ -115,13 +115,13 @@ def test_an_unreachable_database_does_not_show_its_url(tmp_path: Path) -> None:
     assert caught.value.__cause__ is None
 
 
-def test_a_driver_that_is_not_installed_is_named(target: Path) -> None:
+def test_missing_driver_is_named(target: Path) -> None:
     crm = SqlCrm.model_validate({"url": "mysql+mysqldb://u:secret@h/db", "query": "SELECT 1"})
     with pytest.raises(SourceError, match="driver MySQLdb is not installed"):
         crm.extract(target)
 
 
-def test_a_driver_that_does_not_say_its_name_is_missed_too(
+def test_missing_driver_without_name_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -132,9 +132,7 @@ def test_a_driver_that_does_not_say_its_name_is_missed_too(
         SqlCrm.model_validate({"url": "other://", "query": "SELECT 1"}).extract(tmp_path / "x")
 
 
-def test_without_psycopg_its_absence_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_psycopg_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.delitem(sys.modules, "blocks.crm.sql.postgresql", raising=False)
     monkeypatch.delattr("blocks.crm.sql.postgresql", raising=False)
@@ -150,20 +148,20 @@ def test_without_psycopg_its_absence_is_reported(
         ("secret://u:p@h/db", "SQLAlchemy does not know"),
     ],
 )
-def test_a_url_of_no_database_is_an_error(target: Path, url: str, problem: str) -> None:
+def test_invalid_database_url_is_refused(target: Path, url: str, problem: str) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
         SqlCrm.model_validate({"url": url, "query": "SELECT 1"}).extract(target)
     assert "secret" not in str(caught.value)
 
 
-def test_parameters_are_bound_by_any_driver(sql: Query, target: Path) -> None:
+def test_sql_parameters_are_bound(sql: Query, target: Path) -> None:
     values = {"id": "000124' OR 1 --", "b": True, "n": None, "f": 0.1, "i": 3}
     query = "SELECT :id AS id, :b AS b, :n AS n, :f AS f, :i AS i, '50% a:b' AS note"
     assert sql(query, parameters=values).extract(target) == 1
     assert pl.read_parquet(target).row(0) == ("000124' OR 1 --", "1", None, "0.1", "3", "50% a:b")
 
 
-def test_a_parameter_without_a_value_is_named(target: Path) -> None:
+def test_missing_sql_parameter_is_named(target: Path) -> None:
     fields = {"query": "SELECT :plan, :other", "parameters": {"other": "secret"}}
     crm = SqlCrm.model_validate({"url": "sqlite+other://", **fields})
     with pytest.raises(SourceError, match="names :plan, for which the block has no") as caught:
@@ -171,14 +169,14 @@ def test_a_parameter_without_a_value_is_named(target: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_database_that_cannot_be_opened_may_be_asked_again(tmp_path: Path) -> None:
+def test_unreachable_database_is_unavailable(tmp_path: Path) -> None:
     url = f"sqlite+other:///{tmp_path}/no/such.db"
     with pytest.raises(SourceUnavailable, match="could not be opened") as caught:
         SqlCrm.model_validate({"url": url, "query": "SELECT 1"}).extract(tmp_path / "list.parquet")
     assert "such.db" not in str(caught.value)
 
 
-def test_any_driver_of_postgresql_only_reads(postgresql_server: str, target: Path) -> None:
+def test_any_postgresql_driver_reads_only(postgresql_server: str, target: Path) -> None:
     def crm(query: str, **fields: object) -> SqlCrm:
         url = postgresql_server.replace("postgresql:", "postgresql+other:")
         return SqlCrm.model_validate({"url": url, "query": query, **fields})

@@ -48,7 +48,7 @@ def insert(database: Path) -> Callable[..., None]:
     return inserted
 
 
-def test_each_value_is_written_by_its_own_type(
+def test_sqlite_value_is_written_by_its_own_type(
     extract: Extract, insert: Callable[..., None]
 ) -> None:
     insert(
@@ -70,7 +70,7 @@ TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]))
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(TEXTS, TEXTS)))
-def test_any_text_comes_through(
+def test_sqlite_text_is_read_back_exactly(
     database: Path, extract: Extract, rows: list[tuple[str | None, ...]]
 ) -> None:
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -88,11 +88,11 @@ def test_any_text_comes_through(
         "WITH q(x) AS (VALUES ('a:b %s 50% --')) SELECT x FROM q ; -- note; and more",
     ],
 )
-def test_a_query_is_asked_as_it_is_written(extract: Extract, query: str) -> None:
+def test_sqlite_query_is_sent_unchanged(extract: Extract, query: str) -> None:
     assert extract(query).rows(named=True) == [{"x": "a:b %s 50% --"}]
 
 
-def test_parameters_are_bound(extract: Extract) -> None:
+def test_sqlite_parameters_are_bound(extract: Extract) -> None:
     values = {"s": "'; DROP TABLE t; --", "i": 7, "f": 0.5, "b": True, "n": None}
     found = extract(
         "SELECT :s AS s, :i AS i, :f AS f, :b AS b, :n AS n, ':x' AS x", parameters=values
@@ -100,7 +100,7 @@ def test_parameters_are_bound(extract: Extract) -> None:
     assert found.row(0) == ("'; DROP TABLE t; --", "7", "0.5", "1", None, ":x")
 
 
-def test_a_cell_may_be_of_ten_mebibytes(extract: Extract) -> None:
+def test_sqlite_value_of_ten_mebibytes_is_read(extract: Extract) -> None:
     found = extract(
         f"SELECT printf('%.*c', {10 * MEBIBYTE}, 'x') AS big, 1 AS one UNION ALL SELECT 'y', 2"
     )
@@ -127,7 +127,7 @@ def test_a_cell_may_be_of_ten_mebibytes(extract: Extract) -> None:
         (FOREVER.format("i"), {"timeout_seconds": 0.01}, "may take 0.01 seconds"),
     ],
 )
-def test_what_gives_no_list_is_an_error(
+def test_sqlite_query_that_gives_no_list_is_refused(
     extract: Extract, query: str, fields: dict[str, object], problem: str
 ) -> None:
     with pytest.raises(SourceError, match=problem) as caught:
@@ -138,27 +138,27 @@ def test_what_gives_no_list_is_an_error(
     assert not Path("other.db").exists()
 
 
-def test_a_file_that_is_no_database_is_an_error(database: Path, extract: Extract) -> None:
+def test_file_that_is_no_sqlite_database_is_refused(database: Path, extract: Extract) -> None:
     database.write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(SourceError, match="no SQLite database"):
         extract("SELECT * FROM sqlite_master")
 
 
-def test_a_file_that_is_not_there_is_not_made(database: Path, extract: Extract) -> None:
+def test_missing_sqlite_file_is_not_created(database: Path, extract: Extract) -> None:
     database.unlink()
     with pytest.raises(SourceError, match="cannot be opened"):
         extract("SELECT 1")
     assert not database.exists()
 
 
-def test_a_locked_database_may_be_asked_again(database: Path, extract: Extract) -> None:
+def test_locked_sqlite_database_is_unavailable(database: Path, extract: Extract) -> None:
     with closing(sqlite3.connect(database)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
         with pytest.raises(SourceUnavailable, match="locked"):
             extract("SELECT * FROM t", "?timeout=0")
 
 
-def test_a_url_with_options_of_sqlite_only_reads_too(database: Path, tmp_path: Path) -> None:
+def test_sqlite_url_with_write_mode_reads_only(database: Path, tmp_path: Path) -> None:
     link = tmp_path / "crm.db"
     link.hardlink_to(database)
     url = f"sqlite:///file:{link}?mode=rwc&uri=true"
@@ -167,7 +167,7 @@ def test_a_url_with_options_of_sqlite_only_reads_too(database: Path, tmp_path: P
         crm.extract(tmp_path / "list.parquet")
 
 
-def test_a_database_with_a_write_ahead_log_can_be_read(database: Path, extract: Extract) -> None:
+def test_sqlite_write_ahead_log_is_read(database: Path, extract: Extract) -> None:
     with closing(sqlite3.connect(database)) as writer, writer:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("INSERT INTO t (t) VALUES ('new')")
