@@ -143,9 +143,9 @@ class SharedLimit:
     def _count_surplus(self) -> int:
         """Return how many slots to give up at the end of a turn.
 
-        None while the limit has free slots: whoever wants one can have it. A quarter, at least
-        one, if other processes hold some. One if this process holds them all: whether another one
-        wants any shows in whether it takes that one.
+        0 if the limit has free slots, which other processes can take.
+        1 if this process holds all slots: a process that wants one will take it.
+        A quarter of the held slots, rounded up, if other processes hold the rest.
         """
         try:
             taken, slots = self._leases.read_usage()

@@ -41,7 +41,7 @@ class Member(BaseModel):
 
 
 class Portfolio(BaseModel):
-    """Campaigns by name, and all published campaigns of some workspaces."""
+    """Campaigns by ID, and all published campaigns of some workspaces."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

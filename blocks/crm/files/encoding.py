@@ -66,7 +66,7 @@ def open_text(file: SourceFile, encoding: str | None) -> Generator[Utf8Reader]:
 
     Raises SourceError, SourceUnavailable.
     """
-    with file.opened() as read:
+    with file.open() as read:
         yield Utf8Reader(file.name, read, encoding)
 
 

@@ -53,8 +53,8 @@ class SourceFile:
         return COMPRESSIONS.get(PurePosixPath(self.name.lower()).suffix)
 
     @contextmanager
-    def fetched(self) -> Generator[Path]:
-        """Return a local path to the file, still compressed.
+    def fetch(self) -> Generator[Path]:
+        """Fetch the file and return its local path, still compressed.
 
         Raises SourceError, SourceUnavailable.
         """
@@ -68,12 +68,12 @@ class SourceFile:
             yield path
 
     @contextmanager
-    def opened(self) -> Generator[ReadBytes]:
-        """Return a function that reads up to that many decompressed bytes; empty at end of file.
+    def open(self) -> Generator[ReadBytes]:
+        """Return a function that reads so many decompressed bytes, or fewer; none at end of file.
 
         Raises SourceError, SourceUnavailable.
         """
-        with self.fetched() as path, path.open("rb") as raw:
+        with self.fetch() as path, path.open("rb") as raw:
             stream = raw
             if self.compression:
                 stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), self.compression)
@@ -89,15 +89,15 @@ class SourceFile:
             yield read
 
     @contextmanager
-    def decompressed(self) -> Generator[Path]:
-        """Return a local path to the decompressed file. Raises SourceError, SourceUnavailable."""
+    def decompress(self) -> Generator[Path]:
+        """Decompress the file and return its local path. Raises SourceError, SourceUnavailable."""
         if self.compression is None:
-            with self.fetched() as path:
+            with self.fetch() as path:
                 yield path
             return
         with temporary_folder() as folder:
             copy = folder / "list"
-            with self.opened() as read, copy.open("wb") as out:
+            with self.open() as read, copy.open("wb") as out:
                 while piece := read(COPY_BYTES):
                     out.write(piece)
             yield copy

@@ -21,7 +21,7 @@ def copy_parquet(files: Sequence[SourceFile], target: Path, logger: Logger) -> i
     Raises SourceError, SourceUnavailable.
     """
     with ExitStack() as stack:
-        parts = [stack.enter_context(file.decompressed()) for file in files]
+        parts = [stack.enter_context(file.decompress()) for file in files]
         schemas = [_read_schema(file.name, part) for file, part in zip(files, parts, strict=True)]
         if len(files) == 1:
             shutil.copyfile(parts[0], target)
