@@ -152,6 +152,7 @@ def table(processes: int, slots: int, calls: int) -> None:
 
 def main() -> None:
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else CALLS
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     with prefect_test_harness(server_startup_timeout=120):
         os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
         os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
