@@ -166,7 +166,7 @@ def test_old_token_or_wrong_region_is_told(
     [
         wrong("403-RequestTimeTooSkewed", (SourceError, LakeError), "clock", why="of keys"),
         wrong("400-AuthorizationHeaderMalformed", (SourceError, LakeError), "region", why="raw"),
-        wrong("429-TooManyRequests", (SourceUnavailable, LakeUnreachable), "", why="of the block"),
+        ("429-TooManyRequests", (SourceUnavailable, LakeUnreachable), ""),
         ("503-SlowDown", (SourceUnavailable, LakeUnreachable), ""),
     ],
 )
@@ -203,14 +203,14 @@ def test_store_without_exclusive_creation_is_refused_before_anything_is_claimed(
 @pytest.fixture
 def no_endless_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What looks again and again is stopped."""
-    looks, real = [0], Files.names
+    looks, real = [0], Files.list_names
 
-    def names(self: Files, folder: str) -> list[str]:
+    def list_names(self: Files, folder: str) -> list[str]:
         looks[0] += 1
         assert looks[0] < MOST_LOOKS, "it looks for ever"
         return real(self, folder)
 
-    monkeypatch.setattr(Files, "names", names)
+    monkeypatch.setattr(Files, "list_names", list_names)
 
 
 @pytest.mark.timeout(30)
@@ -326,11 +326,11 @@ def test_pointer_never_goes_back(of_two: DataLake, monkeypatch: pytest.MonkeyPat
     def overtaken(files: Files, campaign_id: str) -> int | None:
         """A refresh ends with run 3 just after a fill of old runs has looked."""
         seen = real(files, campaign_id)
-        monkeypatch.setattr(run, "latest_run", real)
+        monkeypatch.setattr(run, "find_latest_run", real)
         run._point_at(of_two, write_run(of_two, "C", 3, {"1": "run 3"}))
         return seen
 
-    monkeypatch.setattr(run, "latest_run", overtaken)
+    monkeypatch.setattr(run, "find_latest_run", overtaken)
     run._point_at(of_two, second)
     assert texts(of_two) == ["run 3"]
 
