@@ -129,7 +129,9 @@ class DataLake(SavedBlock):
         Raises LakeError if one of the runs is not in the lake, DiskFull.
         """
         before, after = (self._find_run(campaign_id, number) for number in (run_a, run_b))
-        return RunDiff(reader.scan(self.files, before), reader.scan(self.files, after))
+        return RunDiff(
+            reader.read_frames(self.files, before), reader.read_frames(self.files, after)
+        )
 
     def inventory(self, snapshot: str | None = None) -> Snapshot:
         """Return the account's campaigns and their runs in a snapshot, the newest by default.

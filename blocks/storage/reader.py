@@ -92,6 +92,13 @@ def _read_part(file: Any, file_format: Format, columns: Sequence[str]) -> Iterat
     yield from (block.table.select(columns) for block in rfc4180.blocks(file))
 
 
+def read_frames(files: Files, manifest: Manifest) -> Iterator[pl.DataFrame]:
+    """Yield a run's customer_id and message, some ten thousand rows in a frame."""
+    folder = run_folder(manifest.campaign_id, manifest.run_number)
+    tables = read_tables(files, folder, manifest.parts, manifest.format)
+    return (to_polars(table) for _, table in tables)
+
+
 def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
     """Return a lazy frame of a run's customer_id and message, which are read when collected."""
     folder = run_folder(manifest.campaign_id, manifest.run_number)

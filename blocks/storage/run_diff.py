@@ -1,6 +1,6 @@
 """The comparison of two runs of a campaign, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from weakref import finalize
 
@@ -12,20 +12,20 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.identifiers import Counts, compare
 
 ID, MESSAGE = MESSAGE_COLUMNS
-ROWS_AT_ONCE = 50_000
 CHANGES = pl.Schema({ID: pl.String(), "change": pl.String()})
 
 
 class RunDiff:
     """The numbers of customers added, removed, changed and unchanged, and who they are.
 
-    `customers` is a lazy frame of customer_id and change (added, removed, changed). It reads a
-    temporary file, which is removed with this object.
+    Both runs come as frames of customer_id and message. `customers` is a lazy frame of customer_id
+    and change (added, removed, changed). It reads a temporary file, which is removed with this
+    object.
 
     Raises DiskFull.
     """
 
-    def __init__(self, before: pl.LazyFrame, after: pl.LazyFrame) -> None:
+    def __init__(self, before: Iterable[pl.DataFrame], after: Iterable[pl.DataFrame]) -> None:
         with ExitStack() as stack:
             folder = stack.enter_context(scratch_folder("the comparison of two runs"))
             file, counts = folder / "changes.parquet", Counts()
@@ -46,7 +46,7 @@ class RunDiff:
         )
 
 
-def _hash_messages(run: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def _hash_messages(run: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Yield the customers as id, each with a hash of the message as content."""
-    rows = run.select(pl.col(ID).alias("id"), pl.col(MESSAGE).hash().alias("content"))
-    return rows.collect_batches(chunk_size=ROWS_AT_ONCE)
+    hashed = pl.col(ID).alias("id"), pl.col(MESSAGE).hash().alias("content")
+    return (frame.select(hashed) for frame in run)

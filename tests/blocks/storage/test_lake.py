@@ -184,7 +184,7 @@ def test_invalid_manifest_is_an_error(lake: DataLake, file: Path) -> None:
 def test_diff_counts_and_names_changed_customers(
     lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blocks.storage.run_diff.ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("blocks.storage.reader.ROWS_AT_ONCE", 2)
     write_run(lake, "C", 1, {"01": "a", "02": "b", "03": "c"}, {"04": "d"})
     write_run(lake, "C", 2, {"04": "d", "02": "B"}, {"05": "e", "01": "a", "06": ""})
     diff = lake.diff("C", 1, 2)
