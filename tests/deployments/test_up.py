@@ -189,7 +189,7 @@ def read(page: Page, *rows: str) -> None:
     """The report, as whoever looks after the campaign reads it."""
     open_artifact(page, "refresh")
     expect(page.get_by_text("4,949 messages, one for each customer of the list.")).to_be_visible()
-    for row in ("from the CRM 5,000", "kept, with their messages 12", *rows):
+    for row in ("from the CRM 5,000", "matched, messages kept 12", *rows):
         expect(page.get_by_role("row", name=row)).to_be_visible()
     chart = page.get_by_alt_text("The numbers above")
     assert chart.evaluate("image => image.naturalWidth") > 0
