@@ -90,6 +90,7 @@ def ours(file: Path) -> int:
     from blocks import DataLake, FileCrm
     from tasks.campaigns import Refresh
     from tasks.customers import validate
+    from tasks.customers.mapping import FieldMapping
     from tasks.customers.staging import batches, describe
     from tasks.customers.upload import ROWS_SENT
 
@@ -101,7 +102,8 @@ def ours(file: Path) -> int:
         extracted.parent.mkdir()
         FileCrm(path=str(file), format="csv").extract(extracted)
         staged = describe(extracted, "staging/extracted.parquet")
-        found = validate.validate_customers.fn(rules(), staged, lake, refresh, {}, False, "x")
+        mapping = FieldMapping(rules=rules(), sources={})
+        found = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
         accepted = pl.scan_parquet(lake.files.fs_path(found.accepted.path))
         for frame in batches(accepted, ROWS_SENT):
             rfc4180.write(frame)

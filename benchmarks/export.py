@@ -134,7 +134,7 @@ def ours(job: Job) -> int:
     from tasks.export.ledger import Ledger
     from tasks.export.run import chunks
     from tasks.export.verify import doubtful_pages
-    from tasks.ui.progress import Meter
+    from tasks.ui.progress import ProgressCounter
 
     account = NudgescribeAccount.model_validate(_account(job))
     lake = DataLake(root=job.folder)
@@ -151,16 +151,16 @@ def ours(job: Job) -> int:
         generation=0,
         done=False,
     )
-    slots, meter = Slots(job.downloads), Meter()
+    slots, counter = Slots(job.downloads), ProgressCounter()
 
     def fetch(chunk: tuple[int, int]) -> None:
         with account.get_client() as client:
-            fetch_pages(client, lake, export, range(chunk[0], chunk[1] + 1), slots, meter)
+            fetch_pages(client, lake, export, range(chunk[0], chunk[1] + 1), slots, counter)
 
     with ThreadPoolExecutor(CHUNKS_AT_ONCE) as threads:
         list(threads.map(fetch, chunks(export)))
     doubtful, _ = doubtful_pages(lake, export, Ledger(lake.files, export.staging).batches())
-    return meter.done.rows - len(doubtful)
+    return counter.progress.rows - len(doubtful)
 
 
 def flow(job: Job) -> int:

@@ -47,6 +47,13 @@ def find_current_run(history: list[Run]) -> Run:
     return max(candidates, key=lambda run: run.run_number)
 
 
+def check_current(campaign_id: str, history: list[Run], run_number: int) -> None:
+    """Raise NotCurrent if the campaign is on another run than this one."""
+    current = find_current_run(history).run_number
+    if current != run_number:
+        raise NotCurrent(f"Campaign {campaign_id} is on run {current}, not on run {run_number}.")
+
+
 class CampaignRerun(JobBlock[Run]):
     """
     The rerun of a published campaign on another customer group.
@@ -91,7 +98,8 @@ class CampaignRerun(JobBlock[Run]):
             if run := self._find_started(history):
                 self.logger.info("Run %s is already on this group: adopted", run.run_number)
                 return self.attach(run.run_number)
-            self._check_current(history)
+            if self.after_run is not None:
+                check_current(self.campaign_id, history, self.after_run)
             try:
                 run = client.initiate_rerun(self.campaign_id, self.customer_group_id).run
             except (ConnectionFailed, ServerError) as unclear:
@@ -111,13 +119,6 @@ class CampaignRerun(JobBlock[Run]):
             if is_ours and run.run_number > (self.after_run or 0) and run.status != Status.FAILED:
                 return run
         return None
-
-    def _check_current(self, history: list[Run]) -> None:
-        current = find_current_run(history).run_number
-        if self.after_run is not None and current != self.after_run:
-            raise NotCurrent(
-                f"Campaign {self.campaign_id} is on run {current}, not on run {self.after_run}."
-            )
 
     def _await_started(self, client: NudgescribeClient, error: ApiError, seconds: float) -> Run:
         for history in poll(lambda: client.rerun_history(self.campaign_id), seconds, self.pace):

@@ -1,1 +1,1 @@
-"""What people run."""
+"""The flows that people run."""

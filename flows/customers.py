@@ -1,4 +1,4 @@
-"""A customer group kept equal to the CRM, without a rerun."""
+"""The synchronisation of a customer group with the CRM, without a rerun."""
 
 from functools import partial
 
@@ -7,10 +7,10 @@ from prefect import flow
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import SyncOptions
 from flows.run.flow_run import this_refresh
-from flows.run.preparation import prepare, released_on_failure
+from flows.run.preparation import cleanup_on_failure, extract_and_validate
 from tasks.customers.staging import release_staged, remove_staged
 from tasks.customers.sync import ListDiff, update_customers
-from tasks.customers.upload import find_group, make_group
+from tasks.customers.upload import find_group, find_or_create_group
 from tasks.refresh.report import report_sync
 from tasks.ui import assets
 from tasks.ui.events import announce
@@ -25,27 +25,29 @@ def sync_customers(
     lake: DataLake,
     options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
 ) -> ListDiff:
-    """Makes a customer group's customers those of the CRM's list, by sending what differs.
+    """Make a customer group equal to the CRM's list, by sending the differences.
 
     Args:
-        workspace_id: The workspace the group belongs to.
-        group_name: The group; made if there is none of this name.
+        workspace_id: ID of the workspace that the group belongs to.
+        group_name: Name of the group; created if there is none of this name.
         account: The Nudgescribe account; needs its profile key.
         crm: Where the customer list comes from.
-        lake: The data lake, where the list is staged.
+        lake: The data lake, for staging and quarantine.
         options: Advanced settings.
     """
     refresh = this_refresh()
-    with released_on_failure(partial(release_staged, lake, refresh)):
+    with cleanup_on_failure(partial(release_staged, lake, refresh)):
         group = find_group(account, workspace_id, group_name)
-        place = f"workspace_id={workspace_id}"
-        validated = prepare(account, workspace_id, crm, lake, refresh, options, place)
+        partition = f"workspace_id={workspace_id}"
+        validated = extract_and_validate(
+            account, workspace_id, crm, lake, refresh, options, partition
+        )
         options.guardrails.check(validated.counts(group.size if group else None))
-        group = group or make_group(account, workspace_id, group_name)
-        filled = update_customers.with_options(
+        group = group or find_or_create_group(account, workspace_id, group_name)
+        update = update_customers.with_options(
             assets=[assets.group(account, group.customer_group_id)], asset_deps=[assets.crm(crm)]
         )
-        changes = filled(account, group, validated.accepted, validated.key, lake)
+        changes = update(account, group, validated.accepted, validated.key, lake)
     report_sync(group, validated, changes)
     remove_staged(lake, refresh)
     counts = {**changes.model_dump(), "rejected": validated.rejected}

@@ -1,4 +1,4 @@
-"""One run's messages brought into the lake."""
+"""The export of published runs into the lake."""
 
 from prefect import flow
 
@@ -25,24 +25,25 @@ def export_messages(
     run: WhichRuns = "latest",
     options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
 ) -> list[RunInLake]:
-    """Fetches published runs' messages into the lake, past ones too; those that are there stay.
+    """Fetch the messages of published runs that are not in the lake yet.
 
-    A retry fetches what is missing. Raises ExportIncomplete when all others are there.
+    If some are incomplete, raises ExportIncomplete once all others are in the lake; a retry fetches
+    what is missing.
 
     Args:
-        campaign_id: The campaign.
+        campaign_id: ID of the campaign.
         account: The Nudgescribe account.
         lake: The data lake.
-        run: A run's number; or latest, the run that the campaign is on; or all, to fill a lake.
+        run: Number of a run; or latest, for the campaign's current run; or all.
         options: Advanced settings.
     """
     refresh = this_refresh()
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
-    for each in find_runs(account, campaign_id, run, options.check_rows):
+    for published in find_runs(account, campaign_id, run, options.check_rows):
         try:
-            export = fetch_run(account, each, lake, refresh, options)
+            export = fetch_run(account, published, lake, refresh, options)
         except ExportIncomplete as error:
             incomplete.append(error)
         else:

@@ -1,4 +1,4 @@
-"""What an account has, kept day by day."""
+"""The inventory of an account, as a snapshot in the lake."""
 
 from prefect import flow
 
@@ -15,18 +15,18 @@ def campaign_inventory(
     lake: DataLake,
     workspaces: list[str] = [],  # noqa: B006 - never changed
 ) -> Inventory:
-    """Writes all campaigns and their run history into the lake, as a snapshot of this moment.
+    """Write a snapshot of all campaigns and their run history into the lake.
 
-    A retry writes the same snapshot; one that is there as a whole stays as it is.
+    A retry writes the same snapshot, unless it is complete already.
 
     Args:
         account: The Nudgescribe account.
         lake: The data lake.
-        workspaces: Ids of the workspaces; all of the account's by default.
+        workspaces: IDs of the workspaces; all of the account's by default.
     """
-    me = this_refresh()
-    taken = take_inventory.with_options(assets=[assets.inventory(lake, account)])
-    inventory = taken(account, lake, workspaces, me)
-    report_inventory(account, lake, inventory, me)
-    announce("inventory.taken", "account", account.block_name, me.id, inventory.model_dump())
+    refresh = this_refresh()
+    take = take_inventory.with_options(assets=[assets.inventory(lake, account)])
+    inventory = take(account, lake, workspaces, refresh)
+    report_inventory(account, lake, inventory, refresh)
+    announce("inventory.taken", "account", account.block_name, refresh.id, inventory.model_dump())
     return inventory

@@ -1,13 +1,14 @@
-"""What can be set for one flow run. Never secrets: Prefect stores parameters in clear.
+"""Options of flows. Never secrets: Prefect stores parameters in clear text.
 
-Forms show the fields of a model by `position`, so those of a group stand together.
+Forms order the fields of a model by `position`, which keeps the fields of a group together.
 """
 
 from string import Formatter
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from nudgescribe.bases import FrozenInput
 from tasks.customers.guardrails import Guardrails, ListGuardrails
 from tasks.customers.mapping import FieldSource
 from tasks.refresh.claim import Overlap
@@ -18,15 +19,13 @@ GROUPS = ("Source", "Safety", "Review", "Advanced")
 
 
 def _in(group: str, title: str) -> dict[str, Any]:
-    """The title of a field of this group, and its place in the form."""
+    """Return a field's title with its group, and its position in the form."""
     position = {"position": GROUPS.index(group)}
     return {"title": f"{group}: {title}", "json_schema_extra": position}
 
 
-class Fetching(BaseModel):
-    """How messages are fetched."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class FetchOptions(FrozenInput):
+    """Settings of the fetch of messages."""
 
     export_minutes: float = Field(
         default=60,
@@ -53,7 +52,7 @@ class Fetching(BaseModel):
     )
 
 
-class ExportOptions(Fetching):
+class ExportOptions(FetchOptions):
     """Settings of one export."""
 
     check_rows: bool = Field(
@@ -64,10 +63,8 @@ class ExportOptions(Fetching):
     )
 
 
-class Listing(BaseModel):
-    """How the customer list is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ListOptions(FrozenInput):
+    """Settings of the customer list."""
 
     fields: dict[str, FieldSource] = Field(
         default_factory=dict[str, FieldSource],
@@ -82,7 +79,7 @@ class Listing(BaseModel):
     )
 
 
-class SyncOptions(Listing):
+class SyncOptions(ListOptions):
     """Settings of one synchronisation of a customer group."""
 
     guardrails: ListGuardrails = Field(
@@ -92,7 +89,7 @@ class SyncOptions(Listing):
     )
 
 
-class RefreshOptions(Fetching, Listing):
+class RefreshOptions(FetchOptions, ListOptions):
     """Settings of one refresh; the defaults suit a scheduled one."""
 
     group: Literal["new", "reuse"] = Field(
@@ -143,8 +140,8 @@ class RefreshOptions(Fetching, Listing):
     )
 
     @property
-    def longest(self) -> float:
-        """Minutes that a refresh may take."""
+    def total_minutes(self) -> float:
+        """Return the longest time that a refresh may take, in minutes."""
         return self.rerun_minutes + self.review_minutes + self.export_minutes
 
     @field_validator("group_name")

@@ -1,4 +1,4 @@
-"""A refresh rehearsed."""
+"""The plan of a refresh, which changes nothing."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ from prefect import flow
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.flow_run import this_refresh
-from flows.run.preparation import prepare, released_on_failure
+from flows.run.preparation import cleanup_on_failure, extract_and_validate
 from tasks.campaigns import find_campaign
 from tasks.customers.staging import release_staged, remove_staged
 from tasks.refresh.plan import Plan, make_plan
@@ -24,30 +24,30 @@ def plan_refresh(
     lake: DataLake,
     options: RefreshOptions = RefreshOptions(),  # noqa: B008 - frozen
 ) -> Plan:
-    """Says what a refresh with the same parameters would do, and changes nothing.
+    """Compute what a refresh with the same parameters would do, without changing anything.
 
     Args:
-        campaign_id: ID of the published campaign to refresh.
+        campaign_id: ID of the published campaign.
         account: The Nudgescribe account; needs its profile key.
         crm: Where the customer list comes from.
         lake: The data lake.
-        options: Those of the refresh.
+        options: Settings of the refresh.
     """
     refresh = this_refresh()
     link_campaign(account, campaign_id)
     campaign = find_campaign(
         account, campaign_id, refresh, options.group_name, options.group == "reuse"
     )
-    with released_on_failure(partial(release_staged, lake, refresh)):
-        validated = prepare(
-            account, campaign.workspace_id, crm, lake, refresh, options, campaign.place
+    with cleanup_on_failure(partial(release_staged, lake, refresh)):
+        validated = extract_and_validate(
+            account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
         )
-        planned = make_plan.with_options(
+        make = make_plan.with_options(
             assets=[assets.plans(lake, campaign_id)],
             asset_deps=[assets.campaign(account, campaign_id)],
         )
-        plan = planned(account, campaign, validated, lake, refresh, options.guardrails)
+        plan = make(account, campaign, validated, lake, refresh, options.guardrails)
     remove_staged(lake, refresh)
-    told = plan.model_dump(include={"plan_id", "accepted", "rejected", "messages", "stops"})
-    announce("campaign.planned", "campaign", campaign_id, plan.plan_id, told)
+    payload = plan.model_dump(include={"plan_id", "accepted", "rejected", "messages", "stops"})
+    announce("campaign.planned", "campaign", campaign_id, plan.plan_id, payload)
     return plan

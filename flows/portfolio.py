@@ -1,6 +1,7 @@
-"""Many campaigns refreshed, each by a flow run of its own."""
+"""The refresh of many campaigns, each by a flow run of its own."""
 
 from collections import Counter, deque
+from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,11 +19,11 @@ from flows.run.outcomes import failed
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.portfolio import (
-    Refreshed,
-    begin_again,
+    RefreshStatus,
     choose_campaigns,
-    look_at,
+    read_statuses,
     report_portfolio,
+    retry_refresh,
     start_refresh,
 )
 from tasks.ui.events import announce
@@ -30,7 +31,7 @@ from tasks.ui.events import announce
 Period = Literal["run", "day", "week", "month"]
 SECONDS_BETWEEN_LOOKS = 3.0
 MOST_CRASHES = 3
-"""Of a refresh: an overburdened worker loses flow runs, which then go on where they stopped."""
+"""Of one refresh: an overloaded worker loses flow runs, and a retry continues them."""
 
 
 class PartlyFailed(NudgeflowError):
@@ -52,79 +53,96 @@ def portfolio_refresh(
     at_once: Annotated[int, Field(ge=1, le=100)] = 20,
     hours: float = 24,
     deployment: str = "campaign-refresh/portfolio",
-) -> list[Refreshed] | State[Any]:
+) -> list[RefreshStatus] | State[Any]:
     """Refresh many campaigns, some at once; one that fails does not stop the others.
 
-    Ends when each has ended or awaits review, in state PartlyFailed if some failed. A campaign is
-    refreshed once in a period: a retry, and another portfolio-refresh, look after the same flow
-    runs and begin those again that failed.
+    Ends when each has ended or is awaiting review, in state PartlyFailed if some failed. A campaign
+    is refreshed once per period: a retry, or another portfolio-refresh, follows the same flow runs
+    and retries those that failed.
 
     Args:
         account: The Nudgescribe account.
         crm: Where the customer lists come from.
         lake: The data lake.
-        campaigns: The campaigns, each with what differs from the other parameters here.
-        workspaces: Ids of workspaces whose published campaigns are refreshed, too.
+        campaigns: The campaigns, each with the parameters that differ from the ones here.
+        workspaces: IDs of workspaces whose published campaigns are refreshed, too.
         portfolio: A saved list of further campaigns and workspaces.
         portfolio_file: Path of a YAML file that lists further campaigns and workspaces.
-        options: Those of each refresh.
-        period: How often a campaign is refreshed at most; run is once in each run of this flow.
-        timezone: Where periods begin, such as Europe/London.
-        at_once: How many refreshes run at the same time.
-        hours: Longest wait for all of them.
+        options: Settings of each refresh.
+        period: A campaign is refreshed once per period; run means each run of this flow.
+        timezone: Time zone of the periods, such as Europe/London.
+        at_once: Maximum refreshes that run at the same time.
+        hours: Maximum wait for all of them, in hours.
         deployment: The deployment of campaign-refresh that runs them.
     """
     chosen = choose_campaigns(account, campaigns, workspaces, portfolio, portfolio_file)
-    me = this_refresh()
-    during = period_of(me, period, timezone)
-    waiting = {
-        each.campaign_id: _parameters(each, account, crm, lake, options) for each in chosen.members
-    }
-    keys = {each: f"{deployment} {lake.block_name} {each} {during}" for each in waiting}
-    over = [*chosen.others, *_refresh_all(deployment, waiting, keys, at_once, hours)]
-    report_portfolio(over)
-    outcomes = Counter(each.outcome for each in over)
-    announce("portfolio.refreshed", "portfolio", during, me.id, {"outcomes": dict(outcomes)})
-    if bad := [each for each in over if not each.good]:
-        names = ", ".join(f"{each.campaign_id} ({each.state})" for each in bad)
-        return failed("PartlyFailed", PartlyFailed(f"Of {len(over)} campaigns failed: {names}."))
-    return over
+    refresh = this_refresh()
+    during = period_of(refresh, period, timezone)
+    planned = [
+        PlannedRefresh(
+            member.campaign_id,
+            _parameters(member, account, crm, lake, options),
+            key=f"{deployment} {lake.block_name} {member.campaign_id} {during}",
+        )
+        for member in chosen.members
+    ]
+    refreshes = [*chosen.skipped, *_refresh_all(deployment, planned, at_once, hours)]
+    report_portfolio(refreshes)
+    outcomes = Counter(one.outcome for one in refreshes)
+    announce("portfolio.refreshed", "portfolio", during, refresh.id, {"outcomes": dict(outcomes)})
+    if failures := [one for one in refreshes if not one.succeeded]:
+        names = ", ".join(f"{one.campaign_id} ({one.state})" for one in failures)
+        error = PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
+        return failed("PartlyFailed", error)
+    return refreshes
+
+
+@dataclass(frozen=True)
+class PlannedRefresh:
+    """A refresh to start, with the idempotency `key` of its flow run."""
+
+    campaign_id: str
+    parameters: dict[str, Any]
+    key: str
 
 
 def _refresh_all(
-    deployment: str,
-    parameters: dict[str, dict[str, Any]],
-    keys: dict[str, str],
-    at_once: int,
-    hours: float,
-) -> list[Refreshed]:
-    """Start each campaign's refresh when there is room, and look until all are over."""
-    waiting = deque(parameters)
-    running: list[Refreshed] = []
-    over: list[Refreshed] = []
+    deployment: str, planned: list[PlannedRefresh], at_once: int, hours: float
+) -> list[RefreshStatus]:
+    """Start refreshes as others end, and poll their states until all have ended."""
+    waiting = deque(planned)
+    running: list[RefreshStatus] = []
+    ended: list[RefreshStatus] = []
     crashes: Counter[str] = Counter()
     end = monotonic() + hours * 3600
     while waiting or running:
         while waiting and len(running) < at_once:
-            each = waiting.popleft()
-            running.append(start_refresh(deployment, each, parameters[each], keys[each]))
-        seen, running = look_at(running), []
-        for each in seen:
-            if each.kind == "CRASHED" and crashes[each.campaign_id] < MOST_CRASHES:
-                crashes[each.campaign_id] += 1
-                get_run_logger().warning("Campaign %s crashed, begun again", each.campaign_id)
-                running.append(begin_again(each))
-            elif each.over:
-                get_run_logger().info("Campaign %s: %s", each.campaign_id, each.state)
-                over.append(each)
+            next_ = waiting.popleft()
+            running.append(
+                start_refresh(deployment, next_.campaign_id, next_.parameters, next_.key)
+            )
+        polled, running = read_statuses(running), []
+        for refresh in polled:
+            campaign_id = refresh.campaign_id
+            if refresh.state_type == "CRASHED" and crashes[campaign_id] < MOST_CRASHES:
+                crashes[campaign_id] += 1
+                get_run_logger().warning("Campaign %s crashed and is retried", campaign_id)
+                running.append(retry_refresh(refresh))
+            elif refresh.ended:
+                get_run_logger().info("Campaign %s: %s", campaign_id, refresh.state)
+                ended.append(refresh)
             else:
-                running.append(each)
+                running.append(refresh)
         if monotonic() >= end:
-            late = "The time was up before its turn."
-            return [*over, *running, *(Refreshed(campaign_id=each, said=late) for each in waiting)]
+            return [*ended, *running, *map(_not_started, waiting)]
         if running:
             sleep(SECONDS_BETWEEN_LOOKS)
-    return over
+    return ended
+
+
+def _not_started(planned: PlannedRefresh) -> RefreshStatus:
+    message = "The time for all refreshes was up before it started."
+    return RefreshStatus(campaign_id=planned.campaign_id, message=message)
 
 
 def _parameters(
@@ -134,8 +152,9 @@ def _parameters(
     lake: DataLake,
     options: RefreshOptions,
 ) -> dict[str, Any]:
-    """The parameters of a campaign's refresh. Raises NoPortfolio if its options cannot be,
-    BlockNotSaved.
+    """Return the parameters of a campaign's refresh.
+
+    Raises NoPortfolio if its options are not valid, BlockNotSaved.
     """
     shared = options.model_dump(mode="json", exclude_unset=True)
     try:
@@ -152,11 +171,17 @@ def _parameters(
 
 
 def period_of(refresh: Refresh, period: Period, timezone: str) -> str:
-    """The name of the period that a planned time belongs to."""
+    """Return the name of the period that the planned time belongs to. Raises NoPortfolio."""
     if period == "run":
         return refresh.id
     try:
         local = refresh.started.astimezone(ZoneInfo(timezone))
     except (ZoneInfoNotFoundError, ValueError):
         raise NoPortfolio(f"There is no time zone {timezone}.") from None
-    return local.strftime({"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}[period])
+    match period:
+        case "day":
+            return f"{local:%Y-%m-%d}"
+        case "week":
+            return f"{local:%G-W%V}"
+        case "month":
+            return f"{local:%Y-%m}"

@@ -1,4 +1,4 @@
-"""What is old removed from the lake and the service, and shown before."""
+"""Retention: old and unneeded things are removed from the lake and from Nudgescribe."""
 
 from prefect import flow
 from pydantic import Field
@@ -7,15 +7,16 @@ from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import this_refresh
 from tasks.customers.staging import remove_staged
 from tasks.retention.rules import Ages
-from tasks.retention.sweep import Tidied, list_old, remove_old
+from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
 from tasks.ui.events import announce
 
 
 class RetentionOptions(Ages):
-    """What goes, and whether it does."""
+    """Ages from which things are removed, and whether they are."""
 
     dry_run: bool = Field(
-        default=True, description="Only show what would go, as a table; switch it off to remove it."
+        default=True,
+        description="Only show what would be removed, as a table; switch it off to remove it.",
     )
 
 
@@ -24,23 +25,25 @@ def lake_retention(
     lake: DataLake,
     account: NudgescribeAccount,
     options: RetentionOptions = RetentionOptions(),  # noqa: B008 - frozen
-) -> Tidied:
-    """Lists what is old in the lake and, if wished, among customer groups; then removes just that.
+) -> RetentionResult:
+    """List what is old in the lake and, with options.groups_days, among customer groups; then
+    remove what is listed.
 
-    Never a campaign's newest run in the lake, the groups of its last two runs, or what a refresh
-    that is open needs. A retry goes on with the same list.
+    Never removes a campaign's newest run in the lake, the groups of its last two runs, or anything
+    that an open refresh needs. A retry continues with the same list.
 
     Args:
         lake: The data lake.
         account: The Nudgescribe account; needed for options.groups_days only.
-        options: How old things must be to go, and whether they do.
+        options: Ages from which things are removed, and whether they are.
     """
-    me = this_refresh()
-    listed = list_old(lake, account, options, me)
+    refresh = this_refresh()
+    listed = list_candidates(lake, account, options, refresh)
     if options.dry_run:
-        tidied = Tidied(dry_run=True, gone=listed.amounts)
+        result = RetentionResult(dry_run=True, removed=listed.amounts)
     else:
-        tidied = remove_old(lake, account, listed)
-    remove_staged(lake, me)
-    announce("lake.tidied", "lake", lake.block_name, me.id, tidied.model_dump(exclude={"kept"}))
-    return tidied
+        result = remove_candidates(lake, account, listed)
+    remove_staged(lake, refresh)
+    payload = result.model_dump(exclude={"kept"})
+    announce("lake.tidied", "lake", lake.block_name, refresh.id, payload)
+    return result

@@ -1,4 +1,4 @@
-"""Suspended refreshes, resumed when people have approved their messages."""
+"""The resumption of suspended refreshes whose messages are approved."""
 
 import json
 from datetime import UTC, datetime
@@ -23,54 +23,56 @@ from blocks import NudgescribeAccount
 from flows.run.flow_run import dated
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError
-from tasks.refresh.review import REVIEWED, read_history
+from tasks.refresh.rerun import REVIEWED
+from tasks.refresh.review import read_history
 from tasks.ui.events import announce
 from tasks.ui.labels import REVIEW_UNTIL, RUN_NUMBER
 
-PAGE = 200
+PAGE_SIZE = 200
 
 
-class ReviewsNotSeen(NudgeflowError):
-    advice = "Those refreshes stay suspended; the log says why. They are looked at next time again."
+class ReviewsNotChecked(NudgeflowError):
+    advice = "These refreshes stay suspended; the log says why. The next run checks them again."
 
 
 @flow(name="resume-reviewed", flow_run_name=dated("reviewed"))
 def resume_reviewed() -> list[str]:
-    """Looks once at every suspended refresh and resumes those whose messages are approved, and
-    those whose time is up, which then say so. Returns the ids of their flow runs.
+    """Resume every suspended refresh whose messages are approved, or whose review is overdue, which
+    then ends it. Return the ids of their flow runs.
 
-    Raises ReviewsNotSeen if the service could not be asked about some of them.
+    Raises ReviewsNotChecked if Nudgescribe does not answer for some campaigns.
     """
     resumed: list[str] = []
-    unseen: list[str] = []
-    for (account, campaign_id), runs in groupby(sorted(_suspended(), key=_where), _where):
+    unchecked: list[str] = []
+    suspended = sorted(_suspended(), key=_campaign)
+    for (account, campaign_id), runs in groupby(suspended, _campaign):
         try:
             block = NudgescribeAccount.model_validate(json.loads(account))
             history = {run.run_number: run for run in read_history(block, campaign_id)}
         except NudgeflowError as error:
             get_run_logger().warning("Campaign %s: %s", campaign_id, error)
-            unseen.append(campaign_id)
+            unchecked.append(campaign_id)
             continue
-        ready = [each for each in runs if _goes_on(each, history)]
-        resumed += [str(each.id) for each in ready if _resume(each)]
+        ready = [run for run in runs if _is_ready(run, history)]
+        resumed += [str(run.id) for run in ready if _resume(run)]
     if resumed:
         announce("reviews.resumed", "reviews", "all", "".join(resumed), {"flow_runs": resumed})
-    if unseen:
-        raise ReviewsNotSeen(f"Not seen: the reviews of campaigns {', '.join(unseen)}.")
+    if unchecked:
+        raise ReviewsNotChecked(f"Not checked: the reviews of campaigns {', '.join(unchecked)}.")
     return resumed
 
 
 def _suspended() -> list[FlowRun]:
     found: list[FlowRun] = []
     with get_client(sync_client=True) as client:
-        while len(found) % PAGE == 0:
+        while len(found) % PAGE_SIZE == 0:
             page = client.read_flow_runs(
                 flow_filter=FlowFilter(name=FlowFilterName(any_=["campaign-refresh"])),
                 flow_run_filter=FlowRunFilter(
                     state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"]))
                 ),
                 sort=FlowRunSort.START_TIME_ASC,
-                limit=PAGE,
+                limit=PAGE_SIZE,
                 offset=len(found),
             )
             if not page:
@@ -79,19 +81,19 @@ def _suspended() -> list[FlowRun]:
     return [run for run in found if run.labels.get(REVIEW_UNTIL)]
 
 
-def _where(run: FlowRun) -> tuple[str, str]:
-    """Its account, as the parameter refers to it, and its campaign."""
+def _campaign(run: FlowRun) -> tuple[str, str]:
+    """Return the reference of the flow run's account, as JSON, and its campaign's id."""
     return json.dumps(run.parameters["account"]), str(run.parameters["campaign_id"])
 
 
-def _goes_on(run: FlowRun, history: dict[int, Run]) -> bool:
-    overdue = datetime.now(UTC) >= datetime.fromisoformat(str(run.labels[REVIEW_UNTIL]))
-    seen = history.get(int(str(run.labels[RUN_NUMBER])))
-    return overdue or seen is None or seen.status in (*REVIEWED, Status.FAILED)
+def _is_ready(flow_run: FlowRun, history: dict[int, Run]) -> bool:
+    overdue = datetime.now(UTC) >= datetime.fromisoformat(str(flow_run.labels[REVIEW_UNTIL]))
+    run = history.get(int(str(flow_run.labels[RUN_NUMBER])))
+    return overdue or run is None or run.status in (*REVIEWED, Status.FAILED)
 
 
 def _resume(run: FlowRun) -> bool:
-    """Whether it was we who resumed it: a person may have been first."""
+    """Return whether this flow resumed the run; a person may have been faster."""
     try:
         resume_flow_run(run.id, run_input={})
     except NotPausedError:

@@ -1,1 +1,1 @@
-"""One verb each: thin Prefect tasks over the blocks. Between them travel references, never rows."""
+"""Prefect tasks over the blocks; they take and return references, never rows."""

@@ -1,6 +1,5 @@
-"""An account's campaigns and their runs, as they are now, into the lake."""
+"""The inventory of an account: a snapshot of its campaigns and their runs in the lake."""
 
-from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ import polars as pl
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import materialize
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import batched
@@ -26,6 +24,7 @@ from blocks.storage.snapshots import (
     snapshot_file,
     snapshot_name,
 )
+from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
 from nudgescribe.errors import NotFound, Retryable
@@ -33,21 +32,19 @@ from tasks.campaigns import Refresh
 from tasks.policies import READ
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.charts import bars
-from tasks.ui.markdown import plain, two_columns
+from tasks.ui.charts import vertical_bars
+from tasks.ui.markdown import image, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
 MOST_SHOWN = 200
-"""Campaigns in the UI's table, which shows all of them on one page."""
+"""Campaigns in the table, which Prefect shows on one page."""
 
 
-class Inventory(BaseModel):
-    """A snapshot's name, how many campaigns and runs it has, how many campaigns of each status, and
-    its files.
+class Inventory(Frozen):
+    """A snapshot by its name, its numbers of campaigns and runs, the number of campaigns of each
+    status, and its files.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     snapshot: str
     campaigns: int
@@ -57,21 +54,22 @@ class Inventory(BaseModel):
     runs_path: str
 
 
-class CampaignGone(Retryable):
-    advice = "It was removed while the inventory was taken: take it again."
+class CampaignDeleted(Retryable):
+    advice = "It was deleted while the inventory was taken: take it again."
 
 
 @materialize("lake://campaigns", **READ, task_run_name="take inventory of {account.block_name}")
 def take_inventory(
     account: NudgescribeAccount, lake: DataLake, workspaces: list[str], refresh: Refresh
 ) -> Inventory:
-    """Writes the snapshot, unless this flow run has written it before.
+    """Write the snapshot, unless an earlier try of this flow run has written it.
 
-    Raises NotFound if the account lacks one of the workspaces, CampaignGone.
+    Raises NotFound if the account lacks one of the workspaces, CampaignDeleted.
     """
     files = lake.files
     name, writer = snapshot_name(refresh.started), refresh.short
-    campaigns_file, runs_file = (snapshot_file(each, name, writer) for each in (CAMPAIGNS, RUNS))
+    campaigns_file = snapshot_file(CAMPAIGNS, name, writer)
+    runs_file = snapshot_file(RUNS, name, writer)
     if not files.exists(campaigns_file):
         with account.get_client() as client:
             campaigns = _campaigns(client, account, set(workspaces))
@@ -96,17 +94,19 @@ def take_inventory(
 def report_inventory(
     account: NudgescribeAccount, lake: DataLake, inventory: Inventory, refresh: Refresh
 ) -> None:
-    """The snapshot in the UI: a page with a picture, and the campaigns as a table."""
+    """Report the snapshot in Prefect's UI: a page with a chart, and the campaigns as a table."""
     files = lake.files
     snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
     key = artifact_key("inventory", account.block_name)
     title = f"Campaigns of {account.block_name} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
-    said = f"{title}: {inventory.campaigns:,}"
-    create_markdown_artifact(_page(title, inventory), key=key, description=said)
+    summary = f"{title}: {inventory.campaigns:,}"
+    create_markdown_artifact(_page(title, inventory), key=key, description=summary)
     if inventory.campaigns > MOST_SHOWN:
-        said += f", the {MOST_SHOWN} longest without a run. All are in {inventory.campaigns_path}"
-    rows = [_row(each, account) for each in _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()]
-    create_table_artifact(rows, key=f"{key}-campaigns", description=said)
+        all_in = f"All are in {inventory.campaigns_path}"
+        summary += f", the {MOST_SHOWN} longest without a run. {all_in}"
+    shown = _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()
+    rows = [_row(campaign, account) for campaign in shown]
+    create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
 
 
 def _campaigns(
@@ -114,7 +114,7 @@ def _campaigns(
 ) -> pl.DataFrame:
     taken_at = datetime.now(UTC)
     workspaces = client.campaigns()
-    if unknown := wanted - {each.workspace_id for each in workspaces}:
+    if unknown := wanted - {workspace.workspace_id for workspace in workspaces}:
         raise NotFound(
             f"Account {account.block_name} has no workspace {', '.join(sorted(unknown))}."
         )
@@ -133,10 +133,10 @@ def _campaigns(
 
 
 def _runs(client: NudgescribeClient, campaign_ids: list[str]) -> Iterator[pl.DataFrame]:
-    """All runs of the campaigns, those of some campaigns at a time."""
+    """Yield all runs of the campaigns, a group of campaigns at a time."""
     with ThreadPoolExecutor(READERS) as pool:
-        for some in batched(campaign_ids, HISTORIES_AT_ONCE):
-            histories = pool.map(partial(_history, client), some)
+        for ids in batched(campaign_ids, HISTORIES_AT_ONCE):
+            histories = pool.map(partial(_history, client), ids)
             yield build_frame((run for history in histories for run in history), RUN_COLUMNS)
 
 
@@ -144,7 +144,7 @@ def _history(client: NudgescribeClient, campaign_id: str) -> list[dict[str, Any]
     try:
         history = client.rerun_history(campaign_id)
     except NotFound:
-        raise CampaignGone(f"Campaign {campaign_id} is listed, but has no history.") from None
+        raise CampaignDeleted(f"Campaign {campaign_id} is listed, but has no history.") from None
     return [
         {**dict(run), "campaign_id": campaign_id, **_sizes(run.comparison_summary)}
         for run in history
@@ -156,14 +156,14 @@ def _sizes(summary: ComparisonSummary | None) -> dict[str, int | None]:
 
 
 def _statuses(campaigns: pl.DataFrame) -> dict[str, int]:
-    """How many campaigns have each status, in the order in which a campaign has them."""
-    counted = dict(campaigns.group_by("status").len().rows())
-    order = [*Status, *sorted(counted)]
-    return {str(each): counted[each] for each in dict.fromkeys(order) if each in counted}
+    """Count the campaigns of each status, in the order in which a campaign goes through them."""
+    counts = dict(campaigns.group_by("status").len().rows())
+    order = dict.fromkeys([*Status, *sorted(counts)])
+    return {str(status): counts[status] for status in order if status in counts}
 
 
 def _with_last_run(snapshot: Snapshot) -> pl.DataFrame:
-    """The campaigns, those first that have been without a run for longest."""
+    """Return the campaigns with their last run, the ones longest without a run first."""
     last = snapshot.runs.sort("run_number").group_by("campaign_id").last()
     ended = last.select(
         "campaign_id",
@@ -191,7 +191,7 @@ def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any
 
 
 def _page(title: str, inventory: Inventory) -> str:
-    picture = bars(
+    chart = vertical_bars(
         {"campaigns": {status.replace(" ", "\n"): n for status, n in inventory.statuses.items()}}
     )
     numbers = {
@@ -199,12 +199,12 @@ def _page(title: str, inventory: Inventory) -> str:
         **{plain(status): number for status, number in inventory.statuses.items()},
         "runs": inventory.runs,
     }
-    table = two_columns("", {what: f"{number:,}" for what, number in numbers.items()})
+    table = two_columns("", {name: f"{number:,}" for name, number in numbers.items()})
     return f"""# {title}
 
 {table}
 
-![Campaigns by status](data:image/png;base64,{b64encode(picture).decode()})
+{image("Campaigns by status", chart)}
 
-They lie in `{inventory.campaigns_path}`, their runs in `{inventory.runs_path}`.
+Saved to `{inventory.campaigns_path}`, the runs to `{inventory.runs_path}`.
 """

@@ -1,9 +1,9 @@
-"""How tasks are retried and cached: `@task(**READ)`, `@task(**ONCE)`.
+"""Retry and cache policies of tasks: `@task(**READ)`, `@task(**ONCE)`.
 
-The client repeats reads by itself; these retries are the outer net. Polling and reading are never
-cached. What changes something is done once per flow run, whatever the task's code is by then: its
-result is kept under the flow run and its inputs, without the task's source and the blocks: a
-changed password begins nothing anew.
+The client repeats reads by itself; these retries come on top. Reads and polls are never cached.
+A task that changes something runs once per flow run: its result is cached under the flow run and
+the task's inputs. The key contains neither the task's source nor the blocks, so that a new release
+or a changed password repeats nothing.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from nudgescribe.errors import Retryable
 
 DELAYS = [2.0, 4.0, 8.0]
-"""Seconds before each further try; what is put off for longer would only be refused again."""
+"""Seconds before each further try; an error that asks for a longer wait is not tried again."""
 
 
 class Caching(TypedDict, total=False):
@@ -35,16 +35,15 @@ class Options(Caching, total=False):
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task is worth another try: not before the time the service asked for.
-
-    So it is when Prefect's server is busy or away, which is no reason to fail a refresh.
+    """Tell whether a failed task is worth another try: its error is a passing one, and the service
+    asks for no longer wait than there is; or Prefect's server is busy or cannot be reached.
     """
     error = state.result(raise_on_failure=False)
     if isinstance(error, PrefectHTTPStatusError):
         return error.response.status_code >= 500
     if isinstance(error, Retryable):
         return (error.retry_after or 0) <= DELAYS[-1]
-    # Our own clients let none of these through: Prefect's server could not be reached.
+    # Our own clients translate these errors, so this one is about Prefect's server.
     return isinstance(error, httpx.TransportError)
 
 

@@ -1,4 +1,4 @@
-"""Many refreshes at once, each a flow run of its own: begun, looked after, summed up."""
+"""Many refreshes at once, each a flow run of its own: started, followed, summed up."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,11 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from blocks import CampaignPortfolio, Member, NudgescribeAccount, Portfolio
 from blocks.portfolio import NoPortfolio
+from nudgescribe.bases import Frozen
 from nudgescribe.contract import Campaign, Status
 from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.policies import NEVER_CACHED, ONCE, READ
@@ -24,50 +25,49 @@ _OUTCOMES = {
     "Skipped": "skipped",
     "NotPublished": "skipped",
     "Joined": "joined another",
-    "Stopped": "waits to be published",
-    "Suspended": "waits for its review",
+    "Stopped": "awaiting publication",
+    "Suspended": "awaiting review",
 }
 
 
-class Refreshed(BaseModel):
-    """What became of a campaign's refresh: the state of its flow run and what that says."""
-
-    model_config = ConfigDict(frozen=True)
+class RefreshStatus(Frozen):
+    """The refresh of one campaign: its flow run's id, the name and type of its state, and the
+    state's message.
+    """
 
     campaign_id: str
     flow_run: str = ""
     state: str = "NotStarted"
-    kind: str = ""
-    said: str = ""
+    state_type: str = ""
+    message: str = ""
 
     @property
-    def over(self) -> bool:
-        """Whether it ended, or sleeps until people have approved."""
-        return self.kind in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED")
+    def ended(self) -> bool:
+        """Tell whether the flow run has ended, or is suspended for its review."""
+        return self.state_type in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED")
 
     @property
-    def good(self) -> bool:
-        return self.kind in ("COMPLETED", "PAUSED")
+    def succeeded(self) -> bool:
+        """Tell whether the flow run has ended well, or is suspended for its review."""
+        return self.state_type in ("COMPLETED", "PAUSED")
 
     @property
     def outcome(self) -> str:
-        """In a word that needs no knowledge of Prefect."""
+        """Return the outcome in words that do not presuppose Prefect's."""
         if self.state in _OUTCOMES:
             return _OUTCOMES[self.state]
-        return "finished" if self.kind == "COMPLETED" else "failed"
+        return "finished" if self.state_type == "COMPLETED" else "failed"
 
 
 class NoDeployment(NudgeflowError):
     advice = "Deploy it with `prefect deploy`, or name another one in the parameters."
 
 
-class Chosen(BaseModel):
-    """The campaigns to refresh, and those of the workspaces that cannot be, as they are."""
-
-    model_config = ConfigDict(frozen=True)
+class ChosenCampaigns(Frozen):
+    """The campaigns to refresh, and the `skipped` ones, which are not published."""
 
     members: list[Member]
-    others: list[Refreshed] = []
+    skipped: list[RefreshStatus] = Field(default=[])
 
 
 @task(**ONCE)
@@ -77,30 +77,29 @@ def choose_campaigns(
     workspaces: list[str],
     portfolio: CampaignPortfolio | None,
     portfolio_file: str | None,
-) -> Chosen:
-    """Each campaign once, listed ones with what their entry says; a retry has the same ones.
+) -> ChosenCampaigns:
+    """Return each campaign once, with the options of its first entry; a retry returns the same.
 
     Raises NoPortfolio, NotFound.
     """
-    listed, asked = list(campaigns), list(workspaces)
+    listed, workspaces = list(campaigns), list(workspaces)
     for more in _portfolios(portfolio, portfolio_file):
         listed += more.campaigns
-        asked += more.workspaces
+        workspaces += more.workspaces
     members: dict[str, Member] = {}
-    for each in listed:
-        members.setdefault(each.campaign_id, each)
-    others: list[Refreshed] = []
-    if asked:
-        for campaign in _campaigns_of(account, asked):
-            if campaign.campaign_id in members:
-                continue
-            if campaign.status == Status.PUBLISHED:
-                members[campaign.campaign_id] = Member(campaign_id=campaign.campaign_id)
-            else:
-                others.append(_not_published(campaign))
+    for member in listed:
+        members.setdefault(member.campaign_id, member)
+    skipped: list[RefreshStatus] = []
+    for campaign in _campaigns_of(account, workspaces) if workspaces else []:
+        if campaign.campaign_id in members:
+            continue
+        if campaign.status == Status.PUBLISHED:
+            members[campaign.campaign_id] = Member(campaign_id=campaign.campaign_id)
+        else:
+            skipped.append(_not_published(campaign))
     if not members:
         raise NoPortfolio("There is no campaign to refresh.")
-    return Chosen(members=list(members.values()), others=others)
+    return ChosenCampaigns(members=list(members.values()), skipped=skipped)
 
 
 def _portfolios(block: CampaignPortfolio | None, file: str | None) -> Iterator[Portfolio]:
@@ -112,27 +111,33 @@ def _portfolios(block: CampaignPortfolio | None, file: str | None) -> Iterator[P
 
 def _campaigns_of(account: NudgescribeAccount, workspaces: Sequence[str]) -> list[Campaign]:
     with account.get_client() as client:
-        there = {each.workspace_id: each.campaigns for each in client.campaigns()}
-    if unknown := [each for each in workspaces if each not in there]:
+        campaigns = {
+            workspace.workspace_id: workspace.campaigns for workspace in client.campaigns()
+        }
+    if unknown := [workspace for workspace in workspaces if workspace not in campaigns]:
         raise NotFound(f"Account {account.block_name} has no workspace {unknown[0]}.")
-    return [campaign for each in dict.fromkeys(workspaces) for campaign in there[each]]
+    return [
+        campaign for workspace in dict.fromkeys(workspaces) for campaign in campaigns[workspace]
+    ]
 
 
-def _not_published(campaign: Campaign) -> Refreshed:
-    return Refreshed(
+def _not_published(campaign: Campaign) -> RefreshStatus:
+    return RefreshStatus(
         campaign_id=campaign.campaign_id,
         state="NotPublished",
-        kind="COMPLETED",
-        said=f"The campaign is {campaign.status}.",
+        state_type="COMPLETED",
+        message=f"The campaign is {campaign.status}.",
     )
 
 
 @task(**READ, task_run_name="start {campaign_id}")
 def start_refresh(
     deployment: str, campaign_id: str, parameters: dict[str, Any], key: str
-) -> Refreshed:
-    """The campaign's flow run, made unless there is one of the same `key`; one that went wrong is
-    begun again, or followed by another if the parameters have changed. Raises NoDeployment.
+) -> RefreshStatus:
+    """Return the campaign's flow run, created unless there is one of this idempotency `key`. One
+    that failed is retried, or followed by a new one if the parameters have changed.
+
+    Raises NoDeployment.
     """
     wanted = {"campaign_id": campaign_id, **parameters}
     with get_client(sync_client=True) as client:
@@ -144,52 +149,53 @@ def start_refresh(
             run = client.create_flow_run_from_deployment(
                 deployed.id, parameters=wanted, idempotency_key=key
             )
-            begun = _seen(Refreshed(campaign_id=campaign_id, flow_run=str(run.id)), run.state)
-            if begun.good or not begun.over:
-                return begun
+            created = RefreshStatus(campaign_id=campaign_id, flow_run=str(run.id))
+            refresh = _with_state(created, run.state)
+            if refresh.succeeded or not refresh.ended:
+                return refresh
             if run.parameters == {**deployed.parameters, **wanted}:
-                return begin_again(begun)
+                return retry_refresh(refresh)
             key = f"{key} {run.id}"
 
 
-def look_at(refreshes: Sequence[Refreshed]) -> list[Refreshed]:
-    """The same refreshes as they are now, by one call of Prefect's server."""
-    ids = [UUID(each.flow_run) for each in refreshes]
+def read_statuses(refreshes: Sequence[RefreshStatus]) -> list[RefreshStatus]:
+    """Return the refreshes with their present states, by one call of Prefect's server."""
+    ids = [UUID(refresh.flow_run) for refresh in refreshes]
     with get_client(sync_client=True) as client:
         wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids))
-        runs = {str(run.id): run.state for run in client.read_flow_runs(flow_run_filter=wanted)}
-    return [_seen(each, runs.get(each.flow_run)) for each in refreshes]
+        states = {str(run.id): run.state for run in client.read_flow_runs(flow_run_filter=wanted)}
+    return [_with_state(refresh, states.get(refresh.flow_run)) for refresh in refreshes]
 
 
-def _seen(refreshed: Refreshed, state: State[Any] | None) -> Refreshed:
-    if state is None:
-        gone = {"state": "Deleted", "kind": "CANCELLED", "said": "The flow run is gone."}
-        return refreshed.model_copy(update=gone)
-    now = {"state": state.name, "kind": state.type.value, "said": state.message or ""}
-    return refreshed.model_copy(update=now)
-
-
-def begin_again(refreshed: Refreshed) -> Refreshed:
-    """Has a worker take up a crashed flow run once more, as `prefect flow-run retry` does."""
+def retry_refresh(refresh: RefreshStatus) -> RefreshStatus:
+    """Schedule the flow run again, as `prefect flow-run retry` does."""
     state = AwaitingRetry()
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(UUID(refreshed.flow_run), state, force=True)
-    return refreshed.model_copy(update={"state": state.name, "kind": state.type.value})
+        client.set_flow_run_state(UUID(refresh.flow_run), state, force=True)
+    return _with_state(refresh, state)
+
+
+def _with_state(refresh: RefreshStatus, state: State[Any] | None) -> RefreshStatus:
+    now = {"state": "Deleted", "state_type": "CANCELLED", "message": "The flow run was deleted."}
+    if state:
+        message = state.message or ""
+        now = {"state": state.name, "state_type": state.type.value, "message": message}
+    return refresh.model_copy(update=now)
 
 
 @task(**NEVER_CACHED)
-def report_portfolio(refreshes: Sequence[Refreshed]) -> None:
-    """The refreshes as a table in the UI, those that went wrong first."""
-    outcomes = Counter(each.outcome for each in refreshes)
+def report_portfolio(refreshes: Sequence[RefreshStatus]) -> None:
+    """Report the refreshes as a table in Prefect's UI, failed ones first."""
+    outcomes = Counter(refresh.outcome for refresh in refreshes)
     rows = [
         {
-            "campaign": each.campaign_id,
-            "outcome": each.outcome,
-            "why": each.said,
-            "state": each.state,
-            "flow run": each.flow_run,
+            "campaign": refresh.campaign_id,
+            "outcome": refresh.outcome,
+            "why": refresh.message,
+            "state": refresh.state,
+            "flow run": refresh.flow_run,
         }
-        for each in sorted(refreshes, key=lambda each: each.good)
+        for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)
     ]
     create_table_artifact(
         rows,

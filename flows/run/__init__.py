@@ -1,1 +1,1 @@
-"""What flows share: preparation, review gate, fetching, finish."""
+"""Steps and helpers that several flows share."""

@@ -1,4 +1,4 @@
-"""A published run fetched into the lake, by threads or by the machines of a Dask or Ray cluster."""
+"""The fetch of a published run into the lake, by threads or on a Dask or Ray cluster."""
 
 from concurrent.futures import CancelledError
 from time import monotonic
@@ -8,7 +8,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from blocks import DataLake, NudgescribeAccount
-from flows.options import Fetching
+from flows.options import FetchOptions
 from nudgescribe.polling import Pace, poll
 from tasks.campaigns import Refresh
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
@@ -24,23 +24,17 @@ from tasks.export.run import (
 )
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.progress import Board, Done, done_here, forget_meters
+from tasks.ui.progress import Progress, ProgressDisplay, discard_counters, progress_here
 
 PACE = Pace(first=1, longest=120)
-
-
 SECONDS_BETWEEN_LOOKS = 0.5
-
-
 SECONDS_TO_GATHER = 30.0
-
-
 MOST_LOST = 10
-"""Chunks begun again because their worker died."""
+"""Chunks submitted again because their worker died."""
 
 
 def commit(account: NudgescribeAccount, export: ExportRef, lake: DataLake) -> RunInLake:
-    """Makes a fetched run visible, in the lake and among Prefect's assets."""
+    """Make a fetched run visible in the lake, and materialize its Prefect asset."""
     messages = assets.messages(lake, export.campaign_id)
     source = assets.campaign(account, export.campaign_id)
     return commit_run.with_options(assets=[messages], asset_deps=[source])(export, lake)
@@ -51,11 +45,11 @@ def fetch_run(
     run: RunToExport,
     lake: DataLake,
     refresh: Refresh,
-    options: Fetching,
+    options: FetchOptions,
 ) -> ExportRef:
-    """Fetches a run's pages until they add up; nobody sees them before they are committed.
+    """Fetch a run's pages until they add up; they are not visible before they are committed.
 
-    Raises ExportIncomplete when they do not within the time.
+    Raises ExportIncomplete if they do not add up within `options.export_minutes`.
     """
     end = monotonic() + options.export_minutes * 60
 
@@ -75,7 +69,7 @@ def fetch_run(
 
 
 def _fetch_chunks(
-    account: NudgescribeAccount, export: ExportRef, lake: DataLake, options: Fetching
+    account: NudgescribeAccount, export: ExportRef, lake: DataLake, options: FetchOptions
 ) -> None:
     parameters = {
         "account": account,
@@ -84,38 +78,37 @@ def _fetch_chunks(
         "downloads": options.downloads,
     }
     key = artifact_key("export", export.campaign_id)
-    with runner_of(options) as runner, Board(key, export.pages) as board:
+    with runner_of(options) as runner, ProgressDisplay(key, export.pages) as display:
 
-        def submit(chunk: tuple[int, int]) -> PrefectFuture[Done]:
+        def submit(chunk: tuple[int, int]) -> PrefectFuture[Progress]:
             return runner.submit(fetch_chunk, {**parameters, "first": chunk[0], "last": chunk[1]})
 
-        open_ = {submit(chunk): chunk for chunk in chunks(export)}
-        lost, begun_again = losses_of(options), 0
-        finished = Done()
-        while open_:
-            done, _ = wait(list(open_), timeout=SECONDS_BETWEEN_LOOKS)
+        pending = {submit(chunk): chunk for chunk in chunks(export)}
+        losses, lost = losses_of(options), 0
+        finished = Progress()
+        while pending:
+            done, _ = wait(list(pending), timeout=SECONDS_BETWEEN_LOOKS)
             for future in done:
-                chunk = open_.pop(future)
+                chunk = pending.pop(future)
                 try:
                     finished += future.result(timeout=SECONDS_TO_GATHER)
                 except TimeoutError:
                     if future.state.is_final():
                         raise
-                    open_[future] = chunk  # its worker died with the result; it is worked out anew
-                except lost:
-                    # A chunk goes on where another worker left it.
-                    begun_again += 1
-                    if begun_again > MOST_LOST:
+                    pending[future] = chunk  # its worker died with the result; it is recomputed
+                except losses:
+                    lost += 1
+                    if lost > MOST_LOST:
                         raise
-                    open_[submit(chunk)] = chunk
-            here = (done_here(export.writer, first) for first, _ in open_.values())
-            board.show(sum(here, finished))
-        board.show(finished, last=True)
-    forget_meters(export.writer)
+                    pending[submit(chunk)] = chunk
+            here = (progress_here(export.writer, first) for first, _ in pending.values())
+            display.update(sum(here, finished))
+        display.update(finished, last=True)
+    discard_counters(export.writer)
 
 
-def runner_of(options: Fetching) -> TaskRunner[Any]:
-    """Where the chunks are worked on."""
+def runner_of(options: FetchOptions) -> TaskRunner[Any]:
+    """Return the task runner that runs the chunks."""
     if options.task_runner == "dask":
         from prefect_dask.task_runners import DaskTaskRunner
 
@@ -128,8 +121,8 @@ def runner_of(options: Fetching) -> TaskRunner[Any]:
     return ThreadPoolTaskRunner[Any](max_workers=CHUNKS_AT_ONCE)
 
 
-def losses_of(options: Fetching) -> tuple[type[Exception], ...]:
-    """What is raised in place of a chunk's result when the cluster has lost the chunk."""
+def losses_of(options: FetchOptions) -> tuple[type[Exception], ...]:
+    """Return the errors raised instead of a chunk's result when the cluster has lost the chunk."""
     if options.task_runner == "dask":
         from distributed import KilledWorker
 

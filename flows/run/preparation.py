@@ -1,37 +1,39 @@
-"""The customer list from the CRM, checked: how refresh, plan and synchronisation begin."""
+"""The first steps of refresh, plan and synchronisation: extract and validate the list."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
-from flows.options import Listing
+from flows.options import ListOptions
 from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
 from tasks.customers.mapping import find_fields
 from tasks.customers.validate import Validated, validate_customers
 
 
-def prepare(
+def extract_and_validate(
     account: NudgescribeAccount,
     workspace_id: str,
     crm: CrmSource,
     lake: DataLake,
     refresh: Refresh,
-    options: Listing,
-    place: str,
+    options: ListOptions,
+    partition: str,
 ) -> Validated:
-    """The accepted rows, staged; `place` is the folder for the others in the lake's quarantine."""
-    rules = find_fields(account, workspace_id, options.fields)
+    """Stage the accepted rows of the CRM's list; the `partition` of the lake's quarantine lists the
+    rejected ones.
+    """
+    mapping = find_fields(account, workspace_id, options.fields)
     staged = extract_customers(crm, lake, refresh)
-    return validate_customers(rules, staged, lake, refresh, options.fields, options.strict, place)
+    return validate_customers(mapping, staged, lake, refresh, options.strict, partition)
 
 
 @contextmanager
-def released_on_failure(release: Callable[[], object]) -> Generator[None]:
-    """Has the staged list removed if what goes on here fails, and no earlier try got further."""
+def cleanup_on_failure(cleanup: Callable[[], object]) -> Generator[None]:
+    """Call `cleanup` if the block fails; the block's error is raised, whatever `cleanup` does."""
     try:
         yield
     except BaseException:
-        with suppress(Exception):  # what went wrong first is what people must see
-            release()
+        with suppress(Exception):
+            cleanup()
         raise

@@ -1,4 +1,4 @@
-"""The review gate of a refresh: people approve, and nothing goes on before."""
+"""The review gate of a refresh: it continues once people have approved the new messages."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -16,22 +16,22 @@ from flows.options import Review
 from flows.run.flow_run import this_flow_run
 from flows.run.outcomes import completed, failed
 from nudgescribe.errors import NudgeflowError
-from tasks.refresh.rerun import wait_for_review
-from tasks.refresh.review import REVIEWED, run_now, show_review
-from tasks.refresh.started import Started
-from tasks.ui.labels import REVIEW_UNTIL, label, labels_now
+from tasks.refresh.checkpoint import Checkpoint
+from tasks.refresh.rerun import REVIEWED, read_run, wait_for_review
+from tasks.refresh.review import report_review
+from tasks.ui.labels import REVIEW_UNTIL, add_labels, read_labels
 
 BACKSTOP = timedelta(days=7)
-"""Beyond the deadline Prefect ends a suspended flow run by itself, in no state of ours."""
+"""Added to the deadline, for then Prefect ends a suspended flow run in a state of its own."""
 
 
 class Answer(RunInput):
-    """What a person says when resuming; a run that is not approved yet is suspended again."""
+    """The form for resuming a flow run; one whose run is not approved yet is suspended again."""
 
     decision: Literal["publish now", "stop here"] = Field(
         default="publish now", description="Your decision."
     )
-    note: str = Field(default="", description="Why, for whoever looks at this flow run later.")
+    note: str = Field(default="", description="The reason, for the flow run's log.")
 
 
 class SuspensionImpossible(NudgeflowError):
@@ -50,22 +50,22 @@ class ReviewOverdue(NudgeflowError):
 
 
 def check_can_review(review: Review) -> None:
-    """Raises SuspensionImpossible if this flow run could not be suspended when it comes to it."""
+    """Raise SuspensionImpossible if this flow run cannot be suspended for its review later on."""
     if review == "suspend" and this_flow_run().deployment_id is None:
         raise SuspensionImpossible("Only a deployment's flow run can be suspended for a review.")
 
 
-def pass_review(
-    account: NudgescribeAccount, started: Started, review: Review, minutes: float
+def await_approval(
+    account: NudgescribeAccount, checkpoint: Checkpoint, review: Review, minutes: float
 ) -> State[Any] | None:
-    """Returns when the run may be published; or else the state for the flow run to end in."""
-    run = started.run
+    """Return None once the run may be published, else the state for the flow run to end in."""
+    run = checkpoint.run
     if review == "suspend":
-        return _suspended_review(account, started, minutes)
+        return _suspended_review(account, checkpoint, minutes)
     if review == "stop":
-        status = run_now(account, run).status
-        said = f"Run {run.run_number} is {status}; publish-campaign publishes and fetches it."
-        return completed("Stopped", said)
+        status = read_run(account, run).status
+        message = f"Run {run.run_number} is {status}; publish-campaign publishes and fetches it."
+        return completed("Stopped", message)
     try:
         wait_for_review(account, run, minutes)
     except RerunTimedOut as error:
@@ -74,15 +74,15 @@ def pass_review(
 
 
 def _suspended_review(
-    account: NudgescribeAccount, started: Started, minutes: float
+    account: NudgescribeAccount, checkpoint: Checkpoint, minutes: float
 ) -> State[Any] | None:
-    # The flow begins anew after each suspension: a key that was answered returns its answer.
-    run, until = started.run, _until(minutes)
+    # The flow starts over after each suspension: a key that was answered returns its answer.
+    run, until = checkpoint.run, _until(minutes)
     answered = this_flow_run().empirical_policy.pause_keys or set[str]()
     for number in count(1):
         key, page = f"review-{number}-until-{until:%Y%m%d%H%M%S}", ""
         if key not in answered:
-            status = run_now(account, run).status
+            status = read_run(account, run).status
             if status in REVIEWED:
                 return None
             if datetime.now(UTC) >= until:
@@ -90,8 +90,8 @@ def _suspended_review(
                     f"Run {run.run_number} was not approved by {until:%Y-%m-%d %H:%M} UTC; it is "
                     f"{status}."
                 )
-                return _over("ReviewOverdue", error)
-            page = show_review(account, started)
+                return _end("ReviewOverdue", error)
+            page = report_review(account, checkpoint)
         left = until - datetime.now(UTC) + BACKSTOP
         answer = suspend_flow_run(
             wait_for_input=Answer.with_initial_data(description=page),
@@ -100,21 +100,21 @@ def _suspended_review(
         )
         if answer.decision == "stop here":
             note = f": {answer.note}" if answer.note else "."
-            return _over("Rejected", ReviewRejected(f"Run {run.run_number} was stopped{note}"))
+            return _end("Rejected", ReviewRejected(f"Run {run.run_number} was stopped{note}"))
         if answer.note:
             get_run_logger().info("Resumed: %s", answer.note)
     raise AssertionError
 
 
 def _until(minutes: float) -> datetime:
-    """The deadline of this review, the same however often the flow run is resumed."""
-    if noted := labels_now().get(REVIEW_UNTIL):
-        return datetime.fromisoformat(str(noted))
+    """Return the deadline of this review, the same however often the flow run is resumed."""
+    if labelled := read_labels().get(REVIEW_UNTIL):
+        return datetime.fromisoformat(str(labelled))
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
-    label({REVIEW_UNTIL: until.isoformat()})
+    add_labels({REVIEW_UNTIL: until.isoformat()})
     return until
 
 
-def _over(name: str, error: NudgeflowError) -> State[Any]:
-    label({REVIEW_UNTIL: ""})  # a retry has a review of its own
+def _end(name: str, error: NudgeflowError) -> State[Any]:
+    add_labels({REVIEW_UNTIL: ""})  # a retry has a review of its own
     return failed(name, error)

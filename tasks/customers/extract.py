@@ -1,4 +1,4 @@
-"""The customer list out of the CRM, into the lake's staging."""
+"""The customer list, extracted from the CRM into the lake's staging."""
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -9,13 +9,13 @@ from blocks.storage.scratch import scratch_folder
 from tasks.campaigns import Refresh
 from tasks.customers.staging import Staged, describe, folder_of
 from tasks.policies import READ
-from tasks.ui.console import Line
+from tasks.ui.console import StatusLine
 
 
 @task(**READ)
 def extract_customers(crm: CrmSource, lake: DataLake, refresh: Refresh) -> Staged:
-    """The customer list as it is in the CRM, staged; a list already staged is kept as it is, so
-    that a retry works on the same customers. Raises SourceError.
+    """Stage the CRM's customer list, or return the one staged before, so that a retry works on the
+    same customers. Raises SourceError.
     """
     path = f"{folder_of(refresh)}/extracted.parquet"
     with scratch_folder("the customer list") as folder:
@@ -24,8 +24,8 @@ def extract_customers(crm: CrmSource, lake: DataLake, refresh: Refresh) -> Stage
             lake.files.get(path, local)
         else:
             with (
-                Line(f"Extracting from {crm.block_slug}") as line,
-                observe_rows(lambda rows: line.show(f"Extracted {rows:,} rows so far")),
+                StatusLine(f"Extracting from {crm.block_slug}") as line,
+                observe_rows(lambda rows: line.update(f"Extracted {rows:,} rows so far")),
             ):
                 crm.extract(local)
             lake.files.put(local, path, private=True)

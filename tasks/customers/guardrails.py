@@ -1,9 +1,10 @@
-"""Safety limits that a customer list must keep to before anything is changed for it."""
+"""Safety limits, checked before anything is changed at Nudgescribe."""
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.errors import NudgeflowError
 
 
@@ -32,12 +33,12 @@ class TooManyNewSegments(GuardrailHit): ...
 class TooManyOrphanedSegments(GuardrailHit): ...
 
 
-class ListCounts(BaseModel):
-    """Describe a list; `before` is the size of the group it replaces, if there is one."""
+class ListCounts(Frozen):
+    """A list in numbers: accepted and rejected rows, new and orphaned segments; `before` is the
+    size of the group it replaces, None if there is none.
+    """
 
-    model_config = ConfigDict(frozen=True)
-
-    rows: int
+    accepted: int
     rejected: int
     before: int | None
     quarantine: str | None
@@ -45,10 +46,8 @@ class ListCounts(BaseModel):
     orphaned_segments: int
 
 
-class ListGuardrails(BaseModel):
+class ListGuardrails(FrozenInput):
     """Limits for a customer list."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_rows: int = Field(default=1, ge=1, description="Minimum accepted rows.")
     max_rejected: float = Field(
@@ -68,24 +67,25 @@ class ListGuardrails(BaseModel):
 
     def hits(self, counts: ListCounts) -> Iterator[GuardrailHit]:
         """Yield an error for each limit that is exceeded."""
-        good, rejected, before = counts.rows, counts.rejected, counts.before
+        accepted, rejected, before = counts.accepted, counts.rejected, counts.before
+        rows = accepted + rejected
         see = f" See {counts.quarantine} in the lake." if counts.quarantine else ""
-        if rejected > self.max_rejected * (good + rejected):
+        if rejected > self.max_rejected * rows:
             yield TooManyRejected(
-                f"{rejected:,} of {good + rejected:,} rows were rejected, over "
-                f"{self.max_rejected:.1%}.{see}"
+                f"{rejected:,} of {rows:,} rows were rejected, more than {self.max_rejected:.1%}."
+                f"{see}"
             )
-        if good < self.min_rows:
-            yield TooFewRows(f"The list has {good:,} good rows, fewer than {self.min_rows:,}.{see}")
-        if before and before - good > self.max_shrink * before:
+        if accepted < self.min_rows:
+            yield TooFewRows(f"{accepted:,} rows were accepted, fewer than {self.min_rows:,}.{see}")
+        if before and before - accepted > self.max_shrink * before:
             yield ShrunkTooMuch(
-                f"The list has {good:,} customers after {before:,}: it shrank by more than "
-                f"{self.max_shrink:.1%}."
+                f"The list has {accepted:,} customers, down from {before:,}: it shrank by "
+                f"more than {self.max_shrink:.1%}."
             )
-        if before and good - before > self.max_growth * before:
+        if before and accepted - before > self.max_growth * before:
             yield GrownTooMuch(
-                f"The list has {good:,} customers after {before:,}: it grew by more than "
-                f"{self.max_growth:.1%}."
+                f"The list has {accepted:,} customers, up from {before:,}: it grew by "
+                f"more than {self.max_growth:.1%}."
             )
 
     def check(self, counts: ListCounts) -> None:

@@ -1,33 +1,32 @@
-"""The workspace's fields, and which columns of the list they come from."""
+"""Field mapping: the workspace's fields and the columns of the list they come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Self
 
 import polars as pl
 from prefect import task
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from blocks import NudgescribeAccount
 from nudgescribe import fields
+from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
 from tasks.policies import READ
 
 
-class FieldSource(BaseModel):
-    """Where one field's values come from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class FieldSource(FrozenInput):
+    """Where the values of one field come from."""
 
     column: str | None = Field(
-        default=None, description="Column of the list; the one of the field's name by default."
+        default=None, description="Column of the list; by default the one of the field's name."
     )
     constant: str | None = Field(
-        default=None, description="The same value for all customers, in place of a column."
+        default=None, description="The same value for all customers, instead of a column."
     )
     date_format: str | None = Field(
         default=None,
-        description="How the column writes dates; as the workspace does by default.",
+        description="Date format of the column; by default the workspace's.",
         json_schema_extra={"enum": [*fields.DATE_FORMATS, None]},
     )
 
@@ -40,19 +39,64 @@ class FieldSource(BaseModel):
         return self
 
 
-FieldSources = Mapping[str, FieldSource]
-"""By field. If there are any, they name every field that is sent; none stand for all columns."""
-
-
 class MappingRefused(NudgeflowError):
     advice = "Nothing was changed. Correct options.fields, then start again."
 
 
+class FieldMapping(Frozen):
+    """The workspace's fields as `rules`, and by field the `sources` of those to send; without any
+    source, all columns of the list are sent.
+    """
+
+    rules: list[WorkspaceField]
+    sources: dict[str, FieldSource]
+
+    def rename(self, listed: pl.LazyFrame) -> pl.LazyFrame:
+        """Return the list with the fields' names for its columns. Raises MappingRefused."""
+        if not self.sources:
+            return listed
+        columns = listed.collect_schema().names()
+        wanted = {
+            name: source.column or name
+            for name, source in self.sources.items()
+            if source.constant is None
+        }
+        missing = [column for column in wanted.values() if column not in columns]
+        if missing:
+            # Without a header row the columns' names are a customer's values: never print them.
+            raise MappingRefused(
+                f"The list has no column {', '.join(missing)}, of {len(columns)} columns in all."
+            )
+        return listed.select(
+            fields.column(wanted[name]).alias(name)
+            if name in wanted
+            else pl.lit(source.constant).alias(name)
+            for name, source in self.sources.items()
+        )
+
+    def as_text(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """Return a batch of the renamed list as text; columns with a date format of their own get
+        the workspace's.
+        """
+        formats = {rule.field_name: rule.field_format or "" for rule in self.rules}
+        dated = {
+            name: source.date_format
+            for name, source in self.sources.items()
+            if source.date_format and name in batch.columns and not batch.schema[name].is_temporal()
+        }
+        return fields.as_text(batch, self.rules).with_columns(
+            fields.reformat_dates(fields.column(name), date_format, formats[name]).alias(name)
+            for name, date_format in dated.items()
+        )
+
+
 @task(**READ)
 def find_fields(
-    account: NudgescribeAccount, workspace_id: str, sources: FieldSources
-) -> list[WorkspaceField]:
-    """The workspace's fields, which `sources` must fit. Raises MappingRefused."""
+    account: NudgescribeAccount, workspace_id: str, sources: Mapping[str, FieldSource]
+) -> FieldMapping:
+    """Return the workspace's fields with their sources. Raises MappingRefused if a source is for a
+    field that the workspace does not have, or a date format for one of another type.
+    """
     with account.get_client() as client:
         rules = client.list_fields(workspace_id)
     types = {rule.field_name: rule.field_type for rule in rules}
@@ -63,38 +107,4 @@ def find_fields(
     undated = [name for name in dated if types[name] != "Date"]
     if undated:
         raise MappingRefused(f"A date format is for fields of type Date, not {', '.join(undated)}.")
-    return rules
-
-
-def mapped(list_: pl.LazyFrame, sources: FieldSources) -> pl.LazyFrame:
-    """The list with the fields' names for its columns. Raises MappingRefused."""
-    if not sources:
-        return list_
-    columns = list_.collect_schema().names()
-    wanted = {
-        name: source.column or name for name, source in sources.items() if source.constant is None
-    }
-    missing = [column for column in wanted.values() if column not in columns]
-    if missing:
-        # Those it has may be a customer's values, if it has no header row: they are not told.
-        raise MappingRefused(
-            f"The list has no column {', '.join(missing)}, of {len(columns)} columns in all."
-        )
-    return list_.select(
-        fields.column(wanted[name]).alias(name)
-        if name in wanted
-        else pl.lit(source.constant).alias(name)
-        for name, source in sources.items()
-    )
-
-
-def as_text(
-    frame: pl.DataFrame, sources: FieldSources, rules: Sequence[WorkspaceField]
-) -> pl.DataFrame:
-    """A part of a mapped list as text, dates in the workspace's formats where they are dates."""
-    formats = {rule.field_name: rule.field_format or "" for rule in rules}
-    return fields.as_text(frame, rules).with_columns(
-        fields.reformat_dates(fields.column(name), source.date_format, formats[name]).alias(name)
-        for name, source in sources.items()
-        if source.date_format and name in frame.columns and not frame.schema[name].is_temporal()
-    )
+    return FieldMapping(rules=rules, sources=dict(sources))

@@ -1,4 +1,4 @@
-"""The customer list on its way: Parquet files in the lake's staging, one folder a refresh."""
+"""A refresh's customer list in the lake's staging: Parquet files, one folder per refresh."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,13 @@ from typing import TypeVar
 
 import polars as pl
 from prefect import task
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from blocks import DataLake
 from blocks.storage.files import Files, NotInLake
 from blocks.storage.part_writer import compute_sha256
 from blocks.storage.scratch import scratch_folder
+from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.policies import NEVER_CACHED
@@ -23,10 +24,8 @@ KEPT = "kept"
 M = TypeVar("M", bound=BaseModel)
 
 
-class Staged(BaseModel):
+class Staged(Frozen):
     """A staged Parquet file, by its path in the lake."""
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     rows: int
@@ -38,19 +37,19 @@ class StagingLost(NudgeflowError):
 
 
 def folder_of(refresh: Refresh) -> str:
-    """The folder of the lake that holds a refresh's customer list while it runs."""
+    """Return the folder of the lake that holds a refresh's customer list while it runs."""
     return f"{STAGING}/{refresh.id}"
 
 
 def describe(local: Path, path: str) -> Staged:
-    """The reference of a local Parquet file that lies in the lake under `path`."""
+    """Return the reference of a local Parquet file whose copy is in the lake under `path`."""
     rows = pl.scan_parquet(local).select(pl.len()).collect().item()
     return Staged(path=path, rows=rows, sha256=compute_sha256(local))
 
 
 @contextmanager
 def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
-    """A local copy of a staged file, proved to be the same. Raises StagingLost."""
+    """Yield a local copy of a staged file, its checksum verified. Raises StagingLost."""
     with scratch_folder(staged.path) as folder:
         local = folder / "staged.parquet"
         try:
@@ -63,34 +62,36 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
 
 
 def batches(listed: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
-    """A list in its order, some rows at a time."""
+    """Yield a list in its order, so many rows at a time."""
     return listed.collect_batches(chunk_size=rows, maintain_order=True)
 
 
-def noted(lake: DataLake, path: str, kind: type[M], find_out: Callable[[], M]) -> M:
-    """What was found out once, and noted under `path`, so that a retry goes by the same."""
+def load_or_compute(lake: DataLake, path: str, kind: type[M], compute: Callable[[], M]) -> M:
+    """Return the model saved under `path`, or compute it and save it there, so that a retry works
+    on the same one.
+    """
     try:
         return kind.model_validate_json(lake.files.read(path))
     except NotInLake:
-        found = find_out()
-        lake.files.write(path, found.model_dump_json().encode(), private=True)
-        return found
+        computed = compute()
+        lake.files.write(path, computed.model_dump_json().encode(), private=True)
+        return computed
 
 
 @task(**NEVER_CACHED)
 def keep_staged(lake: DataLake, refresh: Refresh) -> None:
-    """From here on a retry needs just this list: only success, or `lake-retention`, removes it."""
+    """Keep the list for retries until the refresh succeeds, or `lake-retention` removes it."""
     lake.files.write(f"{folder_of(refresh)}/{KEPT}", b"", private=True)
 
 
 def is_kept(files: Files, refresh: Refresh) -> bool:
-    """Whether something was made of a refresh's list already."""
+    """Tell whether a refresh's list was marked to be kept."""
     return files.exists(f"{folder_of(refresh)}/{KEPT}")
 
 
 @task(**NEVER_CACHED)
 def release_staged(lake: DataLake, refresh: Refresh) -> None:
-    """Removes the customer list from the lake's staging, unless a retry needs it."""
+    """Remove the customer list from the lake's staging, unless it is kept for a retry."""
     files = lake.files
     if not is_kept(files, refresh):
         files.remove(folder_of(refresh))
@@ -98,5 +99,5 @@ def release_staged(lake: DataLake, refresh: Refresh) -> None:
 
 @task(**NEVER_CACHED)
 def remove_staged(lake: DataLake, refresh: Refresh) -> None:
-    """Removes the customer list from the lake's staging."""
+    """Remove the customer list from the lake's staging."""
     lake.files.remove(folder_of(refresh))

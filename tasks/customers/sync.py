@@ -1,4 +1,4 @@
-"""A group brought to a list by what differs between them, and by nothing else."""
+"""Synchronisation of a customer group with a list: only the differences are sent."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ import polars as pl
 from numpy.typing import NDArray
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import batched
 from blocks.storage.parquet import ParquetSink, text_schema, write_parquet
 from blocks.storage.scratch import scratch_folder
+from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
@@ -31,13 +32,10 @@ ROWS_COMPARED = 50_000
 REMOVED_AT_ONCE = 1000
 
 
-class ListDiff(BaseModel):
-    """How many customers a list adds to a group, changes in it, removes from it, leaves unchanged.
-
-    Plans of version 0.1 lie in lakes with the names of that time.
+class ListDiff(Frozen):
+    """The number of customers that a list adds to a group, changes in it, removes from it, and
+    leaves unchanged. The aliases are for plans that version 0.1 wrote to lakes.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     added: int
     changed: int
@@ -51,90 +49,91 @@ def update_customers(
 ) -> ListDiff:
     """Make the group's customers those of the list: upsert new and changed ones, delete the rest.
 
-    Repeated, it finds nothing to do. Raises UploadIncomplete if the service refuses a row or the
-    group does not become the list.
+    Repeated, it finds nothing to do. Raises UploadIncomplete if the service rejects a row or the
+    group differs from the list in the end.
     """
     with (
         account.get_client() as client,
         local_copy(lake, accepted) as listed,
-        scratch_folder("what the service holds") as folder,
+        scratch_folder("the group's customers") as folder,
     ):
-        found = _compared(client, group, listed, key, folder)
-        diff = found.diff
-        get_run_logger().info("Compared with group %s: %s", group.customer_group_id, diff)
+        comparison = _compare(client, group, listed, key, folder)
+        diff = comparison.diff
+        counts = ", ".join(f"{number:,} {change}" for change, number in diff)
+        get_run_logger().info("Compared with group %s: %s", group.customer_group_id, counts)
         total = diff.added + diff.changed
-        done = send(client, group, found.to_send(listed), total) if total else True
-        for ids in found.to_delete():
+        completed = send(client, group, comparison.upserts(listed), total) if total else True
+        for ids in comparison.deletions():
             client.delete_customers(group.workspace_id, group.customer_group_id, ids)
         settled_size(client, group, accepted.rows)
-        if not done:
+        if not completed:
             _settle(client, group, listed, key)
     return diff
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """A list compared with a group: `sent` says of each row of the list whether it is to be sent,
-    the file `removed` has the identifiers that are to be deleted.
+class _Comparison:
+    """A list compared with a group: `upserted` tells of each row of the list whether it is to be
+    sent, the file `removed` holds the identifiers to delete.
     """
 
     diff: ListDiff
-    sent: NDArray[np.bool_]
+    upserted: NDArray[np.bool_]
     removed: Path
 
-    def to_send(self, listed: Path) -> Iterator[pl.DataFrame]:
-        """The list's new and changed rows, in its order, as many at a time as one upload takes."""
-        chosen = _chosen(batches(pl.scan_parquet(listed), upload.ROWS_SENT), self.sent)
-        return _rechunked(chosen, upload.ROWS_SENT)
+    def upserts(self, listed: Path) -> Iterator[pl.DataFrame]:
+        """Yield the list's new and changed rows in their order, one upload at a time."""
+        frames = _filtered(batches(pl.scan_parquet(listed), upload.ROWS_SENT), self.upserted)
+        return _rechunked(frames, upload.ROWS_SENT)
 
-    def to_delete(self) -> Iterator[list[str]]:
-        for some in batches(pl.scan_parquet(self.removed), REMOVED_AT_ONCE):
-            for ids in some.iter_slices(REMOVED_AT_ONCE):
+    def deletions(self) -> Iterator[list[str]]:
+        """Yield the identifiers to delete, one call at a time."""
+        for batch in batches(pl.scan_parquet(self.removed), REMOVED_AT_ONCE):
+            for ids in batch.iter_slices(REMOVED_AT_ONCE):
                 yield ids["id"].to_list()
 
 
 def held_customers(
     client: NudgescribeClient, workspace_id: str, group_id: str, listed: Path, file: Path
 ) -> None:
-    """Write a group's customers, as the service holds them, to a Parquet file of texts.
-
-    It has the columns of the list they are to be compared with.
+    """Write a group's customers, as the service holds them, to a Parquet file of text columns:
+    those of the list they are to be compared with.
     """
     columns = pl.scan_parquet(listed).collect_schema().names()
     schema = text_schema(columns)
     customers = batched(client.customers(workspace_id, group_id), CUSTOMERS_HELD)
     frames = (
         pl.DataFrame(
-            {name: [_text(customer.profile.get(name)) for customer in some] for name in columns},
+            {name: [_text(customer.profile.get(name)) for customer in batch] for name in columns},
             schema=schema,
         )
-        for some in customers
+        for batch in customers
     )
     write_parquet(file, schema, frames)
 
 
 def diff_lists(listed: Path, held: Path, key: str) -> ListDiff:
-    """Count what a list changes in what the service holds."""
+    """Count how a list differs from the customers that the service holds."""
     counts = Counts()
     for share in _shares(listed, held, key):
         counts.add(share)
     return _diff(counts)
 
 
-def _compared(
+def _compare(
     client: NudgescribeClient, group: GroupRef, listed: Path, key: str, folder: Path
-) -> _Compared:
+) -> _Comparison:
     held, removed = folder / "held.parquet", folder / "removed.parquet"
     held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
     rows = pl.scan_parquet(listed).select(pl.len()).collect().item()
-    sent, counts = np.zeros(rows, np.bool_), Counts()
+    upserted, counts = np.zeros(rows, np.bool_), Counts()
     with ParquetSink(removed, pl.Schema({"id": pl.String()})) as sink:
         for share in _shares(listed, held, key):
             counts.add(share)
             changed = share.filter(pl.col("change").is_in(["added", "changed"]))
-            sent[changed["row"].to_numpy()] = True
+            upserted[changed["row"].to_numpy()] = True
             sink.write(share.filter(pl.col("change") == "removed").select("id"))
-    return _Compared(_diff(counts), sent, removed)
+    return _Comparison(_diff(counts), upserted, removed)
 
 
 def _shares(listed: Path, held: Path, key: str) -> Iterator[pl.DataFrame]:
@@ -155,7 +154,7 @@ def _diff(counts: Counts) -> ListDiff:
     return ListDiff(**{name: counts[name] for name in names})
 
 
-def _chosen(frames: Iterable[pl.DataFrame], mask: NDArray[np.bool_]) -> Iterator[pl.DataFrame]:
+def _filtered(frames: Iterable[pl.DataFrame], mask: NDArray[np.bool_]) -> Iterator[pl.DataFrame]:
     first = 0
     for frame in frames:
         yield frame.filter(pl.Series(mask[first : first + frame.height]))
@@ -163,36 +162,36 @@ def _chosen(frames: Iterable[pl.DataFrame], mask: NDArray[np.bool_]) -> Iterator
 
 
 def _rechunked(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of `rows`; the last may have fewer."""
-    held: list[pl.DataFrame] = []
+    """Yield the same rows in frames of `rows`; the last may have fewer."""
+    pending: list[pl.DataFrame] = []
     for frame in frames:
-        held.append(frame)
-        while sum(each.height for each in held) >= rows:
-            whole = pl.concat(held)
-            yield whole.head(rows)
-            held = [whole.slice(rows)]
-    if any(each.height for each in held):
-        yield pl.concat(held)
+        pending.append(frame)
+        while sum(frame.height for frame in pending) >= rows:
+            joined = pl.concat(pending)
+            yield joined.head(rows)
+            pending = [joined.slice(rows)]
+    if any(frame.height for frame in pending):
+        yield pl.concat(pending)
 
 
 def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> None:
-    """Wait for uploads that the service works off in the background."""
+    """Wait for uploads that the service processes in the background. Raises UploadIncomplete."""
 
-    def look() -> ListDiff:
-        with scratch_folder("what the service holds") as folder:
+    def compare_again() -> ListDiff:
+        with scratch_folder("the group's customers") as folder:
             held = folder / "held.parquet"
             held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
             return diff_lists(listed, held, key)
 
     seen = None
-    for seen in poll(look, upload.SETTLE_SECONDS):
+    for seen in poll(compare_again, upload.SETTLE_SECONDS):
         if not (seen.added or seen.changed or seen.removed):
             return
     assert seen
     raise UploadIncomplete(
-        f"Group {group.customer_group_id} has not become the list in "
-        f"{upload.SETTLE_SECONDS / 60:g} minutes, last seen: {seen.added:,} customers missing, "
-        f"{seen.changed:,} not as in the list, {seen.removed:,} too many."
+        f"Group {group.customer_group_id} still differs from the list after "
+        f"{upload.SETTLE_SECONDS / 60:g} minutes: {seen.added:,} customers are missing, "
+        f"{seen.changed:,} differ, {seen.removed:,} are not in the list."
     )
 
 

@@ -1,16 +1,16 @@
-"""The customer group of a refresh: made once, filled with the accepted customers."""
+"""The customer group of a refresh: found or created once, filled with the accepted customers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 from prefect import task
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import prefetch
 from nudgescribe import contract, rfc4180
+from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
@@ -18,18 +18,16 @@ from nudgescribe.polling import poll
 from tasks.campaigns import CampaignRef, Refresh, refuse_busy
 from tasks.customers.staging import Staged, batches, local_copy
 from tasks.policies import ONCE, READ
-from tasks.ui.console import Line
+from tasks.ui.console import StatusLine
 
 ROWS_SENT = 20_000
 """Rows of one upload."""
 SETTLE_SECONDS = 1800.0
-"""How long an upload the service works off in the background may take."""
+"""Maximum wait for uploads that the service processes in the background."""
 
 
-class GroupRef(BaseModel):
+class GroupRef(Frozen):
     """A customer group, with the `size` it had when it was looked up."""
-
-    model_config = ConfigDict(frozen=True)
 
     workspace_id: str
     customer_group_id: str
@@ -49,29 +47,29 @@ def create_group(
     refresh: Refresh,
     reuse: bool = False,
 ) -> GroupRef:
-    """The customer group of this refresh: the one it has already; to `reuse`, the one of this name;
-    or a new one. Raises GroupBusy.
+    """Return the customer group of this refresh: the one it has already; with `reuse`, the one of
+    this name; or a new one. Raises GroupBusy.
     """
     workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
     with account.get_client() as client:
-        group = _marked(client, workspace_id, refresh.marks)
-        mark = refresh.marks[reuse]
-        if group is None and reuse and (there := _named(client, workspace_id, name)):
-            refuse_busy(client, {there.customer_group_id}, name)
+        group = _find(client, workspace_id, refresh.owns)
+        marker = refresh.marker(reused=reuse)
+        if group is None and reuse and (existing := _named(client, workspace_id, name)):
+            refuse_busy(client, {existing.customer_group_id}, name)
             marked = contract.UpdateGroup(
-                customer_group_id=there.customer_group_id, description=mark
+                customer_group_id=existing.customer_group_id, description=marker
             )
             group = client.update_group(marked)
         if group is None:
             # Should another refresh of the same minute have the name, ours gets the short id.
             longer = f"{name} ({refresh.short})"
-            group = _create(client, workspace_id, name, mark, longer)
+            group = _create(client, workspace_id, name, marker, longer)
     return _reference(group)
 
 
 @task(**READ)
 def find_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef | None:
-    """The customer group of this name, if there is one. Raises NotFound, GroupBusy."""
+    """Return the customer group of this name, if there is one. Raises NotFound, GroupBusy."""
     with account.get_client() as client:
         group = _named(client, workspace_id, name)
         if group is None:
@@ -81,8 +79,8 @@ def find_group(account: NudgescribeAccount, workspace_id: str, name: str) -> Gro
 
 
 @task(**READ)
-def make_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef:
-    """The customer group of this name, new unless an earlier try has made it."""
+def find_or_create_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef:
+    """Return the customer group of this name, created unless an earlier try has created it."""
     with account.get_client() as client:
         group = _named(client, workspace_id, name) or client.create_group(workspace_id, name)
     return _reference(group)
@@ -92,10 +90,10 @@ def make_group(account: NudgescribeAccount, workspace_id: str, name: str) -> Gro
 def upload_customers(
     account: NudgescribeAccount, group: GroupRef, accepted: Staged, lake: DataLake
 ) -> int:
-    """Uploads the accepted rows in chunks and returns the group's size, which equals theirs.
+    """Upload the accepted rows in chunks; return the group's size, which equals their number.
 
     The service upserts by identifier, so a repeated upload changes nothing.
-    Raises UploadIncomplete if the service refuses a row or ends up with another number.
+    Raises UploadIncomplete if the service rejects a row or the sizes differ in the end.
     """
     with (
         account.get_client() as client,
@@ -108,47 +106,69 @@ def upload_customers(
 def send(
     client: NudgescribeClient, group: GroupRef, customers: Iterable[pl.DataFrame], total: int
 ) -> bool:
-    """Upserts customers, and returns whether the service has already worked off all of them.
+    """Upsert customers, and return whether the service has processed all uploads already.
 
-    Raises UploadIncomplete if it refuses a row.
+    Raises UploadIncomplete if the service rejects a row.
     """
-    sent, done = 0, True
-    with Line("Uploading customers", total) as line:
+    sent, completed = 0, True
+    with StatusLine("Uploading customers", total) as line:
         for rows, csv in prefetch((frame.height, rfc4180.write(frame)) for frame in customers):
             result = client.upload_customers(group.workspace_id, group.customer_group_id, csv)
             _check_upload(result, sent)
             sent += rows
-            done = done and result.status == contract.UPLOAD_COMPLETED
+            completed = completed and result.status == contract.UPLOAD_COMPLETED
             get_run_logger().info("Uploaded %s of %s customers", f"{sent:,}", f"{total:,}")
-            line.show(f"Uploading customers, {sent:,} of {total:,}", sent)
-    return done
+            line.update(f"Uploading customers, {sent:,} of {total:,}", sent)
+    return completed
 
 
-def _marked(
-    client: NudgescribeClient, workspace_id: str, marks: tuple[str, ...]
+def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:
+    """Wait for the group to reach the expected size, and return it.
+
+    Raises UploadIncomplete if the group is larger, or still smaller after SETTLE_SECONDS.
+    """
+
+    def count() -> int:
+        return client.count_customers(group.workspace_id, group.customer_group_id).total
+
+    size = 0
+    for size in poll(count, SETTLE_SECONDS):
+        if size >= expected:
+            break
+    if size != expected:
+        late = f", after {SETTLE_SECONDS / 60:g} minutes" if size < expected else ""
+        raise UploadIncomplete(
+            f"Group {group.customer_group_id} has {size:,} customers, not {expected:,}{late}."
+        )
+    return size
+
+
+def _find(
+    client: NudgescribeClient,
+    workspace_id: str,
+    matches: Callable[[contract.CustomerGroup], bool],
 ) -> contract.CustomerGroup | None:
-    groups = client.list_groups(workspace_id)
-    return next((group for group in groups if group.description in marks), None)
+    return next(filter(matches, client.list_groups(workspace_id)), None)
 
 
 def _named(
     client: NudgescribeClient, workspace_id: str, name: str
 ) -> contract.CustomerGroup | None:
-    return next((group for group in client.list_groups(workspace_id) if group.name == name), None)
+    return _find(client, workspace_id, lambda group: group.name == name)
 
 
 def _create(
-    client: NudgescribeClient, workspace_id: str, name: str, mark: str, longer: str
+    client: NudgescribeClient, workspace_id: str, name: str, marker: str, longer: str
 ) -> contract.CustomerGroup:
     try:
-        return client.create_group(workspace_id, name, mark)
+        return client.create_group(workspace_id, name, marker)
     except BadRequest as error:
         if Text.GROUP_EXISTS not in error.problem:
             raise
-        return client.create_group(workspace_id, longer, mark)
+        return client.create_group(workspace_id, longer, marker)
     except (ConnectionFailed, ServerError):
-        if made := _marked(client, workspace_id, (mark,)):
-            return made
+        if created := _find(client, workspace_id, lambda group: group.description == marker):
+            return created
         raise
 
 
@@ -164,28 +184,10 @@ def _reference(group: contract.CustomerGroup) -> GroupRef:
 
 def _check_upload(result: contract.UploadResult, sent: int) -> None:
     if result.rejected:
-        named = ", ".join(
-            f"row {sent + each.row} {each.field} ({each.code})" for each in result.errors[:5]
+        first = ", ".join(
+            f"row {sent + error.row} {error.field} ({error.code})" for error in result.errors[:5]
         )
         raise UploadIncomplete(
-            f"The service refused {result.rejected:,} rows that keep the rules as we know them, "
-            f"counted among the accepted ones: {named}."
+            f"The service rejected {result.rejected:,} accepted rows, which keep the rules as we "
+            f"know them: {first}."
         )
-
-
-def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:
-    """The group's size as soon as it is the expected one. Raises UploadIncomplete."""
-
-    def look() -> int:
-        return client.count_customers(group.workspace_id, group.customer_group_id).total
-
-    size = 0
-    for size in poll(look, SETTLE_SECONDS):
-        if size >= expected:
-            break
-    if size != expected:
-        late = f", after {SETTLE_SECONDS / 60:g} minutes" if size < expected else ""
-        raise UploadIncomplete(
-            f"Group {group.customer_group_id} has {size:,} customers, not {expected:,}{late}."
-        )
-    return size

@@ -1,26 +1,35 @@
-"""The customer list judged by the workspace's rules, before anything is changed."""
+"""The customer list, validated by the workspace's rules before anything is changed."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from blocks import DataLake
 from blocks.iterators import prefetch
 from blocks.storage.parquet import ParquetSink, text_schema
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
+from nudgescribe.bases import Frozen
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.customers.fingerprint import Fingerprint
 from tasks.customers.guardrails import ListCounts
-from tasks.customers.mapping import FieldSources, as_text, mapped
-from tasks.customers.staging import Staged, batches, describe, folder_of, local_copy, noted
+from tasks.customers.mapping import FieldMapping
+from tasks.customers.staging import (
+    Staged,
+    batches,
+    describe,
+    folder_of,
+    load_or_compute,
+    local_copy,
+)
 from tasks.policies import READ
 
 ROWS_JUDGED = 50_000
@@ -31,22 +40,19 @@ ERRORS = pl.Schema(
 )
 
 
-class BrokenRule(BaseModel):
-    """Count the rows that one rule rejected, by field and code; a row may be among several."""
-
-    model_config = ConfigDict(frozen=True)
+class BrokenRule(Frozen):
+    """The number of rows that one rule rejected, by field and code; a row may break several."""
 
     field: str
     code: str
     rows: int
 
 
-class Validated(BaseModel):
-    """`accepted` holds the good rows as text; `quarantine` is where the others are named, and
-    `broken_rules` counts them by what is wrong.
+class Validated(Frozen):
+    """The outcome of a validation: `accepted` holds the accepted rows as text, `quarantine` is the
+    path of the file that lists the rejected ones, `broken_rules` counts them by rule. `key` is the
+    field that identifies customers.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     accepted: Staged
     extracted: int
@@ -59,9 +65,9 @@ class Validated(BaseModel):
     fingerprint: str
 
     def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> ListCounts:
-        """The list in numbers, for the guardrails."""
+        """Return the list in numbers, for the guardrails."""
         return ListCounts(
-            rows=self.accepted.rows,
+            accepted=self.accepted.rows,
             rejected=self.rejected,
             quarantine=self.quarantine,
             before=before,
@@ -76,100 +82,112 @@ class ListRefused(NudgeflowError):
 
 @task(**READ)
 def validate_customers(
-    rules: list[WorkspaceField],
+    mapping: FieldMapping,
     staged: Staged,
     lake: DataLake,
     refresh: Refresh,
-    sources: FieldSources,
     strict: bool,
-    place: str,
+    partition: str,
 ) -> Validated:
-    """Which rows keep the workspace's rules; the others are named in the lake's quarantine, in
-    `place`. A refresh judges its list once: a retry finds what was found.
+    """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
+    lake's quarantine. A list is judged once per refresh: a retry returns the same outcome.
 
-    Raises MappingRefused, and ListRefused for wrong columns, for repeated identifiers and, if
-    `strict`, for the first bad row.
+    Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers and, if `strict`,
+    for the first rejected row.
     """
+    folder = folder_of(refresh)
+    quarantine = f"quarantine/{partition}/{refresh.id}.parquet"
 
-    def find_out() -> Validated:
-        found = _validate(lake, rules, staged, refresh, sources, strict, place)
-        good, bad = f"{found.accepted.rows:,}", f"{found.rejected:,}"
-        get_run_logger().info("Accepted %s rows, rejected %s", good, bad)
-        return found
+    def compute() -> Validated:
+        return _validate(mapping, staged, lake, strict, f"{folder}/{ACCEPTED}", quarantine)
 
-    return noted(lake, f"{folder_of(refresh)}/validated.json", Validated, find_out)
+    return load_or_compute(lake, f"{folder}/validated.json", Validated, compute)
 
 
 def _validate(
-    lake: DataLake,
-    rules: list[WorkspaceField],
-    staged: Staged,
-    refresh: Refresh,
-    sources: FieldSources,
-    strict: bool,
-    place: str,
+    mapping: FieldMapping, staged: Staged, lake: DataLake, strict: bool, path: str, quarantine: str
 ) -> Validated:
-    with local_copy(lake, staged) as source, scratch_folder("the list as it is judged") as folder:
-        listed = mapped(pl.scan_parquet(source), sources)
-        schema = listed.collect_schema()
-        if not {rule.field_name for rule in rules} & {*schema.names()}:
-            # They may be a customer's values: they are not told.
+    """Put the accepted rows under `path` and the others under `quarantine`. Raises ListRefused."""
+    with local_copy(lake, staged) as source, scratch_folder("the validation of a list") as folder:
+        listed = mapping.rename(pl.scan_parquet(source))
+        _check_columns(listed.collect_schema(), mapping.rules)
+        judged = _judge(listed, mapping, folder, strict)
+        if judged.rejected:
+            lake.files.put(judged.errors, quarantine, private=True)
+        broken_rules = _report_errors(judged.errors) if judged.rejected else []
+        if judged.repeated:
             raise ListRefused(
-                f"None of the list's {len(schema)} columns is a field of the workspace: "
-                "look whether it has a header row, or name the columns in options.fields."
-            )
-        problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
-        if problems:
-            raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
-        accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
-        key = fields.key_of(rules)
-
-        def texts(some: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-            return (as_text(frame, sources, rules) for frame in batches(some, ROWS_JUDGED))
-
-        repeated = fields.repeated_ids(
-            lambda: (part[key] for part in texts(listed.select(fields.column(key))))
-        )
-        fingerprint = Fingerprint(schema.names())
-        with (
-            ParquetSink(accepted, text_schema(schema.names())) as good,
-            ParquetSink(errors, ERRORS) as bad,
-        ):
-            rejected = 0
-            for verdict in prefetch(_verdicts(texts(listed), rules, repeated)):
-                if strict and verdict.errors.height:
-                    raise _first_of(verdict.errors)
-                good.write(verdict.accepted)
-                fingerprint.add(verdict.accepted)
-                bad.write(verdict.errors)
-                rejected += verdict.rejected_rows
-        quarantine, broken_rules = None, list[BrokenRule]()
-        if rejected:
-            quarantine = f"quarantine/{place}/{refresh.id}.parquet"
-            lake.files.put(errors, quarantine, private=True)
-            broken_rules = _report_errors(errors)
-        if len(repeated):
-            raise ListRefused(
-                f"{len(repeated):,} customer identifiers occur more than once. "
+                f"{judged.repeated:,} customer identifiers occur more than once. "
                 f"See {quarantine} in the lake."
             )
-        path = f"{folder_of(refresh)}/{ACCEPTED}"
-        lake.files.put(accepted, path, private=True)
-        return Validated(
-            accepted=describe(accepted, path),
-            extracted=staged.rows,
-            rejected=rejected,
-            broken_rules=broken_rules,
-            quarantine=quarantine,
-            key=key,
-            fingerprint=str(fingerprint),
+        lake.files.put(judged.accepted, path, private=True)
+        accepted = describe(judged.accepted, path)
+    counts = f"{accepted.rows:,}", f"{judged.rejected:,}"
+    get_run_logger().info("Accepted %s rows, rejected %s", *counts)
+    return Validated(
+        accepted=accepted,
+        extracted=staged.rows,
+        rejected=judged.rejected,
+        broken_rules=broken_rules,
+        quarantine=quarantine if judged.rejected else None,
+        key=fields.key_of(mapping.rules),
+        fingerprint=judged.fingerprint,
+    )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A list divided into two local files, its rejected rows and repeated identifiers counted."""
+
+    accepted: Path
+    errors: Path
+    rejected: int
+    repeated: int
+    fingerprint: str
+
+
+def _check_columns(schema: pl.Schema, rules: list[WorkspaceField]) -> None:
+    if not {rule.field_name for rule in rules} & {*schema.names()}:
+        # Without a header row the columns' names are a customer's values: never print them.
+        raise ListRefused(
+            f"None of the list's {len(schema)} columns is a field of the workspace: "
+            "look whether it has a header row, or name the columns in options.fields."
         )
+    problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
+    if problems:
+        raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
+
+
+def _judge(listed: pl.LazyFrame, mapping: FieldMapping, folder: Path, strict: bool) -> _Judged:
+    """Judge every row of the list. Raises ListRefused for the first rejected one if `strict`."""
+    columns, key = listed.collect_schema().names(), fields.key_of(mapping.rules)
+
+    def texts(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+        return map(mapping.as_text, batches(rows, ROWS_JUDGED))
+
+    repeated = fields.repeated_ids(
+        lambda: (batch[key] for batch in texts(listed.select(fields.column(key))))
+    )
+    accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
+    fingerprint, rejected = Fingerprint(columns), 0
+    with (
+        ParquetSink(accepted, text_schema(columns)) as accepted_sink,
+        ParquetSink(errors, ERRORS) as errors_sink,
+    ):
+        for verdict in prefetch(_verdicts(texts(listed), mapping.rules, repeated)):
+            if strict and verdict.errors.height:
+                raise _first_of(verdict.errors)
+            accepted_sink.write(verdict.accepted)
+            fingerprint.add(verdict.accepted)
+            errors_sink.write(verdict.errors)
+            rejected += verdict.rejected_rows
+    return _Judged(accepted, errors, rejected, len(repeated), str(fingerprint))
 
 
 def _verdicts(
     texts: Iterator[pl.DataFrame], rules: list[WorkspaceField], repeated: pl.Series
 ) -> Iterator[fields.Verdict]:
-    """Part by part; rows are numbered from 1 through the whole list, errors have their reason."""
+    """Yield a verdict per batch; rows are numbered from 1 through the whole list."""
     before = 0
     for frame in texts:
         verdict = fields.judge(frame, rules, repeated)

@@ -1,1 +1,1 @@
-"""A run's messages: fetched, verified, made visible in the lake."""
+"""The export of a run: its messages fetched, verified and committed to the lake."""

@@ -1,8 +1,8 @@
-"""Pages fetched into the lake: many downloads wait, as many converters work as there are cores.
+"""Pages downloaded and converted into the lake, by many connections and a converter per core.
 
-A download goes to a nameless file on this machine's disk, so memory does not grow with the number
-of connections, and a process that is killed leaves none behind. A chunk's pages are converted in
-their order, into parts that hold several of them.
+A download goes to a nameless file on this machine's disk: memory does not grow with the number of
+connections, and a killed process leaves no file behind. A chunk's pages are converted in their
+order, several into one part.
 """
 
 import os
@@ -15,30 +15,29 @@ from dataclasses import dataclass, field
 from functools import cache
 from tempfile import TemporaryFile, gettempdir
 from threading import Event, Lock
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from loky import cpu_count
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
 from blocks.storage.errors import translate_disk_full
-from blocks.storage.manifest import Batch
 from blocks.storage.part_writer import PartWriter
 from nudgescribe import rfc4180
+from nudgescribe.bases import Closing, Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.rfc4180 import Block, MalformedCsv
 from tasks.export.ledger import Ledger
-from tasks.ui.progress import Meter
+from tasks.ui.progress import ProgressCounter
 
 CONVERTERS = cpu_count()
 CHUNKS_AT_ONCE = 4 * CONVERTERS
-"""While some are converted, others wait for their downloads; each holds a part open in memory."""
+"""More than converters, for some wait for their downloads; each holds a part open in memory."""
 SPOOL_BYTES = 1024 * 1024 * 1024
-"""No further download begins while this much waits on disk to be converted."""
+"""No further download begins while this much waits on disk for its conversion."""
 READ_AT_ONCE = 32 * 1024 * 1024
-"""Bytes; a longer page is read in blocks, and twice: first to see that it is whole."""
+"""Bytes; a longer page is read in blocks, and twice: first to check that it is whole."""
 TRIES = 4
 
 
@@ -46,12 +45,11 @@ class PageBroken(NudgeflowError):
     advice = "Retry this flow run; if it stays, have the campaign published again."
 
 
-class ExportRef(BaseModel):
-    """An export to be fetched: the `pages` of a run, by `writer`, who notes in `staging` what is
-    done. `rows` is None where nothing says how many there are.
+class ExportRef(Frozen):
+    """An export to fetch: the number of `pages` of a run, the `writer` that its parts are named
+    after, the `staging` folder of its ledger. `rows` is None if their number is unknown; `done`
+    tells that the run is in the lake already.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     campaign_id: str
     run_number: int
@@ -72,7 +70,7 @@ class ExportRef(BaseModel):
 
 @dataclass
 class _Waiting:
-    """A download that has not begun. It is `urgent` when its chunk can do nothing without it."""
+    """A download that has not begun; it is `urgent` while its chunk waits for just this page."""
 
     page: int
     urgent: Callable[[], bool]
@@ -80,11 +78,11 @@ class _Waiting:
 
 
 class Slots:
-    """What all chunks in this process share: connections, converters, room on disk.
+    """The connections, converters and disk space that all chunks in this process share.
 
-    Downloads begin in the order of their pages, so that the first chunks are soon complete and can
-    be converted while the next ones arrive. Without room only an urgent one begins: what waits on
-    disk can always be worked off.
+    Downloads begin in the order of their pages, so that the first chunks are converted while the
+    next ones arrive. Without disk space only urgent downloads begin: so what is on disk can always
+    be converted, and frees its space.
     """
 
     def __init__(
@@ -100,10 +98,10 @@ class Slots:
 
     @contextmanager
     def downloading(self, page: int, urgent: Callable[[], bool]) -> Generator[None]:
-        """Waits for a connection and for room."""
+        """Wait for a connection and for disk space, and hold the connection."""
         waiting = _Waiting(page, urgent)
         with self._lock:
-            insort(self._waiting, waiting, key=lambda one: one.page)
+            insort(self._waiting, waiting, key=lambda entry: entry.page)
         self.wake()
         waiting.begin.wait()
         try:
@@ -114,17 +112,17 @@ class Slots:
             self.wake()
 
     def spool(self, size: int) -> None:
-        """Counts bytes that lie on disk now, or, below zero, no longer."""
+        """Count bytes written to disk; a negative size counts bytes removed."""
         with self._lock:
             self._spooled += size
         self.wake()
 
     def wake(self) -> None:
-        """Lets those begin that can."""
+        """Begin the waiting downloads for which there are a connection and disk space."""
         with self._lock:
             while self._running < self.downloads:
-                room = self._spooled < self._spool_bytes
-                ready = (one for one in self._waiting if room or one.urgent())
+                space = self._spooled < self._spool_bytes
+                ready = (entry for entry in self._waiting if space or entry.urgent())
                 if (first := next(ready, None)) is None:
                     return
                 self._waiting.remove(first)
@@ -134,7 +132,7 @@ class Slots:
 
 @cache
 def slots_of(downloads: int) -> Slots:
-    """This process's slots for so many connections."""
+    """Return this process's slots for so many connections."""
     return Slots(downloads)
 
 
@@ -144,18 +142,18 @@ def fetch_pages(
     export: ExportRef,
     pages: Sequence[int],
     slots: Slots,
-    meter: Meter,
+    counter: ProgressCounter,
 ) -> None:
-    """Brings pages into the lake as parts, each noted in the ledger when it is there; what the
-    ledger has already is left alone. Raises PageBroken for a page that stays unreadable.
+    """Write pages to the lake as parts, and enter each batch in the ledger once it is there. Pages
+    in the ledger are not fetched again. Raises PageBroken for a page that stays unreadable.
     """
     ledger = Ledger(lake.files, export.staging)
     for batch in ledger.batches(pages):
         for page in batch.pages:
             if page.page in pages:
-                meter.add(page.rows, page.bytes, earlier=True)
-    there = ledger.pages()
-    missing = [number for number in pages if number not in there]
+                counter.add(page.rows, page.bytes, earlier=True)
+    fetched = ledger.pages()
+    missing = [number for number in pages if number not in fetched]
     with (
         lake.part_writer(export.campaign_id, export.run_number, export.writer) as writer,
         _Downloads(client, export, missing, slots) as downloads,
@@ -163,19 +161,19 @@ def fetch_pages(
         last = -1
         for number, file in downloads:
             if number != last + 1:
-                _note(ledger, writer.finish())
+                _finish_batch(writer, ledger)
             last = number
             # In threads of their own: an allocator keeps memory for each thread that has used it.
             converted = slots.converters.submit(_convert, number, file, downloads, writer)
             rows = converted.result()
-            meter.add(rows, downloads.done_with(file))
+            counter.add(rows, downloads.discard(file))
             if writer.is_full:
-                _note(ledger, writer.finish())
-        _note(ledger, writer.finish())
+                _finish_batch(writer, ledger)
+        _finish_batch(writer, ledger)
 
 
-def _note(ledger: Ledger, batch: Batch | None) -> None:
-    if batch:
+def _finish_batch(writer: PartWriter, ledger: Ledger) -> None:
+    if batch := writer.finish():
         ledger.add(batch)
 
 
@@ -183,17 +181,17 @@ def _convert(number: int, file: BinaryIO, downloads: "_Downloads", writer: PartW
     tries = 0
     while True:
         try:
-            return writer.write(number, file.seek(0, os.SEEK_END), _proved(file, writer))
+            return writer.write(number, file.seek(0, os.SEEK_END), _checked_whole(file, writer))
         except (MalformedCsv, ContractMismatch) as error:
             tries += 1
             if tries == TRIES:
-                what = f"Page {number} of {downloads.export.name}"
-                raise PageBroken(f"{what} is broken: {error.problem}") from None
+                page = f"Page {number} of {downloads.export.name}"
+                raise PageBroken(f"{page} is broken: {error.problem}") from None
         downloads.fetch(number, file)
 
 
-def _proved(file: BinaryIO, writer: PartWriter) -> Iterable[Block]:
-    """A page's rows, all of them read once before the first is passed on."""
+def _checked_whole(file: BinaryIO, writer: PartWriter) -> Iterable[Block]:
+    """Return a page's rows; all of them are parsed before the first is passed on."""
     if file.seek(0, os.SEEK_END) <= READ_AT_ONCE:
         return list(_checked(rfc4180.mapped(file), writer))
     for _ in _blocks(file, writer):
@@ -209,13 +207,16 @@ def _blocks(file: BinaryIO, writer: PartWriter) -> Iterator[Block]:
 def _checked(blocks: Iterator[Block], writer: PartWriter) -> Iterator[Block]:
     for block in blocks:
         if tuple(block.table.schema.names) != MESSAGE_COLUMNS:
-            # Without a header row they are a customer's values: they are not told.
+            # Without a header row they are a customer's values: never print them.
             raise ContractMismatch(f"its columns are not {' and '.join(MESSAGE_COLUMNS)}.")
         yield block if writer.writes_raw else Block(b"", block.table)
 
 
-class _Downloads:
-    """Pages in their order, each a file on this machine, while the next ones are on their way."""
+class _Downloads(Closing):
+    """Yields pages in their order as files on this machine, and downloads the next ones meanwhile.
+
+    A context manager; its end removes all files.
+    """
 
     def __init__(
         self, client: NudgescribeClient, export: ExportRef, pages: list[int], slots: Slots
@@ -232,16 +233,14 @@ class _Downloads:
             for turn, number in enumerate(pages)
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Stop the downloads and remove all files."""
         self._stopped = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._slots.wake()
         self._pool.shutdown()
         for file in list(self._sizes):
-            self.done_with(file)
+            self.discard(file)
 
     def __iter__(self) -> Iterator[tuple[int, BinaryIO]]:
         while self._pages:
@@ -251,7 +250,7 @@ class _Downloads:
             self._slots.wake()
 
     def fetch(self, number: int, file: BinaryIO) -> None:
-        """Downloads a page into a file, in place of what it holds."""
+        """Download a page into a file, replacing its content."""
         export = self.export
         past = export.run_number if export.past else None
         with translate_disk_full(f"page {number} of {export.name}", gettempdir()):
@@ -259,8 +258,8 @@ class _Downloads:
         self._slots.spool(size - self._sizes[file])
         self._sizes[file] = size
 
-    def done_with(self, file: BinaryIO) -> int:
-        """Removes a page from this machine and returns its size in bytes."""
+    def discard(self, file: BinaryIO) -> int:
+        """Remove a page from this machine and return its size in bytes."""
         file.close()
         size = self._sizes.pop(file)
         self._slots.spool(-size)

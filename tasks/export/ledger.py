@@ -1,4 +1,4 @@
-"""What an export has brought into the lake so far, noted where its next try finds it."""
+"""The ledger of an export: the batches of pages that are in the lake already."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,9 +7,9 @@ from blocks.storage.manifest import Batch
 
 
 class Ledger:
-    """A folder of the lake with a file for each batch of pages that is there as a whole.
+    """A staging folder with one file for each batch of pages that is in the lake as a whole.
 
-    Its name is that of the first and the last page, so that it need not be read to know them.
+    A file is named after the batch's first and last page, so its pages are known without reading.
     """
 
     def __init__(self, files: Files, staging: str) -> None:
@@ -22,30 +22,30 @@ class Ledger:
         self._files.write(f"{self._folder}/{name}", content, private=True)
 
     def batches(self, pages: Sequence[int] | None = None) -> list[Batch]:
-        """In the order of their pages; those that hold one of `pages`, if they are given."""
+        """Return the batches in the order of their pages; with `pages`, those that hold any."""
         return [
             Batch.model_validate_json(self._files.read(path))
-            for path, held in self._noted()
+            for path, held in self._entries()
             if pages is None or any(page in held for page in pages)
         ]
 
     def pages(self) -> set[int]:
-        return {page for _, held in self._noted() for page in held}
+        return {page for _, held in self._entries() for page in held}
 
     def forget(self, pages: set[int]) -> None:
-        """Has the batches that hold one of these pages fetched again."""
-        for path, held in self._noted():
+        """Remove the batches that hold any of these pages, so that they are fetched again."""
+        for path, held in self._entries():
             if pages & {*held}:
                 self._files.remove(path)
 
     def clear(self) -> None:
         self._files.remove(self._folder)
 
-    def _noted(self) -> Iterator[tuple[str, range]]:
-        for name in sorted(self._files.list_names(self._folder), key=_first):
+    def _entries(self) -> Iterator[tuple[str, range]]:
+        for name in sorted(self._files.list_names(self._folder), key=_first_page):
             last = name.removesuffix(".json").partition("-")[2]
-            yield f"{self._folder}/{name}", range(_first(name), int(last) + 1)
+            yield f"{self._folder}/{name}", range(_first_page(name), int(last) + 1)
 
 
-def _first(name: str) -> int:
+def _first_page(name: str) -> int:
     return int(name.partition("-")[0])

@@ -1,4 +1,4 @@
-"""The messages of a run: planned, fetched by chunks of pages, checked, made visible at once."""
+"""The export of a run: planned, fetched in chunks of pages, checked, committed to the lake."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -10,7 +10,6 @@ from typing import Any, Literal
 from prefect import task
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import find_current_run
@@ -26,6 +25,7 @@ from blocks.storage.manifest import (
 )
 from blocks.storage.part_writer import VERSIONS
 from blocks.storage.reader import find_latest_run, read_manifest
+from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
@@ -38,15 +38,14 @@ from tasks.export.verify import doubtful_pages
 from tasks.policies import READ
 from tasks.ui import assets
 from tasks.ui.events import announce
-from tasks.ui.progress import Done, start_meter
+from tasks.ui.progress import Progress, start_counter
 
 PACE = Pace()
 ROWS_A_CHUNK = 250_000
 PAGES_A_CHUNK = 8
 MOST_CHUNKS = 32
 FEW_CHUNKS = 7
-"""Not too many however large the pages are: each costs Prefect what half a page costs us."""
-
+"""Chunks have a price: each costs Prefect as much time as half a page takes."""
 
 WhichRuns = Literal["latest", "all"] | int
 
@@ -59,12 +58,10 @@ class RunTaken(NudgeflowError):
     advice = "Nothing is lost: use what the other flow run has written."
 
 
-class RunToExport(BaseModel):
-    """A run and what is known of its pages: how many `rows` they hold, if anything says so, and how
-    many pages the run before left, which must be put away before this run's can be told from them.
+class RunToExport(Frozen):
+    """A run and what is known of its pages: the number of `rows`, None if unknown; and how many
+    pages the `previous_run` has, which the service must archive before this run's are visible.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     campaign_id: str
     run_number: int
@@ -76,12 +73,8 @@ class RunToExport(BaseModel):
     previous_pages: int = 0
 
 
-class RunInLake(BaseModel):
-    """A run as it lies in the lake; `folder` and `manifest` are paths there, `bytes` the size of
-    its files.
-    """
-
-    model_config = ConfigDict(frozen=True)
+class RunInLake(Frozen):
+    """A run in the lake: `folder` and `manifest` are paths there, `bytes` is its files' size."""
 
     run_number: int
     folder: str
@@ -95,7 +88,7 @@ class RunInLake(BaseModel):
 def find_runs(
     account: NudgescribeAccount, campaign_id: str, which: WhichRuns, check_rows: bool
 ) -> list[RunToExport]:
-    """A campaign's published runs that are asked for, the oldest first.
+    """Return the campaign's published runs that are asked for, the oldest first.
 
     Raises NotFound, NotPublished.
     """
@@ -104,13 +97,12 @@ def find_runs(
         history = client.rerun_history(campaign_id)
         runs = {run.run_number: run for run in history if run.status != Status.FAILED}
         current = find_current_run(history).run_number
-        # The run before keeps the campaign's own folder until the next one is published.
+        # The previous run keeps the campaign's own folder until the next one is published.
         published = sorted(runs)
         if campaign.status != Status.PUBLISHED:
             published.remove(current)
-        wanted = {"latest": [current], "all": published or [current]}.get(str(which), [which])
         found: list[RunToExport] = []
-        for number in wanted:
+        for number in _requested(which, current, published):
             if number not in runs:
                 raise NotFound(f"Campaign {campaign_id} has no run {number} with messages.")
             if number not in published:
@@ -134,68 +126,91 @@ def find_runs(
         return found
 
 
+def _requested(which: WhichRuns, current: int, published: list[int]) -> list[int]:
+    match which:
+        case "latest":
+            return [current]
+        case "all":
+            return published or [current]
+        case int():
+            return [which]
+
+
 @task(**READ)
 def plan_export(
     account: NudgescribeAccount, run: RunToExport, lake: DataLake, refresh: Refresh, minutes: float
 ) -> ExportRef:
-    """The run's pages, none if the run is in the lake already. While a publish may still be going
-    on, their number must stand still.
+    """Return the export of a run with the number of its pages; `done` and without pages if the run
+    is in the lake already.
 
-    Raises ExportIncomplete when there are none within `minutes`.
+    Raises ExportIncomplete if there are no pages within `minutes`, or their number keeps changing.
     """
-    there = lake.manifest(run.campaign_id, run.run_number)
-    done = there is not None and (
-        (there.job_uid, there.format) == (run.job_uid, lake.format)
-        and run.rows in (None, there.rows)
-    )
-    generation = 0 if there is None else there.generation + (0 if done else 1)
-    # No other export of this flow run, be it of another run or format, is to be mixed with this.
+    export = _export_ref(run, lake, refresh)
+    if export.done:
+        get_run_logger().info("Run %s is in the lake already", run.run_number)
+        return export
+    with account.get_client() as client:
+        pages = _settled_pages(client, run, minutes)
+    return export.model_copy(update={"pages": pages})
+
+
+def _export_ref(run: RunToExport, lake: DataLake, refresh: Refresh) -> ExportRef:
+    """Return the export, its pages not counted yet."""
+    existing = lake.manifest(run.campaign_id, run.run_number)
+    done, generation = False, 0
+    if existing:
+        same = (existing.job_uid, existing.format) == (run.job_uid, lake.format)
+        done = same and run.rows in (None, existing.rows)
+        generation = existing.generation if done else existing.generation + 1
+    # Its parts and ledger must not mix with another export of this flow run.
     unique = f"{refresh.id}/{run.run_number}/{generation}/{lake.format}"
     writer = sha256(unique.encode()).hexdigest()[:8]
-    plan = partial(
-        ExportRef,
+    return ExportRef(
         campaign_id=run.campaign_id,
         run_number=run.run_number,
         customer_group_id=run.customer_group_id,
         job_uid=run.job_uid,
         past=run.past,
+        pages=0,
         rows=run.rows,
         writer=writer,
         staging=f"{folder_of(refresh)}/{writer}",
         generation=generation,
         done=done,
     )
-    if done:
-        get_run_logger().info("Run %s is in the lake already", run.run_number)
-        return plan(pages=0)
-    with account.get_client() as client:
-        # Pages of a current run may still become more; where nothing would tell, they are watched.
-        seen, settled = 0, run.past or (run.rows is not None and run.previous_run is None)
-        for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
-            if count and (settled or count == seen):
-                return plan(pages=count)
-            seen = count
+
+
+def _settled_pages(client: NudgescribeClient, run: RunToExport, minutes: float) -> int:
+    """Wait until the run has pages and, if more may come unnoticed, their number stays the same."""
+    # Where the rows are known, missing pages are noticed later.
+    settled = run.past or (run.rows is not None and run.previous_run is None)
+    seen = 0
+    for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
+        if count and (settled or count == seen):
+            return count
+        seen = count
     raise ExportIncomplete(
         f"The export of run {run.run_number} shows {seen} pages after {minutes:.3g} minutes."
     )
 
 
 def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:
-    """The pages of the run: none while those of the run before still lie in their place.
+    """Count the run's pages; 0 until the service has archived those of the previous run.
 
-    Both may have the same number of pages and rows; only their move tells them apart.
+    Until then the campaign's own folder shows the previous run's pages. Their number may be the
+    same, so only the archive tells the two apart.
     """
     if run.past:
         return client.count_message_pages(run.campaign_id, run.run_number)
     if run.previous_run is not None:
-        moved = client.count_message_pages(run.campaign_id, run.previous_run)
-        if moved < run.previous_pages:
+        archived = client.count_message_pages(run.campaign_id, run.previous_run)
+        if archived < run.previous_pages:
             return 0
     return client.count_message_pages(run.campaign_id)
 
 
 def chunks(export: ExportRef) -> list[tuple[int, int]]:
-    """The export's pages in ranges, first and last, each the work of one task."""
+    """Divide the export's pages into ranges, first and last page inclusive, one for each task."""
     by_pages = export.pages // PAGES_A_CHUNK
     wanted = by_pages if export.rows is None else export.rows // ROWS_A_CHUNK
     most = min(export.pages, max(FEW_CHUNKS, by_pages), MOST_CHUNKS)
@@ -212,25 +227,25 @@ def fetch_chunk(
     last: int,
     lake: DataLake,
     downloads: int,
-) -> Done:
-    """Brings the pages from `first` to `last` into the lake, those that are not there yet.
+) -> Progress:
+    """Fetch the pages from `first` to `last` that are not in the lake yet.
 
-    Raises PageBroken, or RunTaken if somebody else has written the run meanwhile.
+    Raises PageBroken; RunTaken if another flow run has written the run meanwhile.
     """
     account, lake = account.resolve(), lake.resolve()
-    _look_for_others(lake, export)
-    meter = start_meter(export.writer, first)
+    _refuse_taken(lake, export)
+    counter = start_counter(export.writer, first)
     with account.get_client() as client:
         pages = range(first, last + 1)
-        fetch_pages(client, lake, export, pages, slots_of(downloads), meter)
-    return meter.done
+        fetch_pages(client, lake, export, pages, slots_of(downloads), counter)
+    return counter.progress
 
 
 @task(**READ)
 def check_export(export: ExportRef, lake: DataLake) -> str | None:
-    """None if the pages in the lake are all there, each once, and add up; else what is wrong.
+    """Return None if the pages in the lake are complete and add up, else what is wrong.
 
-    Pages that may be at fault are forgotten, for the next round to fetch them again.
+    Pages in doubt are removed from the ledger, so that the next attempt fetches them again.
     """
     ledger = Ledger(lake.files, export.staging)
     doubtful, problem = doubtful_pages(lake, export, ledger.batches())
@@ -242,8 +257,8 @@ def check_export(export: ExportRef, lake: DataLake) -> str | None:
 
 @materialize("lake://messages", **READ)
 def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
-    """Makes the fetched run visible: its manifest, of which there can be one, then the pointer to
-    the campaign's latest run. Raises RunTaken if somebody else was first.
+    """Make the fetched run visible: create its manifest, then update the pointer to the campaign's
+    latest run. Raises RunTaken if another flow run has created the manifest.
     """
     folder = run_folder(export.campaign_id, export.run_number)
     path = f"{folder}/{manifest_name(export.generation)}"
@@ -252,11 +267,11 @@ def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
         content = _manifest(lake, export, ledger).model_dump_json(indent=1).encode()
         with suppress(AlreadyThere):
             lake.files.create(path, content)
-    _look_for_others(lake, export)
+    _refuse_taken(lake, export)
     manifest = read_manifest(lake.files, path)
     if lake.format == "delta":
         delta.commit(lake.files, lake.options, manifest)
-    _point_at(lake, manifest)
+    _update_latest(lake, manifest)
     get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", lake.files.url(folder))
     in_lake = RunInLake(
         run_number=manifest.run_number,
@@ -270,18 +285,18 @@ def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
     return in_lake
 
 
-def _look_for_others(lake: DataLake, export: ExportRef) -> None:
-    there = lake.manifest(export.campaign_id, export.run_number)
-    if there is None or export.done or there.writer == export.writer:
+def _refuse_taken(lake: DataLake, export: ExportRef) -> None:
+    existing = lake.manifest(export.campaign_id, export.run_number)
+    if existing is None or export.done or existing.writer == export.writer:
         return
-    if there.generation >= export.generation:
+    if existing.generation >= export.generation:
         raise RunTaken(f"Another flow run has written {export.name} to the lake meanwhile.")
 
 
 def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
     batches = ledger.batches()
-    pages = sorted((page for each in batches for page in each.pages), key=lambda one: one.page)
-    parts = [part for each in batches for part in each.parts]
+    pages = [page for batch in batches for page in batch.pages]
+    parts = [part for batch in batches for part in batch.parts]
     return Manifest(
         generation=export.generation,
         campaign_id=export.campaign_id,
@@ -291,7 +306,7 @@ def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
         writer=export.writer,
         format=lake.format,
         parts=parts,
-        pages=pages,
+        pages=sorted(pages, key=lambda page: page.page),
         rows=sum(page.rows for page in pages),
         bytes=sum(part.bytes for part in parts),
         written_at=datetime.now(UTC),
@@ -299,7 +314,7 @@ def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
     )
 
 
-def _point_at(lake: DataLake, manifest: Manifest) -> None:
+def _update_latest(lake: DataLake, manifest: Manifest) -> None:
     folder = campaign_folder(manifest.campaign_id)
     newest = find_latest_run(lake.files, manifest.campaign_id)
     if newest is None or newest <= manifest.run_number:
@@ -311,7 +326,7 @@ def _point_at(lake: DataLake, manifest: Manifest) -> None:
         lake.files.write(f"{folder}/{LATEST}", latest.model_dump_json().encode())
 
 
-def announce_run(what: str, campaign_id: str, lake: DataLake, run: RunInLake, **more: Any) -> None:
-    """Announces what became of a campaign, and which run of it lies where in a lake."""
+def announce_run(event: str, campaign_id: str, lake: DataLake, run: RunInLake, **more: Any) -> None:
+    """Emit an event about a campaign, with the paths of its run in the lake."""
     payload = {"campaign": campaign_id, "lake": lake.block_name, **run.model_dump(), **more}
-    announce(what, "campaign", campaign_id, f"{lake.block_name}/{run.manifest}", payload)
+    announce(event, "campaign", campaign_id, f"{lake.block_name}/{run.manifest}", payload)

@@ -1,27 +1,25 @@
-"""Compare a run's messages with those of the run before it in the lake."""
+"""Comparison of a run's messages with those of the run before it in the lake."""
 
 import re
 
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from blocks import DataLake
 from blocks.storage.manifest import campaign_folder
+from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.policies import READ
 
 _RUN = re.compile(r"run_number=(\d+)")
 
 
-class RunDiffSummary(BaseModel):
-    """Count customers by what became of them and their message `since` an earlier run.
-
-    `since` is None if the lake has no earlier one. All counts are 0 if there was a `problem` with
-    the comparison. Results of version 0.1 lie in lakes with the names of that time.
+class RunDiffSummary(Frozen):
+    """The number of customers added, removed, and with their message changed or unchanged `since`
+    an earlier run, which is None if the lake has none. All counts are 0 if the comparison failed
+    with a `problem`. The aliases are for results that version 0.1 wrote to lakes.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     since: int | None = None
     added: int = 0
@@ -32,7 +30,7 @@ class RunDiffSummary(BaseModel):
 
     @property
     def in_both(self) -> int:
-        """Customers in both runs."""
+        """Return the number of customers in both runs."""
         return self.changed + self.unchanged
 
     @property
@@ -44,7 +42,8 @@ class RunDiffSummary(BaseModel):
 def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSummary:
     """Compare a run in the lake with the newest one before it there.
 
-    Raises nothing but LakeUnreachable: what lies in the lake is good, whatever is found here.
+    Raises LakeUnreachable. Any other error becomes the summary's `problem`: the run is complete,
+    whether it can be compared or not.
     """
     since = None
     try:
@@ -59,16 +58,16 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDi
         problem = error.problem if isinstance(error, NudgeflowError) else type(error).__name__
         get_run_logger().warning("Run %s could not be compared: %s", run_number, problem)
         return RunDiffSummary(since=since, problem=problem)
-    found = RunDiffSummary(
+    summary = RunDiffSummary(
         since=since,
         added=diff.added,
         removed=diff.removed,
         changed=diff.changed,
         unchanged=diff.unchanged,
     )
-    changed, both = f"{found.changed:,}", f"{found.in_both:,}"
+    changed, both = f"{summary.changed:,}", f"{summary.in_both:,}"
     get_run_logger().info("Since run %s, %s of %s messages changed", since, changed, both)
-    return found
+    return summary
 
 
 def _run_before(lake: DataLake, campaign_id: str, run_number: int) -> int | None:

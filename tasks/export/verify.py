@@ -1,4 +1,4 @@
-"""Verify that the pages in the lake are the whole run: none missing or short, no customer twice."""
+"""Verify that the pages in the lake are the whole run: all there, complete, no customer twice."""
 
 from collections.abc import Iterator
 
@@ -25,23 +25,24 @@ class PartDamaged(NudgeflowError):
     def __init__(self, folder: str, batch: Batch) -> None:
         self.pages = {page.page for page in batch.pages}
         names = ", ".join(part.name for part in batch.parts)
-        super().__init__(f"In {folder}, what was written as {names} cannot be read back whole.")
+        super().__init__(f"In {folder}, {names} cannot be read back whole.")
 
 
 def doubtful_pages(
     lake: DataLake, export: ExportRef, batches: list[Batch]
 ) -> tuple[set[int], str | None]:
-    """The pages that may be at fault and what is wrong; no pages and None if nothing is.
+    """Return the pages to fetch again and what is wrong; no pages and None if nothing is.
 
-    What lies in the lake is read back for it, so this is also the proof that it can be read.
+    The customers' identifiers are read back from the lake, which proves that its files are
+    readable.
     """
     pages = [page for batch in batches for page in batch.pages]
     rows = sum(page.rows for page in pages)
     numbers = {page.page for page in pages}
     if beyond := {number for number in numbers if number >= export.pages}:
         return numbers, f"The export has {export.pages} pages now, {len(beyond)} fewer than before."
-    if absent := export.pages - len(numbers):
-        return set(), f"Of the {export.pages} pages of {export.name} {absent} are not in the lake."
+    if missing := export.pages - len(numbers):
+        return set(), f"Of the {export.pages} pages of {export.name} {missing} are not in the lake."
     if export.rows is not None and rows != export.rows:
         doubtful = _short(pages) if rows < export.rows else numbers
         return doubtful, (
@@ -65,27 +66,30 @@ def _listed(pages: set[int]) -> str:
 
 
 def _short(pages: list[Page]) -> set[int]:
-    """The pages with fewer rows than others have, and the last one: it may have grown since."""
-    most = max(page.rows for page in pages)
+    """Return the pages with fewer rows than a full one, and the last one: it may have grown."""
+    full = max(page.rows for page in pages)
     last = max(page.page for page in pages)
-    return {page.page for page in pages if page.rows < most} | {last}
+    return {page.page for page in pages if page.rows < full} | {last}
 
 
 def _pages_with_repeated_ids(lake: DataLake, export: ExportRef, batches: list[Batch]) -> set[int]:
-    def found() -> Iterator[tuple[pl.Series, pl.Series]]:
+    def read_ids() -> Iterator[tuple[pl.Series, pl.Series]]:
         return customer_ids(lake, export, batches)
 
     with scratch_folder("the verification of an export") as folder:
-        repeated = repeated_ids(lambda: (ids for _, ids in found()), folder)
+        repeated = repeated_ids(lambda: (ids for _, ids in read_ids()), folder)
     if repeated.is_empty():
         return set()
-    return {page for pages, ids in found() for page in pages.filter(ids.is_in(repeated.implode()))}
+    wanted = repeated.implode()
+    return {page for pages, ids in read_ids() for page in pages.filter(ids.is_in(wanted))}
 
 
 def customer_ids(
     lake: DataLake, export: ExportRef, batches: list[Batch]
 ) -> Iterator[tuple[pl.Series, pl.Series]]:
-    """The customers in the lake, with the page each came in. Raises PartDamaged."""
+    """Yield the page that each customer came in, and the customers' identifiers, as two series of
+    equal length. Raises PartDamaged.
+    """
     folder = run_folder(export.campaign_id, export.run_number)
     for batch in batches:
         page_of = pl.Series(np.repeat([p.page for p in batch.pages], [p.rows for p in batch.pages]))

@@ -1,1 +1,1 @@
-"""One refresh: claimed, previewed, re-run, reviewed, reported."""
+"""The steps of a refresh: claimed, previewed, planned, re-run, reviewed, reconciled, reported."""

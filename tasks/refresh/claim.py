@@ -1,246 +1,240 @@
-"""Which refresh of a campaign is open: one at a time, whatever flow runs work on it.
-
-A folder of the lake for each campaign holds numbered entries. Whoever adds the next number, and of
-all who try exactly one does, has the campaign; the newest entry counts.
-"""
+"""The claim on a campaign: one open refresh at a time, whichever flow run works on it."""
 
 import os
 import socket
+from dataclasses import dataclass
 from typing import Literal
-from uuid import UUID
 
 from prefect import task
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake
-from blocks.storage.errors import NotInLake
-from blocks.storage.files import AlreadyThere, Files
+from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
+from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.polling import Pace, poll
 from tasks.campaigns import Refresh
 from tasks.customers.staging import folder_of, is_kept
 from tasks.policies import READ
+from tasks.refresh.register import Entry, Register, owner_state
 from tasks.refresh.report import RefreshResult
 
-REFRESHES = "refreshes"
 PACE = Pace(longest=30)
 
 Overlap = Literal["skip", "join", "fail"]
 
 
-class Entry(BaseModel):
-    """A refresh and the flow run that works on it, in the process `pid` of `host`; ended with a
-    `result`, or with a `problem` that no retry mends, or let go before anything was made of it.
+class Claim(Frozen):
+    """The refresh to work on; without one, the state for the flow run to end in, with a message
+    and the result of the refresh that another flow run or an earlier try has finished.
     """
-
-    model_config = ConfigDict(frozen=True)
-
-    refresh: Refresh
-    flow_run: str
-    host: str
-    pid: int
-    open: bool = True
-    problem: str | None = None
-    result: RefreshResult | None = None
-
-
-class Claim(BaseModel):
-    """The refresh to work on; without one, the state to end in, what to say and what came of it."""
-
-    model_config = ConfigDict(frozen=True)
 
     refresh: Refresh | None = None
     outcome: Literal["Skipped", "Joined", "Completed"] = "Completed"
-    said: str = ""
+    message: str = ""
     result: RefreshResult | None = None
 
 
 class RefreshOpen(NudgeflowError):
-    advice = "Let it end or retry its flow run; with options.overlap = join it is taken over."
+    advice = "Wait for it or retry its flow run; with options.overlap = join it is continued."
 
 
 class RefreshEnded(NudgeflowError):
     advice = "It cannot be continued. Start a new refresh."
 
 
-class Register:
-    """A campaign's entries in the lake."""
+@dataclass(frozen=True)
+class Begin:
+    """Begin a new refresh, and remove what the previous one has left in staging."""
 
-    def __init__(self, files: Files, place: str) -> None:
-        self._files = files
-        self._folder = f"{REFRESHES}/{place}"
+    previous: Refresh | None = None
 
-    def newest(self) -> tuple[int, Entry | None]:
-        """The newest entry with its number, which is 0 if there is none."""
-        while names := self._files.list_names(self._folder):
-            try:
-                content = self._files.read(f"{self._folder}/{names[-1]}")
-            except NotInLake:
-                continue  # there is a newer one since
-            return int(names[-1].removesuffix(".json")), Entry.model_validate_json(content)
-        return 0, None
 
-    def add(self, number: int, entry: Entry) -> bool:
-        """Whether the entry could take this number and is the newest; the ones before go."""
-        content = entry.model_dump_json(exclude_defaults=True).encode()
-        path = f"{self._folder}/{number:08d}.json"
-        try:
-            self._files.create(path, content, private=True)
-        except AlreadyThere:
-            # It may be ours: an answer of S3 is lost, and its client sends the same again.
-            if not self._files.exists(path) or self._files.read(path) != content:
-                return False
-        *earlier, newest = self._files.list_names(self._folder)
-        if f"{self._folder}/{newest}" != path:
-            # Others were quicker, more than once: the number was free only since it is past.
-            self._files.remove(path)
-            return False
-        for name in earlier:
-            self._files.remove(f"{self._folder}/{name}")
-        return True
+@dataclass(frozen=True)
+class _About:
+    entry: Entry
+
+
+class Continue(_About):
+    """Continue the refresh that this or another flow run has left half-way."""
+
+
+class Wait(_About):
+    """Wait for the owner, then decide again."""
+
+
+class Joined(_About):
+    """End: the owner has finished the refresh, or will without this flow run."""
+
+
+class Finished(_About):
+    """End: an earlier try of this flow run has finished the refresh."""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """End, or fail if `overlap` is fail: another refresh is open."""
+
+    overlap: Overlap
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Fail: the refresh has ended with a problem that no retry can solve."""
+
+    problem: str
+
+
+Decision = Begin | Continue | Wait | Joined | Finished | Refuse | Ended
+
+
+def decide(
+    entry: Entry | None,
+    claimant: Refresh,
+    overlap: Overlap,
+    owner: str | None,
+    kept: bool,
+    waited_for: str | None,
+) -> Decision:
+    """Decide what the claimant does about the campaign's newest entry.
+
+    `owner` is the state of the flow run that works on the entry's refresh, None if it has ended;
+    `kept` tells whether that refresh's list is to be kept; `waited_for` is the id of the refresh
+    that the claimant has been waiting for.
+    """
+    if entry is None:
+        return Begin()
+    if entry.belongs_to(claimant):
+        if entry.result:
+            return Finished(entry)
+        return Ended(entry.problem) if entry.problem else Continue(entry)
+    if not entry.open:
+        finished = entry.result and entry.refresh.id == waited_for
+        return Joined(entry) if finished else Begin(entry.refresh)
+    if owner is None and not kept:
+        return Begin(entry.refresh)
+    if overlap != "join":
+        return Refuse(overlap)
+    if owner is None:
+        return Continue(entry)
+    return Joined(entry) if owner == "Suspended" else Wait(entry)
 
 
 @task(**READ)
 def claim_campaign(
-    lake: DataLake, campaign_id: str, me: Refresh, overlap: Overlap, minutes: float
+    lake: DataLake, campaign_id: str, claimant: Refresh, overlap: Overlap, minutes: float
 ) -> Claim:
-    """The refresh this flow run is to work on: its own, or one that an earlier flow run has left
-    half-way. Whatever it is, no other one works on the campaign then.
+    """Return the refresh for this flow run to work on: a new one, or one that an earlier flow run
+    has left half-way. No other flow run works on the campaign then.
 
     Raises RefreshOpen if another refresh is open and `overlap` is fail, or if it is join and the
-    other one still works after `minutes`; RefreshEnded.
+    other refresh is still running after `minutes`; RefreshEnded.
     """
-    files = lake.files
-    register = Register(files, campaign_partition(campaign_id))
-    waited_for, seen = "", ""
-
-    def look() -> Claim | None:
-        nonlocal waited_for, seen
-        number, earlier = register.newest()
-        # A flow run that comes back after others begins anew, and not with what it had then.
-        refresh = me.model_copy(update={"id": f"{me.id}-{number}"}) if number else me
-        if earlier is None:
-            pass
-        elif earlier.flow_run == me.id or (not earlier.open and earlier.refresh.id == me.id):
-            if earlier.result:
-                files.remove(folder_of(earlier.refresh))
-                return Claim(said="It was finished by an earlier try.", result=earlier.result)
-            if earlier.problem:
-                raise RefreshEnded(earlier.problem)
-            refresh = earlier.refresh
-        elif not earlier.open:
-            if earlier.result and earlier.refresh.id == waited_for:
-                return _joined(earlier, "has finished")
-            files.remove(folder_of(earlier.refresh))
-        elif (state := _state_of(earlier)) or is_kept(files, earlier.refresh):
-            seen = f"Flow run {earlier.flow_run}, {state or 'which has ended half-way'},"
-            told = f"{seen} has a refresh of campaign {campaign_id} open."
-            if overlap == "fail":
-                raise RefreshOpen(told)
-            if overlap == "skip":
-                return Claim(outcome="Skipped", said=told)
-            if state == "Suspended":
-                return _joined(earlier, "waits for its review and goes on by itself")
-            if state:
-                if waited_for != (waited_for := earlier.refresh.id):
-                    get_run_logger().info("%s Waiting for it.", told)
-                return None
-            get_run_logger().info("%s It is continued here.", told)
-            refresh = earlier.refresh
-        else:
-            files.remove(folder_of(earlier.refresh))
-        entry = Entry(refresh=refresh, flow_run=me.id, host=socket.gethostname(), pid=os.getpid())
-        return Claim(refresh=refresh) if register.add(number + 1, entry) else None
-
-    for claim in poll(look, minutes * 60, PACE):
+    attempt = _Attempt(lake.files, campaign_id, claimant, overlap)
+    for claim in poll(attempt, minutes * 60, PACE):
         if claim:
             return claim
-    raise RefreshOpen(f"{seen} still had campaign {campaign_id} after {minutes:g} minutes.")
+    raise RefreshOpen(
+        f"{attempt.owner} still had campaign {campaign_id} after {minutes:g} minutes."
+    )
+
+
+class _Attempt:
+    """Tries to claim a campaign each time it is called."""
+
+    def __init__(self, files: Files, campaign_id: str, claimant: Refresh, overlap: Overlap) -> None:
+        self.owner = "Another flow run"
+        self._files = files
+        self._register = Register(files, campaign_partition(campaign_id))
+        self._campaign_id = campaign_id
+        self._claimant = claimant
+        self._overlap: Overlap = overlap
+        self._waited_for: str | None = None
+
+    def __call__(self) -> Claim | None:
+        """Return None if the claimant has to wait, or another flow run was faster."""
+        number, entry = self._register.newest()
+        owner, kept = None, False
+        if entry and entry.open and not entry.belongs_to(self._claimant):
+            owner = owner_state(entry)
+            kept = owner is None and is_kept(self._files, entry.refresh)
+            self.owner = f"Flow run {entry.flow_run}, {owner or 'which has ended half-way'},"
+        decision = decide(entry, self._claimant, self._overlap, owner, kept, self._waited_for)
+        return self._carry_out(decision, number)
+
+    def _carry_out(self, decision: Decision, number: int) -> Claim | None:
+        message = f"{self.owner} has a refresh of campaign {self._campaign_id} open."
+        match decision:
+            case Begin(previous):
+                if previous:
+                    self._files.remove(folder_of(previous))
+                return self._begin(number)
+            case Continue(entry):
+                if not entry.belongs_to(self._claimant):
+                    get_run_logger().info("%s It is continued here.", message)
+                return self._add(number, entry.refresh)
+            case Wait(entry):
+                if entry.refresh.id != self._waited_for:
+                    get_run_logger().info("%s Waiting for it.", message)
+                    self._waited_for = entry.refresh.id
+                return None
+            case Joined(entry):
+                return _joined(entry)
+            case Refuse("skip"):
+                return Claim(outcome="Skipped", message=message)
+            case Refuse():
+                raise RefreshOpen(message)
+            case Finished(entry):
+                self._files.remove(folder_of(entry.refresh))
+                return Claim(message="It was finished by an earlier try.", result=entry.result)
+            case Ended(problem):
+                raise RefreshEnded(problem)
+
+    def _begin(self, number: int) -> Claim | None:
+        # A flow run may begin more than one refresh of a campaign: each needs an id of its own.
+        ids = {"id": f"{self._claimant.id}-{number}"} if number else {}
+        return self._add(number, self._claimant.model_copy(update=ids))
+
+    def _add(self, number: int, refresh: Refresh) -> Claim | None:
+        entry = Entry(
+            refresh=refresh,
+            flow_run=self._claimant.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+        )
+        return Claim(refresh=refresh) if self._register.add(number + 1, entry) else None
 
 
 @task(**READ)
 def close_refresh(
     lake: DataLake,
     campaign_id: str,
-    me: Refresh,
+    claimant: Refresh,
     refresh: Refresh,
     result: RefreshResult | None = None,
     problem: str | None = None,
 ) -> None:
-    """Lets go of the campaign and removes the refresh's customer list from the lake's staging.
-
-    What came of it is noted first, for a retry to find.
+    """End the refresh with a result or a problem, which a retry returns or raises, and remove its
+    customer list from the lake's staging. Does nothing if another flow run owns the refresh.
     """
     files = lake.files
     register = Register(files, campaign_partition(campaign_id))
     number, entry = register.newest()
-    if entry is not None and entry.flow_run == me.id:
+    if entry is not None and entry.flow_run == claimant.id:
         ended = entry.model_copy(update={"open": False, "result": result, "problem": problem})
         register.add(number + 1, ended)
         files.remove(folder_of(refresh))
 
 
 @task(**READ)
-def release_refresh(lake: DataLake, campaign_id: str, me: Refresh, refresh: Refresh) -> None:
-    """Lets go of the campaign and the list, unless something was made of the list already."""
+def release_refresh(lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh) -> None:
+    """Release the campaign and remove the list, unless the list is to be kept."""
     if not is_kept(lake.files, refresh):
-        close_refresh.fn(lake, campaign_id, me, refresh)
+        close_refresh.fn(lake, campaign_id, claimant, refresh)
 
 
-def open_refreshes(files: Files) -> dict[str, Entry]:
-    """The entries of the open refreshes, by the place of their campaign."""
-    places = {path.split("/")[1] for path, *_ in files.list_files(REFRESHES)}
-    newest = {place: Register(files, place).newest()[1] for place in places}
-    return {place: entry for place, entry in newest.items() if entry is not None and entry.open}
-
-
-def is_alive(entry: Entry) -> bool:
-    """Whether somebody still works on a refresh, or it waits for its review."""
-    return _state_of(entry) is not None
-
-
-def expire(files: Files, place: str, folder: str) -> bool:
-    """Whether a campaign's old staging folder may go. A refresh left half-way ends with its list;
-    one that somebody still works on, or that waits for its review, keeps it.
-    """
-    register = Register(files, place)
-    number, entry = register.newest()
-    if entry is None or not entry.open or folder_of(entry.refresh) != folder:
-        return True
-    if is_alive(entry):
-        return False
-    problem = f"The customer list of refresh {entry.refresh.id} was removed, being old."
-    return register.add(number + 1, entry.model_copy(update={"open": False, "problem": problem}))
-
-
-def _joined(entry: Entry, what: str) -> Claim:
-    said = f"Flow run {entry.flow_run} refreshes the campaign and {what}."
-    return Claim(outcome="Joined", said=said, result=entry.result)
-
-
-def _state_of(entry: Entry) -> str | None:
-    """The state of the flow run that works on it; None if it works no more."""
-    with get_client(sync_client=True) as client:
-        try:
-            state = client.read_flow_run(UUID(entry.flow_run)).state
-        except ObjectNotFound:
-            return None
-    if state is None or state.is_final():
-        return None
-    # Where no worker watches over it, a killed process leaves its flow run Running for good.
-    gone = entry.host == socket.gethostname() and not _is_alive(entry.pid)
-    return None if state.is_running() and gone else state.name
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _joined(entry: Entry) -> Claim:
+    progress = "is awaiting review; it continues automatically" if entry.open else "has finished"
+    message = f"The refresh by flow run {entry.flow_run} {progress}."
+    return Claim(outcome="Joined", message=message, result=entry.result)

@@ -1,20 +1,22 @@
-"""What a refresh would do, worked out without changing anything."""
+"""The plan of a refresh: what it would do, computed without changing anything."""
 
-from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import quote
 
 import polars as pl
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import materialize
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import NotInLake
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import segments
+from nudgescribe.bases import Frozen
+from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.segments import SegmentDiff
@@ -24,30 +26,29 @@ from tasks.customers.staging import local_copy
 from tasks.customers.sync import ListDiff, diff_lists, held_customers
 from tasks.customers.validate import Validated
 from tasks.policies import READ
-from tasks.refresh.preview import customers_before, segments_before, sizes_of, variables_of
+from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.charts import bars
+from tasks.ui.charts import vertical_bars
+from tasks.ui.markdown import image, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"
 
 
-class Share(BaseModel):
-    """Some segments and the customers in them."""
-
-    model_config = ConfigDict(frozen=True)
+class Share(Frozen):
+    """A number of segments, and of the customers in them."""
 
     segments: int
     customers: int
 
 
-class Plan(BaseModel):
-    """What a refresh would do. `changes` are those against the customers of the current run, None
-    if that group is gone; orphaned segments count their customers there. `messages` are to be
-    generated, `quota` to be published. `stops` says which guardrails would stop it.
-    """
+class Plan(Frozen):
+    """What a refresh would do.
 
-    model_config = ConfigDict(frozen=True)
+    `changes` compares the list with the customers of the current run, and is None if their group is
+    deleted; orphaned segments count their customers there. `messages` is the number of messages to
+    generate, `quota` of those to publish. `stops` lists the guardrails that would stop the refresh.
+    """
 
     plan_id: str
     made_at: datetime
@@ -85,46 +86,26 @@ def make_plan(
     refresh: Refresh,
     guardrails: Guardrails,
 ) -> Plan:
-    """Compares the list with the campaign's current run, and leaves the plan in the lake: as JSON,
-    as a chart, and with each segment in Parquet. Raises ListRefused, AuthError.
+    """Compare the list with the campaign's current run, and save the plan to the lake: as JSON, as
+    a chart, and its segments as Parquet. Raises ListRefused, AuthError.
     """
-    with (
-        account.get_client() as client,
-        local_copy(lake, validated.accepted) as listed,
-        scratch_folder("what the service holds") as folder,
-    ):
-        earlier = segments_before(client, campaign)
-        variables = variables_of(earlier)
-        sizes = sizes_of(listed, variables)
-        compared = segments.compare(earlier, (segment for segment, _ in sizes))
-        before = customers_before(client, campaign)
-        changes, sizes_before = None, dict[str, int]()
-        if before is not None:
-            assert campaign.previous_group is not None
-            held = folder / "held.parquet"
-            held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
-            changes = diff_lists(listed, held, validated.key)
-            sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
-        each = _each(compared, _by_key(sizes), sizes_before)
-        plan = _plan(campaign, validated, refresh, guardrails, changes, before, each)
-        where = path_of(campaign, plan.plan_id)
-        with lake.files.new_file(f"{where}-segments.parquet") as file:
-            each.write_parquet(file)
-        picture = bars(
-            {
-                "customers": changes.model_dump() if changes else {"in the list": plan.accepted},
-                "segments": dict(each.group_by("state", maintain_order=True).len().rows()),
-            }
-        )
-        lake.files.write(f"{where}.png", picture)
-        lake.files.write(f"{where}.json", plan.model_dump_json(indent=2).encode())
-    _show(plan, picture, lake.files.url(f"{where}.json"))
+    with account.get_client() as client, local_copy(lake, validated.accepted) as listed:
+        comparison = _compare(client, campaign, listed, validated.key)
+    plan = _plan(campaign, validated, refresh, guardrails, comparison)
+    customers = plan.changes.model_dump() if plan.changes else {"in the list": plan.accepted}
+    chart = vertical_bars({"customers": customers, "segments": comparison.segments_by_state()})
+    path = path_of(campaign, plan.plan_id)
+    with lake.files.new_file(f"{path}-segments.parquet") as file:
+        comparison.segments.write_parquet(file)
+    lake.files.write(f"{path}.png", chart)
+    lake.files.write(f"{path}.json", plan.model_dump_json(indent=2).encode())
+    _report(plan, chart, lake.files.url(f"{path}.json"))
     return plan
 
 
 @task(**READ)
 def check_plan(lake: DataLake, plan_id: str, campaign: CampaignRef, validated: Validated) -> None:
-    """Makes sure that list and campaign are those the plan was made for.
+    """Check that list and campaign are still those of the plan.
 
     Raises PlanNotFound, PlanOutdated.
     """
@@ -142,32 +123,69 @@ def check_plan(lake: DataLake, plan_id: str, campaign: CampaignRef, validated: V
         )
     if plan.fingerprint != validated.fingerprint:
         raise PlanOutdated(
-            f"Plan {plan_id} was made for another list: {plan.accepted:,} good rows then, "
+            f"Plan {plan_id} was made for another list: {plan.accepted:,} accepted rows then, "
             f"{validated.accepted.rows:,} now, or other values in them."
         )
 
 
 def path_of(campaign: CampaignRef, plan_id: str) -> str:
-    """Where a plan's files lie, without their endings."""
-    return f"{PLANS}/{campaign.place}/{quote(plan_id, safe='')}"
+    """Return the path of a plan's files in the lake, without their extensions."""
+    return f"{PLANS}/{campaign.partition}/{quote(plan_id, safe='')}"
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """A list compared with the current run: `segments` has a row for each, with its state and its
+    customers in the list and before. Without that run's group `before` and `changes` are None.
+    """
+
+    segments: pl.DataFrame
+    before: int | None
+    changes: ListDiff | None
+
+    def segments_by_state(self) -> dict[str, int]:
+        return dict(self.segments.group_by("state", maintain_order=True).len().rows())
+
+    def share(self, state: str, customers: str) -> Share:
+        rows = self.segments.filter(pl.col("state") == state)
+        return Share(segments=rows.height, customers=int(rows[customers].sum()))
+
+
+def _compare(
+    client: NudgescribeClient, campaign: CampaignRef, listed: Path, key: str
+) -> _Comparison:
+    earlier = segments_before(client, campaign)
+    variables = variables_of(earlier)
+    sizes = segment_sizes(listed, variables)
+    diff = segments.compare(earlier, (segment for segment, _ in sizes))
+    before = customers_before(client, campaign)
+    changes, sizes_before = None, dict[str, int]()
+    if before is not None:
+        assert campaign.previous_group is not None
+        with scratch_folder("the group's customers") as folder:
+            held = folder / "held.parquet"
+            held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
+            changes = diff_lists(listed, held, key)
+            sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
+    return _Comparison(_segment_table(diff, _by_key(sizes), sizes_before), before, changes)
 
 
 def _by_key(sizes: list[tuple[Segment, int]]) -> dict[str, int]:
     return {segments.key(segment): size for segment, size in sizes}
 
 
-def _each(
-    compared: SegmentDiff, later: Mapping[str, int], sizes_before: Mapping[str, int]
+def _segment_table(
+    diff: SegmentDiff, sizes: Mapping[str, int], sizes_before: Mapping[str, int]
 ) -> pl.DataFrame:
-    """Every segment, its state, and its customers in the list and before."""
-    states = dict.fromkeys(later, MATCHED)
-    for state, some in ((NEW, compared.new), (ORPHANED, compared.orphaned)):
-        states |= {segments.key(segment): state for segment in some}
+    """Return every segment with its state and its customers in the list and before."""
+    states = dict.fromkeys(sizes, MATCHED)
+    for state, changed in ((NEW, diff.new), (ORPHANED, diff.orphaned)):
+        states |= {segments.key(segment): state for segment in changed}
     return pl.DataFrame(
         {
             "segment": list(states),
             "state": list(states.values()),
-            "customers": [later.get(key, 0) for key in states],
+            "customers": [sizes.get(key, 0) for key in states],
             "before": [sizes_before.get(key, 0) for key in states],
         },
         schema={"segment": pl.String, "state": pl.String, "customers": int, "before": int},
@@ -179,16 +197,10 @@ def _plan(
     validated: Validated,
     refresh: Refresh,
     guardrails: Guardrails,
-    changes: ListDiff | None,
-    before: int | None,
-    each: pl.DataFrame,
+    comparison: _Comparison,
 ) -> Plan:
-    def share(state: str, customers: str = "customers") -> Share:
-        some = each.filter(pl.col("state") == state)
-        return Share(segments=some.height, customers=int(some[customers].sum()))
-
-    new, orphaned = share(NEW), share(ORPHANED, "before")
-    counts = validated.counts(before, new.segments, orphaned.segments)
+    new, orphaned = comparison.share(NEW, "customers"), comparison.share(ORPHANED, "before")
+    counts = validated.counts(comparison.before, new.segments, orphaned.segments)
     return Plan(
         plan_id=refresh.id,
         made_at=datetime.now(UTC),
@@ -200,8 +212,8 @@ def _plan(
         accepted=validated.accepted.rows,
         rejected=validated.rejected,
         quarantine=validated.quarantine,
-        changes=changes,
-        matched=share(MATCHED),
+        changes=comparison.changes,
+        matched=comparison.share(MATCHED, "customers"),
         new=new,
         orphaned=orphaned,
         messages=new.segments,
@@ -210,28 +222,24 @@ def _plan(
     )
 
 
-def _show(plan: Plan, picture: bytes, place: str) -> None:
+def _report(plan: Plan, chart: bytes, url: str) -> None:
     rows = _rows(plan)
-    table = "\n".join(f"| {what} | {number:,} |" for what, number in rows.items())
     stops = "\n".join(f"- {stop}" for stop in plan.stops) or "No guardrail would stop it."
-    image = b64encode(picture).decode()
     page = f"""# Plan for {plan.campaign}, after run {plan.current_run}
 
-| | |
-|---|---:|
-{table}
+{two_columns("", {name: f"{number:,}" for name, number in rows.items()})}
 
 ## Guardrails
 
 {stops}
 
-![Customers and segments](data:image/png;base64,{image})
+{image("Customers and segments", chart)}
 
-To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It lies in `{place}`.
+To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to `{url}`.
 """
     key = artifact_key("plan", plan.campaign_id)
     create_markdown_artifact(page, key=key, description=f"Plan for {plan.campaign}")
-    numbers = [{"what": what, "number": number} for what, number in rows.items()]
+    numbers = [{"what": name, "number": number} for name, number in rows.items()]
     create_table_artifact(numbers, key=f"{key}-numbers", description=f"Plan for {plan.campaign}")
 
 

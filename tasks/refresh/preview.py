@@ -1,29 +1,27 @@
-"""The list against the campaign's current run: what the rerun will do."""
+"""Preview of a rerun: the list compared with the campaign's current run."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 from prefect import task
-from pydantic import BaseModel, ConfigDict
 
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe import segments
+from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NotFound
 from tasks.campaigns import CampaignRef, Refresh
-from tasks.customers.staging import folder_of, local_copy, noted
+from tasks.customers.staging import folder_of, load_or_compute, local_copy
 from tasks.customers.validate import ListRefused, Validated
 from tasks.policies import READ
 
 
-class Preview(BaseModel):
-    """Segments of the list against those of the campaign's current run, the customers in the new
-    ones, and how many customers there were `before`, if that group is still there.
+class Preview(Frozen):
+    """The number of segments that a rerun will match, add and orphan, and of customers in new
+    ones. `before` is the size of the current run's customer group, None if that is deleted.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     matched: int
     new: int
@@ -40,17 +38,17 @@ def compare_with_run(
     lake: DataLake,
     refresh: Refresh,
 ) -> Preview:
-    """How the list compares with the run before. What was found once is kept for the refresh's
-    retries. Raises ListRefused if the list lacks a variable of the campaign.
+    """Compare the list with the campaign's current run, once per refresh: a retry returns the same
+    preview. Raises ListRefused if the list lacks a variable of the campaign.
     """
 
-    def find_out() -> Preview:
+    def compute() -> Preview:
         with (
             account.get_client() as client,
             local_copy(lake, validated.accepted) as file,
         ):
             earlier = segments_before(client, campaign)
-            sizes = sizes_of(file, variables_of(earlier))
+            sizes = segment_sizes(file, variables_of(earlier))
             compared = segments.compare(earlier, (segment for segment, _ in sizes))
             new = {segments.key(segment) for segment in compared.new}
             return Preview(
@@ -61,21 +59,25 @@ def compare_with_run(
                 before=customers_before(client, campaign),
             )
 
-    return noted(lake, f"{folder_of(refresh)}/compared.json", Preview, find_out)
+    return load_or_compute(lake, f"{folder_of(refresh)}/compared.json", Preview, compute)
 
 
 def segments_before(client: NudgescribeClient, campaign: CampaignRef) -> list[Segment]:
-    """Those of the campaign's current run."""
+    """Return the segments of the campaign's current run."""
     messages = client.rerun_messages(campaign.campaign_id, campaign.previous_run)
     return [message.segment for message in messages]
 
 
 def variables_of(of: Sequence[Segment]) -> list[str]:
+    """Return the names of the segments' variables, sorted."""
     return sorted({name for segment in of for name in segment})
 
 
-def sizes_of(listed: Path, variables: Sequence[str]) -> list[tuple[Segment, int]]:
-    """The list's segments with their customers. Raises ListRefused."""
+def segment_sizes(listed: Path, variables: Sequence[str]) -> list[tuple[Segment, int]]:
+    """Return the list's segments with the number of their customers.
+
+    Raises ListRefused if the list lacks one of the variables.
+    """
     frame = pl.scan_parquet(listed)
     missing = [name for name in variables if name not in frame.collect_schema()]
     if missing:
@@ -86,7 +88,7 @@ def sizes_of(listed: Path, variables: Sequence[str]) -> list[tuple[Segment, int]
 
 
 def customers_before(client: NudgescribeClient, campaign: CampaignRef) -> int | None:
-    """How many customers the group of the campaign's current run has; None if it is gone."""
+    """Return the size of the current run's customer group; None if it is deleted."""
     if campaign.previous_group is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reconcile group, list and lake at the end: they hold the same customers."""
+"""Reconciliation of customer group, list and lake: all three hold the same customers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,38 +35,38 @@ def reconcile(
     validated: Validated,
     lake: DataLake,
 ) -> None:
-    """Proves that group, list and lake hold the same customers, each exactly once, before the run
-    is made visible. Raises NotReconciled, saying by how much they differ.
+    """Check that group, list and lake hold the same customers, each exactly once, before the run
+    is made visible. Raises NotReconciled with the numbers.
     """
     if export.done:
         return
     with account.get_client() as client:
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
     ledger = Ledger(lake.files, export.staging)
-    found = (_identities(ids) for _, ids in customer_ids(lake, export, ledger.batches()))
+    in_lake = (_identities(ids) for _, ids in customer_ids(lake, export, ledger.batches()))
     counts = Counts()
     with (
         local_copy(lake, validated.accepted) as accepted,
         scratch_folder("a reconciliation") as folder,
     ):
-        for share in compare(_listed(accepted, validated.key), found, folder):
+        for share in compare(_listed(accepted, validated.key), in_lake, folder):
             counts.add(share)
     rows = counts.total() - counts["removed"]
     if rows != counts["unchanged"] or counts["removed"] or total != rows:
         ledger.clear()
         raise NotReconciled(
             f"The group has {total:,} customers, the lake holds {rows:,} rows: "
-            f"{counts['removed']:,} customers are missing, {counts['added']:,} do not belong "
-            f"there, {counts['repeated']:,} are repeated."
+            f"{counts['removed']:,} customers are missing, {counts['added']:,} are not in the "
+            f"list, {counts['repeated']:,} are repeated."
         )
     get_run_logger().info("Group, list and lake agree on %s customers", f"{total:,}")
 
 
 def _listed(accepted: Path, key: str) -> Iterator[pl.DataFrame]:
     ids = pl.scan_parquet(accepted).select(column(key))
-    return (_identities(some.to_series()) for some in batches(ids, ROWS_AT_ONCE))
+    return (_identities(batch.to_series()) for batch in batches(ids, ROWS_AT_ONCE))
 
 
 def _identities(ids: pl.Series) -> pl.DataFrame:
-    """Customers of whom only the identifiers are compared."""
+    """Return customers without content, so that only their identifiers are compared."""
     return ids.to_frame("id").with_columns(content=pl.lit(0, pl.UInt64))

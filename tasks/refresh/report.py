@@ -1,15 +1,15 @@
-"""What a refresh did, for people: a markdown artifact, and the same as a small result."""
+"""The result of a refresh or a synchronisation, and its report as a markdown artifact."""
 
-from base64 import b64encode
 from collections.abc import Callable
 from datetime import datetime
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
+from nudgescribe.bases import Frozen
 from nudgescribe.fields import REASONS
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
@@ -17,22 +17,20 @@ from tasks.customers.validate import BrokenRule, Validated
 from tasks.export.run_diff import RunDiffSummary
 from tasks.policies import NEVER_CACHED, READ
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.charts import lines
-from tasks.ui.markdown import change, percent, plain, two_columns, with_share
+from tasks.ui.charts import horizontal_bars
+from tasks.ui.markdown import change, image, percent, plain, table, two_columns, with_share
 
 MOST_SHOWN = 20
-"""Rules that rejected most rows."""
+"""Of the rules that rejected rows, those that rejected most."""
 
 
-class RefreshResult(BaseModel):
-    """Count what one refresh did: its segments against those of the `previous_run`, its messages
-    against an earlier run of the lake; `seconds` per step, `path` the run's folder in the lake.
+class RefreshResult(Frozen):
+    """The result of one refresh: rows of the list, segments compared with the `previous_run`,
+    messages compared with an earlier run in the lake, `seconds` per step, and the `path` of the
+    run's folder in the lake.
 
-    What was added later has a default, what was renamed an alias: results of earlier releases lie
-    in lakes.
+    Lakes hold results of earlier releases, so new fields have defaults and renamed ones aliases.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     campaign_id: str
     campaign: str
@@ -64,7 +62,7 @@ class RefreshResult(BaseModel):
 
 @task(**READ)
 def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshResult) -> None:
-    """The refresh as a page in the UI, for whoever looks after the campaign."""
+    """Report the refresh as a page in Prefect's UI."""
     link = account.link_to(result.campaign_id)
     create_markdown_artifact(
         _page(result, link, lake.files.url),
@@ -75,31 +73,30 @@ def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshR
 
 @task(**NEVER_CACHED)
 def report_sync(group: GroupRef, validated: Validated, changes: ListDiff) -> None:
-    """The synchronisation as a page in the UI."""
+    """Report the synchronisation as a page in Prefect's UI."""
     listed = f" (listed in `{validated.quarantine}`)" if validated.quarantine else ""
-    table = two_columns(
+    counts = two_columns(
         "customers",
         {
             "extracted from the CRM": f"{validated.extracted:,}",
             f"rejected{listed}": f"{validated.rejected:,}",
             "added": f"{changes.added:,}",
             "changed": f"{changes.changed:,}",
-            "deleted, no longer in the list": f"{changes.removed:,}",
+            "removed, no longer in the list": f"{changes.removed:,}",
             "unchanged": f"{changes.unchanged:,}",
         },
     )
     create_markdown_artifact(
-        f"# Customer group *{plain(group.name)}*\n\n{table}\n",
+        f"# Customer group *{plain(group.name)}*\n\n{counts}\n",
         key=artifact_key("sync", group.customer_group_id),
         description=f"{group.name}: {validated.accepted.rows:,} customers",
     )
 
 
-def _page(result: RefreshResult, link: str | None, place: Callable[[str], str]) -> str:
-    """Paragraphs are one line each: the UI would break them where this file does."""
+def _page(result: RefreshResult, link: str | None, url: Callable[[str], str]) -> str:
+    # Each paragraph is one line, for the UI shows line breaks as they are.
     run, when = f"Run {result.run_number}", result.published_at
     published = f"{run} was published on {when:%Y-%m-%d at %H:%M} UTC" if when else run
-    picture = b64encode(lines(_numbers(result))).decode()
     parts = [
         f"# {plain(result.campaign)}: run {result.run_number}",
         f"{published}: {result.rows:,} messages, one for each customer of the list.",
@@ -113,7 +110,7 @@ def _page(result: RefreshResult, link: str | None, place: Callable[[str], str]) 
                 "rejected": with_share(result.rejected, result.extracted),
             },
         ),
-        *_rejected(result, place),
+        *_rejected(result, url),
         "## What changed in segments",
         two_columns(
             "segments",
@@ -126,68 +123,70 @@ def _page(result: RefreshResult, link: str | None, place: Callable[[str], str]) 
         f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
         "## Compared with the last run",
         *_compared(result),
-        f"![The numbers above](data:image/png;base64,{picture})",
+        image("The numbers above", horizontal_bars(_numbers(result))),
         "## Technical details",
         two_columns(
             "seconds", {step: f"{seconds:.1f}" for step, seconds in result.seconds.items()}
         ),
         f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in "
-        f"`{place(result.path)}`",
+        f"`{url(result.path)}`",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _rejected(result: RefreshResult, place: Callable[[str], str]) -> list[str]:
+def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
     if not result.quarantine:
         return []
-    most = sorted(result.broken_rules, key=lambda one: one.rows, reverse=True)
-    shown = [
-        f"| {plain(one.field)} | {REASONS.get(one.code, plain(one.code))} | {one.rows:,} |"
-        for one in most[:MOST_SHOWN]
+    most = sorted(result.broken_rules, key=lambda rule: rule.rows, reverse=True)
+    rows = [
+        (plain(rule.field), REASONS.get(rule.code, plain(rule.code)), f"{rule.rows:,}")
+        for rule in most[:MOST_SHOWN]
     ]
-    more = sum(one.rows for one in most[MOST_SHOWN:])
-    if more:
-        shown.append(f"| other fields | | {more:,} |")
-    several = sum(one.rows for one in most) > result.rejected
+    if more := sum(rule.rows for rule in most[MOST_SHOWN:]):
+        rows.append(("other fields", "", f"{more:,}"))
+    several = sum(rule.rows for rule in most) > result.rejected
     return [
         "## What was rejected and why",
-        "\n".join(["| field | what is wrong | rows |", "|---|---|---:|", *shown]),
+        table("llr", ("field", "what is wrong", "rows"), rows),
         "A row with several faults is counted with each of them." if several else "",
-        f"Fix these rows in the CRM; they are listed in `{place(result.quarantine)}`",
+        f"Fix these rows in the CRM; they are listed in `{url(result.quarantine)}`",
     ]
 
 
 def _compared(result: RefreshResult) -> list[str]:
-    found, run = result.run_diff, result.run_number
-    if found.problem:
-        return [f"The messages could not be compared with earlier ones: {plain(found.problem)}"]
-    if found.since is None:
+    diff = result.run_diff
+    if diff.problem:
+        return [f"The messages could not be compared with earlier ones: {plain(diff.problem)}"]
+    if diff.since is None:
         return ["There is none: no earlier run of this campaign is in the lake."]
-    before, after = found.in_both + found.removed, found.in_both + found.added
-    rows = [f"| customers | {before:,} | {after:,} | {change(before, after)} |"]
-    if found.since == result.previous_run:
-        was, are = result.matched + result.orphaned, result.matched + result.new
-        rows.append(f"| segments | {was:,} | {are:,} | {change(was, are)} |")
+    rows = [_row("customers", diff.in_both + diff.removed, diff.in_both + diff.added)]
+    if diff.since == result.previous_run:
+        before, after = result.matched + result.orphaned, result.matched + result.new
+        rows.append(_row("segments", before, after))
     return [
-        "\n".join([f"| | run {found.since} | run {run} | |", "|---|---:|---:|---:|", *rows]),
-        f"Of the {found.in_both:,} customers in both runs, {found.changed:,} received a different "
-        f"message: **{percent(found.changed, found.in_both)}**. {found.added:,} customers were "
-        f"added, {found.removed:,} removed.",
+        table("lrrr", ("", f"run {diff.since}", f"run {result.run_number}", ""), rows),
+        f"Of the {diff.in_both:,} customers in both runs, {diff.changed:,} received a different "
+        f"message: **{percent(diff.changed, diff.in_both)}**. {diff.added:,} customers were "
+        f"added, {diff.removed:,} removed.",
     ]
 
 
+def _row(name: str, before: int, after: int) -> tuple[str, str, str, str]:
+    return name, f"{before:,}", f"{after:,}", change(before, after)
+
+
 def _numbers(result: RefreshResult) -> dict[str, dict[str, int]]:
-    found = result.run_diff
-    drawn = {"rows": {"accepted": result.accepted, "rejected": result.rejected}}
-    if found.compared:
-        drawn["messages"] = {
-            "unchanged": found.unchanged,
-            "changed": found.changed,
-            "added": found.added,
+    diff = result.run_diff
+    numbers = {"rows": {"accepted": result.accepted, "rejected": result.rejected}}
+    if diff.compared:
+        numbers["messages"] = {
+            "unchanged": diff.unchanged,
+            "changed": diff.changed,
+            "added": diff.added,
         }
-    drawn["segments"] = {
+    numbers["segments"] = {
         "matched": result.matched,
         "new": result.new,
         "removed": result.orphaned,
     }
-    return drawn
+    return numbers

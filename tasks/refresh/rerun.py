@@ -1,6 +1,7 @@
-"""The rerun and its review: started once, waited for by one task each."""
+"""The rerun: initiated once, waited for until it is done and reviewed."""
 
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from uuid import UUID
 
@@ -14,12 +15,11 @@ from tasks.campaigns import CampaignRef, RunRef
 from tasks.customers.upload import GroupRef
 from tasks.policies import ONCE, READ
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.console import Line
-from tasks.ui.labels import ACCOUNT, JOB_UID, RUN_NUMBER, label
-from tasks.ui.progress import show_progress
+from tasks.ui.console import StatusLine
+from tasks.ui.labels import ACCOUNT, JOB_UID, RUN_NUMBER, add_labels
+from tasks.ui.progress import SECONDS_BETWEEN_UPDATES, update_artifact
 
-PROGRESS_EVERY = 2.0
-"""Seconds between updates of the progress artifact at least."""
+REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 _PROGRESS: dict[str, float] = {
     phase: 100 * number / len(Phase) for number, phase in enumerate(Phase)
@@ -28,9 +28,8 @@ _PROGRESS: dict[str, float] = {
 
 @task(**ONCE)
 def initiate_rerun(account: NudgescribeAccount, campaign: CampaignRef, group: GroupRef) -> RunRef:
-    """Starts the campaign's rerun on the group, or adopts the one this refresh has started.
-
-    A second try begins by looking for what the first has started.
+    """Initiate the campaign's rerun on the group, or adopt the one that an earlier try of this
+    refresh has initiated. Raises NotCurrent.
     """
     rerun = CampaignRerun(
         account=account,
@@ -52,11 +51,13 @@ def initiate_rerun(account: NudgescribeAccount, campaign: CampaignRef, group: Gr
 def wait_for_rerun(
     account: NudgescribeAccount, run: RunRef, minutes: float
 ) -> ComparisonSummary | None:
-    """Waits until the rerun's job is done, and returns how its segments compared.
+    """Wait until the rerun's job is done, and return the service's comparison of its segments.
 
     Raises RerunFailed with the service's reason, RerunTimedOut.
     """
-    label({ACCOUNT: account.block_name, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""})
+    add_labels(
+        {ACCOUNT: account.block_name, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""}
+    )
     with _line(run) as line:
         job = _rerun(account, run, minutes).attach(run.run_number, _progress(run, line))
         job.wait_for_completion()
@@ -65,13 +66,19 @@ def wait_for_rerun(
 
 @task(**READ)
 def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) -> None:
-    """Waits until people have approved the run's new messages. Raises RerunTimedOut."""
+    """Wait until people have approved the run's new messages. Raises RerunTimedOut."""
     with _line(run) as line:
-        job = _rerun(account, run, minutes).attach(run.run_number, lambda seen: _tell(line, seen))
-        job.wait_until(Status.READY_TO_PUBLISH, Status.PUBLISHED)
+        job = _rerun(account, run, minutes).attach(run.run_number, partial(_update_line, line))
+        job.wait_until(*REVIEWED)
 
 
-def _rerun(account: NudgescribeAccount, run: RunRef, minutes: float) -> CampaignRerun:
+@task(**READ)
+def read_run(account: NudgescribeAccount, run: RunRef) -> Run:
+    """Return the run as the campaign's history shows it now."""
+    return _rerun(account, run).attach(run.run_number).fetch_result()
+
+
+def _rerun(account: NudgescribeAccount, run: RunRef, minutes: float = 240) -> CampaignRerun:
     return CampaignRerun(
         account=account,
         campaign_id=run.campaign_id,
@@ -80,29 +87,29 @@ def _rerun(account: NudgescribeAccount, run: RunRef, minutes: float) -> Campaign
     )
 
 
-def _line(run: RunRef) -> Line:
-    return Line(f"Waiting for run {run.run_number}")
+def _line(run: RunRef) -> StatusLine:
+    return StatusLine(f"Waiting for run {run.run_number}")
 
 
-def _tell(line: Line, seen: Run) -> None:
-    phase = seen.phase if seen.status == Status.PROCESSING else None
-    line.show(f"Waiting for run {seen.run_number}: {phase or seen.status}")
+def _update_line(line: StatusLine, run: Run) -> None:
+    phase = run.phase if run.status == Status.PROCESSING else None
+    line.update(f"Waiting for run {run.run_number}: {phase or run.status}")
 
 
-def _progress(run: RunRef, line: Line) -> Callable[[Run], None]:
+def _progress(run: RunRef, line: StatusLine) -> Callable[[Run], None]:
     artifact = create_progress_artifact(
         0, key=artifact_key("rerun", run.campaign_id), description=f"Run {run.run_number}"
     )
     assert isinstance(artifact, UUID)
     shown, updated = 0.0, monotonic()
 
-    def show(seen: Run) -> None:
+    def update(seen: Run) -> None:
         nonlocal shown, updated
-        _tell(line, seen)
+        _update_line(line, seen)
         done = seen.status != Status.PROCESSING
         progress = 100.0 if done else _PROGRESS.get(seen.phase or "", shown)
-        if progress != shown and (done or monotonic() - updated >= PROGRESS_EVERY):
-            show_progress(artifact, progress, seen.phase or seen.status)
+        if progress != shown and (done or monotonic() - updated >= SECONDS_BETWEEN_UPDATES):
+            update_artifact(artifact, progress, seen.phase or seen.status)
             shown, updated = progress, monotonic()
 
-    return show
+    return update

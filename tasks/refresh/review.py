@@ -1,4 +1,4 @@
-"""The review of a rerun's new messages: looked at, and shown to whoever does it."""
+"""The review of a rerun's new messages: what the reviewer has to look at."""
 
 import re
 
@@ -7,86 +7,72 @@ from prefect.artifacts import create_markdown_artifact
 
 from blocks import NudgescribeAccount
 from nudgescribe import segments
-from nudgescribe.contract import Run, Segment, SegmentMessage, Status
-from nudgescribe.errors import NotFound
-from tasks.campaigns import RunRef
+from nudgescribe.contract import Run, Segment, SegmentMessage
 from tasks.policies import NEVER_CACHED, READ
-from tasks.refresh.started import Started
+from tasks.refresh.checkpoint import Checkpoint
 from tasks.ui.artifacts import artifact_key
+from tasks.ui.markdown import two_columns
 
 MOST_SHOWN = 50
-REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 
 @task(**READ)
 def read_history(account: NudgescribeAccount, campaign_id: str) -> list[Run]:
-    """The campaign's runs as they are now, newest first."""
+    """Return the campaign's runs as they are now, newest first."""
     with account.get_client() as client:
         return client.rerun_history(campaign_id)
 
 
-def run_now(account: NudgescribeAccount, run: RunRef) -> Run:
-    """A run as the campaign's history shows it now. Raises NotFound."""
-    for each in read_history(account, run.campaign_id):
-        if each.run_number == run.run_number:
-            return each
-    raise NotFound(f"Campaign {run.campaign_id} has no run {run.run_number}.")
-
-
 @task(**NEVER_CACHED)
-def show_review(account: NudgescribeAccount, started: Started) -> str:
-    """What the reviewer is to look at, as a page in the UI and as its markdown."""
-    campaign = started.campaign
+def report_review(account: NudgescribeAccount, checkpoint: Checkpoint) -> str:
+    """Report the run's new messages as a page in Prefect's UI, and return its markdown."""
+    campaign = checkpoint.campaign
     with account.get_client() as client:
         now = client.rerun_messages(campaign.campaign_id)
         before = client.rerun_messages(campaign.campaign_id, campaign.previous_run)
-    page = _page(started, now, before, account.link_to(campaign.campaign_id))
+    page = _page(checkpoint, now, before, account.link_to(campaign.campaign_id))
     create_markdown_artifact(
         page,
         key=artifact_key("review", campaign.campaign_id),
-        description=f"{campaign.name}, run {started.run.run_number}: new messages",
+        description=f"{campaign.name}, run {checkpoint.run.run_number}: new messages",
     )
     return page
 
 
 def _page(
-    started: Started, now: list[SegmentMessage], before: list[SegmentMessage], link: str | None
+    checkpoint: Checkpoint,
+    now: list[SegmentMessage],
+    before: list[SegmentMessage],
+    link: str | None,
 ) -> str:
-    campaign, expected = started.campaign, started.expected
-    compared = segments.compare(_segments(before), _segments(now))
-    texts = {segments.key(each.segment): each.message for each in now}
-    new = [f"### {_name(each)}\n\n{_block(texts[segments.key(each)])}" for each in compared.new]
-    gone = [f"- {_name(each)}" for each in compared.orphaned]
-    where = f"[the campaign]({link})" if link else "the campaign's page in the platform"
-    # On one line: the UI would break it where this file does.
-    what_to_do = (
-        f"Approve the new messages on {where}. The refresh goes on by itself when all of them are; "
-        "it can also be resumed here, or stopped."
-    )
-    return f"""# {campaign.name}: run {started.run.run_number} waits for its review
-
-{what_to_do}
-
-| | |
-|---|---:|
-| customers in the list | {started.validated.accepted.rows:,} |
-| customers in new segments | {expected.customers_in_new:,} |
-| segments matched, message kept | {len(compared.matched):,} |
-| segments new, message to review | {len(compared.new):,} |
-| segments gone | {len(compared.orphaned):,} |
-
-## New segments
-
-{_some(new)}
-
-## Segments gone
-
-{_some(gone)}
-"""
+    diff = segments.compare(_segments(before), _segments(now))
+    texts = {segments.key(message.segment): message.message for message in now}
+    new = [f"### {_name(one)}\n\n{_fenced(texts[segments.key(one)])}" for one in diff.new]
+    removed = [f"- {_name(segment)}" for segment in diff.orphaned]
+    counts = {
+        "customers in the list": checkpoint.validated.accepted.rows,
+        "customers in new segments": checkpoint.expected.customers_in_new,
+        "segments matched, message kept": len(diff.matched),
+        "segments new, message to review": len(diff.new),
+        "segments removed": len(diff.orphaned),
+    }
+    page = f"[the campaign]({link})" if link else "the campaign's page in the platform"
+    # Each paragraph is one line, for the UI shows line breaks as they are.
+    parts = [
+        f"# {checkpoint.campaign.name}: run {checkpoint.run.run_number} is awaiting review",
+        f"Approve the new messages on {page}. The refresh continues automatically once all are "
+        "approved; it can also be resumed here, or stopped.",
+        two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
+        "## New segments",
+        _some(new),
+        "## Removed segments",
+        _some(removed),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _segments(messages: list[SegmentMessage]) -> list[Segment]:
-    return [each.segment for each in messages]
+    return [message.segment for message in messages]
 
 
 def _name(segment: Segment) -> str:
@@ -94,8 +80,8 @@ def _name(segment: Segment) -> str:
     return f"`{named.replace('`', chr(39))}`"
 
 
-def _block(text: str) -> str:
-    """As it is, whatever it holds: a fence is longer than any in the text."""
+def _fenced(text: str) -> str:
+    """Return a code block; its fence is longer than any in the text."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text.rstrip()}\n{fence}"

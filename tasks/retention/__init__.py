@@ -1,1 +1,1 @@
-"""What is old, and its removal."""
+"""Retention: what is old and not needed is listed, then removed."""

@@ -1,4 +1,4 @@
-"""Old files of the lake, runs aside: staging, drafts, unfinished uploads, quarantine, plans."""
+"""Retention of the lake's files except messages: staging, drafts, uploads, quarantine, plans."""
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
@@ -6,114 +6,125 @@ from datetime import datetime
 from blocks.storage.files import DRAFT, Files, StoredFile
 from tasks.campaigns import Refresh
 from tasks.customers.staging import STAGING, folder_of
-from tasks.refresh.claim import Entry, Register, expire, is_alive
 from tasks.refresh.plan import PLANS
-from tasks.retention.rules import OPEN, SINCE, Ages, Kind, Old, before
+from tasks.refresh.register import Entry, Register, expire, is_alive
+from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
 
 QUARANTINE = "quarantine"
 
 
-def old_files(
+def file_candidates(
     files: Files,
     found: Sequence[StoredFile],
     now: datetime,
     ages: Ages,
     open_: dict[str, Entry],
-    me: Refresh,
-) -> Iterator[Old]:
-    """What is old in the lake, its messages aside."""
-    limit = before(now, ages.staging_days)
-    staging = [*_old_staging(found, limit, open_, folder_of(me))]
+    refresh: Refresh,
+) -> Iterator[Candidate]:
+    """Yield the old files of the lake, messages and the staging of this flow run excepted."""
+    limit = cutoff(now, ages.staging_days)
+    staging = [*_staging_candidates(found, limit, open_, folder_of(refresh))]
     yield from staging
-    going = {each.what for each in staging}
-    for each in found:
-        if is_draft(each.path) and each.modified < limit and _staged(each.path) not in going:
-            yield _old("draft", each)
+    removed = {candidate.target for candidate in staging}
+    for file in found:
+        if (
+            is_draft(file.path)
+            and file.modified < limit
+            and _staging_folder(file.path) not in removed
+        ):
+            yield _candidate("draft", file)
     for upload in files.unfinished_uploads(limit):
-        yield Old(kind="upload", what=upload.path, since=upload.started, detail=upload.upload_id)
+        yield Candidate(
+            kind="upload", target=upload.path, since=upload.started, upload_id=upload.upload_id
+        )
     if ages.quarantine_days is not None:
-        limit = before(now, ages.quarantine_days)
-        yield from _old_in(QUARANTINE, "quarantine", found, limit, open_)
+        limit = cutoff(now, ages.quarantine_days)
+        yield from _old_files(QUARANTINE, "quarantine", found, limit, open_)
     if ages.plans_days is not None:
-        limit = before(now, ages.plans_days)
-        yield from _old_in(PLANS, "plan", found, limit, open_)
+        limit = cutoff(now, ages.plans_days)
+        yield from _old_files(PLANS, "plan", found, limit, open_)
 
 
-def remove_staging(files: Files, old: Old, seen: datetime) -> str | None:
-    """Removes a staging folder; returns why it is kept. A refresh left half-way ends with it."""
-    if is_younger(files, old, seen):
-        return SINCE
-    if old.detail and not expire(files, old.detail, old.what):
+def remove_staging(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
+    """Remove a staging folder, which ends a refresh left half-way; return why it is kept."""
+    if has_changed(files, candidate, listed_at):
+        return CHANGED
+    if candidate.partition and not expire(files, candidate.partition, candidate.target):
         return OPEN
-    files.remove(old.what)
+    files.remove(candidate.target)
     return None
 
 
-def remove_file(files: Files, old: Old, seen: datetime) -> str | None:
-    """Removes a file; returns why it is kept."""
-    if is_younger(files, old, seen):
-        return SINCE
-    if old.kind != "draft" and is_open(files, place_of(old.what)):
+def remove_file(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
+    """Remove a file; return why it is kept."""
+    if has_changed(files, candidate, listed_at):
+        return CHANGED
+    if candidate.kind != "draft" and is_open(files, partition_of(candidate.target)):
         return OPEN
-    files.remove(old.what)
+    files.remove(candidate.target)
     return None
 
 
-def is_younger(files: Files, old: Old, seen: datetime) -> bool:
-    """Whether it was written to since it was seen."""
-    return any(each.modified >= seen for each in files.list_files(old.what))
+def has_changed(files: Files, candidate: Candidate, listed_at: datetime) -> bool:
+    """Tell whether a candidate was written to since it was listed."""
+    return any(file.modified >= listed_at for file in files.list_files(candidate.target))
 
 
 def is_draft(path: str) -> bool:
+    """Tell whether a file is one that a process had not finished writing."""
     return path.rpartition("/")[2].startswith(DRAFT)
 
 
-def place_of(path: str) -> str:
-    """The campaign's, or whatever else the second folder of a path stands for."""
+def partition_of(path: str) -> str:
+    """Return the second folder of a path, which is the campaign's partition in most folders."""
     return path.split("/")[1]
 
 
-def is_open(files: Files, place: str) -> bool:
-    """Whether a campaign has a refresh open now."""
-    _, entry = Register(files, place).newest()
+def is_open(files: Files, partition: str) -> bool:
+    """Tell whether a refresh of the campaign is open now."""
+    _, entry = Register(files, partition).newest()
     return entry is not None and entry.open
 
 
-def _old_staging(
-    found: Sequence[StoredFile], limit: datetime, open_: dict[str, Entry], mine: str
-) -> Iterator[Old]:
-    """The staging folders nothing was written to lately and that no refresh needs."""
+def _staging_candidates(
+    found: Sequence[StoredFile], limit: datetime, open_: dict[str, Entry], own: str
+) -> Iterator[Candidate]:
+    """Yield the staging folders without a recent file whose refresh nobody works on."""
     folders: dict[str, list[StoredFile]] = {}
-    for each in found:
-        if each.path.startswith(f"{STAGING}/"):
-            folders.setdefault(_staged(each.path), []).append(each)
-    owners = {folder_of(entry.refresh): place for place, entry in open_.items()}
-    for folder, some in folders.items():
-        written = max(each.modified for each in some)
-        place = owners.get(folder, "")
-        if written < limit and folder != mine and not (place and is_alive(open_[place])):
-            size = sum(each.bytes for each in some)
-            yield Old(kind="staging", what=folder, since=written, bytes=size, detail=place)
+    for file in found:
+        if file.path.startswith(f"{STAGING}/"):
+            folders.setdefault(_staging_folder(file.path), []).append(file)
+    partitions = {folder_of(entry.refresh): partition for partition, entry in open_.items()}
+    for folder, content in folders.items():
+        written = max(file.modified for file in content)
+        partition = partitions.get(folder, "")
+        if written < limit and folder != own and not (partition and is_alive(open_[partition])):
+            yield Candidate(
+                kind="staging",
+                target=folder,
+                since=written,
+                bytes=sum(file.bytes for file in content),
+                partition=partition,
+            )
 
 
-def _old_in(
+def _old_files(
     folder: str, kind: Kind, found: Sequence[StoredFile], limit: datetime, open_: Collection[str]
-) -> Iterator[Old]:
-    """Old files of a folder that no open refresh needs."""
-    for each in found:
+) -> Iterator[Candidate]:
+    """Yield the old files of a folder that no open refresh needs."""
+    for file in found:
         if (
-            each.modified < limit
-            and each.path.startswith(f"{folder}/")
-            and place_of(each.path) not in open_
-            and not is_draft(each.path)
+            file.modified < limit
+            and file.path.startswith(f"{folder}/")
+            and partition_of(file.path) not in open_
+            and not is_draft(file.path)
         ):
-            yield _old(kind, each)
+            yield _candidate(kind, file)
 
 
-def _staged(path: str) -> str:
-    """The staging folder a path belongs to."""
+def _staging_folder(path: str) -> str:
     return "/".join(path.split("/")[:2])
 
 
-def _old(kind: Kind, found: StoredFile) -> Old:
-    return Old(kind=kind, what=found.path, since=found.modified, bytes=found.bytes)
+def _candidate(kind: Kind, file: StoredFile) -> Candidate:
+    return Candidate(kind=kind, target=file.path, since=file.modified, bytes=file.bytes)

@@ -1,72 +1,75 @@
-"""What is old: how old it must be to go, and one thing that is to go."""
+"""Rules of retention: minimum ages, and the candidates for removal."""
 
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from nudgescribe.bases import Frozen, FrozenInput
 
 Kind = Literal[
     "staging", "draft", "upload", "leftover", "quarantine", "plan", "lake run", "customer group"
 ]
-"""In the order they go. A leftover is a file of messages that no newest manifest names."""
+"""In the order of removal. A leftover is a file of messages that no newest manifest names."""
 
 OPEN = "A refresh of its campaign is open."
-SINCE = "It was written to since."
+CHANGED = "It has changed since it was listed."
 
 
-class Ages(BaseModel):
-    """How old things must be to go; what has no age stays."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Ages(FrozenInput):
+    """Ages from which things are removed; what has no age stays."""
 
     staging_days: float = Field(
         default=8,
         ge=1,
-        description="What killed flow runs left, and replaced files of runs, goes after so many "
-        "days: longer than the longest refresh with its review.",
+        description="Keep staging folders, unfinished uploads and replaced files of runs for this "
+        "many days: more than the longest refresh with its review takes.",
     )
     quarantine_days: float | None = Field(
-        default=None, ge=1, description="Quarantined rows go after so many days; kept by default."
+        default=None,
+        ge=1,
+        description="Keep quarantined rows for this many days; for ever by default.",
     )
     plans_days: float | None = Field(
-        default=None, ge=1, description="Plans go after so many days; kept by default."
+        default=None, ge=1, description="Keep plans for this many days; for ever by default."
     )
     runs_kept: int | None = Field(
         default=None,
         ge=1,
-        description="Of each campaign the newest runs in the lake, so many, stay; the others go. "
-        "If runs_days is set, too, a run goes only if both say so.",
+        description="Keep this many newest runs of each campaign in the lake. If runs_days is set, "
+        "too, a run is removed only if both allow it.",
     )
     runs_days: float | None = Field(
         default=None,
         ge=1,
-        description="Runs in the lake go after so many days, but never a campaign's newest one. "
-        "If runs_kept is set, too, a run goes only if both say so.",
+        description="Keep runs in the lake for this many days, and each campaign's newest run for "
+        "ever. If runs_kept is set, too, a run is removed only if both allow it.",
     )
     groups_days: float | None = Field(
         default=None,
         ge=1,
-        description="Customer groups that refreshes made go from the service after so many days, "
-        "but never those of a campaign's last two runs; kept by default. Longer than the longest "
-        "refresh with its review.",
+        description="Keep customer groups that refreshes made for this many days: more than the "
+        "longest refresh with its review takes. Those of a campaign's last two runs stay; all of "
+        "them by default.",
     )
 
 
-class Old(BaseModel):
-    """One thing that is to go: `what` is its path in the lake, or the group's id; `detail` what
-    else is needed to find it.
+class Candidate(Frozen):
+    """Something to remove: `target` is its path in the lake, or the id of the customer group; an
+    open refresh's staging has the `partition` of its campaign.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     kind: Kind
-    what: str
+    target: str
     since: datetime
     name: str = ""
     bytes: int = 0
     customers: int = 0
-    detail: str = ""
+    partition: str = ""
+    upload_id: str = ""
+    workspace_id: str = ""
 
 
-def before(now: datetime, days: float) -> datetime:
+def cutoff(now: datetime, days: float) -> datetime:
+    """Return the time before which things are old."""
     return now - timedelta(days=days)

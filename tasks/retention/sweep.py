@@ -1,4 +1,4 @@
-"""What nobody needs any more: listed first, then removed, and nothing but what was listed."""
+"""The two steps of retention: list the candidates, then remove them and nothing else."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -9,152 +9,166 @@ from typing import get_args
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, Field
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
+from nudgescribe.bases import Frozen
 from tasks.campaigns import Refresh
-from tasks.customers.staging import folder_of, noted
+from tasks.customers.staging import folder_of, load_or_compute
 from tasks.policies import READ
-from tasks.refresh.claim import open_refreshes
-from tasks.retention.files import old_files, remove_file, remove_staging
-from tasks.retention.groups import old_groups, remove_group
-from tasks.retention.rules import Ages, Kind, Old
-from tasks.retention.runs import old_runs, remove_leftover, remove_run
+from tasks.refresh.register import open_refreshes
+from tasks.retention.files import file_candidates, remove_file, remove_staging
+from tasks.retention.groups import group_candidates, remove_group
+from tasks.retention.rules import Ages, Candidate, Kind
+from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key
 
 MOST_SHOWN = 500
-"""Rows of the UI's table, which shows all of them on one page."""
+"""Candidates in the table, which Prefect shows on one page."""
 AT_ONCE = 8
 
 
-class Amount(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class Amount(Frozen):
+    """A number of things and their size in bytes."""
 
     count: int
     bytes: int
 
 
-class Tidied(BaseModel):
-    """What went, by its kind; in a `dry_run` what would have gone. `kept` says why things that were
-    listed are still there.
+class RetentionResult(Frozen):
+    """What was removed, by kind; in a `dry_run` what would have been. `kept` gives the reason for
+    each candidate that is still there.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     dry_run: bool
-    gone: dict[Kind, Amount]
-    kept: dict[str, str] = {}
+    removed: dict[Kind, Amount]
+    kept: dict[str, str] = Field(default={})
 
 
-class Listed(BaseModel):
-    """A list that lies under `path` in the lake's staging, in numbers."""
-
-    model_config = ConfigDict(frozen=True)
+class CandidatesRef(Frozen):
+    """The candidates for removal: the list's `path` in the lake's staging, and amounts by kind."""
 
     path: str
     amounts: dict[Kind, Amount]
 
 
-class _List(BaseModel):
-    """What is old, `seen` at this time by the lake's clock."""
+class _Candidates(BaseModel):
+    """The candidates for removal, `listed_at` a time by the lake's clock."""
 
-    seen: datetime
-    old: list[Old]
+    listed_at: datetime
+    candidates: list[Candidate]
 
 
-@task(**READ, task_run_name="list what is old in {lake.block_name}")
-def list_old(lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: Refresh) -> Listed:
-    """Lists what is old and not needed, once in a flow run, and shows it as a table."""
-    lake, path = lake, f"{folder_of(refresh)}/old.json"
+@task(**READ, task_run_name="list candidates in {lake.block_name}")
+def list_candidates(
+    lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: Refresh
+) -> CandidatesRef:
+    """List what is old and not needed, once per flow run, and show it as a table in Prefect."""
+    path = f"{folder_of(refresh)}/candidates.json"
 
-    def find_out() -> _List:
+    def compute() -> _Candidates:
         files = lake.files
-        seen, open_, found = files.now(), open_refreshes(files), [*files.list_files("")]
-        old = [
-            *old_files(files, found, seen, ages, open_, refresh),
-            *old_runs(files, found, seen, ages, open_),
+        now, open_, found = files.now(), open_refreshes(files), [*files.list_files("")]
+        candidates = [
+            *file_candidates(files, found, now, ages, open_, refresh),
+            *run_candidates(files, found, now, ages, open_),
         ]
         if ages.groups_days is not None:
             ids = {entry.refresh.id for entry in open_.values()}
             with account.get_client() as client:
-                old += old_groups(client, seen, ages.groups_days, ids)
-        return _List(seen=seen, old=sorted(old, key=_in_order))
+                candidates += group_candidates(client, now, ages.groups_days, ids)
+        return _Candidates(listed_at=now, candidates=sorted(candidates, key=_order))
 
-    listed = noted(lake, path, _List, find_out)
-    amounts = _amounts(listed.old)
+    listed = load_or_compute(lake, path, _Candidates, compute)
+    amounts = _amounts(listed.candidates)
+    summary = _summary(amounts)
+    summary = f"To clean up in {lake.files.root}: {summary}" if summary else "Nothing to clean up."
     create_table_artifact(
         _table(listed, amounts),
         key=artifact_key("retention", lake.block_name),
-        description=f"Old in {lake.files.root}: {_said(amounts)}",
+        description=summary,
     )
-    get_run_logger().info("Old in %s: %s", lake.files.root, _said(amounts))
-    return Listed(path=path, amounts=amounts)
+    get_run_logger().info(summary)
+    return CandidatesRef(path=path, amounts=amounts)
 
 
-@task(**READ, task_run_name="remove what is old in {lake.block_name}")
-def remove_old(lake: DataLake, account: NudgescribeAccount, listed: Listed) -> Tidied:
-    """Removes what was listed, unless it is needed now. Repeated, it goes on where it stopped."""
-    content = _List.model_validate_json(lake.files.read(listed.path))
+@task(**READ, task_run_name="remove candidates in {lake.block_name}")
+def remove_candidates(
+    lake: DataLake, account: NudgescribeAccount, listed: CandidatesRef
+) -> RetentionResult:
+    """Remove the candidates that are still not needed; a retry continues where the last try
+    stopped.
+    """
+    content = _Candidates.model_validate_json(lake.files.read(listed.path))
     kept: dict[str, str] = {}
 
-    def remove(kinds: Iterable[Kind], how: Callable[[Old], str | None], at_once: int = 1) -> None:
-        some = [each for each in content.old if each.kind in kinds]
+    def remove(
+        kinds: Iterable[Kind], remove_one: Callable[[Candidate], str | None], at_once: int = 1
+    ) -> None:
+        chosen = [candidate for candidate in content.candidates if candidate.kind in kinds]
         with ThreadPoolExecutor(at_once) as threads:
-            reasons = threads.map(how, some) if at_once > 1 else map(how, some)
-            for each, why in zip(some, reasons, strict=True):
-                if why is not None:
-                    kept[each.what] = why
-                    get_run_logger().warning("Kept %s %s: %s", each.kind, each.what, why)
+            reasons = threads.map(remove_one, chosen) if at_once > 1 else map(remove_one, chosen)
+            for candidate, reason in zip(chosen, reasons, strict=True):
+                if reason is not None:
+                    kept[candidate.target] = reason
+                    get_run_logger().warning(
+                        "Kept %s %s: %s", candidate.kind, candidate.target, reason
+                    )
 
-    files, seen = lake.files, content.seen
-    remove(["staging"], lambda old: remove_staging(files, old, seen))
-    remove(["upload"], lambda old: files.abort_upload(old.what, old.detail))
-    remove(["draft", "quarantine", "plan"], lambda old: remove_file(files, old, seen), AT_ONCE)
-    remove(["leftover"], lambda old: remove_leftover(files, old, seen), AT_ONCE)
-    remove(["lake run"], lambda old: remove_run(lake, old))
+    files, listed_at = lake.files, content.listed_at
+    remove(["staging"], lambda one: remove_staging(files, one, listed_at))
+    remove(["upload"], lambda one: files.abort_upload(one.target, one.upload_id))
+    remove(["draft", "quarantine", "plan"], lambda one: remove_file(files, one, listed_at), AT_ONCE)
+    remove(["leftover"], lambda one: remove_leftover(files, one, listed_at), AT_ONCE)
+    remove(["lake run"], lambda one: remove_run(lake, one))
     if "customer group" in listed.amounts:
         ids = {entry.refresh.id for entry in open_refreshes(files).values()}
         with account.get_client() as client:
-            remove(["customer group"], lambda old: remove_group(client, old, ids))
-    gone = _amounts(each for each in content.old if each.what not in kept)
-    get_run_logger().info("Removed from %s: %s", files.root, _said(gone))
-    return Tidied(dry_run=False, gone=gone, kept=kept)
+            remove(["customer group"], lambda one: remove_group(client, one, ids))
+    removed = _amounts(one for one in content.candidates if one.target not in kept)
+    get_run_logger().info("Removed from %s: %s", files.root, _summary(removed) or "nothing")
+    return RetentionResult(dry_run=False, removed=removed, kept=kept)
 
 
-def _in_order(old: Old) -> tuple[int, str]:
-    return get_args(Kind).index(old.kind), old.what
+def _order(candidate: Candidate) -> tuple[int, str]:
+    return get_args(Kind).index(candidate.kind), candidate.target
 
 
-def _amounts(old: Iterable[Old]) -> dict[Kind, Amount]:
+def _amounts(candidates: Iterable[Candidate]) -> dict[Kind, Amount]:
     counts, sizes = Counter[Kind](), Counter[Kind]()
-    for each in old:
-        counts[each.kind] += 1
-        sizes[each.kind] += each.bytes
+    for candidate in candidates:
+        counts[candidate.kind] += 1
+        sizes[candidate.kind] += candidate.bytes
     return {kind: Amount(count=count, bytes=sizes[kind]) for kind, count in counts.items()}
 
 
-def _said(amounts: dict[Kind, Amount]) -> str:
-    parts = [f"{each.count:,} {kind} ({decimal(each.bytes)})" for kind, each in amounts.items()]
-    return ", ".join(parts) or "nothing"
+def _summary(amounts: dict[Kind, Amount]) -> str:
+    return ", ".join(
+        f"{amount.count:,} {kind} ({decimal(amount.bytes)})" for kind, amount in amounts.items()
+    )
 
 
-def _table(listed: _List, amounts: dict[Kind, Amount]) -> list[dict[str, str]]:
-    """The totals, then one thing a row."""
+def _table(listed: _Candidates, amounts: dict[Kind, Amount]) -> list[dict[str, str]]:
+    """Return a row for each kind's total, then one for each candidate."""
     totals = [
-        _row(kind, f"{each.count:,} in all", "", decimal(each.bytes))
-        for kind, each in amounts.items()
+        _row(kind, f"{amount.count:,} in all", "", decimal(amount.bytes))
+        for kind, amount in amounts.items()
     ]
-    rows = [_row_of(each, listed.seen) for each in listed.old[:MOST_SHOWN]]
-    if (more := len(listed.old) - MOST_SHOWN) > 0:
+    rows = [_row_of(candidate, listed.listed_at) for candidate in listed.candidates[:MOST_SHOWN]]
+    if (more := len(listed.candidates) - MOST_SHOWN) > 0:
         rows.append(_row("", f"and {more:,} more", "", ""))
     return totals + rows
 
 
-def _row_of(old: Old, seen: datetime) -> dict[str, str]:
-    name = f"{old.what} ({old.name})" if old.name else old.what
-    size = f"{old.customers:,} customers" if old.kind == "customer group" else decimal(old.bytes)
-    return _row(old.kind, name, f"{(seen - old.since).total_seconds() / 86400:.1f}", size)
+def _row_of(candidate: Candidate, now: datetime) -> dict[str, str]:
+    target = candidate.target
+    name = f"{target} ({candidate.name})" if candidate.name else target
+    is_group = candidate.kind == "customer group"
+    size = f"{candidate.customers:,} customers" if is_group else decimal(candidate.bytes)
+    return _row(
+        candidate.kind, name, f"{(now - candidate.since).total_seconds() / 86400:.1f}", size
+    )
 
 
 def _row(kind: str, what: str, days: str, size: str) -> dict[str, str]:

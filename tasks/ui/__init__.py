@@ -1,1 +1,1 @@
-"""What people see in Prefect and in a terminal."""
+"""Shown to people: artifacts, assets, events and labels in Prefect; progress on a terminal."""

@@ -1,8 +1,7 @@
-"""What people at a terminal see of long work; nothing is shown where there is no terminal."""
+"""Progress of long work on a terminal; nothing is printed where there is no terminal."""
 
 import logging
 import sys
-from types import TracebackType
 from typing import Self
 
 from prefect.logging.handlers import PrefectConsoleHandler
@@ -15,44 +14,42 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from nudgescribe.bases import Closing
 
-class Line:
-    """A line below the log that lives as long as the work: how far it is, for how long it has been
-    going on, and a bar if it is known how much there is. A context manager.
+
+class StatusLine(Closing):
+    """A line below the log for as long as the work goes on: a text, the time elapsed, and a bar if
+    the `total` is known. A context manager.
     """
 
     def __init__(
         self, text: str, total: int | None = None, *, console: Console | None = None
     ) -> None:
-        shown_on = console or _terminal()
-        self._line = Progress(
+        console = console or _terminal()
+        self._progress = Progress(
             SpinnerColumn(style="cyan"),
             TextColumn("{task.description}", markup=False),
             *([] if total is None else [_bar()]),
             TimeElapsedColumn(),
-            console=shown_on,
+            console=console,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
-            disable=shown_on is None,
+            disable=console is None,
         )
-        self._work = self._line.add_task(text, total=total)
+        self._task = self._progress.add_task(text, total=total)
 
     def __enter__(self) -> Self:
-        self._line.start()
+        self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._line.stop()
+    def close(self) -> None:
+        """Remove the line."""
+        self._progress.stop()
 
-    def show(self, text: str, done: int | None = None) -> None:
-        """Says how far it is."""
-        self._line.update(self._work, description=text, completed=done)
+    def update(self, text: str, completed: int | None = None) -> None:
+        """Show another text, and how much of the total is completed."""
+        self._progress.update(self._task, description=text, completed=completed)
 
 
 def _bar() -> BarColumn:
@@ -61,7 +58,7 @@ def _bar() -> BarColumn:
 
 
 def _terminal() -> Console | None:
-    """Prefect's console, so that log and line do not write over each other."""
+    """Return Prefect's console, so that log and line do not overwrite each other."""
     if not sys.stderr.isatty():
         return None
     for handler in logging.getLogger().handlers:

@@ -1,4 +1,4 @@
-"""What other teams chain their work on: an event of Prefect's at the end of each flow."""
+"""Prefect events at the end of flows, for other teams' automations."""
 
 from typing import Any
 from urllib.parse import quote
@@ -7,16 +7,16 @@ from uuid import NAMESPACE_URL, uuid5
 from prefect.events import emit_event
 
 
-def announce(what: str, kind: str, name: str, once: str, payload: dict[str, Any]) -> None:
-    """Emits `nudgeflow.WHAT` for the resource `nudgeflow.KIND.NAME`, in the flow run's own name.
+def announce(event: str, kind: str, name: str, occurrence: str, payload: dict[str, Any]) -> None:
+    """Emit `nudgeflow.EVENT` for the resource `nudgeflow.KIND.NAME`, related to the flow run.
 
-    The event's id comes from what happened `once`: a retry's event is the same one. Payloads hold
-    ids, counts and paths.
+    The event's id follows from the `occurrence`, so that a retry emits the same event. Payloads
+    hold ids, counts and paths.
     """
     resource = f"nudgeflow.{kind}.{quote(name, '')}"
     emit_event(
-        f"nudgeflow.{what}",
+        f"nudgeflow.{event}",
         {"prefect.resource.id": resource, "prefect.resource.name": name},
         payload=payload,
-        id=uuid5(NAMESPACE_URL, f"nudgeflow:{what}/{resource}/{once}"),
+        id=uuid5(NAMESPACE_URL, f"nudgeflow:{event}/{resource}/{occurrence}"),
     )

@@ -1,4 +1,4 @@
-"""What a flow run is labelled with, for hooks and flows in other processes to find."""
+"""Labels of the flow run, which hooks and flows in other processes read."""
 
 from uuid import UUID
 
@@ -12,13 +12,13 @@ JOB_UID = "nudgeflow.job_uid"
 REVIEW_UNTIL = "nudgeflow.review_until"
 
 
-def label(labels: KeyValueLabels) -> None:
-    """Adds labels to the running flow run."""
+def add_labels(labels: KeyValueLabels) -> None:
+    """Add labels to the running flow run."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
 
 
-def labels_now() -> KeyValueLabels:
-    """The labels of the running flow run."""
+def read_labels() -> KeyValueLabels:
+    """Return the labels that the running flow run has now."""
     with get_client(sync_client=True) as client:
         return client.read_flow_run(UUID(flow_run.id)).labels

@@ -1,29 +1,28 @@
-"""How far an export has come: counted by whoever works on it, shown by whoever waits."""
+"""Progress of an export: counted by the tasks that fetch, displayed by the flow that waits."""
 
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from threading import Lock
 from time import monotonic
-from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
-from pydantic import BaseModel, ConfigDict
 from rich.filesize import decimal
 
-from tasks.ui.console import Line
+from nudgescribe.bases import Closing, Frozen
+from tasks.ui.console import StatusLine
 
-SECONDS_BETWEEN = 2.0
+SECONDS_BETWEEN_UPDATES = 2.0
 
 
-class Done(BaseModel):
-    """Pages with their rows and bytes; those that an earlier try has done are among them."""
-
-    model_config = ConfigDict(frozen=True)
+class Progress(Frozen):
+    """Pages fetched, with their rows and bytes; the `earlier_` ones, which an earlier try has
+    fetched, are included in the totals.
+    """
 
     pages: int = 0
     rows: int = 0
@@ -31,20 +30,21 @@ class Done(BaseModel):
     earlier_pages: int = 0
     earlier_bytes: int = 0
 
-    def __add__(self, other: "Done") -> "Done":
+    def __add__(self, other: "Progress") -> "Progress":
         mine, its = self.model_dump(), other.model_dump()
-        return Done(**{name: mine[name] + its[name] for name in mine})
+        return Progress(**{name: mine[name] + its[name] for name in mine})
 
 
-class Meter:
-    """Counts what a chunk has done; shared among threads."""
+class ProgressCounter:
+    """Counts the pages of one chunk; threads may share it."""
 
     def __init__(self) -> None:
-        self.done = Done()
+        self.progress = Progress()
         self._lock = Lock()
 
     def add(self, rows: int, size: int, *, earlier: bool = False) -> None:
-        page = Done(
+        """Count one page of so many rows and bytes."""
+        page = Progress(
             pages=1,
             rows=rows,
             bytes=size,
@@ -52,78 +52,75 @@ class Meter:
             earlier_bytes=size * earlier,
         )
         with self._lock:
-            self.done += page
+            self.progress += page
 
 
-_METERS: dict[tuple[str, int], Meter] = {}
+_COUNTERS: dict[tuple[str, int], ProgressCounter] = {}
 
 
-def start_meter(writer: str, first: int) -> Meter:
-    """A meter at zero for the chunk that begins with page `first`."""
-    meter = _METERS[writer, first] = Meter()
-    return meter
+def start_counter(writer: str, first: int) -> ProgressCounter:
+    """Register a counter for the export's chunk that begins with page `first`."""
+    counter = _COUNTERS[writer, first] = ProgressCounter()
+    return counter
 
 
-def forget_meters(writer: str) -> None:
-    """Ends the counting of an export's chunks."""
-    for key in [key for key in _METERS if key[0] == writer]:
-        del _METERS[key]
+def discard_counters(writer: str) -> None:
+    """Forget the counters of an export."""
+    for key in [key for key in _COUNTERS if key[0] == writer]:
+        del _COUNTERS[key]
 
 
-def done_here(writer: str, first: int) -> Done:
-    """What this process has done of a chunk; nothing if another one works on it."""
-    meter = _METERS.get((writer, first))
-    return meter.done if meter else Done()
+def progress_here(writer: str, first: int) -> Progress:
+    """Return what this process has counted of a chunk; nothing if another process works on it."""
+    counter = _COUNTERS.get((writer, first))
+    return counter.progress if counter else Progress()
 
 
-class Board:
-    """A progress artifact and a line in the terminal, new at most every two seconds. A context
+class ProgressDisplay(Closing):
+    """A progress artifact and a line on the terminal, updated at most every two seconds. A context
     manager.
     """
 
     def __init__(self, key: str, pages: int, clock: Callable[[], float] = monotonic) -> None:
         self._pages = pages
         self._clock = clock
-        self._began = self._shown = clock()
+        self._started = self._updated = clock()
         artifact = create_progress_artifact(0.0, key=key, description=f"{pages:,} pages")
         assert isinstance(artifact, UUID)
         self._artifact = artifact
-        self._line = Line(f"{pages:,} pages", pages)
+        self._line = StatusLine(f"{pages:,} pages", pages)
 
     def __enter__(self) -> Self:
         self._line.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._line.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        """Remove the line from the terminal; the artifact stays."""
+        self._line.close()
 
-    def show(self, done: Done, *, last: bool = False) -> None:
-        """Shows how far it is, unless it was shown a moment ago; the `last` one always."""
+    def update(self, progress: Progress, *, last: bool = False) -> None:
+        """Display the progress, unless that was done a moment ago; the `last` one always."""
         now = self._clock()
-        if not last and now - self._shown < SECONDS_BETWEEN:
+        if not last and now - self._updated < SECONDS_BETWEEN_UPDATES:
             return
-        self._shown = now
-        text = _describe(done, self._pages, now - self._began)
-        show_progress(self._artifact, 100.0 * done.pages / self._pages, text)
-        self._line.show(text, done.pages)
+        self._updated = now
+        text = _describe(progress, self._pages, now - self._started)
+        update_artifact(self._artifact, 100.0 * progress.pages / self._pages, text)
+        self._line.update(text, progress.pages)
 
 
-def show_progress(artifact: UUID, progress: float, description: str) -> None:
-    """Updates a progress artifact, or leaves it if Prefect's server is away: work goes on."""
+def update_artifact(artifact: UUID, percentage: float, description: str) -> None:
+    """Update a progress artifact; without Prefect's server the work goes on all the same."""
     with suppress(PrefectHTTPStatusError, httpx.TransportError):
-        update_progress_artifact(artifact, progress, description=description)
+        update_progress_artifact(artifact, percentage, description=description)
 
 
-def _describe(done: Done, pages: int, seconds: float) -> str:
-    text = f"{done.pages:,} of {pages:,} pages, {done.rows:,} rows, {decimal(done.bytes)}"
-    new = done.pages - done.earlier_pages
+def _describe(progress: Progress, pages: int, seconds: float) -> str:
+    size = decimal(progress.bytes)
+    text = f"{progress.pages:,} of {pages:,} pages, {progress.rows:,} rows, {size}"
+    new = progress.pages - progress.earlier_pages
     if not seconds or not new:
         return text
-    rate = (done.bytes - done.earlier_bytes) / seconds
-    left = (pages - done.pages) * seconds / new
+    rate = (progress.bytes - progress.earlier_bytes) / seconds
+    left = (pages - progress.pages) * seconds / new
     return f"{text}, {decimal(int(rate))}/s, {timedelta(seconds=round(left))} left"
