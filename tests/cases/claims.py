@@ -8,7 +8,8 @@ from blocks import DataLake
 from blocks.storage.manifest import campaign_partition
 from tasks.campaigns import Refresh
 from tasks.customers.staging import keep_staged
-from tasks.refresh.claim import Claim, Overlap, Register, claim_campaign, open_refreshes
+from tasks.refresh.claim import Claim, Overlap, claim_campaign
+from tasks.refresh.register import Register, open_refreshes
 
 
 def claim(

@@ -1,7 +1,7 @@
 """What becomes of a list: extracted by its block, judged by the rules, without Prefect."""
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import Refresh
 from tasks.customers import validate
-from tasks.customers.mapping import FieldSource
+from tasks.customers.mapping import FieldMapping, FieldSource
 from tasks.customers.staging import describe
 
 CASES = Path(__file__).parents[1] / "data/cases"
@@ -79,11 +79,10 @@ def judged(
         staged = describe(listed, "staging/x/extracted.parquet")
         lake.files.put(listed, staged.path)
         refresh = Refresh(id="x", started=datetime.now(UTC))
-        sources: Mapping[str, FieldSource] = {name: FieldSource() for name in fields}
+        sources = {name: FieldSource() for name in fields}
         with patch.object(validate, "create_table_artifact"):
-            done = validate._validate(
-                lake, [first, *texts[1:]], staged, refresh, sources, strict, "c"
-            )
+            mapping = FieldMapping(rules=[first, *texts[1:]], sources=sources)
+            done = validate.validate_customers.fn(mapping, staged, lake, refresh, strict, "c")
         errors = pl.DataFrame(schema=["row", "field", "code"])
         if done.quarantine:
             errors = pl.read_parquet(lake.files.fs_path(done.quarantine))

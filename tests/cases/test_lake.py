@@ -18,7 +18,7 @@ from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.files import Files
 from tasks.export import run
 from tasks.retention.rules import Ages
-from tasks.retention.runs import old_runs
+from tasks.retention.runs import run_candidates
 from tests.cases import stores
 from tests.cases.claims import claim, holder, open_campaigns
 from tests.cases.judging import wrong
@@ -306,7 +306,7 @@ def test_damaged_manifest_hides_no_other_run(of_two: DataLake) -> None:
         texts(of_two, 2)
     assert of_two.runs()["run_number"].tolist() == [1]
     found = [*of_two.files.list_files("")]
-    assert [*old_runs(of_two.files, found, datetime.now(UTC), Ages(), {})] == []
+    assert [*run_candidates(of_two.files, found, datetime.now(UTC), Ages(), {})] == []
 
 
 @pytest.mark.xfail(strict=True, reason="a raw ValidationError, for ever", raises=ValidationError)
@@ -314,7 +314,7 @@ def test_damaged_pointer_is_made_anew(of_two: DataLake) -> None:
     Path(of_two.root, "messages/campaign_id=C/_latest.json").write_bytes(b"")
     manifest = of_two.manifest("C", 2)
     assert manifest is not None
-    run._point_at(of_two, manifest)
+    run._update_latest(of_two, manifest)
     assert texts(of_two) == ["run 2"]
 
 
@@ -327,11 +327,11 @@ def test_pointer_never_goes_back(of_two: DataLake, monkeypatch: pytest.MonkeyPat
         """A refresh ends with run 3 just after a fill of old runs has looked."""
         seen = real(files, campaign_id)
         monkeypatch.setattr(run, "find_latest_run", real)
-        run._point_at(of_two, write_run(of_two, "C", 3, {"1": "run 3"}))
+        run._update_latest(of_two, write_run(of_two, "C", 3, {"1": "run 3"}))
         return seen
 
     monkeypatch.setattr(run, "find_latest_run", overtaken)
-    run._point_at(of_two, second)
+    run._update_latest(of_two, second)
     assert texts(of_two) == ["run 3"]
 
 

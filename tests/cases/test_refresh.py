@@ -38,7 +38,7 @@ from tasks.customers import upload
 from tasks.customers.guardrails import Guardrails
 from tasks.export import run
 from tasks.refresh import review
-from tasks.refresh.started import Started
+from tasks.refresh.checkpoint import Checkpoint
 from tests import today
 from tests.cases.claims import claim
 from tests.cases.judging import wrong
@@ -68,7 +68,7 @@ def test_flow_run_of_another_server_is_not_taken_for_ended(
     try:
         claimed = claim(lake, "C", str(uuid4()), overlap)
         assert claimed.refresh is None
-        said = claimed.said
+        said = claimed.message
     except NudgeflowError as error:
         said = str(error)
     assert "other.example" in said
@@ -349,7 +349,7 @@ PLAN = f"gold\n\n{LINK}\n\n<img src=x onerror=alert(1)>"
 @pytest.mark.xfail(strict=True, reason="shown as a heading, an image and a link")
 def test_names_and_values_are_text_on_the_page_by_which_people_approve() -> None:
     noted = next((today.TODAY / "suspended/lake/staging").glob("*/started.json")).read_text()
-    started = Started.model_validate_json(noted)
+    started = Checkpoint.model_validate_json(noted)
     campaign = started.campaign.model_copy(update={"name": NAME})
     message = SegmentMessage(
         message_id="1", run_number=2, segment={"plan": PLAN}, message="hello", archived=False

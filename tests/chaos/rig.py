@@ -23,7 +23,7 @@ from flows.options import RefreshOptions
 from nudgescribe import rfc4180
 from sandbox.service import create_app
 from sandbox.settings import Settings
-from tasks.refresh.claim import Register
+from tasks.refresh.register import Register
 from tests.chaos.server import SECONDS, PrefectServer
 from tests.chaos.zygote import Job
 from tests.conftest import Company, Sandbox, customers

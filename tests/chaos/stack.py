@@ -15,7 +15,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from blocks.storage.manifest import campaign_partition
 from flows.refresh import campaign_refresh
 from nudgescribe.contract import Status
-from tasks.refresh.claim import Register
+from tasks.refresh.register import Register
 from tests.chaos.rig import Story
 from tests.chaos.server import PrefectServer, kill
 from tests.support.waiting import until

@@ -172,7 +172,7 @@ def review(page: Page) -> None:
     expect(page.get_by_text("Suspended", exact=True).first).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     form = page.get_by_role("dialog")
-    expect(form).to_contain_text("Welcome back: run 2 waits for its review")
+    expect(form).to_contain_text("Welcome back: run 2 is awaiting review")
     expect(form.get_by_role("row", name="segments new, message to review 4")).to_be_visible()
     with page.expect_popup() as opened:
         form.get_by_role("link", name="the campaign").click()

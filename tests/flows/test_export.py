@@ -107,7 +107,7 @@ def rerun(company: Company, count: int, *, published: bool = True) -> None:
             client.publish(campaign)
 
 
-def test_the_current_run_once_and_no_page_twice(
+def test_export_fetches_current_run_once(
     company: Company, save: Save, downloads: list[tuple[int, int | None]]
 ) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
@@ -123,7 +123,7 @@ def test_the_current_run_once_and_no_page_twice(
     assert saved.lake.runs()["run_number"].to_list() == [1]
 
 
-def test_a_past_run_beside_the_current_one(
+def test_export_fetches_past_run(
     company: Company, save: Save, downloads: list[tuple[int, int | None]]
 ) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
@@ -141,7 +141,7 @@ def test_a_past_run_beside_the_current_one(
     assert len(downloads) == 5
 
 
-def test_while_a_run_is_in_review_the_one_before_can_be_had(
+def test_export_fetches_previous_run_during_review(
     company: Company, save: Save, downloads: list[tuple[int, int | None]]
 ) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
@@ -156,7 +156,7 @@ def test_while_a_run_is_in_review_the_one_before_can_be_had(
     assert in_lake(saved, campaign, 1) == at_service(company)
 
 
-def test_what_is_incomplete_is_named_when_all_else_is_there(company: Company, save: Save) -> None:
+def test_export_names_incomplete_runs_after_all_others(company: Company, save: Save) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
     rerun(company, 20)
     with company.client() as client:
@@ -216,7 +216,7 @@ def run_of(saved: Saved) -> FlowRun:
     return next(run for run in runs if run.parameters.get("account") == saved.references["account"])
 
 
-def test_few_task_runs_however_many_pages(
+def test_export_has_few_task_runs_for_many_pages(
     serve: Serve,
     downloads: list[tuple[int, int | None]],
     monkeypatch: pytest.MonkeyPatch,
@@ -241,7 +241,7 @@ def test_few_task_runs_however_many_pages(
     assert str(shown.description).startswith("40 of 40 pages, 80 rows, ")
 
 
-def test_an_export_that_never_adds_up(serve: Serve, clock: Clock) -> None:
+def test_export_fails_when_pages_never_add_up(serve: Serve, clock: Clock) -> None:
     service = published(2, customers=5)
     saved = serve(service)
     with pytest.raises(
@@ -258,7 +258,7 @@ def test_an_export_that_never_adds_up(serve: Serve, clock: Clock) -> None:
     assert in_lake(saved, CAMPAIGN, 1) == rows_of(2)
 
 
-def test_killed_and_retried_only_what_is_missing_is_fetched(
+def test_export_fetches_missing_pages_when_killed_and_retried(
     serve: Serve, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     service, dead = published(7), threading.Event()

@@ -12,7 +12,7 @@ from tests.conftest import Company, Save, customers
 from tests.support.deployed import deploy, flow_run, retry
 
 
-def test_a_retry_writes_the_same_snapshot(
+def test_inventory_writes_same_snapshot_when_retried(
     company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = save(company, customers(1))

@@ -40,7 +40,7 @@ def real(sandbox: Sandbox, folder: Path) -> tuple[Company, pl.DataFrame]:
 
 
 @pytest.mark.parametrize("lists", [generated, real])
-def test_the_plans_numbers_are_what_the_service_reports(
+def test_plan_has_the_numbers_of_the_service(
     reviewed_sandbox: Sandbox, save: Save, tmp_path: Path, lists: type
 ) -> None:
     company, listed = lists(reviewed_sandbox, tmp_path)
@@ -85,19 +85,19 @@ def test_the_plans_numbers_are_what_the_service_reports(
     assert len(company.history()) == 2
 
 
-def test_a_plan_says_what_would_stop_the_refresh(company: Company, save: Save) -> None:
+def test_plan_lists_guardrails_that_stop(company: Company, save: Save) -> None:
     saved = save(company, customers(100, invalid_every=10))
     plan = plan_refresh(company.seeded.campaign_id, **saved.blocks)
     assert [stop.partition(",")[0] for stop in plan.stops] == [
         "10 of 100 rows were rejected",
-        "The list has 90 customers after 300: it shrank by more than 30.0%.",
+        "The list has 90 customers",
     ]
     with get_client(sync_client=True) as client:
         key = f"plan-{company.seeded.campaign_id}"
         artifacts = {one.key: one for one in client.read_artifacts()}
     page = artifacts[key].data
     assert isinstance(page, str)
-    assert "- 10 of 100 rows were rejected, over 5.0%." in page
+    assert "- 10 of 100 rows were rejected, more than 5.0%." in page
     assert "| customers removed | 210 |" in page
     assert "data:image/png;base64," in page
     assert artifacts[f"{key}-numbers"].type == "table"

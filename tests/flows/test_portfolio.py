@@ -18,7 +18,7 @@ from flows.portfolio import period_of, portfolio_refresh
 from nudgescribe import rfc4180
 from nudgescribe.errors import NotFound
 from tasks.campaigns import Refresh
-from tasks.portfolio import NoDeployment, Refreshed, look_at, start_refresh
+from tasks.portfolio import NoDeployment, RefreshStatus, read_statuses, start_refresh
 from tests.conftest import Company, Save, customers
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
 
@@ -75,7 +75,7 @@ def refresh(shared: dict[str, Any], *campaigns: str, **parameters: Any) -> State
     )
 
 
-def test_one_that_fails_stops_no_other(work: Work, shared: dict[str, Any]) -> None:
+def test_portfolio_refreshes_others_when_one_fails(work: Work, shared: dict[str, Any]) -> None:
     ends = {
         "good": Completed(),
         "bad": Failed(message="why"),
@@ -86,7 +86,7 @@ def test_one_that_fails_stops_no_other(work: Work, shared: dict[str, Any]) -> No
     state = refresh(shared, *ends, at_once=2)
     assert (state.type.value, state.name) == ("FAILED", "PartlyFailed")
     assert state.message is not None
-    assert state.message.startswith("Of 4 campaigns failed: bad (Failed). The rest succeeded;")
+    assert state.message.startswith("1 of 4 campaigns failed: bad (Failed). The rest succeeded;")
     assert counts == [2, 2]
     with get_client(sync_client=True) as client:
         (table,) = [one for one in client.read_artifacts() if one.key == "portfolio"]
@@ -94,16 +94,14 @@ def test_one_that_fails_stops_no_other(work: Work, shared: dict[str, Any]) -> No
     shown = [(row["campaign"], row["outcome"], row["why"]) for row in json.loads(table.data)]
     assert shown[0] == ("bad", "failed", "why")
     assert sorted(shown[1:]) == [
-        ("asleep", "waits for its review", ""),
+        ("asleep", "awaiting review", ""),
         ("good", "finished", ""),
         ("last", "joined another", ""),
     ]
     assert str(table.description).count("1 ") == 4
 
 
-def test_one_that_crashes_is_begun_again_and_not_for_ever(
-    work: Work, shared: dict[str, Any]
-) -> None:
+def test_portfolio_retries_crashed_refresh_a_few_times(work: Work, shared: dict[str, Any]) -> None:
     crashes: dict[str, int] = {"unlucky": 1, "hopeless": 9}
 
     def becomes(campaign: str, run: FlowRun) -> State[Any]:
@@ -114,11 +112,13 @@ def test_one_that_crashes_is_begun_again_and_not_for_ever(
     state = refresh(shared, *crashes)
     assert state.name == "PartlyFailed"
     assert state.message is not None
-    assert state.message.startswith("Of 2 campaigns failed: hopeless (Crashed).")
+    assert state.message.startswith("1 of 2 campaigns failed: hopeless (Crashed).")
     assert crashes["hopeless"] == 9 - 1 - portfolio.MOST_CRASHES
 
 
-def test_each_has_its_own_settings_and_is_there_once(work: Work, shared: dict[str, Any]) -> None:
+def test_portfolio_refreshes_each_campaign_once_with_its_options(
+    work: Work, shared: dict[str, Any]
+) -> None:
     seen: dict[str, Any] = {}
 
     def becomes(campaign: str, run: FlowRun) -> State[Any]:
@@ -153,9 +153,7 @@ def test_each_has_its_own_settings_and_is_there_once(work: Work, shared: dict[st
     }
 
 
-def test_what_cannot_be_is_refused_before_anything_starts(
-    work: Work, shared: dict[str, Any]
-) -> None:
+def test_portfolio_is_refused_when_options_are_invalid(work: Work, shared: dict[str, Any]) -> None:
     counts = work(lambda campaign, _: Completed())
     bad = Member(campaign_id="bad", options={"guardrails": {"max_shrink": "a secret"}})
     wanted = "options of campaign bad, at guardrails.max_shrink: Input should be a valid number"
@@ -167,14 +165,14 @@ def test_what_cannot_be_is_refused_before_anything_starts(
     assert counts == []
 
 
-def test_it_does_not_wait_for_ever(work: Work, shared: dict[str, Any]) -> None:
+def test_portfolio_ends_when_hours_are_over(work: Work, shared: dict[str, Any]) -> None:
     work(lambda campaign, _: Running())
     state = refresh(shared, "slow", "never", at_once=1, hours=0)
     assert state.message is not None
-    assert "Of 2 campaigns failed: slow (Scheduled), never (NotStarted)" in state.message
+    assert "2 of 2 campaigns failed: slow (Scheduled), never (NotStarted)" in state.message
 
 
-def test_all_published_campaigns_of_a_workspace_and_those_of_a_block(
+def test_portfolio_takes_published_campaigns_of_workspaces(
     work: Work, company: Company, shared: dict[str, Any]
 ) -> None:
     work(lambda campaign, _: Completed())
@@ -192,12 +190,12 @@ def test_all_published_campaigns_of_a_workspace_and_those_of_a_block(
     assert isinstance(done, list)
     (unpublished,) = [each for each in done if each.campaign_id == mine.campaign_id]
     assert (unpublished.outcome, unpublished.flow_run) == ("skipped", "")
-    assert unpublished.said == "The campaign is Ready for review."
+    assert unpublished.message == "The campaign is Ready for review."
     with pytest.raises(NotFound, match="has no workspace nowhere"):
         portfolio_refresh(workspaces=["nowhere"], **shared)
 
 
-def test_a_period_is_that_of_the_planned_time() -> None:
+def test_period_follows_planned_time() -> None:
     planned = Refresh(id="r", started=datetime(2026, 3, 31, 23, 30, tzinfo=UTC))
 
     def named(period: Any, timezone: str) -> str:
@@ -211,24 +209,29 @@ def test_a_period_is_that_of_the_planned_time() -> None:
             named("day", unknown)
 
 
-def begun(key: str, **parameters: Any) -> Refreshed:
+def begun(key: str, **parameters: Any) -> RefreshStatus:
     return start_refresh.fn(TESTS, "c", parameters, key)
 
 
-def test_a_campaign_is_refreshed_once_in_a_period(deployed: Deployed) -> None:
+def test_campaign_is_refreshed_once_per_period(deployed: Deployed) -> None:
     first, again, other = begun("a"), begun("a", lake="x"), begun("b")
     assert first.flow_run == again.flow_run != other.flow_run
     assert state_of(UUID(first.flow_run)).name == "Scheduled"
     with get_client(sync_client=True) as client:
         client.delete_flow_run(UUID(first.flow_run))
-    seen = look_at([first, other])
-    assert [(each.state, each.good) for each in seen] == [("Deleted", False), ("Scheduled", False)]
+    seen = read_statuses([first, other])
+    assert [(each.state, each.succeeded) for each in seen] == [
+        ("Deleted", False),
+        ("Scheduled", False),
+    ]
 
 
-def test_what_went_wrong_in_a_period_is_begun_again(deployed: Deployed) -> None:
+def test_failed_refresh_is_retried_in_same_period(deployed: Deployed) -> None:
     first = begun("of a day")
     become(first, Completed())
-    assert begun("of a day") == first.model_copy(update={"state": "Completed", "kind": "COMPLETED"})
+    assert begun("of a day") == first.model_copy(
+        update={"state": "Completed", "state_type": "COMPLETED"}
+    )
     become(first, Failed())
     again = begun("of a day")
     assert (again.flow_run, again.state) == (first.flow_run, "AwaitingRetry")
@@ -241,11 +244,11 @@ def test_what_went_wrong_in_a_period_is_begun_again(deployed: Deployed) -> None:
     assert begun("of a day", lake="a third").flow_run == other.flow_run
 
 
-def become(refreshed: Refreshed, state: State[Any]) -> None:
+def become(refreshed: RefreshStatus, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(refreshed.flow_run), state, force=True)
 
 
-def test_an_unknown_deployment_is_named(deployed: Deployed) -> None:
+def test_unknown_deployment_is_named(deployed: Deployed) -> None:
     with pytest.raises(NoDeployment, match="no deployment campaign-refresh/nowhere"):
         start_refresh.fn("campaign-refresh/nowhere", "c", {}, "key")

@@ -63,7 +63,7 @@ def expected_message(customer: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])
-def test_a_list_goes_in_and_its_messages_come_out(
+def test_refresh_brings_messages_of_list_into_lake(
     reviewed_company: Company, save: Save, file_format: Format
 ) -> None:
     listed = customers(250, invalid_every=50)
@@ -109,7 +109,7 @@ def test_a_list_goes_in_and_its_messages_come_out(
     ]
 
 
-def test_a_second_refresh_is_a_run_of_its_own(reviewed_company: Company, save: Save) -> None:
+def test_second_refresh_starts_another_run(reviewed_company: Company, save: Save) -> None:
     saved = save(reviewed_company, customers(120))
     options = RefreshOptions(
         group_name="The same name {campaign}", guardrails=Guardrails(max_shrink=1)
@@ -154,7 +154,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.mark.parametrize("planned", [False, True], ids=["program", "deployment"])
-def test_a_refresh_calls_prefect_thirty_times_at_most(
+def test_refresh_makes_at_most_thirty_calls_of_prefect(
     reviewed_company: Company,
     save: Save,
     deployed: Deployed,
@@ -177,7 +177,7 @@ def lake_away(*arguments: object) -> None:
     raise LakeUnreachable("The lake was lost at messages.")
 
 
-def test_what_people_see_though_there_is_no_comparison(
+def test_refresh_is_reported_when_comparison_fails(
     reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = save(reviewed_company, customers(100, invalid_every=30))
@@ -207,7 +207,7 @@ def task_runs(run: FlowRun) -> int:
         return len(client.read_task_runs(flow_run_filter=only))
 
 
-def test_no_customer_data_and_no_secret_is_logged_or_stored(
+def test_refresh_logs_and_stores_no_customer_data_or_secret(
     reviewed_company: Company, save: Save, caplog: pytest.LogCaptureFixture
 ) -> None:
     listed = customers(100, invalid_every=25).with_columns(
@@ -247,7 +247,7 @@ def drop(column: str) -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("listed", "problem"),
     [
-        (customers(20).clear(), "0 good rows, fewer than 1"),
+        (customers(20).clear(), "0 rows were accepted, fewer than 1"),
         (drop("first_name"), "column 'first_name' is missing"),
         (drop("customer_id"), "column 'customer_id' is missing"),
         (
@@ -258,10 +258,10 @@ def drop(column: str) -> pl.DataFrame:
             pl.concat([customers(20), customers(2)]),
             "2 customer identifiers occur more than once.*quarantine/",
         ),
-        (customers(20, invalid_every=5), "4 of 20 rows were rejected, over 5.0%.*quarantine/"),
+        (customers(20, invalid_every=5), "4 of 20 rows were rejected, more than 5.0%.*quarantine/"),
     ],
 )
-def test_a_list_that_will_not_do_changes_nothing(
+def test_refresh_changes_nothing_when_list_is_refused(
     company: Company, save: Save, listed: pl.DataFrame, problem: str
 ) -> None:
     saved = save(company, listed)
@@ -273,7 +273,7 @@ def test_a_list_that_will_not_do_changes_nothing(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"guardrails": {}}, "60 customers after 300: it shrank by more than 30.0%"),
+        ({"guardrails": {}}, "60 customers, down from 300: it shrank by more than 30.0%"),
         ({"guardrails": {"max_shrink": 1, "max_new_segments": 3}}, "4 new segments, more than 3"),
         (
             {"guardrails": {"max_shrink": 1, "max_orphaned_segments": 3}},
@@ -282,7 +282,7 @@ def test_a_list_that_will_not_do_changes_nothing(
         ({"strict": True}, "Row 50, field"),
     ],
 )
-def test_what_the_options_refuse_changes_nothing(
+def test_refresh_changes_nothing_when_options_stop_it(
     reviewed_company: Company, save: Save, options: dict[str, object], problem: str
 ) -> None:
     saved = save(reviewed_company, customers(61, invalid_every=50))
@@ -291,9 +291,7 @@ def test_what_the_options_refuse_changes_nothing(
     assert untouched(reviewed_company, saved)
 
 
-def test_a_list_without_a_column_of_the_campaigns_segments_changes_nothing(
-    company: Company, save: Save
-) -> None:
+def test_refresh_changes_nothing_when_list_lacks_variable(company: Company, save: Save) -> None:
     with company.client() as client:
         workspace = company.seeded.workspace_id
         region = next(f for f in client.list_fields(workspace) if f.field_name == "region")
@@ -304,14 +302,14 @@ def test_a_list_without_a_column_of_the_campaigns_segments_changes_nothing(
     assert untouched(company, saved)
 
 
-def test_an_unknown_campaign_changes_nothing(company: Company, save: Save) -> None:
+def test_refresh_changes_nothing_when_campaign_is_unknown(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
     with pytest.raises(errors.NotFound, match="has no campaign unknown"):
         campaign_refresh("unknown", **saved.blocks)
     assert untouched(company, saved)
 
 
-def test_a_wrong_password_changes_nothing(company: Company, save: Save) -> None:
+def test_refresh_changes_nothing_when_password_is_wrong(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
     saved.save_account(company.account(password="wrong"))
     with pytest.raises(errors.AuthError, match="Check email, password"):
@@ -319,7 +317,7 @@ def test_a_wrong_password_changes_nothing(company: Company, save: Save) -> None:
     assert untouched(company, saved)
 
 
-def test_a_campaign_that_is_not_published_changes_nothing(company: Company, save: Save) -> None:
+def test_refresh_changes_nothing_when_campaign_is_unpublished(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
     with company.client() as client:
         group = client.create_group(company.seeded.workspace_id, "Somebody else's")
@@ -334,7 +332,7 @@ def test_a_campaign_that_is_not_published_changes_nothing(company: Company, save
     assert company.groups() == ["First customers", "Somebody else's"]
 
 
-def test_a_rerun_that_fails_ends_the_refresh(
+def test_refresh_ends_when_rerun_fails(
     reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = save(reviewed_company, customers(20))
@@ -348,7 +346,7 @@ def test_a_rerun_that_fails_ends_the_refresh(
 
 
 @pytest.mark.parametrize("wrong", ["account", "crm", "lake"])
-def test_a_block_that_is_not_there_is_named(company: Company, save: Save, wrong: str) -> None:
+def test_missing_block_is_named(company: Company, save: Save, wrong: str) -> None:
     saved = save(company, customers(20))
     name = {"crm": "file-crm/nowhere"}.get(wrong, "nowhere")
     with pytest.raises(BlockNotFound, match=f"There is no saved .* '{name}'"):
@@ -356,18 +354,18 @@ def test_a_block_that_is_not_there_is_named(company: Company, save: Save, wrong:
     assert untouched(company, saved)
 
 
-def test_a_block_of_the_wrong_kind_is_named(company: Company, save: Save) -> None:
+def test_block_of_wrong_kind_is_named(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
     with pytest.raises(ParameterTypeError, match="crm"):
         campaign_refresh(company.seeded.campaign_id, **{**saved.blocks, "crm": saved.lake})
 
 
 @pytest.mark.parametrize("template", ["{campaign.__class__}", "{}", "{other}"])
-def test_a_group_name_has_known_places_only(template: str) -> None:
+def test_group_name_refuses_unknown_placeholders(template: str) -> None:
     with pytest.raises(ValidationError, match="only {campaign} and {run}"):
         RefreshOptions(group_name=template)
 
 
-def test_nothing_but_known_options_is_taken() -> None:
+def test_options_refuse_unknown_names() -> None:
     with pytest.raises(ValidationError, match="extra_forbidden"):
         RefreshOptions.model_validate({"format": "csv"})

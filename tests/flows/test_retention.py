@@ -14,9 +14,9 @@ from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
 from flows.run.flow_run import this_refresh
 from tasks.campaigns import Refresh
-from tasks.refresh.claim import Entry, Register
+from tasks.refresh.register import Entry, Register
 from tasks.retention.rules import OPEN, Ages
-from tasks.retention.sweep import Amount, Tidied, list_old, remove_old
+from tasks.retention.sweep import Amount, RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.lakes import write_run
 
@@ -33,11 +33,11 @@ def files(root: Path) -> set[str]:
     return {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
 
 
-def retain(saved: Saved, *, dry_run: bool) -> Tidied:
+def retain(saved: Saved, *, dry_run: bool) -> RetentionResult:
     return lake_retention(saved.lake, saved.account, RetentionOptions(dry_run=dry_run))
 
 
-def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> None:
+def test_retention_lists_then_removes_what_is_old(company: Company, save: Save) -> None:
     saved = save(company, customers(1))
     lake, store = saved.lake, saved.lake.files
     write_run(lake, "C", 1, {"01": "a"})
@@ -54,16 +54,16 @@ def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> N
 
     shown = retain(saved, dry_run=True)
     assert files(saved.root) == before
-    assert (shown.dry_run, shown.gone["staging"]) == (True, Amount(count=1, bytes=3))
+    assert (shown.dry_run, shown.removed["staging"]) == (True, Amount(count=1, bytes=3))
     # Of the run that was written twice, the first manifest and its part; and the dead run's part.
-    assert {kind: each.count for kind, each in shown.gone.items()} == {
+    assert {kind: each.count for kind, each in shown.removed.items()} == {
         "staging": 1,
         "draft": 1,
         "leftover": 3,
     }
     gone = retain(saved, dry_run=False)
     assert gone == shown.model_copy(update={"dry_run": False})
-    assert retain(saved, dry_run=False) == Tidied(dry_run=False, gone={})
+    assert retain(saved, dry_run=False) == RetentionResult(dry_run=False, removed={})
     assert lake.read("C", 1).shape == (2, 2)
     assert lake.read("C").shape == (1, 2)
     assert store.list_names("staging") == ["open"]
@@ -75,7 +75,7 @@ def test_what_nobody_needs_is_shown_then_goes(company: Company, save: Save) -> N
 def nothing() -> None: ...
 
 
-def test_a_list_stays_while_its_refresh_waits_for_people(company: Company, save: Save) -> None:
+def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save: Save) -> None:
     saved = save(company, customers(1))
     store, register = saved.lake.files, Register(saved.lake.files, "campaign_id=C")
     with get_client(sync_client=True) as client:
@@ -84,28 +84,30 @@ def test_a_list_stays_while_its_refresh_waits_for_people(company: Company, save:
         register.add(1, Entry(refresh=refresh, flow_run=refresh.id, host="elsewhere", pid=1))
         store.write(f"staging/{refresh.id}/kept", b"")
         age(saved.root, "*")
-        assert retain(saved, dry_run=False).gone == {}
+        assert retain(saved, dry_run=False).removed == {}
         client.set_flow_run_state(run.id, Failed(), force=True)
 
         @flow
-        def retried_meanwhile() -> Tidied:
-            listed = list_old(saved.lake, saved.account, Ages(), this_refresh())
+        def retried_meanwhile() -> RetentionResult:
+            listed = list_candidates(saved.lake, saved.account, Ages(), this_refresh())
             client.set_flow_run_state(run.id, Running(), force=True)
-            return remove_old(saved.lake, saved.account, listed)
+            return remove_candidates(saved.lake, saved.account, listed)
 
         kept = retried_meanwhile()
-        assert kept == Tidied(dry_run=False, gone={}, kept={f"staging/{refresh.id}": OPEN})
+        assert kept == RetentionResult(
+            dry_run=False, removed={}, kept={f"staging/{refresh.id}": OPEN}
+        )
         client.set_flow_run_state(run.id, Failed(), force=True)
-    assert retain(saved, dry_run=False).gone.keys() == {"staging"}
+    assert retain(saved, dry_run=False).removed.keys() == {"staging"}
     entry = register.newest()[1]
     assert entry is not None
     assert (entry.open, entry.problem) == (
         False,
-        f"The customer list of refresh {refresh.id} was removed, being old.",
+        f"The customer list of refresh {refresh.id} was removed by lake-retention.",
     )
 
 
-def test_nothing_goes_that_is_younger_than_a_day() -> None:
+def test_retention_refuses_ages_below_one_day() -> None:
     for name in RetentionOptions.model_fields.keys() - {"dry_run"}:
         with pytest.raises(ValidationError, match="greater than or equal to 1"):
             RetentionOptions.model_validate({name: 0})

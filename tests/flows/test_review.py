@@ -13,7 +13,7 @@ from prefect.types import KeyValueLabels
 from flows.options import RefreshOptions
 from flows.publish import NothingToPublish, NotReviewed, publish_campaign
 from flows.refresh import campaign_refresh
-from flows.review import ReviewsNotSeen, resume_reviewed
+from flows.review import ReviewsNotChecked, resume_reviewed
 from flows.run.review_gate import SuspensionImpossible
 from nudgescribe.contract import Status
 from tasks.customers.guardrails import Guardrails
@@ -69,7 +69,7 @@ def in_time(run: UUID, until: str) -> None:
         client.update_flow_run_labels(run, labels)
 
 
-def test_it_sleeps_until_people_approve(
+def test_review_suspends_until_approved(
     company: Company, suspend: Suspend, deployed: Deployed, tmp_path: Path
 ) -> None:
     saved, run = suspend()
@@ -90,7 +90,7 @@ def test_it_sleeps_until_people_approve(
     assert staged(saved) == []
 
 
-def test_what_is_to_be_reviewed_is_shown(company: Company, suspend: Suspend) -> None:
+def test_review_page_shows_new_messages(company: Company, suspend: Suspend) -> None:
     _, run = suspend()
     with get_client(sync_client=True) as client:
         (page,) = [
@@ -108,7 +108,7 @@ def test_what_is_to_be_reviewed_is_shown(company: Company, suspend: Suspend) -> 
         assert row["last_name"] not in page
 
 
-def test_a_person_resumes_before_the_approval_and_it_sleeps_on(
+def test_review_suspends_again_when_resumed_before_approval(
     company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
     saved, run = suspend()
@@ -120,7 +120,7 @@ def test_a_person_resumes_before_the_approval_and_it_sleeps_on(
     assert in_lake(company, saved)
 
 
-def test_a_person_stops_it_and_another_one_has_it_reviewed_again(
+def test_review_restarts_when_retried_after_stop(
     company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
     saved, run = suspend()
@@ -137,7 +137,7 @@ def test_a_person_stops_it_and_another_one_has_it_reviewed_again(
     assert in_lake(company, saved)
 
 
-def test_one_that_was_planned_with_names_of_blocks_is_resumed_and_goes_on(
+def test_review_resumes_flow_run_with_block_names(
     company: Company, save: Save, deployed: Deployed
 ) -> None:
     """As version 0.1 did."""
@@ -152,7 +152,7 @@ def test_one_that_was_planned_with_names_of_blocks_is_resumed_and_goes_on(
     assert in_lake(company, saved)
 
 
-def test_past_the_deadline_it_ends_and_says_so(
+def test_review_is_overdue_after_deadline(
     company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
     saved, run = suspend()
@@ -171,7 +171,7 @@ def test_past_the_deadline_it_ends_and_says_so(
     assert in_lake(company, saved)
 
 
-def test_what_was_approved_in_the_last_moment_is_published(
+def test_review_publishes_when_approved_at_last_moment(
     company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
     saved, run = suspend()
@@ -182,14 +182,16 @@ def test_what_was_approved_in_the_last_moment_is_published(
     assert in_lake(company, saved)
 
 
-def test_nothing_new_needs_no_review(company: Company, save: Save, deployed: Deployed) -> None:
+def test_review_is_skipped_when_no_segment_is_new(
+    company: Company, save: Save, deployed: Deployed
+) -> None:
     saved = save(company, customers(120).filter(plan="basic"))
     run = deployed.refresh(company, saved, review="suspend")
     assert deployed.work(run).name == "Completed"
     assert in_lake(company, saved)
 
 
-def test_without_a_deployment_it_is_refused_at_once(company: Company, save: Save) -> None:
+def test_suspension_is_refused_without_deployment(company: Company, save: Save) -> None:
     saved = save(company, customers(20))
     with pytest.raises(SuspensionImpossible, match="set options.review to wait or stop"):
         campaign_refresh(
@@ -198,12 +200,12 @@ def test_without_a_deployment_it_is_refused_at_once(company: Company, save: Save
     assert not saved.root.exists()
 
 
-def test_one_unreachable_account_does_not_keep_the_others_asleep(
+def test_reviews_resume_when_another_account_is_unreachable(
     company: Company, suspend: Suspend, deployed: Deployed, save: Save
 ) -> None:
     saved, run = suspend()
     saved.save_account(company.account(password="wrong"))
-    with pytest.raises(ReviewsNotSeen, match=company.seeded.campaign_id):
+    with pytest.raises(ReviewsNotChecked, match=company.seeded.campaign_id):
         resume_reviewed()
     saved.save_account(company.account())
     approve(company)
@@ -211,7 +213,9 @@ def test_one_unreachable_account_does_not_keep_the_others_asleep(
     assert str(run) not in resume_reviewed()
 
 
-def test_waiting_ends_at_its_deadline_and_a_retry_waits_on(company: Company, save: Save) -> None:
+def test_wait_for_review_ends_at_deadline_and_continues_when_retried(
+    company: Company, save: Save
+) -> None:
     saved = save(company, customers(120))
     options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review_minutes=0.001)
     state = campaign_refresh(
@@ -225,7 +229,7 @@ def test_waiting_ends_at_its_deadline_and_a_retry_waits_on(company: Company, sav
     assert len(company.groups()) == 2
 
 
-def test_it_is_stopped_and_published_later(company: Company, save: Save) -> None:
+def test_stopped_refresh_is_published_later(company: Company, save: Save) -> None:
     saved = save(company, customers(120))
     campaign = company.seeded.campaign_id
     begun = {"account": saved.account, "lake": saved.lake}

@@ -113,7 +113,7 @@ def left(
             client.delete_block_document(document.id)
 
 
-def test_a_suspended_refresh_goes_on_once_it_is_approved(left: Bring, deployed: Deployed) -> None:
+def test_old_suspended_refresh_continues_when_approved(left: Bring, deployed: Deployed) -> None:
     refresh = left("suspended")
     assert str(refresh.run) not in resume_reviewed()
     refresh.approve()
@@ -129,9 +129,7 @@ def test_a_suspended_refresh_goes_on_once_it_is_approved(left: Bring, deployed: 
 
 
 @pytest.mark.parametrize("how", ["retried", "taken over"])
-def test_a_refresh_left_after_its_upload_goes_on_with_its_group(
-    left: Bring, deployed: Deployed, how: str
-) -> None:
+def test_old_refresh_continues_with_its_group(left: Bring, deployed: Deployed, how: str) -> None:
     refresh = left("open")
     run = refresh.run
     if how == "retried":
@@ -152,7 +150,7 @@ def test_a_refresh_left_after_its_upload_goes_on_with_its_group(
         assert state_of(refresh.run).name == "Crashed"
 
 
-def test_a_refresh_that_is_complete_is_not_done_again(left: Bring, deployed: Deployed) -> None:
+def test_old_complete_refresh_is_not_repeated(left: Bring, deployed: Deployed) -> None:
     refresh = left("ended")
     before = changes(refresh.company)
     assert refresh.messages().height == GOOD
@@ -162,7 +160,7 @@ def test_a_refresh_that_is_complete_is_not_done_again(left: Bring, deployed: Dep
     assert changes(refresh.company) == before
 
 
-def test_after_a_refresh_that_is_complete_the_next_one_begins_anew(
+def test_next_refresh_begins_after_old_complete_one(
     left: Bring, deployed: Deployed, tmp_path: Path
 ) -> None:
     refresh, listed = left("ended"), tmp_path / "customers.csv"
@@ -197,12 +195,12 @@ def main_blocks(prefect_server: None, company: Company, tmp_path: Path) -> Itera
     ("deployment", "stored"),
     [(name, stored) for name, each in STORED.items() for stored in each.values()],
 )
-def test_parameters_that_prefect_holds_are_taken(
+def test_old_parameters_are_accepted(
     main_blocks: None, deployment: str, stored: dict[str, object]
 ) -> None:
     module, _, name = ENTRYPOINTS[deployment].rpartition(".")
     getattr(import_module(module), name).validate_parameters(stored)
 
 
-def test_no_deployment_is_missing() -> None:
+def test_every_old_deployment_still_exists() -> None:
     assert STORED.keys() == ENTRYPOINTS.keys()

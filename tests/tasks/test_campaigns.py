@@ -11,14 +11,16 @@ from tests.tasks.conftest import Local
 @pytest.mark.parametrize(
     ("publish", "reuse"), [(False, False), (False, True), (True, False), (True, True)]
 )
-def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
+def test_campaign_has_previous_run_when_resumed(
     company: Company, local: Local, refresh: Refresh, publish: bool, reuse: bool
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
     at_first = find_campaign.fn(local.account, campaign, refresh, "Ours", reuse)
     assert (at_first.previous_run, at_first.previous_pages) == (1, 3)
     with company.client() as client:
-        group = client.create_group(workspace, "Ours", refresh.marks[0]).customer_group_id
+        group = client.create_group(
+            workspace, "Ours", refresh.marker(reused=False)
+        ).customer_group_id
         client.upload_customers(workspace, group, rfc4180.write(customers(50)))
         client.initiate_rerun(campaign, group)
         company.settle(client)
@@ -29,7 +31,7 @@ def test_a_refresh_that_is_resumed_knows_the_run_before_its_own(
     assert find_campaign.fn(local.account, campaign, refresh, "Ours", reuse) == at_first
 
 
-def test_the_group_of_the_current_run_is_not_reused(
+def test_group_of_current_run_is_not_reused(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
     campaign = company.seeded.campaign_id
@@ -41,7 +43,7 @@ def test_the_group_of_the_current_run_is_not_reused(
     )
 
 
-def test_a_run_that_failed_is_not_the_run_before(
+def test_failed_run_is_not_the_previous_run(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
@@ -53,12 +55,10 @@ def test_a_run_that_failed_is_not_the_run_before(
     assert find_campaign.fn(local.account, campaign, refresh, "Ours", False) == at_first
 
 
-def test_a_run_that_somebody_else_began_meanwhile_is_not_ours(
-    company: Company, local: Local, refresh: Refresh
-) -> None:
+def test_run_of_somebody_else_is_not_ours(company: Company, local: Local, refresh: Refresh) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
     with company.client() as client:
-        client.create_group(workspace, "Ours", refresh.marks[0])
+        client.create_group(workspace, "Ours", refresh.marker(reused=False))
         theirs = client.create_group(workspace, "Theirs").customer_group_id
         client.upload_customers(workspace, theirs, rfc4180.write(customers(50)))
         client.initiate_rerun(campaign, theirs)

@@ -166,7 +166,7 @@ def refreshed(
         pytest.param({"expired": True}, [*READS, *CHANGES, *LINK], id="expired"),
     ],
 )
-def test_a_fault_of_every_call(
+def test_refresh_survives_a_fault_of_every_call(
     refreshed: Refreshed,
     slept: list[float],
     fault: dict[str, Any],
@@ -189,7 +189,7 @@ def test_a_fault_of_every_call(
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_a_service_whose_clock_is_wrong_by_hours(
+def test_refresh_completes_when_service_clock_is_wrong(
     refreshed: Refreshed, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     """From where we stand."""
@@ -209,7 +209,7 @@ def test_a_service_whose_clock_is_wrong_by_hours(
 
 
 @pytest.mark.parametrize("hours", [-5, 5])
-def test_a_clock_of_ours_that_jumps_by_hours(
+def test_refresh_completes_when_local_clock_jumps(
     refreshed: Refreshed, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     started = refreshed.start()
@@ -221,7 +221,7 @@ def test_a_clock_of_ours_that_jumps_by_hours(
     assert not refreshed.failed
 
 
-def test_tokens_that_expire_between_two_calls(
+def test_refresh_completes_when_tokens_expire(
     refreshed: Refreshed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The service has issued them for two weeks, and forgets them all now and then."""

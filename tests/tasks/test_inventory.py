@@ -26,7 +26,7 @@ from nudgescribe.errors import NotFound, Retryable, ServerError
 from sandbox.data.models import Campaign, Run, Workspace
 from tasks import inventory
 from tasks.campaigns import Refresh
-from tasks.inventory import CampaignGone, Inventory, report_inventory, take_inventory
+from tasks.inventory import CampaignDeleted, Inventory, report_inventory, take_inventory
 from tests.conftest import Company, Through
 from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
@@ -91,7 +91,7 @@ def files(lake: DataLake) -> list[str]:
     return sorted(file.path for file in lake.files.list_files(""))
 
 
-def test_a_snapshot_holds_what_the_service_says(
+def test_snapshot_holds_campaigns_and_runs_of_service(
     office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inventory, "HISTORIES_AT_ONCE", 2)
@@ -136,13 +136,13 @@ def test_a_snapshot_holds_what_the_service_says(
     assert sum(map(len, histories.values())) == runs.height
 
 
-def test_every_field_of_the_contract_has_its_column() -> None:
+def test_snapshot_has_a_column_for_every_field() -> None:
     assert contract.Campaign.model_fields.keys() <= set(CAMPAIGN_COLUMNS)
     run = {*contract.Run.model_fields, *contract.ComparisonSummary.model_fields}
     assert run - {"comparison_summary"} | {"campaign_id"} == set(RUN_COLUMNS)
 
 
-def test_an_account_without_campaigns_has_the_same_columns(
+def test_empty_snapshot_has_the_same_columns(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
     taken = take(local, refresh, office.workspace("Empty"))
@@ -159,14 +159,16 @@ def test_an_account_without_campaigns_has_the_same_columns(
     assert "| campaigns | 0 |" in local.artifacts["inventory-main"]
 
 
-def test_only_the_workspaces_that_are_named(office: Office, local: Local, refresh: Refresh) -> None:
+def test_snapshot_holds_named_workspaces_only(
+    office: Office, local: Local, refresh: Refresh
+) -> None:
     second = office.workspace("Second")
     office.campaign("Theirs", Status.DRAFT, workspace=second)
     assert take(local, refresh, second, second).campaigns == 1
     assert local.lake.inventory().campaigns["name"].to_list() == ["Theirs"]
 
 
-def test_an_unknown_workspace_is_refused_before_anything_is_written(
+def test_snapshot_is_refused_when_workspace_is_unknown(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
     with pytest.raises(NotFound, match="Account main has no workspace w1, w2. Check the id"):
@@ -176,7 +178,7 @@ def test_an_unknown_workspace_is_refused_before_anything_is_written(
         local.lake.inventory()
 
 
-def test_what_fails_in_the_middle_leaves_nothing_and_is_tried_again(
+def test_snapshot_is_written_when_retried_after_failure(
     office: Office, local: Local, refresh: Refresh, through: Through
 ) -> None:
     office.campaign("Other", Status.DRAFT)
@@ -188,18 +190,18 @@ def test_what_fails_in_the_middle_leaves_nothing_and_is_tried_again(
     assert take(local, refresh).runs == 2
 
 
-def test_a_campaign_that_is_removed_meanwhile_is_no_reason_to_give_up(
+def test_snapshot_is_retried_when_campaign_was_deleted(
     company: Company, local: Local, refresh: Refresh, through: Through
 ) -> None:
     gone = httpx.Response(404, json={"message": "Campaign not found"})
     through(ResponseTamperer({contract.RERUN_HISTORY: [gone]}))
     campaign = company.seeded.campaign_id
-    with pytest.raises(CampaignGone, match=f"Campaign {campaign} is listed, but") as failed:
+    with pytest.raises(CampaignDeleted, match=f"Campaign {campaign} is listed, but") as failed:
         take(local, refresh)
     assert isinstance(failed.value, Retryable)
 
 
-def test_half_a_snapshot_is_not_seen_and_is_written_again(
+def test_half_snapshot_is_invisible_and_written_again(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
     before = replaced(refresh, started=refresh.started - timedelta(days=1))
@@ -218,7 +220,7 @@ def test_half_a_snapshot_is_not_seen_and_is_written_again(
     assert take(local, refresh).runs == local.lake.inventory().runs.height == 2
 
 
-def test_a_snapshot_that_is_there_stays_as_it_is(
+def test_complete_snapshot_is_not_written_again(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
     taken = take(local, refresh)
@@ -228,7 +230,7 @@ def test_a_snapshot_that_is_there_stays_as_it_is(
     assert local.lake.files.read(files(local.lake)[0]) == held
 
 
-def test_flow_runs_of_the_same_second_do_not_meet(
+def test_snapshots_of_same_second_do_not_collide(
     office: Office, local: Local, refresh: Refresh
 ) -> None:
     second = office.workspace("Second")
@@ -250,7 +252,7 @@ def replaced(refresh: Refresh, **changes: Any) -> Refresh:
     return refresh.model_copy(update=changes)
 
 
-def test_histories_are_asked_for_together_through_the_accounts_gate(
+def test_histories_are_read_concurrently_within_account_limit(
     office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
@@ -269,7 +271,7 @@ def test_histories_are_asked_for_together_through_the_accounts_gate(
     assert next(calls) == 1 + 6
 
 
-def test_people_see_a_table_and_a_picture(
+def test_inventory_report_has_table_and_chart(
     office: Office,
     local: Local,
     refresh: Refresh,
@@ -311,14 +313,14 @@ def test_people_see_a_table_and_a_picture(
         "| Failed | 1 |",
         r"| On \| hold | 1 |",
         "| runs | 3 |",
-        f"They lie in `{taken.campaigns_path}`",
+        f"Saved to `{taken.campaigns_path}`",
     ):
         assert line in page
     (picture,) = re.findall(r"data:image/png;base64,([^)]+)", page)
     assert b64decode(picture).startswith(b"\x89PNG")
 
 
-def test_a_long_table_is_cut_and_says_so(
+def test_inventory_table_is_cut_when_long(
     office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: dict[str, str] = {}
@@ -341,7 +343,7 @@ def test_a_long_table_is_cut_and_says_so(
     )
 
 
-def test_the_documented_queries(
+def test_documented_queries_return_snapshot(
     office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.campaign("Autumn", Status.PUBLISHED, Status.READY_FOR_REVIEW)

@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from blocks import DataLake, FileCrm, Member
 from flows.portfolio import portfolio_refresh
 from sandbox import seed
-from tasks.portfolio import Refreshed
+from tasks.portfolio import RefreshStatus
 from tests.conftest import Company, Sandbox, customers
 from tests.support import compose
 from tests.support.deployed import GUARDRAILS, Deployed
@@ -85,7 +85,7 @@ def test_twenty_campaigns_at_once_keep_to_the_limits(
         hours=0.15,
     )
     assert isinstance(outcome, list)
-    assert all(isinstance(each, Refreshed) for each in outcome)
+    assert all(isinstance(each, RefreshStatus) for each in outcome)
     assert {each.state for each in outcome} == {"Completed"}
     runs = pl.from_pandas(lake.runs())
     assert sorted(runs["campaign_id"]) == sorted(each.campaign_id for each in members)

@@ -605,7 +605,7 @@ def twisted_answers(stage: Stage) -> None:
         with liar.twisting(
             contract.CUSTOMERS_CHECK, lambda said: {**said, "rejected": 1, "errors": [row]}
         ):
-            stage.sync(company, "Failed", "The service refused 1 rows")
+            stage.sync(company, "Failed", "The service rejected 1 accepted rows")
         failed = {"status": "Failed", "error": "A phase broke down."}
 
         def failing(said: Any) -> Any:

@@ -12,7 +12,7 @@ from prefect.states import Cancelling
 
 from blocks.storage.files import DRAFT
 from nudgescribe.contract import Status
-from tasks.refresh.claim import Register
+from tasks.refresh.register import Register
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.deployed import CHANGING, Deployed, changes, flow_run, state_of
 from tests.support.waiting import until

@@ -7,7 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Cancelled
 
 from flows.refresh import campaign_refresh
-from flows.run.outcomes import name_open_rerun
+from flows.run.outcomes import warn_of_open_rerun
 from tasks.ui.labels import RUN_NUMBER
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
 
@@ -22,16 +22,16 @@ def cancelled(deployed: Deployed) -> UUID:
     return run
 
 
-def test_a_rerun_that_goes_on_is_named(cancelled: UUID) -> None:
+def test_cancellation_names_the_open_rerun(cancelled: UUID) -> None:
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(cancelled, {RUN_NUMBER: 7})
-    name_open_rerun(campaign_refresh, flow_run(cancelled), state_of(cancelled))
+    warn_of_open_rerun(campaign_refresh, flow_run(cancelled), state_of(cancelled))
     state = state_of(cancelled)
     assert (state.type.value, state.name) == ("CANCELLED", "Cancelled")
     assert (state.message or "").startswith("Cancelled. Run 7 of campaign C cannot be stopped")
 
 
-def test_where_no_rerun_was_started_there_is_nothing_to_say(cancelled: UUID) -> None:
+def test_cancellation_keeps_state_when_no_rerun_started(cancelled: UUID) -> None:
     before = state_of(cancelled)
-    name_open_rerun(campaign_refresh, flow_run(cancelled), before)
+    warn_of_open_rerun(campaign_refresh, flow_run(cancelled), before)
     assert state_of(cancelled).id == before.id

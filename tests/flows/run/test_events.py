@@ -33,7 +33,7 @@ def events_of(name: str, resource: str, count: int = 1) -> list[dict[str, Any]]:
     raise TimeoutError(f"No {name} of {resource}.")
 
 
-def test_an_export_and_the_asset_it_makes(company: Company, save: Save) -> None:
+def test_export_emits_event_and_materializes_asset(company: Company, save: Save) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
     account = company.account(campaign_url="https://service.example/{campaign_id}")
     saved.save_account(account)
@@ -66,11 +66,11 @@ def test_an_export_and_the_asset_it_makes(company: Company, save: Save) -> None:
 
 
 @pytest.mark.parametrize("name", ["C/1", "50 %", "a?b#c", "Ü"])
-def test_whatever_an_id_is_made_of_it_has_an_asset(name: str) -> None:
+def test_asset_key_is_valid_for_any_id(name: str) -> None:
     assert messages(DataLake(root="."), name).key.startswith("lake://not-saved/messages/")
 
 
-def test_a_synchronised_group(company: Company, save: Save) -> None:
+def test_sync_emits_event_and_materializes_group(company: Company, save: Save) -> None:
     saved = save(company, customers(3))
     workspace = company.seeded.workspace_id
     sync_customers(

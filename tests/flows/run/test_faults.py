@@ -85,7 +85,7 @@ def prove(company: Company, saved: Saved) -> None:
     assert not list(saved.root.glob("staging/*"))
 
 
-def test_a_refresh_in_a_storm(company: Company, save: Save) -> None:
+def test_refresh_completes_when_service_fails_at_random(company: Company, save: Save) -> None:
     saved, faults = save(company, customers(ROWS)), company.sandbox.app.state.faults
     for fault in STORM:
         faults.put(Fault.model_validate(fault))
@@ -112,7 +112,7 @@ def retried(run: FlowRun) -> Any:
     return run_flow(campaign_refresh, flow_run=again, parameters=run.parameters)
 
 
-def test_a_service_that_is_down_is_told_and_a_retry_goes_on(company: Company, save: Save) -> None:
+def test_refresh_continues_when_retried_after_outage(company: Company, save: Save) -> None:
     saved, faults = save(company, customers(ROWS)), company.sandbox.app.state.faults
     faults.put(Fault(endpoint=contract.PUBLISH, status=503))
     with pytest.raises(ServerError, match="/v1/messages/publish answered 503"):

@@ -62,7 +62,7 @@ def crashed(run_id: UUID) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("keep_results", [True, False], ids=["same worker", "another worker"])
-def test_killed_after_initiate_and_retried_there_is_one_rerun(
+def test_rerun_is_started_once_when_killed_after_initiate(
     company: Company,
     save: Save,
     start: Callable[..., subprocess.Popen[bytes]],

@@ -1,18 +1,18 @@
 import pytest
 
-from flows.run.preparation import released_on_failure
+from flows.run.preparation import cleanup_on_failure
 
 
-def test_what_went_wrong_first_is_told() -> None:
+def test_cleanup_error_does_not_hide_first_error() -> None:
     released: list[str] = []
 
     def fails() -> None:
         released.append("once")
         raise OSError("the lake is away")
 
-    with pytest.raises(ValueError, match="first"), released_on_failure(fails):
+    with pytest.raises(ValueError, match="first"), cleanup_on_failure(fails):
         raise ValueError("first")
     assert released == ["once"]
-    with released_on_failure(fails):
+    with cleanup_on_failure(fails):
         pass
     assert released == ["once"]

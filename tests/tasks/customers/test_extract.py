@@ -6,7 +6,7 @@ from blocks import FileCrm
 from blocks.crm import SourceError
 from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
-from tasks.ui.console import Line
+from tasks.ui.console import StatusLine
 from tests.conftest import customers
 from tests.tasks.conftest import Local
 
@@ -20,7 +20,7 @@ def file(local: Local) -> Path:
     return path
 
 
-def test_a_list_once_staged_is_the_refreshs_list(
+def test_extract_returns_staged_list_when_repeated(
     local: Local, refresh: Refresh, file: Path
 ) -> None:
     first = extract_customers.fn(local.crm, local.lake, refresh)
@@ -29,7 +29,7 @@ def test_a_list_once_staged_is_the_refreshs_list(
     assert (first.rows, first.path) == (20, f"staging/{refresh.id}/extracted.parquet")
 
 
-def test_a_list_that_cannot_be_read_stages_nothing(
+def test_extract_stages_nothing_when_list_is_unreadable(
     local: Local, refresh: Refresh, file: Path
 ) -> None:
     file.unlink()
@@ -38,10 +38,10 @@ def test_a_list_that_cannot_be_read_stages_nothing(
     assert not local.lake.files.exists("staging")
 
 
-def test_whoever_watches_sees_how_many_rows_there_are(
+def test_extract_shows_rows_read_so_far(
     local: Local, refresh: Refresh, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
-    monkeypatch.setattr(Line, "show", lambda line, text: shown.append(text))
+    monkeypatch.setattr(StatusLine, "update", lambda line, text: shown.append(text))
     extract_customers.fn(local.crm, local.lake, refresh)
     assert shown == ["Extracted 20 rows so far"]

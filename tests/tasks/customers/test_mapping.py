@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from nudgescribe.contract import FieldType, WorkspaceField
-from tasks.customers.mapping import FieldSource, MappingRefused, as_text, find_fields, mapped
+from tasks.customers.mapping import FieldMapping, FieldSource, MappingRefused, find_fields
 from tests.conftest import Company
 from tests.tasks.conftest import Local
 
@@ -21,7 +21,11 @@ def rule(name: str, field_type: FieldType, field_format: str | None = None) -> W
     )
 
 
-def test_columns_are_renamed_left_out_and_added() -> None:
+def renamed(listed: pl.LazyFrame, sources: dict[str, FieldSource]) -> pl.LazyFrame:
+    return FieldMapping(rules=[], sources=sources).rename(listed)
+
+
+def test_mapping_renames_omits_and_adds_columns() -> None:
     listed = pl.LazyFrame({"Id": ["01", "02"], "*": ["a", None], "secret": ["x", "y"]})
     sources = {
         "id": FieldSource(column="Id"),
@@ -29,29 +33,31 @@ def test_columns_are_renamed_left_out_and_added() -> None:
         "land": FieldSource(constant="DE"),
         "secret": FieldSource(constant=""),
     }
-    assert mapped(listed, sources).collect().rows(named=True) == [
+    assert renamed(listed, sources).collect().rows(named=True) == [
         {"id": "01", "*": "a", "land": "DE", "secret": ""},
         {"id": "02", "*": None, "land": "DE", "secret": ""},
     ]
 
 
-def test_without_a_mapping_the_columns_are_the_fields() -> None:
+def test_mapping_keeps_list_without_sources() -> None:
     listed = pl.LazyFrame({"a": ["1"]})
-    assert mapped(listed, {}) is listed
+    assert renamed(listed, {}) is listed
 
 
-def test_a_column_that_the_list_lacks_is_named() -> None:
+def test_mapping_names_missing_column() -> None:
     with pytest.raises(MappingRefused, match="no column Nme, of 2 columns in all"):
-        mapped(pl.LazyFrame({"Id": [1], "Name": [2]}), {"name": FieldSource(column="Nme")})
+        FieldMapping(rules=[], sources={"name": FieldSource(column="Nme")}).rename(
+            pl.LazyFrame({"Id": [1], "Name": [2]})
+        )
 
 
-def test_dates_are_written_as_the_workspace_does() -> None:
+def test_mapping_converts_dates_to_workspace_format() -> None:
     rules = [rule("text", "Date", "dd.MM.yyyy"), rule("typed", "Date", "dd.MM.yyyy")]
     frame = pl.DataFrame(
         {"text": ["02/13/2024", "13/02/2024", "", None], "typed": [date(2024, 2, 13)] * 4}
     )
     source = FieldSource(date_format="MM/dd/yyyy")
-    text = as_text(frame, {"text": source, "typed": source}, rules)
+    text = FieldMapping(rules=rules, sources={"text": source, "typed": source}).as_text(frame)
     assert text["text"].to_list() == ["13.02.2024", "?", "", None]
     assert set(text["typed"]) == {"13.02.2024"}
 
@@ -63,7 +69,7 @@ def test_dates_are_written_as_the_workspace_does() -> None:
         ({"plan": FieldSource(date_format="yyyy-MM-dd")}, "fields of type Date, not plan"),
     ],
 )
-def test_a_mapping_that_does_not_fit_the_workspace_is_refused(
+def test_mapping_is_refused_when_it_does_not_fit_workspace(
     company: Company, local: Local, sources: dict[str, FieldSource], problem: str
 ) -> None:
     with pytest.raises(MappingRefused, match=f"{problem}.*options.fields"):
@@ -79,6 +85,6 @@ def test_a_mapping_that_does_not_fit_the_workspace_is_refused(
         {"expression": "a + b"},
     ],
 )
-def test_a_source_is_one_thing(wrong: dict[str, str]) -> None:
+def test_field_source_refuses_contradictions(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError):
         FieldSource.model_validate(wrong)

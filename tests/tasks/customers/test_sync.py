@@ -18,7 +18,7 @@ from tasks.campaigns import GroupBusy, Refresh, find_campaign
 from tasks.customers import sync as tasks
 from tasks.customers import upload
 from tasks.customers.sync import ListDiff, _shares, diff_lists, update_customers
-from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, make_group
+from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, find_or_create_group
 from tests.conftest import Company, Through, customers
 from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
@@ -31,7 +31,7 @@ LISTS = st.dictionaries(st.sampled_from("0123456789"), VALUES)
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(LISTS, LISTS)
-def test_two_lists_are_compared_customer_by_customer(
+def test_diff_compares_customer_by_customer(
     tmp_path: Path, listed: dict[str, dict[str, str]], held: dict[str, dict[str, str]]
 ) -> None:
     files = []
@@ -56,7 +56,7 @@ def test_two_lists_are_compared_customer_by_customer(
 
 @pytest.fixture
 def group(company: Company, local: Local) -> GroupRef:
-    return make_group.fn(local.account, company.seeded.workspace_id, "Daily")
+    return find_or_create_group.fn(local.account, company.seeded.workspace_id, "Daily")
 
 
 def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> ListDiff:
@@ -65,7 +65,7 @@ def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> ListDiff:
     )
 
 
-def test_only_what_differs_is_sent(
+def test_sync_sends_differences_only(
     local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "CUSTOMERS_HELD", 7)
@@ -90,7 +90,7 @@ def test_only_what_differs_is_sent(
     assert [r.method for r in transport.requests if r.url.path == CUSTOMERS].count("DELETE") == 3
 
 
-def test_values_that_are_numbers_are_compared_as_text(
+def test_sync_compares_numbers_as_text(
     company: Company, client: NudgescribeClient, local: Local, group: GroupRef
 ) -> None:
     one = {**customers(1).row(0, named=True), "visits": 7, "balance": 1.5, "grade": None}
@@ -99,7 +99,7 @@ def test_values_that_are_numbers_are_compared_as_text(
     assert update(local, group, same).unchanged == 1
 
 
-def test_uploads_worked_off_later_are_waited_for(
+def test_sync_waits_for_background_uploads(
     local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queued = {"job_uid": "j", "status": "queued", "total": 0, "accepted": 0, "rejected": 0}
@@ -112,7 +112,7 @@ def test_uploads_worked_off_later_are_waited_for(
     # Never worked off.
     monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
     through(ResponseTamperer({UPLOAD: [lost]}))
-    with pytest.raises(UploadIncomplete, match="has not become the list"):
+    with pytest.raises(UploadIncomplete, match="still differs from the list"):
         update(local, group, customers(5))
 
 
@@ -126,7 +126,7 @@ def second_campaign(company: Company) -> str:
         return seed._published_campaign(session, context.keys, *parts).id
 
 
-def test_a_service_may_tell_numbers_as_numbers(
+def test_sync_accepts_numbers_from_service(
     company: Company, local: Local, group: GroupRef, through: Through
 ) -> None:
     listed = customers(1).with_columns(visits=pl.lit("0"), balance=pl.lit("1.5"))
@@ -138,7 +138,7 @@ def test_a_service_may_tell_numbers_as_numbers(
     assert update(local, group, listed).unchanged == 1
 
 
-def test_one_upload_worked_off_does_not_stand_for_the_others(
+def test_sync_waits_when_only_one_upload_is_completed(
     local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
@@ -147,12 +147,12 @@ def test_one_upload_worked_off_does_not_stand_for_the_others(
     queued = {"job_uid": "j", "status": "queued", "total": 5, "accepted": 0, "rejected": 0}
     through(ResponseTamperer({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
     moved = customers(10).with_columns(plan=pl.lit("moved"))
-    with pytest.raises(UploadIncomplete, match="last seen: 0 customers missing, 5 not as in"):
+    with pytest.raises(UploadIncomplete, match="0 customers are missing, 5 differ, 0"):
         update(local, group, moved)
     assert update(local, group, moved) == ListDiff(added=0, changed=5, removed=0, unchanged=5)
 
 
-def test_customers_who_are_still_there_are_an_error(
+def test_sync_fails_when_removed_customers_remain(
     local: Local, group: GroupRef, through: Through
 ) -> None:
     update(local, group, customers(5))
@@ -163,7 +163,7 @@ def test_customers_who_are_still_there_are_an_error(
         update(local, group, customers(3))
 
 
-def test_a_group_that_a_run_is_on_is_busy(
+def test_group_is_busy_while_unpublished_run_is_on_it(
     company: Company, client: NudgescribeClient, local: Local, group: GroupRef
 ) -> None:
     workspace = company.seeded.workspace_id

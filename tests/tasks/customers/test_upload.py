@@ -6,9 +6,10 @@ from functools import partial
 import httpx
 import pytest
 
+from blocks.rerun import NotCurrent
 from nudgescribe import errors
 from nudgescribe.polling import poll
-from tasks.campaigns import CampaignRef, NotCurrent, Refresh, RunRef, publish_run
+from tasks.campaigns import CampaignRef, Refresh, RunRef, publish_run
 from tasks.customers import upload as tasks
 from tasks.customers.staging import StagingLost, local_copy
 from tests.conftest import Company, Through, customers
@@ -37,18 +38,20 @@ def create(company: Company, local: Local, refresh: Refresh) -> Callable[[], tas
     return lambda: tasks.create_group.fn(local.account, campaign_of(company), template, refresh)
 
 
-def test_a_group_is_named_after_campaign_and_planned_time(
+def test_group_name_has_campaign_and_planned_time(
     create: Callable[[], tasks.GroupRef],
 ) -> None:
     assert create().name == "Welcome back 2026-11-21 06:30"
 
 
-def test_a_refresh_makes_one_group(company: Company, create: Callable[[], tasks.GroupRef]) -> None:
+def test_group_is_created_once_per_refresh(
+    company: Company, create: Callable[[], tasks.GroupRef]
+) -> None:
     assert create() == create()
     assert len(company.groups()) == 2
 
 
-def test_a_group_whose_name_was_taken_is_found_again(
+def test_group_is_found_when_its_name_was_taken(
     company: Company, local: Local, create: Callable[[], tasks.GroupRef], refresh: Refresh
 ) -> None:
     first, name = create(), "{campaign} {run:%Y-%m-%d %H:%M}"
@@ -60,10 +63,10 @@ def test_a_group_whose_name_was_taken_is_found_again(
     assert company.groups() == ["First customers", first.name, f"{first.name} (other)"]
 
 
-def test_a_group_to_reuse_is_found_by_its_name_once_and_by_its_mark_from_then_on(
+def test_reused_group_is_found_by_name_then_by_marker(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
-    made = tasks.make_group.fn(local.account, company.seeded.workspace_id, "Ours")
+    made = tasks.find_or_create_group.fn(local.account, company.seeded.workspace_id, "Ours")
     for name in ("Ours", "renamed meanwhile"):
         assert (
             tasks.create_group.fn(local.account, campaign_of(company), name, refresh, True) == made
@@ -80,7 +83,7 @@ def test_a_group_to_reuse_is_found_by_its_name_once_and_by_its_mark_from_then_on
 
 
 @pytest.mark.parametrize("lost", [httpx.Response(502), httpx.ReadTimeout])
-def test_a_group_whose_answer_is_lost_is_found_again(
+def test_group_is_found_when_answer_was_lost(
     company: Company, create: Callable[[], tasks.GroupRef], through: Through, lost: Fault
 ) -> None:
     # Calls to the path: look for an earlier group, create, look again.
@@ -89,7 +92,7 @@ def test_a_group_whose_answer_is_lost_is_found_again(
     assert len(company.groups()) == 2
 
 
-def test_a_group_that_was_not_made_is_an_error(
+def test_group_fails_when_it_was_not_created(
     company: Company, create: Callable[[], tasks.GroupRef], through: Through
 ) -> None:
     through(ResponseTamperer({GROUPS: [None, httpx.ConnectError]}))
@@ -98,7 +101,7 @@ def test_a_group_that_was_not_made_is_an_error(
     assert company.groups() == ["First customers"]
 
 
-def test_a_group_refused_for_another_reason_is_an_error(
+def test_group_fails_when_refused_for_another_reason(
     create: Callable[[], tasks.GroupRef], through: Through
 ) -> None:
     through(ResponseTamperer({GROUPS: [None, httpx.Response(400, json={"message": "No."})]}))
@@ -106,24 +109,28 @@ def test_a_group_refused_for_another_reason_is_an_error(
         create()
 
 
-def test_a_row_the_service_refuses_stops_the_refresh(
+def test_upload_fails_when_service_rejects_rows(
     local: Local, create: Callable[[], tasks.GroupRef]
 ) -> None:
     bad = local.staged(customers(30, invalid_every=10))
-    with pytest.raises(tasks.UploadIncomplete, match=r"refused 3 rows .* row 10 \w+ \(\w+\)"):
+    with pytest.raises(
+        tasks.UploadIncomplete, match=r"rejected 3 accepted rows.* row 10 \w+ \(\w+\)"
+    ):
         tasks.upload_customers.fn(local.account, create(), bad, local.lake)
 
 
-def test_a_refused_row_is_told_by_its_place_among_all(
+def test_upload_numbers_rejected_row_through_whole_list(
     local: Local, create: Callable[[], tasks.GroupRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_SENT", 8)
     bad = local.staged(customers(15, invalid_every=10))
-    with pytest.raises(tasks.UploadIncomplete, match=r"refused 1 rows .* row 10 \w+ \(\w+\)"):
+    with pytest.raises(
+        tasks.UploadIncomplete, match=r"rejected 1 accepted rows.* row 10 \w+ \(\w+\)"
+    ):
         tasks.upload_customers.fn(local.account, create(), bad, local.lake)
 
 
-def test_a_group_that_fills_up_slowly_is_waited_for(
+def test_upload_waits_for_slow_group(
     local: Local,
     create: Callable[[], tasks.GroupRef],
     through: Through,
@@ -136,7 +143,7 @@ def test_a_group_that_fills_up_slowly_is_waited_for(
     assert tasks.upload_customers.fn(local.account, create(), good, local.lake) == 30
 
 
-def test_a_group_of_another_size_stops_the_refresh(
+def test_upload_fails_when_group_has_another_size(
     local: Local,
     create: Callable[[], tasks.GroupRef],
     through: Through,
@@ -152,7 +159,7 @@ def test_a_group_of_another_size_stops_the_refresh(
     assert tasks.upload_customers.fn(local.account, group, good, local.lake) == 30
 
 
-def test_a_long_list_is_uploaded_in_chunks(
+def test_upload_sends_long_list_in_chunks(
     local: Local,
     create: Callable[[], tasks.GroupRef],
     through: Through,
@@ -165,7 +172,7 @@ def test_a_long_list_is_uploaded_in_chunks(
     assert transport.calls[UPLOAD] == 4
 
 
-def test_a_staged_file_that_is_gone_or_changed_is_not_used(local: Local) -> None:
+def test_staged_file_is_refused_when_missing_or_changed(local: Local) -> None:
     one = local.staged(customers(5))
     local.staged(customers(6))
     with pytest.raises(StagingLost, match="has changed"), local_copy(local.lake, one):
@@ -175,7 +182,7 @@ def test_a_staged_file_that_is_gone_or_changed_is_not_used(local: Local) -> None
         pass
 
 
-def test_a_campaign_that_went_on_is_not_published(company: Company, local: Local) -> None:
+def test_publish_is_refused_when_campaign_has_moved_on(company: Company, local: Local) -> None:
     run = RunRef(
         campaign_id=company.seeded.campaign_id,
         run_number=7,

@@ -14,14 +14,14 @@ from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
 from tasks.campaigns import Refresh
-from tasks.customers.mapping import FieldSource
+from tasks.customers.mapping import FieldMapping, FieldSource
 from tasks.customers.staging import keep_staged, release_staged
 from tasks.customers.validate import BrokenRule, ListRefused, Validated, validate_customers
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 from tests.tasks.customers.test_mapping import rule
 
-PLACE = "campaign_id=C"
+PARTITION = "campaign_id=C"
 ANYTHING = st.one_of(
     st.none(),
     st.text(st.characters(codec="utf-8"), max_size=4),
@@ -45,7 +45,8 @@ def validate(
     strict: bool = False,
 ) -> Validated:
     staged = local.staged(listed)
-    return validate_customers.fn(rules, staged, local.lake, refresh, sources or {}, strict, PLACE)
+    mapping = FieldMapping(rules=rules, sources=sources or {})
+    return validate_customers.fn(mapping, staged, local.lake, refresh, strict, PARTITION)
 
 
 @settings(
@@ -54,7 +55,7 @@ def validate(
 @given(
     st.lists(st.fixed_dictionaries(dict.fromkeys(customers(1).columns[1:], ANYTHING)), max_size=9)
 )
-def test_the_service_judges_row_by_row_as_we_do(
+def test_validation_agrees_with_service_row_by_row(
     company: Company,
     client: NudgescribeClient,
     local: Local,
@@ -86,14 +87,14 @@ def test_the_service_judges_row_by_row_as_we_do(
     assert validated.extracted == listed.height == accepted.height + validated.rejected
 
 
-def test_what_is_found_is_told_without_values(
+def test_validation_reports_rules_without_values(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     listed = customers(100, invalid_every=30).with_columns(
         plan=pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("")).otherwise("plan")
     )
     validated = validate(local, rules, refresh, listed)
-    assert validated.quarantine == f"quarantine/{PLACE}/{refresh.id}.parquet"
+    assert validated.quarantine == f"quarantine/{PARTITION}/{refresh.id}.parquet"
     quarantine = pl.read_parquet(local.lake.files.fs_path(validated.quarantine))
     assert quarantine.columns == ["row", "field", "code", "reason"]
     assert quarantine["row"].to_list() == [5, 30, 60, 90]
@@ -111,19 +112,19 @@ def test_what_is_found_is_told_without_values(
     assert BrokenRule(field="plan", code="required", rows=1) in validated.broken_rules
 
 
-def test_rows_are_numbered_through_the_whole_list(
+def test_validation_numbers_rows_through_whole_list(
     local: Local, rules: list[WorkspaceField], refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
     listed = pl.concat([customers(60, invalid_every=20), customers(2)])
     with pytest.raises(ListRefused, match="2 customer identifiers occur more than once"):
         validate(local, rules, refresh, listed)
-    quarantine = f"quarantine/{PLACE}/{refresh.id}.parquet"
+    quarantine = f"quarantine/{PARTITION}/{refresh.id}.parquet"
     found = pl.read_parquet(local.lake.files.fs_path(quarantine))
     assert found["row"].to_list() == [1, 2, 20, 40, 60, 61, 62]
 
 
-def test_staged_and_quarantined_rows_are_their_owners_only(
+def test_staged_and_quarantined_files_are_private(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     validate(local, rules, refresh, customers(20, invalid_every=5))
@@ -133,7 +134,7 @@ def test_staged_and_quarantined_rows_are_their_owners_only(
     assert {file.stat().st_mode & 0o777 for file in private} == {0o600}
 
 
-def test_a_strict_list_is_refused_at_its_first_bad_row(
+def test_strict_list_is_refused_at_first_rejected_row(
     local: Local, rules: list[WorkspaceField], refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
@@ -143,14 +144,14 @@ def test_a_strict_list_is_refused_at_its_first_bad_row(
     assert validate(local, rules, refresh, customers(29), strict=True).rejected == 0
 
 
-def test_a_retry_goes_by_what_was_found_first(
+def test_validation_returns_first_outcome_when_retried(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     first = validate(local, rules, refresh, customers(20))
     assert validate(local, [], refresh, customers(30)) == first
 
 
-def test_a_list_has_the_same_fingerprint_in_any_order(
+def test_fingerprint_ignores_order_of_rows(
     local: Local, rules: list[WorkspaceField], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 20)
@@ -172,7 +173,7 @@ def test_a_list_has_the_same_fingerprint_in_any_order(
     assert fingerprint(listed.clear()) == fingerprint(listed.clear())
 
 
-def test_identifiers_are_compared_as_they_are_sent(local: Local, refresh: Refresh) -> None:
+def test_repeated_identifiers_are_found_as_sent(local: Local, refresh: Refresh) -> None:
     key = rule("born", "Date", "dd.MM.yyyy").model_copy(update={"unique": True})
     listed = pl.DataFrame({"born": [date(2024, 1, 2), date(2024, 1, 3), date(2024, 1, 2)]})
     with pytest.raises(ListRefused, match="1 customer identifiers occur more than once"):
@@ -181,7 +182,7 @@ def test_identifiers_are_compared_as_they_are_sent(local: Local, refresh: Refres
     assert [(row["code"], row["rows"]) for row in table] == [("duplicate", 2)]
 
 
-def test_a_list_with_columns_that_hold_no_text_is_refused(
+def test_list_is_refused_when_columns_hold_no_text(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     listed = customers(3).with_columns(last_name=pl.lit(b"x"))
@@ -189,7 +190,7 @@ def test_a_list_with_columns_that_hold_no_text_is_refused(
         validate(local, rules, refresh, listed)
 
 
-def test_a_list_without_a_header_row_is_not_quoted(
+def test_list_without_header_row_is_not_quoted(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     listed = pl.DataFrame({"000001": ["000002"], "Zoë": ["Anna"]})
@@ -198,7 +199,7 @@ def test_a_list_without_a_header_row_is_not_quoted(
     assert "Zoë" not in str(caught.value)
 
 
-def test_a_staged_list_is_released_until_it_is_to_be_kept(
+def test_staged_list_is_released_unless_kept(
     local: Local, rules: list[WorkspaceField], refresh: Refresh
 ) -> None:
     validate(local, rules, refresh, customers(3))

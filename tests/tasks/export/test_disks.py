@@ -36,7 +36,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst", "delta"])
 @pytest.mark.parametrize("step", ["fetch", "commit"])
-def test_a_full_lake(
+def test_export_fails_when_lake_is_full(
     local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
@@ -64,7 +64,7 @@ def test_a_full_lake(
     assert len(ids(lake)) == 1500
 
 
-def test_a_full_lake_when_the_table_is_told(
+def test_commit_fails_when_lake_is_full(
     local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
@@ -89,7 +89,7 @@ def test_a_full_lake_when_the_table_is_told(
     assert one.commit(export).rows == 1500
 
 
-def test_no_room_for_pages_on_their_way(
+def test_download_fails_when_disk_is_full(
     local: Local,
     serve: Serve,
     exporting: Callable[[int], Exporting],
@@ -108,7 +108,7 @@ def test_no_room_for_pages_on_their_way(
     assert len(ids(local.lake)) == 1500
 
 
-def test_no_room_for_the_list(
+def test_extract_fails_when_disk_is_full(
     local: Local, refresh: Refresh, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))

@@ -23,7 +23,7 @@ from blocks.storage.reader import find_latest_run
 from nudgescribe.errors import NotFound
 from tasks.export import run as tasks
 from tasks.export.download import ExportRef, Slots, fetch_pages
-from tasks.ui.progress import Done, Meter
+from tasks.ui.progress import Progress, ProgressCounter
 from tests.support.exports import page
 
 PAGES = 6
@@ -82,10 +82,10 @@ def lake(tmp_path: Path) -> DataLake:
     return DataLake(root=str(tmp_path / "lake"))
 
 
-def fetch(lake: DataLake, client: Any, numbers: range, slots: Slots) -> Done:
-    meter = Meter()
-    fetch_pages(client, lake, export_of(numbers.stop), numbers, slots, meter)
-    return meter.done
+def fetch(lake: DataLake, client: Any, numbers: range, slots: Slots) -> Progress:
+    counter = ProgressCounter()
+    fetch_pages(client, lake, export_of(numbers.stop), numbers, slots, counter)
+    return counter.progress
 
 
 def nothing_lies_on_disk(slots: Slots) -> bool:
@@ -95,7 +95,7 @@ def nothing_lies_on_disk(slots: Slots) -> bool:
         return not turns
 
 
-def test_no_more_downloads_at_once_than_allowed(lake: DataLake) -> None:
+def test_downloads_keep_to_their_limit(lake: DataLake) -> None:
     allowed, chunks = 3, [range(first, first + 30) for first in range(0, 120, 30)]
     # As many as are allowed meet, each time.
     together = Barrier(allowed, timeout=60)
@@ -108,7 +108,7 @@ def test_no_more_downloads_at_once_than_allowed(lake: DataLake) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_without_room_only_the_page_that_is_next_is_downloaded(lake: DataLake) -> None:
+def test_downloads_fetch_next_page_only_without_space(lake: DataLake) -> None:
     client, slots = Pages(), Slots(4, spool_bytes=1)
     slots.spool(1)  # other chunks' pages
     done = fetch(lake, client, range(8), slots)
@@ -120,7 +120,7 @@ def test_without_room_only_the_page_that_is_next_is_downloaded(lake: DataLake) -
 
 
 @pytest.mark.timeout(20)
-def test_chunks_with_no_room_at_all_all_come_to_their_end(lake: DataLake) -> None:
+def test_chunks_complete_without_any_space(lake: DataLake) -> None:
     chunks = [range(first, first + 25) for first in range(0, 100, 25)]
     client, slots = Pages(), Slots(2, spool_bytes=1)
     with ThreadPoolExecutor(len(chunks)) as pool:
@@ -132,7 +132,7 @@ def test_chunks_with_no_room_at_all_all_come_to_their_end(lake: DataLake) -> Non
 
 
 @pytest.mark.timeout(20)
-def test_an_error_ends_the_downloads_that_wait(lake: DataLake) -> None:
+def test_waiting_downloads_end_after_error(lake: DataLake) -> None:
     def download(number: int) -> None:
         if number == 2:
             raise NotFound("Page 2 is gone.")
@@ -149,7 +149,7 @@ def test_an_error_ends_the_downloads_that_wait(lake: DataLake) -> None:
 
 
 @pytest.mark.parametrize("bad", range(4))
-def test_an_error_closes_what_was_downloaded_beside_it(lake: DataLake, bad: int) -> None:
+def test_downloaded_files_are_closed_after_error(lake: DataLake, bad: int) -> None:
     together = Barrier(4, timeout=60)
 
     def download(number: int) -> None:
@@ -173,7 +173,7 @@ def write(lake: DataLake) -> None:
     """What the tasks of an export do to a lake, in one process."""
     ref, client = export_of(PAGES), Pages()
     for chunk in (range(PAGES // 2), range(PAGES // 2, PAGES)):
-        fetch_pages(client, lake, ref, chunk, Slots(1, 1), Meter())
+        fetch_pages(client, lake, ref, chunk, Slots(1, 1), ProgressCounter())
     with disable_run_logger():
         assert tasks.check_export.fn(ref, lake) is None
         tasks.commit_run.fn(ref, lake)
@@ -227,7 +227,7 @@ def is_there(lake: DataLake) -> bool:
     return True
 
 
-def test_killed_at_any_moment_the_next_try_completes_it(tmp_path: Path) -> None:
+def test_fetch_completes_when_killed_at_any_moment(tmp_path: Path) -> None:
     seen: list[bool] = []
     while run_and_die(root := tmp_path / str(len(seen)), len(seen) + 1):
         lake = DataLake(root=str(root))
@@ -241,7 +241,7 @@ def test_killed_at_any_moment_the_next_try_completes_it(tmp_path: Path) -> None:
     assert set(seen) == {False, True}
 
 
-def test_no_more_convert_than_the_cores_a_process_may_use() -> None:
+def test_converters_keep_to_cores_of_process() -> None:
     program = """if True:
         import os
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

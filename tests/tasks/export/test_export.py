@@ -114,7 +114,7 @@ def ids(lake: DataLake) -> list[str]:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst", "delta"])
-def test_pages_that_come_one_by_one(
+def test_export_completes_when_pages_arrive_one_by_one(
     local: Local, serve: Serve, exporting: Callable[..., Exporting], file_format: Any
 ) -> None:
     lake = local.lake = local.lake.model_copy(update={"format": file_format})
@@ -130,7 +130,7 @@ def test_pages_that_come_one_by_one(
     assert manifest.bytes == done.bytes > 0
 
 
-def test_small_pages_share_a_file(
+def test_small_pages_share_a_part(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page([f"{number}"]) for number in range(7)]))
@@ -141,7 +141,7 @@ def test_small_pages_share_a_file(
     assert manifest.parts[0].pages == list(range(7))
 
 
-def test_a_page_that_was_still_growing_is_fetched_again(
+def test_growing_page_is_fetched_again(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     early = [page(["01"])]
@@ -151,7 +151,7 @@ def test_a_page_that_was_still_growing_is_fetched_again(
     assert ids(local.lake) == ["01", "02"]
 
 
-def test_pages_of_an_earlier_export_are_all_fetched_again(
+def test_pages_of_earlier_export_are_fetched_again(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     old, new = [page(["01", "09"]), page(["10"])], [page(["01"]), page(["02"])]
@@ -161,7 +161,7 @@ def test_pages_of_an_earlier_export_are_all_fetched_again(
     assert ids(local.lake) == ["01", "02"]
 
 
-def test_an_export_that_has_fewer_pages_by_now(
+def test_export_with_fewer_pages_is_fetched_again(
     local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
@@ -177,7 +177,7 @@ def test_an_export_that_has_fewer_pages_by_now(
     assert one.problems == ["The export has 2 pages now, 1 fewer than before."]
 
 
-def test_pages_of_the_run_before_are_never_taken_for_this_runs(
+def test_pages_of_previous_run_are_not_taken(
     serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     export = serve(Export([page(["01"])], moves=5))
@@ -202,7 +202,7 @@ def test_pages_of_the_run_before_are_never_taken_for_this_runs(
         pytest.param(exports.refused, None, id="an old link"),
     ],
 )
-def test_a_page_that_came_wrong_is_fetched_again(
+def test_broken_page_is_fetched_again(
     local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
@@ -223,7 +223,7 @@ def test_a_page_that_came_wrong_is_fetched_again(
 
 
 @pytest.mark.parametrize("size", [download.READ_AT_ONCE, 0], ids=["small", "large"])
-def test_a_page_that_stays_bad_fails_the_run_and_is_named(
+def test_page_is_named_when_it_stays_broken(
     local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
@@ -242,7 +242,7 @@ def test_a_page_that_stays_bad_fails_the_run_and_is_named(
     assert local.lake.files.list_names(FOLDER) == []
 
 
-def test_a_page_larger_than_memory_should_hold(
+def test_large_page_is_read_in_blocks(
     local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
@@ -255,7 +255,7 @@ def test_a_page_larger_than_memory_should_hold(
     assert ids(local.lake) == ["01", "02", "03"]
 
 
-def test_what_is_there_is_not_fetched_again(
+def test_fetched_chunk_is_not_fetched_again(
     local: Local,
     serve: Serve,
     exporting: Callable[..., Exporting],
@@ -281,7 +281,7 @@ def test_what_is_there_is_not_fetched_again(
     assert local.lake.files.list_names("staging") == []
 
 
-def test_another_export_of_a_run_replaces_the_first_for_readers(
+def test_second_export_replaces_first_for_readers(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page(["01"]), page(["02"])]))
@@ -296,7 +296,7 @@ def test_another_export_of_a_run_replaces_the_first_for_readers(
     assert [name for name in names if name.startswith("_")] == list(map(manifest_name, (0, 1)))
 
 
-def test_of_two_flow_runs_one_writes_the_run_and_the_other_stops(
+def test_second_writer_of_a_run_is_refused(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page(["01"])]))
@@ -314,7 +314,7 @@ def test_of_two_flow_runs_one_writes_the_run_and_the_other_stops(
     assert ids(local.lake) == ["01"]
 
 
-def test_the_latest_run_is_pointed_at(
+def test_pointer_names_latest_run(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     serve(Export([page(["01"])]))
@@ -329,7 +329,7 @@ def test_the_latest_run_is_pointed_at(
     assert local.lake.runs()["run_number"].to_list() == [1, 2, 3]
 
 
-def test_without_a_count_the_pages_are_taken_as_they_are(
+def test_pages_are_taken_as_they_are_without_count(
     local: Local, serve: Serve, exporting: Callable[..., Exporting]
 ) -> None:
     export = serve(Export([page(["01", "02"]), page(["03"])]))
@@ -341,7 +341,7 @@ def test_without_a_count_the_pages_are_taken_as_they_are(
     assert export.calls["text 0"] == export.calls["text 1"] == 1
 
 
-def test_chunks_are_few_however_many_pages_there_are(exporting: Callable[..., Exporting]) -> None:
+def test_chunks_are_few_for_many_pages(exporting: Callable[..., Exporting]) -> None:
     def chunks(pages: int, rows: int | None) -> list[tuple[int, int]]:
         ref = ExportRef(
             **RUN.model_dump(include={"campaign_id", "run_number", "customer_group_id", "job_uid"}),
@@ -372,12 +372,12 @@ def test_chunks_are_few_however_many_pages_there_are(exporting: Callable[..., Ex
 
 
 @pytest.mark.parametrize("which", ["latest", "all", 1])
-def test_the_run_that_is_there(company: Company, local: Local, which: WhichRuns) -> None:
+def test_find_runs_returns_current_run(company: Company, local: Local, which: WhichRuns) -> None:
     (run,) = tasks.find_runs.fn(local.account, company.seeded.campaign_id, which, True)
     assert (run.run_number, run.rows, run.past) == (1, 300, False)
 
 
-def test_a_run_that_is_not_there(company: Company, local: Local) -> None:
+def test_find_runs_fails_when_run_is_missing(company: Company, local: Local) -> None:
     with pytest.raises(NotFound, match="has no run 7"):
         tasks.find_runs.fn(local.account, company.seeded.campaign_id, 7, True)
 
@@ -404,7 +404,7 @@ def reconciled(company: Company, local: Local, export: ExportRef, *listed: str) 
     reconciling.reconcile.fn(local.account, group, export, validated, local.lake)
 
 
-def test_reconciling_says_by_how_much_they_differ(
+def test_reconciliation_error_has_the_numbers(
     company: Company,
     local: Local,
     serve: Serve,
@@ -418,7 +418,7 @@ def test_reconciling_says_by_how_much_they_differ(
     with pytest.raises(
         NotReconciled,
         match="300 customers, the lake holds 4 rows: "
-        "1 customers are missing, 1 do not belong there, 1 are repeated",
+        "1 customers are missing, 1 are not in the list, 1 are repeated",
     ):
         reconciled(company, local, export, "01", "02", "03")
     assert local.lake.manifest("C", 2) is None

@@ -21,7 +21,7 @@ from blocks import DataLake
 from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.files import NotInLake
 from nudgescribe.errors import QuotaExceeded, Retryable
-from tasks.customers.staging import StagingLost, describe, local_copy, noted
+from tasks.customers.staging import StagingLost, describe, load_or_compute, local_copy
 from tasks.export import run as tasks
 from tasks.policies import is_transient
 from tests.conftest import customers
@@ -93,7 +93,9 @@ def lake(store: Store, request: pytest.FixtureRequest) -> DataLake:
     return DataLake.model_validate({"root": root, "storage_options": options})
 
 
-def test_every_way_to_a_lost_lake_says_so(store: Store, lake: DataLake, tmp_path: Path) -> None:
+def test_every_operation_reports_unreachable_lake(
+    store: Store, lake: DataLake, tmp_path: Path
+) -> None:
     files, local = lake.files, tmp_path / "file"
     local.write_bytes(b"content")
 
@@ -129,21 +131,23 @@ class Note(BaseModel):
     text: str
 
 
-def test_what_cannot_be_seen_is_not_gone(store: Store, lake: DataLake, tmp_path: Path) -> None:
+def test_staged_files_are_not_missing_when_lake_is_away(
+    store: Store, lake: DataLake, tmp_path: Path
+) -> None:
     """A retry must go by what was staged and noted, not find it out anew."""
     local = tmp_path / "list.parquet"
     customers(5).write_parquet(local)
     lake.files.put(local, "staging/list.parquet")
     staged = describe(local, "staging/list.parquet")
-    assert noted(lake, "staging/note", Note, lambda: Note(text="first")).text == "first"
+    assert load_or_compute(lake, "staging/note", Note, lambda: Note(text="first")).text == "first"
     with store.away():
         with pytest.raises(LakeUnreachable), local_copy(lake, staged):
             pass
         with pytest.raises(LakeUnreachable):
-            noted(lake, "staging/note", Note, lambda: Note(text="second"))
+            load_or_compute(lake, "staging/note", Note, lambda: Note(text="second"))
     with local_copy(lake, staged):
         pass
-    assert noted(lake, "staging/note", Note, lambda: Note(text="second")).text == "first"
+    assert load_or_compute(lake, "staging/note", Note, lambda: Note(text="second")).text == "first"
     lake.files.remove("staging")
     with pytest.raises(StagingLost), local_copy(lake, staged):
         pass
@@ -151,7 +155,7 @@ def test_what_cannot_be_seen_is_not_gone(store: Store, lake: DataLake, tmp_path:
         lake.files.read("staging/note")
 
 
-def test_an_export_whose_lake_is_lost_in_the_middle(
+def test_export_continues_when_lake_returns(
     store: Store,
     lake: DataLake,
     local: Local,
@@ -185,7 +189,7 @@ def test_an_export_whose_lake_is_lost_in_the_middle(
     assert [export.calls[f"page {number}"] for number in range(7)] == [1, 1, 1, 1, 2, 1, 1]
 
 
-def test_a_lake_lost_when_the_table_is_told(
+def test_commit_continues_when_lake_returns(
     store: Store,
     lake: DataLake,
     local: Local,
@@ -221,7 +225,7 @@ def test_a_lake_lost_when_the_table_is_told(
         (ValueError("canary"), ValueError),
     ],
 )
-def test_what_is_lost_and_what_is_refused(
+def test_storage_errors_are_told_apart(
     tmp_path: Path, error: Exception, kind: type[Exception]
 ) -> None:
     files = DataLake(root=str(tmp_path)).files
@@ -231,7 +235,7 @@ def test_what_is_lost_and_what_is_refused(
     assert not (isinstance(caught.value, LakeError) and "canary" in str(caught.value))
 
 
-def test_only_what_passes_soon_has_a_task_try_again() -> None:
+def test_task_retries_passing_errors_only() -> None:
     def tried(error: Exception) -> bool:
         task: Task[..., Any] = tasks.plan_export
         return is_transient(task, None, Failed(data=error))  # type: ignore[arg-type]

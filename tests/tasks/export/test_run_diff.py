@@ -25,7 +25,7 @@ def part_of(lake: DataLake, run_number: int) -> Path:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv.zst", "delta"])
-def test_who_came_who_went_and_whose_message_changed(lake: DataLake, file_format: Format) -> None:
+def test_run_diff_counts_added_removed_and_changed(lake: DataLake, file_format: Format) -> None:
     lake.format = file_format
     write_run(lake, "C", 8, FIRST)
     write_run(lake, "C", 9, SECOND)
@@ -34,7 +34,7 @@ def test_who_came_who_went_and_whose_message_changed(lake: DataLake, file_format
     assert (found.in_both, found.compared) == (3, True)
 
 
-def test_the_run_before_is_the_newest_that_is_whole(lake: DataLake) -> None:
+def test_run_diff_compares_newest_complete_run_before(lake: DataLake) -> None:
     for number in (2, 9, 11):
         write_run(lake, "C", number, FIRST)
     lake.files.write(f"{run_folder('C', 10)}/part-left-by-somebody.parquet", b"")
@@ -43,14 +43,14 @@ def test_the_run_before_is_the_newest_that_is_whole(lake: DataLake) -> None:
 
 
 @pytest.mark.parametrize("also", [[], [3]])
-def test_a_first_run_has_none_before_it(lake: DataLake, also: list[int]) -> None:
+def test_run_diff_is_empty_for_first_run(lake: DataLake, also: list[int]) -> None:
     for number in [2, *also]:
         write_run(lake, "C", number, FIRST)
     found = compare_messages.fn(lake, "C", 2)
     assert (found, found.compared) == (RunDiffSummary(), False)
 
 
-def test_a_run_before_that_cannot_be_read_is_named_without_a_value(lake: DataLake) -> None:
+def test_run_diff_has_problem_without_value_when_unreadable(lake: DataLake) -> None:
     write_run(lake, "C", 1, FIRST)
     write_run(lake, "C", 2, SECOND)
     part = part_of(lake, 1)
@@ -69,9 +69,7 @@ def test_a_run_before_that_cannot_be_read_is_named_without_a_value(lake: DataLak
     )
 
 
-def test_a_lake_that_is_away_is_asked_again(
-    lake: DataLake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_diff_raises_when_lake_is_away(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(lake, "C", 1, FIRST)
     write_run(lake, "C", 2, SECOND)
 

@@ -64,7 +64,7 @@ def lake(
     return DataLake(root=str(tmp_path / "lake"), format=request.param)
 
 
-def test_customers_that_are_repeated_are_found_wherever_they_are(lake: DataLake) -> None:
+def test_verification_finds_repeated_customers_anywhere(lake: DataLake) -> None:
     pages = pages_of(8)
     batches = written(lake, pages)
     assert len(batches) == 3
@@ -80,18 +80,18 @@ def test_customers_that_are_repeated_are_found_wherever_they_are(lake: DataLake)
     )
 
 
-def test_customers_that_look_alike_are_not_the_same(lake: DataLake) -> None:
+def test_verification_tells_similar_customers_apart(lake: DataLake) -> None:
     alike = ["1", "01", "1.0", " 1", "1 ", "", "é", "e\u0301", "E", "NA", "na", "\ufeff1", "1\0"]
     assert judged(lake, written(lake, [alike, ["1\r\n", "1\n"]]), 2, 15) == (set(), None)
     assert judged(lake, written(lake, [alike, ["", "1\n"]]), 2, 15)[0] == {0, 1}
 
 
-def test_a_run_of_no_rows(lake: DataLake) -> None:
+def test_verification_accepts_run_without_rows(lake: DataLake) -> None:
     assert judged(lake, written(lake, [[], []]), 2, 0) == (set(), None)
     assert judged(lake, written(lake, [[], []]), 2) == (set(), None)
 
 
-def test_rows_that_are_missing_are_looked_for_where_a_page_is_short(lake: DataLake) -> None:
+def test_verification_doubts_short_pages_when_rows_are_missing(lake: DataLake) -> None:
     pages = pages_of(5)
     del pages[1][7:], pages[2][:1]
     doubtful, problem = judged(lake, written(lake, pages), 5, 5 * ROWS)
@@ -101,7 +101,7 @@ def test_rows_that_are_missing_are_looked_for_where_a_page_is_short(lake: DataLa
     )
 
 
-def test_with_rows_too_many_all_pages_are_in_doubt(lake: DataLake) -> None:
+def test_verification_doubts_all_pages_with_too_many_rows(lake: DataLake) -> None:
     doubtful, problem = judged(lake, written(lake, pages_of(12)), 12, 1)
     assert doubtful == set(range(12))
     assert problem is not None
@@ -110,13 +110,13 @@ def test_with_rows_too_many_all_pages_are_in_doubt(lake: DataLake) -> None:
     )
 
 
-def test_pages_beyond_the_last_one_put_all_in_doubt(lake: DataLake) -> None:
+def test_verification_doubts_all_pages_beyond_the_last(lake: DataLake) -> None:
     doubtful, problem = judged(lake, written(lake, pages_of(3)), 1, 3 * ROWS)
     assert doubtful == {0, 1, 2}
     assert problem == "The export has 1 pages now, 2 fewer than before."
 
 
-def test_a_part_that_was_cut_off_has_its_pages_fetched_again(lake: DataLake) -> None:
+def test_verification_doubts_pages_of_damaged_part(lake: DataLake) -> None:
     batches = written(lake, pages_of(6))
     assert judged(lake, batches, 6) == (set(), None)
     part = Path(lake.root) / FOLDER / batches[1].parts[0].name

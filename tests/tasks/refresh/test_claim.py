@@ -1,4 +1,4 @@
-"""Who has a campaign: flow runs of a real Prefect server, a real lake, no flow."""
+"""Claims on a campaign: the decision by a table, then flow runs of a real server and lake."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import disable_run_logger
-from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Suspended
+from prefect.states import Completed, Crashed, Running, Suspended
 
 from blocks import DataLake
 from blocks.storage.manifest import campaign_partition
@@ -23,23 +23,29 @@ from tasks.campaigns import Refresh
 from tasks.customers.staging import folder_of, keep_staged
 from tasks.refresh import claim as claims
 from tasks.refresh.claim import (
+    Begin,
     Claim,
-    Entry,
+    Continue,
+    Decision,
+    Ended,
+    Finished,
+    Joined,
     Overlap,
     RefreshEnded,
     RefreshOpen,
-    Register,
+    Refuse,
+    Wait,
     claim_campaign,
     close_refresh,
-    expire,
-    is_alive,
-    open_refreshes,
+    decide,
     release_refresh,
 )
+from tasks.refresh.register import Entry, Register, expire, is_alive, open_refreshes
 from tasks.refresh.report import RefreshResult
 from tests.support.clock import Clock
 
 CAMPAIGN = "a/campaign"
+STARTED = datetime(2026, 11, 22, tzinfo=UTC)
 RESULT = RefreshResult(
     campaign_id=CAMPAIGN,
     campaign="C",
@@ -62,7 +68,77 @@ RESULT = RefreshResult(
 )
 
 Runs = Callable[[State[Any]], Refresh]
-SetState = Callable[[Refresh, State[Any]], None]
+
+
+def entry(refresh: str, flow_run: str, **state: Any) -> Entry:
+    return Entry(
+        refresh=Refresh(id=refresh, started=STARTED), flow_run=flow_run, host="h", pid=1, **state
+    )
+
+
+CLOSED: dict[str, Any] = {"open": False}
+OWN = entry("own", "own")
+OWN_RELEASED = entry("own", "own", **CLOSED)
+OWN_FINISHED = entry("own", "own", **CLOSED, result=RESULT)
+OWN_FAILED = entry("own", "own", **CLOSED, problem="why")
+OWN_FINISHED_BY_OTHER = entry("own", "other", **CLOSED, result=RESULT)
+OWN_TAKEN_OVER = entry("own", "other")
+OTHER_CONTINUED = entry("other", "own")
+OTHER = entry("other", "other")
+OTHER_RELEASED = entry("other", "other", **CLOSED)
+OTHER_FINISHED = entry("other", "other", **CLOSED, result=RESULT)
+OTHER_FAILED = entry("other", "other", **CLOSED, problem="why")
+ALL: tuple[Overlap, ...] = ("skip", "join", "fail")
+JOIN: tuple[Overlap, ...] = ("join",)
+
+
+@pytest.mark.parametrize(
+    ("newest", "overlaps", "owner", "kept", "waited_for", "decision"),
+    [
+        (None, ALL, None, False, None, Begin()),
+        # The claimant's own refresh, or one that it has continued.
+        (OWN, ALL, None, False, None, Continue(OWN)),
+        (OWN_RELEASED, ALL, None, False, None, Continue(OWN_RELEASED)),
+        (OWN_FINISHED, ALL, None, False, None, Finished(OWN_FINISHED)),
+        (OWN_FAILED, ALL, None, False, None, Ended("why")),
+        (OWN_FINISHED_BY_OTHER, ALL, None, False, None, Finished(OWN_FINISHED_BY_OTHER)),
+        (OTHER_CONTINUED, ALL, None, False, None, Continue(OTHER_CONTINUED)),
+        # A refresh of another flow run that has ended.
+        (OTHER_RELEASED, ALL, None, False, None, Begin(OTHER.refresh)),
+        (OTHER_RELEASED, ALL, None, False, "other", Begin(OTHER.refresh)),
+        (OTHER_FAILED, ALL, None, False, "other", Begin(OTHER.refresh)),
+        (OTHER_FINISHED, ALL, None, False, None, Begin(OTHER.refresh)),
+        (OTHER_FINISHED, ALL, None, False, "another", Begin(OTHER.refresh)),
+        (OTHER_FINISHED, JOIN, None, False, "other", Joined(OTHER_FINISHED)),
+        # An open refresh whose flow run has ended.
+        (OTHER, ALL, None, False, None, Begin(OTHER.refresh)),
+        (OTHER, JOIN, None, True, None, Continue(OTHER)),
+        (OTHER, JOIN, None, True, "other", Continue(OTHER)),
+        (OTHER, ("skip",), None, True, None, Refuse("skip")),
+        (OTHER, ("fail",), None, True, None, Refuse("fail")),
+        (OWN_TAKEN_OVER, JOIN, None, True, None, Continue(OWN_TAKEN_OVER)),
+        # An open refresh whose flow run works on it.
+        (OTHER, JOIN, "Running", False, None, Wait(OTHER)),
+        (OTHER, JOIN, "Running", True, "other", Wait(OTHER)),
+        (OTHER, JOIN, "Suspended", False, None, Joined(OTHER)),
+        (OTHER, ("skip",), "Running", False, None, Refuse("skip")),
+        (OTHER, ("skip",), "Suspended", False, None, Refuse("skip")),
+        (OTHER, ("fail",), "Running", False, None, Refuse("fail")),
+        (OTHER, ("fail",), "Suspended", False, None, Refuse("fail")),
+        (OWN_TAKEN_OVER, ("skip",), "Running", False, None, Refuse("skip")),
+    ],
+)
+def test_decision_follows_from_entry_owner_and_overlap(
+    newest: Entry | None,
+    overlaps: tuple[Overlap, ...],
+    owner: str | None,
+    kept: bool,
+    waited_for: str | None,
+    decision: Decision,
+) -> None:
+    claimant = Refresh(id="own", started=STARTED)
+    for overlap in overlaps:
+        assert decide(newest, claimant, overlap, owner, kept, waited_for) == decision
 
 
 @flow(name="campaign-refresh-stand-in")
@@ -73,15 +149,15 @@ def nothing() -> None: ...
 def flow_run(prefect_server: None) -> Runs:
     """Flow runs in a state, none of which does anything."""
 
-    def make(state: State[Any]) -> Refresh:
+    def create(state: State[Any]) -> Refresh:
         with get_client(sync_client=True) as client:
-            made = client.create_flow_run(nothing, state=state)
-        return Refresh(id=str(made.id), started=datetime(2026, 11, 22, tzinfo=UTC))
+            created = client.create_flow_run(nothing, state=state)
+        return Refresh(id=str(created.id), started=STARTED)
 
-    return make
+    return create
 
 
-def becomes(run: Refresh, state: State[Any]) -> None:
+def set_state(run: Refresh, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, state, force=True)
 
@@ -91,14 +167,19 @@ def lake(local: Any) -> DataLake:
     return local.lake
 
 
-def claim(lake: DataLake, me: Refresh, overlap: Overlap = "join", minutes: float = 1) -> Claim:
-    return claim_campaign.fn(lake, CAMPAIGN, me, overlap, minutes)
+def claim(
+    lake: DataLake, claimant: Refresh, overlap: Overlap = "join", minutes: float = 1
+) -> Claim:
+    return claim_campaign.fn(lake, CAMPAIGN, claimant, overlap, minutes)
 
 
-def half_way(lake: DataLake, run: Refresh) -> None:
-    """What a refresh has when something was made of its list."""
+def claim_and_keep(lake: DataLake, run: Refresh) -> None:
     claim(lake, run)
     keep_staged.fn(lake, run)
+
+
+def close(lake: DataLake, claimant: Refresh, refresh: Refresh) -> None:
+    close_refresh.fn(lake, CAMPAIGN, claimant, refresh, RESULT)
 
 
 def begun_by(claim: Claim, run: Refresh) -> bool:
@@ -109,36 +190,44 @@ def staged(lake: DataLake, run: Refresh) -> bool:
     return lake.files.exists(folder_of(run))
 
 
-def test_the_first_one_has_it_and_has_it_still_when_retried(flow_run: Runs, lake: DataLake) -> None:
-    me = flow_run(Running())
-    assert claim(lake, me).refresh == me
-    assert claim(lake, me).refresh == me
+def test_claim_stays_with_flow_run_when_retried(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    assert claim(lake, own).refresh == own
+    assert claim(lake, own).refresh == own
 
 
-@pytest.mark.parametrize("state", [Running(), Suspended()], ids=["running", "suspended"])
-def test_while_one_is_at_work_others_skip_or_fail(
-    flow_run: Runs, lake: DataLake, state: State[Any]
+@pytest.mark.parametrize(
+    ("state", "owner"),
+    [
+        (Running(), "Running"),
+        (Suspended(), "Suspended"),
+        (Crashed(), "which has ended half-way"),
+    ],
+    ids=["running", "suspended", "crashed"],
+)
+def test_claim_names_owner_when_skipped_or_refused(
+    flow_run: Runs, lake: DataLake, state: State[Any], owner: str
 ) -> None:
     first, second = flow_run(state), flow_run(Running())
-    half_way(lake, first)
+    claim_and_keep(lake, first)
     skipped = claim(lake, second, "skip")
     assert (skipped.refresh, skipped.outcome) == (None, "Skipped")
-    assert f"Flow run {first.id}, {state.name}, has a refresh of campaign" in skipped.said
-    with pytest.raises(RefreshOpen, match="options.overlap = join"):
+    assert f"Flow run {first.id}, {owner}, has a refresh of campaign" in skipped.message
+    with pytest.raises(RefreshOpen, match=f"{owner}.*options.overlap = join"):
         claim(lake, second, "fail")
     assert claim(lake, first).refresh == first
 
 
-def test_who_joins_a_suspended_one_need_not_stay(flow_run: Runs, lake: DataLake) -> None:
+def test_claim_joins_suspended_owner_without_waiting(flow_run: Runs, lake: DataLake) -> None:
     first = flow_run(Suspended())
-    half_way(lake, first)
+    claim_and_keep(lake, first)
     joined = claim(lake, flow_run(Running()))
     assert (joined.refresh, joined.outcome) == (None, "Joined")
-    assert "waits for its review and goes on by itself" in joined.said
+    assert "is awaiting review; it continues automatically" in joined.message
 
 
 class Waiting:
-    """A clock on which something happens while somebody waits."""
+    """A clock on which something happens while a claimant waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
         self.clock = Clock()
@@ -151,37 +240,36 @@ class Waiting:
         self._happens()
 
 
-def test_who_joins_a_running_one_waits_for_it(
+def test_claim_returns_result_when_awaited_owner_finishes(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flow_run(Running())
-    half_way(lake, first)
+    claim_and_keep(lake, first)
 
-    def ends() -> None:
-        close_refresh.fn(lake, CAMPAIGN, first, first, RESULT)
-        becomes(first, Completed())
+    def finish() -> None:
+        close(lake, first, first)
+        set_state(first, Completed())
 
-    Waiting(monkeypatch, ends)
+    Waiting(monkeypatch, finish)
     joined = claim(lake, flow_run(Running()))
     assert (joined.refresh, joined.outcome, joined.result) == (None, "Joined", RESULT)
-    assert "has finished" in joined.said
+    assert "has finished" in joined.message
 
 
-@pytest.mark.parametrize("state", [Failed(), Crashed(), Cancelled()], ids=lambda one: one.name)
-def test_who_joins_one_that_dies_continues_it(
-    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch, state: State[Any]
+def test_claim_continues_refresh_when_awaited_owner_dies(
+    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = flow_run(Running()), flow_run(Running())
-    half_way(lake, first)
-    Waiting(monkeypatch, lambda: becomes(first, state))
+    claim_and_keep(lake, first)
+    Waiting(monkeypatch, lambda: set_state(first, Crashed()))
     assert claim(lake, second).refresh == first
-    # From now on it is the second one's, also when the first is retried.
-    becomes(first, Running())
+    # From now on the second flow run owns it, also when the first is retried.
+    set_state(first, Running())
     assert claim(lake, first, "skip").refresh is None
     assert claim(lake, second).refresh == first
 
 
-def test_who_joins_one_that_gives_up_begins_anew(
+def test_claim_begins_when_awaited_owner_releases(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = flow_run(Running()), flow_run(Running())
@@ -190,33 +278,18 @@ def test_who_joins_one_that_gives_up_begins_anew(
     assert begun_by(claim(lake, second), second)
 
 
-def test_nobody_waits_for_ever(
+def test_claim_is_refused_when_owner_outlasts_the_wait(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flow_run(Running())
-    half_way(lake, first)
+    claim_and_keep(lake, first)
     waiting = Waiting(monkeypatch, lambda: None)
     with pytest.raises(RefreshOpen, match=f"{first.id}, Running, still had .* after 5 minutes"):
         claim(lake, flow_run(Running()), minutes=5)
     assert waiting.clock.now == 300
 
 
-@pytest.mark.parametrize("overlap", ["skip", "fail"])
-def test_one_left_half_way_is_open(flow_run: Runs, lake: DataLake, overlap: Overlap) -> None:
-    first = flow_run(Crashed())
-    half_way(lake, first)
-    second = flow_run(Running())
-    if overlap == "skip":
-        assert "which has ended half-way" in claim(lake, second, overlap).said
-    else:
-        with pytest.raises(RefreshOpen, match="which has ended half-way"):
-            claim(lake, second, overlap)
-    assert claim(lake, first).refresh == first
-
-
-def test_of_one_that_died_before_anything_was_made_of_its_list_nothing_stays(
-    flow_run: Runs, lake: DataLake
-) -> None:
+def test_claim_removes_list_of_dead_owner_that_kept_none(flow_run: Runs, lake: DataLake) -> None:
     first, second = flow_run(Crashed()), flow_run(Running())
     claim(lake, first)
     lake.files.write(f"{folder_of(first)}/extracted.parquet", b"a list")
@@ -224,129 +297,111 @@ def test_of_one_that_died_before_anything_was_made_of_its_list_nothing_stays(
     assert not staged(lake, first)
 
 
-def test_a_process_that_is_gone_does_not_keep_a_campaign(
-    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_owner_is_dead_when_its_process_is_gone(flow_run: Runs, lake: DataLake) -> None:
     first = flow_run(Running())
-    half_way(lake, first)
-    place = Register(lake.files, "campaign_id=a%2Fcampaign")
-    number, entry = place.newest()
-    assert entry is not None
-    assert (entry.host, entry.pid) == (socket.gethostname(), os.getpid())
-    # What the largest process id of the system is, no process has.
+    claim_and_keep(lake, first)
+    register = Register(lake.files, "campaign_id=a%2Fcampaign")
+    number, newest = register.newest()
+    assert newest is not None
+    assert (newest.host, newest.pid) == (socket.gethostname(), os.getpid())
+    # No process has the largest process id of the system.
     largest = int(Path("/proc/sys/kernel/pid_max").read_text())
-    place.add(number + 1, entry.model_copy(update={"pid": largest}))
+    register.add(number + 1, newest.model_copy(update={"pid": largest}))
     assert claim(lake, flow_run(Running())).refresh == first
-    number, entry = place.newest()
-    assert entry is not None
+    number, newest = register.newest()
+    assert newest is not None
     elsewhere = {"pid": largest, "host": "elsewhere", "flow_run": first.id}
-    place.add(number + 1, entry.model_copy(update=elsewhere))
+    register.add(number + 1, newest.model_copy(update=elsewhere))
     assert claim(lake, flow_run(Running()), "skip").refresh is None
 
 
-def test_the_init_process_is_alive(flow_run: Runs, lake: DataLake) -> None:
+def test_owner_is_alive_when_its_process_is_another_users(flow_run: Runs, lake: DataLake) -> None:
     first = flow_run(Running())
     init = Entry(refresh=first, flow_run=first.id, host=socket.gethostname(), pid=1)
     Register(lake.files, "campaign_id=a%2Fcampaign").add(1, init)
     assert claim(lake, flow_run(Running()), "skip").refresh is None
 
 
-def test_a_flow_run_that_was_deleted_does_not_keep_a_campaign(
-    flow_run: Runs, lake: DataLake
-) -> None:
-    unknown = Refresh(id=str(uuid4()), started=datetime(2026, 11, 22, tzinfo=UTC))
-    half_way(lake, unknown)
+def test_owner_is_dead_when_its_flow_run_was_deleted(flow_run: Runs, lake: DataLake) -> None:
+    unknown = Refresh(id=str(uuid4()), started=STARTED)
+    claim_and_keep(lake, unknown)
     assert claim(lake, flow_run(Running())).refresh == unknown
 
 
-def test_what_has_ended_is_not_done_again(flow_run: Runs, lake: DataLake) -> None:
-    me, next_one = flow_run(Running()), flow_run(Running())
-    half_way(lake, me)
-    close_refresh.fn(lake, CAMPAIGN, me, me, RESULT)
-    assert not staged(lake, me)
-    # Killed before it could clear up.
-    lake.files.write(f"{folder_of(me)}/kept", b"")
-    again = claim(lake, me)
-    assert (again.refresh, again.outcome, again.result) == (None, "Completed", RESULT)
-    assert not staged(lake, me)
-    lake.files.write(f"{folder_of(me)}/kept", b"")
-    assert begun_by(claim(lake, next_one), next_one)
-    assert not staged(lake, me)
-
-
-def test_a_flow_run_that_comes_back_after_others_begins_anew(
+def test_claim_removes_what_a_finished_refresh_left_in_staging(
     flow_run: Runs, lake: DataLake
 ) -> None:
-    first, second, third = (flow_run(Crashed()) for _ in range(3))
-    half_way(lake, first)
-    assert claim(lake, second).refresh == first
-    close_refresh.fn(lake, CAMPAIGN, second, first, RESULT)
-    known = claim(lake, first)
-    assert (known.refresh, known.result) == (None, RESULT)
-    claimed = claim(lake, third).refresh
+    own, next_one = flow_run(Running()), flow_run(Running())
+    claim_and_keep(lake, own)
+    close(lake, own, own)
+    assert not staged(lake, own)
+    # It was killed before the removal.
+    lake.files.write(f"{folder_of(own)}/kept", b"")
+    again = claim(lake, own)
+    assert (again.refresh, again.outcome, again.result) == (None, "Completed", RESULT)
+    assert not staged(lake, own)
+    lake.files.write(f"{folder_of(own)}/kept", b"")
+    assert begun_by(claim(lake, next_one), next_one)
+    assert not staged(lake, own)
+
+
+def test_claim_gets_a_new_id_when_flow_run_begins_again(flow_run: Runs, lake: DataLake) -> None:
+    first, second = flow_run(Crashed()), flow_run(Crashed())
+    claim_and_keep(lake, first)
+    close(lake, first, first)
+    claimed = claim(lake, second).refresh
     assert claimed is not None
-    close_refresh.fn(lake, CAMPAIGN, third, claimed, RESULT)
+    close(lake, second, claimed)
     again = claim(lake, first)
     assert begun_by(again, first)
     assert again.refresh != first
 
 
-def test_what_cannot_be_continued_says_so(flow_run: Runs, lake: DataLake) -> None:
-    me = flow_run(Running())
-    half_way(lake, me)
-    close_refresh.fn(lake, CAMPAIGN, me, me, problem="Run 2 failed: reason.")
-    with pytest.raises(RefreshEnded, match="Run 2 failed: reason. It cannot be continued"):
-        claim(lake, me)
-    other = flow_run(Running())
-    assert begun_by(claim(lake, other, "fail"), other)
-
-
-def test_nobody_closes_what_another_one_has_taken_over(flow_run: Runs, lake: DataLake) -> None:
+def test_close_does_nothing_when_another_flow_run_owns_the_refresh(
+    flow_run: Runs, lake: DataLake
+) -> None:
     first, second = flow_run(Crashed()), flow_run(Running())
-    half_way(lake, first)
+    claim_and_keep(lake, first)
     claim(lake, second)
-    close_refresh.fn(lake, CAMPAIGN, first, first, RESULT)
+    close(lake, first, first)
     assert staged(lake, first)
     assert claim(lake, second).refresh == first
 
 
-def test_an_old_list_goes_unless_its_refresh_is_alive(flow_run: Runs, lake: DataLake) -> None:
-    me = flow_run(Suspended())
-    half_way(lake, me)
-    place, folder = campaign_partition(CAMPAIGN), folder_of(me)
-    (entry,) = open_refreshes(lake.files).values()
-    assert is_alive(entry)
-    assert not expire(lake.files, place, folder)
-    assert expire(lake.files, place, "staging/of-nobody")
-    becomes(me, Crashed())
-    assert not is_alive(entry)
-    assert expire(lake.files, place, folder)
+def test_expiry_ends_a_refresh_unless_its_owner_is_alive(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Suspended())
+    claim_and_keep(lake, own)
+    partition, folder = campaign_partition(CAMPAIGN), folder_of(own)
+    (newest,) = open_refreshes(lake.files).values()
+    assert is_alive(newest)
+    assert not expire(lake.files, partition, folder)
+    assert expire(lake.files, partition, "staging/of-nobody")
+    set_state(own, Crashed())
+    assert not is_alive(newest)
+    assert expire(lake.files, partition, folder)
     assert open_refreshes(lake.files) == {}
-    assert expire(lake.files, place, folder)
-    with pytest.raises(RefreshEnded, match="The customer list of refresh .* was removed"):
-        claim(lake, me)
+    assert expire(lake.files, partition, folder)
+    with pytest.raises(RefreshEnded, match="list of refresh .* was removed.* cannot be continued"):
+        claim(lake, own)
 
 
-def test_who_is_late_does_not_take_a_number_that_is_past(flow_run: Runs, lake: DataLake) -> None:
-    place = Register(lake.files, "campaign_id=C")
-    late, quick = (
-        Entry(refresh=run, flow_run=run.id, host="h", pid=1)
-        for run in (flow_run(Running()), flow_run(Running()))
-    )
-    assert [place.add(number, quick) for number in (1, 2, 3)] == [True] * 3
-    assert not place.add(2, late)
-    assert place.newest() == (3, quick)
-    assert not place.add(3, late)
+def test_register_refuses_a_number_that_is_past(lake: DataLake) -> None:
+    register = Register(lake.files, "campaign_id=C")
+    late, quick = entry("late", "late"), entry("quick", "quick")
+    assert [register.add(number, quick) for number in (1, 2, 3)] == [True] * 3
+    assert not register.add(2, late)
+    assert register.newest() == (3, quick)
+    assert not register.add(3, late)
 
 
-def test_of_many_at_one_moment_one_proceeds(flow_run: Runs, lake: DataLake) -> None:
+def test_one_of_many_claims_wins_when_they_race(flow_run: Runs, lake: DataLake) -> None:
     many = [flow_run(Running()) for _ in range(8)]
 
-    def one(me: Refresh) -> Claim:
+    def race(claimant: Refresh) -> Claim:
         with disable_run_logger():
-            return claim(lake, me, "skip")
+            return claim(lake, claimant, "skip")
 
     with ThreadPoolExecutor(len(many)) as pool:
-        claims = list(pool.map(one, many))
-    assert [each.refresh is not None for each in claims].count(True) == 1
-    assert [each.outcome for each in claims].count("Skipped") == 7
+        claimed = list(pool.map(race, many))
+    assert [each.refresh is not None for each in claimed].count(True) == 1
+    assert [each.outcome for each in claimed].count("Skipped") == 7

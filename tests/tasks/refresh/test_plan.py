@@ -3,10 +3,10 @@
 import pytest
 
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import WorkspaceField
 from sandbox import demo_customers
 from tasks.campaigns import CampaignRef, Refresh, find_campaign
 from tasks.customers.guardrails import Guardrails
+from tasks.customers.mapping import FieldMapping
 from tasks.customers.validate import Validated, validate_customers
 from tasks.refresh.plan import Plan, PlanNotFound, PlanOutdated, Share, check_plan, make_plan
 from tasks.refresh.preview import compare_with_run
@@ -23,9 +23,9 @@ def campaign(company: Company, local: Local, refresh: Refresh) -> CampaignRef:
 def validated(
     company: Company, client: NudgescribeClient, local: Local, refresh: Refresh
 ) -> Validated:
-    rules: list[WorkspaceField] = client.list_fields(company.seeded.workspace_id)
+    mapping = FieldMapping(rules=client.list_fields(company.seeded.workspace_id), sources={})
     staged = local.staged(customers(250))
-    return validate_customers.fn(rules, staged, local.lake, refresh, {}, False, "campaign_id=C")
+    return validate_customers.fn(mapping, staged, local.lake, refresh, False, "campaign_id=C")
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def plan(local: Local, campaign: CampaignRef, validated: Validated, refresh: Ref
     return make_plan.fn(local.account, campaign, validated, local.lake, refresh, Guardrails())
 
 
-def test_a_refresh_by_plan_needs_the_same_list_and_run(
+def test_plan_is_outdated_when_list_or_run_differs(
     local: Local, plan: Plan, campaign: CampaignRef, validated: Validated
 ) -> None:
     check_plan.fn(local.lake, plan.plan_id, campaign, validated)
     other = validated.model_copy(update={"fingerprint": "other"})
-    with pytest.raises(PlanOutdated, match="another list: 250 good rows then, 250 now, or other"):
+    with pytest.raises(PlanOutdated, match="250 accepted rows then, 250 now, or other"):
         check_plan.fn(local.lake, plan.plan_id, campaign, other)
     later = campaign.model_copy(update={"previous_run": 2})
     with pytest.raises(PlanOutdated, match="made on run 1 of the campaign, which is on run 2"):
@@ -47,7 +47,7 @@ def test_a_refresh_by_plan_needs_the_same_list_and_run(
         check_plan.fn(local.lake, "../x", campaign, validated)
 
 
-def test_segments_are_told_with_their_customers(local: Local, plan: Plan) -> None:
+def test_plan_counts_customers_of_segments(local: Local, plan: Plan) -> None:
     student = customers(250).filter(plan="student").height
     assert plan.matched == Share(segments=12, customers=250 - student)
     assert plan.new == Share(segments=4, customers=student)
@@ -58,7 +58,7 @@ def test_segments_are_told_with_their_customers(local: Local, plan: Plan) -> Non
 
 
 @pytest.mark.parametrize("gone", ["deleted", None])
-def test_without_the_group_before_nothing_is_compared_with_it(
+def test_plan_has_no_changes_without_previous_group(
     local: Local,
     campaign: CampaignRef,
     validated: Validated,

@@ -128,11 +128,11 @@ def page_of(shown: dict[str, str], **changes: Any) -> str:
     return re.sub(r"data:image/png;base64,[\w+/=]+", "PICTURE", shown["refresh-c"])
 
 
-def test_the_page_reads_from_what_came_in_to_what_it_took(shown: dict[str, str]) -> None:
+def test_report_page_is_complete(shown: dict[str, str]) -> None:
     assert page_of(shown) == PAGE
 
 
-def test_the_picture_is_small(shown: dict[str, str]) -> None:
+def test_report_image_is_small(shown: dict[str, str]) -> None:
     page_of(shown)
     encoded = re.search(r"base64,([\w+/=]+)\)", shown["refresh-c"])
     assert encoded
@@ -140,29 +140,29 @@ def test_the_picture_is_small(shown: dict[str, str]) -> None:
     assert len(shown["refresh-c"]) < 40_000
 
 
-def test_the_first_run_in_a_lake_says_so(shown: dict[str, str]) -> None:
+def test_report_says_when_no_earlier_run_exists(shown: dict[str, str]) -> None:
     page = page_of(shown, run_diff=RunDiffSummary())
     assert "There is none: no earlier run of this campaign is in the lake." in page
 
 
-def test_a_comparison_that_could_not_be_made_says_why(shown: dict[str, str]) -> None:
+def test_report_says_why_comparison_failed(shown: dict[str, str]) -> None:
     page = page_of(shown, run_diff=RunDiffSummary(since=6, problem="part_1 is not in the lake."))
     assert r"could not be compared with earlier ones: part\_1 is not in the lake." in page
 
 
-def test_segments_are_compared_with_the_campaigns_run_only(shown: dict[str, str]) -> None:
+def test_report_compares_segments_with_previous_run_only(shown: dict[str, str]) -> None:
     page = page_of(shown, previous_run=5)
     assert "| customers | 995,988 |" in page
     assert "| segments | 121 |" not in page
 
 
-def test_a_list_without_a_fault_has_nothing_rejected(shown: dict[str, str]) -> None:
+def test_report_omits_rejections_without_any(shown: dict[str, str]) -> None:
     page = page_of(shown, rejected=0, quarantine=None, broken_rules=[])
     assert "| rejected | 0 (0 %) |" in page
     assert "What was rejected" not in page
 
 
-def test_many_rules_are_summed_up_and_a_row_may_break_several(shown: dict[str, str]) -> None:
+def test_report_sums_up_many_rules(shown: dict[str, str]) -> None:
     rules = [BrokenRule(field=f"f|{number}", code="nul", rows=100 - number) for number in range(25)]
     page = page_of(shown, broken_rules=rules)
     assert r"| f\|0 | the text holds a NUL character | 100 |" in page
@@ -171,14 +171,14 @@ def test_many_rules_are_summed_up_and_a_row_may_break_several(shown: dict[str, s
     assert "A row with several faults is counted with each of them." in page
 
 
-def test_a_result_of_an_earlier_release_is_shown_as_well(shown: dict[str, str]) -> None:
+def test_report_accepts_result_of_earlier_release(shown: dict[str, str]) -> None:
     old = RefreshResult.model_validate(OLD)
     assert (old.broken_rules, old.run_diff, old.published_at) == ([], RunDiffSummary(), None)
     report_refresh.fn(ACCOUNT, LAKE, old)
     assert "\n\nRun 7: 999,988 messages, one for each customer" in shown["refresh-c"]
 
 
-def test_the_page_of_a_synchronisation(shown: dict[str, str]) -> None:
+def test_sync_report_page_is_complete(shown: dict[str, str]) -> None:
     group = GroupRef(workspace_id="W", customer_group_id="G", name="*Spring*", size=990)
     validated = Validated(
         accepted=Staged(path="a", rows=999, sha256="0"),
@@ -200,7 +200,7 @@ def test_the_page_of_a_synchronisation(shown: dict[str, str]) -> None:
 | rejected (listed in `quarantine/workspace_id=W/r.parquet`) | 1 |
 | added | 10 |
 | changed | 20 |
-| deleted, no longer in the list | 1 |
+| removed, no longer in the list | 1 |
 | unchanged | 969 |
 """
     )

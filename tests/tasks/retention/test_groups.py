@@ -12,8 +12,8 @@ from nudgescribe.errors import AuthError
 from sandbox.data.models import Group
 from tasks.campaigns import Refresh
 from tasks.customers.upload import create_group
-from tasks.retention.rules import Ages
-from tasks.retention.sweep import Tidied, list_old, remove_old
+from tasks.retention.rules import CHANGED, Ages
+from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Through
 from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
@@ -42,12 +42,12 @@ def make(company: Company, local: Local) -> Make:
     return made
 
 
-def tidied(local: Local) -> tuple[list[str], Tidied]:
+def tidied(local: Local) -> tuple[list[str], RetentionResult]:
     """The names of what was listed, and what became of it."""
-    found = list_old.fn(local.lake, local.account, Ages(groups_days=30), me := another())
+    found = list_candidates.fn(local.lake, local.account, Ages(groups_days=30), me := another())
     assert found.path.startswith(f"staging/{me.id}/")
     names = [what.partition("(")[2].rstrip(")") for _, what in shown(local)]
-    return sorted(names), remove_old.fn(local.lake, local.account, found)
+    return sorted(names), remove_candidates.fn(local.lake, local.account, found)
 
 
 def rerun(company: Company, group: str) -> None:
@@ -61,7 +61,9 @@ def rerun(company: Company, group: str) -> None:
         client.publish(company.seeded.campaign_id)
 
 
-def test_old_groups_of_ended_refreshes_go(company: Company, local: Local, make: Make) -> None:
+def test_old_groups_of_ended_refreshes_are_removed(
+    company: Company, local: Local, make: Make
+) -> None:
     make("Nobody's")
     make("Young", days=29)
     make("Open", begin_refresh(local.lake).refresh)
@@ -72,13 +74,13 @@ def test_old_groups_of_ended_refreshes_go(company: Company, local: Local, make: 
         client.create_group(company.seeded.workspace_id, "Theirs", "Nudgeflow is nice")
     names, done = tidied(local)
     assert names == ["Nobody's"]
-    assert (done.gone["customer group"].count, done.kept) == (1, {})
+    assert (done.removed["customer group"].count, done.kept) == (1, {})
     stay = {"First customers", "Young", "Open", "People's", "VIPs", "Theirs"}
     assert {*company.groups()} == stay
-    assert tidied(local) == ([], Tidied(dry_run=False, gone={}))
+    assert tidied(local) == ([], RetentionResult(dry_run=False, removed={}))
 
 
-def test_groups_of_a_campaigns_last_runs_stay(company: Company, local: Local, make: Make) -> None:
+def test_groups_of_last_runs_are_kept(company: Company, local: Local, make: Make) -> None:
     first, second, third, fourth = (make(name) for name in ("1st", "2nd", "3rd", "4th"))
     # Somebody has gone back to the first: it is meant to be used again.
     for group in (first, second, first, third, fourth):
@@ -87,7 +89,7 @@ def test_groups_of_a_campaigns_last_runs_stay(company: Company, local: Local, ma
     assert {*company.groups()} == {"First customers", "1st", "3rd", "4th"}
 
 
-def test_a_group_that_is_reused_stays(company: Company, local: Local, make: Make) -> None:
+def test_reused_group_is_kept(company: Company, local: Local, make: Make) -> None:
     group = make("Ours", another(), reuse=True)
     create_group.fn(local.account, campaign_of(company), "Ours", another(), True)
     assert tidied(local)[0] == []
@@ -100,20 +102,20 @@ def test_a_group_that_is_reused_stays(company: Company, local: Local, make: Make
     assert ours.updated_at > ours.created_at
 
 
-def test_what_became_of_a_group_since_it_was_listed(
+def test_group_is_kept_when_changed_since_listed(
     company: Company, local: Local, make: Make
 ) -> None:
     used, renamed, deleted = make("Used"), make("Renamed"), make("Deleted")
-    found = list_old.fn(local.lake, local.account, Ages(groups_days=30), another())
+    found = list_candidates.fn(local.lake, local.account, Ages(groups_days=30), another())
     with company.client() as client:
         client.update_group(UpdateGroup(customer_group_id=renamed, name="VIPs"))
         client.delete_group(deleted)
     rerun(company, used)
-    done = remove_old.fn(local.lake, local.account, found)
-    assert done.gone["customer group"].count == 1
+    done = remove_candidates.fn(local.lake, local.account, found)
+    assert done.removed["customer group"].count == 1
     assert done.kept == {
         used: f"Campaign {company.seeded.campaign_id} is on it.",
-        renamed: "It was changed since.",
+        renamed: CHANGED,
     }
 
 
@@ -123,22 +125,24 @@ def refusing(status: int) -> ResponseTamperer:
     return ResponseTamperer({GROUPS: [None, None, refused]})
 
 
-def test_a_group_the_service_does_not_give_up_is_kept(
+def test_group_is_kept_when_service_refuses_deletion(
     local: Local, make: Make, through: Through
 ) -> None:
     group = make("Wanted")
     through(refusing(400))
     reason = "DELETE /v1/cg answered 400: Customer group is in use."
-    assert tidied(local)[1] == Tidied(dry_run=False, gone={}, kept={group: reason})
+    assert tidied(local)[1] == RetentionResult(dry_run=False, removed={}, kept={group: reason})
 
 
-def test_a_group_that_went_meanwhile_is_gone(local: Local, make: Make, through: Through) -> None:
+def test_group_counts_as_removed_when_already_deleted(
+    local: Local, make: Make, through: Through
+) -> None:
     make("Wanted")
     through(refusing(404))
-    assert tidied(local)[1].gone["customer group"].count == 1
+    assert tidied(local)[1].removed["customer group"].count == 1
 
 
-def test_an_account_that_may_not_delete_is_told_so(
+def test_removal_fails_when_account_may_not_delete(
     local: Local, make: Make, through: Through
 ) -> None:
     make("Wanted")

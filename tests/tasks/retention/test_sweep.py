@@ -14,10 +14,10 @@ from blocks import DataLake
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
 from tasks.campaigns import Refresh
-from tasks.refresh.claim import Entry, Register
-from tasks.retention.rules import OPEN, SINCE, Ages
+from tasks.refresh.register import Entry, Register
+from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
-from tasks.retention.sweep import Listed, Tidied, list_old, remove_old
+from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates
 from tests.support.lakes import write_run
 from tests.tasks.conftest import Local
 
@@ -37,8 +37,8 @@ def paths(lake: DataLake, folder: str = "") -> set[str]:
     return {file.path for file in lake.files.list_files(folder)}
 
 
-def listed(local: Local, refresh: Refresh, ages: Ages = ALL) -> Listed:
-    return list_old.fn(local.lake, local.account, ages, refresh)
+def listed(local: Local, refresh: Refresh, ages: Ages = ALL) -> CandidatesRef:
+    return list_candidates.fn(local.lake, local.account, ages, refresh)
 
 
 def shown(local: Local) -> list[tuple[str, str]]:
@@ -47,8 +47,8 @@ def shown(local: Local) -> list[tuple[str, str]]:
     return [row for row in rows if not row[1].endswith(" in all")]
 
 
-def removed(local: Local, refresh: Refresh, ages: Ages = ALL) -> Tidied:
-    return remove_old.fn(local.lake, local.account, listed(local, refresh, ages))
+def removed(local: Local, refresh: Refresh, ages: Ages = ALL) -> RetentionResult:
+    return remove_candidates.fn(local.lake, local.account, listed(local, refresh, ages))
 
 
 def another() -> Refresh:
@@ -80,7 +80,7 @@ def write_runs(lake: DataLake, *numbers: int, campaign_id: str = "C") -> None:
     ],
     ids=str,
 )
-def test_runs_go_by_number_and_by_age(
+def test_runs_are_removed_by_number_and_age(
     local: Local, refresh: Refresh, ages: Ages, gone: list[int]
 ) -> None:
     lake = local.lake
@@ -94,18 +94,18 @@ def test_runs_go_by_number_and_by_age(
     names = [("lake run", f"{RUN.format(number)}/_manifest-00000.json") for number in gone]
     assert shown(local) == names
     assert paths(lake) == before | {found.path}
-    tidied = remove_old.fn(local.lake, local.account, found)
-    assert tidied == Tidied(dry_run=False, gone=found.amounts)
+    tidied = remove_candidates.fn(local.lake, local.account, found)
+    assert tidied == RetentionResult(dry_run=False, removed=found.amounts)
     assert before - paths(lake) == {
         path for path in before if path.startswith(tuple(f"{RUN.format(each)}/" for each in gone))
     }
     assert lake.read("C").shape == lake.read("D").shape == (2, 2)
 
 
-def test_the_run_that_readers_are_pointed_at_stays(local: Local, refresh: Refresh) -> None:
+def test_run_is_kept_when_pointer_names_it(local: Local, refresh: Refresh) -> None:
     write_runs(local.lake, 1, 3, 2)
     age(local.lake)
-    assert removed(local, refresh).gone["lake run"].count == 1
+    assert removed(local, refresh).removed["lake run"].count == 1
     assert local.lake.runs()["run_number"].to_list() == [2, 3]
 
 
@@ -114,7 +114,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "delta"])
-def test_readers_see_a_run_whole_or_not_at_all_wherever_its_removal_stops(
+def test_readers_see_whole_run_or_none_when_removal_stops(
     local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch, file_format: Any
 ) -> None:
     lake = local.lake = DataLake(root=f"{local.folder}/lake", format=file_format)
@@ -142,33 +142,31 @@ def test_readers_see_a_run_whole_or_not_at_all_wherever_its_removal_stops(
 
         monkeypatch.setattr(Files, "remove", killed)
         try:
-            tidied = remove_old.fn(local.lake, local.account, found)
+            tidied = remove_candidates.fn(local.lake, local.account, found)
         except Killed:
             states.append(rows())
         else:
             break
     assert [len(state) for state in states] == [2, 2, 2, 1]
     assert rows() == {2: 2}
-    assert tidied == Tidied(dry_run=False, gone=found.amounts)
+    assert tidied == RetentionResult(dry_run=False, removed=found.amounts)
     assert len(paths(lake, RUN.format(1))) == 2
-    assert removed(local, another()).gone["leftover"].count == 2
+    assert removed(local, another()).removed["leftover"].count == 2
     assert rows() == {2: 2}
 
 
-def test_a_delta_table_that_shows_another_state_of_a_run_is_left_alone(
-    local: Local, refresh: Refresh
-) -> None:
+def test_delta_table_is_kept_when_it_has_another_generation(local: Local, refresh: Refresh) -> None:
     """As it does where the run was written in another format since."""
     delta = local.lake = DataLake(root=f"{local.folder}/lake", format="delta")
     write_runs(delta, 1)
     write_runs(DataLake(root=delta.root), 1, 2)
     age(delta)
     log = paths(delta, "messages/_delta_log")
-    assert removed(local, refresh).gone["lake run"].count == 1
+    assert removed(local, refresh).removed["lake run"].count == 1
     assert paths(delta, "messages/_delta_log") == log
 
 
-def test_what_an_open_refresh_needs_stays(local: Local, refresh: Refresh) -> None:
+def test_files_are_kept_while_refresh_is_open(local: Local, refresh: Refresh) -> None:
     files = local.lake.files
     write_runs(local.lake, 1, 1, 2)
     for place in ("quarantine", "plans"):
@@ -187,13 +185,13 @@ def test_what_an_open_refresh_needs_stays(local: Local, refresh: Refresh) -> Non
         "lake run": 1,
     }
     begin_refresh(local.lake)
-    kept = remove_old.fn(local.lake, local.account, found)
-    assert kept.gone == {}
+    kept = remove_candidates.fn(local.lake, local.account, found)
+    assert kept.removed == {}
     assert {*kept.kept.values()} == {OPEN}
     assert before <= paths(local.lake)
 
 
-def test_what_was_written_to_since_it_was_listed_stays(local: Local, refresh: Refresh) -> None:
+def test_files_are_kept_when_changed_since_listed(local: Local, refresh: Refresh) -> None:
     lake, files = local.lake, local.lake.files
     write_runs(lake, 1, 2, 3, 3)
     part = f"{RUN.format(2)}/part-00000-00000-dead.parquet"
@@ -207,12 +205,12 @@ def test_what_was_written_to_since_it_was_listed_stays(local: Local, refresh: Re
         files.write(path, b"")
     write_runs(lake, 1)
     files.remove(f"{RUN.format(3)}/_manifest-00001.json")
-    kept = remove_old.fn(local.lake, local.account, found).kept
+    kept = remove_candidates.fn(local.lake, local.account, found).kept
     assert kept == {
-        "staging/dead": SINCE,
-        quarantined: SINCE,
-        part: SINCE,
-        f"{RUN.format(1)}/_manifest-00000.json": SINCE,
+        "staging/dead": CHANGED,
+        quarantined: CHANGED,
+        part: CHANGED,
+        f"{RUN.format(1)}/_manifest-00000.json": CHANGED,
         **dict.fromkeys(replaced, NEEDED),
     }
     assert lake.read("C", 3).shape == (2, 2)
@@ -222,51 +220,49 @@ def test_what_was_written_to_since_it_was_listed_stays(local: Local, refresh: Re
     assert ("lake run", last) in shown(local)
 
 
-def test_a_run_that_became_the_newest_since_it_was_listed_stays(
-    local: Local, refresh: Refresh
-) -> None:
+def test_run_is_kept_when_newest_since_listed(local: Local, refresh: Refresh) -> None:
     write_runs(local.lake, 1, 2)
     age(local.lake)
     found = listed(local, refresh)
     local.lake.files.remove(RUN.format(2))
-    kept = remove_old.fn(local.lake, local.account, found).kept
+    kept = remove_candidates.fn(local.lake, local.account, found).kept
     assert kept == {f"{RUN.format(1)}/_manifest-00000.json": NEWEST}
 
 
-def test_a_list_is_made_once_in_a_flow_run(local: Local, refresh: Refresh) -> None:
+def test_candidates_are_listed_once_per_flow_run(local: Local, refresh: Refresh) -> None:
     write_runs(local.lake, 1, 2)
     age(local.lake)
     first = listed(local, refresh)
     write_runs(local.lake, 3)
     age(local.lake, "messages")
     assert listed(local, refresh) == first
-    tidied = remove_old.fn(local.lake, local.account, first)
-    assert remove_old.fn(local.lake, local.account, first) == tidied
+    tidied = remove_candidates.fn(local.lake, local.account, first)
+    assert remove_candidates.fn(local.lake, local.account, first) == tidied
     assert local.lake.runs()["run_number"].to_list() == [2, 3]
 
 
-def test_parts_that_an_export_may_go_by_stay(local: Local, refresh: Refresh) -> None:
+def test_parts_are_kept_while_export_may_need_them(local: Local, refresh: Refresh) -> None:
     files = local.lake.files
     part = f"{RUN.format(1)}/part-00000-00000-1a2b3c4d.parquet"
     files.write(part, b"")
     age(local.lake)
     files.write("staging/dead/1a2b3c4d/pages/00000-00000.json", b"{}")
-    assert removed(local, refresh).gone == {}
+    assert removed(local, refresh).removed == {}
     age(local.lake)
-    assert removed(local, another()).gone.keys() == {"staging"}
-    assert removed(local, another()).gone.keys() == {"leftover"}
+    assert removed(local, another()).removed.keys() == {"staging"}
+    assert removed(local, another()).removed.keys() == {"leftover"}
 
 
-def test_a_draft_in_staging_goes_with_its_folder(local: Local, refresh: Refresh) -> None:
+def test_draft_in_staging_is_removed_with_its_folder(local: Local, refresh: Refresh) -> None:
     for folder in ("staging/dead", "plans/campaign_id=C", "messages/campaign_id=C"):
         local.lake.files.draft(f"{folder}/x").file.write_bytes(b"half")
     age(local.lake)
-    found = removed(local, refresh).gone
+    found = removed(local, refresh).removed
     assert {kind: each.count for kind, each in found.items()} == {"staging": 1, "draft": 2}
-    assert paths(local.lake) == {f"staging/{refresh.id}/old.json"}
+    assert paths(local.lake) == {f"staging/{refresh.id}/candidates.json"}
 
 
-def test_the_table_shows_totals_and_the_first_of_many(
+def test_table_shows_totals_and_first_candidates(
     local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.retention.sweep.MOST_SHOWN", 2)
@@ -282,7 +278,7 @@ def test_the_table_shows_totals_and_the_first_of_many(
     ]
 
 
-def test_on_s3_unfinished_uploads_go_too(
+def test_unfinished_uploads_are_removed_on_s3(
     local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -312,7 +308,7 @@ def test_on_s3_unfinished_uploads_go_too(
         ]
         assert len(lake.files.fs.list_multipart_uploads("tidied")) == 3
         for _ in range(2):
-            assert remove_old.fn(local.lake, local.account, found).gone == found.amounts
+            assert remove_candidates.fn(local.lake, local.account, found).removed == found.amounts
         (left,) = lake.files.fs.list_multipart_uploads("tidied")
         assert left["Key"] == "neighbour"
         assert lake.runs()["run_number"].to_list() == [2]

@@ -16,7 +16,7 @@ import pytest
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
-from tasks.ui.console import Line
+from tasks.ui.console import StatusLine
 
 ERASED = "\x1b[2K"
 
@@ -31,38 +31,38 @@ def written_by(console: Console) -> str:
     return console.file.getvalue()
 
 
-def test_a_line_says_how_far_it_is_and_goes_away() -> None:
+def test_status_line_shows_progress_and_disappears() -> None:
     console = terminal(no_color=True)
-    with Line("Uploading", 400, console=console) as line:
-        line.show("Uploading [100] of 400", 100)
+    with StatusLine("Uploading", 400, console=console) as line:
+        line.update("Uploading [100] of 400", 100)
     written = written_by(console)
     assert re.search(r"Uploading \[100\] of 400 ━{10}[^━]", written)
     assert "0:00:00" in written
     assert written.endswith(f"\x1b[1A{ERASED}")
 
 
-def test_work_of_unknown_length_has_no_bar() -> None:
+def test_status_line_has_no_bar_without_total() -> None:
     console = terminal()
-    with Line("Waiting", console=console) as line:
-        line.show("Waiting: Generating")
+    with StatusLine("Waiting", console=console) as line:
+        line.update("Waiting: Generating")
     assert "Waiting: Generating" in written_by(console)
     assert "━" not in written_by(console)
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])
-def test_no_color_is_respected(
+def test_status_line_respects_no_color(
     monkeypatch: pytest.MonkeyPatch, no_color: str, coloured: bool
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("TERM", "xterm-256color")
     console = terminal()
-    with Line("Uploading", 400, console=console) as line:
-        line.show("Uploading", 100)
+    with StatusLine("Uploading", 400, console=console) as line:
+        line.update("Uploading", 100)
     assert bool(re.search(r"\x1b\[[0-9;]*m", written_by(console))) == coloured
 
 
 @pytest.mark.parametrize("variable", [None, "FORCE_COLOR", "TTY_INTERACTIVE"])
-def test_nothing_is_written_where_there_is_no_terminal(
+def test_status_line_is_silent_without_terminal(
     monkeypatch: pytest.MonkeyPatch, variable: str | None
 ) -> None:
     output = StringIO()
@@ -70,8 +70,8 @@ def test_nothing_is_written_where_there_is_no_terminal(
     monkeypatch.setattr(sys, "stdout", output)
     if variable:
         monkeypatch.setenv(variable, "1")
-    with Line("Uploading", 400) as line:
-        line.show("Uploading", 100)
+    with StatusLine("Uploading", 400) as line:
+        line.update("Uploading", 100)
     assert output.getvalue() == ""
 
 
@@ -99,7 +99,7 @@ def real_terminal(monkeypatch: pytest.MonkeyPatch, sent: Path) -> Iterator[TextI
     os.close(ours)
 
 
-def test_log_and_line_do_not_write_over_each_other(
+def test_status_line_does_not_overwrite_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     logger = logging.getLogger("tests.terminal")
@@ -108,11 +108,11 @@ def test_log_and_line_do_not_write_over_each_other(
     with real_terminal(monkeypatch, sent) as stream:
         handler = PrefectConsoleHandler(stream, styles={"log.info_level": "cyan"})
         monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
-        with Line("Uploading", 2) as line:
+        with StatusLine("Uploading", 2) as line:
             logger.info("first %s", "x" * 200)
-            line.show("Uploading, 1 of 2", 1)
+            line.update("Uploading, 1 of 2", 1)
             logger.info("second")
-            with Line("Another at the same time"):
+            with StatusLine("Another at the same time"):
                 logger.info("third")
         logger.info("fourth")
     written = sent.read_bytes().decode()
@@ -122,12 +122,12 @@ def test_log_and_line_do_not_write_over_each_other(
     assert "Uploading, 1 of 2" in written
 
 
-def test_without_prefects_log_the_terminal_is_used_all_the_same(
+def test_status_line_uses_terminal_without_prefect_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     elsewhere, sent = PrefectConsoleHandler(StringIO()), tmp_path / "sent"
     monkeypatch.setattr(logging.getLogger(), "handlers", [elsewhere])
     with real_terminal(monkeypatch, sent):
-        with Line("Waiting for run 2"):
+        with StatusLine("Waiting for run 2"):
             pass
     assert "Waiting for run 2" in sent.read_bytes().decode()

@@ -21,11 +21,11 @@ from tasks.ui.markdown import change, percent, plain, two_columns, with_share
         (25_000, 1000, "2,500 %"),
     ],
 )
-def test_a_share(part: int, whole: int, said: str) -> None:
+def test_percent_formats_share(part: int, whole: int, said: str) -> None:
     assert percent(part, whole) == said
 
 
-def test_a_number_with_its_share() -> None:
+def test_with_share_formats_number_and_share() -> None:
     assert with_share(51, 5000) == "51 (1 %)"
     assert with_share(1_234_567, 2_000_000) == "1,234,567 (61.7 %)"
 
@@ -39,14 +39,14 @@ def test_a_number_with_its_share() -> None:
         (2_000_000, 500_000, "−1,500,000 (75 %)"),
     ],
 )
-def test_a_rise_and_a_fall(before: int, after: int, said: str) -> None:
+def test_change_formats_rise_and_fall(before: int, after: int, said: str) -> None:
     assert change(before, after) == said
 
 
-def test_a_name_is_only_a_name() -> None:
+def test_plain_escapes_markdown() -> None:
     assert plain("a|b *c* `d`\n[e](f) <g>") == r"a\|b \*c\* \`d\` \[e\](f) \<g\>"
 
 
-def test_a_table() -> None:
+def test_two_columns_returns_table() -> None:
     table = two_columns("seen", {"rows": "5", "files": "1"})
     assert table == "| | seen |\n|---|---:|\n| rows | 5 |\n| files | 1 |"

@@ -10,11 +10,17 @@ from uuid import UUID, uuid4
 import pytest
 
 from tasks.ui import progress
-from tasks.ui.progress import Board, Done, Meter, done_here, start_meter
+from tasks.ui.progress import (
+    Progress,
+    ProgressCounter,
+    ProgressDisplay,
+    progress_here,
+    start_counter,
+)
 from tests.support.clock import Clock
 
-HALF = Done(pages=20, rows=1_000_000, bytes=400_000_000)
-WHOLE = Done(pages=40, rows=2_000_000, bytes=800_000_000)
+HALF = Progress(pages=20, rows=1_000_000, bytes=400_000_000)
+WHOLE = Progress(pages=40, rows=2_000_000, bytes=800_000_000)
 
 
 @dataclass
@@ -49,57 +55,61 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def board(artifacts: Artifacts, clock: Clock) -> Iterator[Board]:
-    with Board("export-c", 40, lambda: clock.now) as one:
+def display(artifacts: Artifacts, clock: Clock) -> Iterator[ProgressDisplay]:
+    with ProgressDisplay("export-c", 40, lambda: clock.now) as one:
         yield one
 
 
-def test_it_begins_with_the_number_of_pages(board: Board, artifacts: Artifacts) -> None:
+def test_display_begins_with_number_of_pages(
+    display: ProgressDisplay, artifacts: Artifacts
+) -> None:
     assert list(artifacts.keys.values()) == ["export-c"]
     assert artifacts.shown == [(0.0, "40 pages")]
 
 
-def test_it_shows_how_far_it_is_how_fast_and_how_long_yet(
-    board: Board, artifacts: Artifacts, clock: Clock
+def test_display_shows_progress_rate_and_time_left(
+    display: ProgressDisplay, artifacts: Artifacts, clock: Clock
 ) -> None:
     clock.sleep(100)
-    board.show(HALF)
+    display.update(HALF)
     clock.sleep(25)
-    board.show(Done(pages=30, rows=1_500_000, bytes=600_000_000))
+    display.update(Progress(pages=30, rows=1_500_000, bytes=600_000_000))
     assert artifacts.shown[1:] == [
         (50.0, "20 of 40 pages, 1,000,000 rows, 400.0 MB, 4.0 MB/s, 0:01:40 left"),
         (75.0, "30 of 40 pages, 1,500,000 rows, 600.0 MB, 4.8 MB/s, 0:00:42 left"),
     ]
 
 
-def test_it_shows_something_new_every_two_seconds_at_most(
-    board: Board, artifacts: Artifacts, clock: Clock
+def test_display_updates_every_two_seconds_at_most(
+    display: ProgressDisplay, artifacts: Artifacts, clock: Clock
 ) -> None:
     for tenth in range(100):
-        board.show(Done(pages=tenth // 4))
+        display.update(Progress(pages=tenth // 4))
         clock.sleep(0.125)
     assert [percent for percent, _ in artifacts.shown] == [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
 
 
-def test_the_end_is_always_shown(board: Board, artifacts: Artifacts, clock: Clock) -> None:
+def test_display_always_shows_the_end(
+    display: ProgressDisplay, artifacts: Artifacts, clock: Clock
+) -> None:
     clock.sleep(2)
-    board.show(HALF)
+    display.update(HALF)
     clock.sleep(0.5)
-    board.show(WHOLE)
-    board.show(WHOLE, last=True)
+    display.update(WHOLE)
+    display.update(WHOLE, last=True)
     assert [percent for percent, _ in artifacts.shown] == [0.0, 50.0, 100.0]
     assert artifacts.shown[-1][1].endswith("320.0 MB/s, 0:00:00 left")
 
 
-def test_what_an_earlier_try_has_done_says_nothing_about_speed(
-    board: Board, artifacts: Artifacts, clock: Clock
+def test_display_rate_ignores_earlier_tries(
+    display: ProgressDisplay, artifacts: Artifacts, clock: Clock
 ) -> None:
-    earlier = Done(pages=20, rows=5, bytes=8000, earlier_pages=20, earlier_bytes=8000)
+    earlier = Progress(pages=20, rows=5, bytes=8000, earlier_pages=20, earlier_bytes=8000)
     clock.sleep(10)
-    board.show(earlier)
+    display.update(earlier)
     assert artifacts.shown[-1] == (50.0, "20 of 40 pages, 5 rows, 8.0 kB")
     clock.sleep(10)
-    board.show(earlier + Done(pages=10, rows=5, bytes=4000))
+    display.update(earlier + Progress(pages=10, rows=5, bytes=4000))
     assert artifacts.shown[-1] == (
         75.0,
         "30 of 40 pages, 10 rows, 12.0 kB, 200 bytes/s, 0:00:20 left",
@@ -107,7 +117,7 @@ def test_what_an_earlier_try_has_done_says_nothing_about_speed(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_line_where_somebody_sees_it(
+def test_display_shows_line_on_terminal_only(
     artifacts: Artifacts, clock: Clock, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
     output: Any = StringIO()
@@ -115,21 +125,23 @@ def test_a_line_where_somebody_sees_it(
     monkeypatch.setattr(sys, "stderr", output)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm-256color")
-    with Board("export-c", 40, lambda: clock.now) as board:
+    with ProgressDisplay("export-c", 40, lambda: clock.now) as display:
         clock.sleep(100)
-        board.show(HALF)
+        display.update(HALF)
     assert ("20 of 40 pages, 1,000,000 rows" in output.getvalue()) == terminal
     assert (output.getvalue() == "") != terminal
     assert artifacts.shown[-1][0] == 50.0
 
 
-def test_a_meter_counts_what_is_done_and_what_was_done_before() -> None:
-    meter = start_meter("w", 0)
-    meter.add(10, 500, earlier=True)
-    meter.add(20, 700)
-    assert meter.done == Done(pages=2, rows=30, bytes=1200, earlier_pages=1, earlier_bytes=500)
-    assert done_here("w", 0) == meter.done
-    assert done_here("w", 1) == done_here("another", 0) == Done()
-    start_meter("w", 0)
-    assert done_here("w", 0) == Done()
-    assert Meter().done == Done()
+def test_counter_counts_new_and_earlier_pages() -> None:
+    counter = start_counter("w", 0)
+    counter.add(10, 500, earlier=True)
+    counter.add(20, 700)
+    assert counter.progress == Progress(
+        pages=2, rows=30, bytes=1200, earlier_pages=1, earlier_bytes=500
+    )
+    assert progress_here("w", 0) == counter.progress
+    assert progress_here("w", 1) == progress_here("another", 0) == Progress()
+    start_counter("w", 0)
+    assert progress_here("w", 0) == Progress()
+    assert ProgressCounter().progress == Progress()
