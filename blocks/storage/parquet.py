@@ -82,11 +82,11 @@ def text_schema(columns: list[str]) -> pl.Schema:
     return pl.Schema(dict.fromkeys(columns, pl.String()))
 
 
-def read_frames(file: Path) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a Parquet file, up to ROWS_AT_ONCE in a frame."""
+def read_frames(file: Path, rows: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a Parquet file in their order, `rows` in each frame but the last."""
     with file.open("rb") as opened:
         columns = list(pl.read_parquet_schema(file))
-        for batch in parquet.ParquetFile(opened).iter_batches(ROWS_AT_ONCE, columns=columns):
+        for batch in parquet.ParquetFile(opened).iter_batches(rows, columns=columns):
             frame = to_polars(pa.Table.from_batches([batch]))
             frame.columns = columns  # polars renames a column whose name is empty
             yield frame

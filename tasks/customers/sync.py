@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import batched
-from blocks.storage.parquet import ParquetSink, text_schema, write_parquet
+from blocks.storage.parquet import ParquetSink, read_frames, text_schema, write_parquet
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
@@ -22,13 +22,12 @@ from nudgescribe.identifiers import Counts, compare
 from nudgescribe.polling import poll
 from tasks.customers import upload
 from tasks.customers.fingerprint import content
-from tasks.customers.staging import Staged, batches, local_copy
+from tasks.customers.staging import Staged, local_copy
 from tasks.customers.upload import GroupRef, UploadIncomplete, send, settled_size
 from tasks.policies import ONCE
 
 CUSTOMERS_HELD = 10_000
 """Customers of a group in memory at a time."""
-ROWS_COMPARED = 50_000
 REMOVED_AT_ONCE = 1000
 
 
@@ -83,14 +82,12 @@ class _Comparison:
 
     def upserts(self, listed: Path) -> Iterator[pl.DataFrame]:
         """Yield the list's new and changed rows in their order, one upload at a time."""
-        frames = _filtered(batches(pl.scan_parquet(listed), upload.ROWS_SENT), self.upserted)
+        frames = _filtered(read_frames(listed), self.upserted)
         return _rechunked(frames, upload.ROWS_SENT)
 
     def deletions(self) -> Iterator[list[str]]:
         """Yield the identifiers to delete, one call at a time."""
-        for batch in batches(pl.scan_parquet(self.removed), REMOVED_AT_ONCE):
-            for ids in batch.iter_slices(REMOVED_AT_ONCE):
-                yield ids["id"].to_list()
+        return (ids["id"].to_list() for ids in read_frames(self.removed, REMOVED_AT_ONCE))
 
 
 def held_customers(
@@ -140,10 +137,8 @@ def _shares(listed: Path, held: Path, key: str) -> Iterator[pl.DataFrame]:
     names = pl.scan_parquet(listed).collect_schema().names()
 
     def contents(file: Path) -> Iterator[pl.DataFrame]:
-        rows = pl.scan_parquet(file).select(
-            column(key).alias("id"), content(names).alias("content")
-        )
-        return batches(rows, ROWS_COMPARED)
+        compared = column(key).alias("id"), content(names).alias("content")
+        return (frame.select(compared) for frame in read_frames(file))
 
     with scratch_folder("the comparison of two lists") as folder:
         yield from compare(contents(held), contents(listed), folder)

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import prefetch
+from blocks.storage.parquet import read_frames
 from nudgescribe import contract, rfc4180
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
@@ -16,7 +17,7 @@ from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
 from nudgescribe.polling import poll
 from tasks.campaigns import CampaignRef, Refresh, refuse_busy
-from tasks.customers.staging import Staged, batches, local_copy
+from tasks.customers.staging import Staged, local_copy
 from tasks.policies import ONCE, READ
 from tasks.ui.console import StatusLine
 
@@ -99,7 +100,7 @@ def upload_customers(
         account.get_client() as client,
         local_copy(lake, accepted) as source,
     ):
-        send(client, group, batches(pl.scan_parquet(source), ROWS_SENT), accepted.rows)
+        send(client, group, read_frames(source, ROWS_SENT), accepted.rows)
         return settled_size(client, group, accepted.rows)
 
 

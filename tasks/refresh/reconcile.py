@@ -8,19 +8,17 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.parquet import read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
-from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
-from tasks.customers.staging import batches, local_copy
+from tasks.customers.staging import local_copy
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
 from tasks.export.ledger import Ledger
 from tasks.export.verify import customer_ids
 from tasks.policies import READ
-
-ROWS_AT_ONCE = 50_000
 
 
 class NotReconciled(NudgeflowError):
@@ -63,8 +61,7 @@ def reconcile(
 
 
 def _listed(accepted: Path, key: str) -> Iterator[pl.DataFrame]:
-    ids = pl.scan_parquet(accepted).select(column(key))
-    return (_identities(batch.to_series()) for batch in batches(ids, ROWS_AT_ONCE))
+    return (_identities(frame[key]) for frame in read_frames(accepted))
 
 
 def _identities(ids: pl.Series) -> pl.DataFrame:
