@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import time
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 from iso4217 import Currency
 from polars import selectors
 
+from nudgescribe import identifiers
 from nudgescribe.contract import WorkspaceField
+from nudgescribe.identifiers import NO_IDS
 
 REASONS: Mapping[str, str] = {
     "required": "a value is required",
@@ -60,7 +63,6 @@ _DATE_PARTS: Mapping[str, str] = {
 }
 _YEARS: Mapping[str, tuple[int, int]] = {"%Y": (1, 9999), "%y": (1969, 2068)}
 """First and last year of a notation. Two digits are read as POSIX does: 69 is 1969, 68 is 2068."""
-NO_IDS = pl.Series(dtype=pl.String())
 _NO_DATE = "?"
 """Written in place of a date that a format cannot express; no format reads it as a date."""
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
@@ -141,18 +143,13 @@ def reformat_dates(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
     return pl.when(kept).then(text).otherwise(_written(_parsed(text, given), wanted))
 
 
-def repeated_ids(parts: Callable[[], Iterable[pl.Series]]) -> pl.Series:
+def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
     """Return the identifiers that occur more than once in the whole list, each once.
 
-    `parts` gives the list's identifiers part by part; it is called twice if any are suspected.
+    Blank ones are missing, not repeated. See `identifiers.repeated_ids` for memory and `folder`.
     """
-    # First hashes, 8 bytes each; then the few identifiers whose hash occurs more than once.
-    hashes = pl.concat([NO_IDS.hash(), *(part.hash() for part in parts())]).sort()
-    suspects = hashes.filter(hashes == hashes.shift()).unique().implode()
-    if not suspects[0].len():
-        return NO_IDS
-    ids = pl.concat([part.filter(part.hash().is_in(suspects)) for part in parts()])
-    return ids.filter(ids.is_duplicated() & (ids.str.strip_chars() != "")).unique()
+    ids = identifiers.repeated_ids(parts, folder)
+    return ids.filter(ids.str.strip_chars() != "")
 
 
 def judge(

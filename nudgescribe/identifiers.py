@@ -8,6 +8,7 @@ the end are the identifiers themselves.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,8 @@ from pyarrow import ipc
 SHARES = 256
 SHARE_BITS = 56
 """A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
-NONE = pl.Series("id", [], pl.String())
+HASHES_HELD = 500_000
+NO_IDS = pl.Series(dtype=pl.String())
 
 Change = Literal["added", "removed", "changed", "unchanged", "repeated"]
 _EMPTY = pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
@@ -61,22 +63,15 @@ class Counts(Counter[Change]):
 
 
 def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
-    """Return the identifiers that occur more than once in a list that comes in parts.
+    """Return the identifiers that occur more than once in a list that comes in parts, each once.
 
     The list is read again only if hashes of its identifiers repeat. Memory grows with the
-    identifiers that repeat, and with no others.
+    identifiers that repeat, and with no others. Long lists need room in `folder`: 8 bytes a row.
     """
-    with ExitStack() as stack:
-        files = [stack.enter_context((folder / f"{n}.hashes").open("wb")) for n in range(SHARES)]
-        for ids in parts():
-            hashes = np.sort(ids.hash().to_numpy())
-            cuts = np.searchsorted(hashes >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
-            for file, some in zip(files, np.split(hashes, cuts), strict=True):
-                file.write(some.tobytes())
-    shares = (np.fromfile(folder / f"{n}.hashes", np.uint64) for n in range(SHARES))
-    suspects = pl.concat([_repeated(pl.Series(hashes)) for hashes in shares])
+    shares = _hash_shares((ids.hash() for ids in parts()), folder)
+    suspects = pl.concat([NO_IDS.hash(), *map(_repeated, shares)])
     if suspects.is_empty():
-        return NONE
+        return NO_IDS
     suspected = pl.concat(ids.filter(ids.hash().is_in(suspects.implode())) for ids in parts())
     return suspected.filter(suspected.is_duplicated()).unique()
 
@@ -127,6 +122,25 @@ def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         return rows, rows.clear()
     first = rows["id"].is_first_distinct()
     return rows.filter(first), rows.filter(~first)
+
+
+def _hash_shares(hashes: Iterator[pl.Series], folder: Path) -> Iterator[pl.Series]:
+    """Yield all hashes, equal ones together: at once if they are few, else a share at a time."""
+    held: list[pl.Series] = []
+    while sum(map(len, held)) < HASHES_HELD:
+        if (part := next(hashes, None)) is None:
+            yield pl.concat([NO_IDS.hash(), *held])
+            return
+        held.append(part)
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / f"{n}.hashes").open("wb")) for n in range(SHARES)]
+        for part in chain(held, hashes):
+            ordered = np.sort(part.to_numpy())
+            cuts = np.searchsorted(ordered >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
+            for file, share in zip(files, np.split(ordered, cuts), strict=True):
+                file.write(share.tobytes())
+    for n in range(SHARES):
+        yield pl.Series(np.fromfile(folder / f"{n}.hashes", np.uint64))
 
 
 def _repeated(hashes: pl.Series) -> pl.Series:

@@ -1,6 +1,8 @@
 """Uploads of customers: checked as a whole, then row by row, and upserted."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 from cryptography.fernet import Fernet
@@ -68,7 +70,8 @@ def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
                 else []
             )
             raise HTTPException(400, f"{'; '.join([*problems[:MAX_HEADER_PROBLEMS], *more])}.")
-        return fields.repeated_ids(lambda: (frame[key] for frame in frames()))
+        with TemporaryDirectory() as folder:
+            return fields.repeated_ids(lambda: (frame[key] for frame in frames()), Path(folder))
     except rfc4180.MalformedCsv as error:
         raise HTTPException(400, error.problem) from None
 

@@ -166,7 +166,7 @@ def _judge(listed: pl.LazyFrame, mapping: FieldMapping, folder: Path, strict: bo
         return map(mapping.as_text, batches(rows, ROWS_JUDGED))
 
     repeated = fields.repeated_ids(
-        lambda: (batch[key] for batch in texts(listed.select(fields.column(key))))
+        lambda: (batch[key] for batch in texts(listed.select(fields.column(key)))), folder
     )
     accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
     fingerprint, rejected = Fingerprint(columns), 0
