@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 from fsspec.core import url_to_fs
+from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blocks.saved import SavedBlock, documentation_url, slug_reference
@@ -91,3 +92,10 @@ class CampaignPortfolio(SavedBlock):
     _documentation_url = documentation_url("many-campaigns")
 
     portfolio: Portfolio = Field(description="The campaigns, and the workspaces.")
+
+    @classmethod
+    def from_name(cls, name: str) -> Block:
+        """Load what version 0.1 stored as a parameter: a name, or the path of a YAML file."""
+        if name.endswith((".yaml", ".yml")):
+            return cls(portfolio=Portfolio.from_file(name))
+        return super().from_name(name)

@@ -1,5 +1,6 @@
 """The base of the blocks: flows, tasks and machines pass a saved block on as a reference."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Self, cast
 from uuid import UUID
@@ -79,6 +80,19 @@ class SavedBlock(Block):
             return super().__reduce__()
         return _unresolved, (type(self), self._block_document_id, self._block_document_name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; the block is another one than the saved one then, until it is saved."""
+        if name in type(self).model_fields:
+            self._block_document_id = None
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the block; one with other values is not the saved one."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update:
+            copied._block_document_id = None
+        return copied
+
     @classmethod
     def _from_reference(cls, document_id: UUID, name: str | None) -> Self:
         block = cls.model_construct()
@@ -96,12 +110,17 @@ class SavedBlock(Block):
             return super().ser_model(handler, info)
         return self.to_reference()
 
+    @classmethod
+    def from_name(cls, name: str) -> Block:
+        """Load what version 0.1 stored as a parameter: a name. Raises BlockNotFound."""
+        return load_by_name(name, cls)
+
     @model_validator(mode="wrap")
     @classmethod
     def _load_reference(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """Load the block of a stored parameter: a reference, or a name as in version 0.1."""
         if isinstance(value, str):
-            value = load_by_name(value, cls)
+            value = cls.from_name(value)
         elif isinstance(value, dict) and "$ref" in value:
             value = _load(cls, cast(Any, value)["$ref"])
         return validate(value)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks import Portfolio
+from blocks import CampaignPortfolio, Portfolio
 from blocks.portfolio import NoPortfolio
 
 GOOD = """
@@ -48,3 +48,9 @@ def test_portfolio_error_does_not_show_values(tmp_path: Path, content: str, prob
 def test_missing_portfolio_file_is_named(path: str) -> None:
     with pytest.raises(NoPortfolio, match=f"The file {path} cannot be read"):
         Portfolio.from_file(path)
+
+
+def test_path_of_a_file_is_accepted_as_version_0_1_stored_it(tmp_path: Path) -> None:
+    file = tmp_path / "portfolio.yaml"
+    file.write_text("workspaces: [W]")
+    assert CampaignPortfolio.model_validate(str(file)).portfolio.workspaces == ["W"]

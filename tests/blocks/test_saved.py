@@ -80,6 +80,24 @@ def test_parameters_of_unsaved_blocks_work_and_are_stored_with_secrets_masked(
     assert not [one for one in ("canary", *secrets_of(company)) if one in str(stored)]
 
 
+@pytest.mark.parametrize("how", ["copied", "set"])
+def test_changed_block_is_not_taken_for_the_saved_one(
+    saved: Saved, tmp_path: Path, how: str
+) -> None:
+    lake, other = saved.lake.model_copy(), str(tmp_path / "other")
+    assert lake.to_reference() == saved.lake.to_reference()
+    if how == "copied":
+        lake = lake.model_copy(update={"root": other})
+    else:
+        lake.root = other
+    with pytest.raises(BlockNotSaved):
+        lake.to_reference()
+    assert cloudpickle.loads(cloudpickle.dumps(lake)).root == other
+    lake.save(saved.name, overwrite=True)
+    assert lake.to_reference() == saved.lake.to_reference()
+    saved.lake.save(saved.name, overwrite=True)
+
+
 def test_unsaved_block_has_no_reference(company: Company) -> None:
     with pytest.raises(BlockNotSaved, match="This NudgescribeAccount block is not saved"):
         company.account().to_reference()
