@@ -12,7 +12,7 @@ from tasks.ui.events import announce
 
 
 class RetentionOptions(Ages):
-    """Ages from which things are removed, and whether they are."""
+    """Settings of the retention."""
 
     dry_run: bool = Field(
         default=True,
