@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+from prefect.logging import disable_run_logger
 
 from blocks import CrmSource, DataLake
 from nudgescribe.contract import WorkspaceField
@@ -80,7 +81,7 @@ def judged(
         lake.files.put(listed, staged.path)
         refresh = Refresh(id="x", started=datetime.now(UTC))
         sources = {name: FieldSource() for name in fields}
-        with patch.object(validate, "create_table_artifact"):
+        with patch.object(validate, "create_table_artifact"), disable_run_logger():
             mapping = FieldMapping(rules=[first, *texts[1:]], sources=sources)
             done = validate.validate_customers.fn(mapping, staged, lake, refresh, strict, "c")
         errors = pl.DataFrame(schema=["row", "field", "code"])
