@@ -390,14 +390,3 @@ def test_upload_of_wide_rows_is_parted_by_bytes(company: Company) -> None:
         client: Any = Client()
         upload.send(client, group, [wide], wide.height)
     assert max(sizes) <= 64 * 1024 * 1024
-
-
-@pytest.mark.chaos
-@pytest.mark.xfail(strict=True, reason="grows with the rows")
-@pytest.mark.parametrize("step", ["reconcile", "compare"])
-def test_memory_does_not_grow_with_rows(step: str) -> None:
-    def peak(rows: int) -> float:
-        command = [sys.executable, "-m", "tests.cases.memory", step, str(rows)]
-        return float(subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout)
-
-    assert peak(2_000_000) - peak(200_000) < 200
