@@ -18,7 +18,7 @@ from nudgescribe.errors import (
     Retryable,
     ServerError,
 )
-from nudgescribe.polling import Pace, poll
+from nudgescribe.retry import Pace, poll
 
 PATIENCE_SECONDS = 60.0
 """How long to look in the history for a rerun if the answer to its start was lost."""

@@ -1,8 +1,13 @@
-"""The one retry policy of calls: reads are repeated, changes only when the service says when."""
+"""How often and how long calls are repeated.
 
-from collections.abc import Callable
+`RetryPolicy` is for one call: reads are repeated, changes only when the service says when. `poll`
+looks again and again until something has happened, up to a deadline on the monotonic clock.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import sleep
+from random import uniform
+from time import monotonic, sleep
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
@@ -61,3 +66,44 @@ class RetryPolicy:
         asked = error.retry_after if isinstance(error, Retryable) else None
         backoff = wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait)
         return max(asked or 0.0, backoff(state))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The waits between looks, in seconds, and how many errors in a row are `tolerated`."""
+
+    first: float = 0.5
+    longest: float = 15.0
+    growth: float = 1.5
+    tolerated: int = 20
+    clock: Callable[[], float] = monotonic
+    sleep: Callable[[float], None] = sleep
+
+
+def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> Iterator[T]:
+    """Yield what `look` returns, again and again; the last time when `deadline` seconds are over.
+
+    The caller stops iterating when satisfied; an exhausted iterator means the time is up.
+    Raises any error of `look`; a Retryable one only at the last look, or after `tolerated` in a
+    row.
+    """
+    pace = pace or Pace()
+    end = pace.clock() + deadline
+    wait = pace.first
+    failures = 0
+    while True:
+        last_look = pace.clock() >= end
+        try:
+            seen = look()
+        except Retryable:
+            failures += 1
+            if last_look or failures > pace.tolerated:
+                raise
+        else:
+            failures = 0
+            yield seen
+        if last_look:
+            return
+        pause = uniform(wait / 2, wait)
+        pace.sleep(max(0.0, min(pause, end - pace.clock())))
+        wait = min(wait * pace.growth, pace.longest)

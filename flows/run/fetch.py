@@ -9,7 +9,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import FetchOptions
-from nudgescribe.polling import Pace, poll
+from nudgescribe.retry import Pace, poll
 from tasks.campaigns import Refresh
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
 from tasks.export.run import (

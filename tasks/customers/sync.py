@@ -19,7 +19,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
-from nudgescribe.polling import poll
+from nudgescribe.retry import poll
 from tasks.customers import upload
 from tasks.customers.fingerprint import content
 from tasks.customers.staging import Staged, local_copy

@@ -15,7 +15,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
-from nudgescribe.polling import poll
+from nudgescribe.retry import poll
 from tasks.campaigns import CampaignRef, Refresh, refuse_busy
 from tasks.customers.staging import Staged, local_copy
 from tasks.policies import ONCE, READ

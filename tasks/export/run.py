@@ -29,7 +29,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
-from nudgescribe.polling import Pace, poll
+from nudgescribe.retry import Pace, poll
 from tasks.campaigns import Refresh, campaign_of
 from tasks.customers.staging import folder_of
 from tasks.export.download import ExportRef, fetch_pages, slots_of

@@ -13,7 +13,7 @@ from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
-from nudgescribe.polling import Pace, poll
+from nudgescribe.retry import Pace, poll
 from tasks.campaigns import Refresh
 from tasks.customers.staging import folder_of, is_kept
 from tasks.policies import READ

@@ -31,7 +31,7 @@ import tasks.customers.upload
 import tasks.export.run
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
-from nudgescribe.polling import Pace
+from nudgescribe.retry import Pace
 from tests.chaos.effects import Moment, Watch
 
 ENTRYPOINT = "flows/refresh.py:campaign_refresh"

@@ -3,7 +3,7 @@
 from threading import Lock
 from typing import Any
 
-from nudgescribe.polling import Pace
+from nudgescribe.retry import Pace
 
 
 class Clock:

@@ -16,8 +16,7 @@ from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import Retryable
-from nudgescribe.polling import Pace
-from nudgescribe.retry import RetryPolicy
+from nudgescribe.retry import Pace, RetryPolicy
 from sandbox.api import auth, messages, security
 from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from tasks.campaigns import CampaignRef, Refresh, RunRef, find_campaign, publish_run

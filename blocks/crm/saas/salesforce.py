@@ -18,8 +18,7 @@ from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.saved import documentation_url
 from blocks.storage.parquet import write_parquet
 from nudgescribe import rfc4180
-from nudgescribe.polling import Pace, poll
-from nudgescribe.retry import RetryPolicy
+from nudgescribe.retry import Pace, RetryPolicy, poll
 
 _POSITION = re.compile(r"Row:(\d+):Column:(\d+)")
 

@@ -8,7 +8,7 @@ import pytest
 
 from blocks.rerun import NotCurrent
 from nudgescribe import errors
-from nudgescribe.polling import poll
+from nudgescribe.retry import poll
 from tasks.campaigns import CampaignRef, Refresh, RunRef, publish_run
 from tasks.customers import upload as tasks
 from tasks.customers.staging import StagingLost, local_copy

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from blocks.crm.saas.salesforce import SalesforceCrm
 from blocks.crm.source import SourceUnavailable
-from nudgescribe.polling import Pace
-from nudgescribe.retry import RetryPolicy
+from nudgescribe.retry import Pace, RetryPolicy
 from tests.blocks.crm.extracting import CANARY, refused
 from tests.blocks.crm.saas.salesforce_server import (
     CLIENT_ID,

@@ -1,7 +1,7 @@
 import pytest
 
 from nudgescribe.errors import ServerError
-from nudgescribe.polling import Pace, poll
+from nudgescribe.retry import Pace, poll
 from tests.support.clock import Clock
 
 
