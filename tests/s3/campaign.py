@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 import psutil
@@ -32,9 +33,11 @@ class Published(Export):
         return {process for each in self.processes.values() for process in each}
 
     def download(self, request: Request, number: int) -> Reply:
-        port = request.client_port
+        ends = request.client_port, urlsplit(self.url).port
         (process,) = (
-            one.pid for one in psutil.net_connections("tcp") if one.laddr and one.laddr.port == port
+            each.pid
+            for each in psutil.net_connections("tcp")
+            if each.laddr and each.raddr and (each.laddr.port, each.raddr.port) == ends
         )
         assert process is not None
         self.processes[number].append(process)
