@@ -20,7 +20,8 @@ from pyarrow import ipc
 SHARES = 256
 SHARE_BITS = 56
 """A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
-HASHES_HELD = 500_000
+ROWS_HELD, HASHES_HELD = 100_000, 500_000
+"""Fewer are compared in memory at once."""
 NO_IDS = pl.Series(dtype=pl.String())
 
 Change = Literal["added", "removed", "changed", "unchanged", "repeated"]
@@ -35,23 +36,18 @@ def compare(
     Frames of both sides have the columns `id` (text) and `content` (UInt64, equal for customers
     that are the same). What is yielded has `id`, `change`, and as `row` the customer's row in
     `after`, or in `before` if it was removed, counted from 0. A row whose identifier came earlier
-    on its side is *repeated*. Needs room in `folder` for the identifiers of both sides.
+    on its side is *repeated*. Long sides need room in `folder` for their identifiers.
     """
-    _split(before, folder / "before")
-    _split(after, folder / "after")
+    sides = [_number(before), _number(after)]
+    held = [_take(side, ROWS_HELD) for side in sides]
+    if not any(_height(frames) >= ROWS_HELD for frames in held):
+        yield _compare(*(pl.concat([_EMPTY, *frames]) for frames in held))
+        return
+    folders = folder / "before", folder / "after"
+    for frames, side, target in zip(held, sides, folders, strict=True):
+        _split(chain(frames, side), target)
     for share in range(SHARES):
-        sides = (_read(folder / side, share) for side in ("before", "after"))
-        (earlier, earlier_repeated), (later, later_repeated) = map(_distinct, sides)
-        both = earlier.join(later, on="id", how="full", coalesce=True, suffix="_after")
-        yield pl.concat(
-            [
-                both.select("id", _change(), pl.coalesce("row_after", "row").alias("row")),
-                *(
-                    some.select("id", pl.lit("repeated").alias("change"), "row")
-                    for some in (earlier_repeated, later_repeated)
-                ),
-            ]
-        )
+        yield _compare(*(_read(each, share) for each in folders))
 
 
 class Counts(Counter[Change]):
@@ -76,6 +72,37 @@ def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.S
     return suspected.filter(suspected.is_duplicated()).unique()
 
 
+def _number(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the frames with a column `row` ahead, counted from 0 over all of them."""
+    first = 0
+    for frame in frames:
+        yield frame.with_row_index("row", offset=first)
+        first += frame.height
+
+
+def _take(frames: Iterator[pl.DataFrame], rows: int) -> list[pl.DataFrame]:
+    """Return the first frames, of `rows` together, or all if they have fewer."""
+    taken: list[pl.DataFrame] = []
+    while _height(taken) < rows and (frame := next(frames, None)) is not None:
+        taken.append(frame)
+    return taken
+
+
+def _height(frames: list[pl.DataFrame]) -> int:
+    return sum(frame.height for frame in frames)
+
+
+def _compare(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    (earlier, earlier_repeated), (later, later_repeated) = _distinct(before), _distinct(after)
+    both = earlier.join(later, on="id", how="full", coalesce=True, suffix="_after")
+    repeated = (
+        rows.select("id", pl.lit("repeated").alias("change"), "row")
+        for rows in (earlier_repeated, later_repeated)
+    )
+    row = pl.coalesce("row_after", "row").alias("row")
+    return pl.concat([both.select("id", _change(), row), *repeated])
+
+
 def _change() -> pl.Expr:
     earlier, later = pl.col("content"), pl.col("content_after")
     return (
@@ -91,15 +118,12 @@ def _change() -> pl.Expr:
 
 
 def _split(frames: Iterable[pl.DataFrame], folder: Path) -> None:
-    """Write the rows, numbered, to a file for each share."""
+    """Write the rows to a file for each share."""
     folder.mkdir()
-    first = 0
     with ExitStack() as stack:
         writers: dict[int, ipc.RecordBatchStreamWriter] = {}
         for frame in frames:
-            rows = frame.with_row_index("row", offset=first)
-            first += frame.height
-            keyed = rows.with_columns(share=pl.col("id").hash() // 2**SHARE_BITS)
+            keyed = frame.with_columns(share=pl.col("id").hash() // 2**SHARE_BITS)
             parts = keyed.partition_by("share", as_dict=True, include_key=False)
             for (share,), part in parts.items():
                 table = part.to_arrow()

@@ -23,8 +23,9 @@ def frames(rows: Rows, size: int = 3) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(rows[first : first + size], schema, orient="row")
 
 
-def compared(before: Rows, after: Rows) -> list[tuple[str, str, int]]:
-    with TemporaryDirectory() as folder:
+def compared(before: Rows, after: Rows, held: int) -> list[tuple[str, str, int]]:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identifiers, "ROWS_HELD", held)
         shares = [*compare(frames(before), frames(after), Path(folder))]
     return sorted(pl.concat(shares).select("id", "change", "row").rows())
 
@@ -48,12 +49,15 @@ def expected(before: Rows, after: Rows) -> list[tuple[str, str, int]]:
     return sorted([*found, *((each, "removed", earlier[each][1]) for each in removed)])
 
 
-@given(before=SIDES, after=SIDES)
-def test_compare_says_of_each_customer_what_became_of_it(before: Rows, after: Rows) -> None:
-    assert compared(before, after) == expected(before, after)
+@given(before=SIDES, after=SIDES, held=st.sampled_from([1, 5, 13]))
+def test_compare_says_of_each_customer_what_became_of_it(
+    before: Rows, after: Rows, held: int
+) -> None:
+    assert compared(before, after, held) == expected(before, after)
 
 
-def test_counts_add_up_over_shares(tmp_path: Path) -> None:
+def test_counts_add_up_over_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identifiers, "ROWS_HELD", 2000)
     before: Rows = [(str(number), 0) for number in range(3000)]
     after: Rows = [(str(number), number % 2) for number in range(1000, 4000)]
     counts = Counts()
