@@ -129,6 +129,8 @@ def start(page: Page) -> str:
     form = page.locator("form")
     for said in descriptions():
         expect(form).to_contain_text(said)
+    # Account, CRM and lake: the pickers show what is chosen.
+    expect(form.get_by_text("main", exact=True)).to_have_count(3)
     take_picture(page, "form", 900)
     # The UI's labels are not bound to their inputs.
     downloads = page.locator(".schema-form-property").filter(has_text="Downloads").last
