@@ -92,12 +92,11 @@ def customer_ids(
     """
     folder = run_folder(export.campaign_id, export.run_number)
     for batch in batches:
-        page_of = pl.Series(np.repeat([p.page for p in batch.pages], [p.rows for p in batch.pages]))
-        row = 0
+        row, end = 0, sum(page.rows for page in batch.pages)
         try:
             for _, table in read_tables(lake.files, folder, batch.parts, lake.format, [ID]):
                 ids = to_polars(table)[ID]
-                yield page_of.slice(row, len(ids)), ids
+                yield _pages_of(batch, row, len(ids)), ids
                 row += len(ids)
         except (MalformedCsv, pa.ArrowInvalid):
             raise PartDamaged(folder, batch) from None
@@ -105,5 +104,12 @@ def customer_ids(
             if "compressed" not in str(error):
                 raise
             raise PartDamaged(folder, batch) from None
-        if row != len(page_of):
+        if row != end:
             raise PartDamaged(folder, batch)
+
+
+def _pages_of(batch: Batch, first: int, rows: int) -> pl.Series:
+    """Return the page of each of so many rows; a row beyond the last page is told as of that."""
+    pages, sizes = ([getattr(page, name) for page in batch.pages] for name in ("page", "rows"))
+    of = np.searchsorted(np.cumsum(sizes), np.arange(first, first + rows), side="right")
+    return pl.Series(np.array(pages)[np.minimum(of, len(pages) - 1)])
