@@ -5,9 +5,10 @@ from typing import Any
 import yaml
 from fsspec.core import url_to_fs
 from prefect.blocks.core import Block
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from blocks.saved import SavedBlock, documentation_url, slug_reference
+from nudgescribe.bases import FrozenInput
 from nudgescribe.errors import NudgeflowError
 
 
@@ -15,10 +16,8 @@ class NoPortfolio(NudgeflowError):
     advice = "A portfolio lists campaigns, workspaces or both; see docs/portfolio.md."
 
 
-class Member(BaseModel):
+class Member(FrozenInput):
     """A campaign of a portfolio, with what differs from the flow's own parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     campaign_id: str = Field(description="ID of the campaign.")
     account: str | None = Field(default=None, description="Name of its account block.")
@@ -41,10 +40,8 @@ class Member(BaseModel):
         return slug_reference(self.crm) if self.crm else None
 
 
-class Portfolio(BaseModel):
+class Portfolio(FrozenInput):
     """Campaigns by ID, and all published campaigns of some workspaces."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     campaigns: list[Member] = Field(
         default_factory=list[Member],

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict
+from nudgescribe.bases import Frozen
 
 Format = Literal["parquet", "csv", "csv.zst", "delta"]
 SCHEMA_VERSION = 2
@@ -17,24 +17,20 @@ LATEST = "_latest.json"
 _MANIFEST = re.compile(r"_manifest-(\d{5})\.json")
 
 
-class Page(BaseModel):
+class Page(Frozen):
     """A page of an export: `page` is the service's `file_num`, `bytes` the size of its CSV."""
-
-    model_config = ConfigDict(frozen=True)
 
     page: int
     rows: int
     bytes: int
 
 
-class Part(BaseModel):
+class Part(Frozen):
     """A file of the lake with the rows of one or more pages, in their order.
 
     A page that does not fit continues in the next part; `pages` of both name it. `sha256` is the
     file's, in hexadecimal.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     pages: list[int]
@@ -43,23 +39,19 @@ class Part(BaseModel):
     sha256: str
 
 
-class Batch(BaseModel):
+class Batch(Frozen):
     """Whole pages, and the parts that hold these pages and no others."""
-
-    model_config = ConfigDict(frozen=True)
 
     pages: list[Page]
     parts: list[Part]
 
 
-class Manifest(BaseModel):
+class Manifest(Frozen):
     """The parts and pages of a run. It is written last: a run without it is not in the lake.
 
     It is never changed; a run that is written again gets the next `generation`. `bytes` is the
     size of all pages.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     generation: int
@@ -77,10 +69,8 @@ class Manifest(BaseModel):
     versions: dict[str, str]
 
 
-class Latest(BaseModel):
+class Latest(Frozen):
     """A campaign's newest run in the lake; `manifest` is relative to the campaign's folder."""
-
-    model_config = ConfigDict(frozen=True)
 
     run_number: int
     manifest: str

@@ -4,14 +4,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
 from blocks.storage.reader import to_polars
+from nudgescribe.bases import Closing
 
 ROWS_AT_ONCE = 20_000
 
@@ -29,7 +28,7 @@ def observe_rows(callback: _RowsCallback) -> Generator[None]:
         _CALLBACK.reset(token)
 
 
-class ParquetSink:
+class ParquetSink(Closing):
     """A Parquet file that frames of one schema are appended to.
 
     A context manager; the file has its schema even if nothing is written. The compression, zstd
@@ -57,15 +56,7 @@ class ParquetSink:
         if callback := _CALLBACK.get():
             callback(self.rows)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._writer.close()
 
 

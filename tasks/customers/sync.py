@@ -174,9 +174,7 @@ def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) 
 
     def compare_again() -> ListDiff:
         with scratch_folder("the group's customers") as folder:
-            held = folder / "held.parquet"
-            held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
-            return diff_lists(listed, held, key)
+            return _compare(client, group, listed, key, folder).diff
 
     seen = None
     for seen in poll(compare_again, upload.SETTLE_SECONDS):
