@@ -1,15 +1,16 @@
 """A disk that is full: which one is said, nothing half is left, and with room again all goes on."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from blocks import DataLake, FileCrm
 from blocks.storage.errors import DiskFull
 from blocks.storage.files import DRAFT
+from blocks.storage.manifest import Format
 from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
 from tasks.customers.staging import local_copy
@@ -17,13 +18,9 @@ from tasks.export import run as tasks
 from tests.conftest import customers
 from tests.support import disks
 from tests.support.disks import Disk
-from tests.support.exports import Export, page
+from tests.support.exports import page
 from tests.tasks.conftest import Local
-from tests.tasks.export import test_export
-from tests.tasks.export.test_export import Exporting, Serve, ids
-
-no_waiting, serve = test_export.no_waiting, test_export.serve
-exporting = test_export.exporting
+from tests.tasks.export.conftest import Exporter, Exporting
 
 PAGES = [page([f"{number:02}{row:05}" for row in range(500)]) for number in range(3)]
 
@@ -34,78 +31,65 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-@pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst", "delta"])
+@pytest.fixture
+def export(local: Local, exporting: Exporter, disk: Disk) -> Exporting:
+    """To a lake on that disk."""
+    local.lake = DataLake(root=str(disk.folder / "lake"))
+    return exporting(PAGES, rows=1500)
+
+
+@pytest.mark.parametrize("file_format", get_args(Format))
 @pytest.mark.parametrize("step", ["fetch", "commit"])
 def test_export_fails_when_lake_is_full(
-    local: Local,
-    serve: Serve,
-    exporting: Callable[[int], Exporting],
-    disk: Disk,
-    step: str,
-    file_format: Any,
+    export: Exporting, disk: Disk, step: str, file_format: Format
 ) -> None:
-    lake = local.lake = DataLake(root=str(disk.folder / "lake"), format=file_format)
-    serve(Export(PAGES))
-    one = exporting(1500)
-    export = one.plan()
+    export.lake.format = file_format
+    planned = export.plan()
     if step == "commit":
-        one.fetch(export)
-        assert one.check(export)
-    steps = {"fetch": one.fetch, "commit": one.commit}
+        export.fetch(planned)
+        assert export.check(planned)
     with disk.full():
         with pytest.raises(DiskFull, match="There is no room left in ") as full:
-            steps[step](export)
+            getattr(export, step)(planned)
     # A limit of file sizes is met on the way already.
     assert not disk.mounted or "/disk/lake for messages/" in str(full.value)
     assert full.value.__cause__ is None
-    assert lake.manifest("C", 2) is None
+    assert export.lake.manifest("C", 2) is None
     assert [file for file in disk.folder.rglob("*") if file.name.startswith(DRAFT)] == []
-    one.commit(one.fetched())
-    assert len(ids(lake)) == 1500
+    export.finish()
+    assert len(export.ids()) == 1500
 
 
 def test_commit_fails_when_lake_is_full(
-    local: Local,
-    serve: Serve,
-    exporting: Callable[[int], Exporting],
-    disk: Disk,
-    monkeypatch: pytest.MonkeyPatch,
+    export: Exporting, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest is there already."""
-    local.lake = DataLake(root=str(disk.folder / "lake"), format="delta")
-    serve(Export(PAGES))
-    one = exporting(1500)
-    export = one.fetched()
-    real = tasks.delta.commit
+    export.lake.format = "delta"
+    planned, real = export.fetched(), tasks.delta.commit
 
     def commit(*given: Any) -> None:
         with disk.full():
             real(*given)
 
-    monkeypatch.setattr(tasks.delta, "commit", commit)
-    with pytest.raises(DiskFull, match="for messages/_delta_log"):
-        one.commit(export)
-    monkeypatch.setattr(tasks.delta, "commit", real)
-    assert one.commit(export).rows == 1500
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.delta, "commit", commit)
+        with pytest.raises(DiskFull, match="for messages/_delta_log"):
+            export.commit(planned)
+    assert export.commit(planned).rows == 1500
 
 
 def test_download_fails_when_disk_is_full(
-    local: Local,
-    serve: Serve,
-    exporting: Callable[[int], Exporting],
-    disk: Disk,
-    monkeypatch: pytest.MonkeyPatch,
+    exporting: Exporter, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
-    serve(Export(PAGES))
-    one = exporting(1500)
-    export = one.plan()
+    one = exporting(PAGES, rows=1500)
+    planned = one.plan()
     with disk.full():
         with pytest.raises(DiskFull, match=r"/disk for page \d of run 2 of campaign C\. .*TMPDIR"):
-            one.fetch(export)
+            one.fetch(planned)
     assert not list(disk.folder.iterdir())
-    one.commit(one.fetched())
-    assert len(ids(local.lake)) == 1500
+    one.finish()
+    assert len(one.ids()) == 1500
 
 
 def test_extract_fails_when_disk_is_full(

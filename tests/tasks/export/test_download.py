@@ -3,8 +3,8 @@ when an error or `kill -9` comes in between.
 """
 
 import os
+import runpy
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,29 +21,14 @@ from blocks import DataLake
 from blocks.storage.files import DRAFT
 from blocks.storage.reader import find_latest_run
 from nudgescribe.errors import NotFound
+from tasks.export import download
 from tasks.export import run as tasks
-from tasks.export.download import ExportRef, Slots, fetch_pages
+from tasks.export.download import Slots, fetch_pages
 from tasks.ui.progress import Progress, ProgressCounter
 from tests.support.exports import page
+from tests.tasks.export.conftest import FOLDER, export_ref
 
 PAGES = 6
-FOLDER = "messages/campaign_id=C/run_number=2"
-
-
-def export_of(pages: int) -> ExportRef:
-    return ExportRef(
-        campaign_id="C",
-        run_number=2,
-        customer_group_id="G",
-        job_uid="J",
-        past=False,
-        pages=pages,
-        rows=2 * pages,
-        writer="w",
-        staging="staging/w",
-        generation=0,
-        done=False,
-    )
 
 
 def ids_of(number: int) -> list[str]:
@@ -77,14 +62,9 @@ class Pages:
                 self._running -= 1
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> DataLake:
-    return DataLake(root=str(tmp_path / "lake"))
-
-
 def fetch(lake: DataLake, client: Any, numbers: range, slots: Slots) -> Progress:
     counter = ProgressCounter()
-    fetch_pages(client, lake, export_of(numbers.stop), numbers, slots, counter)
+    fetch_pages(client, lake, export_ref(numbers.stop), numbers, slots, counter)
     return counter.progress
 
 
@@ -171,7 +151,7 @@ def test_downloaded_files_are_closed_after_error(lake: DataLake, bad: int) -> No
 
 def write(lake: DataLake) -> None:
     """What the tasks of an export do to a lake, in one process."""
-    ref, client = export_of(PAGES), Pages()
+    ref, client = export_ref(PAGES, 2 * PAGES), Pages()
     for chunk in (range(PAGES // 2), range(PAGES // 2, PAGES)):
         fetch_pages(client, lake, ref, chunk, Slots(1, 1), ProgressCounter())
     with disable_run_logger():
@@ -242,10 +222,9 @@ def test_fetch_completes_when_killed_at_any_moment(tmp_path: Path) -> None:
 
 
 def test_converters_keep_to_cores_of_process() -> None:
-    program = """if True:
-        import os
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        from tasks.export.download import CONVERTERS
-        print(CONVERTERS)
-    """
-    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "1\n"
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert runpy.run_path(str(download.__file__))["CONVERTERS"] == 1
+    finally:
+        os.sched_setaffinity(0, cores)

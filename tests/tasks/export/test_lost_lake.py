@@ -2,95 +2,39 @@
 it is back all goes on from where it stood.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from botocore.session import Session
-from moto.server import ThreadedMotoServer
 from prefect import Task
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 from pydantic import BaseModel
 
 from blocks import DataLake
+from blocks.storage import delta
 from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.files import NotInLake
-from nudgescribe.errors import QuotaExceeded, Retryable
+from nudgescribe.errors import QuotaExceeded
 from tasks.customers.staging import StagingLost, describe, load_or_compute, local_copy
 from tasks.export import run as tasks
 from tasks.policies import is_transient
 from tests.conftest import customers
-from tests.support.exports import Export, page, whole
+from tests.support.exports import page, whole
 from tests.support.http_server import Reply
+from tests.support.object_store import Store, store
 from tests.tasks.conftest import Local
-from tests.tasks.export import test_export
-from tests.tasks.export.test_export import Exporting, Serve, ids
+from tests.tasks.export.conftest import Exporter
 
-no_waiting, serve = test_export.no_waiting, test_export.serve
-exporting = test_export.exporting
-
-KEYS = {"key": "canary-key", "secret": "canary-secret"}
-
-
-class Store:
-    """An S3 server in this process; what it holds stays while it is away."""
-
-    def __init__(self) -> None:
-        self._port = 0
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
-        self._server.start()
-        self._port = self._server.get_host_and_port()[1]
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        self.stop()
-        try:
-            yield
-        finally:
-            self.start()
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Store]:
-    store = Store()
-    client = Session().create_client(
-        "s3",
-        region_name="us-east-1",
-        endpoint_url=store.url,
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-    )
-    client.create_bucket(Bucket="lakes")
-    yield store
-    store.stop()
+__all__ = ["store"]
 
 
 @pytest.fixture
-def lake(store: Store, request: pytest.FixtureRequest) -> DataLake:
-    """Without the library's own patience."""
-    options = {
-        **KEYS,
-        "endpoint_url": store.url,
-        "client_kwargs": {"region_name": "us-east-1"},
-        "config_kwargs": {"retries": {"max_attempts": 0}},
-    }
-    root = f"s3://lakes/{abs(hash(request.node.name))}"
-    return DataLake.model_validate({"root": root, "storage_options": options})
+def lake(store: Store) -> DataLake:
+    return store.new_lake()
 
 
 def test_every_operation_reports_unreachable_lake(
@@ -159,20 +103,18 @@ def test_export_continues_when_lake_returns(
     store: Store,
     lake: DataLake,
     local: Local,
-    serve: Serve,
-    exporting: Callable[[int], Exporting],
+    exporting: Exporter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 1)  # a part for each page
-    local.lake = lake
-    export = serve(Export([page([f"{number:02}"]) for number in range(7)]))
+    local.lake, ids = lake, [f"{number:02}" for number in range(7)]
+    one = exporting([page([each]) for each in ids], rows=7)
 
     def lost(content: bytes) -> Reply:
         store.stop()
         return whole(content)
 
-    export.page_faults[4] = [lost]
-    one = exporting(7)
+    one.service.page_faults[4] = [lost]
     planned = one.plan()
     with pytest.raises(LakeUnreachable):
         one.fetch(planned, downloads=1)
@@ -184,33 +126,35 @@ def test_export_continues_when_lake_returns(
     with store.away(), pytest.raises(LakeUnreachable):
         one.commit(planned)
     assert one.commit(planned).rows == 7
-    assert ids(lake) == [f"{number:02}" for number in range(7)]
+    assert one.ids() == ids
     # What was there before has not been fetched again.
-    assert [export.calls[f"page {number}"] for number in range(7)] == [1, 1, 1, 1, 2, 1, 1]
+    assert [one.service.calls[f"page {number}"] for number in range(7)] == [1, 1, 1, 1, 2, 1, 1]
 
 
 def test_commit_continues_when_lake_returns(
     store: Store,
     lake: DataLake,
     local: Local,
-    serve: Serve,
-    exporting: Callable[[int], Exporting],
+    exporting: Exporter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local.lake = lake.model_copy(update={"format": "delta"})
-    serve(Export([page(["01"])]))
-    one = exporting(1)
-    planned, real = one.fetched(), tasks.delta.commit
+    one = exporting([page(["01"])], rows=1)
+    planned, real, options = one.fetched(), delta.commit, delta._storage_options
 
     def commit(*given: Any) -> None:
         with store.away():
             real(*given)
 
-    monkeypatch.setattr(tasks.delta, "commit", commit)
-    with pytest.raises(LakeUnreachable, match="lost at messages/_delta_log") as caught:
-        one.commit(planned)
+    def impatient(*given: Any) -> dict[str, str]:
+        return {**(options(*given) or {}), "max_retries": "0"}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(delta, "_storage_options", impatient)
+        patched.setattr(delta, "commit", commit)
+        with pytest.raises(LakeUnreachable, match="lost at messages/_delta_log") as caught:
+            one.commit(planned)
     assert "http" not in str(caught.value)
-    monkeypatch.setattr(tasks.delta, "commit", real)
     assert one.commit(planned).rows == 1
 
 
@@ -235,23 +179,31 @@ def test_storage_errors_are_told_apart(
     assert not (isinstance(caught.value, LakeError) and "canary" in str(caught.value))
 
 
-def test_task_retries_passing_errors_only() -> None:
-    def tried(error: Exception) -> bool:
-        task: Task[..., Any] = tasks.plan_export
-        return is_transient(task, None, Failed(data=error))  # type: ignore[arg-type]
+def put_off(seconds: float) -> QuotaExceeded:
+    error = QuotaExceeded("429.")
+    error.retry_after = seconds
+    return error
 
-    def put_off(seconds: float) -> Retryable:
-        error = QuotaExceeded("429.")
-        error.retry_after = seconds
-        return error
 
-    assert tried(LakeUnreachable("lost."))
-    assert tried(put_off(5))
-    assert not tried(put_off(3600))
-    assert not tried(LakeError("refused."))
-    for status, again in ((503, True), (409, False)):
-        request = httpx.Request("POST", "http://prefect.test")
-        response = httpx.Response(status, request=request)
-        busy = PrefectHTTPStatusError("busy", request=request, response=response)
-        assert tried(busy) is again
-    assert tried(httpx.ConnectError("Prefect is away"))
+def answered(status: int) -> PrefectHTTPStatusError:
+    """By Prefect's server."""
+    request = httpx.Request("POST", "http://prefect.test")
+    response = httpx.Response(status, request=request)
+    return PrefectHTTPStatusError("busy", request=request, response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (LakeUnreachable("lost."), True),
+        (LakeError("refused."), False),
+        (put_off(5), True),
+        (put_off(3600), False),
+        (answered(503), True),
+        (answered(409), False),
+        (httpx.ConnectError("Prefect is away"), True),
+    ],
+)
+def test_task_retries_passing_errors_only(error: Exception, tried: bool) -> None:
+    task: Task[..., Any] = tasks.plan_export
+    assert is_transient(task, None, Failed(data=error)) is tried  # type: ignore[arg-type]

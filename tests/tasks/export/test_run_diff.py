@@ -15,11 +15,6 @@ FIRST = {"01": "a", "02": "b", "03": "canary, c\n", "04": ""}
 SECOND = {"04": "d", "02": "b", "05": "e", "01": "a", "06": "f"}
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> DataLake:
-    return DataLake(root=str(tmp_path / "lake"))
-
-
 def part_of(lake: DataLake, run_number: int) -> Path:
     return Path(lake.parts("C", run_number)[0])
 

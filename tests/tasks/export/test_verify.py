@@ -7,12 +7,11 @@ import pytest
 from blocks import DataLake
 from blocks.storage.manifest import Batch
 from blocks.storage.part_writer import PartWriter
-from tasks.export.download import ExportRef
 from tasks.export.verify import doubtful_pages
 from tests.support.exports import page
 from tests.support.lakes import write_page
+from tests.tasks.export.conftest import FOLDER, export_ref
 
-FOLDER = "messages/campaign_id=C/run_number=2"
 ROWS = 40
 """Of a page."""
 
@@ -39,20 +38,7 @@ def written(
 def judged(
     lake: DataLake, batches: list[Batch], pages: int, rows: int | None = None
 ) -> tuple[set[int], str | None]:
-    export = ExportRef(
-        campaign_id="C",
-        run_number=2,
-        customer_group_id=None,
-        job_uid=None,
-        past=False,
-        pages=pages,
-        rows=rows,
-        writer="w",
-        staging="staging/w",
-        generation=0,
-        done=False,
-    )
-    return doubtful_pages(lake, export, batches)
+    return doubtful_pages(lake, export_ref(pages, rows), batches)
 
 
 @pytest.fixture(params=["csv", "csv.zst", "parquet"])

@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
 
 from blocks import DataLake
 from blocks.storage.files import Files
@@ -19,7 +18,10 @@ from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
 from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates
 from tests.support.lakes import write_run
+from tests.support.object_store import Store, store
 from tests.tasks.conftest import Local
+
+__all__ = ["store"]
 
 ALL = Ages(quarantine_days=7, plans_days=7, runs_days=7)
 RUN = "messages/campaign_id=C/run_number={}"
@@ -279,39 +281,29 @@ def test_table_shows_totals_and_first_candidates(
 
 
 def test_unfinished_uploads_are_removed_on_s3(
-    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    local: Local, store: Store, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    options = {"endpoint_url": f"http://127.0.0.1:{server.get_host_and_port()[1]}"}
-    keys = {"key": "k", "secret": "s", "client_kwargs": {"region_name": "us-east-1"}}
-    lake = local.lake = DataLake.model_validate(
-        {"root": "s3://tidied/lake", "storage_options": {**options, **keys}}
-    )
-    lake.files.fs.call_s3("create_bucket", Bucket="tidied")
-    try:
-        for key in ("lake/a/part", "lake/b/part", "neighbour"):
-            lake.files.fs.call_s3("create_multipart_upload", Bucket="tidied", Key=key)
-        write_runs(lake, 1, 2)
-        lake.files.write("staging/dead/list", b"123")
-        # This server has all uploads begun long ago.
-        assert listed(local, refresh).amounts.keys() == {"upload"}
-        later = Files.now
-        monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=9))
-        found = listed(local, another())
-        staged = sorted(["staging/dead", f"staging/{refresh.id}"])
-        assert shown(local) == [
-            *(("staging", folder) for folder in staged),
-            ("upload", "a/part"),
-            ("upload", "b/part"),
-            ("lake run", f"{RUN.format(1)}/_manifest-00000.json"),
-        ]
-        assert len(lake.files.fs.list_multipart_uploads("tidied")) == 3
-        for _ in range(2):
-            assert remove_candidates.fn(local.lake, local.account, found).removed == found.amounts
-        (left,) = lake.files.fs.list_multipart_uploads("tidied")
-        assert left["Key"] == "neighbour"
-        assert lake.runs()["run_number"].to_list() == [2]
-        assert not paths(lake, "staging/dead")
-    finally:
-        server.stop()
+    lake = local.lake = store.new_lake()
+    fs, bucket = lake.files.fs, lake.root.split("/")[2]
+    for key in ("lake/a/part", "lake/b/part", "neighbour"):
+        fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    write_runs(lake, 1, 2)
+    lake.files.write("staging/dead/list", b"123")
+    # This server has all uploads begun long ago.
+    assert listed(local, refresh).amounts.keys() == {"upload"}
+    later = Files.now
+    monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=9))
+    found = listed(local, another())
+    assert shown(local) == [
+        *(("staging", folder) for folder in sorted(["staging/dead", f"staging/{refresh.id}"])),
+        ("upload", "a/part"),
+        ("upload", "b/part"),
+        ("lake run", f"{RUN.format(1)}/_manifest-00000.json"),
+    ]
+    assert len(fs.list_multipart_uploads(bucket)) == 3
+    for _ in range(2):
+        assert remove_candidates.fn(local.lake, local.account, found).removed == found.amounts
+    (left,) = fs.list_multipart_uploads(bucket)
+    assert left["Key"] == "neighbour"
+    assert lake.runs()["run_number"].to_list() == [2]
+    assert not paths(lake, "staging/dead")
