@@ -13,8 +13,9 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
-from tasks.campaigns import Refresh
+from tasks.campaigns import CampaignRef, Refresh
 from tasks.customers.staging import Staged, describe
+from tasks.customers.upload import GroupRef, create_group
 from tests.conftest import Company
 
 
@@ -64,3 +65,24 @@ def local(company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
                 if hasattr(module, function):
                     monkeypatch.setattr(module, function, ours)
     return local
+
+
+Create = Callable[..., GroupRef]
+
+
+@pytest.fixture
+def create(company: Company, local: Local, refresh: Refresh) -> Create:
+    """Creates the group of a refresh."""
+    campaign = CampaignRef(
+        campaign_id=company.seeded.campaign_id,
+        name="Welcome back",
+        workspace_id=company.seeded.workspace_id,
+        previous_run=1,
+        previous_group=company.seeded.customer_group_id,
+        previous_pages=3,
+    )
+
+    def created(name: str, refresh: Refresh = refresh, reuse: bool = False) -> GroupRef:
+        return create_group.fn(local.account, campaign, name, refresh, reuse)
+
+    return created

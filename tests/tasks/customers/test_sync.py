@@ -22,8 +22,9 @@ from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, find_
 from tests.conftest import Company, Through, customers
 from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local
+from tests.tasks.customers.test_upload import UPLOAD, queued
 
-UPLOAD, CUSTOMERS = "/v1/customer/check", "/v1/customer"
+CUSTOMERS = "/v1/customer"
 VALUES = st.fixed_dictionaries(dict.fromkeys("ab", st.one_of(st.none(), st.text(max_size=3))))
 STATES = ("added", "changed", "removed", "unchanged")
 LISTS = st.dictionaries(st.sampled_from("0123456789"), VALUES)
@@ -91,51 +92,36 @@ def test_sync_sends_differences_only(
 
 
 def test_sync_compares_numbers_as_text(
-    company: Company, client: NudgescribeClient, local: Local, group: GroupRef
+    company: Company,
+    client: NudgescribeClient,
+    local: Local,
+    group: GroupRef,
+    through: Through,
 ) -> None:
     one = {**customers(1).row(0, named=True), "visits": 7, "balance": 1.5, "grade": None}
     client.upload_customer(group.workspace_id, group.customer_group_id, one)
     same = customers(1).with_columns(visits=pl.lit("7"), balance=pl.lit("1.5"), grade=pl.lit(""))
+    assert update(local, group, same).unchanged == 1
+    # Other services may tell them as numbers.
+    secret = Fernet(company.seeded.profile_key).encrypt(json.dumps(one).encode()).decode()
+    page = {"customers": [{"customer_id": "000001", "profile": secret}], "num_pages": 1}
+    through(ResponseTamperer({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
     assert update(local, group, same).unchanged == 1
 
 
 def test_sync_waits_for_background_uploads(
     local: Local, group: GroupRef, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queued = {"job_uid": "j", "status": "queued", "total": 0, "accepted": 0, "rejected": 0}
-    lost = httpx.Response(200, json={**queued, "errors": []})
     assert update(local, group, customers(5)).added == 5
     moved = customers(5).with_columns(plan=pl.lit("moved"))
     # Worked off, though the answer is that it will be.
-    through(ResponseTamperer(after={UPLOAD: [lost]}))
+    through(ResponseTamperer(after={UPLOAD: [queued(0)]}))
     assert update(local, group, moved).changed == 5
     # Never worked off.
     monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
-    through(ResponseTamperer({UPLOAD: [lost]}))
+    through(ResponseTamperer({UPLOAD: [queued(0)]}))
     with pytest.raises(UploadIncomplete, match="still differs from the list"):
         update(local, group, customers(5))
-
-
-def second_campaign(company: Company) -> str:
-    """Published, too, on the same first customers."""
-    context, seeded = company.sandbox.context, company.seeded
-    with context.store.write() as session:
-        workspace = session.get_one(Workspace, seeded.workspace_id)
-        group = session.get_one(Group, seeded.customer_group_id)
-        parts = (workspace, group, demo_customers.VARIABLES, demo_customers.TEMPLATE)
-        return seed._published_campaign(session, context.keys, *parts).id
-
-
-def test_sync_accepts_numbers_from_service(
-    company: Company, local: Local, group: GroupRef, through: Through
-) -> None:
-    listed = customers(1).with_columns(visits=pl.lit("0"), balance=pl.lit("1.5"))
-    update(local, group, listed)
-    told = {**listed.row(0, named=True), "visits": 0, "balance": 1.5}
-    secret = Fernet(company.seeded.profile_key).encrypt(json.dumps(told).encode()).decode()
-    page = {"customers": [{"customer_id": "000001", "profile": secret}], "num_pages": 1}
-    through(ResponseTamperer({CUSTOMERS: [httpx.Response(200, json={**page, "page": 0})]}))
-    assert update(local, group, listed).unchanged == 1
 
 
 def test_sync_waits_when_only_one_upload_is_completed(
@@ -144,8 +130,7 @@ def test_sync_waits_when_only_one_upload_is_completed(
     monkeypatch.setattr(upload, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(upload, "ROWS_SENT", 5)
     update(local, group, customers(10))
-    queued = {"job_uid": "j", "status": "queued", "total": 5, "accepted": 0, "rejected": 0}
-    through(ResponseTamperer({UPLOAD: [httpx.Response(200, json={**queued, "errors": []})]}))
+    through(ResponseTamperer({UPLOAD: [queued(5)]}))
     moved = customers(10).with_columns(plan=pl.lit("moved"))
     with pytest.raises(UploadIncomplete, match="0 customers are missing, 5 differ, 0"):
         update(local, group, moved)
@@ -161,6 +146,16 @@ def test_sync_fails_when_removed_customers_remain(
     through(ResponseTamperer({CUSTOMERS: [None, kept]}))
     with pytest.raises(UploadIncomplete, match="has 5 customers, not 3"):
         update(local, group, customers(3))
+
+
+def second_campaign(company: Company) -> str:
+    """Published, too, on the same first customers."""
+    context, seeded = company.sandbox.context, company.seeded
+    with context.store.write() as session:
+        workspace = session.get_one(Workspace, seeded.workspace_id)
+        group = session.get_one(Group, seeded.customer_group_id)
+        parts = (workspace, group, demo_customers.VARIABLES, demo_customers.TEMPLATE)
+        return seed._published_campaign(session, context.keys, *parts).id
 
 
 def test_group_is_busy_while_unpublished_run_is_on_it(

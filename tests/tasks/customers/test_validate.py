@@ -1,5 +1,6 @@
 """Our judgement of a list, and the service's of what came of it."""
 
+from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blocks import FileCrm
+from blocks.crm import SourceError
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
 from tasks.campaigns import Refresh
-from tasks.customers.mapping import FieldMapping, FieldSource
+from tasks.customers.extract import extract_customers
+from tasks.customers.mapping import FieldMapping
 from tasks.customers.staging import keep_staged, release_staged
 from tasks.customers.validate import BrokenRule, ListRefused, Validated, validate_customers
+from tasks.ui.console import StatusLine
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 from tests.tasks.customers.test_mapping import rule
@@ -29,48 +34,55 @@ ANYTHING = st.one_of(
 )
 CUSTOMERS = st.fixed_dictionaries(dict.fromkeys(customers(1).columns[1:], ANYTHING))
 
+Validate = Callable[..., Validated]
+
 
 @pytest.fixture
 def rules(company: Company, client: NudgescribeClient) -> list[WorkspaceField]:
     return client.list_fields(company.seeded.workspace_id)
 
 
-def validate(
-    local: Local,
-    rules: list[WorkspaceField],
-    refresh: Refresh,
-    listed: pl.DataFrame,
-    *,
-    sources: dict[str, FieldSource] | None = None,
-    strict: bool = False,
-) -> Validated:
-    staged = local.staged(listed)
-    mapping = FieldMapping(rules=rules, sources=sources or {})
-    return validate_customers.fn(mapping, staged, local.lake, refresh, strict, PARTITION)
+@pytest.fixture
+def validate(local: Local, rules: list[WorkspaceField], refresh: Refresh) -> Validate:
+    """Validates a list by the workspace's rules."""
+
+    def validated(
+        listed: pl.DataFrame,
+        refresh: Refresh = refresh,
+        *,
+        rules: list[WorkspaceField] = rules,
+        strict: bool = False,
+    ) -> Validated:
+        mapping, staged = FieldMapping(rules=rules, sources={}), local.staged(listed)
+        return validate_customers.fn(mapping, staged, local.lake, refresh, strict, PARTITION)
+
+    return validated
+
+
+def in_lake(local: Local, path: str | None) -> pl.DataFrame:
+    assert path is not None
+    return pl.read_parquet(local.lake.files.fs_path(path))
 
 
 @settings(
     max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
-@given(
-    st.lists(st.fixed_dictionaries(dict.fromkeys(customers(1).columns[1:], ANYTHING)), max_size=9)
-)
+@given(st.lists(CUSTOMERS, max_size=9))
 def test_validation_agrees_with_service_row_by_row(
     company: Company,
     client: NudgescribeClient,
     local: Local,
-    rules: list[WorkspaceField],
+    validate: Validate,
     rows: list[dict[str, str | None]],
 ) -> None:
     schema = dict.fromkeys(customers(1).columns, pl.String)
     hostile = [{"customer_id": f"h{number}", **row} for number, row in enumerate(rows)]
     listed = pl.concat([pl.DataFrame(hostile, schema), customers(6, invalid_every=3)])
     refresh = Refresh.model_validate({"id": str(uuid4()), "started": "2026-11-21T06:30:00Z"})
-    validated = validate(local, rules, refresh, listed)
-    accepted = pl.read_parquet(local.lake.files.fs_path(validated.accepted.path))
-    errors = pl.DataFrame(schema={"row": pl.UInt32, "field": pl.String, "code": pl.String})
-    if validated.quarantine:
-        errors = pl.read_parquet(local.lake.files.fs_path(validated.quarantine)).drop("reason")
+    validated = validate(listed, refresh)
+    accepted = in_lake(local, validated.accepted.path)
+    # The two customers that are invalid in any case see to a quarantine.
+    errors = in_lake(local, validated.quarantine).drop("reason")
     check = partial(
         client.upload_customers,
         company.seeded.workspace_id,
@@ -88,121 +100,135 @@ def test_validation_agrees_with_service_row_by_row(
 
 
 def test_validation_reports_rules_without_values(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh
+    local: Local, validate: Validate, refresh: Refresh
 ) -> None:
     listed = customers(100, invalid_every=30).with_columns(
         plan=pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("")).otherwise("plan")
     )
-    validated = validate(local, rules, refresh, listed)
+    validated = validate(listed)
     assert validated.quarantine == f"quarantine/{PARTITION}/{refresh.id}.parquet"
-    quarantine = pl.read_parquet(local.lake.files.fs_path(validated.quarantine))
+    quarantine = in_lake(local, validated.quarantine)
     assert quarantine.columns == ["row", "field", "code", "reason"]
     assert quarantine["row"].to_list() == [5, 30, 60, 90]
-    assert quarantine.row(0) == (5, "plan", "required", "a value is required")
+    required = {"field": "plan", "code": "required", "reason": "a value is required"}
+    assert quarantine.row(0, named=True) == {"row": 5, **required}
     (row,) = (row for row in local.artifacts["rejected-customers"] if row["field"] == "plan")
-    assert row == {
-        "field": "plan",
-        "code": "required",
-        "reason": "a value is required",
-        "rows": 1,
-        "first row": 5,
-    }
+    assert row == {**required, "rows": 1, "first row": 5}
     by_rule = quarantine.group_by("field", "code").len("rows").sort("field", "code")
     assert validated.broken_rules == [BrokenRule(**each) for each in by_rule.rows(named=True)]
     assert BrokenRule(field="plan", code="required", rows=1) in validated.broken_rules
-
-
-def test_validation_numbers_rows_through_whole_list(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
-    listed = pl.concat([customers(60, invalid_every=20), customers(2)])
-    with pytest.raises(ListRefused, match="2 customer identifiers occur more than once"):
-        validate(local, rules, refresh, listed)
-    quarantine = f"quarantine/{PARTITION}/{refresh.id}.parquet"
-    found = pl.read_parquet(local.lake.files.fs_path(quarantine))
-    assert found["row"].to_list() == [1, 2, 20, 40, 60, 61, 62]
-
-
-def test_staged_and_quarantined_files_are_private(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh
-) -> None:
-    validate(local, rules, refresh, customers(20, invalid_every=5))
     root = Path(local.lake.root)
     private = [*root.glob(f"staging/{refresh.id}/*"), *root.glob("quarantine/*/*")]
     assert len(private) == 3
     assert {file.stat().st_mode & 0o777 for file in private} == {0o600}
 
 
+def test_validation_numbers_rows_through_whole_list(
+    local: Local, validate: Validate, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
+    listed = pl.concat([customers(60, invalid_every=20), customers(2)])
+    with pytest.raises(ListRefused, match="2 customer identifiers occur more than once.*quaran"):
+        validate(listed)
+    found = in_lake(local, f"quarantine/{PARTITION}/{refresh.id}.parquet")
+    assert found["row"].to_list() == [1, 2, 20, 40, 60, 61, 62]
+
+
 def test_strict_list_is_refused_at_first_rejected_row(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    local: Local, validate: Validate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
     with pytest.raises(ListRefused, match=r"^Row 30, field '\w+': [a-z ']+\. Nothing was changed"):
-        validate(local, rules, refresh, customers(100, invalid_every=30), strict=True)
+        validate(customers(100, invalid_every=30), strict=True)
     assert not local.lake.files.exists("quarantine")
-    assert validate(local, rules, refresh, customers(29), strict=True).rejected == 0
+    assert validate(customers(29), strict=True).rejected == 0
 
 
-def test_validation_returns_first_outcome_when_retried(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh
+@pytest.mark.parametrize(
+    ("listed", "problem"),
+    [
+        (customers(3).drop("customer_id"), "column 'customer_id' is missing"),
+        (customers(3).drop("first_name"), "column 'first_name' is missing"),
+        (
+            customers(3).with_columns(shoe_size=pl.lit("x")),
+            "column 'shoe_size' is not a field of the workspace",
+        ),
+        (
+            customers(3).with_columns(last_name=pl.lit(b"x")),
+            "column 'last_name' holds Binary, not text",
+        ),
+        (
+            pl.DataFrame({"000001": ["000002"], "Zoë": ["Anna"]}),
+            "None of the list's 2 columns is a field",
+        ),
+    ],
+)
+def test_list_is_refused_when_columns_do_not_fit(
+    validate: Validate, listed: pl.DataFrame, problem: str
 ) -> None:
-    first = validate(local, rules, refresh, customers(20))
-    assert validate(local, [], refresh, customers(30)) == first
+    with pytest.raises(ListRefused, match=problem) as caught:
+        validate(listed)
+    # Without a header row the names of columns are a customer's.
+    assert "Zoë" not in str(caught.value)
 
 
 def test_fingerprint_ignores_order_of_rows(
-    local: Local, rules: list[WorkspaceField], monkeypatch: pytest.MonkeyPatch
+    local: Local, validate: Validate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 20)
 
     def fingerprint(listed: pl.DataFrame) -> str:
-        refresh = Refresh.model_validate({"id": "r", "started": "2026-11-21T06:30:00Z"})
         local.lake.files.remove("staging")
-        return validate(local, rules, refresh, listed).fingerprint
+        return validate(listed).fingerprint
 
     listed = customers(50)
+    first = fingerprint(listed)
     other = pl.when(pl.col("customer_id") == "000007").then(pl.lit("x")).otherwise("last_name")
-    assert fingerprint(listed.reverse().select(reversed(listed.columns))) == fingerprint(listed)
-    assert fingerprint(listed.with_columns(last_name=other)) != fingerprint(listed)
-    assert fingerprint(listed.head(49)) != fingerprint(listed)
-    swapped = listed.rename({"first_name": "last_name", "last_name": "first_name"})
-    assert fingerprint(swapped) != fingerprint(listed)
     without = listed.drop("last_name").with_columns(grade=pl.lit(None, pl.String))
+    assert fingerprint(listed.reverse().select(reversed(listed.columns))) == first
+    assert fingerprint(listed.with_columns(last_name=other)) != first
+    assert fingerprint(listed.head(49)) != first
+    swapped = listed.rename({"first_name": "last_name", "last_name": "first_name"})
+    assert fingerprint(swapped) != first
     assert fingerprint(without) != fingerprint(without.rename({"grade": "last_name"}))
     assert fingerprint(listed.clear()) == fingerprint(listed.clear())
 
 
-def test_repeated_identifiers_are_found_as_sent(local: Local, refresh: Refresh) -> None:
+def test_repeated_identifiers_are_found_as_sent(local: Local, validate: Validate) -> None:
     key = rule("born", "Date", "dd.MM.yyyy").model_copy(update={"unique": True})
     listed = pl.DataFrame({"born": [date(2024, 1, 2), date(2024, 1, 3), date(2024, 1, 2)]})
     with pytest.raises(ListRefused, match="1 customer identifiers occur more than once"):
-        validate(local, [key], refresh, listed)
+        validate(listed, rules=[key])
     table = local.artifacts["rejected-customers"]
     assert [(row["code"], row["rows"]) for row in table] == [("duplicate", 2)]
 
 
-def test_list_is_refused_when_columns_hold_no_text(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh
+# ---- before and after ---------------------------------------------------------------------------
+
+
+def test_extract_stages_list_once(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = customers(3).with_columns(last_name=pl.lit(b"x"))
-    with pytest.raises(ListRefused, match="column 'last_name' holds Binary, not text"):
-        validate(local, rules, refresh, listed)
+    shown: list[str] = []
+    monkeypatch.setattr(StatusLine, "update", lambda line, text: shown.append(text))
+    file = local.folder / "customers.csv"
+    crm = FileCrm(path=str(file))
+    with pytest.raises(SourceError, match="no such file"):
+        extract_customers.fn(crm, local.lake, refresh)
+    assert not local.lake.files.exists("staging")
+    customers(20).write_csv(file)
+    first = extract_customers.fn(crm, local.lake, refresh)
+    assert (first.rows, first.path) == (20, f"staging/{refresh.id}/extracted.parquet")
+    assert shown == ["Extracted 20 rows so far"]
+    file.write_text("customer_id\nsomebody else\n")
+    assert extract_customers.fn(crm, local.lake, refresh) == first
 
 
-def test_list_without_header_row_is_not_quoted(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh
+def test_validation_returns_first_outcome_until_released(
+    local: Local, validate: Validate, refresh: Refresh
 ) -> None:
-    listed = pl.DataFrame({"000001": ["000002"], "Zoë": ["Anna"]})
-    with pytest.raises(ListRefused, match="None of the list's 2 columns is a field") as caught:
-        validate(local, rules, refresh, listed)
-    assert "Zoë" not in str(caught.value)
-
-
-def test_staged_list_is_released_unless_kept(
-    local: Local, rules: list[WorkspaceField], refresh: Refresh
-) -> None:
-    validate(local, rules, refresh, customers(3))
+    first = validate(customers(20))
+    assert validate(customers(30), rules=[]) == first
     keep_staged.fn(local.lake, refresh)
     release_staged.fn(local.lake, refresh)
     assert local.lake.files.exists(f"staging/{refresh.id}/validated.json")
