@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,7 +15,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import (
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
+    temporary_settings,
+)
 from prefect.testing.utilities import prefect_test_harness
 
 from blocks import DataLake, FileCrm, NudgescribeAccount
@@ -163,9 +168,19 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server for all tests that need one."""
-    # A flow run without heartbeats need not wait at its end for the second between two of them.
-    without_heartbeats = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with without_heartbeats, prefect_test_harness(server_startup_timeout=120):
+    quickly = {
+        # A flow run without heartbeats need not wait at its end for the second between two of them.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+    }
+    with (
+        temporary_settings(quickly),
+        prefect_test_harness(server_startup_timeout=120),
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        # SQLite refuses labels while a task run is recorded: the client waits 2 s, then longer.
+        soon = SimpleNamespace(sleep=lambda seconds: sleep(seconds / 10))
+        patched.setattr("prefect.client.base.time", soon)
         yield
 
 
