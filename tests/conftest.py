@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
@@ -213,21 +214,22 @@ class Saved:
 Save = Callable[[Company, pl.DataFrame], Saved]
 
 
+def save_blocks(folder: Path, company: Company, customers: pl.DataFrame) -> Saved:
+    """Saves account, lake and a CSV with the given customers as blocks."""
+    name = company.seeded.email.partition("@")[0]
+    root, file = folder / "lake", folder / "customers.csv"
+    customers.write_csv(file)
+    crm, lake = FileCrm(path=str(file)), DataLake(root=str(root))
+    saved = Saved(name, company.account(), crm, lake, root, file)
+    for block in saved.blocks.values():
+        block.save(name, overwrite=True)
+    return saved
+
+
 @pytest.fixture
 def save(prefect_server: None, tmp_path: Path) -> Save:
-    """Saves account, lake and a CSV with the given customers as blocks."""
-
-    def saved(company: Company, customers: pl.DataFrame) -> Saved:
-        name = company.seeded.email.partition("@")[0]
-        root, file = tmp_path / "lake", tmp_path / "customers.csv"
-        customers.write_csv(file)
-        crm, lake = FileCrm(path=str(file)), DataLake(root=str(root))
-        saved = Saved(name, company.account(), crm, lake, root, file)
-        for block in saved.blocks.values():
-            block.save(name, overwrite=True)
-        return saved
-
-    return saved
+    """Saves a company's blocks in the test's folder."""
+    return partial(save_blocks, tmp_path)
 
 
 Through = Callable[[ResponseTamperer], ResponseTamperer]

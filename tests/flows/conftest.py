@@ -1,5 +1,7 @@
 """Flows that look often: what they wait for is done at once."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from blocks import CampaignRerun
@@ -9,7 +11,9 @@ from tasks.export import run
 OFTEN = Pace(first=0.02, longest=0.1)
 
 
-@pytest.fixture(autouse=True)
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "PACE", OFTEN)
-    monkeypatch.setattr(CampaignRerun, "pace", OFTEN)
+@pytest.fixture(scope="module", autouse=True)
+def looks_often() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "PACE", OFTEN)
+        patched.setattr(CampaignRerun, "pace", OFTEN)
+        yield

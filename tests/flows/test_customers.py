@@ -1,5 +1,7 @@
 """A group kept equal to the CRM's list, without a rerun."""
 
+import json
+
 import polars as pl
 import pytest
 
@@ -12,6 +14,7 @@ from tasks.customers.guardrails import Guardrails, ListGuardrails, ShrunkTooMuch
 from tasks.customers.mapping import FieldSource
 from tasks.customers.sync import ListDiff
 from tests.conftest import Company, Save, Saved, customers
+from tests.support.deployed import events_of
 
 GROUP = "Everyone, daily"
 
@@ -56,6 +59,17 @@ def test_sync_makes_group_equal_to_list(reviewed_company: Company, save: Save) -
     with pytest.raises(GroupInUse, match=f"is on group '{GROUP}' already"):
         campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
     assert len(company.history()) == 2
+
+    group = company.history()[0].customer_group_id
+    told = events_of("nudgeflow.customers.synced", f"nudgeflow.group.{group}", 3)
+    none = dict.fromkeys(("changed", "removed", "unchanged", "rejected"), 0)
+    assert told[-1]["payload"] == {"added": 40, **none}
+    asset = f"nudgescribe://{saved.name}/groups/{group}"
+    made = events_of("prefect.asset.materialization.succeeded", asset, 4)
+    crm = f"crm://{saved.crm.block_slug.replace('/', '/lists/')}"
+    for each in made:
+        assert crm in {one["prefect.resource.id"] for one in each["related"]}
+    assert "customer_id" not in json.dumps([told, made])
 
 
 def test_sync_changes_nothing_when_stopped(company: Company, save: Save) -> None:

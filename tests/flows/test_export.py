@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,10 +13,10 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from benchmarks.pages_server import CAMPAIGN, answers
+from blocks import DataLake
 from flows.export import export_messages
 from flows.options import ExportOptions
 from flows.run import fetch
@@ -23,16 +25,15 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NotFound, NotPublished
 from tasks.export import run as tasks
 from tasks.export.run import ExportIncomplete, RunInLake, WhichRuns
+from tasks.ui.assets import messages
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
-from tests.flows.run import test_kill
-from tests.flows.run.test_kill import crashed
 from tests.support import exports
 from tests.support.clock import Clock
+from tests.support.deployed import events_of, flow_run_of, retry, work
 from tests.support.exports import Export, page
 from tests.support.http_server import DROPPED, Reply, serving
-from tests.support.waiting import until
+from tests.support.waiting import SECONDS, until
 
-start = test_kill.start
 RUN = (
     "import json, sys; from tasks.export import run; run.ROWS_A_CHUNK = 1; "
     "from flows.export import export_messages; export_messages(**json.loads(sys.argv[1]))"
@@ -94,23 +95,26 @@ def at_service(company: Company, run_number: int | None = None) -> list[tuple[st
         return [row for text in pages for row in rfc4180.read(text.encode()).rows()]
 
 
-def rerun(company: Company, count: int, *, published: bool = True) -> None:
-    """A second run, on so many customers."""
+def rerun(company: Company, count: int, *, pages: int | None = None) -> str:
+    """A second run on so many customers, published if it is to have pages; returns its group."""
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
     with company.client() as client:
         group = client.create_group(workspace, "The second").customer_group_id
         client.upload_customers(workspace, group, rfc4180.write(customers(count)))
         client.initiate_rerun(campaign, group)
         company.settle(client)
-        if published:
+        if pages:
             company.sandbox.approve(campaign)
             client.publish(campaign)
+            until(lambda: client.count_message_pages(campaign) == pages, every=0.01)
+    return group
 
 
 def test_export_fetches_current_run_once(
     company: Company, save: Save, downloads: list[tuple[int, int | None]]
 ) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
+    saved.save_account(company.account(campaign_url="https://service.example/{campaign_id}"))
     first = export(saved, campaign)
     assert (first.rows, first.files) == (SEEDED_CUSTOMERS, 1)
     assert first.folder == f"messages/campaign_id={campaign}/run_number=1"
@@ -122,15 +126,41 @@ def test_export_fetches_current_run_once(
     assert len(downloads) == 3
     assert saved.lake.runs()["run_number"].to_list() == [1]
 
+    asset = f"lake://{saved.name}/messages/{campaign}"
+    made = events_of("prefect.asset.materialization.succeeded", asset, 2)
+    assert [one["payload"]["rows"] for one in made] == [SEEDED_CUSTOMERS] * 2
+    source = f"nudgescribe://{saved.name}/campaigns/{campaign}"
+    assert source in {one["prefect.resource.id"] for one in made[0]["related"]}
+    # What happened once is told once.
+    (event,) = events_of("nudgeflow.campaign.exported", f"nudgeflow.campaign.{campaign}")
+    manifest = f"{first.folder}/_manifest-00000.json"
+    assert (saved.root / manifest).exists()
+    assert event["payload"] == {
+        "campaign": campaign,
+        "lake": saved.name,
+        "run_number": 1,
+        "folder": first.folder,
+        "manifest": manifest,
+        "files": 1,
+        "rows": SEEDED_CUSTOMERS,
+        "bytes": first.bytes,
+    }
+    assert {"flow", "flow-run"} <= {one["prefect.resource.role"] for one in event["related"]}
+    with get_client(sync_client=True) as client:
+        artifacts = {one.key: str(one.data) for one in client.read_artifacts()}
+    assert f"(https://service.example/{campaign})" in artifacts[f"campaign-{campaign}"]
+
+
+@pytest.mark.parametrize("name", ["C/1", "50 %", "a?b#c", "Ü"])
+def test_asset_key_is_valid_for_any_id(name: str) -> None:
+    assert messages(DataLake(root="."), name).key.startswith("lake://not-saved/messages/")
+
 
 def test_export_fetches_past_run(
     company: Company, save: Save, downloads: list[tuple[int, int | None]]
 ) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
-    rerun(company, 120)
-    with company.client() as client:
-        while client.count_message_pages(campaign) != 2:
-            pass  # the export is on its way
+    rerun(company, 120, pages=2)
     assert [each.rows for each in export_all(saved, campaign)] == [SEEDED_CUSTOMERS, 120]
     assert sorted(downloads, key=str) == [(0, 1), (0, None), (1, 1), (1, None), (2, 1)]
     assert in_lake(saved, campaign, 1) == at_service(company, 1)
@@ -145,7 +175,7 @@ def test_export_fetches_previous_run_during_review(
     company: Company, save: Save, downloads: list[tuple[int, int | None]]
 ) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
-    rerun(company, 20, published=False)
+    rerun(company, 20)
     with pytest.raises(NotPublished, match="is Ready for review, not Published"):
         export(saved, campaign)
     with pytest.raises(NotFound, match=f"Campaign {campaign} has no run 7"):
@@ -158,12 +188,8 @@ def test_export_fetches_previous_run_during_review(
 
 def test_export_names_incomplete_runs_after_all_others(company: Company, save: Save) -> None:
     saved, campaign = save(company, customers(1)), company.seeded.campaign_id
-    rerun(company, 20)
+    group = rerun(company, 20, pages=1)
     with company.client() as client:
-        group = client.rerun_history(campaign)[0].customer_group_id
-        assert group is not None
-        while client.count_message_pages(campaign) != 1:
-            pass  # the export is on its way
         client.upload_customers(company.seeded.workspace_id, group, rfc4180.write(customers(21)))
     with pytest.raises(ExportIncomplete, match="of run 2 .* hold 20 rows, not 21"):
         export_all(saved, campaign, export_minutes=0.02)
@@ -209,13 +235,6 @@ def rows_of(pages: int) -> list[tuple[str, str]]:
     return [(one, f"to {one}") for number in range(pages) for one in ids_of(number)]
 
 
-def run_of(saved: Saved) -> FlowRun:
-    """The account's newest flow run."""
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
-    return next(run for run in runs if run.parameters.get("account") == saved.references["account"])
-
-
 def test_export_has_few_task_runs_for_many_pages(
     serve: Serve,
     downloads: list[tuple[int, int | None]],
@@ -230,7 +249,7 @@ def test_export_has_few_task_runs_for_many_pages(
     assert done.rows == 80
     assert in_lake(saved, CAMPAIGN, 1) == rows_of(40)
     assert sorted(downloads) == [(number, None) for number in range(40)]
-    run = run_of(saved)
+    run = flow_run_of(saved)
     names = {one.task_run_name for one in caplog.records if one.name == "prefect.task_runs"}
     assert len([name for name in names if name.startswith("pages-")]) == done.files > 4
     assert len(names) <= 13
@@ -258,23 +277,41 @@ def test_export_fails_when_pages_never_add_up(serve: Serve, clock: Clock) -> Non
     assert in_lake(saved, CAMPAIGN, 1) == rows_of(2)
 
 
+@pytest.fixture
+def start(prefect_server: None) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts Python processes that know the test's Prefect server; ends what is left of them."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> subprocess.Popen[bytes]:
+            environment = {
+                **os.environ,
+                "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+                "PREFECT_HOME": str(PREFECT_HOME.value()),
+            }
+            process = subprocess.Popen([sys.executable, *arguments], env=environment)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
 def test_export_fetches_missing_pages_when_killed_and_retried(
     serve: Serve, start: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     service, dead = published(7), threading.Event()
     saved = serve(service)
     service.page_faults[3] = [held_until(dead)]
-    parameters = {"campaign_id": CAMPAIGN, "account": saved.references["account"]}
-    process = start("-c", RUN, json.dumps({**parameters, "lake": saved.references["lake"]}))
+    blocks = {name: saved.references[name] for name in ("account", "lake")}
+    process = start("-c", RUN, json.dumps({"campaign_id": CAMPAIGN, **blocks}))
     until(lambda: len(list(saved.root.glob("staging/*/*/pages/*.json"))) == 6, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     dead.set()
     assert saved.lake.manifest(CAMPAIGN, 1) is None
-    run = run_of(saved)
-    crashed(run.id)
-    again = ("flow-run", "retry", str(run.id), "--entrypoint", "flows/export.py:export_messages")
-    assert start("-m", "prefect", *again).wait(test_kill.SECONDS) == 0
+    run = flow_run_of(saved)
+    retry(run.id)
+    assert work(export_messages, run.id).is_completed()
     fetched = {number: service.calls[f"page {number}"] for number in range(7)}
     assert fetched == dict.fromkeys(range(7), 1) | {3: 2}
     assert in_lake(saved, CAMPAIGN, 1) == rows_of(7)
@@ -283,14 +320,14 @@ def test_export_fetches_missing_pages_when_killed_and_retried(
     left = {file.name for file in saved.root.rglob("*") if file.is_file()}
     assert left == {"_latest.json", "_manifest-00000.json", *(one.name for one in manifest.parts)}
     assert not list((saved.root / "staging").iterdir())
-    assert run_of(saved).run_count == 2
+    assert flow_run_of(saved).run_count == 2
 
 
 def held_until(event: threading.Event) -> exports.Fault:
     """Does not answer before, and then nothing."""
 
     def hold(content: bytes) -> Reply:
-        event.wait(test_kill.SECONDS)
+        event.wait(SECONDS)
         return DROPPED
 
     return hold

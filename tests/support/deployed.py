@@ -9,11 +9,14 @@ import pytest
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
 
 from flows.refresh import campaign_refresh
 from tests.conftest import Company, Saved
+from tests.support.waiting import until
 
 GUARDRAILS = {"max_shrink": 1}
 CHANGING = (
@@ -38,13 +41,7 @@ class Deployed:
         return run.id
 
     def work(self, run_id: UUID) -> State[Any]:
-        """Does what a worker's process does with a flow run."""
-        try:
-            run_flow(self.flow, flow_run=flow_run(run_id), return_type="state")
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-        return state_of(run_id)
+        return work(self.flow, run_id)
 
     def refresh(self, company: Company, saved: Saved, **options: Any) -> UUID:
         """A planned refresh of a company's campaign."""
@@ -62,16 +59,47 @@ def flow_run(run_id: UUID) -> FlowRun:
         return client.read_flow_run(run_id)
 
 
+def flow_run_of(saved: Saved) -> FlowRun:
+    """The newest flow run with an account's blocks."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(limit=200, sort=FlowRunSort.START_TIME_DESC)
+    return next(run for run in runs if run.parameters.get("account") == saved.references["account"])
+
+
 def state_of(run_id: UUID) -> State[Any]:
     state = flow_run(run_id).state
     assert state is not None
     return state
 
 
+def work(flow: Flow[..., Any], run_id: UUID) -> State[Any]:
+    """Does what a worker's process does with a flow run."""
+    try:
+        run_flow(flow, flow_run=flow_run(run_id), return_type="state")
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+    return state_of(run_id)
+
+
 def retry(run_id: UUID) -> None:
     """What `prefect flow-run retry` does to a deployment's flow run."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run_id, Scheduled(), force=True)
+
+
+def events_of(name: str, resource: str, count: int = 1) -> list[dict[str, Any]]:
+    """Events of this name, the newest first, as soon as there are so many."""
+    EventsWorker.drain_all()
+    wanted = {"event": {"name": [name]}, "resource": {"id": [resource]}}
+    with get_client(sync_client=True) as client:
+
+        def look() -> list[dict[str, Any]]:
+            answer = client.request("POST", "/events/filter", json={"filter": wanted})
+            found: list[dict[str, Any]] = answer.json()["events"]
+            return found if len(found) >= count else []
+
+        return until(look, every=0.05)
 
 
 def deploy(flow: Flow[..., Any], name: str, **options: Any) -> Deployed:

@@ -7,10 +7,6 @@ from typing import Any
 
 import pytest
 from prefect import Task
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.flow_engine import run_flow
-from prefect.states import Scheduled
 
 from blocks import NudgescribeAccount
 from flows.options import RefreshOptions
@@ -25,6 +21,7 @@ from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from sandbox.settings import Settings
 from tasks.customers.guardrails import Guardrails
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers, serving
+from tests.support.deployed import flow_run_of, retry, work
 
 ROWS = 250
 STORM: list[dict[str, Any]] = [
@@ -97,21 +94,6 @@ def test_refresh_completes_when_service_fails_at_random(company: Company, save: 
     prove(company, saved)
 
 
-def flow_run_of(saved: Saved) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(limit=200)
-    (run,) = [run for run in runs if run.parameters.get("account") == saved.references["account"]]
-    return run
-
-
-def retried(run: FlowRun) -> Any:
-    """The flow run, run once more here."""
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.id, Scheduled(), force=True)
-        again = client.read_flow_run(run.id)
-    return run_flow(campaign_refresh, flow_run=again, parameters=run.parameters)
-
-
 def test_refresh_continues_when_retried_after_outage(company: Company, save: Save) -> None:
     saved, faults = save(company, customers(ROWS)), company.sandbox.app.state.faults
     faults.put(Fault(endpoint=contract.PUBLISH, status=503))
@@ -122,5 +104,7 @@ def test_refresh_continues_when_retried_after_outage(company: Company, save: Sav
     faults.clear()
     # The list has changed since, and the run goes by the one it began with.
     customers(20).write_csv(saved.crm_file)
-    assert retried(flow_run_of(saved)).rows == ROWS
+    run = flow_run_of(saved)
+    retry(run.id)
+    assert work(campaign_refresh, run.id).is_completed()
     prove(company, saved)

@@ -120,9 +120,7 @@ def test_page_is_named_when_it_stays_broken(
     assert one.lake.files.list_names(FOLDER) == []
 
 
-def test_large_page_is_read_in_blocks(
-    exporting: Exporter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_page_is_read_in_blocks(exporting: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "READ_AT_ONCE", 0)
     one = exporting(WHOLE, rows=4)
     one.finish()

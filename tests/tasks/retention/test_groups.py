@@ -122,8 +122,8 @@ def test_group_stays_when_service_refuses_deletion(
     local: Local, make: Make, through: Through
 ) -> None:
     group = make("Wanted")
+    through(refusing(403))
     with pytest.raises(AuthError):
-        through(refusing(403))
         tidied(local)
     through(refusing(400))
     reason = "DELETE /v1/cg answered 400: Customer group is in use."

@@ -1,0 +1,43 @@
+"""How flow runs end: what people are told of a cancelled one, what an error cannot hide."""
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.states import Cancelled
+
+from flows.refresh import campaign_refresh
+from flows.run.outcomes import warn_of_open_rerun
+from flows.run.preparation import cleanup_on_failure
+from tasks.ui.labels import RUN_NUMBER
+from tests.support.deployed import Deployed, deployed, flow_run, state_of
+
+__all__ = ["deployed"]
+
+
+def test_cancellation_names_the_rerun_once_it_has_started(deployed: Deployed) -> None:
+    """tests/workers cancels real ones."""
+    run = deployed.plan({"campaign_id": "C"})
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Cancelled(), force=True)
+        before = state_of(run)
+        warn_of_open_rerun(campaign_refresh, flow_run(run), before)
+        assert state_of(run).id == before.id
+        client.update_flow_run_labels(run, {RUN_NUMBER: 7})
+    warn_of_open_rerun(campaign_refresh, flow_run(run), before)
+    state = state_of(run)
+    assert (state.type.value, state.name) == ("CANCELLED", "Cancelled")
+    assert (state.message or "").startswith("Cancelled. Run 7 of campaign C cannot be stopped")
+
+
+def test_cleanup_error_does_not_hide_first_error() -> None:
+    released: list[str] = []
+
+    def fails() -> None:
+        released.append("once")
+        raise OSError("the lake is away")
+
+    with pytest.raises(ValueError, match="first"), cleanup_on_failure(fails):
+        raise ValueError("first")
+    assert released == ["once"]
+    with cleanup_on_failure(fails):
+        pass
+    assert released == ["once"]
