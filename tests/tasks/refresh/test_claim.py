@@ -41,32 +41,11 @@ from tasks.refresh.claim import (
     release_refresh,
 )
 from tasks.refresh.register import Entry, Register, expire, is_alive, open_refreshes
-from tasks.refresh.report import RefreshResult
 from tests.support.clock import Clock
+from tests.tasks.refresh.test_report import RESULT
 
 CAMPAIGN = "a/campaign"
 STARTED = datetime(2026, 11, 22, tzinfo=UTC)
-RESULT = RefreshResult(
-    campaign_id=CAMPAIGN,
-    campaign="C",
-    run_number=2,
-    customer_group_id="g",
-    group="G",
-    extracted=1,
-    accepted=1,
-    rejected=0,
-    quarantine=None,
-    matched=1,
-    new=0,
-    orphaned=0,
-    customers_in_new=0,
-    files=1,
-    rows=1,
-    bytes=1,
-    path="p",
-    seconds={},
-)
-
 Runs = Callable[[State[Any]], Refresh]
 
 
@@ -188,12 +167,6 @@ def begun_by(claim: Claim, run: Refresh) -> bool:
 
 def staged(lake: DataLake, run: Refresh) -> bool:
     return lake.files.exists(folder_of(run))
-
-
-def test_claim_stays_with_flow_run_when_retried(flow_run: Runs, lake: DataLake) -> None:
-    own = flow_run(Running())
-    assert claim(lake, own).refresh == own
-    assert claim(lake, own).refresh == own
 
 
 @pytest.mark.parametrize(
