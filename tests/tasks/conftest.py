@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from prefect.logging import disable_run_logger
 
-from blocks import CrmSource, DataLake, NudgescribeAccount
+from blocks import DataLake, NudgescribeAccount
 from tasks.campaigns import CampaignRef, Refresh
 from tasks.customers.staging import Staged, describe
 from tasks.customers.upload import GroupRef, create_group
@@ -38,11 +38,12 @@ class Local:
     account: NudgescribeAccount
     lake: DataLake
     folder: Path
-    crm: CrmSource | None = None
     artifacts: dict[str, Any] = field(default_factory=dict)
+    descriptions: dict[str, str] = field(default_factory=dict)
 
     def artifact(self, content: Any = None, *, key: str, description: str, table: Any = ()) -> None:
         self.artifacts[key] = content or table
+        self.descriptions[key] = description
 
     def staged(self, frame: pl.DataFrame, name: str = "list") -> Staged:
         file = self.folder / f"{name}.parquet"

@@ -35,11 +35,17 @@ from tests.test_documents import LAKE, code
 ENDED = datetime.now(UTC) - timedelta(days=10)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Office:
-    """Puts into a company's account what people make in the platform."""
+    """A company's account, what people make in it in the platform, and snapshots of that."""
 
     company: Company
+    local: Local
+    refresh: Refresh
+
+    @property
+    def lake(self) -> DataLake:
+        return self.local.lake
 
     def workspace(self, name: str) -> str:
         with self.company.sandbox.context.store.write() as session:
@@ -50,11 +56,12 @@ class Office:
 
     def campaign(self, name: str, *runs: str, workspace: str | None = None) -> str:
         """A campaign on the last of its runs, given by their states."""
+        seeded, (*_, status) = self.company.seeded, runs
         with self.company.sandbox.context.store.write() as session:
             campaign = Campaign(
-                workspace_id=workspace or self.company.seeded.workspace_id,
+                workspace_id=workspace or seeded.workspace_id,
                 name=name,
-                status=runs[-1],
+                status=status,
                 current_run=len(runs),
                 variables=[],
                 template="",
@@ -62,55 +69,62 @@ class Office:
             )
             session.add(campaign)
             session.flush()
-            for number, status in enumerate(runs, 1):
-                run = Run(
+            session.add_all(
+                Run(
                     campaign_id=campaign.id,
                     run_number=number,
                     status=status,
-                    group_id=self.company.seeded.customer_group_id,
+                    group_id=seeded.customer_group_id,
                     group_name="NA",
                     segment_count=10**9,
                     summary={"matched": 7, "new": number, "orphaned": 0} if number > 1 else None,
                     completed_at=None if status == Status.DRAFT else ENDED,
                     error="No customers." if status == Status.FAILED else None,
                 )
-                session.add(run)
+                for number, status in enumerate(runs, 1)
+            )
             return campaign.id
+
+    def take(self, *workspaces: str, **refresh: Any) -> Inventory:
+        """A snapshot; `refresh` are changes of the flow run that takes it."""
+        taker = self.refresh.model_copy(update=refresh)
+        return take_inventory.fn(self.local.account, self.lake, list(workspaces), taker)
+
+    def report(self, taken: Inventory) -> tuple[Any, str]:
+        """The table and the page."""
+        report_inventory.fn(self.local.account, self.lake, taken, self.refresh)
+        artifacts = self.local.artifacts
+        return artifacts["inventory-main-campaigns"], artifacts["inventory-main"]
+
+    def files(self) -> list[str]:
+        return sorted(file.path for file in self.lake.files.list_files(""))
 
 
 @pytest.fixture
-def office(company: Company) -> Office:
-    return Office(company)
-
-
-def take(local: Local, refresh: Refresh, *workspaces: str) -> Inventory:
-    return take_inventory.fn(local.account, local.lake, list(workspaces), refresh)
-
-
-def files(lake: DataLake) -> list[str]:
-    return sorted(file.path for file in lake.files.list_files(""))
+def office(company: Company, local: Local, refresh: Refresh) -> Office:
+    return Office(company, local, refresh)
 
 
 def test_snapshot_holds_campaigns_and_runs_of_service(
-    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inventory, "HISTORIES_AT_ONCE", 2)
     office.campaign("", Status.DRAFT)
     office.campaign("000123", Status.PUBLISHED, Status.FAILED, Status.READY_FOR_REVIEW)
     office.campaign("NA\r\n\ufeff|ü", Status.DRAFT, workspace=office.workspace("Second"))
-    taken = take(local, refresh)
-    file = f"snapshot=2026-11-21T06-30-00Z/%s-{refresh.short}.parquet"
-    assert files(local.lake) == [f"{kind}/{file % kind}" for kind in ("campaigns", "runs")]
+    taken = office.take()
+    file = f"snapshot=2026-11-21T06-30-00Z/%s-{office.refresh.short}.parquet"
+    assert office.files() == [f"{kind}/{file % kind}" for kind in ("campaigns", "runs")]
     assert taken == Inventory(
         snapshot="2026-11-21T06-30-00Z",
         campaigns=4,
         runs=6,
         statuses={"Draft": 2, "Ready for review": 1, "Published": 1},
-        campaigns_path=f"{local.lake.root}/campaigns/{file % 'campaigns'}",
-        runs_path=f"{local.lake.root}/runs/{file % 'runs'}",
+        campaigns_path=f"{office.lake.root}/campaigns/{file % 'campaigns'}",
+        runs_path=f"{office.lake.root}/runs/{file % 'runs'}",
     )
     assert list(taken.statuses) == ["Draft", "Ready for review", "Published"]
-    name, campaigns, runs = local.lake.inventory()
+    name, campaigns, runs = office.lake.inventory()
     assert (name, campaigns.schema, runs.schema) == (taken.snapshot, CAMPAIGN_COLUMNS, RUN_COLUMNS)
     with office.company.client() as client:
         workspaces = client.campaigns()
@@ -142,10 +156,8 @@ def test_snapshot_has_a_column_for_every_field() -> None:
     assert run - {"comparison_summary"} | {"campaign_id"} == set(RUN_COLUMNS)
 
 
-def test_empty_snapshot_has_the_same_columns(
-    office: Office, local: Local, refresh: Refresh
-) -> None:
-    taken = take(local, refresh, office.workspace("Empty"))
+def test_empty_snapshot_has_the_same_columns(office: Office) -> None:
+    taken = office.take(office.workspace("Empty"))
     assert (taken.campaigns, taken.runs, taken.statuses) == (0, 0, {})
     for path, columns in (
         (taken.campaigns_path, CAMPAIGN_COLUMNS),
@@ -154,106 +166,78 @@ def test_empty_snapshot_has_the_same_columns(
         assert pl.read_parquet_schema(path) == columns
         assert duckdb.read_parquet(path).fetchall() == []
     assert pd.read_parquet(taken.campaigns_path)["taken_at"].dt.tz is not None
-    report_inventory.fn(local.account, local.lake, taken, refresh)
-    assert local.artifacts["inventory-main-campaigns"] == ()
-    assert "| campaigns | 0 |" in local.artifacts["inventory-main"]
+    table, page = office.report(taken)
+    assert table == ()
+    assert "| campaigns | 0 |" in page
 
 
-def test_snapshot_holds_named_workspaces_only(
-    office: Office, local: Local, refresh: Refresh
-) -> None:
-    second = office.workspace("Second")
-    office.campaign("Theirs", Status.DRAFT, workspace=second)
-    assert take(local, refresh, second, second).campaigns == 1
-    assert local.lake.inventory().campaigns["name"].to_list() == ["Theirs"]
-
-
-def test_snapshot_is_refused_when_workspace_is_unknown(
-    company: Company, local: Local, refresh: Refresh
-) -> None:
+def test_snapshot_is_refused_when_workspace_is_unknown(office: Office) -> None:
     with pytest.raises(NotFound, match="Account main has no workspace w1, w2. Check the id"):
-        take(local, refresh, "w2", company.seeded.workspace_id, "w1")
-    assert files(local.lake) == []
+        office.take("w2", office.company.seeded.workspace_id, "w1")
+    assert office.files() == []
     with pytest.raises(LakeError, match="No snapshot of the campaigns is in the lake"):
-        local.lake.inventory()
+        office.lake.inventory()
 
 
-def test_snapshot_is_written_when_retried_after_failure(
-    office: Office, local: Local, refresh: Refresh, through: Through
+def test_snapshot_is_retried_when_service_fails_or_campaign_was_deleted(
+    office: Office, through: Through
 ) -> None:
-    office.campaign("Other", Status.DRAFT)
-    through(ResponseTamperer({contract.RERUN_HISTORY: [None, httpx.Response(503)]}))
-    with pytest.raises(ServerError) as failed:
-        take(local, refresh)
-    assert isinstance(failed.value, Retryable)
-    assert files(local.lake) == []
-    assert take(local, refresh).runs == 2
-
-
-def test_snapshot_is_retried_when_campaign_was_deleted(
-    company: Company, local: Local, refresh: Refresh, through: Through
-) -> None:
+    campaign = office.company.seeded.campaign_id
     gone = httpx.Response(404, json={"message": "Campaign not found"})
     through(ResponseTamperer({contract.RERUN_HISTORY: [gone]}))
-    campaign = company.seeded.campaign_id
     with pytest.raises(CampaignDeleted, match=f"Campaign {campaign} is listed, but") as failed:
-        take(local, refresh)
+        office.take()
     assert isinstance(failed.value, Retryable)
+    office.campaign("Other", Status.DRAFT)
+    through(ResponseTamperer({contract.RERUN_HISTORY: [None, httpx.Response(503)]}))
+    with pytest.raises(ServerError) as unavailable:
+        office.take()
+    assert isinstance(unavailable.value, Retryable)
+    assert office.files() == []
+    assert office.take().runs == 2
 
 
-def test_half_snapshot_is_invisible_and_written_again(
-    office: Office, local: Local, refresh: Refresh
-) -> None:
-    before = replaced(refresh, started=refresh.started - timedelta(days=1))
-    take(local, before)
-    blocked = local.folder / "lake/campaigns/snapshot=2026-11-21T06-30-00Z"
+def test_half_snapshot_is_invisible_and_written_again(office: Office) -> None:
+    office.take(started=office.refresh.started - timedelta(days=1))
+    blocked = office.local.folder / "lake/campaigns/snapshot=2026-11-21T06-30-00Z"
     blocked.write_bytes(b"")
     with pytest.raises(FileExistsError):
-        take(local, refresh)
-    assert len(files(local.lake)) == 4
+        office.take()
+    assert len(office.files()) == 4
     blocked.unlink()
     blocked.mkdir()
-    assert local.lake.inventory().name == "2026-11-20T06-30-00Z"
+    assert office.lake.inventory().name == "2026-11-20T06-30-00Z"
     with pytest.raises(LakeError, match="Snapshot 2026-11-21T06-30-00Z is not in the lake"):
-        local.lake.inventory("2026-11-21T06-30-00Z")
+        office.lake.inventory("2026-11-21T06-30-00Z")
     office.campaign("Meanwhile", Status.DRAFT)
-    assert take(local, refresh).runs == local.lake.inventory().runs.height == 2
+    assert office.take().runs == office.lake.inventory().runs.height == 2
 
 
-def test_complete_snapshot_is_not_written_again(
-    office: Office, local: Local, refresh: Refresh
-) -> None:
-    taken = take(local, refresh)
-    held = local.lake.files.read(files(local.lake)[0])
+def test_complete_snapshot_is_not_written_again(office: Office) -> None:
+    taken = office.take()
+    held = office.lake.files.read(office.files()[0])
     office.campaign("Meanwhile", Status.DRAFT)
-    assert take(local, refresh) == taken
-    assert local.lake.files.read(files(local.lake)[0]) == held
+    assert office.take() == taken
+    assert office.lake.files.read(office.files()[0]) == held
 
 
-def test_snapshots_of_same_second_do_not_collide(
-    office: Office, local: Local, refresh: Refresh
-) -> None:
+def test_snapshots_of_same_second_do_not_collide(office: Office) -> None:
+    """Each of a workspace of its own."""
     second = office.workspace("Second")
     office.campaign("Theirs", Status.DRAFT, workspace=second)
-    elsewhere = refresh.started.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    other = replaced(refresh, id=str(uuid4()), started=elsewhere + timedelta(microseconds=1))
-    ours, theirs = (
-        take(local, refresh, office.company.seeded.workspace_id),
-        take(local, other, second),
+    elsewhere = office.refresh.started.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    ours = office.take(office.company.seeded.workspace_id)
+    theirs = office.take(
+        second, second, id=str(uuid4()), started=elsewhere + timedelta(microseconds=1)
     )
     assert (ours.snapshot, ours.campaigns) == (theirs.snapshot, theirs.campaigns)
-    assert sorted(local.lake.inventory(ours.snapshot).campaigns["name"]) == [
-        "Theirs",
-        "Welcome back",
-    ]
-
-
-def replaced(refresh: Refresh, **changes: Any) -> Refresh:
-    return refresh.model_copy(update=changes)
+    assert ours.campaigns == 1
+    names = office.lake.inventory(ours.snapshot).campaigns["name"]
+    assert sorted(names) == ["Theirs", "Welcome back"]
 
 
 def test_histories_are_read_concurrently_within_account_limit(
-    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
         office.campaign(str(number), Status.DRAFT)
@@ -267,18 +251,14 @@ def test_histories_are_read_concurrently_within_account_limit(
         yield
 
     monkeypatch.setattr(NudgescribeAccount, "get_client", lambda self: real(self, calls=gate))
-    assert take(local, refresh).runs == 6
+    assert office.take().runs == 6
     assert next(calls) == 1 + 6
 
 
 def test_inventory_report_has_table_and_chart(
-    office: Office,
-    local: Local,
-    refresh: Refresh,
-    through: Through,
-    monkeypatch: pytest.MonkeyPatch,
+    office: Office, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local.account.campaign_url = "https://app.example.com/{campaign_id}"
+    office.local.account.campaign_url = "https://app.example.com/{campaign_id}"
     old = office.campaign("Old *one*\n| [x](y)", Status.PUBLISHED, Status.FAILED)
     without = httpx.Response(200, json={"runs": []})
     office.campaign("Odd", "On | hold")
@@ -288,9 +268,8 @@ def test_inventory_report_has_table_and_chart(
     turn = turns.index(office.company.seeded.campaign_id)
     monkeypatch.setattr(inventory, "READERS", 1)
     through(ResponseTamperer({contract.RERUN_HISTORY: [None] * turn + [without]}))
-    taken = take(local, refresh)
-    report_inventory.fn(local.account, local.lake, taken, refresh)
-    rows = local.artifacts["inventory-main-campaigns"]
+    taken = office.take()
+    rows, page = office.report(taken)
     assert len(rows) == 3
     (row,) = (each for each in rows if old in each["campaign"])
     assert row == {
@@ -306,7 +285,6 @@ def test_inventory_report_has_table_and_chart(
     # Who has no run at all comes last.
     assert (rows[-1]["current run"], rows[-1]["status"]) == (1, "Published")
     assert [rows[-1][each] for each in ("last run", "its status", "at", "days since")] == [None] * 4
-    page = local.artifacts["inventory-main"]
     for line in (
         "| campaigns | 3 |",
         "| Published | 1 |",
@@ -320,42 +298,33 @@ def test_inventory_report_has_table_and_chart(
     assert b64decode(picture).startswith(b"\x89PNG")
 
 
-def test_inventory_table_is_cut_when_long(
-    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: dict[str, str] = {}
-
-    def artifact(table: Any, *, key: str, description: str) -> None:
-        said[key] = description
-        local.artifact(table, key=key, description=description)
-
-    monkeypatch.setattr(inventory, "create_table_artifact", artifact)
-    old = office.campaign("Old", Status.PUBLISHED)
-    taken = take(local, refresh)
-    report_inventory.fn(local.account, local.lake, taken, refresh)
+def test_inventory_table_is_cut_when_long(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    office.campaign("Old", Status.PUBLISHED)
+    taken = office.take()
+    office.report(taken)
+    said = office.local.descriptions
     assert said["inventory-main-campaigns"] == "Campaigns of main on 2026-11-21 at 06:30 UTC: 2"
     monkeypatch.setattr(inventory, "MOST_SHOWN", 1)
-    report_inventory.fn(local.account, local.lake, taken, refresh)
-    (row,) = local.artifacts["inventory-main-campaigns"]
-    assert row["campaign"] == "Old", old
+    ((row,), _) = office.report(taken)
+    assert row["campaign"] == "Old"
     assert said["inventory-main-campaigns"].endswith(
         f", the 1 longest without a run. All are in {taken.campaigns_path}"
     )
 
 
 def test_documented_queries_return_snapshot(
-    office: Office, local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.campaign("Autumn", Status.PUBLISHED, Status.READY_FOR_REVIEW)
     for planned in (datetime(2026, 11, 23, 6, tzinfo=UTC), datetime(2026, 11, 24, 6, tzinfo=UTC)):
-        take(local, replaced(refresh, started=planned))
-    names: dict[str, Any] = {"lake": local.lake}
+        office.take(started=planned)
+    names: dict[str, Any] = {"lake": office.lake}
     for block in code("python inventory"):
         exec(block, names)
     assert (names["campaigns"].height, names["runs"].height) == (2, 3)
     assert sorted(names["runs_of_each"]) == [1, 1, 2, 2]
     (sql,) = code("sql inventory")
-    monkeypatch.chdir(local.folder / "lake")
+    monkeypatch.chdir(office.local.folder / "lake")
     autumn, other = ("Autumn", 2, "Ready for review"), ("Welcome back", 1, "Published")
     assert [(row[0], row[2], row[3], row[4]) for row in duckdb.sql(sql).fetchall()] == [
         (snapshot, *campaign)

@@ -98,11 +98,11 @@ def test_extract_fails_when_disk_is_full(
     monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
     listed = tmp_path / "list.csv"
     customers(500).write_csv(listed)
-    local.crm = FileCrm(path=str(listed))
+    crm = FileCrm(path=str(listed))
     with disk.full():
         with pytest.raises(DiskFull, match="/disk for the customer list"):
-            extract_customers.fn(local.crm, local.lake, refresh)
-    staged = extract_customers.fn(local.crm, local.lake, refresh)
+            extract_customers.fn(crm, local.lake, refresh)
+    staged = extract_customers.fn(crm, local.lake, refresh)
     assert staged.rows == 500
     with disk.full():
         with pytest.raises(DiskFull, match=rf"/disk/\S+ for {staged.path}"):
