@@ -140,26 +140,38 @@ def test_report_image_is_small(shown: dict[str, str]) -> None:
     assert len(shown["refresh-c"]) < 40_000
 
 
-def test_report_says_when_no_earlier_run_exists(shown: dict[str, str]) -> None:
-    page = page_of(shown, run_diff=RunDiffSummary())
-    assert "There is none: no earlier run of this campaign is in the lake." in page
-
-
-def test_report_says_why_comparison_failed(shown: dict[str, str]) -> None:
-    page = page_of(shown, run_diff=RunDiffSummary(since=6, problem="part_1 is not in the lake."))
-    assert r"could not be compared with earlier ones: part\_1 is not in the lake." in page
-
-
-def test_report_compares_segments_with_previous_run_only(shown: dict[str, str]) -> None:
-    page = page_of(shown, previous_run=5)
-    assert "| customers | 995,988 |" in page
-    assert "| segments | 121 |" not in page
-
-
-def test_report_omits_rejections_without_any(shown: dict[str, str]) -> None:
-    page = page_of(shown, rejected=0, quarantine=None, broken_rules=[])
-    assert "| rejected | 0 (0 %) |" in page
-    assert "What was rejected" not in page
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        pytest.param(
+            {"run_diff": RunDiffSummary()},
+            "There is none: no earlier run of this campaign is in the lake.",
+            "| customers |",
+            id="first run",
+        ),
+        pytest.param(
+            {"run_diff": RunDiffSummary(since=6, problem="part_1 is not in the lake.")},
+            r"could not be compared with earlier ones: part\_1 is not in the lake.",
+            "| customers |",
+            id="not compared",
+        ),
+        pytest.param(
+            {"previous_run": 5}, "| customers | 995,988 |", "| segments | 121 |", id="older run"
+        ),
+        pytest.param(
+            {"rejected": 0, "quarantine": None, "broken_rules": []},
+            "| rejected | 0 (0 %) |",
+            "What was rejected",
+            id="none rejected",
+        ),
+    ],
+)
+def test_report_says_what_there_is(
+    shown: dict[str, str], changes: dict[str, Any], said: str, unsaid: str
+) -> None:
+    page = page_of(shown, **changes)
+    assert said in page
+    assert unsaid not in page
 
 
 def test_report_sums_up_many_rules(shown: dict[str, str]) -> None:

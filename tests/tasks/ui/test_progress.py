@@ -60,13 +60,6 @@ def display(artifacts: Artifacts, clock: Clock) -> Iterator[ProgressDisplay]:
         yield one
 
 
-def test_display_begins_with_number_of_pages(
-    display: ProgressDisplay, artifacts: Artifacts
-) -> None:
-    assert list(artifacts.keys.values()) == ["export-c"]
-    assert artifacts.shown == [(0.0, "40 pages")]
-
-
 def test_display_shows_progress_rate_and_time_left(
     display: ProgressDisplay, artifacts: Artifacts, clock: Clock
 ) -> None:
@@ -74,7 +67,9 @@ def test_display_shows_progress_rate_and_time_left(
     display.update(HALF)
     clock.sleep(25)
     display.update(Progress(pages=30, rows=1_500_000, bytes=600_000_000))
-    assert artifacts.shown[1:] == [
+    assert list(artifacts.keys.values()) == ["export-c"]
+    assert artifacts.shown == [
+        (0.0, "40 pages"),
         (50.0, "20 of 40 pages, 1,000,000 rows, 400.0 MB, 4.0 MB/s, 0:01:40 left"),
         (75.0, "30 of 40 pages, 1,500,000 rows, 600.0 MB, 4.8 MB/s, 0:00:42 left"),
     ]
@@ -116,20 +111,18 @@ def test_display_rate_ignores_earlier_tries(
     )
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_display_shows_line_on_terminal_only(
-    artifacts: Artifacts, clock: Clock, monkeypatch: pytest.MonkeyPatch, terminal: bool
+def test_display_shows_line_on_terminal(
+    artifacts: Artifacts, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output: Any = StringIO()
-    monkeypatch.setattr(output, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr(output, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", output)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm-256color")
     with ProgressDisplay("export-c", 40, lambda: clock.now) as display:
         clock.sleep(100)
         display.update(HALF)
-    assert ("20 of 40 pages, 1,000,000 rows" in output.getvalue()) == terminal
-    assert (output.getvalue() == "") != terminal
+    assert "20 of 40 pages, 1,000,000 rows" in output.getvalue()
     assert artifacts.shown[-1][0] == 50.0
 
 
