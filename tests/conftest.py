@@ -19,6 +19,7 @@ from hypothesis import settings
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
+    Setting,
     temporary_settings,
 )
 from prefect.testing.utilities import prefect_test_harness
@@ -169,7 +170,7 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server for all tests that need one."""
-    quickly = {
+    quickly: dict[Setting, Any] = {
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,

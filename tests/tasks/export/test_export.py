@@ -174,7 +174,7 @@ def test_second_writer_of_a_run_is_refused(exporting: Exporter) -> None:
 
 def test_pointer_names_latest_run(exporting: Exporter) -> None:
     one = exporting([page(["01"])], rows=1)
-    for number in (2, 1, 3):
+    for number in (2, 3, 1):
         one.refresh = Refresh(id=f"refresh {number}", started=one.refresh.started)
         one.run = one.run.model_copy(update={"run_number": number, "previous_run": None})
         one.finish()
