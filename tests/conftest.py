@@ -19,7 +19,6 @@ from hypothesis import settings
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
-    Setting,
     temporary_settings,
 )
 from prefect.testing.utilities import prefect_test_harness
@@ -170,7 +169,7 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server for all tests that need one."""
-    quickly: dict[Setting, Any] = {
+    quickly: dict[Any, Any] = {
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
