@@ -10,6 +10,8 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.rfc4180 import RepeatedColumns
 from tests.support.response_tamperer import answering
 
+NOW, LATER = "Sat, 21 Nov 2026 06:30:00 GMT", "Sat, 21 Nov 2026 06:31:17 GMT"
+
 
 @pytest.mark.parametrize(
     "error",
@@ -76,26 +78,47 @@ def test_error_keeps_only_a_short_text_of_the_body(body: bytes, text: str) -> No
     assert errors.message_of(httpx.Response(400, content=body)) == text
 
 
-def strange(call: Callable[[NudgescribeClient], object], content: bytes) -> str:
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "77"}, 77),
+        # By the service's clock, wherever ours is.
+        ({"retry-after": LATER, "date": NOW}, 77),
+        ({"retry-after": NOW, "date": LATER}, 0),
+        ({"retry-after": LATER}, None),
+        ({"retry-after": "soon", "date": NOW}, None),
+    ],
+)
+def test_retry_after_is_in_seconds_from_the_answer(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    answer = httpx.Response(429, headers=headers, request=httpx.Request("GET", "https://x"))
+    assert getattr(errors.from_response(answer), "retry_after", "lacks it") == seconds
+
+
+@pytest.mark.parametrize(
+    ("call", "content", "problem"),
+    [
+        (
+            lambda client: client.count_message_pages("x"),
+            b'{"num_files": "Anna"}',
+            "/v1/messages/pages does not fit the contract: num_files (int_type)",
+        ),
+        (lambda client: client.publish("x"), b"<html>Anna</html>", "body (json_invalid)"),
+        (
+            lambda client: client.rerun_history("x"),
+            b'{"runs": [{"status": "Processing"}]}',
+            "runs.0.run_number (missing)",
+        ),
+    ],
+)
+def test_mismatch_names_field_and_not_its_value(
+    call: Callable[[NudgescribeClient], object], content: bytes, problem: str
+) -> None:
     credentials = Credentials("a", "b", "c", "d")
     with NudgescribeClient("http://x", credentials, transport=answering(content)) as client:
         with pytest.raises(errors.ContractMismatch) as caught:
             call(client)
+    assert problem in str(caught.value)
+    assert "Anna" not in str(caught.value)
     assert caught.value.__cause__ is None
-    return str(caught.value)
-
-
-def test_mismatch_names_field_and_not_its_value() -> None:
-    said = strange(lambda c: c.count_message_pages("x"), b'{"num_files": "Anna"}')
-    assert "/v1/messages/pages" in said
-    assert "num_files (int_type)" in said
-    assert "Anna" not in said
-
-
-def test_mismatch_names_body_that_is_no_json() -> None:
-    assert "body (json_invalid)" in strange(lambda c: c.publish("x"), b"<html>Anna</html>")
-
-
-def test_mismatch_names_path_of_nested_field() -> None:
-    said = strange(lambda c: c.rerun_history("x"), b'{"runs": [{"status": "Processing"}]}')
-    assert "runs.0.run_number (missing)" in said

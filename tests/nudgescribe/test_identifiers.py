@@ -1,6 +1,7 @@
 """Sets of customers, compared a share at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +14,8 @@ from nudgescribe import identifiers
 from nudgescribe.identifiers import Counts, compare, repeated_ids
 
 Rows = list[tuple[str, int]]
+BITS = 2
+"""Of a hash, for its share; many shares are many files."""
 IDS = st.sampled_from(["1", "01", "", " ", "a", "A", "ä", "customer-1", "\0"])
 SIDES = st.lists(st.tuples(IDS, st.integers(0, 1)), max_size=12)
 
@@ -23,11 +26,15 @@ def frames(rows: Rows, size: int = 3) -> Iterator[pl.DataFrame]:
         yield pl.DataFrame(rows[first : first + size], schema, orient="row")
 
 
-def compared(before: Rows, after: Rows, held: int) -> list[tuple[str, str, int]]:
+@contextmanager
+def holding(few: int) -> Generator[Path]:
+    """A folder for what is more than a few; it is split into few shares."""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identifiers, "ROWS_HELD", held)
-        shares = [*compare(frames(before), frames(after), Path(folder))]
-    return sorted(pl.concat(shares).select("id", "change", "row").rows())
+        patch.setattr(identifiers, "SHARES", 2**BITS)
+        patch.setattr(identifiers, "SHARE_BITS", 64 - BITS)
+        patch.setattr(identifiers, "ROWS_HELD", few)
+        patch.setattr(identifiers, "HASHES_HELD", few)
+        yield Path(folder)
 
 
 def expected(before: Rows, after: Rows) -> list[tuple[str, str, int]]:
@@ -53,28 +60,34 @@ def expected(before: Rows, after: Rows) -> list[tuple[str, str, int]]:
 def test_compare_says_of_each_customer_what_became_of_it(
     before: Rows, after: Rows, held: int
 ) -> None:
-    assert compared(before, after, held) == expected(before, after)
+    with holding(held) as folder:
+        shares = [*compare(frames(before), frames(after), folder)]
+    found = sorted(pl.concat(shares).select("id", "change", "row").rows())
+    assert found == expected(before, after)
 
 
-def test_counts_add_up_over_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_add_up_over_all_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identifiers, "ROWS_HELD", 2000)
+    monkeypatch.setattr(identifiers, "HASHES_HELD", 2000)
     before: Rows = [(str(number), 0) for number in range(3000)]
     after: Rows = [(str(number), number % 2) for number in range(1000, 4000)]
+    after.append(("1000", 0))
     counts = Counts()
-    for share in compare(frames(before, 500), frames([*after, ("1000", 0)], 700), tmp_path):
+    for share in compare(frames(before, 500), frames(after, 700), tmp_path):
         counts.add(share)
     assert counts == {
         "removed": 1000, "unchanged": 1000, "changed": 1000, "added": 1000, "repeated": 1
     }  # fmt: skip
+    ids = [frame["id"] for frame in frames(after, 700)]
+    assert [*repeated_ids(lambda: ids, tmp_path)] == ["1000"]
 
 
 @given(ids=st.lists(IDS, max_size=12), held=st.integers(1, 20))
 def test_repeated_ids_are_those_that_come_twice(ids: list[str], held: int) -> None:
     parts = [pl.Series(ids[:4]), pl.Series(ids[4:]), pl.Series(["else"])]
     texts = [part.cast(pl.String) for part in parts]
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identifiers, "HASHES_HELD", held)
-        found = repeated_ids(lambda: texts, Path(folder))
+    with holding(held) as folder:
+        found = repeated_ids(lambda: texts, folder)
     assert sorted(found) == sorted({each for each in ids if ids.count(each) > 1})
 
 

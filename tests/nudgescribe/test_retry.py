@@ -1,13 +1,18 @@
+"""How often calls and looks are repeated, and how long is waited between."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import httpx
 import pytest
 
 from nudgescribe import errors
-from nudgescribe.retry import RetryPolicy
+from nudgescribe.contract import CAMPAIGNS, PUBLISH
+from nudgescribe.errors import ServerError
+from nudgescribe.retry import RetryPolicy, poll
 from tests.conftest import Company
+from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer
-
-LIST = "/v1/campaign/all"
-PUBLISH = "/v1/messages/publish"
 
 
 def failure(status: int, **headers: str) -> httpx.Response:
@@ -16,13 +21,34 @@ def failure(status: int, **headers: str) -> httpx.Response:
 
 
 @pytest.fixture
-def slept() -> list[float]:
-    return []
+def clock() -> Clock:
+    return Clock()
+
+
+@dataclass
+class Service:
+    """A service with faults; `calls` is how often the last call was made."""
+
+    company: Company
+    retry: RetryPolicy
+    calls: int = 0
+
+    def call(self, path: str, *faults: Fault) -> None:
+        """Read something, or change something, by a path with these faults."""
+        transport = ResponseTamperer({path: [*faults]})
+        with self.company.client(transport=transport, retry=self.retry) as client:
+            try:
+                if path == PUBLISH:
+                    assert client.publish(self.company.seeded.campaign_id).job_uid
+                else:
+                    assert client.campaigns()
+            finally:
+                self.calls = transport.calls[path]
 
 
 @pytest.fixture
-def retry(slept: list[float]) -> RetryPolicy:
-    return RetryPolicy(sleep=slept.append)
+def service(company: Company, clock: Clock) -> Service:
+    return Service(company, RetryPolicy(sleep=clock.sleep))
 
 
 @pytest.mark.parametrize(
@@ -36,107 +62,98 @@ def retry(slept: list[float]) -> RetryPolicy:
         httpx.RemoteProtocolError,
     ],
 )
-def test_read_is_repeated_after_fault(
-    company: Company, retry: RetryPolicy, slept: list[float], fault: Fault
-) -> None:
-    transport = ResponseTamperer({LIST: [fault, fault]})
-    with company.client(transport=transport, retry=retry) as client:
-        assert client.campaigns()
-    assert transport.calls[LIST] == 3
-    assert len(slept) == 2
+def test_read_is_repeated_after_fault(service: Service, clock: Clock, fault: Fault) -> None:
+    service.call(CAMPAIGNS, fault, fault)
+    assert service.calls == 3
+    first, second = clock.slept
+    assert first <= 0.5
+    assert second <= 1
 
 
-@pytest.mark.parametrize("fault", [failure(503), failure(429), httpx.ReadTimeout])
-def test_change_is_not_repeated_after_fault(
-    company: Company, retry: RetryPolicy, fault: Fault
-) -> None:
-    transport = ResponseTamperer({PUBLISH: [fault]})
-    with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(errors.Retryable):
-            client.publish(company.seeded.campaign_id)
-    assert transport.calls[PUBLISH] == 1
-
-
-def test_change_is_repeated_when_service_says_when(
-    company: Company, retry: RetryPolicy, slept: list[float]
-) -> None:
-    put_off = [failure(429, retry_after="20"), failure(429, retry_after="30")]
-    transport = ResponseTamperer({PUBLISH: [*put_off]})
-    with company.client(transport=transport, retry=retry) as client:
-        assert client.publish(company.seeded.campaign_id).job_uid
-    assert slept == [20, 30]
-    assert transport.calls[PUBLISH] == 3
-
-
-def test_change_fails_when_wait_is_longer_than_patience(
-    company: Company, retry: RetryPolicy
-) -> None:
-    transport = ResponseTamperer({PUBLISH: [failure(429, retry_after="3600")]})
-    with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(errors.QuotaExceeded):
-            client.publish(company.seeded.campaign_id)
-    assert transport.calls[PUBLISH] == 1
-
-
-def test_read_is_not_repeated_after_refusal(company: Company, retry: RetryPolicy) -> None:
-    transport = ResponseTamperer({LIST: [failure(400)]})
-    with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(errors.BadRequest):
-            client.campaigns()
-    assert transport.calls[LIST] == 1
-
-
-def test_read_is_repeated_when_unframed_answer_was_cut_off(
-    company: Company, retry: RetryPolicy
-) -> None:
+def test_read_is_repeated_when_unframed_answer_was_cut_off(service: Service) -> None:
     half = httpx.Response(200, content=b'{"workspaces": [')
     del half.headers["content-length"]
-    transport = ResponseTamperer({LIST: [half]})
-    with company.client(transport=transport, retry=retry) as client:
-        assert client.campaigns()
-    assert transport.calls[LIST] == 2
+    service.call(CAMPAIGNS, half)
+    assert service.calls == 2
 
 
-def test_read_fails_after_last_attempt(
-    company: Company, retry: RetryPolicy, slept: list[float]
-) -> None:
-    transport = ResponseTamperer({LIST: [failure(500)] * 9})
-    with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(errors.ServerError, match=r"answered 500: Some text\."):
-            client.campaigns()
-    assert transport.calls[LIST] == 5
-    assert all(seconds <= 30 for seconds in slept)
+@pytest.mark.parametrize("path", [CAMPAIGNS, PUBLISH])
+def test_call_is_repeated_when_service_says_when(service: Service, clock: Clock, path: str) -> None:
+    service.call(path, failure(429, retry_after="20"), failure(429, retry_after="30"))
+    assert service.calls == 3
+    assert clock.slept == [20, 30]
 
 
 @pytest.mark.parametrize(
-    ("asked", "said_at", "wait"),
+    ("path", "fault", "kind"),
     [
-        ("77", None, 77),
-        # By the service's clock, wherever ours is.
-        ("Sat, 21 Nov 2026 06:31:17 GMT", "Sat, 21 Nov 2026 06:30:00 GMT", 77),
-        ("Sat, 21 Nov 2026 06:30:00 GMT", "Sat, 21 Nov 2026 06:31:17 GMT", 0),
-        ("Sat, 21 Nov 2026 06:31:17 GMT", None, 0),
-        ("soon", "Sat, 21 Nov 2026 06:30:00 GMT", 0),
+        (PUBLISH, failure(503), errors.ServerError),
+        (PUBLISH, failure(429), errors.QuotaExceeded),
+        (PUBLISH, httpx.ReadTimeout, errors.ConnectionFailed),
+        (CAMPAIGNS, failure(400), errors.BadRequest),
+        # Longer than patience.
+        (PUBLISH, failure(429, retry_after="3600"), errors.QuotaExceeded),
+        (CAMPAIGNS, failure(429, retry_after="3600"), errors.QuotaExceeded),
     ],
 )
-def test_retry_waits_as_long_as_retry_after_says(
-    company: Company,
-    retry: RetryPolicy,
-    slept: list[float],
-    asked: str,
-    said_at: str | None,
-    wait: float,
+def test_call_is_not_repeated(
+    service: Service, path: str, fault: Fault, kind: type[errors.ApiError]
 ) -> None:
-    date = {"date": said_at} if said_at else {}
-    transport = ResponseTamperer({LIST: [failure(429, retry_after=asked, **date)]})
-    with company.client(transport=transport, retry=retry) as client:
-        client.campaigns()
-    assert wait <= slept[0] <= max(wait, retry.first_wait)
+    with pytest.raises(kind):
+        service.call(path, fault)
+    assert service.calls == 1
 
 
-def test_read_fails_when_wait_is_longer_than_patience(company: Company, retry: RetryPolicy) -> None:
-    transport = ResponseTamperer({LIST: [failure(429, retry_after="3600")]})
-    with company.client(transport=transport, retry=retry) as client:
-        with pytest.raises(errors.QuotaExceeded) as caught:
-            client.campaigns()
-    assert caught.value.retry_after == 3600
+def test_read_fails_after_last_attempt(service: Service, clock: Clock) -> None:
+    with pytest.raises(ServerError, match=r"answered 500: Some text\."):
+        service.call(CAMPAIGNS, *[failure(500)] * 9)
+    assert service.calls == 5
+    assert all(seconds <= 30 for seconds in clock.slept)
+
+
+# ---- looks ------------------------------------------------------------------------------------
+
+PACE = {"first": 1, "longest": 8, "growth": 2, "tolerated": 3}
+DOWN = ServerError("down.")
+
+
+def test_poll_waits_grow_with_jitter_up_to_the_longest(clock: Clock) -> None:
+    looks = poll(lambda: 1, 100, clock.pace(**PACE))
+    for _ in range(8):
+        next(looks)
+    for slept, longest in zip(clock.slept, [1, 2, 4, 8, 8, 8, 8], strict=True):
+        assert longest / 2 <= slept <= longest
+
+
+def test_poll_looks_last_at_the_deadline(clock: Clock) -> None:
+    times = list(poll(lambda: clock.now, 10, clock.pace(**PACE)))
+    assert (times[0], times[-1]) == (0, 10)
+    assert list(poll(lambda: "seen", 0, clock.pace(**PACE))) == ["seen"]
+
+
+def failing(*faults: Exception) -> Callable[[], str]:
+    """A look that meets these errors before it sees something."""
+    left = [*faults]
+
+    def look() -> str:
+        if left:
+            raise left.pop()
+        return "seen"
+
+    return look
+
+
+def test_poll_overlooks_retryable_errors(clock: Clock) -> None:
+    assert next(poll(failing(DOWN, DOWN, DOWN), 100, clock.pace(**PACE))) == "seen"
+    assert len(clock.slept) == 3
+
+
+@pytest.mark.parametrize(
+    ("faults", "deadline"), [([DOWN] * 4, 100), ([DOWN], 0), ([ZeroDivisionError()], 100)]
+)
+def test_poll_raises_last_of_many_errors_and_others_at_once(
+    clock: Clock, faults: list[Exception], deadline: float
+) -> None:
+    with pytest.raises(type(faults[0])):
+        next(poll(failing(*faults), deadline, clock.pace(**PACE)))
+    assert len(clock.slept) == len(faults) - 1
