@@ -16,7 +16,7 @@ from nudgescribe.retry import RetryPolicy
 from tests.support import exports
 from tests.support.exports import Export, Fault, broken_off, downloaded, refused
 from tests.support.http_server import serving
-from tests.support.response_tamperer import ResponseTamperer, answering
+from tests.support.response_tamperer import answering
 
 ONE = Credentials("a", "b", "c", "d")
 PAGE = exports.page(["01", "02"])
@@ -32,7 +32,7 @@ def export() -> Iterator[Export]:
 @pytest.fixture
 def client(export: Export) -> Iterator[NudgescribeClient]:
     retry = RetryPolicy(attempts=3, sleep=lambda seconds: None)
-    with NudgescribeClient(export.url, Credentials("a", "b", "c", "d"), retry=retry) as one:
+    with NudgescribeClient(export.url, ONE, retry=retry) as one:
         yield one
 
 
@@ -75,51 +75,43 @@ def test_download_error_holds_no_signature_when_store_is_down() -> None:
         assert caught.value.__cause__ is None
 
 
-def test_download_goes_by_proxy_unless_host_is_exempt(
-    export: Export, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    export.states = [[PAGE]]
-    monkeypatch.setenv("http_proxy", export.url)
-    monkeypatch.setenv("no_proxy", "elsewhere.example")
-    links = Links(httpx.Timeout(5), 5)
-    target = BytesIO()
-    assert links.download("http://store.example/0", target, "Page 0") == len(PAGE)
-    assert target.getvalue() == PAGE
-    with pytest.raises(errors.LinkFailed):
-        links.download("http://elsewhere.example/0", BytesIO(), "Page 0")
-    links.close()
-
-
 def test_log_filter_keeps_other_lines(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         logging.getLogger("httpx").info("%(word)s", {"word": "plain"})
     assert caplog.messages == ["plain"]
 
 
+def as_text(answer: bytes | str) -> bytes:
+    """A page whose text a service answers with."""
+    with NudgescribeClient("http://x", ONE, transport=answering(answer)) as client:
+        return downloaded(client, "C", run_number=1)
+
+
 @pytest.mark.parametrize("answer", [b"{}", b'{"content": null}', b"<html>Anna</html>", b""])
 def test_page_as_text_fails_without_content(answer: bytes) -> None:
-    transport: ResponseTamperer = answering(answer)
-    with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
-        with pytest.raises(errors.ContractMismatch, match="/v1/messages/fetch holds no content"):
-            downloaded(one, "C", run_number=1)
+    with pytest.raises(errors.ContractMismatch, match="/v1/messages/fetch holds no content"):
+        as_text(answer)
 
 
 def test_page_as_text_is_exact() -> None:
     text = 'customer_id,message\r\n01,"He said ""é 🙂"",\nand left \\ / \t\u2028"\n'
-    transport = answering(json.dumps({"x": 1, "content": text}))
-    with NudgescribeClient("http://x", Credentials("a", "b", "c", "d"), transport=transport) as one:
-        assert downloaded(one, "C", run_number=1).decode() == text
+    assert as_text(json.dumps({"x": 1, "content": text})).decode() == text
 
 
-def test_call_goes_by_proxy_unless_host_is_exempt(
+def test_calls_and_downloads_go_by_proxy_unless_host_is_exempt(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export.states = [[PAGE] * 7]
     monkeypatch.setenv("http_proxy", export.url.replace("//", "//name:word@"))
     monkeypatch.setenv("no_proxy", "elsewhere.example")
-    ask = RetryPolicy(attempts=1)
-    with NudgescribeClient("http://service.example", ONE, retry=ask) as client:
+    once, target = RetryPolicy(attempts=1), BytesIO()
+    with NudgescribeClient("http://service.example", ONE, retry=once) as client:
         assert client.count_message_pages("C") == 7
-    with NudgescribeClient("http://elsewhere.example", ONE, retry=ask) as client:
+    with NudgescribeClient("http://elsewhere.example", ONE, retry=once) as client:
         with pytest.raises(errors.ConnectionFailed):
             client.count_message_pages("C")
+    with Links(httpx.Timeout(5), 5) as links:
+        assert links.download("http://store.example/0", target, "Page 0") == len(PAGE)
+        assert target.getvalue() == PAGE
+        with pytest.raises(errors.LinkFailed):
+            links.download("http://elsewhere.example/0", BytesIO(), "Page 0")
