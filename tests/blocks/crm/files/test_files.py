@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import polars as pl
@@ -273,25 +274,6 @@ def test_existing_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
     assert extract(tmp_path, {"list [1].csv": b"id\n1\n"}).height == 1
 
 
-@pytest.mark.parametrize(
-    ("files", "problem"),
-    [
-        ({}, "there is no such file"),
-        (
-            {"a.csv": b"id,x\n", "b.csv": b"y,id\n"},
-            "b.csv has .*: it lacks x and has in addition y",
-        ),
-        ({"a.csv": b"id,x\n", "b.csv": b"id\n"}, "b.csv has .*: it lacks x"),
-        ({"a.csv": b"id,x\n", "b.csv": b"01,Zoe\n"}, "b.csv has no column of the first file"),
-        ({"a.csv": b"id\n", "b.parquet": b""}, "a.csv and .*b.parquet are of different formats"),
-        ({"a.csv": b"id\n", "b": b""}, "/b: its name does not say its format"),
-    ],
-)
-def test_files_that_do_not_combine_are_refused(tmp_path: Path, files: Files, problem: str) -> None:
-    with pytest.raises(SourceError, match=problem):
-        extract(tmp_path, files, "*")
-
-
 def parquet(**columns: list[Any] | pl.Series) -> bytes:
     file = io.BytesIO()
     pl.DataFrame(columns).write_parquet(file)
@@ -323,17 +305,33 @@ def test_parquet_column_of_differing_types_becomes_text(
     assert log.messages[2].endswith("b.parquet: Parquet, rows 2 to 3 of the list")
 
 
-def test_parquet_that_cannot_be_read_or_combined_is_refused(tmp_path: Path) -> None:
-    whole = parquet(id=["1"], n=[[1]])
-    damaged = whole[:4] + b"\xff" * 16 + whole[20:]
-    for content, problem in {
-        parquet(id=["1"], n=["1"]): r"Column n is List\(Int64\), String in different files",
-        parquet(id=["1"]): "b.parquet has .*: it lacks n",
-        b"PAR1": "b.parquet could not be read as Parquet",
-        damaged: "b.parquet could not be read as Parquet",
-    }.items():
-        with pytest.raises(SourceError, match=problem):
-            extract(tmp_path, {"a.parquet": whole, "b.parquet": content}, "*.parquet")
+WHOLE = parquet(id=["1"], n=[[1]])
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({}, "there is no such file"),
+        ({"a.csv": b"id,x\n", "b.csv": b"y,id\n"}, "b.csv has .*lacks x and has in addition y"),
+        ({"a.csv": b"id,x\n", "b.csv": b"id\n"}, "b.csv has .*: it lacks x"),
+        ({"a.csv": b"id,x\n", "b.csv": b"01,Zoe\n"}, "b.csv has no column of the first file"),
+        ({"a.csv": b"id\n", "b.parquet": b""}, "a.csv and .*b.parquet are of different formats"),
+        ({"a.csv": b"id\n", "b": b""}, "/b: its name does not say its format"),
+        (
+            {"a.parquet": WHOLE, "b.parquet": parquet(id=["1"], n=["1"])},
+            r"Column n is List\(Int64\), String in different files",
+        ),
+        ({"a.parquet": WHOLE, "b.parquet": parquet(id=["1"])}, "b.parquet has .*: it lacks n"),
+        ({"a.parquet": WHOLE, "b.parquet": b"PAR1"}, "b.parquet could not be read as Parquet"),
+        (
+            {"a.parquet": WHOLE, "b.parquet": WHOLE[:4] + b"\xff" * 16 + WHOLE[20:]},
+            "b.parquet could not be read as Parquet",
+        ),
+    ],
+)
+def test_files_that_do_not_combine_are_refused(tmp_path: Path, files: Files, problem: str) -> None:
+    with pytest.raises(SourceError, match=problem):
+        extract(tmp_path, files, "*")
 
 
 def test_ndjson_numbers_keep_their_notation(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
@@ -399,43 +397,37 @@ def test_ndjson_of_any_objects_is_read_back_exactly(
     ]
 
 
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("[1]", "is not an object with keys"),
-        ("{}", "is not an object with keys"),
-        ('{"a": 1', "is not valid JSON"),
-        ('{"a": 1} {"a": 2}', "is not valid JSON"),
-        ('{"a": ' + "[" * 100_000, "is not valid JSON"),
-        ("\N{NO-BREAK SPACE}", "is not valid JSON"),
-        ('{"a": NaN}', "holds NaN or Infinity"),
-        ('{"a": 1, "b": 2, "a": 3}', "names a key twice"),
-        ('{"b": "x", "a": {"c": 1}}', "holds a nested value"),
-        ('{"a": []}', "holds a nested value"),
-        ('{"a": "\\ud800"}', "holds half of a surrogate pair"),
-    ],
-)
-def test_ndjson_error_names_the_line(tmp_path: Path, line: str, problem: str) -> None:
-    content = '{"a": "x"}\n\n' + f'{line}\n{{"a": 1}}'
-    with pytest.raises(SourceError, match=f"list.jsonl, line 3 {problem}"):
-        extract(tmp_path, {"list.jsonl": content.encode()})
+def third(line: str) -> bytes:
+    """A file with this line among others."""
+    return f'{{"a": "x"}}\n\n{line}\n{{"a": 1}}'.encode()
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b" \n", "list.jsonl is empty"),
-        (b'{"\\udfff": 1}', "list.jsonl has a key with NUL or half"),
-        (b'{"\\u0000": 1}', "list.jsonl has a key with NUL or half"),
-        (b'{"a": 1, "b": 2}\n{"c": 1}', "list.jsonl has more than 2 columns"),
-        (b'{"a": 1}\n{"a": "\xff"}', "list.jsonl, line 2 is not valid UTF-8"),
+        (third("[1]"), ", line 3 is not an object with keys"),
+        (third("{}"), ", line 3 is not an object with keys"),
+        (third('{"a": 1'), ", line 3 is not valid JSON"),
+        (third('{"a": 1} {"a": 2}'), ", line 3 is not valid JSON"),
+        (third('{"a": ' + "[" * 100_000), ", line 3 is not valid JSON"),
+        (third("\N{NO-BREAK SPACE}"), ", line 3 is not valid JSON"),
+        (third('{"a": NaN}'), ", line 3 holds NaN or Infinity"),
+        (third('{"a": 1, "b": 2, "a": 3}'), ", line 3 names a key twice"),
+        (third('{"b": "x", "a": {"c": 1}}'), ", line 3 holds a nested value"),
+        (third('{"a": []}'), ", line 3 holds a nested value"),
+        (third('{"a": "\\ud800"}'), ", line 3 holds half of a surrogate pair"),
+        (b'{"a": 1}\n{"a": "\xff"}', ", line 2 is not valid UTF-8"),
+        (b" \n", " is empty"),
+        (b'{"\\udfff": 1}', " has a key with NUL or half"),
+        (b'{"\\u0000": 1}', " has a key with NUL or half"),
+        (b'{"a": 1, "b": 2}\n{"c": 1}', " has more than 2 columns"),
     ],
 )
-def test_ndjson_that_is_no_list_is_refused(
+def test_ndjson_that_is_no_list_is_refused_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, problem: str
 ) -> None:
     monkeypatch.setattr(ndjson, "MOST_FIELDS", 2)
-    with pytest.raises(SourceError, match=problem):
+    with pytest.raises(SourceError, match=f"list.jsonl{problem}"):
         extract(tmp_path, {"list.jsonl": content})
 
 
@@ -465,29 +457,23 @@ def test_block_with_contradicting_fields_is_refused(fields: dict[str, Any], prob
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "problem"),
+    ("path", "problem"),
     [
-        ("list.xlsx", b"x", "does not say its format"),
-        ("list.csv", None, "list.csv: there is no such file"),
-        ("list.parquet", b"not parquet", "ComputeError"),
-        ("nofs://list.csv", None, "ValueError"),
-        ("dropbox://list.csv", None, "library for such a URL is not installed"),
+        ("list.xlsx", "does not say its format"),
+        ("none.csv", "none.csv: there is no such file"),
+        ("list.parquet", "ComputeError"),
+        ("folder.csv", "folder.csv is a folder: state a pattern"),
+        ("nofs://list.csv", "ValueError"),
+        ("dropbox://list.csv", "library for such a URL is not installed"),
     ],
 )
-def test_file_that_is_no_list_is_refused(
-    tmp_path: Path, name: str, content: bytes | None, problem: str
-) -> None:
-    path = name if "://" in name else str(tmp_path / name)
-    if content is not None:
-        Path(path).write_bytes(content)
+def test_path_that_leads_to_no_list_is_refused(tmp_path: Path, path: str, problem: str) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("list.xlsx", "list.parquet"):
+        (tmp_path / name).write_bytes(b"no list")
+    where = path if "://" in path else str(tmp_path / path)
     with pytest.raises(SourceError, match=problem):
-        FileCrm.model_validate({"path": path, "storage_options": {}}).extract(tmp_path / "out")
-
-
-def test_folder_is_refused_with_advice(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").mkdir()
-    with pytest.raises(SourceError, match=r"list.csv is a folder: state a pattern"):
-        FileCrm(path=str(tmp_path / "list.csv")).extract(tmp_path / "out")
+        FileCrm.model_validate({"path": where, "storage_options": {}}).extract(tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
@@ -569,16 +555,25 @@ def test_http_error_is_unavailable_only_if_transient(
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
-def test_network_drive_that_is_lost_is_unavailable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    ("error", "kind", "problem"),
+    [
+        (OSError(errno.ESTALE, "s3cret"), SourceUnavailable, "could not be reached: OSError"),
+        (OSError(errno.EIO, "s3cret"), SourceUnavailable, "could not be reached: OSError"),
+        (PermissionError("s3cret"), SourceError, "may not be read by this user or with these keys"),
+    ],
+)
+def test_error_of_a_drive_is_unavailable_unless_it_forbids(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    kind: type[SourceError],
+    problem: str,
 ) -> None:
-    def lose(*_: object) -> None:
-        raise OSError(number, "s3cret")
-
-    monkeypatch.setattr(MemoryFileSystem, "get_file", lose)
-    with pytest.raises(SourceUnavailable, match="could not be reached: OSError"):
+    monkeypatch.setattr(MemoryFileSystem, "get_file", Mock(side_effect=error))
+    with pytest.raises(SourceError, match=problem) as caught:
         FileCrm(path="memory://crm/list.csv").extract(tmp_path / "out")
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(
@@ -597,12 +592,3 @@ def test_unreachable_store_is_unavailable(
     with pytest.raises(SourceUnavailable, match="could not be reached") as caught:
         crm.extract(tmp_path / "out")
     assert "s3cret" not in str(caught.value)
-
-
-def test_forbidden_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError("s3cret")
-
-    monkeypatch.setattr(MemoryFileSystem, "get_file", refuse)
-    with pytest.raises(SourceError, match="may not be read by this user or with these keys"):
-        FileCrm(path="memory://crm/list.csv").extract(tmp_path / "out")
