@@ -21,8 +21,22 @@ def read_back(crm: CrmSource, target: Path) -> pl.DataFrame:
 
 def refused(crm: CrmSource, target: Path) -> str:
     """Why the source refuses for good, in words without the canary."""
+    error = failed(crm, target)
+    assert not isinstance(error, SourceUnavailable)
+    return str(error)
+
+
+def unavailable(crm: CrmSource, target: Path) -> str:
+    """Why the source may be asked again later, in words without the canary."""
+    error = failed(crm, target)
+    assert isinstance(error, SourceUnavailable)
+    return str(error)
+
+
+def failed(crm: CrmSource, target: Path) -> SourceError:
+    """The error of an extraction, which holds the canary nowhere."""
     with pytest.raises(SourceError) as caught:
         crm.extract(target)
-    assert not isinstance(caught.value, SourceUnavailable)
     assert CANARY not in str(caught.value)
-    return str(caught.value)
+    assert caught.value.__cause__ is None
+    return caught.value

@@ -1,63 +1,116 @@
-import sqlite3
+"""What holds for lists from any database."""
+
+import re
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyarrow.parquet import ParquetFile
-from sqlalchemy.dialects import registry
 
 from blocks import SqlCrm
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.sql import postgresql
 from blocks.crm.sql.block import _write_rows
-from blocks.crm.sql.rows import FRAME_BYTES, ROWS_AT_ONCE
+from tests.blocks.crm.extracting import CANARY, refused, unavailable
+from tests.blocks.crm.sql.conftest import Database
 
-# Real databases without a way of their own, such as all but two kinds are.
-registry.register("sqlite.other", "sqlalchemy.dialects.sqlite.pysqlite", "dialect")
-registry.register("postgresql.other", "sqlalchemy.dialects.postgresql.psycopg", "dialect")
-
+MEBIBYTE = 1024 * 1024
 FOREVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
-
-Query = Callable[..., SqlCrm]
-
-
-@pytest.fixture(params=["sqlite", "sqlite+other"])
-def sql(tmp_path: Path, request: pytest.FixtureRequest) -> Query:
-    """A CRM with a small table of customers, asked a query."""
-    database = tmp_path / "crm.db"
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("CREATE TABLE customers (id, name, born DATE, n, photo BLOB)")
-        connection.executemany(
-            "INSERT INTO customers VALUES (?, ?, ?, ?, ?)",
-            [
-                ("000123", 'A "b", c\r\nd', "2001-02-03", 1, b"x"),
-                ("000124", None, None, 2.5, None),
-                ("000125", "", "1999-12-31", "NA", None),
-            ],
-        )
-    url = f"{request.param}:///{database}"
-    return lambda query, **fields: SqlCrm.model_validate({"url": url, "query": query, **fields})
+TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+TRICKY = [("\ufeffid", "a\r\n\"b\",'c' 😀"), ("", None), (None, "\\."), ("\\N", "t"), ("NA", "01")]
 
 
-def test_sql_values_become_text(sql: Query, target: Path) -> None:
-    assert sql("SELECT id, name, n FROM customers ORDER BY id").extract(target) == 3
-    assert pl.read_parquet(target).rows() == [
-        ("000123", 'A "b", c\r\nd', "1"),
-        ("000124", None, "2.5"),
-        ("000125", "", "NA"),
-    ]
+def test_values_become_text(each_way: Database) -> None:
+    found = each_way.extract("SELECT '000123' AS a, 1 AS b, 2.5 AS c, NULL AS d, '' AS e")
+    assert found.rows() == [("000123", "1", "2.5", None, "")]
+    assert set(found.dtypes) == {pl.String()}
 
 
-def test_sql_query_is_sent_unchanged(sql: Query, target: Path) -> None:
-    assert sql("SELECT 'a:b %s 50%' AS note FROM customers WHERE id LIKE '%3'").extract(target) == 1
-    assert pl.read_parquet(target)["note"].to_list() == ["a:b %s 50%"]
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(TEXTS, TEXTS)))
+def test_text_is_read_back_exactly(each_way: Database, rows: list[tuple[str | None, ...]]) -> None:
+    rows = [*rows, *TRICKY]
+    mark = "?" if each_way.is_sqlite else "%s"
+    with each_way.connected() as connection:
+        connection.execute("DELETE FROM texts")
+        insert = f"INSERT INTO texts (a, b) VALUES ({mark}, {mark})"
+        connection.cursor().executemany(insert, rows)
+    assert each_way.extract("SELECT a, b FROM texts ORDER BY number").rows() == rows
 
 
-def test_sql_column_of_dates_stays_dates(target: Path) -> None:
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT 'a:b %s 50% --' AS x;",
+        "SELECT 'a:b %s 50% --' AS x -- note",
+        "SELECT 'a:b %s 50% --' AS x ;\n/* note; */ -- and; more",
+        "VALUES ('a:b %s 50% --')",
+        "WITH q(x) AS (VALUES ('a:b %s 50% --')) SELECT x FROM q ; -- note; and more",
+    ],
+)
+def test_query_is_sent_unchanged(each_database: Database, query: str) -> None:
+    assert each_database.extract(query).rows() == [("a:b %s 50% --",)]
+
+
+def test_parameters_are_bound(each_database: Database) -> None:
+    values = {"s": "'; DROP TABLE texts; --", "i": 7, "f": 0.1, "b": True, "n": None}
+    found = each_database.extract(
+        "SELECT CAST(:s AS text) AS s, CAST(:i AS int) + 1 AS i, CAST(:f AS float8) AS f, "
+        "CAST(:b AS bool) AS b, CAST(:n AS int) AS n, '50% a:b' AS note",
+        parameters=values,
+    )
+    true = "1" if each_database.is_sqlite else "true"
+    assert found.rows() == [("'; DROP TABLE texts; --", "8", "0.1", true, None, "50% a:b")]
+
+
+def test_long_result_is_read_in_parts(each_way: Database) -> None:
+    """Each way has parts of 4 MiB at most."""
+    count, wide = 2 * postgresql.ROWS_AT_ONCE + 1, "x" * 2200
+    found = each_way.extract(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+        f"WHERE i < {count}) SELECT '{wide}' || i AS x FROM n"
+    )
+    assert found["x"].to_list() == [f"{wide}{number}" for number in range(1, count + 1)]
+    assert not each_way.is_sqlite or ParquetFile(each_way.target).num_row_groups == 3
+
+
+def test_value_of_ten_mebibytes_is_read(each_way: Database) -> None:
+    size = 10 * MEBIBYTE
+    big = f"printf('%.*c', {size}, '\"')" if each_way.is_sqlite else f"repeat('\"', {size})"
+    found = each_way.extract(f"SELECT {big} AS big UNION ALL SELECT 'y'")
+    assert found["big"].str.len_bytes().to_list() == [size, 1]
+
+
+def test_empty_result_has_its_columns(each_way: Database) -> None:
+    found = each_way.extract("SELECT 'x' AS id, 'y' AS name WHERE 1 = 0")
+    assert found.schema == {"id": pl.String(), "name": pl.String()}
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        (f'SELECT "{CANARY}" FROM nowhere', "failed"),
+        ("SELECT 1 AS a, 2 AS a", "two columns of one name"),
+        ("DELETE FROM texts RETURNING a", "tries to write|failed: OperationalError"),
+        ("CREATE TABLE other (id int)", "tries to write|failed: OperationalError|no columns"),
+        ("", "no columns"),
+    ],
+)
+def test_query_that_gives_no_list_is_refused(each_kind: Database, query: str, problem: str) -> None:
+    assert re.search(problem, each_kind.refused(query))
+
+
+def test_query_is_stopped_after_timeout(each_kind: Database) -> None:
+    assert "may take 0.1 seconds" in each_kind.refused(FOREVER, timeout_seconds=0.1)
+
+
+def test_dates_stay_dates_where_a_column_holds_no_other(target: Path) -> None:
     rows = [
         (date(2001, 2, 3), datetime(2001, 2, 3, 4), True, Decimal("1E+2")),
         (None, date(2001, 2, 3), None, None),
@@ -69,122 +122,53 @@ def test_sql_column_of_dates_stays_dates(target: Path) -> None:
     ]
 
 
-def test_sql_long_result_is_read_in_parts(sql: Query, target: Path) -> None:
-    rows, width = 2 * ROWS_AT_ONCE + 1, FRAME_BYTES // ROWS_AT_ONCE + 1
-    query = (
-        "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < "
-        f"{rows}) SELECT printf('%0*d', {width}, id) AS id FROM n"
-    )
-    assert sql(query).extract(target) == rows
-    assert pl.read_parquet(target)["id"].to_list() == [
-        f"{id:0{width}}" for id in range(1, rows + 1)
-    ]
-    assert ParquetFile(target).num_row_groups == 3
-
-
-def test_sql_empty_result_has_its_columns(sql: Query, target: Path) -> None:
-    assert sql("SELECT id, name FROM customers WHERE 0").extract(target) == 0
-    assert pl.read_parquet(target).columns == ["id", "name"]
-
-
-@pytest.mark.parametrize(
-    ("query", "problem"),
-    [
-        ("SELECT secret_column FROM nowhere", "OperationalError"),
-        ("SELECT id, id FROM customers", "two columns of one name"),
-        ("SELECT id, photo FROM customers", "column photo holds binary values"),
-        ("DELETE FROM customers RETURNING id", "tries to write|OperationalError"),
-        ("CREATE TABLE other (id)", "tries to write|OperationalError"),
-        ("", "no columns"),
-        (FOREVER, "may take 0.2 seconds"),
-    ],
-)
-def test_sql_query_that_gives_no_list_is_refused(
-    sql: Query, target: Path, query: str, problem: str
-) -> None:
-    with pytest.raises(SourceError, match=problem) as caught:
-        sql(query, timeout_seconds=0.2).extract(target)
-    assert "secret" not in str(caught.value)
-
-
-def test_sql_error_does_not_show_the_url(tmp_path: Path) -> None:
-    crm = SqlCrm.model_validate({"url": f"sqlite:///{tmp_path}/no/such.db", "query": "SELECT 1"})
-    with pytest.raises(SourceError) as caught:
-        crm.extract(tmp_path / "list.parquet")
-    assert "such.db" not in str(caught.value)
-    assert caught.value.__cause__ is None
-
-
-def test_missing_driver_is_named(target: Path) -> None:
-    crm = SqlCrm.model_validate({"url": "mysql+mysqldb://u:secret@h/db", "query": "SELECT 1"})
-    with pytest.raises(SourceError, match="driver MySQLdb is not installed"):
-        crm.extract(target)
-
-
-def test_missing_driver_without_name_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(*_: object) -> None:
-        raise ImportError("no pq wrapper available")
-
-    monkeypatch.setattr("blocks.crm.sql.block._extract", fails)
-    with pytest.raises(SourceError, match="driver library is not installed"):
-        SqlCrm.model_validate({"url": "other://", "query": "SELECT 1"}).extract(tmp_path / "x")
-
-
-def test_missing_psycopg_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "blocks.crm.sql.postgresql", raising=False)
-    monkeypatch.delattr("blocks.crm.sql.postgresql", raising=False)
-    with pytest.raises(SourceError, match="driver psycopg is not installed"):
-        SqlCrm.model_validate({"url": "postgresql://h/db", "query": "SELECT 1"}).extract(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("secret", "not of SQLAlchemy's form"),
-        ("postgresql://u:p@h:secret/db", "not of SQLAlchemy's form"),
-        ("secret://u:p@h/db", "SQLAlchemy does not know"),
+        (CANARY, "not of SQLAlchemy's form"),
+        (f"postgresql://u:p@h:{CANARY}/db", "not of SQLAlchemy's form"),
+        ("canary://u:p@h/db", "SQLAlchemy does not know"),
+        (f"mysql+mysqldb://u:{CANARY}@h/db", "driver MySQLdb is not installed"),
     ],
 )
-def test_invalid_database_url_is_refused(target: Path, url: str, problem: str) -> None:
-    with pytest.raises(SourceError, match=problem) as caught:
-        SqlCrm.model_validate({"url": url, "query": "SELECT 1"}).extract(target)
-    assert "secret" not in str(caught.value)
+def test_url_without_a_driver_is_refused(target: Path, url: str, problem: str) -> None:
+    said = refused(SqlCrm.model_validate({"url": url, "query": "SELECT 1"}), target)
+    assert problem in said
+    assert "canary" not in said
 
 
-def test_sql_parameters_are_bound(sql: Query, target: Path) -> None:
-    values = {"id": "000124' OR 1 --", "b": True, "n": None, "f": 0.1, "i": 3}
-    query = "SELECT :id AS id, :b AS b, :n AS n, :f AS f, :i AS i, '50% a:b' AS note"
-    assert sql(query, parameters=values).extract(target) == 1
-    assert pl.read_parquet(target).row(0) == ("000124' OR 1 --", "1", None, "0.1", "3", "50% a:b")
+def test_driver_that_cannot_be_imported_is_reported(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crm(url: str) -> SqlCrm:
+        return SqlCrm.model_validate({"url": url, "query": "SELECT 1"})
+
+    failure = Mock(side_effect=ImportError("no pq wrapper available"))
+    monkeypatch.setattr("blocks.crm.sql.block._extract", failure)
+    assert "driver library is not installed" in refused(crm("other://"), target)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "blocks.crm.sql.postgresql")
+    monkeypatch.delattr("blocks.crm.sql.postgresql")
+    assert "driver psycopg is not installed" in refused(crm("postgresql://h/db"), target)
 
 
-def test_missing_sql_parameter_is_named(target: Path) -> None:
-    fields = {"query": "SELECT :plan, :other", "parameters": {"other": "secret"}}
+def test_missing_parameter_is_named(target: Path) -> None:
+    fields = {"query": "SELECT :plan, :other", "parameters": {"other": CANARY}}
     crm = SqlCrm.model_validate({"url": "sqlite+other://", **fields})
-    with pytest.raises(SourceError, match="names :plan, for which the block has no") as caught:
-        crm.extract(target)
-    assert "secret" not in str(caught.value)
+    assert "names :plan, for which the block has no" in refused(crm, target)
 
 
-def test_unreachable_database_is_unavailable(tmp_path: Path) -> None:
+def test_unreachable_database_is_unavailable(tmp_path: Path, target: Path) -> None:
     url = f"sqlite+other:///{tmp_path}/no/such.db"
-    with pytest.raises(SourceUnavailable, match="could not be opened") as caught:
-        SqlCrm.model_validate({"url": url, "query": "SELECT 1"}).extract(tmp_path / "list.parquet")
-    assert "such.db" not in str(caught.value)
+    said = unavailable(SqlCrm.model_validate({"url": url, "query": "SELECT 1"}), target)
+    assert "could not be opened" in said
+    assert "such.db" not in said
 
 
-def test_any_postgresql_driver_reads_only(postgresql_server: str, target: Path) -> None:
-    def crm(query: str, **fields: object) -> SqlCrm:
-        url = postgresql_server.replace("postgresql:", "postgresql+other:")
-        return SqlCrm.model_validate({"url": url, "query": query, **fields})
-
-    query = "SELECT date '2001-02-03' AS born, 1.10 AS n, true AS b, NULL AS x, '50%' AS note"
-    assert crm(query).extract(target) == 1
-    assert pl.read_parquet(target).row(0) == (date(2001, 2, 3), "1.10", "true", None, "50%")
-    with pytest.raises(SourceError, match="query failed: InternalError"):
-        crm("SELECT lo_create(0) AS x").extract(target)
-    with pytest.raises(SourceError, match="query failed: OperationalError"):
-        crm("SELECT pg_sleep(60) AS x", timeout_seconds=0.05).extract(target)
+def test_any_postgresql_driver_gives_values_as_text_and_reads_only(postgresql: Database) -> None:
+    other = replace(postgresql, url=postgresql.url.replace("+psycopg", "+other"))
+    found = other.extract("SELECT date '2001-02-03' AS born, 1.10 AS n, true AS b, '50%' AS note")
+    assert found.rows() == [(date(2001, 2, 3), "1.10", "true", "50%")]
+    assert "query failed: InternalError" in other.refused("SELECT lo_create(0) AS x")
+    said = other.refused("SELECT pg_sleep(60) AS x", timeout_seconds=0.05)
+    assert "query failed: OperationalError" in said
