@@ -1,5 +1,6 @@
 """A list extracted and read back, or refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -9,6 +10,8 @@ from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 
 CANARY = "ada@example.com"
 """A customer's value, which no message may hold."""
+Extract = Callable[..., pl.DataFrame]
+Refusal = Callable[..., str]
 
 
 def read_back(crm: CrmSource, target: Path) -> pl.DataFrame:
