@@ -1,20 +1,19 @@
 """Limits shared between runs, against a real Prefect server."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from signal import SIGTERM
 from threading import Event, Lock, Thread
 from time import monotonic, sleep
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -24,39 +23,30 @@ from tests.conftest import Company, Sandbox
 
 DEADLINE_SECONDS = 4.0
 """Seconds; less than a turn."""
-CALLER = """
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from blocks import NudgescribeAccount
-
-account = NudgescribeAccount.model_validate_json(sys.stdin.read())
-with account.get_client() as client, ThreadPoolExecutor(4) as pool:
-    client.campaigns()
-    print("ready", flush=True)
-    for _ in range(60):
-        pool.submit(client.campaigns)
-"""
 
 
 @dataclass
 class Prefect:
-    """Prefect's server, counts of its calls, and a clock that can be advanced."""
+    """Prefect's server, what it has answered to its calls, and a clock that can be advanced."""
 
     client: SyncPrefectClient
-    taken: list[str] = field(default_factory=list)
-    renewed: int = 0
-    looks: int = 0
+    takes: list[Any]
+    renewals: list[Any]
+    looks: list[Any]
     ahead: float = 0.0
 
     def clock(self) -> float:
         return monotonic() + self.ahead
 
-    def new_limit(self, slots: int) -> str:
-        name = f"limit-{uuid4()}"
-        self.client.create_global_concurrency_limit(
-            GlobalConcurrencyLimitCreate(name=name, limit=slots)
-        )
-        return name
+    @property
+    def taken(self) -> list[str]:
+        """The leases that were granted."""
+        return [answer.json()["lease_id"] for answer in self.takes if answer]
+
+    def new_limit(self, slots: int, name: str = "") -> str:
+        limit = GlobalConcurrencyLimitCreate(name=name or f"limit-{uuid4()}", limit=slots)
+        self.client.create_global_concurrency_limit(limit)
+        return limit.name
 
     def in_use(self, name: str) -> int:
         return self.client.read_global_concurrency_limit_by_name(name).active_slots
@@ -64,33 +54,29 @@ class Prefect:
 
 @pytest.fixture
 def prefect(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Prefect]:
-    take = SyncPrefectClient.increment_concurrency_slots_with_lease
-    look = SyncPrefectClient.read_global_concurrency_limit_by_name
-    renew = SyncPrefectClient.renew_concurrency_lease
-    with get_client(sync_client=True) as client:
-        prefect = Prefect(client)
+    def answers_to(method: str) -> list[Any]:
+        """What the calls of a method give, each once it is over; None for an error."""
+        answers: list[Any] = []
+        real = getattr(SyncPrefectClient, method)
 
-        def counted_take(self: SyncPrefectClient, *arguments: object) -> httpx.Response:
-            answer = take(self, *arguments)
-            prefect.taken.append(answer.json()["lease_id"])
+        def call(*arguments: object) -> Any:
+            answer = None
+            try:
+                answer = real(*arguments)
+            finally:
+                answers.append(answer)
             return answer
 
-        def counted_renew(self: SyncPrefectClient, *arguments: object) -> httpx.Response:
-            try:
-                return renew(self, *arguments)
-            finally:
-                prefect.renewed += 1
+        monkeypatch.setattr(SyncPrefectClient, method, call)
+        return answers
 
-        def counted_look(self: SyncPrefectClient, name: str) -> GlobalConcurrencyLimitResponse:
-            prefect.looks += 1
-            return look(self, name)
-
-        name = "increment_concurrency_slots_with_lease"
-        monkeypatch.setattr(SyncPrefectClient, name, counted_take)
-        monkeypatch.setattr(SyncPrefectClient, "renew_concurrency_lease", counted_renew)
-        name = "read_global_concurrency_limit_by_name"
-        monkeypatch.setattr(SyncPrefectClient, name, counted_look)
-        yield prefect
+    with get_client(sync_client=True) as client:
+        yield Prefect(
+            client,
+            takes=answers_to("increment_concurrency_slots_with_lease"),
+            renewals=answers_to("renew_concurrency_lease"),
+            looks=answers_to("read_global_concurrency_limit_by_name"),
+        )
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 0.01) -> bool:
@@ -107,7 +93,7 @@ def test_missing_limit_is_an_error_until_created(prefect: Prefect) -> None:
     with pytest.raises(LimitMissing, match=f"'{name}'.*prefect gcl create NAME --limit N"):
         with limit.slot():
             pass
-    prefect.client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+    prefect.new_limit(1, name)
     with limit.slot():
         assert prefect.in_use(name) == 1
 
@@ -135,28 +121,17 @@ def test_threads_share_few_slots_and_release_them(prefect: Prefect) -> None:
 
 
 def test_limit_holds_between_processes(prefect: Prefect, company: Company) -> None:
-    account = company.account(calls_limit=prefect.new_limit(2))
+    """What a process has of a limit is its `SharedLimit`."""
+    name = prefect.new_limit(2)
     traffic = f"{company.sandbox.url}/sandbox/traffic"
-    text = account.model_dump_json(context={"include_secrets": True})
-    environment = {"PREFECT_API_URL": PREFECT_API_URL.value(), "PYTHONPATH": "."}
-    with subprocess.Popen(
-        [sys.executable, "-c", CALLER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as other:
-        assert other.stdin
-        assert other.stdout
-        other.stdin.write(text)
-        other.stdin.close()
-        with account.get_client() as client, ThreadPoolExecutor(4) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        shares = [SharedLimit(name) for _ in range(2)]
+        clients = [stack.enter_context(company.client(calls=one.slot)) for one in shares]
+        for client in clients:
             client.campaigns()
-            httpx.delete(traffic)
-            assert other.stdout.readline() == "ready\n"
-            calls = [pool.submit(client.campaigns) for _ in range(60)]
-            assert all(call.result() for call in calls)
-    assert other.returncode == 0
+        httpx.delete(traffic)
+        calls = [pool.submit(client.campaigns) for client in clients * 60]
+        assert all(call.result() for call in calls)
     assert httpx.get(traffic).json()["calls"]["most"] == 2
 
 
@@ -214,7 +189,7 @@ def test_slot_of_unused_limit_is_kept(prefect: Prefect) -> None:
     for times in range(1, 3):
         with limit.slot():
             prefect.ahead += TURN_SECONDS
-            assert eventually(lambda looked=times: prefect.looks == looked)
+            assert eventually(lambda looked=times: len(prefect.looks) == looked)
     assert len(prefect.taken) == 1
 
 
@@ -223,10 +198,10 @@ def test_lease_is_renewed_and_not_lent_once_lost(prefect: Prefect) -> None:
     limit = SharedLimit(name, prefect.clock)
     with limit.slot():
         prefect.ahead += RENEW_SECONDS
-        assert eventually(lambda: prefect.renewed == 1)
+        assert eventually(lambda: len(prefect.renewals) == 1)
         prefect.client.release_concurrency_slots_with_lease(prefect.taken[0])  # type: ignore
         prefect.ahead += RENEW_SECONDS
-        assert eventually(lambda: prefect.renewed == 2)
+        assert eventually(lambda: len(prefect.renewals) == 2)
 
     def is_asked_anew() -> bool:
         with limit.slot():
