@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import cloudpickle
@@ -80,33 +81,28 @@ def test_parameters_of_unsaved_blocks_work_and_are_stored_with_secrets_masked(
     assert not [one for one in ("canary", *secrets_of(company)) if one in str(stored)]
 
 
-@pytest.mark.parametrize("how", ["copied", "set"])
-def test_changed_block_is_not_taken_for_the_saved_one(
-    saved: Saved, tmp_path: Path, how: str
+def test_changed_block_is_not_taken_for_the_saved_one(prefect_server: None, tmp_path: Path) -> None:
+    saved, other = DataLake(root=str(tmp_path)), str(tmp_path / "other")
+    saved.save("changing")
+    copied, reset = saved.model_copy(update={"root": other}), saved.model_copy()
+    assert reset.to_reference() == saved.to_reference()
+    reset.root = other
+    for lake in (copied, reset):
+        with pytest.raises(BlockNotSaved, match="This DataLake block is not saved"):
+            lake.to_reference()
+        assert cloudpickle.loads(cloudpickle.dumps(lake)).root == other
+        lake.save("changing", overwrite=True)
+        assert lake.to_reference() == saved.to_reference()
+
+
+def test_saved_block_is_saved_again_with_its_secrets(
+    prefect_server: None, company: Company
 ) -> None:
-    lake, other = saved.lake.model_copy(), str(tmp_path / "other")
-    assert lake.to_reference() == saved.lake.to_reference()
-    if how == "copied":
-        lake = lake.model_copy(update={"root": other})
-    else:
-        lake.root = other
-    with pytest.raises(BlockNotSaved):
-        lake.to_reference()
-    assert cloudpickle.loads(cloudpickle.dumps(lake)).root == other
-    lake.save(saved.name, overwrite=True)
-    assert lake.to_reference() == saved.lake.to_reference()
-    saved.lake.save(saved.name, overwrite=True)
-
-
-def test_unsaved_block_has_no_reference(company: Company) -> None:
-    with pytest.raises(BlockNotSaved, match="This NudgescribeAccount block is not saved"):
-        company.account().to_reference()
-
-
-def test_saved_block_is_saved_again_with_its_secrets(saved: Saved, company: Company) -> None:
-    saved.account.client_ip = "192.0.2.1"
-    saved.account.save(saved.name, overwrite=True)
-    loaded = NudgescribeAccount.load(saved.name)
+    account = company.account()
+    account.save("again")
+    account.client_ip = "192.0.2.1"
+    account.save("again", overwrite=True)
+    loaded = NudgescribeAccount.load("again")
     assert loaded.client_ip == "192.0.2.1"
     assert loaded.password.get_secret_value() == company.seeded.password
 
@@ -118,12 +114,6 @@ def test_saved_block_is_saved_again_with_its_secrets(saved: Saved, company: Comp
 def pickled(saved: Saved) -> bytes:
     """What a machine of a cluster gets for `fetch_chunk`."""
     return cloudpickle.dumps({"account": saved.account, "lake": saved.lake, "first": 0})
-
-
-def test_pickled_block_holds_no_secret(pickled: bytes, saved: Saved, company: Company) -> None:
-    assert saved.name.encode() in pickled
-    assert not [one for one in secrets_of(company) if one.encode() in pickled]
-    assert str(saved.root).encode() not in pickled
 
 
 @pytest.fixture
@@ -140,12 +130,13 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_block_is_unpickled_without_a_call_of_prefect(
-    pickled: bytes, saved: Saved, monkeypatch: pytest.MonkeyPatch
+def test_pickled_block_holds_no_secret_and_calls_nobody(
+    pickled: bytes, saved: Saved, company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def called(*_: object, **__: object) -> None:
-        raise AssertionError("Prefect was called.")
-
+    assert saved.name.encode() in pickled
+    hidden = [*secrets_of(company), str(saved.root)]
+    assert not [one for one in hidden if one.encode() in pickled]
+    called = Mock(side_effect=AssertionError("Prefect was called."))
     monkeypatch.setattr(httpx.Client, "send", called)
     monkeypatch.setattr(httpx.AsyncClient, "send", called)
     there = cloudpickle.loads(pickled)
@@ -168,6 +159,9 @@ def cluster(content: bytes) -> list[tuple[str, str]]:
 def test_unpickled_block_is_loaded_once_per_process_and_flow_run(
     pickled: bytes, saved: Saved, company: Company, loads: list[str]
 ) -> None:
+    # Only what was unpickled is loaded.
+    assert saved.account.resolve() is saved.account
+    assert loads == []
     assert cluster(pickled) == [(company.seeded.password, str(saved.root))] * 3
     assert sorted(loads) == sorted(
         str(block._block_document_id) for block in (saved.account, saved.lake)
@@ -177,14 +171,11 @@ def test_unpickled_block_is_loaded_once_per_process_and_flow_run(
     assert len(loads) == 4
 
 
-def test_block_that_was_not_pickled_is_not_loaded(saved: Saved, loads: list[str]) -> None:
-    assert saved.account.resolve() is saved.account
-    assert loads == []
-
-
-def test_deleted_block_is_named(saved: Saved) -> None:
-    travelled = cloudpickle.loads(cloudpickle.dumps(saved.lake))
-    DataLake.delete(saved.name)
+def test_deleted_block_is_named(prefect_server: None, tmp_path: Path) -> None:
+    lake = DataLake(root=str(tmp_path))
+    lake.save("deleted")
+    travelled = cloudpickle.loads(cloudpickle.dumps(lake))
+    DataLake.delete("deleted")
     with pytest.raises(BlockNotFound, match="The saved DataLake block .* is gone"):
         travelled.resolve()
 
@@ -198,46 +189,34 @@ def test_unsaved_block_is_pickled_with_its_secrets(company: Company) -> None:
 # ---- what is taken ----------------------------------------------------------------------------
 
 
-def test_names_of_blocks_are_accepted(saved: Saved) -> None:
+def test_names_and_slugs_of_blocks_are_accepted(saved: Saved) -> None:
     names = {"account": saved.name, "crm": f"file-crm/{saved.name}", "lake": saved.name}
-    taken = validated(saved, **names)
-    assert {name: block.to_reference() for name, block in taken.items()} == saved.references
-    assert taken["crm"].path == str(saved.crm_file)
-
-
-def test_references_by_slug_are_accepted(saved: Saved) -> None:
     slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
-    taken = validated(saved, **slugs)
-    assert {name: block.to_reference() for name, block in taken.items()} == saved.references
+    for given in (names, slugs):
+        taken = validated(saved, **given)
+        assert {name: block.to_reference() for name, block in taken.items()} == saved.references
+        assert taken["crm"].path == str(saved.crm_file)
     assert DataLake.model_validate(slugs["lake"]).to_reference() == saved.lake.to_reference()
     with pytest.raises(ValidationError, match="DataLake"):
         DataLake.model_validate(slugs["account"])
 
 
-@pytest.mark.parametrize("stored", [True, False], ids=["reference", "block"])
-def test_source_unknown_to_forms_is_accepted(saved: Saved, stored: bool) -> None:
+def test_source_unknown_to_forms_is_accepted(saved: Saved) -> None:
     fifth = FifthCrm(path="customers.csv")
     fifth.save(saved.name, overwrite=True)
-    taken = validated(saved, crm=fifth.to_reference() if stored else fifth)["crm"]
-    assert isinstance(taken, FifthCrm)
-    assert taken.path == "customers.csv"
-    assert validated(saved, crm=fifth.block_slug)["crm"].path == "customers.csv"
+    for crm in (fifth, fifth.to_reference(), fifth.block_slug):
+        taken = validated(saved, crm=crm)["crm"]
+        assert isinstance(taken, FifthCrm)
+        assert taken.path == "customers.csv"
 
 
-def test_lake_is_refused_as_source(saved: Saved) -> None:
+def test_what_is_no_such_block_is_refused(saved: Saved) -> None:
     for lake in (saved.lake, saved.lake.to_reference(), saved.lake.block_slug):
         with pytest.raises(ParameterTypeError, match="crm"):
             validated(saved, crm=lake)
-
-
-@pytest.mark.parametrize("parameter", ["account", "crm", "lake"])
-def test_unknown_block_name_is_named(saved: Saved, parameter: str) -> None:
-    name = {"crm": "file-crm/nowhere"}.get(parameter, "nowhere")
-    with pytest.raises(BlockNotFound, match=f"There is no saved .* block '{name}'"):
-        validated(saved, **{parameter: name})
-
-
-def test_unknown_reference_is_refused(saved: Saved) -> None:
+    for parameter, name in (("account", "no"), ("crm", "file-crm/no"), ("lake", "no")):
+        with pytest.raises(BlockNotFound, match=f"There is no saved .* block '{name}'"):
+            validated(saved, **{parameter: name})
     gone = {"$ref": {"block_document_id": str(uuid4())}}
     with pytest.raises(BlockNotFound, match="is gone"):
         DataLake.model_validate(gone)
