@@ -8,34 +8,17 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
-from blocks import (
-    CampaignPortfolio,
-    CampaignRerun,
-    DataLake,
-    FileCrm,
-    HubSpotCrm,
-    NudgescribeAccount,
-    SalesforceCrm,
-    SqlCrm,
-)
+from blocks import CampaignPortfolio, CampaignRerun, DataLake, NudgescribeAccount
+from blocks.crm import SOURCES
 from blocks.saved import LOGO_URL
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        CampaignPortfolio,
-        CampaignRerun,
-        DataLake,
-        FileCrm,
-        HubSpotCrm,
-        NudgescribeAccount,
-        SalesforceCrm,
-        SqlCrm,
-    ],
-)
+BLOCKS = [CampaignPortfolio, CampaignRerun, DataLake, NudgescribeAccount, *SOURCES]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
 class TestStandards(BlockStandardTestSuite):
     @pytest.fixture
     def block(self, block: type[Block]) -> type[Block]:

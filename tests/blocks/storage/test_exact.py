@@ -33,7 +33,7 @@ HOSTILE = [
 ]
 FORMATS = ("parquet", "csv", "csv.zst")
 CUTS = (1, 50, 200, PART_BYTES)
-MILLION = 1_000_000
+MANY = 200_000
 
 texts = st.sampled_from(HOSTILE) | st.text(
     st.sampled_from('",\n\r\0 a0é🙂\u0301') | st.characters(codec="utf-8"), max_size=12
@@ -196,16 +196,16 @@ def read_back(blocks: Iterable[rfc4180.Block]) -> Rows:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "csv"])
-def test_million_hostile_rows_are_read_back_exactly(root: Path, file_format: Format) -> None:
+def test_many_hostile_rows_are_read_back_exactly(root: Path, file_format: Format) -> None:
     numbers = np.random.default_rng(20261121)
     picks = numbers.integers(0, len(HOSTILE), (4_000, 3)).tolist()
     pool = pl.Series([*HOSTILE, *("".join(HOSTILE[one] for one in three) for three in picks)])
-    ids, messages = (pool.gather(numbers.integers(0, len(pool), MILLION)) for _ in range(2))
-    unique = pl.int_range(MILLION, eager=True).cast(pl.String).str.zfill(9)
+    ids, messages = (pool.gather(numbers.integers(0, len(pool), MANY)) for _ in range(2))
+    unique = pl.int_range(MANY, eager=True).cast(pl.String).str.zfill(9)
     rows = pl.DataFrame({"customer_id": unique + ids, "message": messages})
     lake, campaign = create_lake(root, file_format), str(uuid4())
-    pages = (rfc4180.write(page) for page in rows.iter_slices(50_000))
-    manifest = write_pages(lake, campaign, 1, pages, 4 * 1024 * 1024, None)
+    pages = (rfc4180.write(page) for page in rows.iter_slices(10_000))
+    manifest = write_pages(lake, campaign, 1, pages, 1024 * 1024, None)
     assert len(manifest.pages) == 20
     assert len(manifest.parts) > 1
     assert lake.read(campaign, kind="polars").equals(rows)

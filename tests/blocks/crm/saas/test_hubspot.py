@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prefect.exceptions import TerminationSignal
 from pydantic import ValidationError
 
-from blocks.crm.saas import hubspot
+from blocks.crm.saas import http, hubspot
 from blocks.crm.saas.hubspot import HubSpotCrm
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.extracting import CANARY, Extract, Refusal
@@ -135,6 +135,15 @@ def test_extract_is_unavailable_when_faults_persist(
     service.faults[ending] = [fault] * 5
     assert problem in delay()
     assert service.count(ending) == 5
+
+
+def test_extract_is_unavailable_when_body_dribbles(
+    service: HubSpot, delay: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "CALL_SECONDS", 0.05)
+    endless = Reply(200, headers={"content-length": "1000000"}, dribbles=b"x")
+    service.faults["/lists/12"] = [endless] * 5
+    assert "no answer on list 12: not within 0.05 seconds" in delay()
 
 
 def test_extract_is_unavailable_while_list_or_service_is_not_ready(
