@@ -10,6 +10,7 @@ from cryptography.fernet import Fernet
 from nudgescribe import contract, errors, rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
+from sandbox.seed import Seeded
 from tests.conftest import Company, customers
 from tests.support.exports import downloaded
 from tests.support.response_tamperer import ResponseTamperer
@@ -179,18 +180,17 @@ def test_rerun_goes_from_initiate_to_downloaded_page(
     assert downloaded(client, campaign, run_number=1).decode() == first_page
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda client, seeded: client.rerun_history("unknown"),
-        lambda client, seeded: client.initiate_rerun(seeded.campaign_id, "unknown"),
-        lambda client, seeded: client.fetch_csv(seeded.campaign_id, 99),
-        lambda client, seeded: client.count_customers("unknown", seeded.customer_group_id),
-    ],
-    ids=["campaign", "group", "page", "workspace"],
-)
+UNKNOWN: dict[str, Callable[[NudgescribeClient, Seeded], object]] = {
+    "campaign": lambda client, seeded: client.rerun_history("unknown"),
+    "group": lambda client, seeded: client.initiate_rerun(seeded.campaign_id, "unknown"),
+    "page": lambda client, seeded: client.fetch_csv(seeded.campaign_id, 99),
+    "workspace": lambda client, seeded: client.count_customers("unknown", "unknown"),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
 def test_client_raises_not_found_for_unknown_ids(
-    company: Company, client: NudgescribeClient, call: Callable[..., object]
+    company: Company, client: NudgescribeClient, what: str
 ) -> None:
     with pytest.raises(errors.NotFound, match="not found|Invalid Workspace"):
-        call(client, company.seeded)
+        UNKNOWN[what](client, company.seeded)

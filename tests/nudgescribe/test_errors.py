@@ -96,22 +96,22 @@ def test_retry_after_is_in_seconds_from_the_answer(
     assert getattr(errors.from_response(answer), "retry_after", "lacks it") == seconds
 
 
-@pytest.mark.parametrize(
-    ("call", "content", "problem"),
-    [
-        (
-            lambda client: client.count_message_pages("x"),
-            b'{"num_files": "Anna"}',
-            "/v1/messages/pages does not fit the contract: num_files (int_type)",
-        ),
-        (lambda client: client.publish("x"), b"<html>Anna</html>", "body (json_invalid)"),
-        (
-            lambda client: client.rerun_history("x"),
-            b'{"runs": [{"status": "Processing"}]}',
-            "runs.0.run_number (missing)",
-        ),
-    ],
-)
+MISMATCHES: list[tuple[Callable[[NudgescribeClient], object], bytes, str]] = [
+    (
+        lambda client: client.count_message_pages("x"),
+        b'{"num_files": "Anna"}',
+        "/v1/messages/pages does not fit the contract: num_files (int_type)",
+    ),
+    (lambda client: client.publish("x"), b"<html>Anna</html>", "body (json_invalid)"),
+    (
+        lambda client: client.rerun_history("x"),
+        b'{"runs": [{"status": "Processing"}]}',
+        "runs.0.run_number (missing)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "content", "problem"), MISMATCHES)
 def test_mismatch_names_field_and_not_its_value(
     call: Callable[[NudgescribeClient], object], content: bytes, problem: str
 ) -> None:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from blocks import CrmSource
@@ -19,16 +21,27 @@ def clock() -> Clock:
 
 @pytest.fixture
 def extract(crm: Crm, target: Path) -> Extract:
-    return lambda **changes: read_back(crm(**changes), target)
+    def extract(**changes: Any) -> pl.DataFrame:
+        return read_back(crm(**changes), target)
+
+    return extract
 
 
 @pytest.fixture
 def refusal(crm: Crm, target: Path) -> Refusal:
     """Why it refuses for good."""
-    return lambda **changes: refused(crm(**changes), target)
+
+    def refusal(**changes: Any) -> str:
+        return refused(crm(**changes), target)
+
+    return refusal
 
 
 @pytest.fixture
 def delay(crm: Crm, target: Path) -> Refusal:
     """Why it has to be asked again later."""
-    return lambda **changes: unavailable(crm(**changes), target)
+
+    def delay(**changes: Any) -> str:
+        return unavailable(crm(**changes), target)
+
+    return delay
