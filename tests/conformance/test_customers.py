@@ -1,14 +1,14 @@
+"""Customers of a group: checked, uploaded, read page by page, and deleted."""
+
 import json
 from math import ceil
 
-import httpx
 import pytest
 from cryptography.fernet import Fernet, InvalidToken
 
-from tests.conformance import lists
+from tests.conformance import DOC, OURS, lists, statements_of
 from tests.conformance.conftest import NewField
 from tests.conformance.lists import where
-from tests.conformance.statements import DOC, OURS, statements_of
 from tests.conformance.wire import Account, Object, has_shape, refusal, until
 
 states = statements_of("Customers")
@@ -39,17 +39,6 @@ def mixed(account: Account, good: int, bad: int = 0) -> list[lists.Customer]:
 
 
 # ---- check and upload -------------------------------------------------------------------------
-
-
-@states(
-    "`POST /v1/customer/check`, a data file: multipart/form-data `file`, `workspace_id`, "
-    "`customer_group_id`",
-    OURS,
-)
-def test_file_is_upserted(account: Account, group: Object) -> None:
-    answer = lists.upload(account, group, lists.customers(account, ["1", "2"]))
-    assert answer["accepted"] == 2
-    assert {*lists.profiles(account, group)} == {"1", "2"}
 
 
 @states("or JSON `{workspace_id, customer_group_id, customer: {...}}`", OURS)
@@ -115,25 +104,39 @@ def test_upsert_replaces_by_identifier(account: Account, group: Object, field: O
     assert lists.count(account, group) == 3
 
 
+@states(
+    "`POST /v1/customer/check`, a data file: multipart/form-data `file`, `workspace_id`, "
+    "`customer_group_id`",
+    OURS,
+)
+@states(
+    "Answer `{job_uid, status, total, accepted, rejected, errors: [{row, field, code, message}]}`",
+    OURS,
+)
+@states('small files answer `status: "completed"` at once', OURS)
+@states("A rejected row never blocks an accepted one", OURS)
+@states("Errors name at most 100 rows; `rejected` counts all", OURS)
+@pytest.mark.parametrize("bad", [0, 1, 150])
+def test_file_is_upserted_without_its_rejected_rows(
+    account: Account, group: Object, bad: int
+) -> None:
+    answer = lists.upload(account, group, mixed(account, 10, bad))
+    assert has_shape(answer, job_uid=str, status=str, errors=list)
+    assert has_shape(answer, total=int, accepted=int, rejected=int)
+    assert answer["status"] == "completed"
+    assert (answer["total"], answer["accepted"], answer["rejected"]) == (10 + bad, 10, bad)
+    assert len({error["row"] for error in answer["errors"]}) == min(bad, 100)
+    for error in answer["errors"]:
+        assert has_shape(error, row=int, field=str, code=str, message=str)
+        assert error["field"] == lists.key_of(account)
+    assert {*lists.profiles(account, group)} == {f"{number:05d}" for number in range(10)}
+
+
 @states("`validate_only: true` checks without writing: a data file", OURS)
-def test_validate_only_writes_no_file(account: Account, group: Object) -> None:
+@states("`validate_only: true` checks without writing: JSON", OURS)
+def test_validate_only_writes_nothing(account: Account, group: Object) -> None:
     answer = lists.upload(account, group, mixed(account, 3, 2), validate_only="true")
     assert (answer["accepted"], answer["rejected"]) == (3, 2)
-    assert lists.count(account, group) == 0
-
-
-@pytest.mark.sandbox
-@states("`validate_only: true` checks without writing: a large file", OURS)
-def test_validate_only_writes_no_large_file(account: Account, group: Object) -> None:
-    lists.upload(account, group, mixed(account, LARGE), validate_only="true")
-    # What is worked in the background is worked in order: this file would come second.
-    lists.upload(account, group, mixed(account, LARGE)[1:])
-    until(lambda: lists.count(account, group), lambda total: total >= LARGE - 1)
-    assert "00000" not in lists.profiles(account, group)
-
-
-@states("`validate_only: true` checks without writing: JSON", OURS)
-def test_validate_only_writes_no_customer(account: Account, group: Object) -> None:
     for identifier, accepted in (("1", 1), ("", 0)):
         (row,) = lists.customers(account, [identifier])
         answer = check_one(account, group, row, validate_only=True)
@@ -141,58 +144,22 @@ def test_validate_only_writes_no_customer(account: Account, group: Object) -> No
     assert lists.count(account, group) == 0
 
 
-@states(
-    "Answer `{job_uid, status, total, accepted, rejected, errors: [{row, field, code, message}]}`",
-    OURS,
-)
-def test_check_answer_has_its_names_and_types(account: Account, group: Object) -> None:
-    answer = lists.upload(account, group, mixed(account, 4, 1))
-    assert has_shape(
-        answer, job_uid=str, status=str, total=int, accepted=int, rejected=int, errors=list
-    )
-    assert (answer["total"], answer["accepted"], answer["rejected"]) == (5, 4, 1)
-    (error,) = answer["errors"]
-    assert has_shape(error, row=int, field=str, code=str, message=str)
-    assert error["field"] == lists.key_of(account)
-
-
-@states('small files answer `status: "completed"` at once', OURS)
-def test_small_file_is_completed_at_once(account: Account, group: Object) -> None:
-    answer = lists.upload(account, group, lists.customers(account, ["1"]))
-    assert answer["status"] == "completed"
-    assert lists.count(account, group) == 1
-
-
-@pytest.mark.sandbox
+@pytest.mark.usefixtures("controls")
+@states("`validate_only: true` checks without writing: a large file", OURS)
 @states('files above a size limit answer `status: "queued"`', OURS)
-def test_large_file_is_queued(account: Account, group: Object) -> None:
-    answer = lists.upload(account, group, mixed(account, LARGE))
+@states("files above a size limit are worked in the background", DOC)
+def test_large_file_is_queued_and_worked_unless_it_is_only_validated(
+    account: Account, group: Object
+) -> None:
+    lists.upload(account, group, mixed(account, LARGE), validate_only="true")
+    # What is worked in the background is worked in order: this file comes second.
+    rows = mixed(account, LARGE, 150)[1:]
+    answer = lists.upload(account, group, rows)
     assert answer["status"] == "queued"
     assert answer["job_uid"]
-    until(lambda: lists.count(account, group), lambda total: total == LARGE)
-
-
-@pytest.mark.sandbox
-@states("files above a size limit are worked in the background", DOC)
-def test_large_file_is_processed_in_the_background(account: Account, group: Object) -> None:
-    rows = mixed(account, LARGE, 150)
-    assert lists.upload(account, group, rows)["status"] == "queued"
-    until(lambda: lists.count(account, group), lambda total: total == LARGE)
+    until(lambda: lists.count(account, group), lambda total: total >= LARGE - 1)
     key = lists.key_of(account)
     assert {*lists.profiles(account, group)} == {row[key] for row in rows} - {""}
-
-
-@states("Errors name at most 100 rows; `rejected` counts all", OURS)
-def test_errors_name_at_most_100_rows(account: Account, group: Object) -> None:
-    answer = lists.upload(account, group, mixed(account, 10, 150))
-    assert len({error["row"] for error in answer["errors"]}) == 100
-    assert (answer["total"], answer["rejected"], answer["accepted"]) == (160, 150, 10)
-
-
-@states("A rejected row never blocks an accepted one", OURS)
-def test_rejected_row_blocks_no_accepted_one(account: Account, group: Object) -> None:
-    lists.upload(account, group, mixed(account, 10, 5))
-    assert {*lists.profiles(account, group)} == {f"{number:05d}" for number in range(10)}
 
 
 @states("Bad headers: 400 naming them, nothing written", OURS)
@@ -221,7 +188,7 @@ def test_bad_name_in_json_is_refused(account: Account, group: Object) -> None:
     assert lists.count(account, group) == 0
 
 
-@pytest.mark.sandbox
+@pytest.mark.usefixtures("controls")
 @states("Bad headers: also of a large file, at once", OURS)
 def test_bad_header_of_a_large_file_is_refused(account: Account, group: Object) -> None:
     rows = lists.customers(account, map(str, range(LARGE)), no_such_field="x")
@@ -241,16 +208,12 @@ def members(account: Account) -> Object:
 
 
 @states("`POST /v1/customer/pages` -> `{num_pages, page_size, total}`", DOC)
-def test_customer_pages_are_counted(account: Account, members: Object) -> None:
-    answer = account.ask("/v1/customer/pages", where(account, members))
-    assert has_shape(answer, num_pages=int, page_size=int, total=int)
-    assert answer["total"] > 0
-    assert answer["num_pages"] == ceil(answer["total"] / answer["page_size"])
-
-
 @states("`POST /v1/customer` `{..., page}` -> `{customers: [...], page, num_pages}`, 0-based", OURS)
-def test_customer_pages_count_from_0(account: Account, members: Object) -> None:
+def test_customer_pages_are_counted_from_0(account: Account, members: Object) -> None:
     counted = account.ask("/v1/customer/pages", where(account, members))
+    assert has_shape(counted, num_pages=int, page_size=int, total=int)
+    assert counted["total"] > 0
+    assert counted["num_pages"] == ceil(counted["total"] / counted["page_size"])
     last = counted["num_pages"] - 1
     first_page, last_page = (lists.page(account, members, number) for number in (0, last))
     assert has_shape(last_page, customers=list, page=int, num_pages=int)
@@ -260,7 +223,7 @@ def test_customer_pages_count_from_0(account: Account, members: Object) -> None:
     assert not lists.page(account, members, last + 1)["customers"]
 
 
-@pytest.mark.sandbox
+@pytest.mark.usefixtures("controls")
 @states("the pages together hold each customer once", OURS)
 def test_customer_pages_have_each_customer_once(account: Account, members: Object) -> None:
     counted = account.ask("/v1/customer/pages", where(account, members))
@@ -271,25 +234,18 @@ def test_customer_pages_have_each_customer_once(account: Account, members: Objec
 
 
 @states("`profile` comes encrypted with the account's key", DOC)
-def test_profile_is_encrypted(account: Account, group: Object) -> None:
+@states("a Fernet token of the JSON object; the key is issued with the credentials", OURS)
+def test_profile_is_a_fernet_token(account: Account, group: Object) -> None:
     (row,) = lists.customers(account, ["a telling identifier"])
     check_one(account, group, row)
     (one,) = lists.page(account, group, 0)["customers"]
     assert has_shape(one, customer_id=str, profile=str)
     assert one["customer_id"] == "a telling identifier"
     assert "telling" not in one["profile"]
-
-
-@states("a Fernet token of the JSON object; the key is issued with the credentials", OURS)
-def test_profile_is_a_fernet_token(account: Account, group: Object) -> None:
-    (row,) = lists.customers(account, ["1"])
-    check_one(account, group, row)
-    (one,) = lists.page(account, group, 0)["customers"]
     profile = json.loads(Fernet(account.access.profile_key).decrypt(one["profile"]))
     assert row.items() <= profile.items()
 
 
-@pytest.mark.sandbox
 @states("encrypted with *the account's* key", DOC)
 def test_profile_is_not_decrypted_by_another_accounts_key(
     account: Account, stranger: Account, members: Object
@@ -299,17 +255,16 @@ def test_profile_is_not_decrypted_by_another_accounts_key(
         Fernet(stranger.access.profile_key).decrypt(one["profile"])
 
 
-def delete(account: Account, group: Object, ids: list[str]) -> httpx.Response:
-    body = {**where(account, group), "customer_ids": ids}
-    return account.call("DELETE", "/v1/customer", body)
-
-
 @states(
     "`DELETE /v1/customer` `{workspace_id, customer_group_id, customer_ids: [...]}` -> `{deleted}`",
     OURS,
 )
 def test_delete_customers_removes_them(account: Account, group: Object) -> None:
+    def delete(*ids: str) -> int:
+        body = {**where(account, group), "customer_ids": ids}
+        return account.ask("/v1/customer", body, verb="DELETE")["deleted"]
+
     lists.upload(account, group, lists.customers(account, ["1", "2", "3"]))
-    assert delete(account, group, ["1", "3", "nobody"]).json()["deleted"] == 2
+    assert delete("1", "3", "nobody") == 2
     assert {*lists.profiles(account, group)} == {"2"}
-    assert delete(account, group, ["1"]).json()["deleted"] == 0
+    assert delete("1") == 0

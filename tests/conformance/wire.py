@@ -75,12 +75,14 @@ CUSTOMER_ENDPOINTS = [
     Endpoint("POST", "/v1/customer", {**_GROUP, "page": 0}),
     Endpoint("DELETE", "/v1/customer", {**_GROUP, "customer_ids": ["1"]}),
 ]
+FETCHES = [
+    Endpoint("POST", "/v1/messages/fetch", {**_CAMPAIGN, "file_num": 0, "export_type": kind}, _RUN)
+    for kind in ("utf8", "json", "url")
+]
 MESSAGE_ENDPOINTS = [
     Endpoint("POST", "/v1/messages/publish", _CAMPAIGN),
     Endpoint("POST", "/v1/messages/pages", _CAMPAIGN, _RUN),
-    Endpoint(
-        "POST", "/v1/messages/fetch", {**_CAMPAIGN, "file_num": 0, "export_type": "utf8"}, _RUN
-    ),
+    FETCHES[0],
 ]
 RERUN_ENDPOINTS = [
     Endpoint(
