@@ -3,8 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +17,62 @@ from sandbox.settings import ChatEndpoint, Settings
 from sandbox.writing.writers import Brief, ChatWriter
 from tests.conftest import Company, serving
 from tests.sandbox.engine.test_reruns import new_group
+from tests.support import http_server
+from tests.support.http_server import FakeService, Reply, Request, as_json
 
-ChatReply = tuple[int, Any]
 BRIEF = Brief("Dear {{ first_name }}, {{ plan }}!", ["first_name", "plan", "region"])
 WANTED = [{"plan": f"plan {number}"} for number in range(20)]
 
 
-def saying(text: str) -> ChatReply:
-    return 200, {"choices": [{"message": {"role": "assistant", "content": text}}]}
+def saying(text: str) -> Reply:
+    return as_json({"choices": [{"message": {"role": "assistant", "content": text}}]})
 
 
-@dataclass
-class Chat:
-    """The endpoint: `answer` is given a request's number and its body."""
+HELLO = saying("Hello {{ first_name }}.")
 
-    url: str = ""
-    answer: Callable[[int, Any], ChatReply] = lambda number, body: saying("Hello {{ first_name }}.")
-    headers: dict[str, str] = field(default_factory=dict)
-    asked: list[Any] = field(default_factory=list)
-    authorised: set[str | None] = field(default_factory=set)
-    at_once: int = 0
-    most_at_once: int = 0
+
+class Chat(FakeService):
+    """The endpoint: `say` is given a request's number and its body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.say: Callable[[int, Any], Reply] = lambda number, body: HELLO
+        self.numbers = count(1)
+        self.at_once = 0
+        self.most_at_once = 0
+
+    @property
+    def authorised(self) -> set[str | None]:
+        return {request.headers["authorization"] for request in self.requests}
+
+    def answer(self, request: Request) -> Reply:
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            number = next(self.numbers)
+        reply = self.say(number, json.loads(request.body))
+        with self.lock:
+            self.at_once -= 1
+        return reply
 
 
 @pytest.fixture
 def chat() -> Iterator[Chat]:
-    one, lock = Chat(), threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
-                one.asked.append({"path": self.path, **body})
-                one.authorised.add(self.headers["authorization"])
-                one.at_once += 1
-                one.most_at_once = max(one.most_at_once, one.at_once)
-                number = len(one.asked)
-            status, answer = one.answer(number, body)
-            content = json.dumps(answer).encode()
-            with lock:
-                one.at_once -= 1
-            self.send_response(status)
-            for name, value in {"content-length": str(len(content)), **one.headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = False
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    one.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield one
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with http_server.serving(Chat()) as chat:
+        yield chat
 
 
 def texts(chat: Chat) -> dict[str, str]:
-    endpoint = ChatEndpoint(url=chat.url, model="small", key="sk-123")
+    endpoint = ChatEndpoint(url=f"{chat.url}/v1", model="small", key="sk-123")
     batches = ChatWriter(endpoint, max_wait=0).write(BRIEF, WANTED)
     return {segments.key(segment): text for batch in batches for segment, text in batch}
 
 
 def test_prompt_has_the_template_and_the_segment(chat: Chat) -> None:
-    chat.answer = lambda number, body: saying(json.loads(segment_in(body))["plan"])
+    chat.say = lambda number, body: saying(json.loads(segment_in(body))["plan"])
     assert texts(chat) == {segments.key(each): each["plan"] for each in WANTED}
-    asked = chat.asked[0]
-    assert (asked["path"], asked["model"]) == ("/v1/chat/completions", "small")
+    asked = json.loads(chat.requests[0].body)
+    assert (chat.requests[0].path, asked["model"]) == ("/v1/chat/completions", "small")
     assert BRIEF.template in asked["messages"][1]["content"]
     assert "first_name, plan, region" in asked["messages"][0]["content"]
     assert chat.authorised == {"Bearer sk-123"}
@@ -101,12 +85,12 @@ def segment_in(body: Any) -> str:
 def test_chat_calls_are_concurrent(chat: Chat) -> None:
     together = threading.Barrier(4)
 
-    def answer(number: int, body: Any) -> ChatReply:
+    def answer(number: int, body: Any) -> Reply:
         if number <= 4:
             together.wait(30)
         return saying("Hello.")
 
-    chat.answer = answer
+    chat.say = answer
     assert len(texts(chat)) == len(WANTED)
     assert 4 <= chat.most_at_once <= 8
 
@@ -114,47 +98,46 @@ def test_chat_calls_are_concurrent(chat: Chat) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        (429, {}),
-        (503, {}),
-        (200, {"choices": []}),
-        (200, "no chat"),
+        as_json({}, 429, retry_after="0"),
+        as_json({}, 503, retry_after="0"),
+        as_json({"choices": []}),
+        as_json("no chat"),
         saying("Hello {{ password }}."),
         saying("{% for x in y %}"),
     ],
 )
-def test_unusable_answer_is_retried(chat: Chat, bad: ChatReply) -> None:
-    chat.headers = {"retry-after": "0"}
-    chat.answer = lambda number, body: bad if number <= 3 else saying("Hello {{ first_name }}.")
+def test_unusable_answer_is_retried(chat: Chat, bad: Reply) -> None:
+    chat.say = lambda number, body: bad if number <= 3 else HELLO
     assert set(texts(chat).values()) == {"Hello {{ first_name }}."}
-    assert len(chat.asked) == len(WANTED) + 3
+    assert len(chat.requests) == len(WANTED) + 3
 
 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ((500, {}), "gave no message: it answered 500"),
-        ((401, {}), "The chat endpoint answered 401"),
+        (as_json({}, 500), "gave no message: it answered 500"),
+        (as_json({}, 401), "The chat endpoint answered 401"),
         (saying("Hello {{ password }}."), "1 places of the template are no fields"),
     ],
 )
-def test_endpoint_that_stays_unusable_fails_the_job(
-    chat: Chat, bad: ChatReply, reason: str
-) -> None:
-    chat.answer = lambda number, body: bad
+def test_endpoint_that_stays_unusable_fails_the_job(chat: Chat, bad: Reply, reason: str) -> None:
+    chat.say = lambda number, body: bad
     with pytest.raises(JobFailed, match=reason):
         texts(chat)
-    assert len(chat.asked) <= 5 * len(WANTED)
+    assert len(chat.requests) <= 5 * len(WANTED)
 
 
 def test_unreachable_endpoint_fails_the_job() -> None:
+    chat = Chat()
+    chat.url = "http://127.0.0.1:9"
     with pytest.raises(JobFailed, match="gave no message: ConnectError"):
-        texts(Chat(url="http://127.0.0.1:9"))
+        texts(chat)
 
 
 @pytest.fixture
 def company(chat: Chat, tmp_path: Path) -> Iterator[Company]:
     """A company whose messages the endpoint writes."""
-    endpoint = ChatEndpoint(url=chat.url, model="small")
+    endpoint = ChatEndpoint(url=f"{chat.url}/v1", model="small")
     with serving(Settings(data=tmp_path, chat=endpoint)) as service:
         yield Company(service, seed.seed(service.context, 60))
 
@@ -166,18 +149,18 @@ def rerun(company: Company) -> Run:
 
 
 def test_rerun_asks_for_its_new_segments_only(company: Company, chat: Chat) -> None:
-    chat.answer = lambda number, body: saying("Hello {{ first_name }}, dear student.")
+    chat.say = lambda number, body: saying("Hello {{ first_name }}, dear student.")
     assert rerun(company).status == Status.READY_FOR_REVIEW
     with company.client() as client:
         messages = client.rerun_messages(company.seeded.campaign_id)
     new = [each for each in messages if each.review_status == "Pending"]
-    assert len(new) == len(chat.asked) == len(demo_customers.REGIONS)
+    assert len(new) == len(chat.requests) == len(demo_customers.REGIONS)
     assert {each.message for each in new} == {"Hello {{ first_name }}, dear student."}
     assert {each.segment["plan"] for each in new} == {"student"}
     assert chat.authorised == {None}
 
 
 def test_rerun_without_its_messages_fails(company: Company, chat: Chat) -> None:
-    chat.answer = lambda number, body: (400, {})
+    chat.say = lambda number, body: as_json({}, 400)
     run = rerun(company)
     assert (run.status, run.error) == (Status.FAILED, "The chat endpoint answered 400.")
