@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from sandbox.data.models import Campaign, Group, Run, Workspace
 from tests.conformance import stories
 from tests.conformance.lists import send_file
-from tests.conformance.wire import Access, Account, refusal, signed_in
+from tests.conformance.wire import Access, Account, Changes, refusal, signed_in
 from tests.conftest import SEEDED_CUSTOMERS, Company
 
 INITIATE = "/v1/campaign/rerun/initiate"
@@ -22,20 +21,27 @@ def account(company: Company) -> Iterator[Account]:
         yield account
 
 
-def test_identity_is_checked_before_the_body(account: Account) -> None:
-    answer = account.refused("/v1/messages/pages", b"{", {"authorization": None})
-    assert answer == (403, "auth error")
-    assert account.refused("/v1/cg", b"{", {"authorization": None}) == (403, "auth error")
-
-
-def test_call_without_ip_is_unauthorized(account: Account) -> None:
-    answer = account.refused("/v1/messages/pages", account.ids, {"x-ip": None})
-    assert answer == (403, "Unauthorized")
-
-
-def test_wrong_value_is_not_repeated(account: Account) -> None:
-    answer = account.refused("/v1/campaign/all", {"published_from": "yesterday"})
-    assert answer == (400, "Wrong type or value: published_from.")
+@pytest.mark.parametrize(
+    ("call", "body", "headers", "answer"),
+    [
+        ("POST /v1/messages/pages", b"{", {"authorization": None}, (403, "auth error")),
+        ("POST /v1/cg", b"{", {"authorization": None}, (403, "auth error")),
+        ("POST /v1/messages/pages", {"campaign_id": "x"}, {"x-ip": None}, (403, "Unauthorized")),
+        (
+            "POST /v1/campaign/all",
+            {"published_from": "yesterday"},
+            {},
+            (400, "Wrong type or value: published_from."),
+        ),
+        ("DELETE /v1/cpf", {"field_id": "unknown"}, {}, (404, "Field not found.")),
+    ],
+    ids=["identity first", "identity first, content", "no ip", "value not repeated", "field"],
+)
+def test_wrong_call_is_refused_with_its_reason(
+    account: Account, call: str, body: object, headers: Changes, answer: tuple[int, str]
+) -> None:
+    verb, _, path = call.partition(" ")
+    assert account.refused(path, body, headers, verb) == answer
 
 
 @pytest.fixture
@@ -117,15 +123,6 @@ def test_validate_only_that_is_no_flag_is_refused(account: Account) -> None:
     assert answer.status_code == 400
 
 
-def test_errors_name_the_first_100_rows_and_count_all(account: Account) -> None:
-    answer = send_file(
-        account, account.ids, b"customer_id,first_name,plan,region\n" + b",,,\n" * 150
-    )
-    result: dict[str, Any] = answer.json()
-    assert (result["rejected"], result["accepted"]) == (150, 0)
-    assert {error["row"] for error in result["errors"]} == {*range(1, 101)}
-
-
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -145,26 +142,15 @@ def test_bad_field_is_refused_with_the_reason(
     assert text in message
 
 
-def test_unknown_field_is_not_found(account: Account) -> None:
-    answer = account.refused("/v1/cpf", {"field_id": "unknown"}, verb="DELETE")
-    assert answer == (404, "Field not found.")
-
-
-@pytest.fixture
-def link(company: Company) -> httpx.URL:
-    with company.client() as client:
-        return httpx.URL(client.fetch_link(company.seeded.campaign_id, 0).url)
-
-
-def test_link_serves_a_page_and_ranges_of_it(link: httpx.URL) -> None:
+def test_link_serves_a_page_and_ranges_of_it_until_it_is_deleted(
+    account: Account, company: Company
+) -> None:
+    link = account.fetch("url")["url"]
     page = httpx.get(link)
     assert int(page.headers["content-length"]) == len(page.content)
     assert page.headers["etag"]
     some = httpx.get(link, headers={"range": "bytes=0-10"})
     assert (some.status_code, some.content) == (206, b"customer_id")
-
-
-def test_link_to_a_deleted_page_is_not_found(link: httpx.URL, company: Company) -> None:
     company.page_file().unlink()
     assert httpx.get(link).status_code == 404
 

@@ -1,28 +1,26 @@
 """The audit log: who called what, from where, when, and how it was answered."""
 
-import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
 
 from nudgescribe import errors
 from tests.conftest import Company, Sandbox
+from tests.sandbox.middleware.conftest import Audited
 
 
-def entries(sandbox: Sandbox) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in sandbox.settings.audit_file.read_text().splitlines()]
-
-
-def test_audit_log_has_every_call_with_its_status(company: Company) -> None:
+def test_audit_log_has_every_call_with_its_status_and_is_private(
+    company: Company, audited: Audited
+) -> None:
     company.history()
-    before = len(entries(company.sandbox))
+    before = len(audited())
+    assert company.sandbox.settings.audit_file.stat().st_mode & 0o777 == 0o600
     with company.client(client_ip="192.0.2.7") as client:
         client.campaigns()
         with pytest.raises(errors.NotFound):
             client.publish("unknown")
-    signed_in, listed, refused = entries(company.sandbox)[before:]
+    signed_in, listed, refused = audited()[before:]
     assert [(each["endpoint"], each["status"]) for each in (signed_in, listed, refused)] == [
         ("POST /v1/auth", 200),
         ("POST /v1/campaign/all", 200),
@@ -41,18 +39,13 @@ def test_audit_log_has_every_call_with_its_status(company: Company) -> None:
     [("2001:DB8::1", "2001:db8::1"), ("Anna Smith", None), ("1.2.3.4, 5.6.7.8", None)],
 )
 def test_audit_log_keeps_only_an_address_of_the_ip_header(
-    sandbox: Sandbox, sent: str, written: str | None
+    sandbox: Sandbox, audited: Audited, sent: str, written: str | None
 ) -> None:
     httpx.post(f"{sandbox.url}/v1/campaign/all", headers={"x-ip": sent}, json={})
-    assert entries(sandbox)[-1]["ip"] == written
+    assert audited()[-1]["ip"] == written
 
 
-def test_audit_log_does_not_repeat_an_unknown_path(sandbox: Sandbox) -> None:
+def test_audit_log_does_not_repeat_an_unknown_path(sandbox: Sandbox, audited: Audited) -> None:
     httpx.get(f"{sandbox.url}/v1/Anna/Smith")
-    entry = entries(sandbox)[-1]
+    entry = audited()[-1]
     assert (entry["endpoint"], entry["status"], entry["user_id"]) == ("unknown", 404, None)
-
-
-def test_audit_log_is_readable_by_its_owner_only(sandbox: Sandbox, company: Company) -> None:
-    company.history()
-    assert sandbox.settings.audit_file.stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,5 @@
 """Faults on request: what a client sees of them, and that they go as they came."""
 
-from collections.abc import Iterator
 from time import monotonic
 
 import httpx
@@ -11,39 +10,21 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from sandbox.middleware.faults import Fault, Faults
 from tests.conftest import Company, Sandbox
+from tests.sandbox.middleware.conftest import Audited, PutFault
 from tests.support.exports import downloaded
 
 LIST, FETCH, PUBLISH = "/v1/campaign/all", "/v1/messages/fetch", "/v1/messages/publish"
 
 
-@pytest.fixture
-def client(company: Company) -> Iterator[NudgescribeClient]:
-    """Signed in, and without any patience."""
-    with company.client(retry=RetryPolicy(attempts=1)) as one:
-        one.campaigns()
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def clear(sandbox: Sandbox) -> Iterator[None]:
-    yield
-    httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
-
-
-def put(sandbox: Sandbox, endpoint: str, **fault: object) -> None:
-    body = {"endpoint": endpoint, **fault}
-    httpx.put(f"{sandbox.url}/sandbox/faults", json=body).raise_for_status()
-
-
-def test_status_fault_has_retry_after(sandbox: Sandbox, client: NudgescribeClient) -> None:
-    put(sandbox, LIST, status=429, retry_after=7)
+def test_status_fault_has_retry_after(client: NudgescribeClient, put_fault: PutFault) -> None:
+    put_fault(LIST, status=429, retry_after=7)
     with pytest.raises(errors.QuotaExceeded, match="A fault switched on") as caught:
         client.campaigns()
     assert caught.value.retry_after == 7
 
 
-def test_delay_fault_delays_the_answer(sandbox: Sandbox, client: NudgescribeClient) -> None:
-    put(sandbox, LIST, delay=0.3)
+def test_delay_fault_delays_the_answer(client: NudgescribeClient, put_fault: PutFault) -> None:
+    put_fault(LIST, delay=0.3)
     start = monotonic()
     assert client.campaigns()
     assert monotonic() - start >= 0.3
@@ -51,73 +32,70 @@ def test_delay_fault_delays_the_answer(sandbox: Sandbox, client: NudgescribeClie
 
 @pytest.mark.parametrize(("when", "calls"), [("before", 0), ("after", 1)])
 def test_drop_fault_closes_the_connection_before_or_after_the_work(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient, when: str, calls: int
+    company: Company,
+    client: NudgescribeClient,
+    put_fault: PutFault,
+    audited: Audited,
+    when: str,
+    calls: int,
 ) -> None:
-    put(sandbox, PUBLISH, drop=when)
-    before = len(audited(sandbox, PUBLISH))
+    put_fault(PUBLISH, drop=when)
+    before = len(audited(PUBLISH))
     with pytest.raises(errors.ConnectionFailed):
         client.publish(company.seeded.campaign_id)
-    assert len(audited(sandbox, PUBLISH)) == before + calls
-
-
-def audited(sandbox: Sandbox, endpoint: str) -> list[str]:
-    lines = sandbox.settings.audit_file.read_text().splitlines()
-    return [line for line in lines if endpoint in line]
+    assert len(audited(PUBLISH)) == before + calls
 
 
 def test_truncate_fault_cuts_the_body(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
+    company: Company, client: NudgescribeClient, put_fault: PutFault
 ) -> None:
     campaign = company.seeded.campaign_id
-    put(sandbox, "/exports/", truncate=True)
+    put_fault("/exports/", truncate=True)
     assert downloaded(client, campaign).decode() == client.fetch_csv(campaign, 0)
-    put(sandbox, FETCH, truncate=True)
+    put_fault(FETCH, truncate=True)
     with pytest.raises(errors.ConnectionFailed):
         downloaded(client, campaign)
 
 
 def test_dribble_fault_sends_the_body_slowly(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
+    company: Company, client: NudgescribeClient, put_fault: PutFault, audited: Audited
 ) -> None:
-    put(sandbox, LIST, dribble=0.0001)
+    put_fault(LIST, dribble=0.0001)
     assert client.campaigns()
-    put(sandbox, PUBLISH, dribble=0.05)
+    put_fault(PUBLISH, dribble=0.05)
     quick = RetryPolicy(attempts=1)
     with company.client(retry=quick, call_seconds=0.2) as impatient:
         with pytest.raises(errors.ConnectionFailed, match="no whole answer within 0.2 seconds"):
             impatient.publish(company.seeded.campaign_id)
-    assert audited(sandbox, PUBLISH)
+    assert audited(PUBLISH)
 
 
-def test_expired_fault_refuses_the_token(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
+def test_expired_fault_refuses_token_and_link(
+    company: Company, client: NudgescribeClient, put_fault: PutFault
 ) -> None:
-    put(sandbox, LIST, expired=True, times=2)
+    put_fault(LIST, expired=True, times=2)
     with pytest.raises(errors.AuthError, match="auth error"):
         client.campaigns()  # the token is renewed once, and the new one refused
     assert client.campaigns()
-
-
-def test_expired_fault_refuses_the_link(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
-) -> None:
     link = client.fetch_link(company.seeded.campaign_id, 0).url
-    put(sandbox, "/exports/", expired=True, times=1)
+    put_fault("/exports/", expired=True, times=1)
     answers = [httpx.get(link) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [403, 200]
     assert "The link has expired" in answers[0].text
 
 
-def test_fault_fires_as_often_as_times_says(sandbox: Sandbox, client: NudgescribeClient) -> None:
-    put(sandbox, "/v1/", status=503, times=2)
+def test_fault_fires_as_often_as_times_says(client: NudgescribeClient, put_fault: PutFault) -> None:
+    put_fault("/v1/", status=503, times=2)
     for _ in range(2):
         with pytest.raises(errors.ServerError):
             client.campaigns()
     assert client.campaigns()
 
 
-def test_clear_switches_all_faults_off(sandbox: Sandbox, client: NudgescribeClient) -> None:
-    put(sandbox, LIST, status=500)
+def test_clear_switches_all_faults_off(
+    sandbox: Sandbox, client: NudgescribeClient, put_fault: PutFault
+) -> None:
+    put_fault(LIST, status=500)
     listed = httpx.get(f"{sandbox.url}/sandbox/faults").json()["faults"]
     assert [(each["endpoint"], each["status"]) for each in listed] == [(LIST, 500)]
     assert httpx.delete(f"{sandbox.url}/sandbox/faults").json() == {"faults": []}

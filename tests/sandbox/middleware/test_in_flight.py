@@ -1,8 +1,6 @@
 """Counts of calls and downloads in flight."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic, sleep
 
 import httpx
 import pytest
@@ -11,20 +9,11 @@ from nudgescribe import errors
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from tests.conftest import Company, Sandbox
+from tests.sandbox.middleware.conftest import PutFault
 from tests.support.exports import downloaded
+from tests.support.waiting import until
 
 LIST = "/v1/campaign/all"
-
-
-@pytest.fixture(autouse=True)
-def clear(sandbox: Sandbox) -> Iterator[None]:
-    yield
-    httpx.delete(f"{sandbox.url}/sandbox/faults").raise_for_status()
-
-
-def fault(sandbox: Sandbox, endpoint: str, **fault: object) -> None:
-    body = {"endpoint": endpoint, **fault}
-    httpx.put(f"{sandbox.url}/sandbox/faults", json=body).raise_for_status()
 
 
 def traffic(sandbox: Sandbox) -> dict[str, dict[str, int]]:
@@ -37,17 +26,13 @@ def reset_peak(sandbox: Sandbox) -> None:
     assert answer == {"calls": quiet, "downloads": quiet}
 
 
-def wait_for(sandbox: Sandbox, kind: str, now: int) -> None:
-    end = monotonic() + 10
-    while traffic(sandbox)[kind]["now"] != now:
-        assert monotonic() < end
-        sleep(0.01)
+def wait_for(sandbox: Sandbox, now: int) -> None:
+    until(lambda: traffic(sandbox)["calls"]["now"] == now, every=0.01)
 
 
 def test_sequential_calls_have_a_peak_of_1(
     sandbox: Sandbox, company: Company, client: NudgescribeClient
 ) -> None:
-    client.campaigns()
     reset_peak(sandbox)
     for _ in range(50):
         client.campaigns()
@@ -56,14 +41,13 @@ def test_sequential_calls_have_a_peak_of_1(
 
 
 def test_concurrent_calls_are_counted_while_a_fault_delays_them(
-    sandbox: Sandbox, client: NudgescribeClient
+    sandbox: Sandbox, client: NudgescribeClient, put_fault: PutFault
 ) -> None:
-    client.campaigns()
     reset_peak(sandbox)
-    fault(sandbox, LIST, delay=0.3)
+    put_fault(LIST, delay=0.3)
     with ThreadPoolExecutor(5) as pool:
         calls = [pool.submit(client.campaigns) for _ in range(5)]
-        wait_for(sandbox, "calls", 5)
+        wait_for(sandbox, 5)
         assert all(call.result() for call in calls)
     assert traffic(sandbox)["calls"] == {"now": 0, "most": 5}
     reset_peak(sandbox)
@@ -71,28 +55,26 @@ def test_concurrent_calls_are_counted_while_a_fault_delays_them(
 
 @pytest.mark.parametrize("how", [{"drop": "before"}, {"drop": "after"}, {"truncate": True}])
 def test_connection_closed_by_the_service_is_not_in_flight(
-    sandbox: Sandbox, company: Company, how: dict[str, object]
+    sandbox: Sandbox, client: NudgescribeClient, put_fault: PutFault, how: dict[str, object]
 ) -> None:
-    with company.client(retry=RetryPolicy(attempts=1)) as client:
-        client.campaigns()
-        reset_peak(sandbox)
-        fault(sandbox, LIST, **how)
-        for _ in range(10):
-            with pytest.raises(errors.ConnectionFailed):
-                client.campaigns()
+    reset_peak(sandbox)
+    put_fault(LIST, **how)
+    for _ in range(10):
+        with pytest.raises(errors.ConnectionFailed):
+            client.campaigns()
     assert traffic(sandbox)["calls"] == {"now": 0, "most": 1}
 
 
 def test_connection_closed_by_the_client_is_not_in_flight(
-    sandbox: Sandbox, company: Company
+    sandbox: Sandbox, company: Company, put_fault: PutFault
 ) -> None:
-    fault(sandbox, LIST, delay=3)
+    put_fault(LIST, delay=3)
     with company.client(timeout=0.1, retry=RetryPolicy(attempts=1)) as client:
         reset_peak(sandbox)
         for _ in range(3):
             with pytest.raises(errors.ConnectionFailed):
                 client.campaigns()
-    wait_for(sandbox, "calls", 0)
+    wait_for(sandbox, 0)
     assert traffic(sandbox)["calls"]["most"] == 1
 
 

@@ -82,6 +82,7 @@ def test_million_empty_rows_are_rejected_rows(ours: Tenant, line: bytes) -> None
         assert answer.status_code == 200
         result = answer.json()
         assert (result["accepted"], result["rejected"]) == (0, 1_000_000)
+        assert {error["row"] for error in result["errors"]} == {*range(1, 101)}
 
 
 def test_row_longer_than_the_limit_is_refused(
