@@ -211,12 +211,16 @@ def test_token_is_hs256_with_caller_times_and_type(account: Account) -> None:
 def test_bad_token_is_an_auth_error(account: Account, endpoint: Endpoint) -> None:
     token: str = account.tokens["access_token"]
     head, payload, signature = token.split(".")
-    bearers = [
+    bearers: list[str | bytes | None] = [
         None,
         "",
         token,
         f"Basic {token}",
+        "Token wrong",
+        "Bearer",
+        "bearer",
         "Bearer wrong",
+        "Bearer \u00e9.\u00ff.x".encode("latin-1"),
         f"Bearer {head}.{payload}.{signature[::-1]}",
         f"Bearer {account.tokens['refresh_token']}",
         "Bearer " + jwt.encode(account.claims, "a key that the server does not sign with", "HS256"),
@@ -225,7 +229,7 @@ def test_bad_token_is_an_auth_error(account: Account, endpoint: Endpoint) -> Non
     for bearer in bearers:
         headers = {"authorization": bearer}
         answer = account.refused(endpoint.path, endpoint.body, headers, endpoint.verb)
-        assert answer == (403, "auth error")
+        assert answer == (403, "auth error"), bearer
 
 
 def signed(account: Account, controls: Sandbox, **claims: object) -> dict[str, str]:

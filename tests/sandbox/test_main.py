@@ -25,9 +25,16 @@ def seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Seed:
     return run
 
 
-def test_seed_prints_credentials_that_serve_accepts(seed: Seed, tmp_path: Path) -> None:
-    printed = seed()
-    assert list(printed) == [
+def signed_in(url: str, printed: dict[str, str]) -> NudgescribeClient:
+    names = ("email", "password", "api_key", "api_code")
+    return NudgescribeClient(url, Credentials(*(printed[name] for name in names)))
+
+
+def test_serve_accepts_what_seed_prints(seed: Seed, tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    pl.DataFrame({"id": ["01", "02"], "age": ["7", "8"], "job": ["a", "b"]}).write_csv(file)
+    demo, listed = seed(), seed("--list", str(file), "--segments", "job")
+    assert list(demo) == [
         "email",
         "password",
         "api_key",
@@ -38,33 +45,19 @@ def test_seed_prints_credentials_that_serve_accepts(seed: Seed, tmp_path: Path) 
         "customer_group_id",
         "campaign_id",
     ]
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
     with local.sandbox(tmp_path, local.free_port()) as url:
-        names = ("email", "password", "api_key", "api_code")
-        credentials = Credentials(*(printed[name] for name in names))
-        with NudgescribeClient(url, credentials) as client:
-            (run,) = client.rerun_history(printed["campaign_id"])
+        with signed_in(url, demo) as client:
+            (run,) = client.rerun_history(demo["campaign_id"])
             assert (run.run_number, run.status) == (1, "Published")
-            assert client.count_message_pages(printed["campaign_id"]) == 1
+            assert client.count_message_pages(demo["campaign_id"]) == 1
         assert httpx.get(f"{url}/openapi.json").is_success
-
-
-def test_seed_makes_a_workspace_for_the_columns_of_a_list(seed: Seed, tmp_path: Path) -> None:
-    file = tmp_path / "list.csv"
-    pl.DataFrame({"id": ["01", "02"], "age": ["7", "8"], "job": ["a", "b"]}).write_csv(file)
-    printed = seed("--list", str(file), "--segments", "job")
-    with local.sandbox(tmp_path, local.free_port()) as url:
-        names = ("email", "password", "api_key", "api_code")
-        with NudgescribeClient(url, Credentials(*(printed[name] for name in names))) as client:
-            fields = client.list_fields(printed["workspace_id"])
+        with signed_in(url, listed) as client:
+            fields = client.list_fields(listed["workspace_id"])
             assert [(field.field_name, field.field_type) for field in fields] == [
                 ("id", "string"),
                 ("age", "number"),
                 ("job", "string"),
             ]
-            (row,) = client.fetch_rows(printed["campaign_id"], 0)
+            (row,) = client.fetch_rows(listed["campaign_id"], 0)
     assert (row.customer_id, row.message) == ("01", "Dear customer 01,\nthis is for you (job a).\n")
-
-
-def test_keys_file_is_readable_by_its_owner_only(seed: Seed, tmp_path: Path) -> None:
-    seed()
-    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600

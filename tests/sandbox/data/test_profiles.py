@@ -21,6 +21,7 @@ from sandbox.data.models import Account, Base, Customer, Group, Job, ProfileChun
 from sandbox.data.profiles import Profiles
 from sandbox.engine import uploads
 from tests.conftest import Company, Sandbox, customers
+from tests.sandbox.conftest import ended_job
 
 Ids = st.lists(st.integers(0, 30).map(str), unique=True, max_size=20)
 Changes = st.lists(st.tuples(st.booleans(), Ids), max_size=6)
@@ -137,15 +138,6 @@ def test_delete_group_deletes_its_customers(
         assert not session.scalars(lost).all()
 
 
-def test_delete_field_deletes_its_values_in_every_group(
-    company: Company, client: NudgescribeClient
-) -> None:
-    where = company.seeded.workspace_id, company.seeded.customer_group_id
-    fields = {each.field_name: each.field_id for each in client.list_fields(where[0])}
-    client.delete_field(fields["last_name"])
-    assert all("last_name" not in each.profile for each in client.customers(*where))
-
-
 def test_repeated_identifiers_are_rejected_wherever_they_are(
     company: Company, client: NudgescribeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +161,7 @@ def test_upload_to_a_deleted_group_fails_and_deletes_its_file(
         group = Profiles(session, sandbox.context.keys, company.seeded.customer_group_id)
         uid = uploads.queue(session, group, str(uuid4()), io.BytesIO(b"customer_id"))
         number = session.scalars(select(Job.number).where(Job.uid == uid)).one()
-    state = "queued"
-    while state in ("queued", "running"):
-        with sandbox.context.store.read() as session:
-            job = session.get_one(Job, number)
-            state, note = job.state, job.note
-            kept = session.scalars(select(UploadChunk).where(UploadChunk.job_uid == uid)).all()
-    assert (state, note, kept) == ("failed", "The customer group is gone.", [])
+    job = ended_job(sandbox, number)
+    with sandbox.context.store.read() as session:
+        kept = session.scalars(select(UploadChunk).where(UploadChunk.job_uid == uid)).all()
+    assert (job.state, job.note, kept) == ("failed", "The customer group is gone.", [])

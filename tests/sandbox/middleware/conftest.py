@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Company, Sandbox
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
+from tests.conftest import Company, Sandbox
 
 PutFault = Callable[..., None]
 Audited = Callable[..., list[dict[str, Any]]]

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from functools import cache
+from itertools import product
 from uuid import uuid4
 
 import pytest
@@ -23,6 +24,7 @@ from tests.sandbox.api.security.tenants import (
     LIST,
     LIST_GROUPS,
     WITH_BODY,
+    WITH_IDS,
     Tenant,
     check_refused,
     on_one_database,
@@ -88,12 +90,24 @@ def test_customer_with_a_wrong_value_is_refused(ours: Tenant, value: str) -> Non
             check_refused(ours.send(CHECK, with_value(ours.body(CHECK), "customer", customer)))
 
 
+NUMBERS = ["-1", "1e400", "1.5", "1.0", '"0"', "true", "9" * 400, "9" * 5000, "[0]", "NaN", "-0.5"]
+TIMES = ["NaN", "Infinity", "1e400", '"\\u0000"', '"\\ud800"', "0"]
+
+
 @on_one_database
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e400", '"\\u0000"', '"\\ud800"', "0"])
-def test_filter_by_a_time_that_is_none_is_refused(ours: Tenant, value: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [
+        *product([{"file_num", "run_number", "page"}], NUMBERS),
+        *product([{*CAMPAIGN_LIST.more}], TIMES),
+    ],
+    ids=lambda each: each[:10] if isinstance(each, str) else "",
+)
+def test_number_or_time_that_is_none_is_refused(ours: Tenant, names: set[str], value: str) -> None:
     with unharmed(ours):
-        for name in CAMPAIGN_LIST.more:
-            check_refused(ours.send(CAMPAIGN_LIST, with_value({}, name, value)))
+        for endpoint in [*WITH_IDS, CAMPAIGN_LIST]:
+            for name in names & {*endpoint.body, *endpoint.more}:
+                check_refused(ours.send(endpoint, with_value(ours.body(endpoint), name, value)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import CreateField, Status
 from sandbox import demo_customers
 from sandbox.data.models import Campaign, Job
-from tests.conftest import Company, Sandbox, customers
+from tests.conftest import Company, customers
 from tests.sandbox.api.security.tenants import (
     CREATE_FIELD,
     CUSTOMER,
@@ -19,6 +19,7 @@ from tests.sandbox.api.security.tenants import (
     check_refused,
     unharmed,
 )
+from tests.sandbox.conftest import ended_job
 
 PATHS = [
     *("../../keys.json", "..", ".", "/etc/passwd", "..%2f..%2fkeys.json", "%2e%2e%2fkeys.json"),
@@ -50,15 +51,6 @@ def new_group(client: NudgescribeClient, company: Company, rows: pl.DataFrame) -
     answer = client.upload_customers(where, group, rfc4180.write(rows))
     assert (answer.accepted, answer.rejected) == (rows.height, 0)
     return group
-
-
-def outcome(sandbox: Sandbox, job_uid: str) -> str:
-    """Return the state that a job ends in."""
-    state = "queued"
-    while state in ("queued", "running"):
-        with sandbox.context.store.read() as session:
-            state = session.scalars(select(Job.state).where(Job.uid == job_uid)).one()
-    return state
 
 
 def message_to(customer: dict[str, str]) -> str:
@@ -108,7 +100,10 @@ def test_hostile_field_and_value_come_out_as_they_went_in(
         assert company.settle(client).status == Status.READY_FOR_REVIEW
         segments = [dict(each.segment) for each in client.rerun_messages(one.campaign_id)]
         sandbox.approve(one.campaign_id).raise_for_status()
-        assert outcome(sandbox, client.publish(one.campaign_id).job_uid) == "done"
+        uid = client.publish(one.campaign_id).job_uid
+        with sandbox.context.store.read() as session:
+            number = session.scalars(select(Job.number).where(Job.uid == uid)).one()
+        assert ended_job(sandbox, number).state == "done"
         messages = rfc4180.read(client.fetch_csv(one.campaign_id, 0).encode())
         profiles = [each.profile for each in client.customers(one.workspace_id, group)]
         for each in client.list_fields(one.workspace_id):

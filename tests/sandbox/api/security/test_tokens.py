@@ -112,23 +112,6 @@ def test_forged_token_is_an_auth_error(
         check_auth_error(ours.http.get("/v1/auth", headers=refresh))
 
 
-def test_refresh_token_gives_no_access(ours: Tenant) -> None:
-    refresh = f"Bearer {ours.tokens['refresh_token']}"
-    with unharmed(ours):
-        for endpoint in [*WITH_IDS, CAMPAIGN_LIST]:
-            check_auth_error(ours.send(endpoint, authorization=refresh))
-
-
-@on_one_database
-@paired(["", "Bearer", "Basic dTpw", "bearer", "Bearer \u00e9.\u00ff.x", "Token x"], AUTHENTICATED)
-def test_header_without_bearer_token_is_an_auth_error(
-    ours: Tenant, case: str, endpoints: list[Endpoint]
-) -> None:
-    with unharmed(ours):
-        for endpoint in endpoints:
-            check_auth_error(ours.send(endpoint, authorization=case.encode("latin-1")))
-
-
 def test_token_of_an_unknown_account_finds_nothing(ours: Tenant) -> None:
     bearer = forged(ours, "access", signed(account_id=str(uuid4())))
     with unharmed(ours):
