@@ -208,6 +208,8 @@ def test_history_of_a_campaign_never_rerun_has_run_1(account: Account) -> None:
     (run,) = account.runs()
     assert (run["run_number"], run["status"]) == (1, "Published")
     assert run["customer_group_id"] == account.access.customer_group_id
+    assert run["customer_group_name"] == "First customers"
+    assert run["comparison_summary"] is None
 
 
 @states(

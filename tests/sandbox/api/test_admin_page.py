@@ -8,14 +8,13 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import Run, Status
+from nudgescribe.contract import Status
 from sandbox.api.admin_page import ENDPOINTS
 from sandbox.data.models import Account, Campaign
 from sandbox.settings import Settings
 from tests.conftest import Company, Sandbox, customers, serving
-from tests.sandbox.engine.test_reruns import new_group
+from tests.sandbox.conftest import new_group, rerun
 from tests.support.browser import chromium
 from tests.support.sandboxes import NewSandbox
 
@@ -54,12 +53,6 @@ def campaign_on(page: Page, company: Company) -> Locator:
 
 def account_on(page: Page, company: Company) -> Locator:
     return page.locator(f"#account-{company.seeded.account_id}")
-
-
-def rerun(company: Company, client: NudgescribeClient, customers: int = 100) -> Run:
-    """Rerun the campaign onto new customers, until its job is done."""
-    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client, customers))
-    return company.settle(client)
 
 
 def test_run_page_shows_segments_and_approve_button_approves(
@@ -171,8 +164,7 @@ def test_hostile_text_is_shown_and_not_run(
         campaign = session.get_one(Campaign, seeded.campaign_id)
         campaign.template, campaign.name = f"Dear {SCRIPT}", f"Name {SCRIPT}"
     hostile = customers(20).with_columns(plan=pl.lit(IMAGE))
-    group = client.create_group(seeded.workspace_id, f"Group {SCRIPT}").customer_group_id
-    client.upload_customers(seeded.workspace_id, group, rfc4180.write(hostile))
+    group = new_group(client, seeded, hostile, f"Group {SCRIPT}")
     client.initiate_rerun(seeded.campaign_id, group)
     company.settle(client)
 

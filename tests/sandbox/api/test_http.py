@@ -7,10 +7,9 @@ import httpx
 import pytest
 
 from sandbox.data.models import Campaign, Group, Run, Workspace
-from tests.conformance import stories
 from tests.conformance.lists import send_file
-from tests.conformance.wire import Access, Account, Changes, refusal, signed_in
-from tests.conftest import SEEDED_CUSTOMERS, Company
+from tests.conformance.wire import Access, Account, Changes, signed_in
+from tests.conftest import Company
 
 INITIATE = "/v1/campaign/rerun/initiate"
 
@@ -44,9 +43,9 @@ def test_wrong_call_is_refused_with_its_reason(
     assert account.refused(path, body, headers, verb) == answer
 
 
-@pytest.fixture
-def other_workspace(company: Company) -> tuple[str, str]:
-    """A second workspace of the account and its group, with a campaign that is a draft."""
+def test_other_workspace_has_its_own_groups_and_a_draft_no_publication(
+    account: Account, company: Company
+) -> None:
     with company.sandbox.context.store.write() as session:
         workspace = Workspace(account_id=company.seeded.account_id, name="Second")
         session.add(workspace)
@@ -57,65 +56,23 @@ def other_workspace(company: Company) -> tuple[str, str]:
         )
         session.add_all([group, draft])
         session.flush()
-        run = Run(
-            campaign_id=draft.id,
-            run_number=1,
-            status="Draft",
-            group_id=group.id,
-            group_name=group.name,
-            segment_count=0,
-        )
-        session.add(run)
-        return workspace.id, group.id
+        named = {"group_id": group.id, "group_name": group.name}
+        first = {"run_number": 1, "status": "Draft", "segment_count": 0}
+        session.add(Run(campaign_id=draft.id, **named, **first))
+        other = {"customer_group_id": group.id}
 
-
-def test_group_of_another_workspace_is_not_found(
-    account: Account, other_workspace: tuple[str, str]
-) -> None:
-    _, group = other_workspace
     not_found = (404, "Customer group not found")
-    assert account.refused_campaign(INITIATE, new_customer_group_id=group) == not_found
-    body = {"workspace_id": account.access.workspace_id, "customer_group_id": group}
+    initiated = account.refused_campaign(INITIATE, new_customer_group_id=other["customer_group_id"])
+    assert initiated == not_found
+    body = {"workspace_id": account.access.workspace_id, **other}
     assert account.refused("/v1/customer/pages", body) == not_found
     upload = {**body, "customer": {"customer_id": "1"}}
     assert account.refused("/v1/customer/check", upload) == not_found
-
-
-def test_draft_is_in_no_period_of_publication(
-    company: Company, other_workspace: tuple[str, str]
-) -> None:
     with company.client() as client:
         campaigns = [one.name for each in client.campaigns() for one in each.campaigns]
         year_3000 = client.campaigns(published_to=datetime(3000, 1, 1, tzinfo=UTC))
     assert sorted(campaigns) == ["Draft", "Welcome back"]
     assert [one.name for each in year_3000 for one in each.campaigns] == ["Welcome back"]
-
-
-def test_run_1_has_the_seeded_group_and_no_comparison(company: Company) -> None:
-    (run,) = company.history()
-    assert run.customer_group_name == "First customers"
-    assert run.comparison_summary is None
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"customer_id,first_name,x\n1,2,3\n", "column 'x' is not a field of the workspace"),
-        (b"customer_id,plan,region\n1,2,3\n", "column 'first_name' is missing"),
-        (b"customer_id,customer_id\n1,2\n", "more than once: customer_id"),
-        (b"customer_id,plan\n1\n", "too many or too few values"),
-        (b"customer_id\n\xff\n", "UTF-8"),
-    ],
-)
-def test_bad_file_is_refused_and_nothing_written(
-    account: Account, company: Company, content: bytes, text: str
-) -> None:
-    status, message = refusal(send_file(account, account.ids, content))
-    assert status == 400
-    assert text in message
-    with company.client() as client:
-        where = company.seeded.workspace_id, company.seeded.customer_group_id
-        assert client.count_customers(*where).total == SEEDED_CUSTOMERS
 
 
 def test_validate_only_that_is_no_flag_is_refused(account: Account) -> None:
@@ -153,17 +110,3 @@ def test_link_serves_a_page_and_ranges_of_it_until_it_is_deleted(
     assert (some.status_code, some.content) == (206, b"customer_id")
     company.page_file().unlink()
     assert httpx.get(link).status_code == 404
-
-
-def test_quota_counts_what_an_earlier_run_has_published(account: Account, company: Company) -> None:
-    customers = len(stories.ready_to_publish(account))
-    stories.set_quota(company, 2 * customers - 1)
-    account.ask_campaign("/v1/messages/publish")
-    stories.ready_to_publish(account)
-    answer = account.refused_campaign("/v1/messages/publish")
-    assert answer == (429, "Usage limit reached.")
-
-
-def test_approve_needs_a_run_in_review(company: Company) -> None:
-    assert company.sandbox.approve(company.seeded.campaign_id).status_code == 400
-    assert company.sandbox.approve("unknown").status_code == 404

@@ -1,4 +1,4 @@
-"""Exported pages on other file systems: S3 with links of its own, and one that signs nothing."""
+"""Exported pages on each file system: S3 with links of its own, others that sign nothing."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from nudgescribe import rfc4180
 from sandbox import seed
 from sandbox.settings import Settings
 from tests.conftest import Company, customers, serving
-from tests.sandbox.engine.test_reruns import new_group
+from tests.sandbox.conftest import new_group
 from tests.support.exports import downloaded
 
 
@@ -33,32 +33,33 @@ def bucket() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["s3", "memory"])
-def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Company]:
-    """A company whose pages are on another file system."""
-    url = request.getfixturevalue("bucket") if request.param == "s3" else "memory://pages"
+@pytest.fixture(params=["s3", "memory", "data folder"])
+def company(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Company]:
+    """A company whose pages are on one of the file systems."""
+    urls = {"memory": "memory://pages", "data folder": None}
+    url = request.getfixturevalue("bucket") if request.param == "s3" else urls[request.param]
     with serving(Settings(data=tmp_path, exports=url, rows_per_file=100)) as service:
         yield Company(service, seed.seed(service.context, 250))
     MemoryFileSystem.store.clear()
 
 
-def test_page_files_are_written_linked_replaced_and_archived(elsewhere: Company) -> None:
-    campaign = elsewhere.seeded.campaign_id
-    with elsewhere.client() as client:
+def test_page_files_are_written_linked_replaced_and_archived(company: Company) -> None:
+    campaign = company.seeded.campaign_id
+    with company.client() as client:
         assert client.count_message_pages(campaign) == 3
         assert downloaded(client, campaign).decode() == client.fetch_csv(campaign, 0)
         first = client.fetch_csv(campaign, 0)
-        group = new_group(elsewhere, client, 120)
+        group = new_group(client, company.seeded, customers(120))
         client.initiate_rerun(campaign, group)
-        elsewhere.settle(client)
-        elsewhere.sandbox.approve(campaign)
+        company.settle(client)
+        company.sandbox.approve(campaign)
         client.publish(campaign)
         while client.count_message_pages(campaign) != 2:
             pass
         assert client.count_message_pages(campaign, run_number=1) == 3
         assert client.fetch_csv(campaign, 0, run_number=1) == first
         client.delete_customers(
-            elsewhere.seeded.workspace_id, group, customers(60)["customer_id"].to_list()
+            company.seeded.workspace_id, group, customers(60)["customer_id"].to_list()
         )
         client.publish(campaign)
         while client.count_message_pages(campaign) != 1:

@@ -8,16 +8,15 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
-from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from nudgescribe import errors, rfc4180
+from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from sandbox.context import Context
 from sandbox.data import profiles
-from sandbox.data.models import Account, Base, Customer, Group, Job, ProfileChunk, UploadChunk
+from sandbox.data.models import Base, Customer, Group, Job, ProfileChunk, UploadChunk
 from sandbox.data.profiles import Profiles
 from sandbox.engine import uploads
 from tests.conftest import Company, Sandbox, customers
@@ -108,23 +107,6 @@ def test_database_has_no_readable_customer_data(
                 assert secret not in str(rows), table.name
     profiles_read = [each.profile["first_name"] for each in client.customers(*where)]
     assert "Xanthippe" in profiles_read
-
-
-def test_each_account_has_its_own_profile_key(sandbox: Sandbox, company: Company) -> None:
-    with sandbox.context.store.read() as session:
-        wrapped = session.scalars(select(Account.wrapped_key)).all()
-    master = Fernet(sandbox.context.keys.master_key)
-    keys = [master.decrypt(each) for each in wrapped]
-    assert company.seeded.profile_key.encode() in keys
-    assert len({*keys}) == len(keys)
-
-
-def test_wrong_profile_key_is_an_auth_error(
-    sandbox: Sandbox, company: Company, client: NudgescribeClient
-) -> None:
-    client._profile_key = Fernet.generate_key().decode()
-    with pytest.raises(errors.AuthError, match="does not open"):
-        list(client.customers(company.seeded.workspace_id, company.seeded.customer_group_id))
 
 
 def test_delete_group_deletes_its_customers(

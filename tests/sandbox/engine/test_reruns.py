@@ -15,39 +15,15 @@ from sandbox.engine import reruns
 from sandbox.engine.jobs import Worker
 from sandbox.settings import Settings
 from tests.conftest import Company, customers, seed, serving
-from tests.sandbox.conftest import ended_job
-
-
-def new_group(company: Company, client: NudgescribeClient, count: int = 100) -> str:
-    workspace = company.seeded.workspace_id
-    group = client.create_group(workspace, f"{count} new").customer_group_id
-    if count:
-        client.upload_customers(workspace, group, rfc4180.write(customers(count)))
-    return group
+from tests.sandbox.conftest import ended_job, initiate, rerun
 
 
 def test_rerun_without_customers_fails_and_the_next_has_another_number(
     company: Company, client: NudgescribeClient
 ) -> None:
-    campaign = company.seeded.campaign_id
-    client.initiate_rerun(campaign, new_group(company, client, 0))
-    run = company.settle(client)
+    run = rerun(company, client, 0)
     assert (run.status, run.error) == (Status.FAILED, "The customer group has no customers.")
-    again = client.initiate_rerun(campaign, new_group(company, client)).run
-    assert again.run_number == 3
-
-
-def test_publish_again_exports_without_deleted_customers(
-    company: Company, client: NudgescribeClient
-) -> None:
-    campaign = company.seeded.campaign_id
-    where = company.seeded.workspace_id, company.seeded.customer_group_id
-    gone = [f"{number:06d}" for number in range(101, 301)]
-    assert client.delete_customers(*where, gone) == 200
-    client.publish(campaign)
-    while client.count_message_pages(campaign) != 1:
-        pass
-    assert rfc4180.read(client.fetch_csv(campaign, 0).encode()).height == 100
+    assert initiate(company, client).run_number == 3
 
 
 def test_unexpected_error_fails_the_run_and_not_the_service(
@@ -57,8 +33,7 @@ def test_unexpected_error_fails_the_run_and_not_the_service(
         raise ZeroDivisionError
 
     monkeypatch.setattr(reruns, "run_job", broken)
-    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
-    run = company.settle(client)
+    run = rerun(company, client)
     assert (run.status, run.error) == ("Failed", "Internal error: ZeroDivisionError.")
     assert client.campaigns()
 
@@ -75,8 +50,7 @@ def test_jobs_survive_a_database_error(
         return claim(self)
 
     monkeypatch.setattr(Worker, "_claim", away_at_first)
-    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
-    assert company.settle(client).status == Status.READY_FOR_REVIEW
+    assert rerun(company, client).status == Status.READY_FOR_REVIEW
     assert next(failures, None) is None
 
 
@@ -115,7 +89,7 @@ def late_export(company: Company) -> tuple[str, str | None]:
 def test_export_of_a_run_that_is_not_current_fails(
     company: Company, client: NudgescribeClient
 ) -> None:
-    client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
+    initiate(company, client)
     assert late_export(company) == ("failed", "The campaign has moved on to another run.")
 
 
@@ -125,9 +99,8 @@ def test_export_of_a_deleted_group_fails(company: Company, client: NudgescribeCl
 
 
 def test_run_is_approved_after_the_delay(reviewed_company: Company) -> None:
-    campaign = reviewed_company.seeded.campaign_id
     with reviewed_company.client() as client:
-        client.initiate_rerun(campaign, new_group(reviewed_company, client))
+        initiate(reviewed_company, client)
         while reviewed_company.settle(client).status != Status.READY_TO_PUBLISH:
             pass
 
@@ -136,8 +109,7 @@ def test_run_is_not_approved_before_the_delay(tmp_path: Path) -> None:
     with serving(Settings(data=tmp_path, approve_after=3600)) as service:
         company = Company(service, seed.seed(service.context, 60))
         with company.client() as client:
-            client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
-            assert company.settle(client).status == Status.READY_FOR_REVIEW
+            assert rerun(company, client).status == Status.READY_FOR_REVIEW
 
 
 def test_customer_outside_the_runs_segments_is_not_exported(

@@ -16,6 +16,7 @@ from sandbox import seed
 from sandbox.context import open_context
 from sandbox.settings import Settings
 from tests.conftest import credentials_of, customers
+from tests.sandbox.conftest import new_group
 from tests.support.databases import BOTH, new_database
 from tests.support.waiting import until
 
@@ -75,12 +76,6 @@ def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[
         local.wait_for(url, process, SECONDS)
         with NudgescribeClient(url, credentials_of(seeded)) as client:
             yield Running(url, process, client)
-
-
-def new_group(client: NudgescribeClient, seeded: seed.Seeded, list_: pl.DataFrame) -> str:
-    group = client.create_group(seeded.workspace_id, "New").customer_group_id
-    client.upload_customers(seeded.workspace_id, group, rfc4180.write(list_))
-    return group
 
 
 @pytest.mark.parametrize("phase", list(Phase))

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from nudgescribe import segments
-from nudgescribe.contract import Run, Status
+from nudgescribe.contract import Status
 from sandbox import demo_customers, seed
 from sandbox.errors import JobFailed
 from sandbox.settings import ChatEndpoint, Settings
 from sandbox.writing.writers import Brief, ChatWriter
 from tests.conftest import Company, serving
-from tests.sandbox.engine.test_reruns import new_group
+from tests.sandbox.conftest import rerun
 from tests.support import http_server
 from tests.support.http_server import FakeService, Reply, Request, as_json
 
@@ -142,16 +142,10 @@ def company(chat: Chat, tmp_path: Path) -> Iterator[Company]:
         yield Company(service, seed.seed(service.context, 60))
 
 
-def rerun(company: Company) -> Run:
-    with company.client() as client:
-        client.initiate_rerun(company.seeded.campaign_id, new_group(company, client))
-        return company.settle(client)
-
-
 def test_rerun_asks_for_its_new_segments_only(company: Company, chat: Chat) -> None:
     chat.say = lambda number, body: saying("Hello {{ first_name }}, dear student.")
-    assert rerun(company).status == Status.READY_FOR_REVIEW
     with company.client() as client:
+        assert rerun(company, client).status == Status.READY_FOR_REVIEW
         messages = client.rerun_messages(company.seeded.campaign_id)
     new = [each for each in messages if each.review_status == "Pending"]
     assert len(new) == len(chat.requests) == len(demo_customers.REGIONS)
@@ -162,5 +156,6 @@ def test_rerun_asks_for_its_new_segments_only(company: Company, chat: Chat) -> N
 
 def test_rerun_without_its_messages_fails(company: Company, chat: Chat) -> None:
     chat.say = lambda number, body: as_json({}, 400)
-    run = rerun(company)
+    with company.client() as client:
+        run = rerun(company, client)
     assert (run.status, run.error) == (Status.FAILED, "The chat endpoint answered 400.")

@@ -113,6 +113,13 @@ def test_number_or_time_that_is_none_is_refused(ours: Tenant, names: set[str], v
 @pytest.mark.parametrize(
     ("path", "body"),
     [
+        ("/sandbox/faults", b'{"endpoint": "no path"}'),
+        ("/sandbox/faults", b'{"endpoint": "/v1/", "status": 200}'),
+        ("/sandbox/faults", b'{"endpoint": "/v1/", "rate": 0}'),
+        ("/sandbox/faults", b'{"endpoint": "/v1/", "drop": "later"}'),
+        ("/sandbox/faults", b'{"endpoint": "/v1/", "dribble": 0}'),
+        ("/sandbox/faults", b'{"endpoint": "/v1/", "method": "HEAD"}'),
+        ("/sandbox/faults", b'{"endpoint": "/v1/", "unknown": 1}'),
         ("/sandbox/faults", b'{"endpoint": "/\\ud800"}'),
         ("/sandbox/faults", b'{"endpoint": "/v1/", "delay": NaN}'),
         ("/sandbox/faults", b'{"endpoint": "/v1/", "rate": 1e400}'),
