@@ -41,15 +41,6 @@ def mixed(account: Account, good: int, bad: int = 0) -> list[lists.Customer]:
 # ---- check and upload -------------------------------------------------------------------------
 
 
-@states("or JSON `{workspace_id, customer_group_id, customer: {...}}`", OURS)
-def test_json_customer_is_upserted(account: Account, group: Object) -> None:
-    (row,) = lists.customers(account, ["1"])
-    answer = check_one(account, group, row)
-    assert (answer["total"], answer["accepted"]) == (1, 1)
-    (profile,) = lists.profiles(account, group).values()
-    assert row.items() <= profile.items()
-
-
 @states("Either a data file or JSON", DOC)
 def test_check_without_file_or_customer_is_refused(account: Account, group: Object) -> None:
     path, which = "/v1/customer/check", where(account, group)
@@ -233,11 +224,15 @@ def test_customer_pages_have_each_customer_once(account: Account, members: Objec
     assert len({*ids}) == len(ids) == counted["total"]
 
 
+@states("or JSON `{workspace_id, customer_group_id, customer: {...}}`", OURS)
 @states("`profile` comes encrypted with the account's key", DOC)
 @states("a Fernet token of the JSON object; the key is issued with the credentials", OURS)
-def test_profile_is_a_fernet_token(account: Account, group: Object) -> None:
+def test_json_customer_is_upserted_and_its_profile_a_fernet_token(
+    account: Account, group: Object
+) -> None:
     (row,) = lists.customers(account, ["a telling identifier"])
-    check_one(account, group, row)
+    answer = check_one(account, group, row)
+    assert (answer["total"], answer["accepted"]) == (1, 1)
     (one,) = lists.page(account, group, 0)["customers"]
     assert has_shape(one, customer_id=str, profile=str)
     assert one["customer_id"] == "a telling identifier"

@@ -22,7 +22,6 @@ from tests.conformance.wire import (
     UNKNOWN,
     Account,
     Endpoint,
-    Object,
     claims_of,
     has_shape,
     refusal,
@@ -47,19 +46,6 @@ def context(account: Account, **changes: object) -> str:
 
 
 # ---- verbs and headers ------------------------------------------------------------------------
-
-
-@states("content: PUT creates, POST reads, PATCH updates, DELETE deletes, with a JSON body", DOC)
-def test_content_verbs_create_read_update_delete(account: Account, group: Object) -> None:
-    def names() -> list[str]:
-        return [one["name"] for one in account.groups()]
-
-    assert group["name"] in names()
-    which = {"customer_group_id": group["customer_group_id"]}
-    account.ask("/v1/cg", {**which, "name": f"{group['name']} renamed"}, verb="PATCH")
-    assert f"{group['name']} renamed" in names()
-    account.ask("/v1/cg", which, verb="DELETE")
-    assert f"{group['name']} renamed" not in names()
 
 
 @states("Campaign, message and rerun endpoints: POST", DOC)

@@ -7,6 +7,7 @@ from tests.conformance.conftest import NewField
 from tests.conformance.lists import where
 from tests.conformance.wire import FIELD_ENDPOINTS, GROUP_ENDPOINTS, Account, Object, has_shape, utc
 
+states = statements_of("Everywhere")
 states_fields, states_groups = statements_of("Workspace fields"), statements_of("Customer groups")
 
 FORMATS = {"Date": "yyyy-MM-dd", "currency": "EUR"}
@@ -244,13 +245,20 @@ def test_update_group_changes_it_and_keeps_its_customers(account: Account, group
     assert lists.profiles(account, group) == customers
 
 
+@states("content: PUT creates, POST reads, PATCH updates, DELETE deletes, with a JSON body", DOC)
 @states_groups("`/v1/cg` DELETE: delete is permanent", DOC)
-def test_delete_group_is_permanent(account: Account, group: Object) -> None:
-    lists.upload(account, group, lists.customers(account, ["1"]))
+def test_group_is_created_read_updated_and_deleted_for_good(
+    account: Account, group: Object
+) -> None:
+    renamed = lists.unique_name()
     which = {"customer_group_id": group["customer_group_id"]}
+    assert seen(account, group)["name"] == group["name"]
+    account.ask("/v1/cg", {**which, "name": renamed}, verb="PATCH")
+    assert seen(account, group)["name"] == renamed
+    lists.upload(account, group, lists.customers(account, ["1"]))
     account.ask("/v1/cg", which, verb="DELETE")
     assert group["customer_group_id"] not in {one["customer_group_id"] for one in account.groups()}
     assert account.refused("/v1/customer/pages", where(account, group))[0] == 404
     assert account.refused("/v1/cg", which, verb="DELETE")[0] == 404
-    again = create(account, group["name"])
+    again = create(account, renamed)
     assert (lists.count(account, again), again["customer_count"]) == (0, 0)

@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from threading import Barrier
-from time import monotonic, sleep
 
 import httpx
 import polars as pl
@@ -20,10 +19,11 @@ from nudgescribe.retry import RetryPolicy
 from sandbox import seed
 from sandbox.data.models import Job
 from tests.conftest import Company, Sandbox, customers
+from tests.sandbox.conftest import new_group
+from tests.support.waiting import until
 
 COMPANIES, CLIENTS, ACTIONS = 5, 10, 5
 ROWS = 20
-SECONDS = 60.0
 ID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 LATE = "The campaign has moved on to another run."
 REFUSALS = {
@@ -103,16 +103,17 @@ class Clerk:
 
     def go_on(self) -> None:
         """Take the campaign's next step, unless another client is faster."""
-        end = monotonic() + SECONDS
-        while (run := self.history()[0]).status == Status.PROCESSING:
-            assert monotonic() < end
-            sleep(0.2)
+        run = until(self.finished_run, every=0.2)
         steps = {
             Status.READY_FOR_REVIEW: self.approve,
             Status.READY_TO_PUBLISH: self.publish,
             Status.PUBLISHED: self.initiate,
         }
         steps[Status(run.status)]()
+
+    def finished_run(self) -> Run | None:
+        run = self.history()[0]
+        return None if run.status == Status.PROCESSING else run
 
     def upload(self) -> None:
         """Upload to the shared group, or to a new one."""
@@ -170,9 +171,7 @@ def offices(sandbox: Sandbox) -> list[Office]:
     for _ in range(COMPANIES):
         company = Company(sandbox, seed.seed(sandbox.context, 60))
         with company.client() as client:
-            where = company.seeded.workspace_id
-            pool = client.create_group(where, "Pool").customer_group_id
-            client.upload_customers(where, pool, rfc4180.write(customers(60)))
+            pool = new_group(client, company.seeded, customers(60), "Pool")
         opened.append(Office(company, pool))
     return opened
 
@@ -240,8 +239,5 @@ def check_jobs(office: Office) -> None:
             found = session.execute(jobs).tuples()
             return {"late" if note == LATE else state for state, note in found}
 
-    end = monotonic() + SECONDS
-    while {"queued", "running"} & states():
-        assert monotonic() < end
-        sleep(0.01)
+    until(lambda: not {"queued", "running"} & states())
     assert states() <= {"done", "late"}
