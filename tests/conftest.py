@@ -65,6 +65,14 @@ class Sandbox:
     def approve(self, campaign_id: str) -> httpx.Response:
         return httpx.post(f"{self.url}/sandbox/campaigns/{campaign_id}/approve")
 
+    def fault(self, endpoint: str, **options: Any) -> None:
+        """Switches on a fault of the service."""
+        body = {"endpoint": endpoint, **options}
+        httpx.put(f"{self.url}/sandbox/faults", json=body).raise_for_status()
+
+    def no_faults(self) -> None:
+        httpx.delete(f"{self.url}/sandbox/faults").raise_for_status()
+
 
 def credentials_of(one: seed.Seeded) -> Credentials:
     return Credentials(one.email, one.password, one.api_key, one.api_code, one.profile_key)

@@ -19,13 +19,13 @@ from blocks import DataLake
 from deployments.local import free_port
 from sandbox import demo_customers
 from sandbox.seed import Seeded
-from tests.support.waiting import until
+from tests.support.clock import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240.0
-ELSEWHERE = {"demo": "deployments/test_demo.py", "up": "deployments/test_up.py"}
+ELSEWHERE = dict.fromkeys(("demo", "up"), "deployments/test_local.py")
 """Targets that tests of their own run; the others are what CI consists of."""
 STAND_IN = """#!/bin/sh
 printf '%s ' "$(basename "$0")" "$@" >> "$CALLS"
@@ -51,6 +51,7 @@ class Terminal:
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_API_PORT": str(self.port),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "DO_NOT_TRACK": "1",
         }
         self._exports = folder / "exports"

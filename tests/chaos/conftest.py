@@ -13,8 +13,9 @@ from sandbox import seed
 from tests.chaos.points import Group, Watched
 from tests.chaos.proof import done_once
 from tests.chaos.rig import Service, Story, Zygote, serving
-from tests.chaos.server import PrefectServer, prefect_server
 from tests.conftest import Company
+from tests.support import prefect_servers
+from tests.support.prefect_servers import PrefectServer
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+    with prefect_servers.plain(tmp_path_factory.mktemp("prefect")) as server:
         yield server
 
 

@@ -24,9 +24,9 @@ from nudgescribe import rfc4180
 from sandbox.service import create_app
 from sandbox.settings import Settings
 from tasks.refresh.register import Register
-from tests.chaos.server import SECONDS, PrefectServer
 from tests.chaos.zygote import Job
 from tests.conftest import Company, Sandbox, customers
+from tests.support.prefect_servers import SECONDS, PrefectServer
 
 KILLED = -9
 LISTED, INVALID_EVERY = 250, 60

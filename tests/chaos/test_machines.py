@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
-import httpx
 import pytest
 
 from nudgescribe import contract
@@ -13,9 +12,9 @@ from sandbox import seed
 from sandbox.settings import Settings
 from tests.chaos.proof import done_once, nothing_half
 from tests.chaos.rig import Story
-from tests.chaos.server import PrefectServer
 from tests.chaos.stack import Stack, running
 from tests.conftest import Company, Sandbox, serving
+from tests.support.prefect_servers import PrefectServer
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +37,10 @@ def flow_run_in_review(stack: Stack) -> str:
 
 def worker_and_flow_run_in_rerun(stack: Stack) -> str:
     stack.until_campaign_is(Status.PROCESSING)
-    stack.kill_worker()
+    stack.workers.kill()
     stack.kill_process()
     nothing_half(stack.story)
-    stack.start_worker()
+    stack.workers.start()
     stack.refresh()
     stack.approve()
     stack.until_state_is("Completed")
@@ -49,15 +48,14 @@ def worker_and_flow_run_in_rerun(stack: Stack) -> str:
 
 
 def worker_while_pages_are_fetched(stack: Stack) -> str:
-    slow = {"endpoint": "/exports/", "delay": 2}
-    httpx.put(f"{stack.story.company.sandbox.url}/sandbox/faults", json=slow).raise_for_status()
+    stack.story.company.sandbox.fault("/exports/", delay=2)
     stack.approve()
     stack.until_campaign_is(Status.PUBLISHED)
-    stack.kill_worker()
+    stack.workers.kill()
     # Prefect ends a flow run that can no longer print its log.
     stack.until_state_is("Crashed")
     nothing_half(stack.story)
-    stack.start_worker()
+    stack.workers.start()
     stack.retry()
     stack.until_state_is("Completed")
     return "crashed with its worker, retried"
@@ -73,16 +71,15 @@ def server_in_review(stack: Stack) -> str:
 
 
 def everything_at_publish(stack: Stack) -> str:
-    slow = {"endpoint": contract.PUBLISH, "delay": 1}
-    httpx.put(f"{stack.story.company.sandbox.url}/sandbox/faults", json=slow).raise_for_status()
+    stack.story.company.sandbox.fault(contract.PUBLISH, delay=1)
     stack.approve()
     stack.until_campaign_is(Status.PUBLISHED)
-    stack.kill_worker()
+    stack.workers.kill()
     stack.kill_process()
     stack.server.kill()
     nothing_half(stack.story)
     stack.server.start()
-    stack.start_worker()
+    stack.workers.start()
     stack.refresh()
     stack.until_state_is("Completed")
     return "reported by nobody, continued by the next run"

@@ -2,10 +2,10 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from time import time
 from typing import Any
 from uuid import UUID
@@ -23,10 +23,11 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Runn
 from deployments import automations, bootstrap
 from flows.review import resume_reviewed
 from tests.deployments.watched import watched, work
-from tests.support import compose
-from tests.support.compose import ComposedServer
+from tests.support import prefect_servers
+from tests.support.clock import SECONDS, until
 from tests.support.deployed import Deployed, deploy, flow_run, state_of
-from tests.support.waiting import until
+from tests.support.http_server import FakeService, Reply, Request, serving
+from tests.support.prefect_servers import ComposedServer
 
 pytestmark = [
     pytest.mark.stack,
@@ -39,62 +40,45 @@ BEAT = 30
 """Seconds, the fewest that Prefect allows."""
 SILENCE = timedelta(seconds=45)
 PERIOD = timedelta(seconds=12)
+THEN = {"dead": "work", "alive": "work", "asleep": "sleep", "ended": "end"}
+BEGUN = {"dead": "Running", "alive": "Running", "asleep": "Suspended", "ended": "Completed"}
 
 
-class Mailbox:
+class Mailbox(FakeService):
     """Receives notifications on this machine."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.letters: list[tuple[float, str, str]] = []
-        mailbox = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                mailbox.letters.append((time(), body["title"], body["message"]))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = Thread(target=self._http.serve_forever)
-        self._thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"json://127.0.0.1:{self._http.server_address[1]}/hook"
+    def answer(self, request: Request) -> Reply:
+        letter = json.loads(request.body)
+        self.letters.append((time(), letter["title"], letter["message"]))
+        return Reply()
 
     def about(self, name: str) -> list[tuple[float, str, str]]:
         return [each for each in self.letters if name in each[2]]
 
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposedServer]:
-    """On SQLite events are lost now and then, when its file is locked."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_UI_URL", "http://prefect.example")
-        with compose.prefect_server(tmp_path_factory.mktemp("prefect")) as server:
+        with prefect_servers.composed(tmp_path_factory.mktemp("prefect")) as server:
             yield server
 
 
 @pytest.fixture(scope="module")
 def mailbox(server: ComposedServer) -> Iterator[Mailbox]:
     """Receive what the automations of `bootstrap` send, after seconds instead of days."""
-    mailbox = Mailbox()
-    list(bootstrap.bootstrap({"NUDGEFLOW_NOTIFY_URL": mailbox.address}))
-    with get_client(sync_client=True) as client:
-        block = client.read_block_document_by_name("nudgeflow", "slack-webhook")
-        for automation in automations.load(block.id, refresh_days=1):
-            automations.upsert_automation(client, shortened(automation))
-    yield mailbox
-    mailbox.close()
+    with serving(Mailbox()) as mailbox:
+        address = f"{mailbox.url.replace('http', 'json')}/hook"
+        list(bootstrap.bootstrap({"NUDGEFLOW_NOTIFY_URL": address}))
+        with get_client(sync_client=True) as client:
+            block = client.read_block_document_by_name("nudgeflow", "slack-webhook")
+            for automation in automations.load(block.id, refresh_days=1):
+                automations.upsert_automation(client, shortened(automation))
+        yield mailbox
 
 
 def shortened(automation: AutomationCore) -> AutomationCore:
@@ -107,12 +91,48 @@ def shortened(automation: AutomationCore) -> AutomationCore:
     return automation.model_copy(update={"trigger": trigger})
 
 
+@dataclass(frozen=True)
+class Processes:
+    """Flow runs in processes of their own, by what becomes of them, and their last words."""
+
+    runs: dict[str, UUID]
+    running: dict[str, "subprocess.Popen[bytes]"]
+
+    def states(self) -> dict[str, str | None]:
+        return {name: state_of(run).name for name, run in self.runs.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes(server: ComposedServer, mailbox: Mailbox) -> Iterator[Processes]:
+    """They have begun, one has been killed; other tests run while its silence lasts."""
+    refresh = refreshes("watched")
+    runs = {name: refresh.plan({"then": then}) for name, then in THEN.items()}
+    beats = {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT),
+        "PREFECT_API_URL": server.url,
+        "PREFECT_API_AUTH_STRING": str(PREFECT_API_AUTH_STRING.value()),
+    }
+    processes = Processes(runs, {name: work(run, **beats) for name, run in runs.items()})
+    try:
+        until(lambda: processes.states() == BEGUN)
+        processes.running["dead"].kill()
+        for name in ("asleep", "ended"):
+            processes.running[name].wait(SECONDS)
+            # As if it had been on its way for long.
+            beat(runs[name])
+        yield processes
+    finally:
+        for process in processes.running.values():
+            process.kill()
+            process.wait()
+
+
 def planned(of: Deployed, name: str, *tags: str) -> UUID:
-    with get_client(sync_client=True) as client:
-        run = client.create_flow_run_from_deployment(
-            of.deployment_id, name=name, parameters={"then": "end"}, tags=tags
-        )
-    return run.id
+    return of.plan({"then": "end"}, name=name, tags=tags)
+
+
+def refreshes(name: str) -> Deployed:
+    return deploy(watched, name, tags=["nudgescribe"])
 
 
 def moves(run_id: UUID, *states: State[Any]) -> None:
@@ -147,18 +167,16 @@ def test_failed_runs_of_tagged_deployments_are_notified_without_messages(mailbox
 
 def test_failing_resume_reviewed_is_notified_once(mailbox: Mailbox) -> None:
     often = deploy(resume_reviewed, "often", tags=["nudgescribe"])
-    with get_client(sync_client=True) as client:
-        runs = [client.create_flow_run_from_deployment(often.deployment_id) for _ in range(3)]
-    for run in runs:
-        moves(run.id, Running(), Failed())
-    last = planned(deploy(watched, "last", tags=["nudgescribe"]), "the-last")
+    for _ in range(3):
+        moves(often.plan({}), Running(), Failed())
+    last = planned(refreshes("last"), "the-last")
     moves(last, Running(), Failed())
     until(lambda: mailbox.about("the-last"))
     assert len(mailbox.about("resume-reviewed, ")) == 1
 
 
 def test_review_that_waits_is_notified_unless_resumed(mailbox: Mailbox) -> None:
-    refresh = deploy(watched, "reviewed", tags=["nudgescribe"])
+    refresh = refreshes("reviewed")
     asleep, resumed, again = (
         planned(refresh, f"{name}-one") for name in ("asleep", "resumed", "again")
     )
@@ -177,7 +195,7 @@ def test_review_that_waits_is_notified_unless_resumed(mailbox: Mailbox) -> None:
 
 
 def test_run_that_neither_starts_nor_ends_is_notified(mailbox: Mailbox) -> None:
-    refresh = deploy(watched, "lost", tags=["nudgescribe"])
+    refresh = refreshes("lost")
     begun, lost, cancelled = (
         planned(refresh, f"{name}-one") for name in ("begun", "lost", "cancelled")
     )
@@ -192,12 +210,10 @@ def test_run_that_neither_starts_nor_ends_is_notified(mailbox: Mailbox) -> None:
 
 
 def test_schedule_without_success_is_notified(mailbox: Mailbox) -> None:
-    failing = deploy(watched, "failing-monthly", tags=["nudgescribe"])
-    well = deploy(watched, "good-monthly", tags=["nudgescribe"])
-    by_hand = deploy(watched, "by-hand", tags=["nudgescribe"])
-    moves(planned(failing, "f", "auto-scheduled"), Pending(), Running(), Failed())
-    moves(planned(by_hand, "b"), Pending(), Running(), Completed())
-    good = planned(well, "w", "auto-scheduled")
+    failing = planned(refreshes("failing-monthly"), "f", "auto-scheduled")
+    moves(failing, Pending(), Running(), Failed())
+    moves(planned(refreshes("by-hand"), "b"), Pending(), Running(), Completed())
+    good = planned(refreshes("good-monthly"), "w", "auto-scheduled")
     moves(good, Pending(), Running())
     begun = time()
     until(lambda: time() > begun + PERIOD.total_seconds() / 2)
@@ -239,38 +255,16 @@ def refusals(run_id: UUID) -> list[str]:
 
 
 def test_only_running_flow_run_without_process_crashes(
-    server: ComposedServer, mailbox: Mailbox
+    mailbox: Mailbox, processes: Processes
 ) -> None:
-    refresh = deploy(watched, "watched", tags=["nudgescribe"])
-    runs = {name: refresh.plan({"then": then}) for name, then in THEN.items()}
-    beats = {
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT),
-        "PREFECT_API_URL": server.url,
-        "PREFECT_API_AUTH_STRING": str(PREFECT_API_AUTH_STRING.value()),
-    }
-    processes = {name: work(run_id, **beats) for name, run_id in runs.items()}
-    try:
-        until(lambda: {n: state_of(r).name for n, r in runs.items()} == BEGUN)
-        until(lambda: None not in (processes["asleep"].poll(), processes["ended"].poll()))
-        processes["dead"].kill()
-        # As if they had been on their way for long.
-        for name in ("asleep", "ended"):
-            beat(runs[name])
-        until(lambda: state_of(runs["dead"]).name == "Crashed")
-        for name in ("asleep", "ended"):
-            until(lambda name=name: refusals(runs[name]))
-        assert refusals(runs["asleep"]) == [
-            "Failed to set state: Cannot pause flows that are not currently running."
-        ]
-        assert {n: state_of(r).name for n, r in runs.items()} == {**BEGUN, "dead": "Crashed"}
-        assert processes["alive"].poll() is None
-        until(lambda: mailbox.about(str(runs["dead"])))
-        assert "continues it" in str(state_of(runs["dead"]).message)
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
-
-
-THEN = {"dead": "work", "alive": "work", "asleep": "sleep", "ended": "end"}
-BEGUN = {"dead": "Running", "alive": "Running", "asleep": "Suspended", "ended": "Completed"}
+    """Last, as it takes the longest."""
+    runs = processes.runs
+    until(lambda: state_of(runs["dead"]).name == "Crashed")
+    until(lambda: refusals(runs["asleep"]) and refusals(runs["ended"]))
+    assert refusals(runs["asleep"]) == [
+        "Failed to set state: Cannot pause flows that are not currently running."
+    ]
+    assert processes.states() == {**BEGUN, "dead": "Crashed"}
+    assert processes.running["alive"].poll() is None
+    until(lambda: mailbox.about(str(runs["dead"])))
+    assert "continues it" in str(state_of(runs["dead"]).message)

@@ -14,7 +14,7 @@ from prefect.events.schemas.automations import Automation
 from blocks import DataLake, NudgescribeAccount
 from deployments import bootstrap
 from deployments import server as prefect
-from deployments.server import CALLS, DOWNLOADS
+from deployments.server import CALLS, DOWNLOADS, upsert_limit
 from tests.deployments.test_settings import ACCOUNT
 
 # A plugin of Apprise imports it, for as long as Python has it.
@@ -148,3 +148,25 @@ def test_kubernetes_pool_gets_template_of_release(
         assert pool().base_job_template == template
         with pytest.raises(prefect.PoolDiffers, match="is of type kubernetes, not process"):
             next(bootstrap.bootstrap({"NUDGEFLOW_POOL_TYPE": "process"}))
+
+
+def test_limit_is_created_updated_and_left_as_a_person_set_it(prefect_server: None) -> None:
+    with get_client(sync_client=True) as client:
+
+        def slots() -> int:
+            return client.read_global_concurrency_limit_by_name(CALLS).limit
+
+        upsert_limit(client, CALLS, 3)
+        assert slots() == 3
+        assert upsert_limit(client, CALLS, 3) == "unchanged"
+        assert upsert_limit(client, CALLS, 4) == "updated"
+        assert upsert_limit(client, CALLS) == "unchanged"
+        assert slots() == 4
+        client.delete_global_concurrency_limit_by_name(CALLS)
+        assert upsert_limit(client, CALLS) == "created"
+        assert slots() == 8
+        # A person has closed it.
+        client.upsert_global_concurrency_limit_by_name(CALLS, 0)
+        assert upsert_limit(client, CALLS) == "unchanged"
+        assert slots() == 0
+        assert upsert_limit(client, CALLS, 8) == "updated"

@@ -9,10 +9,10 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from tests.support.compose import FILE, ROOT, VARIABLES, services
+from tests.support.prefect_servers import COMPOSE, ROOT, VARIABLES, services
 
 SCHEMA = Path(__file__).parent / "schemas/compose-spec.json"
-SERVICES = services(FILE.read_text())
+SERVICES = services(COMPOSE.read_text())
 OURS = {"migrate", "server", "services", "setup", "worker", "sandbox"}
 
 
@@ -22,7 +22,7 @@ def every(kind: str) -> dict[str, Any]:
 
 def test_it_is_what_compose_reads() -> None:
     validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
-    given = yaml.safe_load(FILE.read_text())
+    given = yaml.safe_load(COMPOSE.read_text())
     assert [error.message for error in validator.iter_errors(given)] == []
     given["services"]["server"]["port"] = "4200:4200"
     assert not validator.is_valid(given)
@@ -39,14 +39,14 @@ def test_what_others_made_is_pinned_and_the_rest_is_built_here() -> None:
 
 @pytest.mark.parametrize("build", every("build").values(), ids=every("build"))
 def test_what_is_built_here_can_be(build: dict[str, str]) -> None:
-    context = (FILE.parent / build["context"]).resolve()
+    context = (COMPOSE.parent / build["context"]).resolve()
     assert context == ROOT
     stages = re.findall(r"^FROM .* AS (\S+)$", (context / build["dockerfile"]).read_text(), re.M)
     assert build["target"] in stages
 
 
 def test_no_secret_is_in_it_and_none_has_a_default() -> None:
-    text = FILE.read_text()
+    text = COMPOSE.read_text()
     used = set(re.findall(r"\$\{(\w+)", text))
     assert used == set(VARIABLES)
     for variable in VARIABLES:
@@ -80,4 +80,4 @@ def test_the_sandbox_is_there_for_who_asks() -> None:
 
 def test_volumes_are_named() -> None:
     named = {volume.partition(":")[0] for given in every("volumes").values() for volume in given}
-    assert named == yaml.safe_load(FILE.read_text())["volumes"].keys()
+    assert named == yaml.safe_load(COMPOSE.read_text())["volumes"].keys()

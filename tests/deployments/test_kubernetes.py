@@ -18,7 +18,7 @@ from prefect.utilities.templating import find_placeholders
 from prefect_kubernetes.settings import KubernetesSettings
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
-from tests.support.compose import services
+from tests.support.prefect_servers import COMPOSE, services
 
 HERE = Path(__file__).parent
 DEPLOYMENTS = HERE.parents[1] / "deployments"
@@ -125,7 +125,7 @@ def test_a_charts_values_hold_no_secret(chart: str) -> None:
 
 
 def test_the_server_is_set_up_as_in_compose() -> None:
-    there = services((DEPLOYMENTS / "compose.yaml").read_text())["services"]["environment"]
+    there = services(COMPOSE.read_text())["services"]["environment"]
     here = {one["name"]: one.get("value") for one in values("server")["global"]["prefect"]["env"]}
     # The chart sets the first two, our values the third, the image the last.
     elsewhere = {

@@ -18,13 +18,11 @@ from prefect.client.schemas.objects import FlowRun
 from blocks.saved import slug_reference
 from deployments.local import free_port
 from sandbox import seed
-from tests.chaos.server import SECONDS, kill
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox, customers
-from tests.support import compose
-from tests.support.compose import ComposedServer
-from tests.support.deployed import state_of
-from tests.support.waiting import until
-from tests.workers.conftest import becomes
+from tests.support import prefect_servers
+from tests.support.clock import until
+from tests.support.deployed import becomes, state_of
+from tests.support.prefect_servers import SECONDS, ComposedServer, kill
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -61,7 +59,7 @@ def stack(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     company = Company(sandbox, seed.seed(sandbox.context, SEEDED_CUSTOMERS))
     folder, port = tmp_path_factory.mktemp("stack"), free_port()
     customers(250).write_csv(folder / "customers.csv")
-    with compose.prefect_server(folder / "prefect") as server:
+    with prefect_servers.composed(folder / "prefect") as server:
         stack = Stack(server, company, folder, port)
         stack.set_up()
         settings = {"PREFECT_WORKER_WEBSERVER_PORT": str(port), "PREFECT_WORKER_QUERY_SECONDS": "1"}

@@ -9,7 +9,7 @@ import pytest
 import s3fs
 
 from blocks import DataLake
-from tests.support.ceph import Server, radosgw
+from tests.s3.ceph import Server, radosgw
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

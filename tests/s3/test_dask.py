@@ -21,8 +21,8 @@ from tasks.export import run as tasks
 from tests.s3 import campaign
 from tests.s3.campaign import Published
 from tests.s3.conftest import lake_in
+from tests.support.clock import until
 from tests.support.http_server import DROPPED, Reply, serving
-from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0

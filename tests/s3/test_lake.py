@@ -35,9 +35,9 @@ from tasks.export.download import ExportRef
 from tasks.export.ledger import Ledger
 from tasks.export.run import RunInLake, RunTaken
 from tests.s3 import campaign
+from tests.s3 import ceph as ceph_server
+from tests.s3.ceph import Server, radosgw
 from tests.s3.conftest import lake_in
-from tests.support import ceph as ceph_server
-from tests.support.ceph import Server, radosgw
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply, serving
 from tests.support.lakes import write_page, write_run

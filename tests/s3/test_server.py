@@ -7,7 +7,7 @@ import pytest
 import s3fs
 from botocore.exceptions import ClientError
 
-from tests.support.ceph import CONFIGURATION, Server, radosgw
+from tests.s3.ceph import CONFIGURATION, Server, radosgw
 
 PART = b"x" * 5 * 2**20
 
@@ -106,7 +106,7 @@ def test_the_gateway_goes_and_comes_back(ceph: Server) -> None:
 
 
 def test_a_start_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.support.ceph.CONFIGURATION", CONFIGURATION + "rgw_zone = nowhere\n")
+    monkeypatch.setattr("tests.s3.ceph.CONFIGURATION", CONFIGURATION + "rgw_zone = nowhere\n")
     with pytest.raises(RuntimeError, match=r"radosgw-admin ended with 5(.|\n)*name=nowhere"):
         with radosgw():
             pass

@@ -1,9 +1,18 @@
-"""Time that passes only when somebody sleeps."""
+"""Time that passes only when somebody sleeps, and waiting for other processes, whose clock no test
+can set.
+"""
 
+import subprocess
+from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, TypeVar
 
 from nudgescribe.retry import Pace
+
+SECONDS = 240.0
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -22,3 +31,17 @@ class Clock:
     def pace(self, **settings: Any) -> Pace:
         """A pace by this clock; `settings` are `Pace`'s own."""
         return Pace(clock=lambda: self.now, sleep=self.sleep, **settings)
+
+
+def until(
+    look: Callable[[], T], process: subprocess.Popen[bytes] | None = None, every: float = 0.1
+) -> T:
+    """What is seen as soon as it is true; fails if that takes too long, or the process that works
+    towards it ends.
+    """
+    end = monotonic() + SECONDS
+    while not (seen := look()):
+        assert monotonic() < end, "it took too long"
+        assert process is None or process.poll() is None, "the process has ended"
+        sleep(every)
+    return seen

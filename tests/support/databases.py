@@ -1,19 +1,21 @@
 """Real PostgreSQL: from pip for tests that need any, from Debian for Prefect, whose database needs
-an extension that pip's has not.
+an extension that pip's has not. And Debian's Redis.
 """
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import chown
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
+from redis import Redis, RedisError
 
 from deployments.local import free_port
+from tests.support.clock import until
 
 BOTH = ["sqlite", "postgresql"]
 
@@ -91,3 +93,24 @@ def debian_postgresql(user: str, password: str) -> Iterator[int]:
 def _debian(program: str) -> Path:
     """A program of Debian's newest server here. Raises ValueError if there is none."""
     return max(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+
+
+@contextmanager
+def redis(command: Sequence[str], password: str) -> Iterator[int]:
+    """Runs a Redis by this command in a folder of its own; yields its port."""
+    with TemporaryDirectory() as folder:
+        port = free_port()
+        here = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        with subprocess.Popen([*command, *here], stdout=subprocess.DEVNULL) as process:
+            try:
+                with Redis(port=port, password=password) as client:
+                    until(lambda: _answers(client), process, every=0.05)
+                yield port
+            finally:
+                process.kill()
+
+
+def _answers(client: Redis) -> bool:
+    with suppress(RedisError):
+        return bool(client.ping())
+    return False

@@ -9,16 +9,14 @@ import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 
 from blocks import DataLake, FileCrm, Member
 from flows.portfolio import portfolio_refresh
 from sandbox import seed
 from tasks.portfolio import RefreshStatus
 from tests.conftest import Company, Sandbox, customers
-from tests.support import compose
-from tests.support.deployed import GUARDRAILS, Deployed
-from tests.workers.conftest import Workers
+from tests.support import prefect_servers
+from tests.support.deployed import GUARDRAILS, Deployed, Workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -28,8 +26,7 @@ CALLS, DOWNLOADS = 3, 2
 
 @pytest.fixture
 def prefect_server(tmp_path: Path) -> Iterator[None]:
-    """On PostgreSQL, with all of its services: SQLite has no room for what twenty processes ask."""
-    with compose.prefect_server(tmp_path / "prefect"):
+    with prefect_servers.composed(tmp_path / "prefect"):
         yield
 
 
@@ -47,11 +44,10 @@ def limits(prefect_server: None) -> dict[str, str]:
 @pytest.fixture
 def slow_sandbox(reviewed_sandbox: Sandbox) -> Iterator[Sandbox]:
     """So slow that it would be asked for more at once if that were allowed."""
-    switches = f"{reviewed_sandbox.url}/sandbox/faults"
     for endpoint in ("/v1/customer/check", "/exports/"):
-        httpx.put(switches, json={"endpoint": endpoint, "delay": 0.5}).raise_for_status()
+        reviewed_sandbox.fault(endpoint, delay=0.5)
     yield reviewed_sandbox
-    httpx.delete(switches).raise_for_status()
+    reviewed_sandbox.no_faults()
 
 
 def test_twenty_campaigns_at_once_keep_to_the_limits(
@@ -93,10 +89,4 @@ def test_twenty_campaigns_at_once_keep_to_the_limits(
     seen = httpx.get(traffic).json()
     assert (seen["calls"]["most"], seen["downloads"]["most"]) == (CALLS, DOWNLOADS)
     # None was lost by an overburdened worker, and begun again.
-    with get_client(sync_client=True) as client:
-        refreshed = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                deployment_id=FlowRunFilterDeploymentId(any_=[refreshes.deployment_id])
-            )
-        )
-    assert [run.run_count for run in refreshed] == [1] * MANY
+    assert [run.run_count for run in refreshes.runs()] == [1] * MANY

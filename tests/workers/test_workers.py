@@ -1,22 +1,30 @@
 """Refreshes on process workers: suspended, cancelled, started twice at one moment."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
-import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.states import Cancelling
 
 from blocks.storage.files import DRAFT
+from flows.review import resume_reviewed
 from nudgescribe.contract import Status
-from tasks.refresh.register import Register
 from tests.conftest import Company, Save, Saved, customers
-from tests.support.deployed import CHANGING, Deployed, changes, flow_run, state_of
-from tests.support.waiting import until
-from tests.workers.conftest import Workers, becomes
+from tests.support.clock import until
+from tests.support.deployed import (
+    CHANGING,
+    Deployed,
+    Workers,
+    becomes,
+    changes,
+    flow_run,
+    on_pool,
+    process_of,
+    state_of,
+    until_it_ends,
+)
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
@@ -25,13 +33,6 @@ def logged(run: UUID) -> str:
     with get_client(sync_client=True) as client:
         lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])))
     return "\n".join(line.message for line in lines)
-
-
-def process_of(company: Company, saved: Saved) -> int:
-    place = Register(saved.lake.files, f"campaign_id={company.seeded.campaign_id}")
-    _, entry = place.newest()
-    assert entry is not None
-    return entry.pid
 
 
 def is_whole(company: Company, saved: Saved, rows: int) -> bool:
@@ -46,18 +47,17 @@ def once(company: Company) -> None:
 
 
 def test_it_sleeps_without_a_process_and_another_worker_goes_on(
-    company: Company, save: Save, workers: Workers, refreshes: Deployed, reviews: Deployed
+    company: Company, save: Save, workers: Workers, refreshes: Deployed
 ) -> None:
     saved = save(company, customers(250))
     workers.start()
     run = refreshes.refresh(company, saved, review="suspend")
     becomes(run, "Suspended")
-    process = process_of(company, saved)
-    until(lambda: not Path(f"/proc/{process}").exists())
+    until_it_ends(process_of(saved.lake, company.seeded.campaign_id))
     workers.kill()
     company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
     workers.start()
-    becomes(reviews.plan({}), "Completed")
+    becomes(on_pool(resume_reviewed).plan({}), "Completed")
     becomes(run, "Completed")
     assert is_whole(company, saved, 250)
     once(company)
@@ -66,11 +66,10 @@ def test_it_sleeps_without_a_process_and_another_worker_goes_on(
 @pytest.fixture
 def slow(company: Company) -> Iterator[None]:
     """Comparing, uploading and fetching take their time."""
-    switches = f"{company.sandbox.url}/sandbox/faults"
     for endpoint in ("/v1/campaign/rerun/messages", "/v1/customer/check", "/v1/messages/fetch"):
-        httpx.put(switches, json={"endpoint": endpoint, "delay": 6}).raise_for_status()
+        company.sandbox.fault(endpoint, delay=6)
     yield
-    httpx.delete(switches).raise_for_status()
+    company.sandbox.no_faults()
 
 
 def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
@@ -87,7 +86,7 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(run, Cancelling())
         becomes(run, "Cancelled")
-        until(lambda: not Path(f"/proc/{process_of(company, saved)}").exists())
+        until_it_ends(process_of(saved.lake, company.seeded.campaign_id))
         # Prefect's worker keeps folders of its own.
         left = {each.name for each in workers.temporary.iterdir()}
         assert all("prefect" in name or name == "runner_storage" for name in left)

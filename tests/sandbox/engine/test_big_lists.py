@@ -11,7 +11,7 @@ from sandbox.settings import Settings
 from tests.conftest import customers
 from tests.sandbox.engine import test_restart
 from tests.sandbox.engine.test_restart import running
-from tests.support.waiting import until
+from tests.support.clock import until
 
 settings, seeded = test_restart.settings, test_restart.seeded
 
