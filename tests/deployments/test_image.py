@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,10 +27,12 @@ NOBODY = 65534
 SECONDS = 120
 LOAD = """
 import sys
+from deployments.server import TEMPLATE
 from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 for entrypoint in sys.argv[1:]:
     assert isinstance(load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False), Flow)
+assert TEMPLATE.is_file()
 """
 FOUND = """
 import sys
@@ -115,6 +118,17 @@ class Image:
         return subprocess.Popen(
             ["env", *command], cwd=self.work, env=environment, **as_nobody(), **options
         )
+
+    @contextmanager
+    def serving(self, *command: str) -> Iterator[str]:
+        port = free_port()
+        process = self.start(*command, "--port", str(port))
+        try:
+            wait_for(url := f"http://127.0.0.1:{port}", process, SECONDS)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
 
     def run(self, *command: str) -> str:
         process = self.start(*command, stdout=subprocess.PIPE)
@@ -202,31 +216,14 @@ def test_no_tests_no_benchmarks_and_no_secrets_are_sent_to_the_build(tmp_path: P
 
 @pytest.mark.stack
 @pytest.mark.timeout(900)
-def test_a_worker_can_be_started(image: Image) -> None:
+def test_it_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> None:
     assert "3.8" in image.run("prefect", "version")
     assert "--pool" in image.run(*command("worker"), "--help")
     assert "flow" in image.run("prefect", "flow-run", "execute", "--help")
-
-
-@pytest.mark.stack
-@pytest.mark.timeout(900)
-def test_every_deployments_flow_is_found(image: Image) -> None:
-    deployments = yaml.safe_load((image.work / "prefect.yaml").read_text())["deployments"]
-    image.run("python", "-c", LOAD, *{one["entrypoint"] for one in deployments})
-
-
-@pytest.mark.stack
-@pytest.mark.timeout(900)
-def test_a_prefect_can_be_set_up_from_it(image: Image) -> None:
     said = image.run("python", "-m", "deployments.bootstrap", "--help")
     assert "environment variables" in " ".join(said.split())
-    template = image.run("python", "-c", "from deployments.server import TEMPLATE as it; print(it)")
-    assert Path(template.strip()).is_file()
-
-
-@pytest.mark.stack
-@pytest.mark.timeout(900)
-def test_it_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> None:
+    deployments = yaml.safe_load((image.work / "prefect.yaml").read_text())["deployments"]
+    image.run("python", "-c", LOAD, *{one["entrypoint"] for one in deployments})
     used = ["prefect_kubernetes", "prefect_redis", "prefect_dask", "psycopg", "s3fs"]
     unused = ["pip", "setuptools", "pytest", "moto", "ruff", "tests", "benchmarks", "multipart"]
     assert image.run("python", "-c", FOUND, *used, *unused).split() == used
@@ -234,29 +231,12 @@ def test_it_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> No
 
 @pytest.mark.stack
 @pytest.mark.timeout(900)
-def test_prefects_server_and_its_page_run_in_it(image: Image) -> None:
-    port = free_port()
-    server = image.start("prefect", "server", "start", "--port", str(port))
-    try:
-        wait_for(f"http://127.0.0.1:{port}/api/health", server, SECONDS)
-        page = httpx.get(f"http://127.0.0.1:{port}/", follow_redirects=True)
-    finally:
-        server.terminate()
-        server.wait()
-    assert (page.status_code, "<title>Prefect" in page.text) == (200, True)
-
-
-@pytest.mark.stack
-@pytest.mark.timeout(900)
-def test_the_sandbox_answers_to_other_machines(sandbox_image: Image) -> None:
-    port = free_port()
+def test_prefects_server_and_the_sandbox_run_in_it(image: Image, sandbox_image: Image) -> None:
     data = sandbox_image.home / "data"
     serve = [str(data) if part == "/data" else part for part in command("sandbox")]
-    sandbox = sandbox_image.start(*serve, "--port", str(port))
-    try:
-        wait_for(f"http://127.0.0.1:{port}/", sandbox, SECONDS)
+    with image.serving("prefect", "server", "start") as url:
+        page = httpx.get(f"{url}/", follow_redirects=True)
+    assert (page.status_code, "<title>Prefect" in page.text) == (200, True)
+    with sandbox_image.serving(*serve) as url:
         # Another address of this machine, which it hears only if it listens to all of them.
-        assert httpx.get(f"http://127.0.0.2:{port}/docs").status_code == 200
-    finally:
-        sandbox.terminate()
-        sandbox.wait()
+        assert httpx.get(f"{url.replace('127.0.0.1', '127.0.0.2')}/docs").status_code == 200

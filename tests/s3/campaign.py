@@ -59,8 +59,9 @@ def fetch(blocks: dict[str, Any], **options: Any) -> RunInLake:
     return fetched
 
 
-def messages(lake: DataLake) -> pl.DataFrame:
-    """What the campaign's run in the lake holds, in the order of its pages."""
+def is_whole(lake: DataLake, rows: int) -> bool:
+    """Whether the campaign's run in the lake holds a message to each customer, in their order."""
     read = lake.read(CAMPAIGN, 1, "polars")
     assert isinstance(read, pl.DataFrame)
-    return read
+    ids = [f"{number:07d}" for number in range(rows)]
+    return read.rows() == [(one, f"to {one}") for one in ids]

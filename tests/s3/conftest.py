@@ -27,10 +27,15 @@ def ceph() -> Iterator[Server]:
 
 
 @pytest.fixture
-def bucket(ceph: Server) -> str:
+def s3(ceph: Server) -> s3fs.S3FileSystem:
+    return s3fs.S3FileSystem(**ceph.storage_options)
+
+
+@pytest.fixture
+def bucket(s3: s3fs.S3FileSystem) -> str:
     """The name of an empty bucket."""
     name = f"test-{uuid4().hex}"
-    s3fs.S3FileSystem(**ceph.storage_options).mkdir(name)
+    s3.mkdir(name)
     return name
 
 

@@ -20,7 +20,6 @@ from blocks import DataLake
 from tasks.export import run as tasks
 from tests.s3 import campaign
 from tests.s3.campaign import Published
-from tests.s3.conftest import lake_in
 from tests.support.clock import until
 from tests.support.http_server import DROPPED, Reply, serving
 
@@ -131,18 +130,8 @@ def export(prefect_server: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pu
         yield one
 
 
-@pytest.fixture
-def by_threads(export: Published, lake: DataLake) -> DataLake:
-    """A lake with the run, fetched by threads of this process."""
-    other = lake_in(lake.root + "-by-threads", lake.options)
-    assert campaign.fetch(campaign.save("threads", export, other)).rows == PAGES * PAGE_ROWS
-    assert export.downloaders == {os.getpid()}
-    export.processes.clear()
-    return other
-
-
 def test_chunks_are_worked_on_by_all_workers(
-    cluster: Cluster, export: Published, lake: DataLake, by_threads: DataLake
+    cluster: Cluster, export: Published, lake: DataLake
 ) -> None:
     blocks = campaign.save("dask", export, lake)
     with counting(cluster) as scheduler, watching(cluster) as client:
@@ -150,7 +139,7 @@ def test_chunks_are_worked_on_by_all_workers(
         done = campaign.fetch(blocks, task_runner="dask", cluster=scheduler.address)
         stream = client.get_task_stream()
     assert done.rows == PAGES * PAGE_ROWS
-    assert campaign.messages(lake).equals(campaign.messages(by_threads))
+    assert campaign.is_whole(lake, PAGES * PAGE_ROWS)
     assert [each["key"].partition("-")[0] for each in stream] == ["fetch_chunk"] * CHUNKS
     assert len({each["worker"] for each in stream}) == 2
     assert export.downloaders == {worker.pid for worker in cluster.workers}
@@ -159,7 +148,7 @@ def test_chunks_are_worked_on_by_all_workers(
 
 
 def test_a_worker_that_is_killed_is_survived(
-    cluster: Cluster, export: Published, lake: DataLake, by_threads: DataLake
+    cluster: Cluster, export: Published, lake: DataLake
 ) -> None:
     blocks = campaign.save("killed", export, lake)
     victims: list[int] = []
@@ -173,7 +162,7 @@ def test_a_worker_that_is_killed_is_survived(
     export.page_faults[number] = [kill]
     done = campaign.fetch(blocks, task_runner="dask", cluster=cluster.address)
     assert done.rows == PAGES * PAGE_ROWS
-    assert campaign.messages(lake).equals(campaign.messages(by_threads))
+    assert campaign.is_whole(lake, PAGES * PAGE_ROWS)
     (victim,) = (worker for worker in cluster.workers if worker.poll() is not None)
     assert (victim.pid, victim.returncode) == (victims[0], -signal.SIGKILL)
     first, second = export.processes[number]

@@ -19,10 +19,8 @@ import s3fs
 from deltalake import DeltaTable
 from moto.server import ThreadedMotoServer
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.logging import disable_run_logger
-from prefect.states import Scheduled
 
 from benchmarks.pages_server import CAMPAIGN
 from blocks import DataLake
@@ -38,6 +36,7 @@ from tests.s3 import campaign
 from tests.s3 import ceph as ceph_server
 from tests.s3.ceph import Server, radosgw
 from tests.s3.conftest import lake_in
+from tests.support.deployed import flow_run, retry
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply, serving
 from tests.support.lakes import write_page, write_run
@@ -47,11 +46,6 @@ FORMATS: list[Format] = ["parquet", "csv", "csv.zst", "delta"]
 WRITERS = 8
 ROUNDS = 6
 SECONDS = 30.0
-
-
-@pytest.fixture
-def s3(ceph: Server) -> s3fs.S3FileSystem:
-    return s3fs.S3FileSystem(**ceph.storage_options)
 
 
 # ---- files ------------------------------------------------------------------------------------
@@ -424,22 +418,6 @@ def test_encryption_with_the_stores_own_keys_is_asked_for(aws: dict[str, Any]) -
 # ---- S3 away ----------------------------------------------------------------------------------
 
 
-def retried(run: FlowRun) -> RunInLake:
-    """The flow run, run once more here."""
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run.id, Scheduled(), force=True)
-        again = client.read_flow_run(run.id)
-    (fetched,) = run_flow(export_messages, flow_run=again, parameters=run.parameters)
-    return fetched
-
-
-def flow_run_of(lake: DataLake) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(limit=200)
-    (run,) = [run for run in runs if run.parameters.get("lake") == lake.to_reference()]
-    return run
-
-
 def test_a_retry_after_s3_was_away_fetches_what_is_missing(
     prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,19 +444,22 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
         with pytest.raises(LakeUnreachable, match="The lake was lost at "):
             campaign.fetch(blocks, export_minutes=0.01)
         server.start()
-        run = flow_run_of(lake)
+        with get_client(sync_client=True) as client:
+            (run,) = (
+                each
+                for each in client.read_flow_runs(limit=200)
+                if each.parameters.get("lake") == lake.to_reference()
+            )
         (writer,) = lake.files.list_names(f"staging/{run.id}")
         there = Ledger(lake.files, f"staging/{run.id}/{writer}").pages()
         assert 0 < len(there) < pages
         assert lake.manifest(CAMPAIGN, 1) is None
         before = export.calls.copy()
-        assert retried(run).rows == 2 * pages
+        retry(run.id)
+        (done,) = run_flow(export_messages, flow_run=flow_run(run.id), parameters=run.parameters)
+        assert done.rows == 2 * pages
         again = {number for number in range(pages) if (export.calls - before)[f"page {number}"]}
         assert again == {*range(pages)} - there
-        assert messages_are_whole(lake, 2 * pages)
+        assert campaign.is_whole(lake, 2 * pages)
         assert lake.files.list_names("staging") == []
-
-
-def messages_are_whole(lake: DataLake, rows: int) -> bool:
-    ids = [f"{number:07d}" for number in range(rows)]
-    return campaign.messages(lake).rows() == [(one, f"to {one}") for one in ids]
+    assert not server.cluster.folder.exists()

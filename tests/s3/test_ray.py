@@ -18,13 +18,11 @@ def test_ray_fetches_what_threads_fetch(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 2 * PAGE_ROWS)
-    lakes: dict[str, DataLake] = {}
     with serving(campaign.Published(PAGES, PAGE_ROWS)) as export:
         for runner in ("threads", "ray"):
-            lakes[runner] = DataLake(root=str(tmp_path / runner))
-            blocks = campaign.save(runner, export, lakes[runner])
-            done = campaign.fetch(blocks, task_runner=runner)
-            assert done.rows == PAGES * PAGE_ROWS
+            lake = DataLake(root=str(tmp_path / runner))
+            blocks = campaign.save(runner, export, lake)
+            assert campaign.fetch(blocks, task_runner=runner).rows == PAGES * PAGE_ROWS
+            assert campaign.is_whole(lake, PAGES * PAGE_ROWS)
             assert (os.getpid() in export.downloaders) == (runner == "threads")
             export.processes.clear()
-    assert campaign.messages(lakes["ray"]).equals(campaign.messages(lakes["threads"]))
