@@ -219,6 +219,18 @@ class Saved:
         self.account = account
 
 
+def saved(company: Company, customers: pl.DataFrame, folder: Path) -> Saved:
+    """Saves account, lake and a CSV with the given customers as blocks."""
+    name = company.seeded.email.partition("@")[0]
+    root, file = folder / "lake", folder / "customers.csv"
+    customers.write_csv(file)
+    crm, lake = FileCrm(path=str(file)), DataLake(root=str(root))
+    saved = Saved(name, company.account(), crm, lake, root, file)
+    for block in saved.blocks.values():
+        block.save(name, overwrite=True)
+    return saved
+
+
 Save = Callable[[Company, pl.DataFrame], Saved]
 
 
@@ -236,8 +248,7 @@ def save_blocks(folder: Path, company: Company, customers: pl.DataFrame) -> Save
 
 @pytest.fixture
 def save(prefect_server: None, tmp_path: Path) -> Save:
-    """Saves a company's blocks in the test's folder."""
-    return partial(save_blocks, tmp_path)
+    return partial(saved, folder=tmp_path)
 
 
 Through = Callable[[ResponseTamperer], ResponseTamperer]

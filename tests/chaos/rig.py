@@ -16,7 +16,6 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
 
-from blocks import DataLake, FileCrm
 from blocks.storage.manifest import campaign_partition
 from deployments.local import free_port, wait_for
 from flows.options import RefreshOptions
@@ -25,7 +24,7 @@ from sandbox.service import create_app
 from sandbox.settings import Settings
 from tasks.refresh.register import Register
 from tests.chaos.zygote import Job
-from tests.conftest import Company, Sandbox, customers
+from tests.conftest import Company, Sandbox, customers, saved
 from tests.support.prefect_servers import SECONDS, PrefectServer
 
 KILLED = -9
@@ -102,26 +101,13 @@ class Story:
     company: Company
     folder: Path
     zygote: Zygote | None = None
-    name: str = ""
 
     def __post_init__(self) -> None:
-        self.name = self.company.seeded.email.partition("@")[0]
         self.folder.mkdir(parents=True)
         self.listed = customers(LISTED, invalid_every=INVALID_EVERY)
-        self.listed.write_csv(self.crm_file)
-        crm = FileCrm(path=str(self.crm_file))
-        blocks = {"account": self.company.account(), "crm": crm, "lake": self.lake}
-        for block in blocks.values():
-            block.save(self.name)
-        self.references = {name: block.to_reference() for name, block in blocks.items()}
-
-    @property
-    def crm_file(self) -> Path:
-        return self.folder / "customers.csv"
-
-    @property
-    def lake(self) -> DataLake:
-        return DataLake(root=str(self.folder / "lake"))
+        self.saved = saved(self.company, self.listed, self.folder)
+        self.name = self.saved.name
+        self.lake = self.saved.lake
 
     @property
     def log(self) -> Path:
@@ -139,7 +125,7 @@ class Story:
         return self.zygote.run(
             campaign_id=self.campaign_id,
             name=self.name,
-            blocks=self.references,
+            blocks=self.saved.references,
             results=self.folder / machine,
             log=self.log,
             **job,
@@ -194,7 +180,7 @@ class Story:
 
     def crm_moves_on(self) -> None:
         """From here on the CRM lists others: a refresh must end with those it began with."""
-        _others(self.listed).write_csv(self.crm_file)
+        _others(self.listed).write_csv(self.saved.crm_file)
 
 
 def _others(customers: pl.DataFrame) -> pl.DataFrame:

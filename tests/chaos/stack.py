@@ -30,7 +30,7 @@ class Stack:
 
     def refresh(self) -> None:
         """The next run of the deployment."""
-        parameters = {"campaign_id": self.story.campaign_id, **self.story.references}
+        parameters = {"campaign_id": self.story.campaign_id, **self.story.saved.references}
         self._newest = self._deployment.plan(parameters)
 
     def retry(self) -> None:

@@ -46,22 +46,14 @@ def test_references_become_those_of_saved_blocks(company: Company, save: Save, l
     slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
     others = {"campaign_id": "c", "options": {"review": "suspend"}}
     deployed = deploy(plan_refresh, listed, parameters={**slugs, **others})
-    assert list(tool.deploy()) == []
-    assert parameters_of(deployed) == {**saved.references, **others}
-    assert list(tool.deploy()) == []
-    assert parameters_of(deployed) == {**saved.references, **others}
-
-
-def test_a_block_that_is_not_saved_is_named_and_its_reference_stays(
-    company: Company, save: Save, listed: str
-) -> None:
-    saved = save(company, customers(1))
+    for _ in range(2):
+        assert list(tool.deploy()) == []
+        assert parameters_of(deployed) == {**saved.references, **others}
     missing = slug_reference("sql-crm/nowhere")
-    given = {**saved.references, "crm": missing, "lake": slug_reference(saved.lake.block_slug)}
-    deployed = deploy(plan_refresh, listed, parameters=given)
+    deploy(plan_refresh, listed, parameters={**slugs, **others, "crm": missing})
     told = "its parameter crm names block sql-crm/nowhere, which is not saved"
     assert list(tool.deploy()) == [f"plan-refresh/{listed}: {told}"]
-    assert parameters_of(deployed) == {**saved.references, "crm": missing}
+    assert parameters_of(deployed) == {**saved.references, **others, "crm": missing}
 
 
 def test_what_prefect_could_not_deploy_is_said(

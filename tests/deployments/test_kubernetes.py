@@ -24,7 +24,6 @@ HERE = Path(__file__).parent
 DEPLOYMENTS = HERE.parents[1] / "deployments"
 KUBERNETES = DEPLOYMENTS / "kubernetes"
 TEMPLATE: dict[str, Any] = json.loads((KUBERNETES / "base-job-template.json").read_text())
-CHARTS = ("server", "worker")
 
 
 def values(chart: str) -> dict[str, Any]:
@@ -58,19 +57,14 @@ def test_a_job_is_one_that_kubernetes_takes(version: str) -> None:
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_a_job_runs_our_image_with_its_own_entrypoint() -> None:
-    there = container(job(image="registry.example.com/nudgeflow:1.2.3"))
+def test_a_job_runs_our_image_and_changes_nothing_but_its_temporary_files() -> None:
+    manifest = job(image="registry.example.com/nudgeflow:1.2.3", temporary_size="40Gi")
+    pod, there = manifest["spec"]["template"]["spec"], container(manifest)
     assert there["image"] == "registry.example.com/nudgeflow:1.2.3"
     assert there["args"] == ["prefect", "flow-run", "execute"]
     assert "command" not in there
-
-
-def test_a_job_may_change_nothing_but_its_temporary_files() -> None:
-    manifest = job(temporary_size="40Gi")
-    pod, there = manifest["spec"]["template"]["spec"], container(manifest)
-    (user,) = re.findall(
-        r"^USER (\d+):\d+$", (DEPLOYMENTS / "Dockerfile").read_text(), re.MULTILINE
-    )
+    dockerfile = (DEPLOYMENTS / "Dockerfile").read_text()
+    (user,) = re.findall(r"^USER (\d+):\d+$", dockerfile, re.MULTILINE)
     assert pod["securityContext"]["runAsUser"] == int(user)
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
@@ -83,17 +77,15 @@ def test_a_job_may_change_nothing_but_its_temporary_files() -> None:
 
 
 def test_a_job_that_is_stopped_is_run_again_by_prefect() -> None:
-    manifest = job()
+    manifest = job(env_secret="keys")
     assert manifest["spec"]["backoffLimit"] == 0
     assert manifest["spec"]["ttlSecondsAfterFinished"] == 3600
     assert manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
     variables = {one["name"]: one["value"] for one in container(manifest)["env"]}
     assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
     assert variables["PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"] == "remote-file-system/results"
-
-
-def test_a_secret_of_variables_may_be_missing() -> None:
-    (source,) = container(job(env_secret="keys"))["envFrom"]
+    # A secret of more variables may be missing.
+    (source,) = container(manifest)["envFrom"]
     assert source == {"secretRef": {"name": "keys", "optional": True}}
 
 
@@ -112,14 +104,10 @@ def test_nothing_of_prefects_own_template_is_missing() -> None:
     assert set(own["job_configuration"]) == set(TEMPLATE["job_configuration"])
 
 
-@pytest.mark.parametrize("chart", CHARTS)
-def test_a_charts_values_are_those_it_has(chart: str) -> None:
+@pytest.mark.parametrize("chart", ["server", "worker"])
+def test_a_charts_values_are_those_it_has_and_hold_no_secret(chart: str) -> None:
     schema = json.loads((HERE / f"schemas/prefect-{chart}-values.json").read_text())
     jsonschema_rs.validator_for(schema).validate(values(chart))
-
-
-@pytest.mark.parametrize("chart", CHARTS)
-def test_a_charts_values_hold_no_secret(chart: str) -> None:
     text = (KUBERNETES / f"{chart}-values.yaml").read_text()
     assert not re.search(r"(?i)password:|authString|://\w+:\w+@", text)
 

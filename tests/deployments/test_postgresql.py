@@ -12,16 +12,17 @@ import pytest
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import FlowRun
 
 from blocks.saved import slug_reference
 from deployments.local import free_port
+from flows.export import export_messages
+from flows.plan import plan_refresh
+from flows.refresh import campaign_refresh
 from sandbox import seed
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox, customers
 from tests.support import prefect_servers
 from tests.support.clock import until
-from tests.support.deployed import becomes, state_of
+from tests.support.deployed import Deployed, becomes, state_of
 from tests.support.prefect_servers import SECONDS, ComposedServer, kill
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
@@ -75,31 +76,8 @@ def deployment(name: str) -> UUID:
         return client.read_deployment_by_name(name).id
 
 
-def runs(of: UUID) -> list[FlowRun]:
-    with get_client(sync_client=True) as client:
-        chosen = DeploymentFilter(id=DeploymentFilterId(any_=[of]))
-        return client.read_flow_runs(deployment_filter=chosen)
-
-
-def start(name: str, **parameters: object) -> UUID:
-    with get_client(sync_client=True) as client:
-        run = client.create_flow_run_from_deployment(deployment(name), parameters=parameters)
-    return run.id
-
-
-def test_who_does_not_sign_in_learns_only_that_it_is_there(stack: Stack) -> None:
-    assert httpx.get(f"{stack.server.url}/ready").is_success
-    assert httpx.get(f"{stack.server.url}/admin/settings").status_code == 401
-
-
-def test_the_worker_runs_deployments(stack: Stack) -> None:
-    becomes(start("plan-refresh/ad-hoc", crm=slug_reference("file-crm/main")), "Completed")
-    assert list((stack.folder / "lake/plans").rglob("*.json"))
-    assert httpx.get(f"http://127.0.0.1:{stack.worker_port}/health").is_success
-
-
-def test_schedules_are_planned(stack: Stack) -> None:
-    until(lambda: runs(deployment("campaign-refresh/monthly")))
+def export() -> Deployed:
+    return Deployed(export_messages, deployment(EXPORT))
 
 
 def emit(stack: Stack, name: str) -> None:
@@ -107,10 +85,24 @@ def emit(stack: Stack, name: str) -> None:
     assert stack.server.prefect(*event).wait(SECONDS) == 0
 
 
+def test_the_worker_runs_deployments_and_schedules_are_planned(stack: Stack) -> None:
+    assert httpx.get(f"{stack.server.url}/ready").is_success
+    # Who does not sign in learns no more than that.
+    assert httpx.get(f"{stack.server.url}/admin/settings").status_code == 401
+    plan = Deployed(plan_refresh, deployment("plan-refresh/ad-hoc"))
+    becomes(plan.plan({"crm": slug_reference("file-crm/main")}), "Completed")
+    assert list((stack.folder / "lake/plans").rglob("*.json"))
+    assert httpx.get(f"http://127.0.0.1:{stack.worker_port}/health").is_success
+    until(Deployed(campaign_refresh, deployment("campaign-refresh/monthly")).runs)
+
+
 def test_an_event_starts_a_deployment(stack: Stack) -> None:
-    export = deployment(EXPORT)
     trigger = {"expect": [LOADED], "match": {"prefect.resource.id": "crm.list.spring"}}
-    action = {"type": "run-deployment", "source": "selected", "deployment_id": str(export)}
+    action = {
+        "type": "run-deployment",
+        "source": "selected",
+        "deployment_id": str(export().deployment_id),
+    }
     automation = AutomationCore.model_validate(
         {"name": LOADED, "trigger": {"type": "event", **trigger}, "actions": [action]}
     )
@@ -118,13 +110,14 @@ def test_an_event_starts_a_deployment(stack: Stack) -> None:
         client.create_automation(automation)
     emit(stack, "autumn")
     emit(stack, "spring")
-    until(lambda: runs(export))
-    (run,) = runs(export)
+    until(export().runs)
+    (run,) = export().runs()
     becomes(run.id, "Completed")
 
 
 def test_what_it_knows_survives_a_kill(stack: Stack) -> None:
-    before, export = start(EXPORT), deployment(EXPORT)
+    deployed = export()
+    before = deployed.plan({})
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="one", limit=1))
         lease = client.increment_concurrency_slots_with_lease(["one"], 1, "concurrency", 60).json()
@@ -134,8 +127,8 @@ def test_what_it_knows_survives_a_kill(stack: Stack) -> None:
     becomes(before, "Completed")
     with get_client(sync_client=True) as client:
         client.renew_concurrency_lease(UUID(lease["lease_id"]), 60)
-    known = len(runs(export))
+    known = len(deployed.runs())
     emit(stack, "spring")
-    until(lambda: len(runs(export)) > known)
+    until(lambda: len(deployed.runs()) > known)
     stack.set_up()
-    assert deployment(EXPORT) == export
+    assert export() == deployed

@@ -12,7 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -96,42 +96,18 @@ Twist = Callable[[Any], Any]
 # ---- processes --------------------------------------------------------------------------------
 
 
-@dataclass
 class Machine:
     """A machine with nothing on it but what its processes write; what they say is in `said`."""
 
-    folder: Path
-    running: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.port = free_port()
-        for place in (*self._places.values(), self.here, self.said):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.here, self.said = folder / "here", folder / "said"
+        self.places = {name: folder / name.lower() for name in ("HOME", "TMPDIR", "PREFECT_HOME")}
+        for place in (*self.places.values(), self.here, self.said):
             place.mkdir(parents=True)
-
-    @property
-    def _places(self) -> dict[str, Path]:
-        names = ("HOME", "TMPDIR", "PREFECT_HOME")
-        return {name: self.folder / name.lower() for name in names}
-
-    @property
-    def temporary(self) -> Path:
-        return self._places["TMPDIR"]
-
-    @property
-    def here(self) -> Path:
-        return self.folder / "here"
-
-    @property
-    def said(self) -> Path:
-        return self.folder / "said"
-
-    @property
-    def database(self) -> Path:
-        return self._places["PREFECT_HOME"] / "prefect.db"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.running: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, *arguments: str, **options: Any) -> "subprocess.Popen[bytes]":
         """A Python process of this machine; through a pipe, since its disk may be full."""
@@ -150,7 +126,7 @@ class Machine:
                 "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
                 "PREFECT_LOGGING_ROOT_HANDLERS": "debug",
             }
-        places = {variable: str(place) for variable, place in self._places.items()}
+        places = {variable: str(place) for variable, place in self.places.items()}
         process = subprocess.Popen(
             [sys.executable, *arguments],
             env={**os.environ, **places, **loud},
@@ -329,17 +305,18 @@ class Stage:
             "campaign-refresh", ends, says, full, **refreshing(company, **options)
         )
 
-    def sync(self, company: Company, ends: str, says: str = "", **given: Any) -> UUID:
-        blocks = references(company)
+    def sync(self, company: Company, ends: str, says: str = "", **blocks: Any) -> UUID:
         where = {"workspace_id": company.seeded.workspace_id, "group_name": token_hex(4)}
-        return self.runner.run("sync-customers", ends, says, **{**blocks, **where, **given})
+        blocks = references(company) | blocks
+        return self.runner.run("sync-customers", ends, says, **where, **blocks)
 
-    def export(self, company: Company, ends: str, says: str = "", **given: Any) -> UUID:
-        blocks = references(company, "account", "lake")
-        campaign = {"campaign_id": company.seeded.campaign_id}
-        options = {"options": {"export_minutes": 0.1}}
-        run = self.runner.run
-        return run("export-messages", ends, says, **{**blocks, **campaign, **options, **given})
+    def export(self, company: Company, ends: str, says: str = "") -> UUID:
+        given = {
+            "campaign_id": company.seeded.campaign_id,
+            "options": {"export_minutes": 0.1},
+            **references(company, "account", "lake"),
+        }
+        return self.runner.run("export-messages", ends, says, **given)
 
 
 def name_of(company: Company) -> str:
@@ -591,9 +568,6 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     stage.refresh(company, "Failed", "There is no room left", full=True)
     file = stage.lakes / "file"
     file.write_text("")
-    unusable = DataLake(root=f"{file}/lake")
-    unusable.save(f"{name}-file")
-    stage.sync(company, "Failed", lake=unusable.to_reference())
     secret = stage.secret("storage")
     options = {
         "key": "key",
@@ -601,9 +575,13 @@ def lost_lakes(stage: Stage, company: Company) -> None:
         "endpoint_url": "http://127.0.0.1:9",
         "config_kwargs": {"retries": {"max_attempts": 0}},
     }
-    lost = DataLake.model_validate({"root": "s3://bucket/lake", "storage_options": options})
-    lost.save(f"{name}-s3")
-    stage.sync(company, "Failed", "The lake was lost", lake=lost.to_reference())
+    for root, store, problem in [
+        (f"{file}/lake", {}, ""),
+        ("s3://bucket/lake", options, "The lake was lost"),
+    ]:
+        lake = DataLake.model_validate({"root": root, "storage_options": store})
+        lake.save(f"{name}-lost", overwrite=True)
+        stage.sync(company, "Failed", problem, lake=lake.to_reference())
 
 
 @contextmanager
@@ -615,7 +593,7 @@ def struck(stage: Stage) -> Iterator[None]:
     stage.service.fault(contract.CUSTOMERS_CHECK, delay=120)
     cancelled, killed = (pooled.plan(refreshing(each)) for each in companies)
     yield
-    until(lambda: len([*stage.machine.temporary.rglob("staged.parquet")]) == len(companies))
+    until(lambda: len([*stage.machine.places["TMPDIR"].rglob("staged.parquet")]) == len(companies))
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(cancelled, Cancelling())
     lake = DataLake.load(name_of(companies[1]))
@@ -648,7 +626,7 @@ def test_no_customer_and_no_secret_is_found_anywhere(
 
     canaries = stage.canaries
     canaries.add("credential", "signature=", "Bearer ", "eyJhbGciOi")
-    stored = canaries.in_database(machine.database)
+    stored = canaries.in_database(machine.places["PREFECT_HOME"] / "prefect.db")
     assert stored == dict.fromkeys(SHOWN, CAMPAIGNS_TEXTS)
     for name, kinds in canaries.in_folder(machine.folder).items():
         bytes_of_database = name.startswith("prefect_home/prefect.db")
