@@ -19,9 +19,9 @@ from tests.support.prefect_servers import PrefectServer
 
 @pytest.fixture(scope="session")
 def slow_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """Its reruns take seconds, its reviewers are the tests."""
+    """Its reruns take two seconds, its reviewers are the tests."""
     data = tmp_path_factory.mktemp("slow-sandbox")
-    with serving(Settings(data=data, rows_per_file=100, phase_seconds=1)) as service:
+    with serving(Settings(data=data, rows_per_file=100, phase_seconds=0.5)) as service:
         yield service
 
 

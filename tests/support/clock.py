@@ -34,7 +34,7 @@ class Clock:
 
 
 def until(
-    look: Callable[[], T], process: subprocess.Popen[bytes] | None = None, every: float = 0.1
+    look: Callable[[], T], process: subprocess.Popen[Any] | None = None, every: float = 0.1
 ) -> T:
     """What is seen as soon as it is true; fails if that takes too long, or the process that works
     towards it ends.

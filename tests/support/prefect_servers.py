@@ -133,7 +133,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 @contextmanager
 def known(server: PrefectServer, home: Path) -> Iterator[None]:
     """This process knows the server, which is killed at the end."""
-    there = {
+    there: dict[Any, Any] = {
         PREFECT_API_URL: server.url,
         PREFECT_API_AUTH_STRING: server.environment.get("PREFECT_API_AUTH_STRING"),
         PREFECT_HOME: home,

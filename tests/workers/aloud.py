@@ -7,11 +7,9 @@ for a moment are named in the file `READABLE`.
 
 import json
 import os
-import resource
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from tests.chaos.zygote import hurry
 from tests.support.deployed import flow_run
+from tests.support.disks import Disk
 
 READABLE = "readable"
 PRIVATE = ("/staging/", "/quarantine/", "/refreshes/")
@@ -50,16 +49,6 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
             os.close(seen)
 
 
-@contextmanager
-def full_disk(full: bool) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0 if full else soft, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def impatient() -> None:
     real = NudgescribeAccount.get_client
 
@@ -73,7 +62,7 @@ def work(job: Job) -> None:
     module, _, name = job.flow.partition(":")
     flow = getattr(import_module(module), name)
     try:
-        with full_disk(job.full):
+        with Disk(Path(), mounted=False).full() if job.full else nullcontext():
             print(repr(run_flow(flow, flow_run=flow_run(job.run), return_type="result")))
     except (Exception, BaseException) as error:
         if isinstance(error, KeyboardInterrupt):

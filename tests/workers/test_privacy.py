@@ -311,7 +311,7 @@ class Stage:
         return self.runner.run("sync-customers", ends, says, **where, **blocks)
 
     def export(self, company: Company, ends: str, says: str = "") -> UUID:
-        given = {
+        given: dict[str, Any] = {
             "campaign_id": company.seeded.campaign_id,
             "options": {"export_minutes": 0.1},
             **references(company, "account", "lake"),
@@ -596,7 +596,7 @@ def struck(stage: Stage) -> Iterator[None]:
     until(lambda: len([*stage.machine.places["TMPDIR"].rglob("staged.parquet")]) == len(companies))
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(cancelled, Cancelling())
-    lake = DataLake.load(name_of(companies[1]))
+    lake = DataLake(root=str(stage.lakes / name_of(companies[1])))
     os.kill(process_of(lake, companies[1].seeded.campaign_id), signal.SIGKILL)
     becomes(cancelled, "Cancelled")
     becomes(killed, "Crashed")
