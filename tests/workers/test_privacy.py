@@ -3,6 +3,7 @@ at the service and in encrypted blocks: whatever a flow does and whatever goes w
 """
 
 import json
+import logging
 import os
 import re
 import signal
@@ -32,6 +33,7 @@ from prefect.states import Cancelling
 
 from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from blocks.crm.saas.hubspot import HubSpotCrm
+from blocks.crm.source import SourceUnavailable
 from blocks.saved import slug_reference
 from blocks.storage.files import OWNER_ONLY
 from deployments.local import free_port, wait_for
@@ -313,7 +315,7 @@ class Stage:
     def export(self, company: Company, ends: str, says: str = "") -> UUID:
         given: dict[str, Any] = {
             "campaign_id": company.seeded.campaign_id,
-            "options": {"export_minutes": 0.1},
+            "options": {"export_minutes": 0.05},
             **references(company, "account", "lake"),
         }
         return self.runner.run("export-messages", ends, says, **given)
@@ -451,7 +453,6 @@ def lost_crms(stage: Stage, company: Company, postgresql: str) -> None:
         small.execute("UPDATE who SET other = CAST(other || x'ff' AS TEXT)")
     with psycopg.connect(url.replace("+psycopg", "")) as large:
         large.execute("CREATE TABLE who AS SELECT %s::text AS name", (name,))
-    options = {"key": "key", "secret": secret, "endpoint_url": "http://127.0.0.1:9"}
     hubspot = {"base_url": stage.service.url, "token": secret, "list_id": "1", "properties": ["a"]}
     for source, problem in [
         (sql(f"sqlite:///{file}", "SELECT name frm who frm"), "The query failed"),
@@ -463,10 +464,9 @@ def lost_crms(stage: Stage, company: Company, postgresql: str) -> None:
         (sql(f"mysql+pymysql://me:{secret}@127.0.0.1:9/crm", "SELECT 1"), "driver|opened"),
         (sql(f"me:{secret}@127.0.0.1", "SELECT 1"), "The URL is not of SQLAlchemy's form"),
         (
-            FileCrm(path=f"https://me:{secret}@127.0.0.1:9/a.csv?token={secret}"),
-            "127.0.0.1:9/a.csv",
+            FileCrm.model_validate({"path": "s3://crm/list.csv", "storage_options": lost(secret)}),
+            "list",
         ),
-        (FileCrm.model_validate({"path": "s3://crm/list.csv", "storage_options": options}), "list"),
         (HubSpotCrm.model_validate(hubspot), "HubSpot"),
     ]:
         stage.sync(company, "Failed", problem, crm=stage.lists(company, source))
@@ -475,6 +475,13 @@ def lost_crms(stage: Stage, company: Company, postgresql: str) -> None:
 
 def sql(url: str, query: str, **parameters: str) -> SqlCrm:
     return SqlCrm.model_validate({"url": url, "query": query, "parameters": parameters})
+
+
+def lost(secret: str) -> dict[str, Any]:
+    """Options of a store that does not answer."""
+    once = {"retries": {"max_attempts": 0}}
+    endpoint = "http://127.0.0.1:9"
+    return {"key": "key", "secret": secret, "endpoint_url": endpoint, "config_kwargs": once}
 
 
 def failing_calls(stage: Stage, company: Company) -> None:
@@ -569,15 +576,9 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     file = stage.lakes / "file"
     file.write_text("")
     secret = stage.secret("storage")
-    options = {
-        "key": "key",
-        "secret": secret,
-        "endpoint_url": "http://127.0.0.1:9",
-        "config_kwargs": {"retries": {"max_attempts": 0}},
-    }
     for root, store, problem in [
         (f"{file}/lake", {}, ""),
-        ("s3://bucket/lake", options, "The lake was lost"),
+        ("s3://bucket/lake", lost(secret), "The lake was lost"),
     ]:
         lake = DataLake.model_validate({"root": root, "storage_options": store})
         lake.save(f"{name}-lost", overwrite=True)
@@ -650,3 +651,11 @@ def assert_private(machine: Machine, lakes: Path) -> None:
         files = [file for file in lakes.glob(f"*/{folder}/**/*") if file.is_file()]
         assert files
         assert {file.stat().st_mode & 0o777 for file in files} == {OWNER_ONLY}
+
+
+def test_keys_in_the_address_of_a_list_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    address = "https://me:canary@127.0.0.1:9/list.csv?token=canary"
+    with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnavailable):
+        FileCrm(path=address).extract(Path("none"))
+    assert "127.0.0.1:9/list.csv" in caplog.text
+    assert "canary" not in caplog.text
