@@ -453,6 +453,7 @@ def lost_crms(stage: Stage, company: Company, postgresql: str) -> None:
         small.execute("UPDATE who SET other = CAST(other || x'ff' AS TEXT)")
     with psycopg.connect(url.replace("+psycopg", "")) as large:
         large.execute("CREATE TABLE who AS SELECT %s::text AS name", (name,))
+    bucket = {"path": "s3://crm/list.csv", "storage_options": lost(secret)}
     hubspot = {"base_url": stage.service.url, "token": secret, "list_id": "1", "properties": ["a"]}
     for source, problem in [
         (sql(f"sqlite:///{file}", "SELECT name frm who frm"), "The query failed"),
@@ -463,10 +464,7 @@ def lost_crms(stage: Stage, company: Company, postgresql: str) -> None:
         (sql(f"postgresql://me:{secret}@127.0.0.1:9/crm", "SELECT 1"), "could not be reached"),
         (sql(f"mysql+pymysql://me:{secret}@127.0.0.1:9/crm", "SELECT 1"), "driver|opened"),
         (sql(f"me:{secret}@127.0.0.1", "SELECT 1"), "The URL is not of SQLAlchemy's form"),
-        (
-            FileCrm.model_validate({"path": "s3://crm/list.csv", "storage_options": lost(secret)}),
-            "list",
-        ),
+        (FileCrm.model_validate(bucket), "list"),
         (HubSpotCrm.model_validate(hubspot), "HubSpot"),
     ]:
         stage.sync(company, "Failed", problem, crm=stage.lists(company, source))
