@@ -1,7 +1,6 @@
 """A real S3 for tests: Ceph's gateway on one monitor and one OSD that keeps objects in memory."""
 
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +15,8 @@ from uuid import uuid4
 
 import httpx
 
+from tests.support.prefect_servers import kill
+
 PACKAGES = {
     "ceph-mon": "ceph-mon",
     "ceph-osd": "ceph-osd",
@@ -25,7 +26,6 @@ PACKAGES = {
     "radosgw": "radosgw",
 }
 START_WITHIN = 60.0  # seconds; a quiet machine needs one or two
-STOP_WITHIN = 10.0
 
 # Replication, placement groups' scaling and batching of proposals are for real clusters, as are the
 # 5 s until a client that came before the OSD looks again. Nothing here needs ceph-mgr; without
@@ -94,7 +94,7 @@ class Cluster:
         try:
             self.wait(lambda: process.poll() is not None, program)
         finally:
-            end(process)
+            kill(process)
         if process.returncode:
             raise self.failure(f"{program} ended with {process.returncode}")
 
@@ -102,7 +102,7 @@ class Cluster:
         self.daemons[program] = self.launch(program, *arguments)
 
     def stop(self, program: str) -> None:
-        end(self.daemons.pop(program))
+        kill(self.daemons.pop(program))
 
     def wait(self, done: Callable[[], bool], what: str) -> None:
         """Looks until it is done, as long as all daemons live."""
@@ -122,17 +122,6 @@ class Cluster:
             for log in sorted(self.folder.glob("*.log"))
         ]
         return RuntimeError("\n".join([f"Ceph did not start: {reason}", *logs]))
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and whatever it started, kindly first."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(STOP_WITHIN)
-            except subprocess.TimeoutExpired:
-                continue
 
 
 @dataclass(frozen=True)
