@@ -7,14 +7,14 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from deployments import up
 from flows.options import RefreshOptions
@@ -178,7 +178,16 @@ def start(page: Page) -> str:
     # The UI's labels are not bound to their inputs.
     downloads = page.locator(".schema-form-property").filter(has_text="Downloads").last
     downloads.locator("input").fill("8")
-    page.get_by_role("button", name="Submit").click()
+    left = re.compile(r"^(?!.*/run\?)")
+
+    def submitted() -> bool:
+        """On a busy machine the form may still be at work on itself, and not hear the click."""
+        page.get_by_role("button", name="Submit").click()
+        with suppress(TimeoutError):
+            page.wait_for_url(left, timeout=20_000)
+        return bool(left.search(page.url))
+
+    until(submitted)
     (started,) = until(refreshes)
     return started["id"]
 

@@ -1,4 +1,4 @@
-"""Chunks of pages worked on by the processes of a Dask cluster, into a lake on S3."""
+"""Chunks of pages worked on by the processes of a Dask cluster or a local Ray, into a lake."""
 
 import json
 import os
@@ -167,3 +167,18 @@ def test_a_worker_that_is_killed_is_survived(
     assert (victim.pid, victim.returncode) == (victims[0], -signal.SIGKILL)
     first, second = export.processes[number]
     assert (first == victim.pid, second == victim.pid) == (True, False)
+
+
+def test_ray_fetches_what_threads_fetch(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, page_rows = 8, 1000
+    monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 2 * page_rows)
+    with serving(Published(pages, page_rows)) as export:
+        for runner in ("threads", "ray"):
+            lake = DataLake(root=str(tmp_path / runner))
+            blocks = campaign.save(runner, export, lake)
+            assert campaign.fetch(blocks, task_runner=runner).rows == pages * page_rows
+            assert campaign.is_whole(lake, pages * page_rows)
+            assert (os.getpid() in export.downloaders) == (runner == "threads")
+            export.processes.clear()
