@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, TimeoutError, expect
+from playwright.sync_api import Locator, Page, TimeoutError, ViewportSize, expect
 
 from deployments import up
 from flows.options import RefreshOptions
@@ -29,7 +29,7 @@ PICTURES = ROOT / "docs/img"
 API = f"{up.PREFECT_URL}/api"
 SECONDS = 150.0
 # High, for the UI draws only what can be seen.
-SIZE = {"width": 1280, "height": 1500}
+SIZE: ViewportSize = {"width": 1280, "height": 1500}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
 REFRESH = "campaign-refresh/ad-hoc"
 REVIEWS = "resume-reviewed/every-five-minutes"

@@ -112,5 +112,6 @@ def redis(command: Sequence[str], password: str) -> Iterator[int]:
 
 def _answers(client: Redis) -> bool:
     with suppress(RedisError):
-        return bool(client.ping())
+        client.ping()
+        return True
     return False

@@ -555,7 +555,7 @@ def twisted_answers(stage: Stage) -> None:
             ({"rejected": value}, "does not fit the contract"),
             ({"rejected": 1, "errors": [row]}, "The service rejected 1 accepted rows"),
         ]:
-            with liar.twisting(contract.CUSTOMERS_CHECK, lambda said, wrong=wrong: said | wrong):
+            with liar.twisting(contract.CUSTOMERS_CHECK, but(**wrong)):
                 stage.sync(company, "Failed", problem)
         failed = {"status": "Failed", "error": "A phase broke down."}
 
@@ -565,6 +565,11 @@ def twisted_answers(stage: Stage) -> None:
 
         with liar.twisting(contract.RERUN_HISTORY, failing):
             stage.refresh(company, "Failed", "A phase broke down")
+
+
+def but(**wrong: object) -> Twist:
+    """An answer with these fields in place of its own."""
+    return lambda said: {**said, **wrong}
 
 
 def lost_lakes(stage: Stage, company: Company) -> None:
