@@ -35,10 +35,6 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
 REFRESH = "campaign-refresh/ad-hoc"
 REVIEWS = "resume-reviewed/every-five-minutes"
 NOTE = "Read and found good"
-PROFILE = """active = "tests"
-[profiles.tests]
-PREFECT_WORKER_QUERY_SECONDS = "3"
-"""
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -84,10 +80,6 @@ def test_demo_counts_agree_or_it_says_why_it_failed(tmp_path: Path) -> None:
 def running(folder: Path) -> Iterator[list[str]]:
     """`make up` in a clean folder that has the project's deployments; yields what it prints."""
     (folder / "prefect.yaml").symlink_to(ROOT / "prefect.yaml")
-    # Its worker looks for flow runs every three seconds instead of every ten.
-    home = folder / ".local/prefect"
-    home.mkdir(parents=True)
-    (home / "profiles.toml").write_text(PROFILE)
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.up"],
         cwd=folder,
