@@ -28,7 +28,8 @@ from tasks.export.run import ExportIncomplete, RunInLake, WhichRuns
 from tasks.ui.assets import messages
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support import exports
-from tests.support.clock import Clock, until
+from tests.support.clock import SECONDS, Clock, until
+from tests.support.deployed import events_of, flow_run_of, retry, work
 from tests.support.exports import Export, page
 from tests.support.http_server import DROPPED, Reply, serving
 

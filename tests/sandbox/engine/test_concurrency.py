@@ -20,7 +20,7 @@ from sandbox import seed
 from sandbox.data.models import Job
 from tests.conftest import Company, Sandbox, customers
 from tests.sandbox.conftest import new_group
-from tests.support.waiting import until
+from tests.support.clock import until
 
 COMPANIES, CLIENTS, ACTIONS = 5, 10, 5
 ROWS = 20

@@ -16,6 +16,7 @@ from sandbox import seed
 from sandbox.context import open_context
 from sandbox.settings import Settings
 from tests.conftest import credentials_of, customers
+from tests.sandbox.conftest import new_group
 from tests.support.clock import until
 from tests.support.databases import BOTH, new_database
 

@@ -10,8 +10,8 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from tests.conftest import Company, Sandbox
 from tests.sandbox.middleware.conftest import PutFault
+from tests.support.clock import until
 from tests.support.exports import downloaded
-from tests.support.waiting import until
 
 LIST = "/v1/campaign/all"
 
