@@ -15,6 +15,7 @@ from random import uniform
 from threading import Event, Lock, Thread
 from time import monotonic
 
+from prefect.context import SettingsContext
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from blocks.leases import Lease, Leases, LimitMissing, NoSlot
@@ -68,7 +69,7 @@ class SharedLimit:
         self._turn_ends = 0.0
         self._ask_at = 0.0
         self._refusal = "was full"
-        Thread(target=self._run, daemon=True).start()
+        Thread(target=self._run, args=(_without_retries(),), daemon=True).start()
         atexit.register(self.release_idle)
 
     @contextmanager
@@ -83,7 +84,7 @@ class SharedLimit:
 
     def release_idle(self) -> None:
         """Release all slots that are not in use, as the process may end before they time out."""
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        with _without_retries():
             self._release(idle_seconds=0)
 
     # ---- in the threads that use slots --------------------------------------------------------
@@ -122,8 +123,8 @@ class SharedLimit:
 
     # ---- in the thread that calls Prefect -----------------------------------------------------
 
-    def _run(self) -> None:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+    def _run(self, settings: SettingsContext) -> None:
+        with settings:
             while True:
                 self._wake.wait(TICK_SECONDS if self._held or self._waiting else None)
                 self._wake.clear()
@@ -199,6 +200,18 @@ class SharedLimit:
                 waiter = self._waiting.popleft()
                 waiter.error = LimitMissing(problem)
                 waiter.done.set()
+
+
+def _without_retries() -> SettingsContext:
+    """Return Prefect's settings for calls that are repeated here.
+
+    They are not built in the thread of their own that uses them: that reads the environment, which
+    others may be changing.
+    """
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        settings = SettingsContext.get()
+    assert settings
+    return settings.model_copy()
 
 
 _limits = cache(SharedLimit)
