@@ -88,7 +88,7 @@ def ours(file: Path) -> int:
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
-    from tasks.campaigns import Refresh
+    from tasks.journal.refresh import Refresh
     from tasks.customers import validate
     from tasks.customers.mapping import FieldMapping
     from tasks.customers.staging import batches, describe

@@ -1,14 +1,10 @@
 """The synchronisation of a customer group with the CRM, without a rerun."""
 
-from functools import partial
-
 from prefect import flow
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import SyncOptions
-from flows.run.flow_run import this_refresh
-from flows.run.preparation import cleanup_on_failure, extract_and_validate
-from tasks.customers.staging import release_staged, remove_staged
+from flows.run.preparation import extract_and_validate, journaled
 from tasks.customers.sync import ListDiff, update_customers
 from tasks.customers.upload import find_group, find_or_create_group
 from tasks.refresh.report import report_sync
@@ -35,8 +31,7 @@ def sync_customers(
         lake: The data lake, for staging and quarantine.
         options: Advanced settings.
     """
-    refresh = this_refresh()
-    with cleanup_on_failure(partial(release_staged, lake, refresh)):
+    with journaled(lake) as refresh:
         group = find_group(account, workspace_id, group_name)
         partition = f"workspace_id={workspace_id}"
         validated = extract_and_validate(
@@ -47,9 +42,8 @@ def sync_customers(
         update = update_customers.with_options(
             assets=[assets.group(account, group.customer_group_id)], asset_deps=[assets.crm(crm)]
         )
-        changes = update(account, group, validated.accepted, validated.key, lake)
+        changes = update(account, group, validated.accepted, validated.key, lake, refresh)
     report_sync(group, validated, changes)
-    remove_staged(lake, refresh)
     counts = {**changes.model_dump(), "rejected": validated.rejected}
     announce("customers.synced", "group", group.customer_group_id, refresh.id, counts)
     return changes

@@ -6,7 +6,6 @@ from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
 from flows.run.fetch import commit, fetch_run
 from flows.run.flow_run import this_refresh
-from tasks.customers.staging import remove_staged
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
@@ -14,6 +13,7 @@ from tasks.export.run import (
     announce_run,
     find_runs,
 )
+from tasks.journal.flow_runs import end_journal, open_journal
 from tasks.ui.artifacts import link_campaign
 
 
@@ -37,7 +37,7 @@ def export_messages(
         run: Number of a run; or latest, for the campaign's current run; or all.
         options: Advanced settings.
     """
-    refresh = this_refresh()
+    refresh = open_journal(lake, this_refresh())
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
@@ -51,5 +51,5 @@ def export_messages(
             announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
     if incomplete:
         raise ExportIncomplete(" ".join(error.problem for error in incomplete))
-    remove_staged(lake, refresh)
+    end_journal(lake, refresh)
     return in_lake

@@ -1,15 +1,11 @@
 """The plan of a refresh, which changes nothing."""
 
-from functools import partial
-
 from prefect import flow
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
-from flows.run.flow_run import this_refresh
-from flows.run.preparation import cleanup_on_failure, extract_and_validate
+from flows.run.preparation import extract_and_validate, journaled
 from tasks.campaigns import find_campaign
-from tasks.customers.staging import release_staged, remove_staged
 from tasks.refresh.plan import Plan, make_plan
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
@@ -33,12 +29,11 @@ def plan_refresh(
         lake: The data lake.
         options: Settings of the refresh.
     """
-    refresh = this_refresh()
     link_campaign(account, campaign_id)
-    campaign = find_campaign(
-        account, campaign_id, refresh, options.group_name, options.group == "reuse"
-    )
-    with cleanup_on_failure(partial(release_staged, lake, refresh)):
+    with journaled(lake) as refresh:
+        campaign = find_campaign(
+            account, campaign_id, lake, refresh, options.group_name, options.group == "reuse"
+        )
         validated = extract_and_validate(
             account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
         )
@@ -47,7 +42,6 @@ def plan_refresh(
             asset_deps=[assets.campaign(account, campaign_id)],
         )
         plan = make(account, campaign, validated, lake, refresh, options.guardrails)
-    remove_staged(lake, refresh)
     payload = plan.model_dump(include={"plan_id", "accepted", "rejected", "messages", "stops"})
     announce("campaign.planned", "campaign", campaign_id, plan.plan_id, payload)
     return plan

@@ -17,7 +17,7 @@ from flows.options import RefreshOptions
 from flows.run.flow_run import dated, this_refresh
 from flows.run.outcomes import failed
 from nudgescribe.errors import NudgeflowError
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.portfolio import (
     RefreshStatus,
     choose_campaigns,
@@ -75,8 +75,10 @@ def portfolio_refresh(
         hours: Maximum wait for all of them, in hours.
         deployment: The deployment of campaign-refresh that runs them.
     """
-    chosen = choose_campaigns(account, campaigns, workspaces, portfolio, portfolio_file)
     refresh = this_refresh()
+    chosen = choose_campaigns(
+        lake, refresh, account, campaigns, workspaces, portfolio, portfolio_file
+    )
     during = period_of(refresh, period, timezone)
     planned = [
         PlannedRefresh(

@@ -12,7 +12,7 @@ from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_refresh
 from flows.run.outcomes import completed
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.checkpoint import load_checkpoint
-from tasks.refresh.claim import claim_campaign
+from tasks.refresh.claim import NothingToPublish, claim_open_refresh
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import REVIEWED, read_run
 from tasks.ui.artifacts import link_campaign
@@ -20,13 +20,6 @@ from tasks.ui.artifacts import link_campaign
 
 class NotReviewed(NudgeflowError):
     advice = "Have its messages approved in the platform, then start again."
-
-
-class NothingToPublish(NudgeflowError):
-    advice = (
-        "Start a refresh. A run that was not started by Nudgeflow is published in the platform and "
-        "fetched by export-messages."
-    )
 
 
 @flow(name="publish-campaign", flow_run_name="publish-{campaign_id}")
@@ -46,15 +39,15 @@ def publish_campaign(
     """
     claimant, watch = this_refresh(), Stopwatch()
     link_campaign(account, campaign_id)
-    claim = claim_campaign(lake, campaign_id, claimant, "join", options.export_minutes)
+    claim = claim_open_refresh(lake, campaign_id, claimant, options.export_minutes)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
     claimed = ClaimedRefresh(campaign_id, account, lake, claimant, claim.refresh, watch)
-    checkpoint = load_checkpoint(lake, claimed.refresh)
-    if checkpoint is None:
-        claimed.release()
-        raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
-    run = read_run(account, checkpoint.run)
-    if run.status not in REVIEWED:
-        raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")
-    return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)
+    with claimed.recorded():
+        checkpoint = load_checkpoint(lake, claimed.refresh)
+        if checkpoint is None:
+            raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
+        run = read_run(account, checkpoint.run)
+        if run.status not in REVIEWED:
+            raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")
+        return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)

@@ -6,19 +6,17 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
-from blocks.rerun import RerunFailed
 from flows.options import RefreshOptions
 from flows.run.finish import publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_refresh
 from flows.run.outcomes import completed, warn_of_open_rerun
-from flows.run.preparation import cleanup_on_failure, extract_and_validate
+from flows.run.preparation import extract_and_validate
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
-from tasks.customers.staging import keep_staged
 from tasks.customers.sync import update_customers
 from tasks.customers.upload import GroupRef, create_group, upload_customers
 from tasks.customers.validate import Validated
-from tasks.refresh.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tasks.refresh.checkpoint import Checkpoint, load_checkpoint, load_preview, save_preview
 from tasks.refresh.claim import claim_campaign
 from tasks.refresh.plan import check_plan
 from tasks.refresh.preview import Preview, compare_with_run
@@ -54,43 +52,38 @@ def campaign_refresh(
     """
     check_can_review(options.review)
     claimant, watch = this_refresh(), Stopwatch()
-    claim = claim_campaign(lake, campaign_id, claimant, options.overlap, options.total_minutes)
+    claim = claim_campaign(
+        lake,
+        campaign_id,
+        claimant,
+        options.overlap,
+        options.total_minutes,
+        crm.block_slug,
+        options.model_dump(mode="json", exclude_unset=True),
+    )
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
     claimed = ClaimedRefresh(campaign_id, account, lake, claimant, claim.refresh, watch)
-    checkpoint = load_checkpoint(lake, claimed.refresh) or _initiate(claimed, crm, options)
-    try:
+    with claimed.recorded():
+        checkpoint = load_checkpoint(lake, claimed.refresh) or _initiate(claimed, crm, options)
         summary = wait_for_rerun(account, checkpoint.run, options.rerun_minutes)
-    except RerunFailed as error:
-        claimed.close(problem=error.problem)
-        raise
-    watch.lap("rerun")
-    if stopped := await_approval(account, checkpoint, options.review, options.review_minutes):
-        return stopped
-    watch.lap("review")
-    return publish_and_fetch(claimed, checkpoint, summary, options)
+        watch.lap("rerun")
+        if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
+            return stopped
+        watch.lap("review")
+        return publish_and_fetch(claimed, checkpoint, summary, options)
 
 
 def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) -> Checkpoint:
     """Run all steps up to the start of the rerun."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     link_campaign(account, claimed.campaign_id)
-    with cleanup_on_failure(claimed.release):
-        campaign, validated, expected = _prepare(claimed, crm, options)
-        keep_staged(lake, refresh)
+    campaign, validated, expected = _prepare(claimed, crm, options)
     reuse = options.group == "reuse"
-    group = create_group(account, campaign, options.group_name, refresh, reuse)
+    group = create_group(account, campaign, options.group_name, lake, refresh, reuse)
     _fill(claimed, crm, group, validated, reuse)
     claimed.watch.lap("upload")
-    checkpoint = Checkpoint(
-        campaign=campaign,
-        validated=validated,
-        expected=expected,
-        group=group,
-        run=initiate_rerun(account, campaign, group),
-    )
-    save_checkpoint(lake, refresh, checkpoint)
-    return checkpoint
+    return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
 
 
 def _prepare(
@@ -99,29 +92,32 @@ def _prepare(
     """Run all steps that change nothing at Nudgescribe."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     campaign = find_campaign(
-        account, claimed.campaign_id, refresh, options.group_name, options.group == "reuse"
+        account, claimed.campaign_id, lake, refresh, options.group_name, options.group == "reuse"
     )
     validated = extract_and_validate(
         account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
     )
     claimed.watch.lap("extract and validate")
-    expected = compare_with_run(account, campaign, validated, lake, refresh)
-    options.guardrails.check(validated.counts(expected.before, expected.new, expected.orphaned))
-    if options.plan_id:
-        check_plan(lake, options.plan_id, campaign, validated)
+    expected = load_preview(lake, refresh)
+    if expected is None:
+        preview = compare_with_run(account, campaign, validated, lake)
+        options.guardrails.check(validated.counts(preview.before, preview.new, preview.orphaned))
+        if options.plan_id:
+            check_plan(lake, options.plan_id, campaign, validated)
+        expected = save_preview(lake, refresh, preview)
     return campaign, validated, expected
 
 
 def _fill(
     claimed: ClaimedRefresh, crm: CrmSource, group: GroupRef, validated: Validated, reuse: bool
 ) -> None:
-    account, lake = claimed.account, claimed.lake
+    account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     lineage: Any = {
         "assets": [assets.group(account, group.customer_group_id)],
         "asset_deps": [assets.crm(crm)],
     }
     if reuse:
         update = update_customers.with_options(**lineage)
-        update(account, group, validated.accepted, validated.key, lake)
+        update(account, group, validated.accepted, validated.key, lake, refresh)
     else:
-        upload_customers.with_options(**lineage)(account, group, validated.accepted, lake)
+        upload_customers.with_options(**lineage)(account, group, validated.accepted, lake, refresh)

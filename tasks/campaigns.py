@@ -1,11 +1,9 @@
 """The campaign: found before its rerun, published after it."""
 
-from datetime import datetime
-
 from prefect import task
 from prefect.logging import get_run_logger
 
-from blocks import NudgescribeAccount
+from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import check_current, find_current_run
 from blocks.storage.manifest import campaign_partition
 from nudgescribe import contract
@@ -13,35 +11,9 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
-from tasks.policies import ONCE, READ
-
-
-class Refresh(Frozen):
-    """The identity of a refresh: the `id` of the flow run that began it, with a number appended
-    unless it is the campaign's first; `started` is that flow run's planned start.
-    """
-
-    id: str
-    started: datetime
-
-    def marker(self, *, reused: bool) -> str:
-        """Return the description of its customer group; a reused group is none that retention may
-        delete.
-        """
-        return f"Nudgeflow refresh {self.id}" + (", of a group reused" if reused else "")
-
-    def owns(self, group: contract.CustomerGroup) -> bool:
-        """Tell whether this refresh made or reused the group."""
-        return group.description in (self.marker(reused=False), self.marker(reused=True))
-
-    @property
-    def short(self) -> str:
-        """Return enough of the id to tell two refreshes of the same minute apart."""
-        return self.id[:8] + self.id[36:]
-
-    def group_name(self, template: str, campaign: str) -> str:
-        """Return the name of its customer group."""
-        return template.format(campaign=campaign, run=self.started)
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 
 
 class CampaignRef(Frozen):
@@ -82,29 +54,39 @@ class GroupBusy(NudgeflowError):
     advice = "Its customers must not change now: publish the campaign's run, then start again."
 
 
-@task(**ONCE)
+@task(**RETRIED)
 def find_campaign(
-    account: NudgescribeAccount, campaign_id: str, refresh: Refresh, group_name: str, reuse: bool
+    account: NudgescribeAccount,
+    campaign_id: str,
+    lake: DataLake,
+    refresh: Refresh,
+    group_name: str,
+    reuse: bool,
 ) -> CampaignRef:
-    """Return the campaign, if a rerun can begin on it or has begun in this refresh.
+    """Return the campaign, if a rerun can begin on it or has begun in this refresh; a retry returns
+    the same.
 
     Raises NotFound, NotPublished; with `reuse` GroupInUse if the campaign's current run is on the
     group of this name, GroupBusy if an unpublished run of another campaign is.
     """
-    with account.get_client() as client:
-        workspace_id, campaign = campaign_of(client, account, campaign_id)
-        groups = client.list_groups(workspace_id)
-        ours = {group.customer_group_id for group in groups if refresh.owns(group)}
-        name = refresh.group_name(group_name, campaign.name)
-        named = {group.customer_group_id for group in groups if group.name == name} - ours
-        if reuse and campaign.customer_group_id in named:
-            raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
-        if reuse:
-            refuse_busy(client, named, name)
-        return _refreshable(client, workspace_id, campaign, ours)
+
+    def find() -> CampaignRef:
+        with account.get_client() as client:
+            workspace_id, campaign = campaign_of(client, account, campaign_id)
+            groups = client.list_groups(workspace_id)
+            ours = {group.customer_group_id for group in groups if refresh.owns(group)}
+            name = refresh.group_name(group_name, campaign.name)
+            named = {group.customer_group_id for group in groups if group.name == name} - ours
+            if reuse and campaign.customer_group_id in named:
+                raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
+            if reuse:
+                refuse_busy(client, named, name)
+            return _refreshable(client, workspace_id, campaign, ours)
+
+    return Journal(lake.files, refresh.journal).step(Step.FOUND, CampaignRef, find)
 
 
-@task(**READ)
+@task(**RETRIED)
 def publish_run(account: NudgescribeAccount, run: RunRef) -> str:
     """Publish the run, which queues its export, and return the export's job id.
 

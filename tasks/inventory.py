@@ -28,8 +28,8 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
 from nudgescribe.errors import NotFound, Retryable
-from tasks.campaigns import Refresh
-from tasks.policies import READ
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
@@ -58,7 +58,7 @@ class CampaignDeleted(Retryable):
     advice = "It was deleted while the inventory was taken: take it again."
 
 
-@materialize("lake://campaigns", **READ, task_run_name="take inventory of {account.block_name}")
+@materialize("lake://campaigns", **RETRIED, task_run_name="take inventory of {account.block_name}")
 def take_inventory(
     account: NudgescribeAccount, lake: DataLake, workspaces: list[str], refresh: Refresh
 ) -> Inventory:
@@ -90,7 +90,7 @@ def take_inventory(
     return inventory
 
 
-@task(**READ, task_run_name="report inventory of {account.block_name}")
+@task(**RETRIED, task_run_name="report inventory of {account.block_name}")
 def report_inventory(
     account: NudgescribeAccount, lake: DataLake, inventory: Inventory, refresh: Refresh
 ) -> None:

@@ -1,9 +1,8 @@
-"""Retry and cache policies of tasks: `@task(**READ)`, `@task(**ONCE)`.
+"""Retry and cache policies of tasks: `@task(**RETRIED)`, `@task(**NEVER_CACHED)`.
 
-The client repeats reads by itself; these retries come on top. Reads and polls are never cached.
-A task that changes something runs once per flow run: its result is cached under the flow run and
-the task's inputs. The key contains neither the task's source nor the blocks, so that a new release
-or a changed password repeats nothing.
+The client repeats reads by itself; these retries come on top. No task's result is cached or
+persisted by Prefect: whoever can write to the store of results could plant one, and pods share
+none. What must not be done twice is in the journal.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any, TypedDict
 
 import httpx
 from prefect import Task
-from prefect.cache_policies import INPUTS, NO_CACHE, RUN_ID, CachePolicy
+from prefect.cache_policies import NO_CACHE, CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import PrefectHTTPStatusError
 
@@ -24,7 +23,6 @@ DELAYS = [2.0, 4.0, 8.0]
 class Caching(TypedDict, total=False):
     cache_policy: CachePolicy
     persist_result: bool
-    result_serializer: str
 
 
 class Options(Caching, total=False):
@@ -47,17 +45,11 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     return isinstance(error, httpx.TransportError)
 
 
-_RETRIED: Options = {
+NEVER_CACHED: Caching = {"cache_policy": NO_CACHE, "persist_result": False}
+RETRIED: Options = {
+    **NEVER_CACHED,
     "retries": len(DELAYS),
     "retry_delay_seconds": DELAYS,
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": is_transient,
-}
-NEVER_CACHED: Caching = {"cache_policy": NO_CACHE}
-READ: Options = {**NEVER_CACHED, **_RETRIED}
-ONCE: Options = {
-    "cache_policy": RUN_ID + (INPUTS - "account" - "crm" - "lake" - "portfolio"),
-    "persist_result": True,
-    "result_serializer": "json",
-    **_RETRIED,
 }

@@ -14,12 +14,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 from pydantic import Field
 
-from blocks import CampaignPortfolio, Member, NudgescribeAccount, Portfolio
+from blocks import CampaignPortfolio, DataLake, Member, NudgescribeAccount, Portfolio
 from blocks.portfolio import NoPortfolio
 from nudgescribe.bases import Frozen
 from nudgescribe.contract import Campaign, Status
 from nudgescribe.errors import NotFound, NudgeflowError
-from tasks.policies import NEVER_CACHED, ONCE, READ
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import NEVER_CACHED, RETRIED
 
 _OUTCOMES = {
     "Skipped": "skipped",
@@ -70,8 +72,10 @@ class ChosenCampaigns(Frozen):
     skipped: list[RefreshStatus] = Field(default=[])
 
 
-@task(**ONCE)
+@task(**RETRIED)
 def choose_campaigns(
+    lake: DataLake,
+    refresh: Refresh,
     account: NudgescribeAccount,
     campaigns: list[Member],
     workspaces: list[str],
@@ -82,13 +86,20 @@ def choose_campaigns(
 
     Raises NoPortfolio, NotFound.
     """
-    listed, workspaces = list(campaigns), list(workspaces)
-    for more in _portfolios(portfolio, portfolio_file):
-        listed += more.campaigns
-        workspaces += more.workspaces
+
+    def choose() -> ChosenCampaigns:
+        given = Portfolio(campaigns=campaigns, workspaces=workspaces)
+        return _choose(account, [given, *_portfolios(portfolio, portfolio_file)])
+
+    return Journal(lake.files, refresh.journal).step(Step.FOUND, ChosenCampaigns, choose)
+
+
+def _choose(account: NudgescribeAccount, portfolios: Sequence[Portfolio]) -> ChosenCampaigns:
     members: dict[str, Member] = {}
-    for member in listed:
-        members.setdefault(member.campaign_id, member)
+    for portfolio in portfolios:
+        for member in portfolio.campaigns:
+            members.setdefault(member.campaign_id, member)
+    workspaces = [workspace for portfolio in portfolios for workspace in portfolio.workspaces]
     skipped: list[RefreshStatus] = []
     for campaign in _campaigns_of(account, workspaces) if workspaces else []:
         if campaign.campaign_id in members:
@@ -130,7 +141,7 @@ def _not_published(campaign: Campaign) -> RefreshStatus:
     )
 
 
-@task(**READ, task_run_name="start {campaign_id}")
+@task(**RETRIED, task_run_name="start {campaign_id}")
 def start_refresh(
     deployment: str, campaign_id: str, parameters: dict[str, Any], key: str
 ) -> RefreshStatus:

@@ -10,7 +10,6 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from blocks import DataLake, NudgescribeAccount
 from flows.options import FetchOptions
 from nudgescribe.retry import Pace, poll
-from tasks.campaigns import Refresh
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
 from tasks.export.run import (
     ExportIncomplete,
@@ -22,6 +21,7 @@ from tasks.export.run import (
     fetch_chunk,
     plan_export,
 )
+from tasks.journal.refresh import Refresh
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.progress import Progress, ProgressDisplay, discard_counters, progress_here

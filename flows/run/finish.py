@@ -36,7 +36,7 @@ def publish_and_fetch(
     result = _result(checkpoint, summary, published_at, in_lake, run_diff, watch.seconds)
     report_refresh(account, lake, result)
     announce_run("campaign.refreshed", run.campaign_id, lake, in_lake, name=result.campaign)
-    claimed.close(result=result)
+    claimed.complete(result)
     return result
 
 

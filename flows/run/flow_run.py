@@ -1,17 +1,25 @@
 """The running flow run: its identity, the refresh it has claimed, the time its steps take."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.runtime.flow_run import get_scheduled_start_time
 
 from blocks import DataLake, NudgescribeAccount
-from tasks.campaigns import Refresh
-from tasks.refresh.claim import close_refresh, release_refresh
+from blocks.rerun import NotCurrent, RerunFailed
+from nudgescribe.errors import NudgeflowError, Retryable
+from tasks.journal.refresh import Refresh
+from tasks.refresh.claim import end_refresh, record_problem
 from tasks.refresh.report import RefreshResult
+from tasks.refresh.standing import Ended
+
+FINAL = (NotCurrent, RerunFailed)
+"""What no retry can mend: the run of the refresh is not, or no longer, the campaign's."""
 
 
 def this_flow_run() -> FlowRun:
@@ -24,10 +32,13 @@ def this_flow_run() -> FlowRun:
 
 def this_refresh() -> Refresh:
     """Return the identity of a refresh that the running flow run begins."""
-    run = this_flow_run()
+    context, run = FlowRunContext.get(), this_flow_run()
+    assert context is not None
+    assert context.flow is not None
     started = run.expected_start_time or run.start_time
     assert started is not None
-    return Refresh(id=str(run.id), started=started)
+    journal = f"journals/{context.flow.name}/{run.id}"
+    return Refresh(id=str(run.id), started=started, journal=journal)
 
 
 def dated(name: str) -> Callable[[], str]:
@@ -63,10 +74,38 @@ class ClaimedRefresh:
     refresh: Refresh
     watch: Stopwatch
 
-    def close(self, result: RefreshResult | None = None, problem: str | None = None) -> None:
-        """End the refresh, with a result or with a problem that no retry can solve."""
-        close_refresh(self.lake, self.campaign_id, self.claimant, self.refresh, result, problem)
+    @contextmanager
+    def recorded(self) -> Generator[None]:
+        """Note in the journal what the block fails with; its error is raised in any case."""
+        try:
+            yield
+        except Pause:
+            raise
+        except BaseException as error:
+            with suppress(Exception):
+                self._record(error)
+            raise
 
-    def release(self) -> None:
-        """Let other flow runs refresh the campaign, unless this refresh is to be continued."""
-        release_refresh(self.lake, self.campaign_id, self.claimant, self.refresh)
+    def complete(self, result: RefreshResult) -> None:
+        """End the refresh with its result."""
+        self._end(Ended(outcome="completed", result=result))
+
+    def _end(self, ended: Ended) -> None:
+        end_refresh(self.lake, self.campaign_id, self.claimant, self.refresh, ended)
+
+    def _record(self, error: BaseException) -> None:
+        if isinstance(error, FINAL):
+            self._end(Ended(outcome="failed", problem=error.problem))
+            return
+        problem, retryable = "It was stopped, or met an error that is none of ours.", True
+        if isinstance(error, NudgeflowError):
+            problem, retryable = error.problem, isinstance(error, Retryable)
+        record_problem(
+            self.lake,
+            self.campaign_id,
+            self.claimant,
+            self.refresh,
+            type(error).__name__,
+            problem,
+            retryable,
+        )

@@ -1,14 +1,17 @@
 """The first steps of refresh, plan and synchronisation: extract and validate the list."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
 from flows.options import ListOptions
-from tasks.campaigns import Refresh
+from flows.run.flow_run import this_refresh
+from nudgescribe.errors import NudgeflowError
 from tasks.customers.extract import extract_customers
 from tasks.customers.mapping import find_fields
 from tasks.customers.validate import Validated, validate_customers
+from tasks.journal.flow_runs import end_journal, open_journal
+from tasks.journal.refresh import Refresh
 
 
 def extract_and_validate(
@@ -29,11 +32,16 @@ def extract_and_validate(
 
 
 @contextmanager
-def cleanup_on_failure(cleanup: Callable[[], object]) -> Generator[None]:
-    """Call `cleanup` if the block fails; the block's error is raised, whatever `cleanup` does."""
+def journaled(lake: DataLake) -> Generator[Refresh]:
+    """Yield this flow run's identity with its journal, which ends with the block, and with it what
+    the block has staged. The block's error is raised in any case.
+    """
+    refresh = open_journal(lake, this_refresh())
     try:
-        yield
-    except BaseException:
+        yield refresh
+    except BaseException as error:
+        problem = error.problem if isinstance(error, NudgeflowError) else type(error).__name__
         with suppress(Exception):
-            cleanup()
+            end_journal(lake, refresh, problem)
         raise
+    end_journal(lake, refresh)

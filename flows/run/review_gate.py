@@ -10,16 +10,15 @@ from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from pydantic import Field
 
-from blocks import NudgescribeAccount
 from blocks.rerun import RerunTimedOut
 from flows.options import Review
-from flows.run.flow_run import this_flow_run
+from flows.run.flow_run import ClaimedRefresh, this_flow_run
 from flows.run.outcomes import completed, failed
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.rerun import REVIEWED, read_run, wait_for_review
-from tasks.refresh.review import report_review
-from tasks.ui.labels import REVIEW_UNTIL, add_labels, read_labels
+from tasks.refresh.review import begin_review, end_review, report_review
+from tasks.ui.labels import REVIEW_UNTIL, add_labels
 
 BACKSTOP = timedelta(days=7)
 """Added to the deadline, for then Prefect ends a suspended flow run in a state of its own."""
@@ -56,12 +55,12 @@ def check_can_review(review: Review) -> None:
 
 
 def await_approval(
-    account: NudgescribeAccount, checkpoint: Checkpoint, review: Review, minutes: float
+    claimed: ClaimedRefresh, checkpoint: Checkpoint, review: Review, minutes: float
 ) -> State[Any] | None:
     """Return None once the run may be published, else the state for the flow run to end in."""
-    run = checkpoint.run
+    account, run = claimed.account, checkpoint.run
     if review == "suspend":
-        return _suspended_review(account, checkpoint, minutes)
+        return _suspended_review(claimed, checkpoint, minutes)
     if review == "stop":
         status = read_run(account, run).status
         message = f"Run {run.run_number} is {status}; publish-campaign publishes and fetches it."
@@ -74,10 +73,12 @@ def await_approval(
 
 
 def _suspended_review(
-    account: NudgescribeAccount, checkpoint: Checkpoint, minutes: float
+    claimed: ClaimedRefresh, checkpoint: Checkpoint, minutes: float
 ) -> State[Any] | None:
+    account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     # The flow starts over after each suspension: a key that was answered returns its answer.
-    run, until = checkpoint.run, _until(minutes)
+    run, until = checkpoint.run, begin_review(lake, refresh, minutes)
+    add_labels({REVIEW_UNTIL: until.isoformat()})
     answered = this_flow_run().empirical_policy.pause_keys or set[str]()
     for number in count(1):
         key, page = f"review-{number}-until-{until:%Y%m%d%H%M%S}", ""
@@ -90,7 +91,8 @@ def _suspended_review(
                     f"Run {run.run_number} was not approved by {until:%Y-%m-%d %H:%M} UTC; it is "
                     f"{status}."
                 )
-                return _end("ReviewOverdue", error)
+                end_review(lake, refresh)  # a retry has a review of its own
+                return failed("ReviewOverdue", error)
             page = report_review(account, checkpoint)
         left = until - datetime.now(UTC) + BACKSTOP
         answer = suspend_flow_run(
@@ -100,21 +102,8 @@ def _suspended_review(
         )
         if answer.decision == "stop here":
             note = f": {answer.note}" if answer.note else "."
-            return _end("Rejected", ReviewRejected(f"Run {run.run_number} was stopped{note}"))
+            end_review(lake, refresh)
+            return failed("Rejected", ReviewRejected(f"Run {run.run_number} was stopped{note}"))
         if answer.note:
             get_run_logger().info("Resumed: %s", answer.note)
     raise AssertionError
-
-
-def _until(minutes: float) -> datetime:
-    """Return the deadline of this review, the same however often the flow run is resumed."""
-    if labelled := read_labels().get(REVIEW_UNTIL):
-        return datetime.fromisoformat(str(labelled))
-    until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
-    add_labels({REVIEW_UNTIL: until.isoformat()})
-    return until
-
-
-def _end(name: str, error: NudgeflowError) -> State[Any]:
-    add_labels({REVIEW_UNTIL: ""})  # a retry has a review of its own
-    return failed(name, error)

@@ -12,7 +12,7 @@ from nudgescribe import fields
 from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
-from tasks.policies import READ
+from tasks.policies import RETRIED
 
 
 class FieldSource(FrozenInput):
@@ -90,7 +90,7 @@ class FieldMapping(Frozen):
         )
 
 
-@task(**READ)
+@task(**RETRIED)
 def find_fields(
     account: NudgescribeAccount, workspace_id: str, sources: Mapping[str, FieldSource]
 ) -> FieldMapping:

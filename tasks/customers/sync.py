@@ -24,7 +24,9 @@ from tasks.customers import upload
 from tasks.customers.fingerprint import content
 from tasks.customers.staging import Staged, local_copy
 from tasks.customers.upload import GroupRef, UploadIncomplete, send, settled_size
-from tasks.policies import ONCE
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 
 CUSTOMERS_HELD = 10_000
 """Customers of a group in memory at a time."""
@@ -42,32 +44,41 @@ class ListDiff(Frozen):
     unchanged: int = Field(validation_alias=AliasChoices("unchanged", "same"))
 
 
-@materialize("nudgescribe://groups", **ONCE)
+@materialize("nudgescribe://groups", **RETRIED)
 def update_customers(
-    account: NudgescribeAccount, group: GroupRef, accepted: Staged, key: str, lake: DataLake
+    account: NudgescribeAccount,
+    group: GroupRef,
+    accepted: Staged,
+    key: str,
+    lake: DataLake,
+    refresh: Refresh,
 ) -> ListDiff:
     """Make the group's customers those of the list: upsert new and changed ones, delete the rest.
 
     Repeated, it finds nothing to do. Raises UploadIncomplete if the service rejects a row or the
     group differs from the list in the end.
     """
-    with (
-        account.get_client() as client,
-        local_copy(lake, accepted) as listed,
-        scratch_folder("the group's customers") as folder,
-    ):
-        comparison = _compare(client, group, listed, key, folder)
-        diff = comparison.diff
-        counts = ", ".join(f"{number:,} {change}" for change, number in diff)
-        get_run_logger().info("Compared with group %s: %s", group.customer_group_id, counts)
-        total = diff.added + diff.changed
-        completed = send(client, group, comparison.upserts(listed), total) if total else True
-        for ids in comparison.deletions():
-            client.delete_customers(group.workspace_id, group.customer_group_id, ids)
-        settled_size(client, group, accepted.rows)
-        if not completed:
-            _settle(client, group, listed, key)
-    return diff
+
+    def update() -> ListDiff:
+        with (
+            account.get_client() as client,
+            local_copy(lake, accepted) as listed,
+            scratch_folder("the group's customers") as folder,
+        ):
+            comparison = _compare(client, group, listed, key, folder)
+            diff = comparison.diff
+            counts = ", ".join(f"{number:,} {change}" for change, number in diff)
+            get_run_logger().info("Compared with group %s: %s", group.customer_group_id, counts)
+            total = diff.added + diff.changed
+            completed = send(client, group, comparison.upserts(listed), total) if total else True
+            for ids in comparison.deletions():
+                client.delete_customers(group.workspace_id, group.customer_group_id, ids)
+            settled_size(client, group, accepted.rows)
+            if not completed:
+                _settle(client, group, listed, key)
+        return diff
+
+    return Journal(lake.files, refresh.journal).step(Step.UPLOADED, ListDiff, update)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
 from nudgescribe.retry import poll
-from tasks.campaigns import CampaignRef, Refresh, refuse_busy
+from tasks.campaigns import CampaignRef, refuse_busy
 from tasks.customers.staging import Staged, local_copy
-from tasks.policies import ONCE, READ
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 from tasks.ui.console import StatusLine
 
 ROWS_SENT = 20_000
@@ -40,11 +42,18 @@ class UploadIncomplete(NudgeflowError):
     advice = "No rerun was started. Retry this flow run; the upload is repeated harmlessly."
 
 
-@task(**ONCE)
+class Uploaded(Frozen):
+    """The size of a group once all customers of a list are in it."""
+
+    size: int
+
+
+@task(**RETRIED)
 def create_group(
     account: NudgescribeAccount,
     campaign: CampaignRef,
     template: str,
+    lake: DataLake,
     refresh: Refresh,
     reuse: bool = False,
 ) -> GroupRef:
@@ -52,23 +61,27 @@ def create_group(
     this name; or a new one. Raises GroupBusy.
     """
     workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
-    with account.get_client() as client:
-        group = _find(client, workspace_id, refresh.owns)
-        marker = refresh.marker(reused=reuse)
-        if group is None and reuse and (existing := _named(client, workspace_id, name)):
-            refuse_busy(client, {existing.customer_group_id}, name)
-            marked = contract.UpdateGroup(
-                customer_group_id=existing.customer_group_id, description=marker
-            )
-            group = client.update_group(marked)
-        if group is None:
-            # Should another refresh of the same minute have the name, ours gets the short id.
-            longer = f"{name} ({refresh.short})"
-            group = _create(client, workspace_id, name, marker, longer)
-    return _reference(group)
+
+    def find_or_create() -> GroupRef:
+        with account.get_client() as client:
+            group = _find(client, workspace_id, refresh.owns)
+            marker = refresh.marker(reused=reuse)
+            if group is None and reuse and (existing := _named(client, workspace_id, name)):
+                refuse_busy(client, {existing.customer_group_id}, name)
+                marked = contract.UpdateGroup(
+                    customer_group_id=existing.customer_group_id, description=marker
+                )
+                group = client.update_group(marked)
+            if group is None:
+                # Should another refresh of the same minute have the name, ours gets the short id.
+                longer = f"{name} ({refresh.short})"
+                group = _create(client, workspace_id, name, marker, longer)
+        return _reference(group)
+
+    return Journal(lake.files, refresh.journal).step(Step.GROUPED, GroupRef, find_or_create)
 
 
-@task(**READ)
+@task(**RETRIED)
 def find_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef | None:
     """Return the customer group of this name, if there is one. Raises NotFound, GroupBusy."""
     with account.get_client() as client:
@@ -79,7 +92,7 @@ def find_group(account: NudgescribeAccount, workspace_id: str, name: str) -> Gro
     return _reference(group)
 
 
-@task(**READ)
+@task(**RETRIED)
 def find_or_create_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef:
     """Return the customer group of this name, created unless an earlier try has created it."""
     with account.get_client() as client:
@@ -87,21 +100,26 @@ def find_or_create_group(account: NudgescribeAccount, workspace_id: str, name: s
     return _reference(group)
 
 
-@materialize("nudgescribe://groups", **ONCE)
+@materialize("nudgescribe://groups", **RETRIED)
 def upload_customers(
-    account: NudgescribeAccount, group: GroupRef, accepted: Staged, lake: DataLake
-) -> int:
+    account: NudgescribeAccount,
+    group: GroupRef,
+    accepted: Staged,
+    lake: DataLake,
+    refresh: Refresh,
+) -> Uploaded:
     """Upload the accepted rows in chunks; return the group's size, which equals their number.
 
     The service upserts by identifier, so a repeated upload changes nothing.
     Raises UploadIncomplete if the service rejects a row or the sizes differ in the end.
     """
-    with (
-        account.get_client() as client,
-        local_copy(lake, accepted) as source,
-    ):
-        send(client, group, read_frames(source, ROWS_SENT), accepted.rows)
-        return settled_size(client, group, accepted.rows)
+
+    def upload() -> Uploaded:
+        with account.get_client() as client, local_copy(lake, accepted) as source:
+            send(client, group, read_frames(source, ROWS_SENT), accepted.rows)
+            return Uploaded(size=settled_size(client, group, accepted.rows))
+
+    return Journal(lake.files, refresh.journal).step(Step.UPLOADED, Uploaded, upload)
 
 
 def send(

@@ -18,7 +18,6 @@ from nudgescribe import fields
 from nudgescribe.bases import Frozen
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
-from tasks.campaigns import Refresh
 from tasks.customers.fingerprint import Fingerprint
 from tasks.customers.guardrails import ListCounts
 from tasks.customers.mapping import FieldMapping
@@ -26,11 +25,11 @@ from tasks.customers.staging import (
     Staged,
     batches,
     describe,
-    folder_of,
-    load_or_compute,
     local_copy,
 )
-from tasks.policies import READ
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 
 ROWS_JUDGED = 50_000
 """Rows judged at a time."""
@@ -80,7 +79,7 @@ class ListRefused(NudgeflowError):
     advice = "Nothing was changed at Nudgescribe. Correct the list or its query, then start again."
 
 
-@task(**READ)
+@task(**RETRIED)
 def validate_customers(
     mapping: FieldMapping,
     staged: Staged,
@@ -95,13 +94,13 @@ def validate_customers(
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers and, if `strict`,
     for the first rejected row.
     """
-    folder = folder_of(refresh)
     quarantine = f"quarantine/{partition}/{refresh.id}.parquet"
 
     def compute() -> Validated:
-        return _validate(mapping, staged, lake, strict, f"{folder}/{ACCEPTED}", quarantine)
+        path = f"{refresh.staging}/{ACCEPTED}"
+        return _validate(mapping, staged, lake, strict, path, quarantine)
 
-    return load_or_compute(lake, f"{folder}/validated.json", Validated, compute)
+    return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, compute)
 
 
 def _validate(

@@ -30,12 +30,12 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
 from nudgescribe.retry import Pace, poll
-from tasks.campaigns import Refresh, campaign_of
-from tasks.customers.staging import folder_of
+from tasks.campaigns import campaign_of
 from tasks.export.download import ExportRef, fetch_pages, slots_of
 from tasks.export.ledger import Ledger
 from tasks.export.verify import doubtful_pages
-from tasks.policies import READ
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.events import announce
 from tasks.ui.progress import Progress, start_counter
@@ -84,7 +84,7 @@ class RunInLake(Frozen):
     bytes: int
 
 
-@task(**READ)
+@task(**RETRIED)
 def find_runs(
     account: NudgescribeAccount, campaign_id: str, which: WhichRuns, check_rows: bool
 ) -> list[RunToExport]:
@@ -136,7 +136,7 @@ def _requested(which: WhichRuns, current: int, published: list[int]) -> list[int
             return [which]
 
 
-@task(**READ)
+@task(**RETRIED)
 def plan_export(
     account: NudgescribeAccount, run: RunToExport, lake: DataLake, refresh: Refresh, minutes: float
 ) -> ExportRef:
@@ -174,7 +174,7 @@ def _export_ref(run: RunToExport, lake: DataLake, refresh: Refresh) -> ExportRef
         pages=0,
         rows=run.rows,
         writer=writer,
-        staging=f"{folder_of(refresh)}/{writer}",
+        staging=f"{refresh.staging}/{writer}",
         generation=generation,
         done=done,
     )
@@ -219,7 +219,7 @@ def chunks(export: ExportRef) -> list[tuple[int, int]]:
     return [(first, end - 1) for first, end in pairwise(cuts)]
 
 
-@task(**READ, task_run_name="pages-{first}-{last}")
+@task(**RETRIED, task_run_name="pages-{first}-{last}")
 def fetch_chunk(
     account: NudgescribeAccount,
     export: ExportRef,
@@ -241,7 +241,7 @@ def fetch_chunk(
     return counter.progress
 
 
-@task(**READ)
+@task(**RETRIED)
 def check_export(export: ExportRef, lake: DataLake) -> str | None:
     """Return None if the pages in the lake are complete and add up, else what is wrong.
 
@@ -255,7 +255,7 @@ def check_export(export: ExportRef, lake: DataLake) -> str | None:
     return problem
 
 
-@materialize("lake://messages", **READ)
+@materialize("lake://messages", **RETRIED)
 def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
     """Make the fetched run visible: create its manifest, then update the pointer to the campaign's
     latest run. Raises RunTaken if another flow run has created the manifest.

@@ -10,7 +10,7 @@ from blocks import DataLake
 from blocks.storage.manifest import campaign_folder
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError, Retryable
-from tasks.policies import READ
+from tasks.policies import RETRIED
 
 _RUN = re.compile(r"run_number=(\d+)")
 
@@ -38,7 +38,7 @@ class RunDiffSummary(Frozen):
         return self.since is not None and self.problem is None
 
 
-@task(**READ)
+@task(**RETRIED)
 def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSummary:
     """Compare a run in the lake with the newest one before it there.
 

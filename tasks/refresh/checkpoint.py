@@ -4,11 +4,12 @@ from prefect import task
 
 from blocks import DataLake
 from nudgescribe.bases import Frozen
-from tasks.campaigns import CampaignRef, Refresh, RunRef
-from tasks.customers.staging import folder_of
+from tasks.campaigns import CampaignRef, RunRef
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
-from tasks.policies import READ
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 from tasks.refresh.preview import Preview
 
 
@@ -24,22 +25,19 @@ class Checkpoint(Frozen):
     run: RunRef
 
 
-@task(**READ)
+@task(**RETRIED)
 def load_checkpoint(lake: DataLake, refresh: Refresh) -> Checkpoint | None:
-    """Return the checkpoint that an earlier try of the refresh has saved, if there is one."""
-    files = lake.files
-    if not files.exists(_path(refresh)):
-        return None
-    return Checkpoint.model_validate_json(files.read(_path(refresh)))
+    """Return the checkpoint of the refresh, None if its rerun has not been initiated."""
+    return Journal(lake.files, refresh.journal).find(Step.INITIATED, Checkpoint)
 
 
-@task(**READ)
-def save_checkpoint(lake: DataLake, refresh: Refresh, checkpoint: Checkpoint) -> None:
-    """Save the checkpoint in staging, for every later try of the refresh to continue from."""
-    content = checkpoint.model_dump_json().encode()
-    lake.files.write(_path(refresh), content, private=True)
+@task(**RETRIED)
+def load_preview(lake: DataLake, refresh: Refresh) -> Preview | None:
+    """Return the preview of the refresh, None if its list has not passed all checks."""
+    return Journal(lake.files, refresh.journal).find(Step.COMPARED, Preview)
 
 
-def _path(refresh: Refresh) -> str:
-    # The name that version 0.1 has given it.
-    return f"{folder_of(refresh)}/started.json"
+@task(**RETRIED)
+def save_preview(lake: DataLake, refresh: Refresh, preview: Preview) -> Preview:
+    """Note that the list has passed all checks: from now on Nudgescribe is changed for it."""
+    return Journal(lake.files, refresh.journal).add(Step.COMPARED, preview)

@@ -1,9 +1,7 @@
 """The claim on a campaign: one open refresh at a time, whichever flow run works on it."""
 
-import os
-import socket
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -14,11 +12,13 @@ from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
-from tasks.campaigns import Refresh
-from tasks.customers.staging import folder_of, is_kept
-from tasks.policies import READ
-from tasks.refresh.register import Entry, Register, owner_state
+from tasks.journal.entries import Series
+from tasks.journal.owners import UNKNOWN, owner_state, this_process
+from tasks.journal.refresh import Claimed, Refresh
+from tasks.policies import RETRIED
+from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
+from tasks.refresh.standing import Ended, Problem, Standing
 
 PACE = Pace(longest=30)
 
@@ -37,23 +37,33 @@ class Claim(Frozen):
 
 
 class RefreshOpen(NudgeflowError):
-    advice = "Wait for it or retry its flow run; with options.overlap = join it is continued."
+    advice = (
+        "Wait for it or retry its flow run; with options.overlap = join it is continued. If it "
+        "cannot be finished, end it with the flow abandon-refresh."
+    )
 
 
 class RefreshEnded(NudgeflowError):
     advice = "It cannot be continued. Start a new refresh."
 
 
+class NothingToPublish(NudgeflowError):
+    advice = (
+        "Start a refresh. A run that was not started by Nudgeflow is published in the platform and "
+        "fetched by export-messages."
+    )
+
+
 @dataclass(frozen=True)
 class Begin:
-    """Begin a new refresh, and remove what the previous one has left in staging."""
+    """Begin a new refresh, and give up the previous one if that is still open."""
 
-    previous: Refresh | None = None
+    previous: Standing | None = None
 
 
 @dataclass(frozen=True)
 class _About:
-    entry: Entry
+    standing: Standing
 
 
 class Continue(_About):
@@ -80,161 +90,235 @@ class Refuse:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Over:
     """Fail: the refresh has ended with a problem that no retry can solve."""
 
     problem: str
 
 
-Decision = Begin | Continue | Wait | Joined | Finished | Refuse | Ended
+Decision = Begin | Continue | Wait | Joined | Finished | Refuse | Over
 
 
 def decide(
-    entry: Entry | None,
+    standing: Standing | None,
     claimant: Refresh,
     overlap: Overlap,
     owner: str | None,
-    kept: bool,
     waited_for: str | None,
 ) -> Decision:
-    """Decide what the claimant does about the campaign's newest entry.
+    """Decide what the claimant does about the campaign's newest refresh.
 
-    `owner` is the state of the flow run that works on the entry's refresh, None if it has ended;
-    `kept` tells whether that refresh's list is to be kept; `waited_for` is the id of the refresh
-    that the claimant has been waiting for.
+    `owner` is the state of the flow run that works on it, None if that has ended, UNKNOWN if it
+    cannot be told; `waited_for` is the id of the refresh that the claimant has been waiting for.
     """
-    if entry is None:
+    if standing is None:
         return Begin()
-    if entry.belongs_to(claimant):
-        if entry.result:
-            return Finished(entry)
-        return Ended(entry.problem) if entry.problem else Continue(entry)
-    if not entry.open:
-        finished = entry.result and entry.refresh.id == waited_for
-        return Joined(entry) if finished else Begin(entry.refresh)
-    if owner is None and not kept:
-        return Begin(entry.refresh)
+    if ended := standing.ended:
+        if standing.belongs_to(claimant) and ended.outcome != "released":
+            return Finished(standing) if ended.result else Over(ended.problem)
+        finished = ended.result and standing.refresh.id == waited_for
+        return Joined(standing) if finished else Begin(standing)
+    if standing.belongs_to(claimant):
+        return Continue(standing)
+    if owner is None and not standing.goes_on:
+        return Begin(standing)
     if overlap != "join":
         return Refuse(overlap)
     if owner is None:
-        return Continue(entry)
-    return Joined(entry) if owner == "Suspended" else Wait(entry)
+        return Continue(standing)
+    return Joined(standing) if owner == "Suspended" else Wait(standing)
 
 
-@task(**READ)
+@task(**RETRIED)
 def claim_campaign(
-    lake: DataLake, campaign_id: str, claimant: Refresh, overlap: Overlap, minutes: float
+    lake: DataLake,
+    campaign_id: str,
+    claimant: Refresh,
+    overlap: Overlap,
+    minutes: float,
+    crm: str = "",
+    options: dict[str, Any] | None = None,
 ) -> Claim:
     """Return the refresh for this flow run to work on: a new one, or one that an earlier flow run
     has left half-way. No other flow run works on the campaign then.
 
+    A new one notes where its list comes from, `crm`, and the flow's `options`.
+
     Raises RefreshOpen if another refresh is open and `overlap` is fail, or if it is join and the
-    other refresh is still running after `minutes`; RefreshEnded.
+    other refresh is still running after `minutes`; RefreshEnded, JournalDamaged, JournalTooNew.
     """
-    attempt = _Attempt(lake.files, campaign_id, claimant, overlap)
+    claimed = Claimed(
+        refresh=claimant, owner=this_process(claimant.id), crm=crm, options=options or {}
+    )
+    return _await(_Attempt(lake.files, campaign_id, claimed, overlap), minutes)
+
+
+@task(**RETRIED)
+def claim_open_refresh(
+    lake: DataLake, campaign_id: str, claimant: Refresh, minutes: float
+) -> Claim:
+    """Return the campaign's open refresh for this flow run to finish, as `claim_campaign` does.
+
+    Raises NothingToPublish if none has started a rerun.
+    """
+    claimed = Claimed(refresh=claimant, owner=this_process(claimant.id))
+    return _await(_Attempt(lake.files, campaign_id, claimed, "join", begins=False), minutes)
+
+
+def _await(attempt: "_Attempt", minutes: float) -> Claim:
     for claim in poll(attempt, minutes * 60, PACE):
         if claim:
             return claim
-    raise RefreshOpen(
-        f"{attempt.owner} still had campaign {campaign_id} after {minutes:g} minutes."
-    )
+    raise RefreshOpen(f"{attempt.other} was still open after {minutes:g} minutes.")
 
 
 class _Attempt:
     """Tries to claim a campaign each time it is called."""
 
-    def __init__(self, files: Files, campaign_id: str, claimant: Refresh, overlap: Overlap) -> None:
-        self.owner = "Another flow run"
+    def __init__(
+        self,
+        files: Files,
+        campaign_id: str,
+        claimed: Claimed,
+        overlap: Overlap,
+        begins: bool = True,
+    ) -> None:
+        self.other = "Another refresh"
         self._files = files
-        self._register = Register(files, campaign_partition(campaign_id))
+        self._history = History(files, campaign_partition(campaign_id))
         self._campaign_id = campaign_id
-        self._claimant = claimant
+        self._claimed = claimed
         self._overlap: Overlap = overlap
+        self._begins = begins
         self._waited_for: str | None = None
 
     def __call__(self) -> Claim | None:
         """Return None if the claimant has to wait, or another flow run was faster."""
-        number, entry = self._register.newest()
-        owner, kept = None, False
-        if entry and entry.open and not entry.belongs_to(self._claimant):
-            owner = owner_state(entry)
-            kept = owner is None and is_kept(self._files, entry.refresh)
-            self.owner = f"Flow run {entry.flow_run}, {owner or 'which has ended half-way'},"
-        decision = decide(entry, self._claimant, self._overlap, owner, kept, self._waited_for)
-        return self._carry_out(decision, number)
+        claimant, standing = self._claimed.refresh, self._history.newest()
+        owner = None
+        if standing and not standing.ended and not standing.belongs_to(claimant):
+            assert standing.owner
+            owner = owner_state(standing.owner)
+            self.other = self._describe(standing, owner)
+        decision = decide(standing, claimant, self._overlap, owner, self._waited_for)
+        return self._carry_out(decision)
 
-    def _carry_out(self, decision: Decision, number: int) -> Claim | None:
-        message = f"{self.owner} has a refresh of campaign {self._campaign_id} open."
+    def _carry_out(self, decision: Decision) -> Claim | None:
         match decision:
+            case Begin() if not self._begins:
+                raise NothingToPublish(
+                    f"No refresh of campaign {self._campaign_id} has started a rerun."
+                )
             case Begin(previous):
-                if previous:
-                    self._files.remove(folder_of(previous))
-                return self._begin(number)
-            case Continue(entry):
-                if not entry.belongs_to(self._claimant):
-                    get_run_logger().info("%s It is continued here.", message)
-                return self._add(number, entry.refresh)
-            case Wait(entry):
-                if entry.refresh.id != self._waited_for:
-                    get_run_logger().info("%s Waiting for it.", message)
-                    self._waited_for = entry.refresh.id
+                return self._begin(previous)
+            case Continue(standing):
+                return self._continue(standing)
+            case Wait(standing):
+                if standing.refresh.id != self._waited_for:
+                    get_run_logger().info("%s Waiting for it.", self.other)
+                    self._waited_for = standing.refresh.id
                 return None
-            case Joined(entry):
-                return _joined(entry)
+            case Joined(standing):
+                return _joined(standing)
             case Refuse("skip"):
-                return Claim(outcome="Skipped", message=message)
+                return Claim(outcome="Skipped", message=self.other)
             case Refuse():
-                raise RefreshOpen(message)
-            case Finished(entry):
-                self._files.remove(folder_of(entry.refresh))
-                return Claim(message="It was finished by an earlier try.", result=entry.result)
-            case Ended(problem):
+                raise RefreshOpen(self.other)
+            case Finished(standing):
+                assert standing.ended
+                self._files.remove(standing.refresh.staging)
+                message = "It was finished by an earlier try."
+                return Claim(message=message, result=standing.ended.result)
+            case Over(problem):
                 raise RefreshEnded(problem)
 
-    def _begin(self, number: int) -> Claim | None:
+    def _begin(self, previous: Standing | None) -> Claim | None:
+        number = previous.number if previous else 0
+        if previous:
+            if previous.ended is None:
+                given_up = Ended(outcome="released", problem="Its flow run ended half-way.")
+                self._history.end(number, given_up)
+            self._files.remove(previous.refresh.staging)
         # A flow run may begin more than one refresh of a campaign: each needs an id of its own.
-        ids = {"id": f"{self._claimant.id}-{number}"} if number else {}
-        return self._add(number, self._claimant.model_copy(update=ids))
+        ids = {"id": f"{self._claimed.refresh.id}-{number}"} if number else {}
+        refresh = self._claimed.refresh.model_copy(update=ids)
+        if not self._history.begin(
+            number + 1, self._claimed.model_copy(update={"refresh": refresh})
+        ):
+            return None
+        journal = self._history.journal(number + 1).folder
+        return Claim(refresh=refresh.model_copy(update={"journal": journal}))
 
-    def _add(self, number: int, refresh: Refresh) -> Claim | None:
-        entry = Entry(
-            refresh=refresh,
-            flow_run=self._claimant.id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
-        return Claim(refresh=refresh) if self._register.add(number + 1, entry) else None
+    def _continue(self, standing: Standing) -> Claim | None:
+        if standing.owner != self._claimed.owner:
+            if not standing.belongs_to(self._claimed.refresh):
+                get_run_logger().info("%s It is continued here.", self.other)
+            if not self._history.take_over(standing, self._claimed.owner):
+                return None
+        journal = self._history.journal(standing.number).folder
+        return Claim(refresh=standing.refresh.model_copy(update={"journal": journal}))
+
+    def _describe(self, standing: Standing, owner: str | None) -> str:
+        assert standing.owner
+        state = f"{owner}," if owner else "which has ended half-way,"
+        if owner == UNKNOWN:
+            server = standing.owner.server_url or "a server of version 0.1"
+            state = f"of which only Prefect's server {server} knows,"
+        return f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open."
 
 
-@task(**READ)
-def close_refresh(
+@task(**RETRIED)
+def end_refresh(
+    lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh, ended: Ended
+) -> None:
+    """End the refresh, which a retry returns or raises, and remove its customer list from the
+    lake's staging. Does nothing if another flow run owns the refresh.
+    """
+    history, standing = _own(lake, campaign_id, claimant, refresh)
+    if standing:
+        history.end(standing.number, ended)
+        lake.files.remove(refresh.staging)
+
+
+@task(**RETRIED)
+def record_problem(
     lake: DataLake,
     campaign_id: str,
     claimant: Refresh,
     refresh: Refresh,
-    result: RefreshResult | None = None,
-    problem: str | None = None,
+    error: str,
+    problem: str,
+    retryable: bool,
 ) -> None:
-    """End the refresh with a result or a problem, which a retry returns or raises, and remove its
-    customer list from the lake's staging. Does nothing if another flow run owns the refresh.
+    """Note what the flow run failed with. A refresh that has changed nothing at Nudgescribe is
+    released: its list is removed, and the next flow run begins anew.
     """
-    files = lake.files
-    register = Register(files, campaign_partition(campaign_id))
-    number, entry = register.newest()
-    if entry is not None and entry.flow_run == claimant.id:
-        ended = entry.model_copy(update={"open": False, "result": result, "problem": problem})
-        register.add(number + 1, ended)
-        files.remove(folder_of(refresh))
+    history, standing = _own(lake, campaign_id, claimant, refresh)
+    if standing is None or standing.ended:
+        return
+    if not standing.kept:
+        history.end(standing.number, Ended(outcome="released", problem=problem))
+        lake.files.remove(refresh.staging)
+        return
+    journal = history.journal(standing.number)
+    number = journal.contents().newest.get(Series.PROBLEM, 0)
+    entry = Problem(attempt=standing.attempt, error=error, problem=problem, retryable=retryable)
+    journal.append(Series.PROBLEM, number + 1, entry)
 
 
-@task(**READ)
-def release_refresh(lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh) -> None:
-    """Release the campaign and remove the list, unless the list is to be kept."""
-    if not is_kept(lake.files, refresh):
-        close_refresh.fn(lake, campaign_id, claimant, refresh)
+def _own(
+    lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh
+) -> tuple[History, Standing | None]:
+    """Return the campaign's history, and where the refresh stands if the claimant owns it."""
+    history = History(lake.files, campaign_partition(campaign_id))
+    standing = history.newest()
+    ours = standing and standing.refresh.id == refresh.id and standing.belongs_to(claimant)
+    return history, standing if ours else None
 
 
-def _joined(entry: Entry) -> Claim:
-    progress = "is awaiting review; it continues automatically" if entry.open else "has finished"
-    message = f"The refresh by flow run {entry.flow_run} {progress}."
-    return Claim(outcome="Joined", message=message, result=entry.result)
+def _joined(standing: Standing) -> Claim:
+    assert standing.owner
+    ended = standing.ended
+    progress = "has finished" if ended else "is awaiting review; it continues automatically"
+    message = f"The refresh by flow run {standing.owner.flow_run} {progress}."
+    return Claim(outcome="Joined", message=message, result=ended.result if ended else None)

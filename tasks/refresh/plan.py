@@ -20,12 +20,13 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.segments import SegmentDiff
-from tasks.campaigns import CampaignRef, Refresh
+from tasks.campaigns import CampaignRef
 from tasks.customers.guardrails import Guardrails
 from tasks.customers.staging import local_copy
 from tasks.customers.sync import ListDiff, diff_lists, held_customers
 from tasks.customers.validate import Validated
-from tasks.policies import READ
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
@@ -77,7 +78,7 @@ class PlanOutdated(NudgeflowError):
     advice = "Nothing was changed at Nudgescribe. Make a new plan."
 
 
-@materialize("lake://plans", **READ)
+@materialize("lake://plans", **RETRIED)
 def make_plan(
     account: NudgescribeAccount,
     campaign: CampaignRef,
@@ -103,7 +104,7 @@ def make_plan(
     return plan
 
 
-@task(**READ)
+@task(**RETRIED)
 def check_plan(lake: DataLake, plan_id: str, campaign: CampaignRef, validated: Validated) -> None:
     """Check that list and campaign are still those of the plan.
 

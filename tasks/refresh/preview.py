@@ -12,10 +12,10 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NotFound
-from tasks.campaigns import CampaignRef, Refresh
-from tasks.customers.staging import folder_of, load_or_compute, local_copy
+from tasks.campaigns import CampaignRef
+from tasks.customers.staging import local_copy
 from tasks.customers.validate import ListRefused, Validated
-from tasks.policies import READ
+from tasks.policies import RETRIED
 
 
 class Preview(Frozen):
@@ -30,36 +30,29 @@ class Preview(Frozen):
     before: int | None
 
 
-@task(**READ)
+@task(**RETRIED)
 def compare_with_run(
     account: NudgescribeAccount,
     campaign: CampaignRef,
     validated: Validated,
     lake: DataLake,
-    refresh: Refresh,
 ) -> Preview:
-    """Compare the list with the campaign's current run, once per refresh: a retry returns the same
-    preview. Raises ListRefused if the list lacks a variable of the campaign.
+    """Compare the list with the campaign's current run.
+
+    Raises ListRefused if the list lacks a variable of the campaign.
     """
-
-    def compute() -> Preview:
-        with (
-            account.get_client() as client,
-            local_copy(lake, validated.accepted) as file,
-        ):
-            earlier = segments_before(client, campaign)
-            sizes = segment_sizes(file, variables_of(earlier))
-            compared = segments.compare(earlier, (segment for segment, _ in sizes))
-            new = {segments.key(segment) for segment in compared.new}
-            return Preview(
-                matched=len(compared.matched),
-                new=len(compared.new),
-                orphaned=len(compared.orphaned),
-                customers_in_new=sum(n for segment, n in sizes if segments.key(segment) in new),
-                before=customers_before(client, campaign),
-            )
-
-    return load_or_compute(lake, f"{folder_of(refresh)}/compared.json", Preview, compute)
+    with account.get_client() as client, local_copy(lake, validated.accepted) as file:
+        earlier = segments_before(client, campaign)
+        sizes = segment_sizes(file, variables_of(earlier))
+        compared = segments.compare(earlier, (segment for segment, _ in sizes))
+        new = {segments.key(segment) for segment in compared.new}
+        return Preview(
+            matched=len(compared.matched),
+            new=len(compared.new),
+            orphaned=len(compared.orphaned),
+            customers_in_new=sum(n for segment, n in sizes if segments.key(segment) in new),
+            before=customers_before(client, campaign),
+        )
 
 
 def segments_before(client: NudgescribeClient, campaign: CampaignRef) -> list[Segment]:

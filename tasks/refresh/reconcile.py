@@ -18,14 +18,14 @@ from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
 from tasks.export.ledger import Ledger
 from tasks.export.verify import customer_ids
-from tasks.policies import READ
+from tasks.policies import RETRIED
 
 
 class NotReconciled(NudgeflowError):
     advice = "The run was not made visible. Retry this flow run to fetch it again."
 
 
-@task(**READ)
+@task(**RETRIED)
 def reconcile(
     account: NudgescribeAccount,
     group: GroupRef,

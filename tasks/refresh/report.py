@@ -15,7 +15,7 @@ from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
 from tasks.export.run_diff import RunDiffSummary
-from tasks.policies import NEVER_CACHED, READ
+from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import horizontal_bars
 from tasks.ui.markdown import change, image, percent, plain, table, two_columns, with_share
@@ -60,7 +60,7 @@ class RefreshResult(Frozen):
     seconds: dict[str, float]
 
 
-@task(**READ)
+@task(**RETRIED)
 def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshResult) -> None:
     """Report the refresh as a page in Prefect's UI."""
     link = account.link_to(result.campaign_id)

@@ -9,11 +9,16 @@ from prefect import task
 from prefect.artifacts import create_progress_artifact
 from prefect.logging import get_run_logger
 
-from blocks import CampaignRerun, NudgescribeAccount
+from blocks import CampaignRerun, DataLake, NudgescribeAccount
 from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
 from tasks.campaigns import CampaignRef, RunRef
 from tasks.customers.upload import GroupRef
-from tasks.policies import ONCE, READ
+from tasks.customers.validate import Validated
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
+from tasks.refresh.checkpoint import Checkpoint
+from tasks.refresh.preview import Preview
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.console import StatusLine
 from tasks.ui.labels import ACCOUNT, JOB_UID, RUN_NUMBER, add_labels
@@ -26,28 +31,43 @@ _PROGRESS: dict[str, float] = {
 }
 
 
-@task(**ONCE)
-def initiate_rerun(account: NudgescribeAccount, campaign: CampaignRef, group: GroupRef) -> RunRef:
+@task(**RETRIED)
+def initiate_rerun(
+    account: NudgescribeAccount,
+    lake: DataLake,
+    refresh: Refresh,
+    campaign: CampaignRef,
+    validated: Validated,
+    expected: Preview,
+    group: GroupRef,
+) -> Checkpoint:
     """Initiate the campaign's rerun on the group, or adopt the one that an earlier try of this
     refresh has initiated. Raises NotCurrent.
     """
-    rerun = CampaignRerun(
-        account=account,
-        campaign_id=campaign.campaign_id,
-        customer_group_id=group.customer_group_id,
-        after_run=campaign.previous_run,
-    )
-    run = rerun.trigger().fetch_result()
-    get_run_logger().info("Rerun: run %s, job %s", run.run_number, run.job_uid)
-    return RunRef(
-        campaign_id=campaign.campaign_id,
-        run_number=run.run_number,
-        customer_group_id=group.customer_group_id,
-        job_uid=run.job_uid,
-    )
+
+    def initiate() -> Checkpoint:
+        rerun = CampaignRerun(
+            account=account,
+            campaign_id=campaign.campaign_id,
+            customer_group_id=group.customer_group_id,
+            after_run=campaign.previous_run,
+        )
+        run = rerun.trigger().fetch_result()
+        get_run_logger().info("Rerun: run %s, job %s", run.run_number, run.job_uid)
+        started = RunRef(
+            campaign_id=campaign.campaign_id,
+            run_number=run.run_number,
+            customer_group_id=group.customer_group_id,
+            job_uid=run.job_uid,
+        )
+        return Checkpoint(
+            campaign=campaign, validated=validated, expected=expected, group=group, run=started
+        )
+
+    return Journal(lake.files, refresh.journal).step(Step.INITIATED, Checkpoint, initiate)
 
 
-@task(**READ)
+@task(**RETRIED)
 def wait_for_rerun(
     account: NudgescribeAccount, run: RunRef, minutes: float
 ) -> ComparisonSummary | None:
@@ -64,7 +84,7 @@ def wait_for_rerun(
     return job.fetch_result().comparison_summary
 
 
-@task(**READ)
+@task(**RETRIED)
 def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) -> None:
     """Wait until people have approved the run's new messages. Raises RerunTimedOut."""
     with _line(run) as line:
@@ -72,7 +92,7 @@ def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) ->
         job.wait_until(*REVIEWED)
 
 
-@task(**READ)
+@task(**RETRIED)
 def read_run(account: NudgescribeAccount, run: RunRef) -> Run:
     """Return the run as the campaign's history shows it now."""
     return _rerun(account, run).attach(run.run_number).fetch_result()

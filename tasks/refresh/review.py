@@ -1,26 +1,51 @@
 """The review of a rerun's new messages: what the reviewer has to look at."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from blocks import NudgescribeAccount
+from blocks import DataLake, NudgescribeAccount
 from nudgescribe import segments
 from nudgescribe.contract import Run, Segment, SegmentMessage
-from tasks.policies import NEVER_CACHED, READ
+from tasks.journal.entries import Journal, Series
+from tasks.journal.refresh import Refresh
+from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.refresh.checkpoint import Checkpoint
+from tasks.refresh.standing import Review
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.markdown import two_columns
 
 MOST_SHOWN = 50
 
 
-@task(**READ)
+@task(**RETRIED)
 def read_history(account: NudgescribeAccount, campaign_id: str) -> list[Run]:
     """Return the campaign's runs as they are now, newest first."""
     with account.get_client() as client:
         return client.rerun_history(campaign_id)
+
+
+@task(**RETRIED)
+def begin_review(lake: DataLake, refresh: Refresh, minutes: float) -> datetime:
+    """Return the deadline of the refresh's review, the same however often it is asked for."""
+    journal = Journal(lake.files, refresh.journal)
+    number, review = journal.newest(Series.REVIEW, Review)
+    if review and review.until:
+        return review.until
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
+    journal.append(Series.REVIEW, number + 1, Review(until=until))
+    return until
+
+
+@task(**RETRIED)
+def end_review(lake: DataLake, refresh: Refresh) -> None:
+    """Note that the review is over, so that a retry begins another one."""
+    journal = Journal(lake.files, refresh.journal)
+    number, review = journal.newest(Series.REVIEW, Review)
+    if review and review.until:
+        journal.append(Series.REVIEW, number + 1, Review())
 
 
 @task(**NEVER_CACHED)

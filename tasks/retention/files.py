@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from blocks.storage.files import DRAFT, Files, StoredFile
-from tasks.campaigns import Refresh
-from tasks.customers.staging import STAGING, folder_of
+from tasks.journal.entries import JournalDamaged, JournalTooNew
+from tasks.journal.refresh import STAGING, Refresh
+from tasks.refresh.history import History, OpenRefreshes, expire, is_alive
 from tasks.refresh.plan import PLANS
-from tasks.refresh.register import Entry, Register, expire, is_alive
+from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
 
 QUARANTINE = "quarantine"
@@ -18,12 +19,12 @@ def file_candidates(
     found: Sequence[StoredFile],
     now: datetime,
     ages: Ages,
-    open_: dict[str, Entry],
+    open_: OpenRefreshes,
     refresh: Refresh,
 ) -> Iterator[Candidate]:
     """Yield the old files of the lake, messages and the staging of this flow run excepted."""
     limit = cutoff(now, ages.staging_days)
-    staging = [*_staging_candidates(found, limit, open_, folder_of(refresh))]
+    staging = [*_staging_candidates(found, limit, open_, refresh.staging)]
     yield from staging
     removed = {candidate.target for candidate in staging}
     for file in found:
@@ -82,23 +83,30 @@ def partition_of(path: str) -> str:
 
 def is_open(files: Files, partition: str) -> bool:
     """Tell whether a refresh of the campaign is open now."""
-    _, entry = Register(files, partition).newest()
-    return entry is not None and entry.open
+    try:
+        standing = History(files, partition).newest()
+    except (JournalDamaged, JournalTooNew):
+        return True
+    return standing is not None and standing.ended is None
 
 
 def _staging_candidates(
-    found: Sequence[StoredFile], limit: datetime, open_: dict[str, Entry], own: str
+    found: Sequence[StoredFile], limit: datetime, open_: OpenRefreshes, own: str
 ) -> Iterator[Candidate]:
     """Yield the staging folders without a recent file whose refresh nobody works on."""
     folders: dict[str, list[StoredFile]] = {}
     for file in found:
         if file.path.startswith(f"{STAGING}/"):
             folders.setdefault(_staging_folder(file.path), []).append(file)
-    partitions = {folder_of(entry.refresh): partition for partition, entry in open_.items()}
+    partitions = {
+        standing.refresh.staging: partition
+        for partition, standing in open_.items()
+        if isinstance(standing, Standing)
+    }
     for folder, content in folders.items():
         written = max(file.modified for file in content)
         partition = partitions.get(folder, "")
-        if written < limit and folder != own and not (partition and is_alive(open_[partition])):
+        if written < limit and folder != own and not is_alive(open_.get(partition)):
             yield Candidate(
                 kind="staging",
                 target=folder,

@@ -8,7 +8,7 @@ from blocks.storage import delta
 from blocks.storage.files import Files, StoredFile
 from blocks.storage.manifest import LATEST, MESSAGES, Manifest, manifest_name
 from blocks.storage.reader import find_latest_run, read_manifest, select_newest_manifests
-from tasks.customers.staging import STAGING
+from tasks.journal.refresh import STAGING
 from tasks.retention.files import has_changed, is_draft, is_open, partition_of
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, cutoff
 

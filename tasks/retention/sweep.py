@@ -14,10 +14,11 @@ from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
-from tasks.campaigns import Refresh
-from tasks.customers.staging import folder_of, load_or_compute
-from tasks.policies import READ
-from tasks.refresh.register import open_refreshes
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Refresh
+from tasks.policies import RETRIED
+from tasks.refresh.history import OpenRefreshes, open_refreshes
+from tasks.refresh.standing import Standing
 from tasks.retention.files import file_candidates, remove_file, remove_staging
 from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind
@@ -47,9 +48,9 @@ class RetentionResult(Frozen):
 
 
 class CandidatesRef(Frozen):
-    """The candidates for removal: the list's `path` in the lake's staging, and amounts by kind."""
+    """The candidates for removal: the `journal` that lists them, and amounts by kind."""
 
-    path: str
+    journal: str
     amounts: dict[Kind, Amount]
 
 
@@ -60,12 +61,11 @@ class _Candidates(BaseModel):
     candidates: list[Candidate]
 
 
-@task(**READ, task_run_name="list candidates in {lake.block_name}")
+@task(**RETRIED, task_run_name="list candidates in {lake.block_name}")
 def list_candidates(
     lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: Refresh
 ) -> CandidatesRef:
     """List what is old and not needed, once per flow run, and show it as a table in Prefect."""
-    path = f"{folder_of(refresh)}/candidates.json"
 
     def compute() -> _Candidates:
         files = lake.files
@@ -75,12 +75,13 @@ def list_candidates(
             *run_candidates(files, found, now, ages, open_),
         ]
         if ages.groups_days is not None:
-            ids = {entry.refresh.id for entry in open_.values()}
+            ids = _ids(open_)
             with account.get_client() as client:
                 candidates += group_candidates(client, now, ages.groups_days, ids)
         return _Candidates(listed_at=now, candidates=sorted(candidates, key=_order))
 
-    listed = load_or_compute(lake, path, _Candidates, compute)
+    journal = Journal(lake.files, refresh.journal)
+    listed = journal.step(Step.FOUND, _Candidates, compute)
     amounts = _amounts(listed.candidates)
     summary = _summary(amounts)
     summary = f"To clean up in {lake.files.root}: {summary}" if summary else "Nothing to clean up."
@@ -90,17 +91,18 @@ def list_candidates(
         description=summary,
     )
     get_run_logger().info(summary)
-    return CandidatesRef(path=path, amounts=amounts)
+    return CandidatesRef(journal=refresh.journal, amounts=amounts)
 
 
-@task(**READ, task_run_name="remove candidates in {lake.block_name}")
+@task(**RETRIED, task_run_name="remove candidates in {lake.block_name}")
 def remove_candidates(
     lake: DataLake, account: NudgescribeAccount, listed: CandidatesRef
 ) -> RetentionResult:
     """Remove the candidates that are still not needed; a retry continues where the last try
     stopped.
     """
-    content = _Candidates.model_validate_json(lake.files.read(listed.path))
+    content = Journal(lake.files, listed.journal).find(Step.FOUND, _Candidates)
+    assert content
     kept: dict[str, str] = {}
 
     def remove(
@@ -123,12 +125,17 @@ def remove_candidates(
     remove(["leftover"], lambda one: remove_leftover(files, one, listed_at), AT_ONCE)
     remove(["lake run"], lambda one: remove_run(lake, one))
     if "customer group" in listed.amounts:
-        ids = {entry.refresh.id for entry in open_refreshes(files).values()}
+        ids = _ids(open_refreshes(files))
         with account.get_client() as client:
             remove(["customer group"], lambda one: remove_group(client, one, ids))
     removed = _amounts(one for one in content.candidates if one.target not in kept)
     get_run_logger().info("Removed from %s: %s", files.root, _summary(removed) or "nothing")
     return RetentionResult(dry_run=False, removed=removed, kept=kept)
+
+
+def _ids(open_: OpenRefreshes) -> set[str]:
+    """Return the ids of the open refreshes, whose groups stay."""
+    return {one.refresh.id for one in open_.values() if isinstance(one, Standing)}
 
 
 def _order(candidate: Candidate) -> tuple[int, str]:

@@ -16,9 +16,3 @@ def add_labels(labels: KeyValueLabels) -> None:
     """Add labels to the running flow run."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
-
-
-def read_labels() -> KeyValueLabels:
-    """Return the labels that the running flow run has now."""
-    with get_client(sync_client=True) as client:
-        return client.read_flow_run(UUID(flow_run.id)).labels

@@ -6,7 +6,7 @@ from prefect.logging import disable_run_logger
 
 from blocks import DataLake
 from blocks.storage.manifest import campaign_partition
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.customers.staging import keep_staged
 from tasks.refresh.claim import Claim, Overlap, claim_campaign
 from tasks.refresh.register import Register, open_refreshes

@@ -17,7 +17,7 @@ from prefect.logging import disable_run_logger
 from blocks import CrmSource, DataLake
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.customers import validate
 from tasks.customers.mapping import FieldMapping, FieldSource
 from tasks.customers.staging import describe

@@ -33,7 +33,7 @@ from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.retry import RetryPolicy
 from sandbox.data.models import Campaign
 from tasks import campaigns
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.customers import upload
 from tasks.customers.guardrails import Guardrails
 from tasks.export import run
@@ -46,7 +46,7 @@ from tests.conftest import Company, Save, Through, customers
 from tests.flows.test_today import GOOD, Bring, left
 from tests.support.deployed import Deployed, changes, deployed
 from tests.support.response_tamperer import ResponseTamperer
-from tests.tasks.refresh.test_claim import nothing
+
 
 __all__ = ["deployed", "left"]
 

@@ -17,7 +17,7 @@ from flows import portfolio
 from flows.portfolio import period_of, portfolio_refresh
 from nudgescribe import rfc4180
 from nudgescribe.errors import NotFound
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.portfolio import NoDeployment, RefreshStatus, read_statuses, start_refresh
 from tests.conftest import Company, Save, customers
 from tests.support.deployed import Deployed, deployed, flow_run, state_of

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
 from flows.run.flow_run import this_refresh
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.refresh.register import Entry, Register
 from tasks.retention.rules import OPEN, Ages
 from tasks.retention.sweep import Amount, RetentionResult, list_candidates, remove_candidates

@@ -3,7 +3,8 @@ import pytest
 from nudgescribe import rfc4180
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotPublished
-from tasks.campaigns import GroupInUse, Refresh, find_campaign
+from tasks.campaigns import GroupInUse, find_campaign
+from tasks.journal.refresh import Refresh
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
 

@@ -18,7 +18,8 @@ from nudgescribe.errors import Retryable
 from nudgescribe.retry import Pace, RetryPolicy
 from sandbox.api import auth, messages, security
 from sandbox.middleware.faults import LINKS, ActiveFault, Fault
-from tasks.campaigns import CampaignRef, Refresh, RunRef, find_campaign, publish_run
+from tasks.campaigns import CampaignRef, RunRef, find_campaign, publish_run
+from tasks.journal.refresh import Refresh
 from tasks.customers import upload
 from tasks.customers.upload import GroupRef
 from tasks.export import run as export

@@ -25,7 +25,7 @@ from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, Retryable, ServerError
 from sandbox.data.models import Campaign, Run, Workspace
 from tasks import inventory
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.inventory import CampaignDeleted, Inventory, report_inventory, take_inventory
 from tests.conftest import Company, Through
 from tests.support.response_tamperer import ResponseTamperer

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from nudgescribe.client import NudgescribeClient
 from sandbox import demo_customers, seed
 from sandbox.data.models import Group, Workspace
-from tasks.campaigns import GroupBusy, Refresh, find_campaign
+from tasks.campaigns import GroupBusy, find_campaign
+from tasks.journal.refresh import Refresh
 from tasks.customers import sync as tasks
 from tasks.customers import upload
 from tasks.customers.sync import ListDiff, _shares, diff_lists, update_customers

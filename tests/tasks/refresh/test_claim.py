@@ -19,7 +19,7 @@ from prefect.states import Completed, Crashed, Running, Suspended
 from blocks import DataLake
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.retry import Pace
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.customers.staging import folder_of, keep_staged
 from tasks.refresh import claim as claims
 from tasks.refresh.claim import (

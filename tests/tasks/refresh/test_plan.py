@@ -4,7 +4,8 @@ import pytest
 
 from nudgescribe.client import NudgescribeClient
 from sandbox import demo_customers
-from tasks.campaigns import CampaignRef, Refresh, find_campaign
+from tasks.campaigns import CampaignRef, find_campaign
+from tasks.journal.refresh import Refresh
 from tasks.customers.guardrails import Guardrails
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.validate import Validated, validate_customers

@@ -12,7 +12,7 @@ import pytest
 from blocks import DataLake
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
-from tasks.campaigns import Refresh
+from tasks.journal.refresh import Refresh
 from tasks.refresh.register import Entry, Register
 from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST

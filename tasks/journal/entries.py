@@ -1,0 +1,206 @@
+"""Entries in a folder of the lake: each is created once, by one writer, and never changed."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from prefect.runtime import flow_run
+from pydantic import BaseModel, Field, ValidationError
+
+from blocks.storage.errors import LakeError, NotInLake
+from blocks.storage.files import AlreadyThere, Files
+from nudgescribe import __version__
+from nudgescribe.bases import Frozen
+from nudgescribe.errors import NudgeflowError
+from tasks.journal.owners import Owner
+
+SCHEMA_VERSION = 2
+"""Of the entries. Version 0.1 of the project had none; its register counts as 1."""
+PROJECT = f"nudgeflow {__version__}"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Step(StrEnum):
+    """The entries that a journal has once, in their order."""
+
+    CLAIMED = "00-claimed"
+    FOUND = "01-found"
+    EXTRACTED = "02-extracted"
+    VALIDATED = "03-validated"
+    COMPARED = "04-compared"
+    GROUPED = "05-grouped"
+    UPLOADED = "06-uploaded"
+    INITIATED = "07-initiated"
+    PUBLISHED = "08-published"
+    COMMITTED = "09-committed"
+    ENDED = "99-ended"
+
+
+class Series(StrEnum):
+    """The entries that a journal has any number of, numbered from 1; the newest counts."""
+
+    OWNER = "owner"
+    PROBLEM = "problem"
+    REVIEW = "review"
+
+
+_NUMBERED = re.compile(rf"({'|'.join(Series)})-(\d{{4}})\.json")
+_STEPS = {f"{step}.json": step for step in Step}
+
+
+class JournalDamaged(LakeError):
+    advice = "Restore it from a backup, or end the refresh by the flow abandon-refresh."
+
+
+class JournalTooNew(LakeError):
+    advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
+
+
+class TakenOver(NudgeflowError):
+    advice = "Nothing is lost: follow that flow run instead of this one."
+
+
+class Header(Frozen):
+    """What each entry begins with: who wrote it, in which form, and when."""
+
+    project: str
+    schema_version: int
+    written_at: datetime
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The steps that a journal has, and the newest number of each of its series."""
+
+    steps: set[Step]
+    newest: dict[Series, int]
+
+
+class Journal:
+    """The entries of one refresh, or of another flow's run, in a folder of the lake.
+
+    Files that are no entries are passed over. All methods raise JournalDamaged for an entry that
+    cannot be read, JournalTooNew for one of a later version, and the errors of `Files`.
+    """
+
+    def __init__(self, files: Files, folder: str) -> None:
+        self.folder = folder
+        self._files = files
+
+    def contents(self) -> "Contents":
+        """Return which entries are there."""
+        names = self._files.list_names(self.folder)
+        numbered = (found for found in map(_NUMBERED.fullmatch, sorted(names)) if found)
+        return Contents(
+            steps={_STEPS[name] for name in names if name in _STEPS},
+            newest={Series(found[1]): int(found[2]) for found in numbered},
+        )
+
+    def find(self, step: Step, kind: type[M]) -> M | None:
+        """Return the entry of a step; None if there is none."""
+        return self._read(f"{step}.json", kind)
+
+    def create(self, step: Step, content: BaseModel) -> bool:
+        """Write the entry of a step; return False if somebody else has done so before."""
+        return self._create(f"{step}.json", content)
+
+    def add(self, step: Step, content: M) -> M:
+        """Write the entry of a step, and return what is there: this, or what somebody else wrote
+        before.
+        """
+        there = None if self.create(step, content) else self.find(step, type(content))
+        return content if there is None else there
+
+    def step(self, step: Step, kind: type[M], work: Callable[[], M]) -> M:
+        """Return the entry of a step, or do its `work` and write down what it returns.
+
+        Raises TakenOver if the work is another flow run's meanwhile.
+        """
+        if found := self.find(step, kind):
+            return found
+        self.check_owner()
+        return self.add(step, work())
+
+    def check_owner(self) -> None:
+        """Raise TakenOver if another flow run than this one has become the owner."""
+        _, owner = self.newest(Series.OWNER, Owner)
+        if owner and flow_run.id not in (None, owner.flow_run):
+            raise TakenOver(f"Flow run {owner.flow_run} works on {self.folder} now.")
+
+    def numbered(self, series: Series, number: int, kind: type[M]) -> M | None:
+        """Return entry `number` of a series; None if there is none, as of number 0."""
+        return self._read(_name(series, number), kind) if number else None
+
+    def newest(self, series: Series, kind: type[M]) -> tuple[int, M | None]:
+        """Return the newest entry of a series with its number; the number is 0 without one."""
+        number = self.contents().newest.get(series, 0)
+        return number, self.numbered(series, number, kind)
+
+    def append(self, series: Series, number: int, content: BaseModel) -> bool:
+        """Write entry `number` of a series; return False if somebody else has done so before."""
+        return self._create(_name(series, number), content)
+
+    def _create(self, name: str, content: BaseModel) -> bool:
+        """Create an entry; return False if there is another one of this name."""
+        body = content.model_dump(mode="json", exclude_defaults=True)
+        entry = _Entry(**dict(_header()), content=body).model_dump_json(indent=1).encode()
+        path = f"{self.folder}/{name}"
+        try:
+            self._files.create(path, entry, private=True)
+        except AlreadyThere:
+            # It may be ours: if S3's answer is lost, its client sends the request again.
+            return self._files.read(path) == entry
+        return True
+
+    def _read(self, name: str, kind: type[M]) -> M | None:
+        path = f"{self.folder}/{name}"
+        try:
+            content = self._files.read(path)
+        except NotInLake:
+            return None
+        entry = _parse(path, content)
+        try:
+            return kind.model_validate(entry.content)
+        except ValidationError:
+            raise JournalDamaged(f"{path} does not hold what its name says.") from None
+
+
+class _Entry(Header):
+    content: dict[str, Any] = Field(default={})
+
+
+def fence() -> bytes:
+    """Return the content of a file that tells older versions to stop."""
+    return _header().model_dump_json(indent=1).encode()
+
+
+def check_version(files: Files, path: str) -> None:
+    """Raise JournalTooNew if the fence was written by a later version, JournalDamaged."""
+    _parse(path, files.read(path))
+
+
+def _header() -> Header:
+    return Header(project=PROJECT, schema_version=SCHEMA_VERSION, written_at=datetime.now(UTC))
+
+
+def _parse(path: str, content: bytes) -> "_Entry":
+    """Return an entry. Raises JournalDamaged, JournalTooNew."""
+    try:
+        entry = _Entry.model_validate_json(content)
+    except ValidationError:
+        # Pydantic's own text quotes what it has read.
+        raise JournalDamaged(f"{path} is empty, cut off or no entry of a journal.") from None
+    if entry.schema_version > SCHEMA_VERSION:
+        raise JournalTooNew(
+            f"{path} was written by {entry.project} in version {entry.schema_version} of the "
+            f"journal; {PROJECT} knows versions up to {SCHEMA_VERSION}."
+        )
+    return entry
+
+
+def _name(series: Series, number: int) -> str:
+    return f"{series}-{number:04d}.json"

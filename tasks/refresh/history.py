@@ -1,0 +1,174 @@
+"""The history of a campaign's refreshes: the journal of each, in folders numbered from 1.
+
+The newest refresh tells who has the campaign. Files that are none of ours are passed over.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from blocks.storage.errors import LakeError
+from blocks.storage.files import AlreadyThere, Files
+from tasks.journal.entries import (
+    Journal,
+    JournalDamaged,
+    JournalTooNew,
+    Series,
+    Step,
+    check_version,
+    fence,
+)
+from tasks.journal.owners import Owner, owner_state
+from tasks.journal.refresh import Claimed, Refresh
+from tasks.refresh import old_register
+from tasks.refresh.standing import Ended, Problem, Standing
+
+REFRESHES = "refreshes"
+FENCE = "schema_version.json"
+"""Version 0.1 does not see our folders; it stops at this file, which it cannot read."""
+_ENTRY = re.compile(r"(\d{8})(\.json)?")
+_UNREADABLE = Refresh(id="unreadable", started=datetime.min.replace(tzinfo=UTC))
+
+OpenRefreshes = dict[str, Standing | LakeError]
+
+
+class History:
+    """The refreshes of a campaign; `partition` is the name of its folders, `campaign_id=…`."""
+
+    def __init__(self, files: Files, partition: str) -> None:
+        self.folder = f"{REFRESHES}/{partition}"
+        self._files = files
+
+    def journal(self, number: int) -> Journal:
+        """Return the journal of the refresh of this number."""
+        return Journal(self._files, f"{self.folder}/{number:08d}")
+
+    def newest(self) -> Standing | None:
+        """Return where the newest refresh stands; None if there has been none.
+
+        Raises JournalDamaged, JournalTooNew.
+        """
+        names = self._files.list_names(self.folder)
+        if FENCE in names:
+            check_version(self._files, f"{self.folder}/{FENCE}")
+        entries = [*self._entries(names)]
+        for number, is_old in entries:
+            copied = (number, True) in entries
+            standing = self._read_old(number) if is_old else self._read(number, copied)
+            if standing:
+                return standing
+        return None
+
+    def newest_number(self) -> int:
+        """Return the number of the newest refresh, even of one that cannot be read."""
+        entries = self._entries(self._files.list_names(self.folder))
+        return next((number for number, _ in entries), 0)
+
+    def begin(self, number: int, claimed: Claimed) -> bool:
+        """Begin the refresh of this number; return False if another flow run was faster."""
+        with suppress(AlreadyThere):
+            self._files.create(f"{self.folder}/{FENCE}", fence())
+        if not self.journal(number).create(Step.CLAIMED, claimed):
+            return False
+        if self.newest_number() > number:
+            # The number was free only because retention had removed the refresh that had it.
+            self._files.remove(self.journal(number).folder)
+            return False
+        return True
+
+    def take_over(self, standing: Standing, owner: Owner) -> bool:
+        """Make `owner` the newest one; return False if another flow run was faster."""
+        journal = self.journal(standing.number)
+        if not standing.refresh.journal:
+            old_register.copy(self._files, standing, journal)
+        return journal.append(Series.OWNER, standing.attempt + 1, owner)
+
+    def end(self, number: int, ended: Ended) -> None:
+        """End a refresh, unless it has ended before."""
+        self.journal(number).create(Step.ENDED, ended)
+
+    @staticmethod
+    def _entries(names: list[str]) -> Iterator[tuple[int, bool]]:
+        """Yield numbers, the highest first, and whether their entry is one of version 0.1."""
+        found = [match for match in map(_ENTRY.fullmatch, names) if match]
+        entries = [(int(match[1]), match[2] is not None) for match in found]
+        yield from sorted(entries, key=lambda entry: (-entry[0], entry[1]))
+
+    def _read_old(self, number: int) -> Standing | None:
+        return old_register.read(self._files, f"{self.folder}/{number:08d}.json", number)
+
+    def _read(self, number: int, copied: bool) -> Standing | None:
+        """Return where a refresh stands; None for a folder without entries of ours, and for one
+        that is being `copied` from an entry of version 0.1.
+        """
+        journal = self.journal(number)
+        contents = journal.contents()
+        if not (contents.steps or contents.newest):
+            return None
+        ended = journal.find(Step.ENDED, Ended)
+        try:
+            claimed = journal.find(Step.CLAIMED, Claimed)
+            if claimed is None and copied:
+                return None
+            if claimed is None:
+                raise JournalDamaged(f"{journal.folder} has no {Step.CLAIMED}.json.")
+            attempt = contents.newest.get(Series.OWNER, 0)
+            owner = journal.numbered(Series.OWNER, attempt, Owner)
+            last = contents.newest.get(Series.PROBLEM, 0)
+            problem = journal.numbered(Series.PROBLEM, last, Problem)
+        except JournalDamaged:
+            if ended is None:
+                raise
+            # A person has ended it because of the damage.
+            return Standing(number=number, refresh=_UNREADABLE, ended=ended)
+        return Standing(
+            number=number,
+            refresh=claimed.refresh.model_copy(update={"journal": journal.folder}),
+            owner=owner or claimed.owner,
+            attempt=attempt,
+            kept=Step.COMPARED in contents.steps,
+            initiated=Step.INITIATED in contents.steps,
+            failed=problem is not None and problem.attempt == attempt and not problem.retryable,
+            ended=ended,
+        )
+
+
+def open_refreshes(files: Files) -> OpenRefreshes:
+    """Return the open refreshes by the partition of their campaign, and the error of those whose
+    journal cannot be read: they may be open.
+    """
+    found: OpenRefreshes = {}
+    for partition in files.list_names(REFRESHES):
+        try:
+            standing = History(files, partition).newest()
+        except (JournalDamaged, JournalTooNew) as error:
+            found[partition] = error
+        else:
+            if standing and standing.ended is None:
+                found[partition] = standing
+    return found
+
+
+def is_alive(standing: Standing | LakeError | None) -> bool:
+    """Tell whether a flow run works on an open refresh, or may do so, or is suspended for it."""
+    owner = standing.owner if isinstance(standing, Standing) else None
+    return owner is not None and owner_state(owner) is not None
+
+
+def expire(files: Files, partition: str, folder: str) -> bool:
+    """Return whether a staging folder may be removed.
+
+    It stays while a flow run works on its refresh or is suspended for the review. A refresh without
+    a rerun is released; another one stays open: it is finished without its list.
+    """
+    history = History(files, partition)
+    standing = history.newest()
+    if standing is None or standing.ended or standing.refresh.staging != folder:
+        return True
+    if is_alive(standing):
+        return False
+    if not standing.initiated:
+        problem = f"The list of refresh {standing.refresh.id} was removed by lake-retention."
+        history.end(standing.number, Ended(outcome="released", problem=problem))
+    return True

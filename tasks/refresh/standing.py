@@ -1,0 +1,65 @@
+"""What the journal of a refresh holds, and where the refresh stands by it."""
+
+from datetime import datetime
+from typing import Literal
+
+from nudgescribe.bases import Frozen
+from tasks.journal.owners import Owner
+from tasks.journal.refresh import Refresh
+from tasks.refresh.report import RefreshResult
+
+
+class Problem(Frozen):
+    """What a flow run failed with, in the `attempt` of this owner; a retry may mend it."""
+
+    attempt: int
+    error: str
+    problem: str
+    retryable: bool
+
+
+class Review(Frozen):
+    """A review with its deadline; without one, the end of the last review."""
+
+    until: datetime | None = None
+
+
+class Ended(Frozen):
+    """How a refresh ended: completed, with its result; failed for good; abandoned by a person; or
+    released before anything was changed at Nudgescribe.
+    """
+
+    outcome: Literal["completed", "failed", "abandoned", "released"]
+    problem: str = ""
+    result: RefreshResult | None = None
+
+
+class Standing(Frozen):
+    """Where a refresh stands, by its journal.
+
+    `attempt` is the number of its newest owner, 0 for the one that began it. `kept` tells that its
+    list has passed all checks, so that a later flow run continues it; `failed` that its newest
+    owner has met a problem that does not pass by itself.
+    """
+
+    number: int
+    refresh: Refresh
+    owner: Owner | None = None
+    attempt: int = 0
+    kept: bool = False
+    initiated: bool = False
+    failed: bool = False
+    ended: Ended | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Tell whether a later flow run has to continue it, instead of beginning anew.
+
+        Before its rerun a refresh that failed is given up: its list would be an old one.
+        """
+        return self.initiated or (self.kept and not self.failed)
+
+    def belongs_to(self, claimant: Refresh) -> bool:
+        """Tell whether the claimant's flow run owns the refresh, or began it and it has ended."""
+        began_it = self.ended is not None and self.refresh.id == claimant.id
+        return began_it or (self.owner is not None and self.owner.flow_run == claimant.id)
