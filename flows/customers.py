@@ -1,9 +1,13 @@
 """The synchronisation of a customer group with the CRM, without a rerun."""
 
+from typing import Any
+
 from prefect import flow
+from prefect.client.schemas.objects import State
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import SyncOptions
+from flows.run.outcomes import completed
 from flows.run.preparation import extract_and_validate, journaled
 from tasks.customers.sync import ListDiff, update_customers
 from tasks.customers.upload import find_group, find_or_create_group
@@ -20,8 +24,10 @@ def sync_customers(
     crm: Crm,
     lake: DataLake,
     options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
-) -> ListDiff:
+) -> ListDiff | State[Any]:
     """Make a customer group equal to the CRM's list, by sending the differences.
+
+    Ends in state Skipped if a refresh that is not over reuses the group.
 
     Args:
         workspace_id: ID of the workspace that the group belongs to.
@@ -32,7 +38,10 @@ def sync_customers(
         options: Advanced settings.
     """
     with journaled(lake) as refresh:
-        group = find_group(account, workspace_id, group_name)
+        group = find_group(account, workspace_id, group_name, lake)
+        if group and group.held_by:
+            message = f"Group '{group_name}' is in use by refresh {group.held_by}."
+            return completed("Skipped", message)
         partition = f"workspace_id={workspace_id}"
         validated = extract_and_validate(
             account, workspace_id, crm, lake, refresh, options, partition

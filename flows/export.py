@@ -41,9 +41,9 @@ def export_messages(
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
-    for published in find_runs(account, campaign_id, run, options.check_rows):
+    for published in find_runs(account, campaign_id, lake, run, options.check_rows):
         try:
-            export = fetch_run(account, published, lake, refresh, options)
+            export = fetch_run(account, published, lake, refresh, options, options.rewrite)
         except ExportIncomplete as error:
             incomplete.append(error)
         else:

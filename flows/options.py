@@ -61,6 +61,11 @@ class ExportOptions(FetchOptions):
         "switch it off if the group has changed since.",
         **_in("Safety", "check rows"),
     )
+    rewrite: bool = Field(
+        default=False,
+        description="Fetch runs again that are in the lake already, and write them anew.",
+        **_in("Safety", "rewrite"),
+    )
 
 
 class ListOptions(FrozenInput):

@@ -8,11 +8,12 @@ from prefect.client.schemas.objects import State
 from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.finish import publish_and_fetch
-from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_refresh
+from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_refresh
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.preparation import extract_and_validate
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
+from tasks.customers.group_check import check_content
 from tasks.customers.sync import update_customers
 from tasks.customers.upload import GroupRef, create_group, upload_customers
 from tasks.customers.validate import Validated
@@ -51,6 +52,7 @@ def campaign_refresh(
         options: Advanced settings.
     """
     check_can_review(options.review)
+    check_lake(lake)
     claimant, watch = this_refresh(), Stopwatch()
     claim = claim_campaign(
         lake,
@@ -63,10 +65,12 @@ def campaign_refresh(
     )
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
-    claimed = ClaimedRefresh(campaign_id, account, lake, claimant, claim.refresh, watch)
+    claimed = ClaimedRefresh(
+        campaign_id, account, lake, claimant, claim.refresh, watch, claim.abandoned
+    )
     with claimed.recorded():
         checkpoint = load_checkpoint(lake, claimed.refresh) or _initiate(claimed, crm, options)
-        summary = wait_for_rerun(account, checkpoint.run, options.rerun_minutes)
+        summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
         watch.lap("rerun")
         if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
             return stopped
@@ -83,6 +87,8 @@ def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) 
     group = create_group(account, campaign, options.group_name, lake, refresh, reuse)
     _fill(claimed, crm, group, validated, reuse)
     claimed.watch.lap("upload")
+    if reuse:
+        check_content(account, group, validated, lake)
     return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
 
 
@@ -92,7 +98,13 @@ def _prepare(
     """Run all steps that change nothing at Nudgescribe."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     campaign = find_campaign(
-        account, claimed.campaign_id, lake, refresh, options.group_name, options.group == "reuse"
+        account,
+        claimed.campaign_id,
+        lake,
+        refresh,
+        options.group_name,
+        options.group == "reuse",
+        claimed.abandoned,
     )
     validated = extract_and_validate(
         account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition

@@ -173,14 +173,25 @@ class NudgescribeClient(Closing):
         if self._profile_key is None:
             raise errors.AuthError("Customer profiles are encrypted and no profile key is set.")
         cipher = Fernet(self._profile_key)
+        for page in self._customer_pages(workspace_id, customer_group_id):
+            for customer in page.customers:
+                yield Customer(customer.customer_id, _decrypted(cipher, customer.profile))
+
+    def customer_ids(self, workspace_id: str, customer_group_id: str) -> Iterator[list[str]]:
+        """Yield the identifiers of a group's customers, a page at a time; no key is needed."""
+        for page in self._customer_pages(workspace_id, customer_group_id):
+            yield [customer.customer_id for customer in page.customers]
+
+    def _customer_pages(
+        self, workspace_id: str, customer_group_id: str
+    ) -> Iterator[contract.CustomerPage]:
         page, num_pages = 0, 1
         while page < num_pages:
             body = contract.CustomerPageRequest(
                 workspace_id=workspace_id, customer_group_id=customer_group_id, page=page
             )
             answer = self._read(contract.CUSTOMERS, body, contract.CustomerPage)
-            for customer in answer.customers:
-                yield Customer(customer.customer_id, _decrypted(cipher, customer.profile))
+            yield answer
             page, num_pages = page + 1, answer.num_pages
 
     def delete_customers(

@@ -50,6 +50,11 @@ def compare(
         yield _compare(*(_read(each, share) for each in folders))
 
 
+def identities(ids: pl.Series) -> pl.DataFrame:
+    """Return customers without content, so that `compare` looks at their identifiers only."""
+    return ids.cast(pl.String).to_frame("id").with_columns(content=pl.lit(0, pl.UInt64))
+
+
 class Counts(Counter[Change]):
     """Customers by what became of them."""
 

@@ -1,5 +1,7 @@
 """The campaign: found before its rerun, published after it."""
 
+from datetime import UTC, datetime
+
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -43,6 +45,25 @@ class RunRef(Frozen):
     job_uid: str | None
 
 
+class Published(Frozen):
+    """When a run was published."""
+
+    at: datetime
+
+
+class RunOpen(NotPublished):
+    advice = (
+        "Publish it or remove it in the platform; until then no refresh of the campaign can begin."
+    )
+
+
+class JournalMissing(NudgeflowError):
+    advice = (
+        "Point the lake block to the lake in which the refresh began, or cancel this flow run and "
+        "end the refresh there with the flow abandon-refresh."
+    )
+
+
 class GroupInUse(NudgeflowError):
     advice = (
         "A campaign cannot be re-run on the group it is on: name another in options.group_name, or "
@@ -51,7 +72,10 @@ class GroupInUse(NudgeflowError):
 
 
 class GroupBusy(NudgeflowError):
-    advice = "Its customers must not change now: publish the campaign's run, then start again."
+    advice = (
+        "Its customers must not change now: have the run published, or end its refresh with the "
+        "flow abandon-refresh. If no refresh needs the group, clear its description."
+    )
 
 
 @task(**RETRIED)
@@ -62,13 +86,16 @@ def find_campaign(
     refresh: Refresh,
     group_name: str,
     reuse: bool,
+    abandoned: str = "",
 ) -> CampaignRef:
     """Return the campaign, if a rerun can begin on it or has begun in this refresh; a retry returns
-    the same.
+    the same. `abandoned` tells what became of the refresh before, should its run still be open.
 
-    Raises NotFound, NotPublished; with `reuse` GroupInUse if the campaign's current run is on the
-    group of this name, GroupBusy if an unpublished run of another campaign is.
+    Raises NotFound, NotPublished, RunOpen; JournalMissing if the refresh has begun in another lake;
+    with `reuse` GroupInUse if the campaign's current run is on the group of this name, GroupBusy if
+    an unpublished run of another campaign is.
     """
+    journal = Journal(lake.files, refresh.journal)
 
     def find() -> CampaignRef:
         with account.get_client() as client:
@@ -81,24 +108,34 @@ def find_campaign(
                 raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
             if reuse:
                 refuse_busy(client, named, name)
-            return _refreshable(client, workspace_id, campaign, ours)
+            # Version 0.1 noted the list, but not the campaign.
+            if ours and Step.VALIDATED not in journal.contents().steps:
+                raise JournalMissing(
+                    f"A customer group of refresh {refresh.id} is at Nudgescribe already, but lake "
+                    f"{lake.files.root} knows nothing of it."
+                )
+            return _refreshable(client, workspace_id, campaign, ours, abandoned)
 
-    return Journal(lake.files, refresh.journal).step(Step.FOUND, CampaignRef, find)
+    return journal.step(Step.FOUND, CampaignRef, find)
 
 
 @task(**RETRIED)
-def publish_run(account: NudgescribeAccount, run: RunRef) -> str:
-    """Publish the run, which queues its export, and return the export's job id.
+def publish_run(
+    account: NudgescribeAccount, run: RunRef, lake: DataLake, refresh: Refresh
+) -> Published:
+    """Publish the run, which queues its export, and return when it was published first.
 
     A second publication only exports again, so a retry may publish once more, and does so in case
     the export was lost. Raises NotCurrent if the campaign has moved on to another run.
     """
+    journal = Journal(lake.files, refresh.journal)
+    journal.check_owner()
     with account.get_client() as client:
         history = client.rerun_history(run.campaign_id)
         check_current(run.campaign_id, history, run.run_number)
         job = client.publish(run.campaign_id)
     get_run_logger().info("Run %s is published, export job %s", run.run_number, job.job_uid)
-    return job.job_uid
+    return journal.add(Step.PUBLISHED, Published(at=datetime.now(UTC).replace(microsecond=0)))
 
 
 def campaign_of(
@@ -123,10 +160,28 @@ def refuse_busy(client: NudgescribeClient, group_ids: set[str], name: str) -> No
                 )
 
 
+@task(**RETRIED)
+def describe_open_run(account: NudgescribeAccount, campaign_id: str) -> str | None:
+    """Return what people must do about the campaign's unpublished run; None if it has none."""
+    with account.get_client() as client:
+        _, campaign = campaign_of(client, account, campaign_id)
+    if campaign.status in (Status.PUBLISHED, Status.DRAFT):
+        return None
+    run = f"Run {campaign.current_run} of campaign {campaign_id}"
+    return f"{run} is {campaign.status}. {RunOpen.advice}"
+
+
 def _refreshable(
-    client: NudgescribeClient, workspace_id: str, campaign: contract.Campaign, ours: set[str]
+    client: NudgescribeClient,
+    workspace_id: str,
+    campaign: contract.Campaign,
+    ours: set[str],
+    abandoned: str,
 ) -> CampaignRef:
     if campaign.status != Status.PUBLISHED and campaign.customer_group_id not in ours:
+        if abandoned:
+            run = f"Run {campaign.current_run} of campaign {campaign.campaign_id}"
+            raise RunOpen(f"{run} is {campaign.status}. Its refresh is over: {abandoned}.")
         raise NotPublished(f"Campaign {campaign.campaign_id} is {campaign.status}, not Published.")
     history = client.rerun_history(campaign.campaign_id)
     # A rerun cannot begin on the group of the current run: that one is never among ours.

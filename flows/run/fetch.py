@@ -46,24 +46,33 @@ def fetch_run(
     lake: DataLake,
     refresh: Refresh,
     options: FetchOptions,
+    rewrite: bool = False,
 ) -> ExportRef:
-    """Fetch a run's pages until they add up; they are not visible before they are committed.
+    """Fetch a run's pages until they add up; they are not visible before they are committed. With
+    `rewrite`, a run that is in the lake is fetched again.
 
     Raises ExportIncomplete if they do not add up within `options.export_minutes`.
     """
     end = monotonic() + options.export_minutes * 60
+    problem: str | None = None
 
-    def attempt() -> tuple[ExportRef, str | None]:
+    def attempt() -> ExportRef | None:
+        nonlocal problem
         minutes = max(0.0, end - monotonic()) / 60
-        export = plan_export(account, run, lake, refresh, minutes)
+        try:
+            export = plan_export(account, run, lake, refresh, minutes, rewrite)
+        except ExportIncomplete as error:
+            # There is little time for a last look: what the looks before have found counts more.
+            problem = problem or error.problem
+            return None
         if export.done:
-            return export, None
+            return export
         _fetch_chunks(account, export, lake, options)
-        return export, check_export(export, lake)
+        problem = check_export(export, lake)
+        return export if problem is None else None
 
-    problem = None
-    for export, problem in poll(attempt, options.export_minutes * 60, PACE):
-        if problem is None:
+    for export in poll(attempt, options.export_minutes * 60, PACE):
+        if export:
             return export
     raise ExportIncomplete(f"{problem} It did not change in {options.export_minutes:g} minutes.")
 

@@ -1,7 +1,5 @@
 """The last steps of a refresh: its reviewed run is published, fetched, reconciled and committed."""
 
-from datetime import UTC, datetime
-
 from blocks import DataLake
 from flows.options import FetchOptions
 from flows.run.fetch import commit, fetch_run
@@ -9,9 +7,11 @@ from flows.run.flow_run import ClaimedRefresh
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
 from tasks.campaigns import publish_run
-from tasks.export.run import RunInLake, RunToExport, announce_run
+from tasks.customers.group_check import check_identifiers
+from tasks.customers.upload import release_group
+from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import RunDiffSummary, compare_messages
-from tasks.refresh.checkpoint import Checkpoint
+from tasks.refresh.checkpoint import Checkpoint, Committed, load_progress, save_committed
 from tasks.refresh.reconcile import reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
 
@@ -23,21 +23,38 @@ def publish_and_fetch(
     options: FetchOptions,
 ) -> RefreshResult:
     """Publish the run, bring its messages into the lake, and close the refresh with its result."""
-    account, lake, watch, run = claimed.account, claimed.lake, claimed.watch, checkpoint.run
-    publish_run(account, run)
-    published_at = datetime.now(UTC).replace(microsecond=0)
-    export = fetch_run(account, _to_export(checkpoint), lake, claimed.refresh, options)
-    watch.lap("publish and fetch")
-    reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
-    in_lake = commit(account, export, lake)
-    watch.lap("reconcile")
-    run_diff = _run_diff(lake, run.campaign_id, run.run_number)
+    account, lake, watch = claimed.account, claimed.lake, claimed.watch
+    progress = load_progress(lake, claimed.refresh)
+    if progress.published is None:
+        # Others may use a reused group; one of our own is looked at if its size has changed.
+        reused = checkpoint.group.reused
+        check_identifiers(account, checkpoint.group, checkpoint.validated, lake, always=reused)
+    committed = progress.committed or _fetch_and_commit(claimed, checkpoint, options)
+    run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number)
     watch.lap("compare")
-    result = _result(checkpoint, summary, published_at, in_lake, run_diff, watch.seconds)
+    result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
     report_refresh(account, lake, result)
-    announce_run("campaign.refreshed", run.campaign_id, lake, in_lake, name=result.campaign)
+    announce_run(
+        "campaign.refreshed", claimed.campaign_id, lake, committed.run, name=result.campaign
+    )
+    if checkpoint.group.reused:
+        release_group(account, checkpoint.group, claimed.refresh)
     claimed.complete(result)
     return result
+
+
+def _fetch_and_commit(
+    claimed: ClaimedRefresh, checkpoint: Checkpoint, options: FetchOptions
+) -> Committed:
+    account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
+    published = publish_run(account, checkpoint.run, lake, refresh)
+    export = fetch_run(account, _to_export(checkpoint), lake, refresh, options)
+    claimed.watch.lap("publish and fetch")
+    erased = reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
+    in_lake = commit(account, export, lake)
+    committed = Committed(run=in_lake, erased=erased, published_at=published.at)
+    claimed.watch.lap("reconcile")
+    return save_committed(lake, refresh, committed)
 
 
 def _to_export(checkpoint: Checkpoint) -> RunToExport:
@@ -45,9 +62,10 @@ def _to_export(checkpoint: Checkpoint) -> RunToExport:
     return RunToExport(
         campaign_id=run.campaign_id,
         run_number=run.run_number,
+        workspace_id=checkpoint.group.workspace_id,
         customer_group_id=checkpoint.group.customer_group_id,
         job_uid=run.job_uid,
-        rows=checkpoint.validated.accepted.rows,
+        check_rows=True,
         previous_run=campaign.previous_run,
         previous_pages=campaign.previous_pages,
     )
@@ -64,12 +82,11 @@ def _run_diff(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSumma
 def _result(
     checkpoint: Checkpoint,
     summary: ComparisonSummary | None,
-    published_at: datetime,
-    in_lake: RunInLake,
+    committed: Committed,
     run_diff: RunDiffSummary,
     seconds: dict[str, float],
 ) -> RefreshResult:
-    campaign, validated = checkpoint.campaign, checkpoint.validated
+    campaign, validated, in_lake = checkpoint.campaign, checkpoint.validated, committed.run
     segments = summary or checkpoint.expected
     return RefreshResult(
         campaign_id=campaign.campaign_id,
@@ -87,7 +104,8 @@ def _result(
         new=segments.new,
         orphaned=segments.orphaned,
         customers_in_new=checkpoint.expected.customers_in_new,
-        published_at=published_at,
+        published_at=committed.published_at,
+        erased=committed.erased,
         run_diff=run_diff,
         files=in_lake.files,
         rows=in_lake.rows,

@@ -13,10 +13,12 @@ from prefect.runtime.flow_run import get_scheduled_start_time
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
 from nudgescribe.errors import NudgeflowError, Retryable
+from tasks.campaigns import JournalMissing
 from tasks.journal.refresh import Refresh
 from tasks.refresh.claim import end_refresh, record_problem
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
+from tasks.ui.labels import LAKE
 
 FINAL = (NotCurrent, RerunFailed)
 """What no retry can mend: the run of the refresh is not, or no longer, the campaign's."""
@@ -39,6 +41,16 @@ def this_refresh() -> Refresh:
     assert started is not None
     journal = f"journals/{context.flow.name}/{run.id}"
     return Refresh(id=str(run.id), started=started, journal=journal)
+
+
+def check_lake(lake: DataLake) -> None:
+    """Raise JournalMissing if the flow run's rerun was started with another lake."""
+    before = this_flow_run().labels.get(LAKE)
+    if before not in (None, lake.files.root):
+        raise JournalMissing(
+            f"This flow run's refresh is in lake {before}; its lake block has root "
+            f"{lake.files.root} now."
+        )
 
 
 def dated(name: str) -> Callable[[], str]:
@@ -73,6 +85,7 @@ class ClaimedRefresh:
     claimant: Refresh
     refresh: Refresh
     watch: Stopwatch
+    abandoned: str = ""
 
     @contextmanager
     def recorded(self) -> Generator[None]:

@@ -16,10 +16,10 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
 from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
 from nudgescribe.retry import poll
-from tasks.campaigns import CampaignRef, refuse_busy
+from tasks.campaigns import CampaignRef, GroupBusy, refuse_busy
 from tasks.customers.staging import Staged, local_copy
 from tasks.journal.entries import Journal, Step
-from tasks.journal.refresh import Refresh
+from tasks.journal.refresh import Holder, Refresh
 from tasks.policies import RETRIED
 from tasks.ui.console import StatusLine
 
@@ -30,12 +30,19 @@ SETTLE_SECONDS = 1800.0
 
 
 class GroupRef(Frozen):
-    """A customer group, with the `size` it had when it was looked up."""
+    """A customer group, with the `size` it had when it was looked up.
+
+    `held_by` is the refresh that still needs it as it is. A group that was there before its refresh
+    is `reused`, and had the `description`.
+    """
 
     workspace_id: str
     customer_group_id: str
     name: str
     size: int
+    held_by: str | None = None
+    reused: bool = False
+    description: str | None = None
 
 
 class UploadIncomplete(NudgeflowError):
@@ -66,7 +73,10 @@ def create_group(
         with account.get_client() as client:
             group = _find(client, workspace_id, refresh.owns)
             marker = refresh.marker(reused=reuse)
+            existing = None
             if group is None and reuse and (existing := _named(client, workspace_id, name)):
+                if holder := _holder(lake, existing):
+                    raise GroupBusy(f"Group '{name}' is held by refresh {holder}.")
                 refuse_busy(client, {existing.customer_group_id}, name)
                 marked = contract.UpdateGroup(
                     customer_group_id=existing.customer_group_id, description=marker
@@ -76,20 +86,43 @@ def create_group(
                 # Should another refresh of the same minute have the name, ours gets the short id.
                 longer = f"{name} ({refresh.short})"
                 group = _create(client, workspace_id, name, marker, longer)
-        return _reference(group)
+        # Should it have been marked by an earlier try, nobody knows what it had before.
+        before = existing.description if existing else None
+        reused = ", of a group reused" in (group.description or "")
+        return _reference(group).model_copy(update={"reused": reused, "description": before})
 
     return Journal(lake.files, refresh.journal).step(Step.GROUPED, GroupRef, find_or_create)
 
 
 @task(**RETRIED)
-def find_group(account: NudgescribeAccount, workspace_id: str, name: str) -> GroupRef | None:
-    """Return the customer group of this name, if there is one. Raises NotFound, GroupBusy."""
+def find_group(
+    account: NudgescribeAccount, workspace_id: str, name: str, lake: DataLake
+) -> GroupRef | None:
+    """Return the customer group of this name, if there is one. Raises NotFound; GroupBusy if a
+    campaign's unpublished run that is none of ours is on it.
+    """
     with account.get_client() as client:
         group = _named(client, workspace_id, name)
         if group is None:
             return None
-        refuse_busy(client, {group.customer_group_id}, name)
-    return _reference(group)
+        holder = _holder(lake, group)
+        if holder is None:
+            refuse_busy(client, {group.customer_group_id}, name)
+    return _reference(group).model_copy(update={"held_by": holder})
+
+
+@task(**RETRIED)
+def release_group(account: NudgescribeAccount, group: GroupRef, refresh: Refresh) -> None:
+    """Take this refresh's mark off a group that it has reused."""
+    with account.get_client() as client:
+        now = _find(client, group.workspace_id, refresh.owns)
+        if now and now.customer_group_id == group.customer_group_id:
+            description = group.description or f"Filled by Nudgeflow on {refresh.started:%Y-%m-%d}."
+            client.update_group(
+                contract.UpdateGroup(
+                    customer_group_id=now.customer_group_id, description=description
+                )
+            )
 
 
 @task(**RETRIED)
@@ -160,6 +193,26 @@ def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> i
             f"Group {group.customer_group_id} has {size:,} customers, not {expected:,}{late}."
         )
     return size
+
+
+@task(**RETRIED)
+def release_held_group(account: NudgescribeAccount, lake: DataLake, refresh: Refresh) -> None:
+    """Take the mark of a refresh off the group that it has reused, if it has got that far."""
+    group = Journal(lake.files, refresh.journal).find(Step.GROUPED, GroupRef)
+    if group and group.reused:
+        release_group.fn(account, group, refresh)
+
+
+def _holder(lake: DataLake, group: contract.CustomerGroup) -> str | None:
+    """Return the id of the refresh that holds a reused group; None once its journal has ended.
+
+    A refresh of another lake holds it until its mark is taken off.
+    """
+    holder = Holder.of(group)
+    if holder is None or not holder.journal:
+        return None
+    ended = Step.ENDED in Journal(lake.files, holder.journal).contents().steps
+    return None if ended else holder.refresh
 
 
 def _find(

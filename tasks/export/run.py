@@ -59,15 +59,17 @@ class RunTaken(NudgeflowError):
 
 
 class RunToExport(Frozen):
-    """A run and what is known of its pages: the number of `rows`, None if unknown; and how many
-    pages the `previous_run` has, which the service must archive before this run's are visible.
+    """A published run and what its pages are checked against: with `check_rows` they must hold a
+    row for each customer of its group; and the service must archive as many pages of the
+    `previous_run` as that has, before this run's are visible.
     """
 
     campaign_id: str
     run_number: int
+    workspace_id: str
     customer_group_id: str | None
     job_uid: str | None = None
-    rows: int | None = None
+    check_rows: bool = False
     past: bool = False
     previous_run: int | None = None
     previous_pages: int = 0
@@ -86,7 +88,11 @@ class RunInLake(Frozen):
 
 @task(**RETRIED)
 def find_runs(
-    account: NudgescribeAccount, campaign_id: str, which: WhichRuns, check_rows: bool
+    account: NudgescribeAccount,
+    campaign_id: str,
+    lake: DataLake,
+    which: WhichRuns,
+    check_rows: bool,
 ) -> list[RunToExport]:
     """Return the campaign's published runs that are asked for, the oldest first.
 
@@ -110,20 +116,28 @@ def find_runs(
                     f"Campaign {campaign_id} is {campaign.status}, not Published: run {number} has "
                     "no messages yet."
                 )
-            group = runs[number].customer_group_id
-            # A past run's group may have changed since.
-            counted = group if check_rows and number == current else None
+            past = number != published[-1]
+            previous = max((one for one in published if one < number), default=None)
             found.append(
                 RunToExport(
                     campaign_id=campaign_id,
                     run_number=number,
-                    customer_group_id=group,
+                    workspace_id=workspace_id,
+                    customer_group_id=runs[number].customer_group_id,
                     job_uid=runs[number].job_uid,
-                    rows=client.count_customers(workspace_id, counted).total if counted else None,
-                    past=number != published[-1],
+                    # A past run's group may have changed since.
+                    check_rows=check_rows and number == current,
+                    past=past,
+                    previous_run=None if past else previous,
+                    previous_pages=_pages_in_lake(lake, campaign_id, previous) or 1,
                 )
             )
         return found
+
+
+def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int:
+    manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
+    return len(manifest.pages) if manifest else 0
 
 
 def _requested(which: WhichRuns, current: int, published: list[int]) -> list[int]:
@@ -138,33 +152,42 @@ def _requested(which: WhichRuns, current: int, published: list[int]) -> list[int
 
 @task(**RETRIED)
 def plan_export(
-    account: NudgescribeAccount, run: RunToExport, lake: DataLake, refresh: Refresh, minutes: float
+    account: NudgescribeAccount,
+    run: RunToExport,
+    lake: DataLake,
+    refresh: Refresh,
+    minutes: float,
+    rewrite: bool = False,
 ) -> ExportRef:
     """Return the export of a run with the number of its pages; `done` and without pages if the run
-    is in the lake already.
+    is in the lake already, unless this flow run is to `rewrite` it.
 
     Raises ExportIncomplete if there are no pages within `minutes`, or their number keeps changing.
     """
-    export = _export_ref(run, lake, refresh)
-    if export.done:
-        get_run_logger().info("Run %s is in the lake already", run.run_number)
-        return export
     with account.get_client() as client:
+        rows = None
+        if run.check_rows and run.customer_group_id:
+            rows = client.count_customers(run.workspace_id, run.customer_group_id).total
+        export = _export_ref(run, rows, lake, refresh, rewrite)
+        if export.done:
+            get_run_logger().info("Run %s is in the lake already", run.run_number)
+            return export
         pages = _settled_pages(client, run, minutes)
     return export.model_copy(update={"pages": pages})
 
 
-def _export_ref(run: RunToExport, lake: DataLake, refresh: Refresh) -> ExportRef:
+def _export_ref(
+    run: RunToExport, rows: int | None, lake: DataLake, refresh: Refresh, rewrite: bool
+) -> ExportRef:
     """Return the export, its pages not counted yet."""
     existing = lake.manifest(run.campaign_id, run.run_number)
     done, generation = False, 0
     if existing:
         same = (existing.job_uid, existing.format) == (run.job_uid, lake.format)
-        done = same and run.rows in (None, existing.rows)
+        ours = existing.writer == _writer(run, lake, refresh, existing.generation)
+        done = same and rows in (None, existing.rows) and (ours or not rewrite)
         generation = existing.generation if done else existing.generation + 1
-    # Its parts and ledger must not mix with another export of this flow run.
-    unique = f"{refresh.id}/{run.run_number}/{generation}/{lake.format}"
-    writer = sha256(unique.encode()).hexdigest()[:8]
+    writer = _writer(run, lake, refresh, generation)
     return ExportRef(
         campaign_id=run.campaign_id,
         run_number=run.run_number,
@@ -172,7 +195,7 @@ def _export_ref(run: RunToExport, lake: DataLake, refresh: Refresh) -> ExportRef
         job_uid=run.job_uid,
         past=run.past,
         pages=0,
-        rows=run.rows,
+        rows=rows,
         writer=writer,
         staging=f"{refresh.staging}/{writer}",
         generation=generation,
@@ -180,17 +203,26 @@ def _export_ref(run: RunToExport, lake: DataLake, refresh: Refresh) -> ExportRef
     )
 
 
+def _writer(run: RunToExport, lake: DataLake, refresh: Refresh, generation: int) -> str:
+    """Return a name for what this flow run writes, so that its exports do not mix."""
+    unique = f"{refresh.id}/{run.run_number}/{generation}/{lake.format}"
+    return sha256(unique.encode()).hexdigest()[:8]
+
+
 def _settled_pages(client: NudgescribeClient, run: RunToExport, minutes: float) -> int:
     """Wait until the run has pages and, if more may come unnoticed, their number stays the same."""
     # Where the rows are known, missing pages are noticed later.
-    settled = run.past or (run.rows is not None and run.previous_run is None)
+    settled = run.past or (run.check_rows and run.previous_run is None)
     seen = 0
     for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
         if count and (settled or count == seen):
             return count
         seen = count
+    seen_pages = f"shows {seen} pages"
+    if run.previous_run is not None and not seen:
+        seen_pages += f", or still those of run {run.previous_run},"
     raise ExportIncomplete(
-        f"The export of run {run.run_number} shows {seen} pages after {minutes:.3g} minutes."
+        f"The export of run {run.run_number} {seen_pages} after {minutes:.3g} minutes."
     )
 
 

@@ -61,7 +61,7 @@ class JournalTooNew(LakeError):
 
 
 class TakenOver(NudgeflowError):
-    advice = "Nothing is lost: follow that flow run instead of this one."
+    advice = "This flow run stops here: what it was to do is another's now, or over."
 
 
 class Header(Frozen):
@@ -126,10 +126,13 @@ class Journal:
         return self.add(step, work())
 
     def check_owner(self) -> None:
-        """Raise TakenOver if another flow run than this one has become the owner."""
-        _, owner = self.newest(Series.OWNER, Owner)
+        """Raise TakenOver if another flow run has become the owner, or a person has ended it."""
+        contents = self.contents()
+        owner = self.numbered(Series.OWNER, contents.newest.get(Series.OWNER, 0), Owner)
         if owner and flow_run.id not in (None, owner.flow_run):
             raise TakenOver(f"Flow run {owner.flow_run} works on {self.folder} now.")
+        if Step.ENDED in contents.steps:
+            raise TakenOver(f"{self.folder} has been ended.")
 
     def numbered(self, series: Series, number: int, kind: type[M]) -> M | None:
         """Return entry `number` of a series; None if there is none, as of number 0."""

@@ -1,7 +1,8 @@
 """The identity of a refresh, or of another flow's run, and the first entry of its journal."""
 
+import re
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from nudgescribe.bases import Frozen
 from tasks.journal.owners import Owner
 
 STAGING = "staging"
+_MARK = re.compile(r"Nudgeflow refresh ([\w-]+)(?:, of a group reused(?:: (\S+))?)?")
 
 
 class Refresh(Frozen):
@@ -29,13 +31,15 @@ class Refresh(Frozen):
 
     def marker(self, *, reused: bool) -> str:
         """Return the description of its customer group; a reused group is none that retention may
-        delete.
+        delete, and others leave it alone until the journal that it names has ended.
         """
-        return f"Nudgeflow refresh {self.id}" + (", of a group reused" if reused else "")
+        mark = f"Nudgeflow refresh {self.id}"
+        return f"{mark}, of a group reused: {self.journal}" if reused else mark
 
     def owns(self, group: contract.CustomerGroup) -> bool:
         """Tell whether this refresh made or reused the group."""
-        return group.description in (self.marker(reused=False), self.marker(reused=True))
+        holder = Holder.of(group)
+        return holder is not None and holder.refresh == self.id
 
     @property
     def short(self) -> str:
@@ -45,6 +49,19 @@ class Refresh(Frozen):
     def group_name(self, template: str, campaign: str) -> str:
         """Return the name of its customer group."""
         return template.format(campaign=campaign, run=self.started)
+
+
+class Holder(Frozen):
+    """The refresh whose mark a customer group carries, and its journal if the group is reused."""
+
+    refresh: str
+    journal: str = ""
+
+    @classmethod
+    def of(cls, group: contract.CustomerGroup) -> Self | None:
+        """Return the holder of a group, None without a mark of ours."""
+        mark = _MARK.fullmatch(group.description or "")
+        return cls(refresh=mark[1], journal=mark[2] or "") if mark else None
 
 
 class Claimed(Frozen):

@@ -1,12 +1,15 @@
 """The checkpoint of a refresh whose rerun has been initiated: retries continue from there."""
 
+from datetime import datetime
+
 from prefect import task
 
 from blocks import DataLake
 from nudgescribe.bases import Frozen
-from tasks.campaigns import CampaignRef, RunRef
+from tasks.campaigns import CampaignRef, Published, RunRef
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
+from tasks.export.run import RunInLake
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
@@ -25,6 +28,23 @@ class Checkpoint(Frozen):
     run: RunRef
 
 
+class Committed(Frozen):
+    """The run in the lake; `erased` customers of the list have no message there, for they left the
+    group before the export.
+    """
+
+    run: RunInLake
+    erased: int
+    published_at: datetime
+
+
+class Progress(Frozen):
+    """What a refresh has done since its review."""
+
+    published: Published | None
+    committed: Committed | None
+
+
 @task(**RETRIED)
 def load_checkpoint(lake: DataLake, refresh: Refresh) -> Checkpoint | None:
     """Return the checkpoint of the refresh, None if its rerun has not been initiated."""
@@ -41,3 +61,19 @@ def load_preview(lake: DataLake, refresh: Refresh) -> Preview | None:
 def save_preview(lake: DataLake, refresh: Refresh, preview: Preview) -> Preview:
     """Note that the list has passed all checks: from now on Nudgescribe is changed for it."""
     return Journal(lake.files, refresh.journal).add(Step.COMPARED, preview)
+
+
+@task(**RETRIED)
+def load_progress(lake: DataLake, refresh: Refresh) -> Progress:
+    """Return what an earlier try of the refresh has done since its review."""
+    journal = Journal(lake.files, refresh.journal)
+    return Progress(
+        published=journal.find(Step.PUBLISHED, Published),
+        committed=journal.find(Step.COMMITTED, Committed),
+    )
+
+
+@task(**RETRIED)
+def save_committed(lake: DataLake, refresh: Refresh, committed: Committed) -> Committed:
+    """Note that the run is in the lake."""
+    return Journal(lake.files, refresh.journal).add(Step.COMMITTED, committed)

@@ -12,7 +12,7 @@ from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
-from tasks.journal.entries import Series
+from tasks.journal.entries import JournalDamaged, Series
 from tasks.journal.owners import UNKNOWN, owner_state, this_process
 from tasks.journal.refresh import Claimed, Refresh
 from tasks.policies import RETRIED
@@ -28,9 +28,12 @@ Overlap = Literal["skip", "join", "fail"]
 class Claim(Frozen):
     """The refresh to work on; without one, the state for the flow run to end in, with a message
     and the result of the refresh that another flow run or an earlier try has finished.
+
+    `abandoned` tells who abandoned the refresh before, and why.
     """
 
     refresh: Refresh | None = None
+    abandoned: str = ""
     outcome: Literal["Skipped", "Joined", "Completed"] = "Completed"
     message: str = ""
     result: RefreshResult | None = None
@@ -52,6 +55,14 @@ class NothingToPublish(NudgeflowError):
         "Start a refresh. A run that was not started by Nudgeflow is published in the platform and "
         "fetched by export-messages."
     )
+
+
+class NothingToAbandon(NudgeflowError):
+    advice = "Nothing has to be ended: start a refresh."
+
+
+class StillRunning(NudgeflowError):
+    advice = "Cancel it first, then abandon the refresh."
 
 
 @dataclass(frozen=True)
@@ -247,7 +258,11 @@ class _Attempt:
         ):
             return None
         journal = self._history.journal(number + 1).folder
-        return Claim(refresh=refresh.model_copy(update={"journal": journal}))
+        ended = previous.ended if previous else None
+        return Claim(
+            refresh=refresh.model_copy(update={"journal": journal}),
+            abandoned=ended.problem if ended and ended.outcome == "abandoned" else "",
+        )
 
     def _continue(self, standing: Standing) -> Claim | None:
         if standing.owner != self._claimed.owner:
@@ -304,6 +319,32 @@ def record_problem(
     number = journal.contents().newest.get(Series.PROBLEM, 0)
     entry = Problem(attempt=standing.attempt, error=error, problem=problem, retryable=retryable)
     journal.append(Series.PROBLEM, number + 1, entry)
+
+
+@task(**RETRIED)
+def end_abandoned(lake: DataLake, campaign_id: str, who: str, why: str) -> Refresh | None:
+    """End the campaign's open refresh, remove its list, and return it; None if its journal cannot
+    be read.
+
+    Raises NothingToAbandon; StillRunning if a flow run works on it.
+    """
+    history = History(lake.files, campaign_partition(campaign_id))
+    try:
+        standing = history.newest()
+    except JournalDamaged:
+        standing, number = None, history.newest_number()
+    else:
+        if standing is None or standing.ended:
+            raise NothingToAbandon(f"Campaign {campaign_id} has no open refresh.")
+        number = standing.number
+        state = owner_state(standing.owner) if standing.owner else None
+        if standing.owner and state not in (None, UNKNOWN, "Suspended"):
+            raise StillRunning(f"{standing.owner.name} is {state}.")
+    history.end(number, Ended(outcome="abandoned", problem=f"It was abandoned by {who}: {why}"))
+    if standing is None:
+        return None
+    lake.files.remove(standing.refresh.staging)
+    return standing.refresh
 
 
 def _own(

@@ -1,18 +1,20 @@
 """Reconciliation of customer group, list and lake: all three hold the same customers."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.parquet import read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
-from nudgescribe.identifiers import Counts, compare
-from tasks.customers.staging import local_copy
+from nudgescribe.identifiers import Counts, compare, identities
+from tasks.customers.group_check import held_ids, listed_ids
+from tasks.customers.staging import StagingLost
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
@@ -22,7 +24,7 @@ from tasks.policies import RETRIED
 
 
 class NotReconciled(NudgeflowError):
-    advice = "The run was not made visible. Retry this flow run to fetch it again."
+    advice = "The run was not made visible. Retry this flow run to publish and fetch it again."
 
 
 @task(**RETRIED)
@@ -32,38 +34,50 @@ def reconcile(
     export: ExportRef,
     validated: Validated,
     lake: DataLake,
-) -> None:
+) -> int:
     """Check that group, list and lake hold the same customers, each exactly once, before the run
-    is made visible. Raises NotReconciled with the numbers.
+    is made visible; return how many of the list have no message because they left the group.
+
+    Without the list, which lake-retention may have removed, only group and lake are compared.
+    Raises NotReconciled with the numbers.
     """
     if export.done:
-        return
-    with account.get_client() as client:
-        total = client.count_customers(group.workspace_id, group.customer_group_id).total
+        return 0
     ledger = Ledger(lake.files, export.staging)
-    in_lake = (_identities(ids) for _, ids in customer_ids(lake, export, ledger.batches()))
-    counts = Counts()
-    with (
-        local_copy(lake, validated.accepted) as accepted,
-        scratch_folder("a reconciliation") as folder,
-    ):
-        for share in compare(_listed(accepted, validated.key), in_lake, folder):
-            counts.add(share)
-    rows = counts.total() - counts["removed"]
-    if rows != counts["unchanged"] or counts["removed"] or total != rows:
+    in_lake = partial(_ids_in_lake, lake, export, ledger)
+    with account.get_client() as client, scratch_folder("a reconciliation") as folder:
+        total = client.count_customers(group.workspace_id, group.customer_group_id).total
+        try:
+            counts, than = _compare(listed_ids(lake, validated), in_lake(), folder), "list"
+        except StagingLost as error:
+            get_run_logger().warning("%s The lake is compared with the group.", error.problem)
+            counts, than = _compare(held_ids(client, group), in_lake(), folder), "group"
+        rows = counts.total() - counts["removed"]
+        erased = counts["removed"] if than == "list" else 0
+        wrong = rows != counts["unchanged"] or rows != total or counts["removed"] > erased
+        if erased and not wrong:
+            # As many left the group as have no message: are they the same ones?
+            counts = _compare(held_ids(client, group), in_lake(), folder)
+            wrong = counts["unchanged"] != counts.total()
+            than = "group"
+    if wrong:
         ledger.clear()
         raise NotReconciled(
             f"The group has {total:,} customers, the lake holds {rows:,} rows: "
             f"{counts['removed']:,} customers are missing, {counts['added']:,} are not in the "
-            f"list, {counts['repeated']:,} are repeated."
+            f"{than}, {counts['repeated']:,} are repeated."
         )
     get_run_logger().info("Group, list and lake agree on %s customers", f"{total:,}")
+    return erased
 
 
-def _listed(accepted: Path, key: str) -> Iterator[pl.DataFrame]:
-    return (_identities(frame[key]) for frame in read_frames(accepted))
+def _compare(before: Iterator[pl.DataFrame], after: Iterator[pl.DataFrame], folder: Path) -> Counts:
+    counts = Counts()
+    with TemporaryDirectory(dir=folder) as own:
+        for share in compare(before, after, Path(own)):
+            counts.add(share)
+    return counts
 
 
-def _identities(ids: pl.Series) -> pl.DataFrame:
-    """Return customers without content, so that only their identifiers are compared."""
-    return ids.to_frame("id").with_columns(content=pl.lit(0, pl.UInt64))
+def _ids_in_lake(lake: DataLake, export: ExportRef, ledger: Ledger) -> Iterator[pl.DataFrame]:
+    return (identities(ids) for _, ids in customer_ids(lake, export, ledger.batches()))

@@ -50,6 +50,7 @@ class RefreshResult(Frozen):
     orphaned: int
     customers_in_new: int
     published_at: datetime | None = None
+    erased: int = 0
     run_diff: RunDiffSummary = Field(
         default=RunDiffSummary(), validation_alias=AliasChoices("run_diff", "difference")
     )
@@ -108,6 +109,7 @@ def _page(result: RefreshResult, link: str | None, url: Callable[[str], str]) ->
                 "from the CRM": f"{result.extracted:,}",
                 f"accepted, uploaded as group *{plain(result.group)}*": f"{result.accepted:,}",
                 "rejected": with_share(result.rejected, result.extracted),
+                **_erased(result),
             },
         ),
         *_rejected(result, url),
@@ -169,6 +171,11 @@ def _compared(result: RefreshResult) -> list[str]:
         f"message: **{percent(diff.changed, diff.in_both)}**. {diff.added:,} customers were "
         f"added, {diff.removed:,} removed.",
     ]
+
+
+def _erased(result: RefreshResult) -> dict[str, str]:
+    """Return a row about the customers who left the group before the export, if there are any."""
+    return {"erased since, without a message": f"{result.erased:,}"} if result.erased else {}
 
 
 def _row(name: str, before: int, after: int) -> tuple[str, str, str, str]:

@@ -21,7 +21,7 @@ from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.preview import Preview
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.console import StatusLine
-from tasks.ui.labels import ACCOUNT, JOB_UID, RUN_NUMBER, add_labels
+from tasks.ui.labels import ACCOUNT, JOB_UID, LAKE, RUN_NUMBER, add_labels
 from tasks.ui.progress import SECONDS_BETWEEN_UPDATES, update_artifact
 
 REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)
@@ -69,14 +69,19 @@ def initiate_rerun(
 
 @task(**RETRIED)
 def wait_for_rerun(
-    account: NudgescribeAccount, run: RunRef, minutes: float
+    account: NudgescribeAccount, lake: DataLake, run: RunRef, minutes: float
 ) -> ComparisonSummary | None:
     """Wait until the rerun's job is done, and return the service's comparison of its segments.
 
     Raises RerunFailed with the service's reason, RerunTimedOut.
     """
     add_labels(
-        {ACCOUNT: account.block_name, RUN_NUMBER: run.run_number, JOB_UID: run.job_uid or ""}
+        {
+            ACCOUNT: account.block_name,
+            LAKE: lake.files.root,
+            RUN_NUMBER: run.run_number,
+            JOB_UID: run.job_uid or "",
+        }
     )
     with _line(run) as line:
         job = _rerun(account, run, minutes).attach(run.run_number, _progress(run, line))

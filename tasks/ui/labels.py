@@ -6,6 +6,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.types import KeyValueLabels
 
+LAKE = "nudgeflow.lake"
 ACCOUNT = "nudgeflow.account"
 RUN_NUMBER = "nudgeflow.run_number"
 JOB_UID = "nudgeflow.job_uid"

@@ -1,0 +1,38 @@
+"""The end of a refresh that cannot be finished."""
+
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from blocks import DataLake, NudgescribeAccount
+from tasks.campaigns import describe_open_run
+from tasks.customers.upload import release_held_group
+from tasks.refresh.claim import end_abandoned
+from tasks.ui.artifacts import link_campaign
+from tasks.ui.events import announce
+
+
+@flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}")
+def abandon_refresh(
+    campaign_id: str, account: NudgescribeAccount, lake: DataLake, who: str, why: str
+) -> str:
+    """End a campaign's open refresh that cannot be finished; return what is left to do.
+
+    Its list is removed. A run that it has started stays at Nudgescribe: until people publish or
+    remove it in the platform, refreshes of the campaign are refused before they extract a list.
+
+    Args:
+        campaign_id: ID of the campaign.
+        account: The Nudgescribe account.
+        lake: The data lake that the refresh was started with.
+        who: Your name, for the campaign's history.
+        why: The reason, for the campaign's history.
+    """
+    link_campaign(account, campaign_id)
+    refresh = end_abandoned(lake, campaign_id, who, why)
+    if refresh:
+        release_held_group(account, lake, refresh)
+    left = describe_open_run(account, campaign_id) or "The next refresh begins anew."
+    get_run_logger().info("The refresh of campaign %s was ended. %s", campaign_id, left)
+    name = refresh.id if refresh else "unreadable"
+    announce("campaign.abandoned", "campaign", campaign_id, name, {"who": who, "left": left})
+    return left

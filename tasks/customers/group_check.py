@@ -1,0 +1,106 @@
+"""The group of a refresh while others may change it: it must hold nobody who is not in the list."""
+
+from collections.abc import Iterator
+
+import polars as pl
+from prefect import task
+from prefect.logging import get_run_logger
+
+from blocks import DataLake, NudgescribeAccount
+from blocks.storage.parquet import read_frames
+from blocks.storage.scratch import scratch_folder
+from nudgescribe.client import NudgescribeClient
+from nudgescribe.errors import NudgeflowError
+from nudgescribe.identifiers import Counts, compare, identities
+from tasks.customers.staging import StagingLost, local_copy
+from tasks.customers.sync import diff_lists, held_customers
+from tasks.customers.upload import GroupRef
+from tasks.customers.validate import Validated
+from tasks.policies import RETRIED
+
+
+class GroupChanged(NudgeflowError):
+    advice = (
+        "Nothing was published. Make the group what it was and retry this flow run, or end the "
+        "refresh with the flow abandon-refresh and start a new one."
+    )
+
+
+@task(**RETRIED)
+def check_content(
+    account: NudgescribeAccount, group: GroupRef, validated: Validated, lake: DataLake
+) -> None:
+    """Raise GroupChanged unless the group holds just the list; before a rerun begins on it."""
+    with (
+        account.get_client() as client,
+        local_copy(lake, validated.accepted) as listed,
+        scratch_folder("the group's customers") as folder,
+    ):
+        held = folder / "held.parquet"
+        held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
+        diff = diff_lists(listed, held, validated.key)
+    if diff.added or diff.changed or diff.removed:
+        raise GroupChanged(
+            f"Group '{group.name}' has changed since the upload: {diff.added:,} customers of the "
+            f"list are missing, {diff.changed:,} differ, {diff.removed:,} are not in the list."
+        )
+
+
+@task(**RETRIED)
+def check_identifiers(
+    account: NudgescribeAccount,
+    group: GroupRef,
+    validated: Validated,
+    lake: DataLake,
+    *,
+    always: bool,
+) -> None:
+    """Raise GroupChanged if somebody is in the group who is not in the list; before the run is
+    published. Without `always` a group of as many customers as the list is not looked at.
+
+    Customers who have left it are told in the log: their messages are not exported.
+    """
+    rows = validated.accepted.rows
+    with account.get_client() as client:
+        total = client.count_customers(group.workspace_id, group.customer_group_id).total
+        if total == rows and not always:
+            return
+        try:
+            counts = _compare(client, group, validated, lake)
+        except StagingLost as error:
+            get_run_logger().warning("%s The group is not compared with it.", error.problem)
+            return
+    missing, foreign = counts["added"], counts["removed"]
+    if foreign:
+        raise GroupChanged(
+            f"Group '{group.name}' has changed since the upload: {foreign:,} of its {total:,} "
+            f"customers are not in the list, {missing:,} of the list are missing."
+        )
+    if missing:
+        get_run_logger().warning(
+            "%s of the list's %s customers were erased since the upload",
+            f"{missing:,}",
+            f"{rows:,}",
+        )
+
+
+def held_ids(client: NudgescribeClient, group: GroupRef) -> Iterator[pl.DataFrame]:
+    """Yield the identifiers of the group's customers, as the service holds them now."""
+    pages = client.customer_ids(group.workspace_id, group.customer_group_id)
+    return (identities(pl.Series(page, dtype=pl.String())) for page in pages)
+
+
+def listed_ids(lake: DataLake, validated: Validated) -> Iterator[pl.DataFrame]:
+    """Yield the identifiers of the list. Raises StagingLost."""
+    with local_copy(lake, validated.accepted) as listed:
+        yield from (identities(frame[validated.key]) for frame in read_frames(listed))
+
+
+def _compare(
+    client: NudgescribeClient, group: GroupRef, validated: Validated, lake: DataLake
+) -> Counts:
+    counts = Counts()
+    with scratch_folder("the group's identifiers") as folder:
+        for share in compare(held_ids(client, group), listed_ids(lake, validated), folder):
+            counts.add(share)
+    return counts
