@@ -19,11 +19,11 @@ from nudgescribe.retry import Pace, RetryPolicy
 from sandbox.api import auth, messages, security
 from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from tasks.campaigns import CampaignRef, RunRef, find_campaign, publish_run
-from tasks.journal.refresh import Refresh
 from tasks.customers import upload
 from tasks.customers.upload import GroupRef
 from tasks.export import run as export
 from tasks.export.run import RunToExport
+from tasks.journal.refresh import Refresh
 from tasks.refresh.rerun import initiate_rerun
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local

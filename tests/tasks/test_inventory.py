@@ -25,8 +25,8 @@ from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, Retryable, ServerError
 from sandbox.data.models import Campaign, Run, Workspace
 from tasks import inventory
-from tasks.journal.refresh import Refresh
 from tasks.inventory import CampaignDeleted, Inventory, report_inventory, take_inventory
+from tasks.journal.refresh import Refresh
 from tests.conftest import Company, Through
 from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local

@@ -15,11 +15,11 @@ from nudgescribe.client import NudgescribeClient
 from sandbox import demo_customers, seed
 from sandbox.data.models import Group, Workspace
 from tasks.campaigns import GroupBusy, find_campaign
-from tasks.journal.refresh import Refresh
 from tasks.customers import sync as tasks
 from tasks.customers import upload
 from tasks.customers.sync import ListDiff, _shares, diff_lists, update_customers
 from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, find_or_create_group
+from tasks.journal.refresh import Refresh
 from tests.conftest import Company, Through, customers
 from tests.support.response_tamperer import ResponseTamperer
 from tests.tasks.conftest import Local

@@ -15,6 +15,7 @@ from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
 from tasks.customers.staging import local_copy
 from tasks.export import run as tasks
+from tasks.journal.refresh import Refresh
 from tests.conftest import customers
 from tests.support import disks
 from tests.support.disks import Disk

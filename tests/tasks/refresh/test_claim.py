@@ -1,13 +1,10 @@
 """Claims on a campaign: the decision by a table, then flow runs of a real server and lake."""
 
-import os
-import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from prefect import flow
@@ -17,107 +14,129 @@ from prefect.logging import disable_run_logger
 from prefect.states import Completed, Crashed, Running, Suspended
 
 from blocks import DataLake
-from blocks.storage.manifest import campaign_partition
+from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
+from tasks.journal.entries import Journal, JournalDamaged, JournalTooNew, Series, Step
+from tasks.journal.owners import UNKNOWN, Owner
 from tasks.journal.refresh import Refresh
-from tasks.customers.staging import folder_of, keep_staged
 from tasks.refresh import claim as claims
 from tasks.refresh.claim import (
     Begin,
     Claim,
     Continue,
     Decision,
-    Ended,
     Finished,
     Joined,
+    NothingToAbandon,
+    NothingToPublish,
+    Over,
     Overlap,
     RefreshEnded,
     RefreshOpen,
     Refuse,
+    StillRunning,
     Wait,
     claim_campaign,
-    close_refresh,
+    claim_open_refresh,
     decide,
-    release_refresh,
+    end_abandoned,
+    end_refresh,
+    record_problem,
 )
 from tasks.refresh.register import Entry, Register, expire, is_alive, open_refreshes
 from tests.support.clock import Clock
 from tests.tasks.refresh.test_report import RESULT
 
 CAMPAIGN = "a/campaign"
+PARTITION = "campaign_id=a%2Fcampaign"
 STARTED = datetime(2026, 11, 22, tzinfo=UTC)
 Runs = Callable[[State[Any]], Refresh]
 
 
-def entry(refresh: str, flow_run: str, **state: Any) -> Entry:
-    return Entry(
-        refresh=Refresh(id=refresh, started=STARTED), flow_run=flow_run, host="h", pid=1, **state
-    )
+def standing(refresh: str, flow_run: str, **more: Any) -> Standing:
+    owner = Owner(flow_run=flow_run, host="h", pid=1)
+    return Standing(number=1, refresh=Refresh(id=refresh, started=STARTED), owner=owner, **more)
 
 
-CLOSED: dict[str, Any] = {"open": False}
-OWN = entry("own", "own")
-OWN_RELEASED = entry("own", "own", **CLOSED)
-OWN_FINISHED = entry("own", "own", **CLOSED, result=RESULT)
-OWN_FAILED = entry("own", "own", **CLOSED, problem="why")
-OWN_FINISHED_BY_OTHER = entry("own", "other", **CLOSED, result=RESULT)
-OWN_TAKEN_OVER = entry("own", "other")
-OTHER_CONTINUED = entry("other", "own")
-OTHER = entry("other", "other")
-OTHER_RELEASED = entry("other", "other", **CLOSED)
-OTHER_FINISHED = entry("other", "other", **CLOSED, result=RESULT)
-OTHER_FAILED = entry("other", "other", **CLOSED, problem="why")
+def ended(outcome: Any) -> dict[str, Any]:
+    result, problem = (RESULT, "") if outcome == "completed" else (None, "why")
+    return {"ended": Ended(outcome=outcome, result=result, problem=problem)}
+
+
+KEPT: dict[str, Any] = {"kept": True}
+OWN = standing("own", "own")
+OWN_RELEASED = standing("own", "own", **ended("released"))
+OWN_FINISHED = standing("own", "own", **ended("completed"))
+OWN_FAILED = standing("own", "own", **ended("failed"))
+OWN_ABANDONED = standing("own", "other", **ended("abandoned"))
+OWN_FINISHED_BY_OTHER = standing("own", "other", **ended("completed"))
+OWN_TAKEN_OVER = standing("own", "other", **KEPT)
+OTHER_CONTINUED = standing("other", "own")
+OTHER = standing("other", "other")
+OTHER_KEPT = standing("other", "other", **KEPT)
+OTHER_KEPT_AND_FAILED = standing("other", "other", **KEPT, failed=True)
+OTHER_INITIATED_AND_FAILED = standing("other", "other", **KEPT, initiated=True, failed=True)
+OTHER_RELEASED = standing("other", "other", **ended("released"))
+OTHER_FINISHED = standing("other", "other", **ended("completed"))
+OTHER_FAILED = standing("other", "other", **ended("failed"))
+OTHER_ABANDONED = standing("other", "other", **ended("abandoned"))
 ALL: tuple[Overlap, ...] = ("skip", "join", "fail")
 JOIN: tuple[Overlap, ...] = ("join",)
 
 
 @pytest.mark.parametrize(
-    ("newest", "overlaps", "owner", "kept", "waited_for", "decision"),
+    ("newest", "overlaps", "owner", "waited_for", "decision"),
     [
-        (None, ALL, None, False, None, Begin()),
+        (None, ALL, None, None, Begin()),
         # The claimant's own refresh, or one that it has continued.
-        (OWN, ALL, None, False, None, Continue(OWN)),
-        (OWN_RELEASED, ALL, None, False, None, Continue(OWN_RELEASED)),
-        (OWN_FINISHED, ALL, None, False, None, Finished(OWN_FINISHED)),
-        (OWN_FAILED, ALL, None, False, None, Ended("why")),
-        (OWN_FINISHED_BY_OTHER, ALL, None, False, None, Finished(OWN_FINISHED_BY_OTHER)),
-        (OTHER_CONTINUED, ALL, None, False, None, Continue(OTHER_CONTINUED)),
+        (OWN, ALL, None, None, Continue(OWN)),
+        (OTHER_CONTINUED, ALL, None, None, Continue(OTHER_CONTINUED)),
+        (OWN_RELEASED, ALL, None, None, Begin(OWN_RELEASED)),
+        (OWN_FINISHED, ALL, None, None, Finished(OWN_FINISHED)),
+        (OWN_FINISHED_BY_OTHER, ALL, None, None, Finished(OWN_FINISHED_BY_OTHER)),
+        (OWN_FAILED, ALL, None, None, Over("why")),
+        (OWN_ABANDONED, ALL, None, None, Over("why")),
         # A refresh of another flow run that has ended.
-        (OTHER_RELEASED, ALL, None, False, None, Begin(OTHER.refresh)),
-        (OTHER_RELEASED, ALL, None, False, "other", Begin(OTHER.refresh)),
-        (OTHER_FAILED, ALL, None, False, "other", Begin(OTHER.refresh)),
-        (OTHER_FINISHED, ALL, None, False, None, Begin(OTHER.refresh)),
-        (OTHER_FINISHED, ALL, None, False, "another", Begin(OTHER.refresh)),
-        (OTHER_FINISHED, JOIN, None, False, "other", Joined(OTHER_FINISHED)),
+        (OTHER_RELEASED, ALL, None, None, Begin(OTHER_RELEASED)),
+        (OTHER_RELEASED, ALL, None, "other", Begin(OTHER_RELEASED)),
+        (OTHER_FAILED, ALL, None, "other", Begin(OTHER_FAILED)),
+        (OTHER_ABANDONED, ALL, None, "other", Begin(OTHER_ABANDONED)),
+        (OTHER_FINISHED, ALL, None, None, Begin(OTHER_FINISHED)),
+        (OTHER_FINISHED, ALL, None, "another", Begin(OTHER_FINISHED)),
+        (OTHER_FINISHED, JOIN, None, "other", Joined(OTHER_FINISHED)),
         # An open refresh whose flow run has ended.
-        (OTHER, ALL, None, False, None, Begin(OTHER.refresh)),
-        (OTHER, JOIN, None, True, None, Continue(OTHER)),
-        (OTHER, JOIN, None, True, "other", Continue(OTHER)),
-        (OTHER, ("skip",), None, True, None, Refuse("skip")),
-        (OTHER, ("fail",), None, True, None, Refuse("fail")),
-        (OWN_TAKEN_OVER, JOIN, None, True, None, Continue(OWN_TAKEN_OVER)),
-        # An open refresh whose flow run works on it.
-        (OTHER, JOIN, "Running", False, None, Wait(OTHER)),
-        (OTHER, JOIN, "Running", True, "other", Wait(OTHER)),
-        (OTHER, JOIN, "Suspended", False, None, Joined(OTHER)),
-        (OTHER, ("skip",), "Running", False, None, Refuse("skip")),
-        (OTHER, ("skip",), "Suspended", False, None, Refuse("skip")),
-        (OTHER, ("fail",), "Running", False, None, Refuse("fail")),
-        (OTHER, ("fail",), "Suspended", False, None, Refuse("fail")),
-        (OWN_TAKEN_OVER, ("skip",), "Running", False, None, Refuse("skip")),
+        (OTHER, ALL, None, None, Begin(OTHER)),
+        (OTHER_KEPT_AND_FAILED, ALL, None, None, Begin(OTHER_KEPT_AND_FAILED)),
+        (OTHER_INITIATED_AND_FAILED, JOIN, None, None, Continue(OTHER_INITIATED_AND_FAILED)),
+        (OTHER_KEPT, JOIN, None, None, Continue(OTHER_KEPT)),
+        (OTHER_KEPT, JOIN, None, "other", Continue(OTHER_KEPT)),
+        (OTHER_KEPT, ("skip",), None, None, Refuse("skip")),
+        (OTHER_KEPT, ("fail",), None, None, Refuse("fail")),
+        (OWN_TAKEN_OVER, JOIN, None, None, Continue(OWN_TAKEN_OVER)),
+        # An open refresh whose flow run works on it, or may do so.
+        (OTHER, JOIN, "Running", None, Wait(OTHER)),
+        (OTHER_KEPT, JOIN, "Running", "other", Wait(OTHER_KEPT)),
+        (OTHER, JOIN, UNKNOWN, None, Wait(OTHER)),
+        (OTHER, JOIN, "Suspended", None, Joined(OTHER)),
+        (OTHER, ("skip",), "Running", None, Refuse("skip")),
+        (OTHER, ("skip",), "Suspended", None, Refuse("skip")),
+        (OTHER, ("skip",), UNKNOWN, None, Refuse("skip")),
+        (OTHER, ("fail",), "Running", None, Refuse("fail")),
+        (OTHER, ("fail",), "Suspended", None, Refuse("fail")),
+        (OTHER, ("fail",), UNKNOWN, None, Refuse("fail")),
+        (OWN_TAKEN_OVER, ("skip",), "Running", None, Refuse("skip")),
     ],
 )
-def test_decision_follows_from_entry_owner_and_overlap(
-    newest: Entry | None,
+def test_decision_follows_from_standing_owner_and_overlap(
+    newest: Standing | None,
     overlaps: tuple[Overlap, ...],
     owner: str | None,
-    kept: bool,
     waited_for: str | None,
     decision: Decision,
 ) -> None:
     claimant = Refresh(id="own", started=STARTED)
     for overlap in overlaps:
-        assert decide(newest, claimant, overlap, owner, kept, waited_for) == decision
+        assert decide(newest, claimant, overlap, owner, waited_for) == decision
 
 
 @flow(name="campaign-refresh-stand-in")
@@ -152,21 +171,40 @@ def claim(
     return claim_campaign.fn(lake, CAMPAIGN, claimant, overlap, minutes)
 
 
-def claim_and_keep(lake: DataLake, run: Refresh) -> None:
-    claim(lake, run)
-    keep_staged.fn(lake, run)
+def keep(lake: DataLake, refresh: Refresh) -> None:
+    """Does what a refresh does once its list has passed all checks."""
+    Journal(lake.files, refresh.journal).create(Step.COMPARED, Note())
+
+
+def claim_and_keep(lake: DataLake, run: Refresh) -> Refresh:
+    refresh = claim(lake, run).refresh
+    assert refresh is not None
+    keep(lake, refresh)
+    return refresh
 
 
 def close(lake: DataLake, claimant: Refresh, refresh: Refresh) -> None:
-    close_refresh.fn(lake, CAMPAIGN, claimant, refresh, RESULT)
+    end_refresh.fn(lake, CAMPAIGN, claimant, refresh, COMPLETED)
+
+
+def release(lake: DataLake, claimant: Refresh, refresh: Refresh, retryable: bool = False) -> None:
+    record_problem.fn(lake, CAMPAIGN, claimant, refresh, "SomeError", "why", retryable)
 
 
 def begun_by(claim: Claim, run: Refresh) -> bool:
     return claim.refresh is not None and claim.refresh.id.startswith(run.id)
 
 
+def worked_on(claim: Claim) -> str | None:
+    return claim.refresh.id if claim.refresh else None
+
+
 def staged(lake: DataLake, run: Refresh) -> bool:
-    return lake.files.exists(folder_of(run))
+    return lake.files.exists(run.staging)
+
+
+def stage(lake: DataLake, run: Refresh) -> None:
+    lake.files.write(f"{run.staging}/extracted.parquet", b"a list")
 
 
 @pytest.mark.parametrize(
@@ -186,9 +224,9 @@ def test_claim_names_owner_when_skipped_or_refused(
     skipped = claim(lake, second, "skip")
     assert (skipped.refresh, skipped.outcome) == (None, "Skipped")
     assert f"Flow run {first.id}, {owner}, has a refresh of campaign" in skipped.message
-    with pytest.raises(RefreshOpen, match=f"{owner}.*options.overlap = join"):
+    with pytest.raises(RefreshOpen, match=f"{owner}.*options.overlap = join.*abandon-refresh"):
         claim(lake, second, "fail")
-    assert claim(lake, first).refresh == first
+    assert worked_on(claim(lake, first)) == first.id
 
 
 def test_claim_joins_suspended_owner_without_waiting(flow_run: Runs, lake: DataLake) -> None:
@@ -217,10 +255,10 @@ def test_claim_returns_result_when_awaited_owner_finishes(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = flow_run(Running())
-    claim_and_keep(lake, first)
+    refresh = claim_and_keep(lake, first)
 
     def finish() -> None:
-        close(lake, first, first)
+        close(lake, first, refresh)
         set_state(first, Completed())
 
     Waiting(monkeypatch, finish)
@@ -235,136 +273,265 @@ def test_claim_continues_refresh_when_awaited_owner_dies(
     first, second = flow_run(Running()), flow_run(Running())
     claim_and_keep(lake, first)
     Waiting(monkeypatch, lambda: set_state(first, Crashed()))
-    assert claim(lake, second).refresh == first
+    assert worked_on(claim(lake, second)) == first.id
     # From now on the second flow run owns it, also when the first is retried.
     set_state(first, Running())
     assert claim(lake, first, "skip").refresh is None
-    assert claim(lake, second).refresh == first
+    assert worked_on(claim(lake, second)) == first.id
 
 
 def test_claim_begins_when_awaited_owner_releases(
     flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = flow_run(Running()), flow_run(Running())
-    claim(lake, first)
-    Waiting(monkeypatch, lambda: release_refresh.fn(lake, CAMPAIGN, first, first))
+    refresh = claim(lake, first).refresh
+    assert refresh is not None
+    Waiting(monkeypatch, lambda: release(lake, first, refresh))
     assert begun_by(claim(lake, second), second)
 
 
+@pytest.mark.parametrize("server", ["this", "another"])
 def test_claim_is_refused_when_owner_outlasts_the_wait(
-    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
+    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
-    first = flow_run(Running())
+    first, known = flow_run(Running()), "Running"
+    if server == "another":
+        own = claims.this_process
+        elsewhere = {"server": "another", "server_url": "http://other.example/api"}
+        monkeypatch.setattr(claims, "this_process", lambda id: own(id).model_copy(update=elsewhere))
+        known = "of which only Prefect's server http://other.example/api knows"
     claim_and_keep(lake, first)
+    monkeypatch.undo()
     waiting = Waiting(monkeypatch, lambda: None)
-    with pytest.raises(RefreshOpen, match=f"{first.id}, Running, still had .* after 5 minutes"):
+    with pytest.raises(RefreshOpen, match=f"{first.id}, {known}, .* after 5 minutes"):
         claim(lake, flow_run(Running()), minutes=5)
     assert waiting.clock.now == 300
+    assert known in claim(lake, flow_run(Running()), "skip").message
 
 
 def test_claim_removes_list_of_dead_owner_that_kept_none(flow_run: Runs, lake: DataLake) -> None:
     first, second = flow_run(Crashed()), flow_run(Running())
     claim(lake, first)
-    lake.files.write(f"{folder_of(first)}/extracted.parquet", b"a list")
+    stage(lake, first)
     assert begun_by(claim(lake, second, "fail"), second)
     assert not staged(lake, first)
-
-
-def test_owner_is_dead_when_its_process_is_gone(flow_run: Runs, lake: DataLake) -> None:
-    first = flow_run(Running())
-    claim_and_keep(lake, first)
-    register = Register(lake.files, "campaign_id=a%2Fcampaign")
-    number, newest = register.newest()
-    assert newest is not None
-    assert (newest.host, newest.pid) == (socket.gethostname(), os.getpid())
-    # No process has the largest process id of the system.
-    largest = int(Path("/proc/sys/kernel/pid_max").read_text())
-    register.add(number + 1, newest.model_copy(update={"pid": largest}))
-    assert claim(lake, flow_run(Running())).refresh == first
-    number, newest = register.newest()
-    assert newest is not None
-    elsewhere = {"pid": largest, "host": "elsewhere", "flow_run": first.id}
-    register.add(number + 1, newest.model_copy(update=elsewhere))
-    assert claim(lake, flow_run(Running()), "skip").refresh is None
-
-
-def test_owner_is_alive_when_its_process_is_another_users(flow_run: Runs, lake: DataLake) -> None:
-    first = flow_run(Running())
-    init = Entry(refresh=first, flow_run=first.id, host=socket.gethostname(), pid=1)
-    Register(lake.files, "campaign_id=a%2Fcampaign").add(1, init)
-    assert claim(lake, flow_run(Running()), "skip").refresh is None
-
-
-def test_owner_is_dead_when_its_flow_run_was_deleted(flow_run: Runs, lake: DataLake) -> None:
-    unknown = Refresh(id=str(uuid4()), started=STARTED)
-    claim_and_keep(lake, unknown)
-    assert claim(lake, flow_run(Running())).refresh == unknown
+    assert History(lake.files, PARTITION).journal(1).find(Step.ENDED, Ended) is not None
 
 
 def test_claim_removes_what_a_finished_refresh_left_in_staging(
     flow_run: Runs, lake: DataLake
 ) -> None:
     own, next_one = flow_run(Running()), flow_run(Running())
-    claim_and_keep(lake, own)
-    close(lake, own, own)
-    assert not staged(lake, own)
-    # It was killed before the removal.
-    lake.files.write(f"{folder_of(own)}/kept", b"")
+    close(lake, own, claim_and_keep(lake, own))
+    stage(lake, own)  # it was killed before the removal
     again = claim(lake, own)
     assert (again.refresh, again.outcome, again.result) == (None, "Completed", RESULT)
     assert not staged(lake, own)
-    lake.files.write(f"{folder_of(own)}/kept", b"")
+    stage(lake, own)
     assert begun_by(claim(lake, next_one), next_one)
     assert not staged(lake, own)
 
 
 def test_claim_gets_a_new_id_when_flow_run_begins_again(flow_run: Runs, lake: DataLake) -> None:
     first, second = flow_run(Crashed()), flow_run(Crashed())
-    claim_and_keep(lake, first)
-    close(lake, first, first)
+    close(lake, first, claim_and_keep(lake, first))
     claimed = claim(lake, second).refresh
     assert claimed is not None
     close(lake, second, claimed)
     again = claim(lake, first)
     assert begun_by(again, first)
-    assert again.refresh != first
+    assert worked_on(again) != first.id
 
 
-def test_close_does_nothing_when_another_flow_run_owns_the_refresh(
+def test_end_does_nothing_when_another_flow_run_owns_the_refresh(
     flow_run: Runs, lake: DataLake
 ) -> None:
     first, second = flow_run(Crashed()), flow_run(Running())
-    claim_and_keep(lake, first)
+    refresh = claim_and_keep(lake, first)
+    stage(lake, refresh)
     claim(lake, second)
-    close(lake, first, first)
-    assert staged(lake, first)
-    assert claim(lake, second).refresh == first
+    close(lake, first, refresh)
+    release(lake, first, refresh)
+    assert staged(lake, refresh)
+    assert worked_on(claim(lake, second)) == first.id
 
 
-def test_expiry_ends_a_refresh_unless_its_owner_is_alive(flow_run: Runs, lake: DataLake) -> None:
+# ---- problems ---------------------------------------------------------------------------------
+
+
+def test_refresh_is_released_when_it_fails_before_anything_changes(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    own = flow_run(Running())
+    refresh = claim(lake, own).refresh
+    assert refresh is not None
+    stage(lake, refresh)
+    release(lake, own, refresh)
+    assert not staged(lake, refresh)
+    again = claim(lake, own)
+    assert worked_on(again) == f"{own.id}-1"
+
+
+def test_problem_that_does_not_pass_is_not_inherited_by_the_next_refresh(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    first = flow_run(Running())
+    refresh = claim_and_keep(lake, first)
+    release(lake, first, refresh, retryable=True)
+    set_state(first, Crashed())
+    second = flow_run(Crashed())
+    assert worked_on(claim(lake, second)) == first.id
+    release(lake, second, refresh)
+    # Its own retry continues it, another flow run begins anew.
+    assert worked_on(claim(lake, second)) == first.id
+    third = flow_run(Running())
+    assert begun_by(claim(lake, third), third)
+    journal = History(lake.files, PARTITION).journal(1)
+    number, problem = journal.newest(Series.PROBLEM, Problem)
+    assert (number, problem) == (
+        2,
+        Problem(attempt=1, error="SomeError", problem="why", retryable=False),
+    )
+
+
+# ---- abandoned --------------------------------------------------------------------------------
+
+
+def abandon(lake: DataLake) -> Refresh | None:
+    return end_abandoned.fn(lake, CAMPAIGN, "Ada", "the list was wrong")
+
+
+@pytest.mark.parametrize("state", [Crashed(), Suspended()], ids=["crashed", "suspended"])
+def test_abandoned_refresh_is_over_for_everybody(
+    flow_run: Runs, lake: DataLake, state: State[Any]
+) -> None:
+    first, second = flow_run(state), flow_run(Running())
+    refresh = claim_and_keep(lake, first)
+    Journal(lake.files, refresh.journal).create(Step.INITIATED, Note())
+    stage(lake, refresh)
+    assert abandon(lake) == refresh
+    assert not staged(lake, refresh)
+    with pytest.raises(RefreshEnded, match="abandoned by Ada: the list was wrong"):
+        claim(lake, first)
+    begun = claim(lake, second)
+    assert begun_by(begun, second)
+    assert begun.abandoned == "It was abandoned by Ada: the list was wrong"
+
+
+def test_refresh_is_not_abandoned_while_it_runs_or_when_there_is_none(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    with pytest.raises(NothingToAbandon):
+        abandon(lake)
+    own = flow_run(Running())
+    refresh = claim_and_keep(lake, own)
+    with pytest.raises(StillRunning, match=f"{own.id} is Running.*Cancel it"):
+        abandon(lake)
+    close(lake, own, refresh)
+    with pytest.raises(NothingToAbandon):
+        abandon(lake)
+
+
+def test_only_an_open_refresh_is_published(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    with pytest.raises(NothingToPublish):
+        claim_open_refresh.fn(lake, CAMPAIGN, own, 1)
+    assert lake.files.list_names("refreshes") == []
+    first = flow_run(Crashed())
+    claim_and_keep(lake, first)
+    assert worked_on(claim_open_refresh.fn(lake, CAMPAIGN, own, 1)) == first.id
+
+
+# ---- what lies in the lake --------------------------------------------------------------------
+
+
+def test_expiry_releases_a_refresh_unless_its_owner_is_alive_or_its_rerun_runs(
+    flow_run: Runs, lake: DataLake
+) -> None:
     own = flow_run(Suspended())
-    claim_and_keep(lake, own)
-    partition, folder = campaign_partition(CAMPAIGN), folder_of(own)
+    refresh = claim_and_keep(lake, own)
     (newest,) = open_refreshes(lake.files).values()
     assert is_alive(newest)
-    assert not expire(lake.files, partition, folder)
-    assert expire(lake.files, partition, "staging/of-nobody")
+    assert not expire(lake.files, PARTITION, refresh.staging)
+    assert expire(lake.files, PARTITION, "staging/of-nobody")
     set_state(own, Crashed())
     assert not is_alive(newest)
-    assert expire(lake.files, partition, folder)
+    Journal(lake.files, refresh.journal).create(Step.INITIATED, Note())
+    assert expire(lake.files, PARTITION, refresh.staging)
+    assert [*open_refreshes(lake.files)] == [PARTITION]
+    lake.files.remove(f"{refresh.journal}/{Step.INITIATED}.json")
+    assert expire(lake.files, PARTITION, refresh.staging)
     assert open_refreshes(lake.files) == {}
-    assert expire(lake.files, partition, folder)
-    with pytest.raises(RefreshEnded, match="list of refresh .* was removed.* cannot be continued"):
+    assert worked_on(claim(lake, own)) == f"{own.id}-1"
+
+
+def test_foreign_files_are_passed_over(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    claim_and_keep(lake, own)
+    folder = Path(lake.files.root, "refreshes", PARTITION)
+    for name in ("notes.txt", ".DS_Store", "00000009.json.bak", ".nfs0001"):
+        (folder / name).write_text("x")
+        (folder / "00000001" / name).write_text("x")
+    for name in ("00000007", "old"):
+        (folder / name).mkdir()
+        (folder / name / "notes.txt").write_text("x")
+    (folder.parent / "notes.txt").write_text("x")
+    assert worked_on(claim(lake, own)) == own.id
+    assert [*open_refreshes(lake.files)] == [PARTITION]
+    assert claim(lake, flow_run(Running()), "skip").outcome == "Skipped"
+
+
+@pytest.mark.parametrize("damaged", ["00-claimed.json", "owner-0001.json", "problem-0001.json"])
+def test_damaged_journal_concerns_its_campaign_and_can_be_abandoned(
+    flow_run: Runs, lake: DataLake, damaged: str
+) -> None:
+    own, other = flow_run(Running()), flow_run(Running())
+    claim_and_keep(lake, own)
+    lake.files.write(f"refreshes/{PARTITION}/00000001/{damaged}", b"")
+    claim_campaign.fn(lake, "another", other, "join", 1)
+    with pytest.raises(JournalDamaged, match=f"00000001/{damaged}.*abandon-refresh"):
+        claim(lake, other)
+    opened = open_refreshes(lake.files)
+    assert isinstance(opened[PARTITION], JournalDamaged)
+    assert isinstance(opened["campaign_id=another"], Standing)
+    assert abandon(lake) is None
+    assert begun_by(claim(lake, other), other)
+
+
+def test_journal_without_its_first_entry_is_damaged(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    claim_and_keep(lake, own)
+    lake.files.remove(f"refreshes/{PARTITION}/00000001/00-claimed.json")
+    with pytest.raises(JournalDamaged, match="has no 00-claimed"):
         claim(lake, own)
 
 
-def test_register_refuses_a_number_that_is_past(lake: DataLake) -> None:
-    register = Register(lake.files, "campaign_id=C")
-    late, quick = entry("late", "late"), entry("quick", "quick")
-    assert [register.add(number, quick) for number in (1, 2, 3)] == [True] * 3
-    assert not register.add(2, late)
-    assert register.newest() == (3, quick)
-    assert not register.add(3, late)
+def test_campaign_of_a_later_version_is_left_alone(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    claim(lake, own)
+    fence = f"refreshes/{PARTITION}/schema_version.json"
+    newer = lake.files.read(fence).replace(b'"schema_version": 2', b'"schema_version": 3')
+    lake.files.write(fence, newer)
+    with pytest.raises(JournalTooNew, match="schema_version.json.*update this one"):
+        claim(lake, own)
+    assert isinstance(open_refreshes(lake.files)[PARTITION], JournalTooNew)
+
+
+def test_number_that_is_past_is_not_begun(flow_run: Runs, lake: DataLake) -> None:
+    history = History(lake.files, PARTITION)
+    for _ in range(3):
+        own = flow_run(Running())
+        refresh = claim(lake, own).refresh
+        assert refresh is not None
+        close(lake, own, refresh)
+    lake.files.remove(f"refreshes/{PARTITION}/00000002")
+    first = history.journal(1).find(Step.CLAIMED, claims.Claimed)
+    assert first is not None
+    assert not history.begin(2, first)
+    assert not history.begin(3, first)
+    newest = history.newest()
+    assert newest is not None
+    assert newest.number == 3
 
 
 def test_one_of_many_claims_wins_when_they_race(flow_run: Runs, lake: DataLake) -> None:
@@ -377,4 +544,3 @@ def test_one_of_many_claims_wins_when_they_race(flow_run: Runs, lake: DataLake) 
     with ThreadPoolExecutor(len(many)) as pool:
         claimed = list(pool.map(race, many))
     assert [each.refresh is not None for each in claimed].count(True) == 1
-    assert [each.outcome for each in claimed].count("Skipped") == 7

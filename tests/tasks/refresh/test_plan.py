@@ -5,10 +5,10 @@ import pytest
 from nudgescribe.client import NudgescribeClient
 from sandbox import demo_customers
 from tasks.campaigns import CampaignRef, find_campaign
-from tasks.journal.refresh import Refresh
 from tasks.customers.guardrails import Guardrails
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.validate import Validated, validate_customers
+from tasks.journal.refresh import Refresh
 from tasks.refresh.plan import Plan, PlanNotFound, PlanOutdated, Share, check_plan, make_plan
 from tasks.refresh.preview import compare_with_run
 from tests.conftest import SEEDED_CUSTOMERS, Company, customers

@@ -13,7 +13,6 @@ from blocks import DataLake
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
 from tasks.journal.refresh import Refresh
-from tasks.refresh.register import Entry, Register
 from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
 from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates

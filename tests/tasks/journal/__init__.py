@@ -1,0 +1,1 @@
+"""Entries, owners and the journals of flow runs."""
