@@ -14,7 +14,7 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
 from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.campaigns import JournalMissing
-from tasks.journal.refresh import Refresh
+from tasks.journal.refresh import JOURNALS, Refresh
 from tasks.refresh.claim import end_refresh, record_problem
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
@@ -39,7 +39,7 @@ def this_refresh() -> Refresh:
     assert context.flow is not None
     started = run.expected_start_time or run.start_time
     assert started is not None
-    journal = f"journals/{context.flow.name}/{run.id}"
+    journal = f"{JOURNALS}/{context.flow.name}/{run.id}"
     return Refresh(id=str(run.id), started=started, journal=journal)
 
 

@@ -11,6 +11,7 @@ from nudgescribe.bases import Frozen
 from tasks.journal.owners import Owner
 
 STAGING = "staging"
+JOURNALS = "journals"
 _MARK = re.compile(r"Nudgeflow refresh ([\w-]+)(?:, of a group reused(?:: (\S+))?)?")
 
 

@@ -1,12 +1,12 @@
-"""Retention of the lake's files except messages: staging, drafts, uploads, quarantine, plans."""
+"""Retention of the lake's files except messages: staging, drafts, quarantine, plans, journals."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from blocks.storage.files import DRAFT, Files, StoredFile
 from tasks.journal.entries import JournalDamaged, JournalTooNew
-from tasks.journal.refresh import STAGING, Refresh
-from tasks.refresh.history import History, OpenRefreshes, expire, is_alive
+from tasks.journal.refresh import JOURNALS, STAGING, Refresh
+from tasks.refresh.history import REFRESHES, History, OpenRefreshes, expire, is_alive
 from tasks.refresh.plan import PLANS
 from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
@@ -44,6 +44,18 @@ def file_candidates(
     if ages.plans_days is not None:
         limit = cutoff(now, ages.plans_days)
         yield from _old_files(PLANS, "plan", found, limit, open_)
+    if ages.journals_days is not None:
+        yield from _journal_candidates(files, found, cutoff(now, ages.journals_days), refresh)
+
+
+def remove_journal(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
+    """Remove the journal of a refresh or of another flow run; return why it is kept."""
+    if has_changed(files, candidate, listed_at):
+        return CHANGED
+    if candidate.target in _newest_journals(files, [partition_of(candidate.target)]):
+        return OPEN
+    files.remove(candidate.target)
+    return None
 
 
 def remove_staging(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
@@ -114,6 +126,28 @@ def _staging_candidates(
                 bytes=sum(file.bytes for file in content),
                 partition=partition,
             )
+
+
+def _journal_candidates(
+    files: Files, found: Sequence[StoredFile], limit: datetime, own: Refresh
+) -> Iterator[Candidate]:
+    """Yield old journals, the newest of each campaign excepted: it tells who has the campaign."""
+    journals: dict[str, list[StoredFile]] = {}
+    for file in found:
+        top, *rest = file.path.split("/")
+        if top in (REFRESHES, JOURNALS) and len(rest) > 2:
+            journals.setdefault("/".join([top, *rest[:2]]), []).append(file)
+    kept = {own.journal, *_newest_journals(files, {partition_of(folder) for folder in journals})}
+    for folder, content in journals.items():
+        written = max(file.modified for file in content)
+        if written < limit and folder not in kept:
+            size = sum(file.bytes for file in content)
+            yield Candidate(kind="journal", target=folder, since=written, bytes=size)
+
+
+def _newest_journals(files: Files, partitions: Iterable[str]) -> set[str]:
+    histories = (History(files, partition) for partition in partitions)
+    return {history.journal(history.newest_number()).folder for history in histories}
 
 
 def _old_files(

@@ -8,7 +8,15 @@ from pydantic import Field
 from nudgescribe.bases import Frozen, FrozenInput
 
 Kind = Literal[
-    "staging", "draft", "upload", "leftover", "quarantine", "plan", "lake run", "customer group"
+    "staging",
+    "draft",
+    "upload",
+    "leftover",
+    "quarantine",
+    "plan",
+    "journal",
+    "lake run",
+    "customer group",
 ]
 """In the order of removal. A leftover is a file of messages that no newest manifest names."""
 
@@ -32,6 +40,12 @@ class Ages(FrozenInput):
     )
     plans_days: float | None = Field(
         default=None, ge=1, description="Keep plans for this many days; for ever by default."
+    )
+    journals_days: float | None = Field(
+        default=None,
+        ge=1,
+        description="Keep the journals of refreshes and other flow runs for this many days, and "
+        "each campaign's newest one for ever; all of them by default.",
     )
     runs_kept: int | None = Field(
         default=None,

@@ -19,7 +19,7 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import OpenRefreshes, open_refreshes
 from tasks.refresh.standing import Standing
-from tasks.retention.files import file_candidates, remove_file, remove_staging
+from tasks.retention.files import file_candidates, remove_file, remove_journal, remove_staging
 from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
@@ -122,6 +122,7 @@ def remove_candidates(
     remove(["staging"], lambda one: remove_staging(files, one, listed_at))
     remove(["upload"], lambda one: files.abort_upload(one.target, one.upload_id))
     remove(["draft", "quarantine", "plan"], lambda one: remove_file(files, one, listed_at), AT_ONCE)
+    remove(["journal"], lambda one: remove_journal(files, one, listed_at), AT_ONCE)
     remove(["leftover"], lambda one: remove_leftover(files, one, listed_at), AT_ONCE)
     remove(["lake run"], lambda one: remove_run(lake, one))
     if "customer group" in listed.amounts:
