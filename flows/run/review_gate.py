@@ -15,9 +15,11 @@ from flows.options import Review
 from flows.run.flow_run import ClaimedRefresh, this_flow_run
 from flows.run.outcomes import completed, failed
 from nudgescribe.errors import NudgeflowError
+from tasks.campaigns import RunRef
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.rerun import REVIEWED, read_run, wait_for_review
 from tasks.refresh.review import begin_review, end_review, report_review
+from tasks.ui.commands import publish_command
 from tasks.ui.labels import REVIEW_UNTIL, add_labels
 
 BACKSTOP = timedelta(days=7)
@@ -38,14 +40,11 @@ class SuspensionImpossible(NudgeflowError):
 
 
 class ReviewRejected(NudgeflowError):
-    advice = (
-        "The run stays at Nudgescribe as it is. Retry this flow run to review it again, or publish "
-        "it with publish-campaign once it is approved."
-    )
+    advice = "Retry this flow run to review it again. The run stays at Nudgescribe as it is."
 
 
 class ReviewOverdue(NudgeflowError):
-    advice = "Have the messages approved, then retry this flow run or run publish-campaign."
+    advice = "Retry this flow run to wait again. The run stays at Nudgescribe as it is."
 
 
 def check_can_review(review: Review) -> None:
@@ -63,13 +62,18 @@ def await_approval(
         return _suspended_review(claimed, checkpoint, minutes)
     if review == "stop":
         status = read_run(account, run).status
-        message = f"Run {run.run_number} is {status}; publish-campaign publishes and fetches it."
+        message = f"Run {run.run_number} is {status}. {_how_to_publish(run)}"
         return completed("Stopped", message)
     try:
         wait_for_review(account, run, minutes)
     except RerunTimedOut as error:
-        return failed("ReviewOverdue", ReviewOverdue(error.problem))
+        overdue = ReviewOverdue(f"{error.problem} {_how_to_publish(run)}")
+        return failed("ReviewOverdue", overdue)
     return None
+
+
+def _how_to_publish(run: RunRef) -> str:
+    return f"Once its messages are approved: {publish_command(run.campaign_id)}."
 
 
 def _suspended_review(
@@ -89,7 +93,7 @@ def _suspended_review(
             if datetime.now(UTC) >= until:
                 error = ReviewOverdue(
                     f"Run {run.run_number} was not approved by {until:%Y-%m-%d %H:%M} UTC; it is "
-                    f"{status}."
+                    f"{status}. {_how_to_publish(run)}"
                 )
                 end_review(lake, refresh)  # a retry has a review of its own
                 return failed("ReviewOverdue", error)
@@ -101,9 +105,10 @@ def _suspended_review(
             key=key,
         )
         if answer.decision == "stop here":
-            note = f": {answer.note}" if answer.note else "."
+            note = f": {answer.note.rstrip('.')}." if answer.note else "."
             end_review(lake, refresh)
-            return failed("Rejected", ReviewRejected(f"Run {run.run_number} was stopped{note}"))
+            stopped = f"Run {run.run_number} was stopped{note} {_how_to_publish(run)}"
+            return failed("Rejected", ReviewRejected(stopped))
         if answer.note:
             get_run_logger().info("Resumed: %s", answer.note)
     raise AssertionError

@@ -19,6 +19,7 @@ from tasks.policies import RETRIED
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.ui.commands import abandon_command
 
 PACE = Pace(longest=30)
 
@@ -40,10 +41,7 @@ class Claim(Frozen):
 
 
 class RefreshOpen(NudgeflowError):
-    advice = (
-        "Wait for it or retry its flow run; with options.overlap = join it is continued. If it "
-        "cannot be finished, end it with the flow abandon-refresh."
-    )
+    advice = "Wait for it or retry its flow run; with options.overlap = join it is continued."
 
 
 class RefreshEnded(NudgeflowError):
@@ -180,7 +178,7 @@ def _await(attempt: "_Attempt", minutes: float) -> Claim:
     for claim in poll(attempt, minutes * 60, PACE):
         if claim:
             return claim
-    raise RefreshOpen(f"{attempt.other} was still open after {minutes:g} minutes.")
+    raise RefreshOpen(f"{attempt.other} It was still open after {minutes:g} minutes.")
 
 
 class _Attempt:
@@ -279,7 +277,10 @@ class _Attempt:
         if owner == UNKNOWN:
             server = standing.owner.server_url or "a server of version 0.1"
             state = f"of which only Prefect's server {server} knows,"
-        return f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open."
+        return (
+            f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open. If "
+            f"it cannot be finished: {abandon_command(self._campaign_id)}."
+        )
 
 
 @task(**RETRIED)
