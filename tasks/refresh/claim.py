@@ -256,10 +256,9 @@ class _Attempt:
         ):
             return None
         journal = self._history.journal(number + 1).folder
-        ended = previous.ended if previous else None
         return Claim(
             refresh=refresh.model_copy(update={"journal": journal}),
-            abandoned=ended.problem if ended and ended.outcome == "abandoned" else "",
+            abandoned=self._history.abandoned(number),
         )
 
     def _continue(self, standing: Standing) -> Claim | None:
@@ -278,8 +277,8 @@ class _Attempt:
             server = standing.owner.server_url or "a server of version 0.1"
             state = f"of which only Prefect's server {server} knows,"
         return (
-            f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open. If "
-            f"it cannot be finished: {abandon_command(self._campaign_id)}."
+            f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open. "
+            f"If it cannot be finished: {abandon_command(self._campaign_id)}."
         )
 
 

@@ -77,6 +77,17 @@ class History:
             return False
         return True
 
+    def abandoned(self, number: int) -> str:
+        """Return who abandoned the refresh of this number, and why; "" if nobody did.
+
+        Those that have changed nothing since are passed over.
+        """
+        for before in range(number, 0, -1):
+            ended = self.journal(before).find(Step.ENDED, Ended)
+            if ended and ended.outcome != "released":
+                return ended.problem if ended.outcome == "abandoned" else ""
+        return ""
+
     def take_over(self, standing: Standing, owner: Owner) -> bool:
         """Make `owner` the newest one; return False if another flow run was faster."""
         journal = self.journal(standing.number)

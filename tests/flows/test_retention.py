@@ -9,12 +9,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.states import Failed, Running, Suspended
 from pydantic import ValidationError
+from tasks.refresh.register import Entry, Register
 
 from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
 from flows.run.flow_run import this_refresh
 from tasks.journal.refresh import Refresh
-from tasks.refresh.register import Entry, Register
 from tasks.retention.rules import OPEN, Ages
 from tasks.retention.sweep import Amount, RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Save, Saved, customers

@@ -1,0 +1,294 @@
+"""A refresh among others: other people change its group, move its lake, leave it half-way."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import resume_flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Failed
+from prefect.utilities.callables import parameter_schema
+
+from blocks import DataLake
+from flows.abandon import abandon_refresh
+from flows.customers import sync_customers
+from flows.export import export_messages
+from flows.options import ExportOptions, RefreshOptions, SyncOptions
+from flows.publish import publish_campaign
+from flows.refresh import campaign_refresh
+from flows.retention import RetentionOptions, lake_retention
+from flows.review import resume_reviewed
+from nudgescribe import contract, rfc4180
+from nudgescribe.contract import Status
+from nudgescribe.errors import NudgeflowError
+from sandbox.data.models import Campaign
+from tasks.campaigns import RunOpen
+from tasks.customers.group_check import GroupChanged
+from tasks.customers.guardrails import Guardrails, ListGuardrails
+from tests.conftest import Company, Save, Saved, Through, customers
+from tests.support.deployed import Deployed, changes, deploy, deployed
+from tests.support.response_tamperer import ResponseTamperer
+from tests.support.waiting import until
+
+__all__ = ["deployed"]
+
+PUBLISH = "POST /v1/messages/publish"
+REUSE = RefreshOptions(
+    guardrails=Guardrails(max_shrink=1), group="reuse", group_name="All customers"
+)
+
+
+@pytest.fixture
+def saved(company: Company, save: Save) -> Saved:
+    return save(company, customers(120))
+
+
+def suspended(company: Company, saved: Saved, deployed: Deployed, **options: object) -> UUID:
+    run = deployed.refresh(company, saved, review="suspend", **options)
+    state = deployed.work(run)
+    assert state.name == "Suspended", state.message
+    return run
+
+
+def approve(company: Company) -> None:
+    company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
+
+
+def erase(company: Company, count: int) -> None:
+    """Erases customers from the group of the newest run."""
+    place = company.seeded.workspace_id, company.history()[0].customer_group_id or ""
+    with company.client() as client:
+        ids = [one.customer_id for one in client.customers(*place)]
+        assert client.delete_customers(*place, ids[:count]) == count
+
+
+# ---- the group --------------------------------------------------------------------------------
+
+
+def test_customers_erased_in_the_review_are_told_and_the_others_are_published(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    erase(company, 3)
+    approve(company)
+    resume_reviewed()
+    state = deployed.work(run)
+    assert state.name == "Completed", state.message
+    frame = saved.lake.read(company.seeded.campaign_id, 2, "polars")
+    assert len(frame) == 117
+    with get_client(sync_client=True) as client:
+        pages = [str(one.data) for one in client.read_artifacts() if one.flow_run_id == run]
+    assert any("| erased since, without a message | 3 |" in page for page in pages)
+
+
+def test_stranger_in_the_group_stops_the_publication(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    place = company.seeded.workspace_id, company.history()[0].customer_group_id or ""
+    with company.client() as client:
+        client.upload_customers(*place, rfc4180.write(customers(121).tail(1)))
+    approve(company)
+    resume_reviewed()
+    state = deployed.work(run)
+    assert (state.type.value, PUBLISH in changes(company)) == ("FAILED", False)
+    assert "1 of its 121 customers are not in the list" in str(state.message)
+    assert "abandon-refresh" in str(state.message)
+
+
+def refill(company: Company, group: str) -> None:
+    """Makes a group that of another list, of as many customers."""
+    place = company.seeded.workspace_id, group
+    with company.client() as client:
+        client.delete_customers(*place, customers(120)["customer_id"].to_list())
+        client.upload_customers(*place, rfc4180.write(customers(240).tail(120)))
+
+
+@pytest.mark.parametrize("when", ["before the rerun", "during the rerun"])
+def test_reused_group_that_has_changed_is_not_published(
+    reviewed_company: Company, save: Save, through: Through, when: str
+) -> None:
+    company, changed = reviewed_company, list[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        before = request.url.path == contract.CUSTOMERS_PAGES and when == "before the rerun"
+        during = request.url.path == contract.RERUN_INITIATE and when == "during the rerun"
+        answered = real.handle_request(request)
+        if (before or during) and not changed and uploaded:
+            body = json.loads(request.read())
+            changed.append(body.get("new_customer_group_id") or body["customer_group_id"])
+            refill(company, changed[0])
+        uploaded.extend(["x"] if request.url.path == contract.CUSTOMERS_CHECK else [])
+        return answered
+
+    uploaded, saved = list[str](), save(company, customers(120))
+    through(ResponseTamperer(answer=answer))
+    told = pytest.raises(GroupChanged, match="Group 'All customers' has changed since the upload")
+    with httpx.HTTPTransport() as real, told:
+        campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=REUSE)
+    assert changed
+    assert PUBLISH not in changes(company)
+    assert ("POST /v1/campaign/rerun/initiate" in changes(company)) == (when != "before the rerun")
+
+
+def test_reused_group_is_left_alone_until_its_refresh_is_over(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed, group="reuse", group_name="All customers")
+    options = SyncOptions(guardrails=ListGuardrails(max_shrink=1))
+    place = company.seeded.workspace_id, "All customers"
+    state = sync_customers(*place, **saved.blocks, options=options, return_state=True)
+    assert (state.name, str(run) in str(state.message)) == ("Skipped", True)
+    approve(company)
+    resume_reviewed()
+    state = deployed.work(run)
+    assert state.name == "Completed", state.message
+    changes = sync_customers(*place, **saved.blocks, options=options)
+    assert changes.unchanged == 120
+
+
+# ---- the list and the lake --------------------------------------------------------------------
+
+
+def test_overdue_refresh_is_published_without_its_list(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Failed(name="ReviewOverdue"), force=True)
+    old = datetime.now(UTC).timestamp() - 8.01 * 86400
+    for path in (saved.root / "staging").rglob("*"):
+        os.utime(path, (old, old))
+    lake_retention(saved.lake, saved.account, options=RetentionOptions(dry_run=False))
+    assert not [*(saved.root / "staging").iterdir()]
+    approve(company)
+    publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
+    assert len(saved.lake.read(company.seeded.campaign_id, 2)) == 120
+
+
+def test_lake_that_was_moved_in_the_review_is_refused(
+    company: Company, saved: Saved, deployed: Deployed, tmp_path: Path
+) -> None:
+    run = suspended(company, saved, deployed)
+    customers(150).tail(120).write_csv(saved.crm_file)
+    moved = DataLake(root=str(tmp_path / "new-lake"))
+    moved.save(saved.name, overwrite=True)
+    before = changes(company)
+    approve(company)
+    resume_reviewed()
+    state = deployed.work(run)
+    assert state.type.value == "FAILED"
+    assert f"in lake {saved.lake.root}; its lake block has root {moved.root}" in str(state.message)
+    assert changes(company) == before
+
+
+def test_group_of_a_refresh_that_the_lake_does_not_know_is_not_filled(
+    company: Company, saved: Saved, deployed: Deployed, tmp_path: Path
+) -> None:
+    run = deployed.refresh(company, saved, review="suspend")
+    with company.client() as client:
+        client.create_group(company.seeded.workspace_id, "Ours", f"Nudgeflow refresh {run}")
+    state = deployed.work(run)
+    assert state.type.value == "FAILED"
+    assert f"lake {saved.lake.root} knows nothing of it" in str(state.message)
+    assert changes(company) == ["PUT /v1/cg"]
+
+
+def test_pages_of_the_run_before_are_not_taken(company: Company, saved: Saved) -> None:
+    campaign_id = company.seeded.campaign_id
+    with company.client() as client:
+        group = client.create_group(company.seeded.workspace_id, "Ours").customer_group_id
+        everybody = rfc4180.write(customers(300))
+        client.upload_customers(company.seeded.workspace_id, group, everybody)
+        client.initiate_rerun(campaign_id, group)
+        company.settle(client)
+        approve(company)
+        client.publish(campaign_id)
+        until(lambda: client.count_message_pages(campaign_id, 1) > 0)
+    with company.sandbox.context.store.write() as session:  # the new pages are not in place yet
+        session.get_one(Campaign, campaign_id).exported_run = 1
+    quick = ExportOptions(export_minutes=0.001)
+    places = {"account": saved.account, "lake": saved.lake}
+    with pytest.raises(NudgeflowError, match="or still those of run 1"):
+        export_messages(campaign_id, **places, options=quick)
+    assert saved.lake.manifest(campaign_id, 2) is None
+
+
+def test_run_in_the_lake_is_written_again_when_asked(company: Company, saved: Saved) -> None:
+    campaign_id, places = company.seeded.campaign_id, (saved.account, saved.lake)
+    (first,) = export_messages(campaign_id, *places)
+    (same,) = export_messages(campaign_id, *places)
+    (again,) = export_messages(campaign_id, *places, options=ExportOptions(rewrite=True))
+    assert [first.manifest, same.manifest] == [first.manifest] * 2
+    assert again.manifest.endswith("_manifest-00001.json")
+    assert len(saved.lake.read(campaign_id, 1)) == 300
+
+
+# ---- the end of a refresh that cannot be finished ---------------------------------------------
+
+
+def test_abandoned_refresh_ends_and_its_run_is_told_until_people_deal_with_it(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    campaign_id = company.seeded.campaign_id
+    left = abandon_refresh(campaign_id, saved.account, saved.lake, "Ada", "a wrong list")
+    assert left.startswith(f"Run 2 of campaign {campaign_id} is Ready for review. Publish it or")
+    assert not [*(saved.root / "staging").iterdir()]
+    saved.crm_file.rename(saved.crm_file.with_suffix(".old"))  # nothing is extracted
+    for _ in range(2):
+        with pytest.raises(RunOpen, match="abandoned by Ada: a wrong list.*Publish it or remove"):
+            campaign_refresh(campaign_id, **saved.blocks)
+    resume_flow_run(run, run_input={})
+    state = deployed.work(run)
+    assert "abandoned by Ada: a wrong list" in str(state.message)
+    saved.crm_file.with_suffix(".old").rename(saved.crm_file)
+    approve(company)
+    with company.client() as client:
+        client.publish(campaign_id)
+    state = deployed.work(deployed.refresh(company, saved, review="stop"))
+    assert (state.name, [one.run_number for one in company.history()]) == ("Stopped", [3, 2, 1])
+
+
+def test_command_of_a_message_does_what_it_says(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    places = {name: saved.references[name] for name in ("account", "lake")}
+    published, abandoned = (
+        deploy(
+            flow,
+            "ad-hoc",
+            parameters=places,
+            parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        )
+        for flow in (publish_campaign, abandon_refresh)
+    )
+    stopped = deployed.work(deployed.refresh(company, saved, review="stop"))
+    skipped = deployed.work(deployed.refresh(company, saved, overlap="skip"))
+    assert (stopped.name, skipped.name) == ("Stopped", "Skipped")
+    approve(company)
+    assert published.work(told_run(stopped.message)).name == "Completed"
+    assert company.history()[0].status == Status.PUBLISHED
+    deployed.work(deployed.refresh(company, saved, review="stop"))
+    skipped = deployed.work(deployed.refresh(company, saved, overlap="skip"))
+    assert abandoned.work(told_run(skipped.message)).name == "Completed"
+
+
+def told_run(message: str | None) -> UUID:
+    """The flow run that the command in a message creates."""
+    (command,) = re.findall(r"`prefect (deployment run [^`]+)`", message or "")
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    prefect = [sys.executable, "-m", "prefect", *shlex.split(command)]
+    done = subprocess.run(prefect, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (created,) = re.findall(r"UUID: ([0-9a-f-]{36})", done.stdout)
+    return UUID(created)
