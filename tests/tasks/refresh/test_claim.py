@@ -43,13 +43,41 @@ from tasks.refresh.claim import (
     end_refresh,
     record_problem,
 )
-from tasks.refresh.register import Entry, Register, expire, is_alive, open_refreshes
+from tasks.refresh.history import History, expire, is_alive, open_refreshes
+from tasks.refresh.report import RefreshResult
+from tasks.refresh.standing import Ended, Problem, Standing
 from tests.support.clock import Clock
-from tests.tasks.refresh.test_report import RESULT
 
 CAMPAIGN = "a/campaign"
 PARTITION = "campaign_id=a%2Fcampaign"
 STARTED = datetime(2026, 11, 22, tzinfo=UTC)
+RESULT = RefreshResult(
+    campaign_id=CAMPAIGN,
+    campaign="C",
+    run_number=2,
+    customer_group_id="g",
+    group="G",
+    extracted=1,
+    accepted=1,
+    rejected=0,
+    quarantine=None,
+    matched=1,
+    new=0,
+    orphaned=0,
+    customers_in_new=0,
+    files=1,
+    rows=1,
+    bytes=1,
+    path="p",
+    seconds={},
+)
+COMPLETED = Ended(outcome="completed", result=RESULT)
+
+
+class Note(Frozen):
+    """An entry of which only matters that it is there."""
+
+
 Runs = Callable[[State[Any]], Refresh]
 
 
@@ -205,6 +233,13 @@ def staged(lake: DataLake, run: Refresh) -> bool:
 
 def stage(lake: DataLake, run: Refresh) -> None:
     lake.files.write(f"{run.staging}/extracted.parquet", b"a list")
+
+
+def test_claim_stays_with_flow_run_when_retried(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    assert [worked_on(claim(lake, own)) for _ in range(3)] == [own.id] * 3
+    journal = History(lake.files, PARTITION).journal(1)
+    assert journal.contents().newest == {}  # the process is the same
 
 
 @pytest.mark.parametrize(
