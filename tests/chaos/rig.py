@@ -22,7 +22,8 @@ from flows.options import RefreshOptions
 from nudgescribe import rfc4180
 from sandbox.service import create_app
 from sandbox.settings import Settings
-from tasks.refresh.register import Register
+from tasks.refresh.history import History
+from tests.chaos.server import SECONDS, PrefectServer
 from tests.chaos.zygote import Job
 from tests.conftest import Company, Sandbox, customers, saved
 from tests.support.prefect_servers import SECONDS, PrefectServer
@@ -162,13 +163,17 @@ class Story:
     @property
     def is_open(self) -> bool:
         """Whether the refresh is one that a next run continues."""
-        _, entry = Register(self.lake.files, campaign_partition(self.campaign_id)).newest()
-        return entry is not None and entry.open
+        standing = self.standing
+        return standing is not None and standing.ended is None
 
     @property
     def is_kept(self) -> bool:
         """Whether something may have been made of the list."""
-        return any(path.endswith("/kept") for path, *_ in self.lake.files.list_files("staging"))
+        return self.is_open and self.standing.kept
+
+    @property
+    def standing(self) -> Any:
+        return History(self.lake.files, campaign_partition(self.campaign_id)).newest()
 
     @property
     def has_list(self) -> bool:

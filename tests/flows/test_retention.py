@@ -9,12 +9,15 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.states import Failed, Running, Suspended
 from pydantic import ValidationError
-from tasks.refresh.register import Entry, Register
 
 from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
 from flows.run.flow_run import this_refresh
-from tasks.journal.refresh import Refresh
+from tasks.journal.entries import Step
+from tasks.journal.owners import this_process
+from tasks.journal.refresh import Claimed, Refresh
+from tasks.refresh.history import History
+from tasks.refresh.standing import Ended
 from tasks.retention.rules import OPEN, Ages
 from tasks.retention.sweep import Amount, RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Save, Saved, customers
@@ -77,12 +80,12 @@ def nothing() -> None: ...
 
 def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save: Save) -> None:
     saved = save(company, customers(1))
-    store, register = saved.lake.files, Register(saved.lake.files, "campaign_id=C")
+    store, history = saved.lake.files, History(saved.lake.files, "campaign_id=C")
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(nothing, state=Suspended())
         refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
-        register.add(1, Entry(refresh=refresh, flow_run=refresh.id, host="elsewhere", pid=1))
-        store.write(f"staging/{refresh.id}/kept", b"")
+        history.begin(1, Claimed(refresh=refresh, owner=this_process(refresh.id)))
+        store.write(f"staging/{refresh.id}/accepted.parquet", b"")
         age(saved.root, "*")
         assert retain(saved, dry_run=False).removed == {}
         client.set_flow_run_state(run.id, Failed(), force=True)
@@ -99,12 +102,9 @@ def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save
         )
         client.set_flow_run_state(run.id, Failed(), force=True)
     assert retain(saved, dry_run=False).removed.keys() == {"staging"}
-    entry = register.newest()[1]
-    assert entry is not None
-    assert (entry.open, entry.problem) == (
-        False,
-        f"The customer list of refresh {refresh.id} was removed by lake-retention.",
-    )
+    problem = f"The list of refresh {refresh.id} was removed by lake-retention."
+    ended = history.journal(1).find(Step.ENDED, Ended)
+    assert ended == Ended(outcome="released", problem=problem)
 
 
 def test_retention_refuses_ages_below_one_day() -> None:

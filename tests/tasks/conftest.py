@@ -13,9 +13,10 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from tasks.campaigns import CampaignRef, Refresh
+from tasks.campaigns import CampaignRef
 from tasks.customers.staging import Staged, describe
 from tasks.customers.upload import GroupRef, create_group
+from tasks.journal.refresh import Refresh
 from tests.conftest import Company
 
 
@@ -26,9 +27,21 @@ def no_run() -> Iterator[None]:
         yield
 
 
+def new_refresh() -> Refresh:
+    """A refresh that nobody has begun."""
+    id_ = str(uuid4())
+    started = datetime(2026, 11, 21, 6, 30, tzinfo=UTC)
+    return Refresh(id=id_, started=started, journal=f"journals/tests/{id_}")
+
+
+def forgotten(refresh: Refresh) -> Refresh:
+    """The same refresh, of whose steps nothing was written down."""
+    return refresh.model_copy(update={"journal": f"journals/tests/{uuid4()}"})
+
+
 @pytest.fixture
 def refresh() -> Refresh:
-    return Refresh(id=str(uuid4()), started=datetime(2026, 11, 21, 6, 30, tzinfo=UTC))
+    return new_refresh()
 
 
 @dataclass
@@ -84,6 +97,7 @@ def create(company: Company, local: Local, refresh: Refresh) -> Create:
     )
 
     def created(name: str, refresh: Refresh = refresh, reuse: bool = False) -> GroupRef:
-        return create_group.fn(local.account, campaign, name, refresh, reuse)
+        unknown = forgotten(refresh)
+        return create_group.fn(local.account, campaign, name, local.lake, unknown, reuse)
 
     return created

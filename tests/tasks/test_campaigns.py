@@ -1,12 +1,25 @@
 import pytest
 
 from nudgescribe import rfc4180
+from nudgescribe.bases import Frozen
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotPublished
 from tasks.campaigns import GroupInUse, find_campaign
+from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tests.conftest import Company, customers
-from tests.tasks.conftest import Local
+from tests.tasks.conftest import Local, forgotten
+
+
+class Note(Frozen):
+    """An entry of which only matters that it is there."""
+
+
+def left_by_version_01(local: Local, refresh: Refresh) -> Refresh:
+    """The refresh whose list version 0.1 noted, and nothing of its campaign."""
+    old = forgotten(refresh)
+    Journal(local.lake.files, old.journal).create(Step.VALIDATED, Note())
+    return old
 
 
 @pytest.mark.parametrize(
@@ -16,7 +29,7 @@ def test_campaign_has_previous_run_when_resumed(
     company: Company, local: Local, refresh: Refresh, publish: bool, reuse: bool
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
-    at_first = find_campaign.fn(local.account, campaign, refresh, "Ours", reuse)
+    at_first = find_campaign.fn(local.account, campaign, local.lake, refresh, "Ours", reuse)
     assert (at_first.previous_run, at_first.previous_pages) == (1, 3)
     with company.client() as client:
         group = client.create_group(
@@ -29,7 +42,8 @@ def test_campaign_has_previous_run_when_resumed(
             company.sandbox.approve(campaign)
             client.publish(campaign)
             assert company.history()[0].status == Status.PUBLISHED
-    assert find_campaign.fn(local.account, campaign, refresh, "Ours", reuse) == at_first
+    old = left_by_version_01(local, refresh)
+    assert find_campaign.fn(local.account, campaign, local.lake, old, "Ours", reuse) == at_first
 
 
 def test_group_of_current_run_is_not_reused(
@@ -37,9 +51,11 @@ def test_group_of_current_run_is_not_reused(
 ) -> None:
     campaign = company.seeded.campaign_id
     with pytest.raises(GroupInUse, match="is on group 'First customers' already.*options.group"):
-        find_campaign.fn(local.account, campaign, refresh, "First customers", True)
+        find_campaign.fn(local.account, campaign, local.lake, refresh, "First customers", True)
     assert (
-        find_campaign.fn(local.account, campaign, refresh, "First customers", False).previous_run
+        find_campaign.fn(
+            local.account, campaign, local.lake, refresh, "First customers", False
+        ).previous_run
         == 1
     )
 
@@ -48,12 +64,13 @@ def test_failed_run_is_not_the_previous_run(
     company: Company, local: Local, refresh: Refresh
 ) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
-    at_first = find_campaign.fn(local.account, campaign, refresh, "Ours", False)
+    at_first = find_campaign.fn(local.account, campaign, local.lake, refresh, "Ours", False)
     with company.client() as client:
         empty = client.create_group(workspace, "Nobody").customer_group_id
         client.initiate_rerun(campaign, empty)
         assert company.settle(client).status == Status.FAILED
-    assert find_campaign.fn(local.account, campaign, refresh, "Ours", False) == at_first
+    again = forgotten(refresh)
+    assert find_campaign.fn(local.account, campaign, local.lake, again, "Ours", False) == at_first
 
 
 def test_run_of_somebody_else_is_not_ours(company: Company, local: Local, refresh: Refresh) -> None:
@@ -64,5 +81,6 @@ def test_run_of_somebody_else_is_not_ours(company: Company, local: Local, refres
         client.upload_customers(workspace, theirs, rfc4180.write(customers(50)))
         client.initiate_rerun(campaign, theirs)
         company.settle(client)
+    old = left_by_version_01(local, refresh)
     with pytest.raises(NotPublished, match="is Ready for review, not Published"):
-        find_campaign.fn(local.account, campaign, refresh, "Ours", False)
+        find_campaign.fn(local.account, campaign, local.lake, old, "Ours", False)

@@ -1,12 +1,10 @@
 """How flow runs end: what people are told of a cancelled one, what an error cannot hide."""
 
-import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelled
 
 from flows.refresh import campaign_refresh
 from flows.run.outcomes import warn_of_open_rerun
-from flows.run.preparation import cleanup_on_failure
 from tasks.ui.labels import RUN_NUMBER
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
 
@@ -26,18 +24,3 @@ def test_cancellation_names_the_rerun_once_it_has_started(deployed: Deployed) ->
     state = state_of(run)
     assert (state.type.value, state.name) == ("CANCELLED", "Cancelled")
     assert (state.message or "").startswith("Cancelled. Run 7 of campaign C cannot be stopped")
-
-
-def test_cleanup_error_does_not_hide_first_error() -> None:
-    released: list[str] = []
-
-    def fails() -> None:
-        released.append("once")
-        raise OSError("the lake is away")
-
-    with pytest.raises(ValueError, match="first"), cleanup_on_failure(fails):
-        raise ValueError("first")
-    assert released == ["once"]
-    with cleanup_on_failure(fails):
-        pass
-    assert released == ["once"]

@@ -19,10 +19,9 @@ from tasks.customers import sync as tasks
 from tasks.customers import upload
 from tasks.customers.sync import ListDiff, _shares, diff_lists, update_customers
 from tasks.customers.upload import GroupRef, UploadIncomplete, find_group, find_or_create_group
-from tasks.journal.refresh import Refresh
 from tests.conftest import Company, Through, customers
 from tests.support.response_tamperer import ResponseTamperer
-from tests.tasks.conftest import Local
+from tests.tasks.conftest import Local, new_refresh
 from tests.tasks.customers.test_upload import UPLOAD, queued
 
 CUSTOMERS = "/v1/customer"
@@ -62,8 +61,9 @@ def group(company: Company, local: Local) -> GroupRef:
 
 
 def update(local: Local, group: GroupRef, listed: pl.DataFrame) -> ListDiff:
+    staged = local.staged(listed)
     return update_customers.fn(
-        local.account, group, local.staged(listed), "customer_id", local.lake
+        local.account, group, staged, "customer_id", local.lake, new_refresh()
     )
 
 
@@ -163,14 +163,14 @@ def test_group_is_busy_while_unpublished_run_is_on_it(
     company: Company, client: NudgescribeClient, local: Local, group: GroupRef
 ) -> None:
     workspace = company.seeded.workspace_id
-    assert find_group.fn(local.account, workspace, "Daily") == group
+    assert find_group.fn(local.account, workspace, "Daily", local.lake) == group
     update(local, group, customers(2).with_columns(plan=pl.lit("new")))
     client.initiate_rerun(company.seeded.campaign_id, group.customer_group_id)
     company.settle(client)
     with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
-        find_group.fn(local.account, workspace, "Daily")
-    ours = Refresh.model_validate({"id": "another", "started": "2026-11-21T06:30:00Z"})
+        find_group.fn(local.account, workspace, "Daily", local.lake)
+    ours = new_refresh()
     with pytest.raises(GroupBusy, match="is Ready for review on group 'Daily'"):
-        find_campaign.fn(local.account, second_campaign(company), ours, "Daily", True)
-    assert find_group.fn(local.account, workspace, "First customers") is not None
-    assert find_group.fn(local.account, workspace, "Nobody's") is None
+        find_campaign.fn(local.account, second_campaign(company), local.lake, ours, "Daily", True)
+    assert find_group.fn(local.account, workspace, "First customers", local.lake) is not None
+    assert find_group.fn(local.account, workspace, "Nobody's", local.lake) is None

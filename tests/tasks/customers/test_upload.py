@@ -14,7 +14,7 @@ from tasks.customers.staging import Staged, StagingLost, local_copy
 from tests.conftest import Company, Through, customers
 from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer
-from tests.tasks.conftest import Create, Local
+from tests.tasks.conftest import Create, Local, new_refresh
 
 GROUPS, UPLOAD = "/v1/cg", "/v1/customer/check"
 DATED = "{campaign} {run:%Y-%m-%d %H:%M}"
@@ -42,7 +42,8 @@ def test_reused_group_is_found_by_name_then_by_marker(
 ) -> None:
     made = tasks.find_or_create_group.fn(local.account, company.seeded.workspace_id, "Ours")
     for name in ("Ours", "renamed meanwhile"):
-        assert create(name, reuse=True) == made
+        reused = create(name, reuse=True)
+        assert (reused.customer_group_id, reused.reused) == (made.customer_group_id, True)
     new = create("Theirs", refresh.model_copy(update={"id": "other"}), reuse=True)
     assert company.groups() == ["First customers", "Ours", "Theirs"]
     assert new.name == "Theirs"
@@ -80,7 +81,7 @@ def test_group_fails_when_it_was_not_created(
 
 
 def upload(local: Local, group: tasks.GroupRef, listed: Staged) -> int:
-    return tasks.upload_customers.fn(local.account, group, listed, local.lake)
+    return tasks.upload_customers.fn(local.account, group, listed, local.lake, new_refresh()).size
 
 
 @pytest.mark.parametrize(("rows_sent", "rejected"), [(tasks.ROWS_SENT, 3), (8, 1)])
@@ -136,4 +137,4 @@ def test_publish_is_refused_when_campaign_has_moved_on(company: Company, local: 
         campaign_id=company.seeded.campaign_id, run_number=7, customer_group_id="g", job_uid=None
     )
     with pytest.raises(NotCurrent, match="is on run 1, not on run 7"):
-        publish_run.fn(local.account, run)
+        publish_run.fn(local.account, run, local.lake, new_refresh())

@@ -16,11 +16,10 @@ from blocks.crm import SourceError
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
-from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
 from tasks.customers.mapping import FieldMapping
-from tasks.customers.staging import keep_staged, release_staged
 from tasks.customers.validate import BrokenRule, ListRefused, Validated, validate_customers
+from tasks.journal.refresh import Refresh
 from tasks.ui.console import StatusLine
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
@@ -229,9 +228,3 @@ def test_validation_returns_first_outcome_until_released(
 ) -> None:
     first = validate(customers(20))
     assert validate(customers(30), rules=[]) == first
-    keep_staged.fn(local.lake, refresh)
-    release_staged.fn(local.lake, refresh)
-    assert local.lake.files.exists(f"staging/{refresh.id}/validated.json")
-    local.lake.files.remove(f"staging/{refresh.id}/kept")
-    release_staged.fn(local.lake, refresh)
-    assert not local.lake.files.exists(f"staging/{refresh.id}")

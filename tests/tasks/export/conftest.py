@@ -10,10 +10,10 @@ import pytest
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
-from tasks.campaigns import Refresh
 from tasks.export import run as tasks
 from tasks.export.download import ExportRef
 from tasks.export.run import RunInLake, RunToExport
+from tasks.journal.refresh import Refresh
 from tests.conftest import Company
 from tests.support.clock import Clock
 from tests.support.exports import Export
@@ -23,6 +23,7 @@ from tests.tasks.conftest import Local
 RUN = RunToExport(
     campaign_id="C",
     run_number=2,
+    workspace_id="W",
     customer_group_id="G",
     job_uid="J",
     previous_run=1,
@@ -70,7 +71,8 @@ class Exporting:
 
     def __init__(self, local: Local, refresh: Refresh, service: Export, rows: int | None) -> None:
         self.local, self.refresh, self.service = local, refresh, service
-        self.run = RUN.model_copy(update={"rows": rows})
+        self.run = RUN.model_copy(update={"check_rows": rows is not None})
+        service.answers["/v1/customer/pages"] = {"num_pages": 1, "page_size": 1, "total": rows}
         self.problems: list[str] = []
 
     @property

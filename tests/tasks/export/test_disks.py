@@ -11,7 +11,6 @@ from blocks import DataLake, FileCrm
 from blocks.storage.errors import DiskFull
 from blocks.storage.files import DRAFT
 from blocks.storage.manifest import Format
-from tasks.campaigns import Refresh
 from tasks.customers.extract import extract_customers
 from tasks.customers.staging import local_copy
 from tasks.export import run as tasks

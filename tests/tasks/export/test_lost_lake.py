@@ -17,10 +17,10 @@ from pydantic import BaseModel
 from blocks import DataLake
 from blocks.storage import delta
 from blocks.storage.errors import LakeError, LakeUnreachable
-from blocks.storage.files import NotInLake
 from nudgescribe.errors import QuotaExceeded
-from tasks.customers.staging import StagingLost, describe, load_or_compute, local_copy
+from tasks.customers.staging import StagingLost, describe, local_copy
 from tasks.export import run as tasks
+from tasks.journal.entries import Journal, Step
 from tasks.policies import is_transient
 from tests.conftest import customers
 from tests.support.exports import page, whole
@@ -83,20 +83,19 @@ def test_staged_files_are_not_missing_when_lake_is_away(
     customers(5).write_parquet(local)
     lake.files.put(local, "staging/list.parquet")
     staged = describe(local, "staging/list.parquet")
-    assert load_or_compute(lake, "staging/note", Note, lambda: Note(text="first")).text == "first"
+    journal = Journal(lake.files, "journals/tests/1")
+    journal.create(Step.FOUND, Note(text="first"))
     with store.away():
         with pytest.raises(LakeUnreachable), local_copy(lake, staged):
             pass
         with pytest.raises(LakeUnreachable):
-            load_or_compute(lake, "staging/note", Note, lambda: Note(text="second"))
+            journal.step(Step.FOUND, Note, lambda: Note(text="second"))
     with local_copy(lake, staged):
         pass
-    assert load_or_compute(lake, "staging/note", Note, lambda: Note(text="second")).text == "first"
+    assert journal.step(Step.FOUND, Note, lambda: Note(text="second")).text == "first"
     lake.files.remove("staging")
     with pytest.raises(StagingLost), local_copy(lake, staged):
         pass
-    with pytest.raises(NotInLake):
-        lake.files.read("staging/note")
 
 
 def test_export_continues_when_lake_returns(

@@ -17,7 +17,9 @@ from tests.tasks.conftest import Local
 
 @pytest.fixture
 def campaign(company: Company, local: Local, refresh: Refresh) -> CampaignRef:
-    return find_campaign.fn(local.account, company.seeded.campaign_id, refresh, "New", False)
+    return find_campaign.fn(
+        local.account, company.seeded.campaign_id, local.lake, refresh, "New", False
+    )
 
 
 @pytest.fixture
@@ -72,5 +74,5 @@ def test_plan_has_no_changes_without_previous_group(
     )
     assert (plan.changes, plan.stops, plan.orphaned.segments) == (None, [], 4)
     assert plan.orphaned.customers == 0
-    compared = compare_with_run.fn(local.account, lost, validated, local.lake, refresh)
+    compared = compare_with_run.fn(local.account, lost, validated, local.lake)
     assert (compared.before, compared.orphaned) == (None, 4)

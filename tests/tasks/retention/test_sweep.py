@@ -12,7 +12,10 @@ import pytest
 from blocks import DataLake
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
-from tasks.journal.refresh import Refresh
+from tasks.journal.owners import Owner
+from tasks.journal.refresh import Claimed, Refresh
+from tasks.refresh.history import History
+from tasks.refresh.standing import Ended
 from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
 from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates
@@ -56,13 +59,14 @@ def another() -> Refresh:
     return Refresh(id=str(uuid4()), started=datetime(2026, 11, 23, tzinfo=UTC))
 
 
-def begin_refresh(lake: DataLake, campaign_id: str = "C", me: Refresh | None = None) -> Entry:
-    """A refresh that is open, by a flow run that nobody knows."""
+def begin_refresh(lake: DataLake, campaign_id: str = "C", me: Refresh | None = None) -> int:
+    """A refresh that is open, by a flow run that nobody knows; returns its number."""
     me = me or another()
-    entry = Entry(refresh=me, flow_run=me.id, host="elsewhere", pid=1)
-    register = Register(lake.files, campaign_partition(campaign_id))
-    assert register.add(register.newest()[0] + 1, entry)
-    return entry
+    history = History(lake.files, campaign_partition(campaign_id))
+    number = history.newest_number() + 1
+    owner = Owner(flow_run=me.id, host="elsewhere", pid=1)
+    assert history.begin(number, Claimed(refresh=me, owner=owner))
+    return number
 
 
 def write_runs(lake: DataLake, *numbers: int, campaign_id: str = "C") -> None:
@@ -173,11 +177,10 @@ def test_files_are_kept_while_refresh_is_open(local: Local, refresh: Refresh) ->
     for place in ("quarantine", "plans"):
         files.write(f"{place}/campaign_id=C/old.parquet", b"rows")
     before = paths(local.lake)
-    entry = begin_refresh(local.lake)
+    number = begin_refresh(local.lake)
     age(local.lake)
     assert listed(local, refresh).amounts == {}
-    ended = entry.model_copy(update={"open": False})
-    assert Register(files, "campaign_id=C").add(2, ended)
+    History(files, "campaign_id=C").end(number, Ended(outcome="released"))
     found = listed(local, another())
     assert {kind: each.count for kind, each in found.amounts.items()} == {
         "leftover": 2,
