@@ -88,6 +88,7 @@ class Journal:
     """
 
     def __init__(self, files: Files, folder: str) -> None:
+        assert folder
         self.folder = folder
         self._files = files
 

@@ -17,10 +17,10 @@ from prefect.logging import disable_run_logger
 from blocks import CrmSource, DataLake
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
-from tasks.journal.refresh import Refresh
 from tasks.customers import validate
 from tasks.customers.mapping import FieldMapping, FieldSource
 from tasks.customers.staging import describe
+from tasks.journal.refresh import Refresh
 
 CASES = Path(__file__).parents[1] / "data/cases"
 LONGEST = 1000

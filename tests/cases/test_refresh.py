@@ -1,10 +1,7 @@
 """A refresh among others: other servers, other people, other answers than it expects."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,38 +12,25 @@ import httpx
 import polars as pl
 import pytest
 from markdown_it import MarkdownIt
-from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Failed, Running
 
-from blocks import DataLake, FileCrm
-from flows.export import export_messages
-from flows.options import ExportOptions, RefreshOptions
-from flows.publish import publish_campaign
-from flows.refresh import campaign_refresh
-from flows.retention import RetentionOptions, lake_retention
-from flows.review import resume_reviewed
-from nudgescribe import contract, rfc4180
+from flows.options import RefreshOptions
+from nudgescribe import contract
 from nudgescribe.contract import SegmentMessage
 from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.retry import RetryPolicy
 from sandbox.data.models import Campaign
 from tasks import campaigns
-from tasks.journal.refresh import Refresh
 from tasks.customers import upload
-from tasks.customers.guardrails import Guardrails
 from tasks.export import run
+from tasks.journal.refresh import Refresh
 from tasks.refresh import review
 from tasks.refresh.checkpoint import Checkpoint
 from tests import today
-from tests.cases.claims import claim
 from tests.cases.judging import wrong
-from tests.conftest import Company, Save, Through, customers
-from tests.flows.test_today import GOOD, Bring, left
-from tests.support.deployed import Deployed, changes, deployed
-from tests.support.response_tamperer import ResponseTamperer
-
+from tests.conftest import Company
+from tests.flows.test_today import left
+from tests.support.deployed import deployed
 
 __all__ = ["deployed", "left"]
 

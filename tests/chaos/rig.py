@@ -23,7 +23,6 @@ from nudgescribe import rfc4180
 from sandbox.service import create_app
 from sandbox.settings import Settings
 from tasks.refresh.history import History
-from tests.chaos.server import SECONDS, PrefectServer
 from tests.chaos.zygote import Job
 from tests.conftest import Company, Sandbox, customers, saved
 from tests.support.prefect_servers import SECONDS, PrefectServer

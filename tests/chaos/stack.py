@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from flows.refresh import campaign_refresh
 from nudgescribe.contract import Status
-from tasks.refresh.history import History
 from tests.chaos.rig import Story
 from tests.support import deployed
 from tests.support.clock import until
@@ -44,22 +43,8 @@ class Stack:
     def until_campaign_is(self, status: Status) -> None:
         until(lambda: len(runs := self.story.company.history()) > 1 and runs[0].status == status)
 
-    def until_state_is(self, *names: str) -> str:
-        """The newest flow run's state, as soon as it is one of these."""
-        until(lambda: self.newest().state_name in names)
-        return self.newest().state_name or ""
-
-    def newest(self) -> FlowRun:
-        return max(self.story.flow_runs(), key=lambda run: str(run.created))
-
-    @property
-    def process(self) -> int:
-        """The process that refreshes the campaign."""
-        story = self.story
-        newest = History(story.lake.files, campaign_partition(story.campaign_id)).newest()
-        assert newest is not None
-        assert newest.owner is not None
-        return newest.owner.pid
+    def until_state_is(self, name: str) -> None:
+        until(lambda: deployed.state_of(self._newest).name == name)
 
     def kill_process(self) -> None:
         """`kill -9` of the flow run."""

@@ -35,9 +35,9 @@ from tasks.campaigns import RunOpen
 from tasks.customers.group_check import GroupChanged
 from tasks.customers.guardrails import Guardrails, ListGuardrails
 from tests.conftest import Company, Save, Saved, Through, customers
+from tests.support.clock import until
 from tests.support.deployed import Deployed, changes, deploy, deployed
 from tests.support.response_tamperer import ResponseTamperer
-from tests.support.waiting import until
 
 __all__ = ["deployed"]
 

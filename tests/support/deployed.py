@@ -27,7 +27,7 @@ from prefect.states import Scheduled
 from blocks import DataLake
 from blocks.storage.manifest import campaign_partition
 from flows.refresh import campaign_refresh
-from tasks.refresh.register import Register
+from tasks.refresh.history import History
 from tests.conftest import Company, Saved
 from tests.support.clock import until
 
@@ -183,9 +183,10 @@ def becomes(run: UUID, *names: str) -> State[Any]:
 
 def process_of(lake: DataLake, campaign_id: str) -> int:
     """The process that refreshes a campaign."""
-    _, entry = Register(lake.files, campaign_partition(campaign_id)).newest()
-    assert entry is not None
-    return entry.pid
+    newest = History(lake.files, campaign_partition(campaign_id)).newest()
+    assert newest is not None
+    assert newest.owner is not None
+    return newest.owner.pid
 
 
 def until_it_ends(process: int) -> None:

@@ -52,12 +52,8 @@ def test_group_of_current_run_is_not_reused(
     campaign = company.seeded.campaign_id
     with pytest.raises(GroupInUse, match="is on group 'First customers' already.*options.group"):
         find_campaign.fn(local.account, campaign, local.lake, refresh, "First customers", True)
-    assert (
-        find_campaign.fn(
-            local.account, campaign, local.lake, refresh, "First customers", False
-        ).previous_run
-        == 1
-    )
+    found = find_campaign.fn(local.account, campaign, local.lake, refresh, "First customers", False)
+    assert found.previous_run == 1
 
 
 def test_failed_run_is_not_the_previous_run(

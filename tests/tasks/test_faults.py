@@ -20,10 +20,14 @@ from sandbox.api import auth, messages, security
 from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from tasks.campaigns import CampaignRef, RunRef, find_campaign, publish_run
 from tasks.customers import upload
+from tasks.customers.staging import Staged
 from tasks.customers.upload import GroupRef
+from tasks.customers.validate import Validated
 from tasks.export import run as export
 from tasks.export.run import RunToExport
 from tasks.journal.refresh import Refresh
+from tasks.refresh.checkpoint import Checkpoint
+from tasks.refresh.preview import Preview
 from tasks.refresh.rerun import initiate_rerun
 from tests.conftest import Company, customers
 from tests.tasks.conftest import Local
@@ -51,6 +55,17 @@ SIGN_IN = [("POST", contract.AUTH)]
 LINK = [("GET", LINKS)]
 
 
+VALIDATED = Validated(
+    accepted=Staged(path="p", rows=ROWS, sha256="s"),
+    extracted=ROWS,
+    rejected=0,
+    quarantine=None,
+    key="customer_id",
+    fingerprint="f",
+)
+PREVIEW = Preview(matched=0, new=0, orphaned=0, customers_in_new=0, before=None)
+
+
 @dataclass
 class Refreshed:
     """A refresh as its steps, each tried again as a retry of the flow run does."""
@@ -71,28 +86,33 @@ class Refreshed:
     def start(self) -> tuple[CampaignRef, GroupRef, RunRef]:
         """Up to the rerun's start."""
         campaign_id, name = self.company.seeded.campaign_id, "Daily"
-        campaign = self.again(find_campaign.fn, campaign_id, self.refresh, name, False)
+        lake, refresh = self.local.lake, self.refresh
+        campaign = self.again(find_campaign.fn, campaign_id, lake, refresh, name, False)
         with self.local.account.get_client() as client:
             assert client.list_fields(campaign.workspace_id)
             assert client.rerun_messages(campaign_id)
-        group = self.again(upload.create_group.fn, campaign, name, self.refresh)
+        group = self.again(upload.create_group.fn, campaign, name, lake, refresh)
         staged = self.local.staged(customers(ROWS))
-        assert self.again(upload.upload_customers.fn, group, staged, self.local.lake) == ROWS
-        run: RunRef = self.again(initiate_rerun.fn, campaign, group)
-        return campaign, group, run
+        uploaded = self.again(upload.upload_customers.fn, group, staged, lake, refresh)
+        assert uploaded.size == ROWS
+        checkpoint: Checkpoint = self.again(
+            initiate_rerun.fn, lake, refresh, campaign, VALIDATED, PREVIEW, group
+        )
+        return campaign, group, checkpoint.run
 
     def finish(self, campaign: CampaignRef, group: GroupRef, run: RunRef) -> None:
         """From the approval on."""
         with self.local.account.get_client() as client:
             self.company.settle(client)
         self.company.sandbox.approve(run.campaign_id)
-        self.again(publish_run.fn, run)
+        self.again(publish_run.fn, run, self.local.lake, self.refresh)
         wanted = RunToExport(
             campaign_id=run.campaign_id,
             run_number=run.run_number,
+            workspace_id=group.workspace_id,
             customer_group_id=group.customer_group_id,
             job_uid=run.job_uid,
-            rows=ROWS,
+            check_rows=True,
             previous_run=campaign.previous_run,
             previous_pages=campaign.previous_pages,
         )

@@ -11,7 +11,6 @@ from prefect.states import Cancelling
 from blocks.storage.files import DRAFT
 from flows.review import resume_reviewed
 from nudgescribe.contract import Status
-from tasks.refresh.history import History
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.clock import until
 from tests.support.deployed import (
@@ -34,14 +33,6 @@ def logged(run: UUID) -> str:
     with get_client(sync_client=True) as client:
         lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])))
     return "\n".join(line.message for line in lines)
-
-
-def process_of(company: Company, saved: Saved) -> int:
-    history = History(saved.lake.files, f"campaign_id={company.seeded.campaign_id}")
-    newest = history.newest()
-    assert newest is not None
-    assert newest.owner is not None
-    return newest.owner.pid
 
 
 def is_whole(company: Company, saved: Saved, rows: int) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import date
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -22,7 +21,7 @@ from tasks.customers.validate import BrokenRule, ListRefused, Validated, validat
 from tasks.journal.refresh import Refresh
 from tasks.ui.console import StatusLine
 from tests.conftest import Company, customers
-from tests.tasks.conftest import Local
+from tests.tasks.conftest import Local, forgotten
 from tests.tasks.customers.test_mapping import rule
 
 PARTITION = "campaign_id=C"
@@ -49,10 +48,12 @@ def validate(local: Local, rules: list[WorkspaceField], refresh: Refresh) -> Val
         listed: pl.DataFrame,
         refresh: Refresh = refresh,
         *,
+        again: bool = False,
         rules: list[WorkspaceField] = rules,
         strict: bool = False,
     ) -> Validated:
         mapping, staged = FieldMapping(rules=rules, sources={}), local.staged(listed)
+        refresh = refresh if again else forgotten(refresh)
         return validate_customers.fn(mapping, staged, local.lake, refresh, strict, PARTITION)
 
     return validated
@@ -77,8 +78,7 @@ def test_validation_agrees_with_service_row_by_row(
     schema = dict.fromkeys(customers(1).columns, pl.String)
     hostile = [{"customer_id": f"h{number}", **row} for number, row in enumerate(rows)]
     listed = pl.concat([pl.DataFrame(hostile, schema), customers(6, invalid_every=3)])
-    refresh = Refresh.model_validate({"id": str(uuid4()), "started": "2026-11-21T06:30:00Z"})
-    validated = validate(listed, refresh)
+    validated = validate(listed)
     accepted = in_lake(local, validated.accepted.path)
     # The two customers that are invalid in any case see to a quarantine.
     errors = in_lake(local, validated.quarantine).drop("reason")
@@ -118,7 +118,7 @@ def test_validation_reports_rules_without_values(
     assert BrokenRule(field="plan", code="required", rows=1) in validated.broken_rules
     root = Path(local.lake.root)
     private = [*root.glob(f"staging/{refresh.id}/*"), *root.glob("quarantine/*/*")]
-    assert len(private) == 3
+    assert len(private) == 2
     assert {file.stat().st_mode & 0o777 for file in private} == {0o600}
 
 
@@ -223,8 +223,6 @@ def test_extract_stages_list_once(
     assert extract_customers.fn(crm, local.lake, refresh) == first
 
 
-def test_validation_returns_first_outcome_until_released(
-    local: Local, validate: Validate, refresh: Refresh
-) -> None:
-    first = validate(customers(20))
-    assert validate(customers(30), rules=[]) == first
+def test_validation_returns_first_outcome_when_retried(validate: Validate) -> None:
+    first = validate(customers(20), again=True)
+    assert validate(customers(30), again=True, rules=[]) == first

@@ -7,10 +7,13 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-from nudgescribe.contract import UpdateGroup
+from nudgescribe.contract import CustomerGroup, UpdateGroup
 from nudgescribe.errors import AuthError
 from sandbox.data.models import Group
-from tasks.campaigns import Refresh
+from tasks.campaigns import GroupBusy
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import Holder, Refresh
+from tasks.refresh.standing import Ended
 from tasks.retention.rules import CHANGED, Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Through
@@ -41,7 +44,7 @@ def make(company: Company, create: Create) -> Make:
 def tidied(local: Local) -> tuple[list[str], RetentionResult]:
     """The names of what was listed, and what became of it."""
     found = list_candidates.fn(local.lake, local.account, Ages(groups_days=30), me := another())
-    assert found.path.startswith(f"staging/{me.id}/")
+    assert found.journal == me.journal
     names = [what.partition("(")[2].rstrip(")") for _, what in shown(local)]
     return sorted(names), remove_candidates.fn(local.lake, local.account, found)
 
@@ -62,7 +65,8 @@ def test_old_groups_of_ended_refreshes_are_removed(
 ) -> None:
     make("Nobody's")
     make("Young", days=29)
-    make("Open", begin_refresh(local.lake).refresh)
+    begin_refresh(local.lake, me=(me := another()))
+    make("Open", me)
     make("People's", another().model_copy(update={"id": "two words"}))
     touched = make("Renamed")
     with company.client() as client:
@@ -87,12 +91,20 @@ def test_groups_of_last_runs_are_kept(company: Company, local: Local, make: Make
 
 def test_reused_group_is_kept(company: Company, local: Local, create: Create, make: Make) -> None:
     group = make("Ours", reuse=True)
+
+    def ours() -> CustomerGroup:
+        with company.client() as client:
+            groups = client.list_groups(company.seeded.workspace_id)
+        return next(each for each in groups if each.customer_group_id == group)
+
+    holder = Holder.of(ours())
+    assert holder is not None
+    with pytest.raises(GroupBusy, match=f"held by refresh {holder.refresh}"):
+        create("Ours", another(), reuse=True)
+    Journal(local.lake.files, holder.journal).create(Step.ENDED, Ended(outcome="completed"))
     create("Ours", another(), reuse=True)
     assert tidied(local)[0] == []
-    with company.client() as client:
-        groups = client.list_groups(company.seeded.workspace_id)
-    (ours,) = (each for each in groups if each.customer_group_id == group)
-    assert ours.updated_at > ours.created_at
+    assert ours().updated_at > ours().created_at
 
 
 def test_group_is_kept_when_changed_since_listed(

@@ -4,7 +4,6 @@ import os
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
-from uuid import uuid4
 
 import polars as pl
 import pytest
@@ -22,6 +21,7 @@ from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidate
 from tests.support.lakes import write_run
 from tests.support.object_store import Store, store
 from tests.tasks.conftest import Local
+from tests.tasks.conftest import new_refresh as another
 
 __all__ = ["store"]
 
@@ -53,10 +53,6 @@ def shown(local: Local) -> list[tuple[str, str]]:
 
 def removed(local: Local, refresh: Refresh, ages: Ages = ALL) -> RetentionResult:
     return remove_candidates.fn(local.lake, local.account, listed(local, refresh, ages))
-
-
-def another() -> Refresh:
-    return Refresh(id=str(uuid4()), started=datetime(2026, 11, 23, tzinfo=UTC))
 
 
 def begin_refresh(lake: DataLake, campaign_id: str = "C", me: Refresh | None = None) -> int:
@@ -98,7 +94,7 @@ def test_runs_are_removed_by_number_and_age(
     found = listed(local, refresh, ages)
     names = [("lake run", f"{RUN.format(number)}/_manifest-00000.json") for number in gone]
     assert shown(local) == names
-    assert paths(lake) == before | {found.path}
+    assert paths(lake) == before | {f"{found.journal}/01-found.json"}
     tidied = remove_candidates.fn(local.lake, local.account, found)
     assert tidied == RetentionResult(dry_run=False, removed=found.amounts)
     assert before - paths(lake) == {
@@ -263,7 +259,7 @@ def test_draft_in_staging_is_removed_with_its_folder(local: Local, refresh: Refr
     age(local.lake)
     found = removed(local, refresh).removed
     assert {kind: each.count for kind, each in found.items()} == {"staging": 1, "draft": 2}
-    assert paths(local.lake) == {f"staging/{refresh.id}/candidates.json"}
+    assert paths(local.lake) == {f"{refresh.journal}/01-found.json"}
 
 
 def test_table_shows_totals_and_first_candidates(
@@ -297,7 +293,7 @@ def test_unfinished_uploads_are_removed_on_s3(
     monkeypatch.setattr(Files, "now", lambda files: later(files) + timedelta(days=9))
     found = listed(local, another())
     assert shown(local) == [
-        *(("staging", folder) for folder in sorted(["staging/dead", f"staging/{refresh.id}"])),
+        ("staging", "staging/dead"),
         ("upload", "a/part"),
         ("upload", "b/part"),
         ("lake run", f"{RUN.format(1)}/_manifest-00000.json"),
