@@ -8,11 +8,13 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
@@ -63,6 +65,12 @@ def approve(company: Company) -> None:
     company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
 
 
+def approve_and_resume(company: Company, deployed: Deployed, run: UUID) -> State[Any]:
+    approve(company)
+    assert str(run) in resume_reviewed()
+    return deployed.work(run)
+
+
 def erase(company: Company, count: int) -> None:
     """Erases customers from the group of the newest run."""
     place = company.seeded.workspace_id, company.history()[0].customer_group_id or ""
@@ -79,9 +87,7 @@ def test_customers_erased_in_the_review_are_told_and_the_others_are_published(
 ) -> None:
     run = suspended(company, saved, deployed)
     erase(company, 3)
-    approve(company)
-    resume_reviewed()
-    state = deployed.work(run)
+    state = approve_and_resume(company, deployed, run)
     assert state.name == "Completed", state.message
     frame = saved.lake.read(company.seeded.campaign_id, 2, "polars")
     assert len(frame) == 117
@@ -97,9 +103,7 @@ def test_stranger_in_the_group_stops_the_publication(
     place = company.seeded.workspace_id, company.history()[0].customer_group_id or ""
     with company.client() as client:
         client.upload_customers(*place, rfc4180.write(customers(121).tail(1)))
-    approve(company)
-    resume_reviewed()
-    state = deployed.work(run)
+    state = approve_and_resume(company, deployed, run)
     assert (state.type.value, PUBLISH in changes(company)) == ("FAILED", False)
     assert "1 of its 121 customers are not in the list" in str(state.message)
     assert "abandon-refresh" in str(state.message)
@@ -148,9 +152,7 @@ def test_reused_group_is_left_alone_until_its_refresh_is_over(
     place = company.seeded.workspace_id, "All customers"
     state = sync_customers(*place, **saved.blocks, options=options, return_state=True)
     assert (state.name, str(run) in str(state.message)) == ("Skipped", True)
-    approve(company)
-    resume_reviewed()
-    state = deployed.work(run)
+    state = approve_and_resume(company, deployed, run)
     assert state.name == "Completed", state.message
     changes = sync_customers(*place, **saved.blocks, options=options)
     assert changes.unchanged == 120
@@ -183,9 +185,7 @@ def test_lake_that_was_moved_in_the_review_is_refused(
     moved = DataLake(root=str(tmp_path / "new-lake"))
     moved.save(saved.name, overwrite=True)
     before = changes(company)
-    approve(company)
-    resume_reviewed()
-    state = deployed.work(run)
+    state = approve_and_resume(company, deployed, run)
     assert state.type.value == "FAILED"
     assert f"in lake {saved.lake.root}; its lake block has root {moved.root}" in str(state.message)
     assert changes(company) == before

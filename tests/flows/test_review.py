@@ -1,6 +1,7 @@
 """The review gate: suspended without a process, resumed once people have approved."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.types import KeyValueLabels
 
+from blocks.storage.manifest import campaign_partition
 from flows.options import RefreshOptions
 from flows.publish import NothingToPublish, NotReviewed, publish_campaign
 from flows.refresh import campaign_refresh
@@ -17,7 +19,10 @@ from flows.review import ReviewsNotChecked, resume_reviewed
 from flows.run.review_gate import SuspensionImpossible
 from nudgescribe.contract import Status
 from tasks.customers.guardrails import Guardrails
+from tasks.journal.entries import Series
+from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
+from tasks.refresh.standing import Review
 from tasks.ui.labels import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.deployed import (
@@ -61,11 +66,15 @@ def staged(saved: Saved) -> list[str]:
     return [path.name for path in (saved.root / "staging").iterdir()]
 
 
-def in_time(run: UUID, until: str) -> None:
+def in_time(company: Company, saved: Saved, run: UUID, until: str) -> None:
     """Moves the deadline of a review."""
     labels: KeyValueLabels = {REVIEW_UNTIL: until}
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(run, labels)
+    partition = campaign_partition(company.seeded.campaign_id)
+    journal = History(saved.lake.files, partition).journal(1)
+    number, _ = journal.newest(Series.REVIEW, Review)
+    assert journal.append(Series.REVIEW, number + 1, Review(until=datetime.fromisoformat(until)))
 
 
 def page_of(run: UUID) -> str:
@@ -134,7 +143,7 @@ def test_review_is_overdue_after_deadline_unless_approved(
     company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
     saved, run = suspend()
-    in_time(run, "2026-11-01T00:00:00+00:00")
+    in_time(company, saved, run, "2026-11-01T00:00:00+00:00")
     assert str(run) in resume_reviewed()
     state = deployed.work(run)
     assert (state.type.value, state.name) == ("FAILED", "ReviewOverdue")
@@ -143,7 +152,7 @@ def test_review_is_overdue_after_deadline_unless_approved(
     retry(run)
     assert deployed.work(run).name == "Suspended"
     assert "2026-11-01" not in str(flow_run(run).labels[REVIEW_UNTIL])
-    in_time(run, "2026-11-01T00:00:00+00:00")
+    in_time(company, saved, run, "2026-11-01T00:00:00+00:00")
     approve(company)
     assert str(run) in resume_reviewed()
     assert deployed.work(run).name == "Completed"

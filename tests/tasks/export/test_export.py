@@ -75,9 +75,7 @@ def test_pages_of_previous_run_are_not_taken(exporting: Exporter) -> None:
     assert one.plan().pages == 2
     assert one.service.calls["moves"] == 7
     never = exporting(WHOLE, rows=4, moves=exports.FOREVER)
-    with pytest.raises(
-        ExportIncomplete, match="or still those of run 1, after 1 minutes"
-    ):
+    with pytest.raises(ExportIncomplete, match="or still those of run 1, after 1 minutes"):
         never.plan()
 
 
