@@ -13,12 +13,10 @@ from tests.chaos.rig import Outcome
 Struck = Literal["flow", "sandbox"]
 Group = Literal["new", "reuse"]
 Watched = dict[Group, list[str]]
-Resume = Literal["retry", "retry elsewhere", "next run", "next run, unnoticed"]
+Resume = Literal["retry", "next run", "next run, unnoticed"]
 MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 RESUMES: tuple[Resume, ...] = get_args(Resume)
-"""Elsewhere is a machine that does not see the results the first one kept; unnoticed is a flow run
-that is Running for good since nobody has reported its end.
-"""
+"""Unnoticed is a flow run that is Running for good since nobody has reported its end."""
 
 READS = {
     "GET link",
@@ -37,8 +35,10 @@ READS = {
         )
     ),
 }
-NO_EFFECT = re.compile(rf"GET /|POST {contract.AUTH}|POST /api/flows/|\w+ /api/flow_runs/\*?$")
-"""Nothing to lose: looks, a token, and a flow run that has not begun."""
+NO_EFFECT = re.compile(
+    rf"GET /|POST {contract.AUTH}|POST /api/(flows|variables)/|\w+ /api/flow_runs/\*?$"
+)
+"""Nothing to lose: looks, a token, the server's id, and a flow run that has not begun."""
 
 
 @dataclass(frozen=True)

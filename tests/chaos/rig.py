@@ -117,8 +117,8 @@ class Story:
     def campaign_id(self) -> str:
         return self.company.seeded.campaign_id
 
-    def run(self, group: Literal["new", "reuse"], *, machine: str = "one", **job: Any) -> Outcome:
-        """Runs the flow; another `machine` does not see the results the first one kept."""
+    def run(self, group: Literal["new", "reuse"], **job: Any) -> Outcome:
+        """Runs the flow."""
         assert self.zygote is not None
         if group == "reuse":
             job["options"] = RefreshOptions(group="reuse", group_name=self.make_group())
@@ -126,7 +126,6 @@ class Story:
             campaign_id=self.campaign_id,
             name=self.name,
             blocks=self.saved.references,
-            results=self.folder / machine,
             log=self.log,
             **job,
         )
@@ -177,10 +176,10 @@ class Story:
     @property
     def has_list(self) -> bool:
         """Whether the list has been read that the refresh must end with."""
-        staged = any(
-            path.endswith("/extracted.parquet") for path, *_ in self.lake.files.list_files("")
+        noted = any(
+            path.endswith("/02-extracted.json") for path, *_ in self.lake.files.list_files("")
         )
-        return staged or not self.lake.runs().empty
+        return noted or not self.lake.runs().empty
 
     def crm_moves_on(self) -> None:
         """From here on the CRM lists others: a refresh must end with those it began with."""

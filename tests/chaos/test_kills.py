@@ -38,7 +38,7 @@ def resumed(story: Story, point: Point, first: Outcome) -> tuple[Resume, Outcome
     if first.code == KILLED and resume != "next run, unnoticed":
         story.crash(run)
     retry = str(run.id) if resume.startswith("retry") else None
-    second = story.run(point.group, retry=retry, machine="one" if resume == "retry" else "another")
+    second = story.run(point.group, retry=retry)
     assert second.code == 0, "It could not be resumed."
     return resume, second
 
@@ -82,7 +82,7 @@ def test_a_retry_of_what_the_next_run_has_finished_changes_nothing(
     assert story.run("new", effect=point, moment="after").code == KILLED
     (run,) = story.flow_runs()
     story.crm_moves_on()
-    assert story.run("new", machine="another").code == 0
+    assert story.run("new").code == 0
     done_once(story)
     story.crash(run)
     story.run("new", retry=str(run.id))

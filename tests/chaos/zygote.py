@@ -18,7 +18,6 @@ from prefect.cli import app
 from prefect.plugins import load_prefect_collections
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_RESULTS_LOCAL_STORAGE_PATH,
     temporary_settings,
 )
 from prefect.tasks import Task
@@ -45,7 +44,6 @@ class Job(BaseModel):
     campaign_id: str
     name: str
     blocks: dict[str, Any]
-    results: Path
     log: Path
     seen: Path
     retry: str | None = None
@@ -69,12 +67,7 @@ def work(job: Job) -> None:
     watch.install()
     hurry()
     try:
-        with temporary_settings(
-            {
-                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-                PREFECT_RESULTS_LOCAL_STORAGE_PATH: job.results,
-            }
-        ):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             if job.retry:
                 sys.argv[1:] = ["flow-run", "retry", job.retry, "--entrypoint", ENTRYPOINT]
                 app()

@@ -83,7 +83,6 @@ def test_a_job_that_is_stopped_is_run_again_by_prefect() -> None:
     assert manifest["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60
     variables = {one["name"]: one["value"] for one in container(manifest)["env"]}
     assert variables["PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR"] == "reschedule"
-    assert variables["PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"] == "remote-file-system/results"
     # A secret of more variables may be missing.
     (source,) = container(manifest)["envFrom"]
     assert source == {"secretRef": {"name": "keys", "optional": True}}

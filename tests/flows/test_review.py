@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
-from prefect.settings import PREFECT_RESULTS_LOCAL_STORAGE_PATH, temporary_settings
 from prefect.types import KeyValueLabels
 
 from blocks.storage.manifest import campaign_partition
@@ -86,7 +84,7 @@ def page_of(run: UUID) -> str:
 
 
 def test_review_suspends_until_approved(
-    company: Company, suspend: Suspend, deployed: Deployed, tmp_path: Path
+    company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
     saved, run = suspend()
     page = page_of(run)
@@ -109,9 +107,7 @@ def test_review_suspends_until_approved(
     approve(company)
     assert str(run) in resume_reviewed()
     assert str(run) not in resume_reviewed()
-    # Nor does it matter what Prefect has kept, which depends on the worker and its code.
-    with temporary_settings({PREFECT_RESULTS_LOCAL_STORAGE_PATH: tmp_path / "elsewhere"}):
-        state = deployed.work(run)
+    state = deployed.work(run)
     assert state.name == "Completed", state.message
     assert in_lake(company, saved)
     assert changes(company) == [*CHANGING]
