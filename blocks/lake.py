@@ -7,11 +7,12 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 from prefect.types import SecretDict
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from blocks.saved import SavedBlock, documentation_url
 from blocks.storage import reader
 from blocks.storage.files import Files, LakeError
+from blocks.storage.locations import check_delta_root, check_root
 from blocks.storage.manifest import Format, Manifest, run_folder
 from blocks.storage.part_writer import PartWriter
 from blocks.storage.run_diff import RunDiff
@@ -36,7 +37,11 @@ class DataLake(SavedBlock):
     _block_type_name = "Data lake"
     _documentation_url = documentation_url("the-lake")
 
-    root: str = Field(description="Path or fsspec URL of the lake's folder, such as s3://lake/crm.")
+    root: str = Field(
+        description="Absolute path or fsspec URL of the lake's folder, such as /data/lake or "
+        "s3://lake/crm. Put keys and passwords in storage_options: Prefect does not encrypt the "
+        "root."
+    )
     storage_options: SecretDict | None = Field(
         default=None, description="Options of the file system, such as its keys."
     )
@@ -53,6 +58,18 @@ class DataLake(SavedBlock):
         default=None, description="Server-side encryption of new files on S3."
     )
     kms_key: str | None = Field(default=None, description="ID of the key, for encryption by KMS.")
+
+    @field_validator("root")
+    @classmethod
+    def _means_the_same_everywhere(cls, root: str) -> str:
+        return check_root(root)
+
+    @field_validator("format")
+    @classmethod
+    def _fits_the_root(cls, format_: Format, info: ValidationInfo) -> Format:
+        if format_ == "delta":
+            check_delta_root(info.data.get("root", ""))
+        return format_
 
     @cached_property
     def files(self) -> Files:
@@ -86,9 +103,12 @@ class DataLake(SavedBlock):
     def runs(self) -> pd.DataFrame:
         """Return a row for each run in the lake, sorted by campaign_id and run_number.
 
-        Further columns are rows, parts, bytes (of the pages), format and written_at.
+        Further columns are rows, parts, bytes (of the pages), format and written_at. Runs whose
+        manifest cannot be read are logged and passed over.
         """
-        manifests = reader.list_manifests(self.files)
+        manifests, problems = reader.list_manifests(self.files)
+        for problem in problems:
+            self.logger.warning("Passed over: %s", problem)
         names = ["campaign_id", "run_number", "rows", "parts", "bytes", "format", "written_at"]
         rows = [{**dict(each), "parts": len(each.parts)} for each in manifests]
         return pd.DataFrame(rows, columns=names)
@@ -142,7 +162,8 @@ class DataLake(SavedBlock):
 
     def _find_run(self, campaign_id: str, run_number: int | None) -> Manifest:
         if run_number is None:
-            run_number = reader.find_latest_run(self.files, campaign_id)
+            newest = reader.find_newest(self.files, campaign_id)
+            run_number = newest and newest.run_number
         manifest = None if run_number is None else self.manifest(campaign_id, run_number)
         if manifest is None:
             which = "its latest run" if run_number is None else f"run {run_number}"

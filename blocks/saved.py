@@ -1,5 +1,6 @@
 """The base of the blocks: flows, tasks and machines pass a saved block on as a reference."""
 
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Self, cast
@@ -7,17 +8,23 @@ from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 from pydantic import (
+    ConfigDict,
     HttpUrl,
     ModelWrapValidatorHandler,
     PrivateAttr,
     SerializationInfo,
     SerializerFunctionWrapHandler,
+    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from nudgescribe.errors import NudgeflowError
+
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 PROJECT_URL = "https://nudgeflow.example"
 """Where the README and the docs folder are published; set it to your own site."""
@@ -33,6 +40,10 @@ class BlockNotFound(NudgeflowError):
     advice = "Look at the saved blocks in the Prefect UI, or save it with `prefect block create`."
 
 
+class BlockInvalid(NudgeflowError):
+    advice = "Nothing was changed. Correct the block in the Prefect UI, then start again."
+
+
 class BlockNotSaved(NudgeflowError):
     advice = "Save it under a name first: other flow runs load it by reference."
 
@@ -44,8 +55,18 @@ class SavedBlock(Block):
     reference to it and none of its secrets. If not, it is pickled with all it holds.
     """
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     _logo_url = LOGO_URL
     _resolved: bool = PrivateAttr(default=True)
+
+    @property
+    def logger(self) -> Logger:
+        """Return the logger of the flow or task run; outside of runs, one of the block's own."""
+        try:
+            return get_run_logger()
+        except MissingContextError:
+            return get_logger(type(self).__name__)
 
     @property
     def block_name(self) -> str:
@@ -132,9 +153,14 @@ def slug_reference(slug: str) -> dict[str, Any]:
 
 
 def load_by_name(name: str, kind: type[Block]) -> Block:
-    """Load a saved block by its name, or by `type-slug/name`. Raises BlockNotFound."""
+    """Load a saved block by its name, or by `type-slug/name`.
+
+    Raises BlockNotFound, BlockInvalid.
+    """
     try:
         block = Block.load(name) if "/" in name else kind.load(name)
+    except RuntimeError as error:
+        raise _invalid(f"{kind.__name__} block '{name}'", error) from None
     except ValueError:
         raise BlockNotFound(f"There is no saved {kind.__name__} block '{name}'.") from None
     return cast(Block, block)
@@ -143,8 +169,19 @@ def load_by_name(name: str, kind: type[Block]) -> Block:
 def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
     try:
         return cast(SavedBlock, Block.load_from_ref(reference))  # a slug has its type in it
+    except RuntimeError as error:
+        raise _invalid(f"{kind.__name__} block {reference}", error) from None
     except ValueError:
         raise BlockNotFound(f"The saved {kind.__name__} block {reference} is gone.") from None
+
+
+def _invalid(block: str, error: RuntimeError) -> Exception:
+    """Return what to raise for an error of `Block.load`, which does not say what is wrong."""
+    if not isinstance(error.__cause__, ValidationError):
+        return error
+    details = error.__cause__.errors(include_input=False, include_context=False, include_url=False)
+    problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in details)
+    return BlockInvalid(f"The saved {block} cannot be used: {'; '.join(problems)}.")
 
 
 @lru_cache(maxsize=64)

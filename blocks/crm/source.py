@@ -1,16 +1,11 @@
 """The base of all sources of customer lists, and their errors."""
 
-import logging
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_logger, get_run_logger
-
+from blocks.saved import Logger as Logger
 from blocks.saved import SavedBlock
 from nudgescribe.errors import NudgeflowError, Retryable
-
-Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class SourceError(NudgeflowError):
@@ -33,11 +28,3 @@ class CrmSource(SavedBlock, ABC):
 
         Raises SourceUnavailable if another try may succeed, else SourceError.
         """
-
-    @property
-    def logger(self) -> Logger:
-        """Return the logger of the flow or task run; outside of runs, one of the block's own."""
-        try:
-            return get_run_logger()
-        except MissingContextError:
-            return get_logger(type(self).__name__)

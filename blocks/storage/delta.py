@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from blocks.storage.errors import LakeUnreachable
@@ -62,6 +62,10 @@ def _translate_errors(files: Files) -> Generator[None]:
                 raise
             # Delta has tried again itself; its text holds addresses.
             raise LakeUnreachable(f"The lake was lost at {LOG}.") from None
+        except DeltaError as error:
+            raise LakeError(
+                f"The Delta table at {LOG} cannot be read or written: {type(error).__name__}."
+            ) from None
 
 
 def _overwrite(

@@ -1,22 +1,32 @@
-"""Errors of storage: the lake cannot be reached, a file is missing, a disk is full."""
+"""Errors of storage: the lake cannot be reached or refuses, a file is missing, a disk is full."""
 
 import errno
-from collections.abc import Generator
+import os
+import re
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from nudgescribe.errors import NudgeflowError, Retryable
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRANSIENT_NUMBERS = {
     errno.EAGAIN,
-    errno.EBUSY,  # S3's SlowDown and ServiceUnavailable
+    errno.EBUSY,
     errno.EHOSTUNREACH,
     errno.EIO,
     errno.ENETUNREACH,
     errno.ENOTCONN,
-    errno.EREMOTEIO,  # S3's InternalError
     errno.ESTALE,
+}
+_TRANSIENT_STATUSES = {408, 425, 429}
+_TRANSIENT_CODES = {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "OperationAborted",
+    "RequestTimeout",
+    "XAmzContentSHA256Mismatch",
 }
 _TRANSIENT_CLASSES = {
     "ClientConnectionError",
@@ -31,6 +41,36 @@ _TRANSIENT_CLASSES = {
     "gaierror",
 }
 _S3_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
+_CODE = re.compile(r"[\w.-]{1,80}")
+_NO_BUCKET = "NoSuchBucket"
+_EXPIRED = "the token has expired, storage_options need a new one"
+_REGION = "the region or the endpoint_url is wrong, see region_name in client_kwargs"
+_KEYS = "the key or the secret is wrong"
+_FORBIDDEN = "these keys may not do that"
+_FULL = "the store has no room left"
+_MEANINGS = {
+    "301": _REGION,
+    "400": "the token may have expired, or the region be wrong",
+    "403": f"{_FORBIDDEN}, or are wrong, or this machine's clock is",
+    "AccessDenied": _FORBIDDEN,
+    "AllAccessDisabled": _FORBIDDEN,
+    "AuthorizationHeaderMalformed": _REGION,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "IllegalLocationConstraintException": _REGION,
+    "InvalidAccessKeyId": _KEYS,
+    "InvalidObjectState": "it has been archived and must be restored first",
+    "InvalidToken": "the token is wrong",
+    "NoCredentialsError": "there is no key",
+    _NO_BUCKET: "there is no such bucket",
+    "PermanentRedirect": _REGION,
+    "QuotaExceeded": _FULL,
+    "RecursionError": _REGION,  # redirected for ever, to https for instance
+    "RequestTimeTooSkewed": "this machine's clock is wrong, set it",
+    "SignatureDoesNotMatch": _KEYS,
+    "TokenRefreshRequired": _EXPIRED,
+    "XMinioStorageFull": _FULL,
+}
 
 
 class LakeError(NudgeflowError):
@@ -64,23 +104,31 @@ def translate_disk_full(purpose: str, folder: str) -> Generator[None]:
 def translate_lake_errors(path: str, folder: str) -> Generator[None]:
     """Translate the errors of work on the lake's `path`; local files are written in `folder`.
 
-    FileNotFoundError and FileExistsError pass unchanged. The texts of the libraries are left out:
-    some of them hold addresses and keys.
+    The texts of the libraries are left out: some of them hold addresses and keys.
 
-    Raises LakeUnreachable if another try may succeed, LakeError if the lake refuses, DiskFull.
+    Raises NotInLake, LakeUnreachable if another try may succeed, LakeError if the lake refuses,
+    DiskFull.
     """
     try:
         with translate_disk_full(path, folder):
             yield
-    except (NudgeflowError, FileNotFoundError, FileExistsError):
+    except NudgeflowError:
         raise
     except Exception as error:
-        reason = s3_error_code(error) or type(error).__name__
+        if is_missing(error):
+            raise NotInLake(f"{path} is not in the lake.") from None
+        reason = describe_storage_error(error)
         if is_transient_storage_error(error):
+            reason = reason or type(error).__name__
             raise LakeUnreachable(f"The lake was lost at {path}: {reason}.") from None
-        if isinstance(error, PermissionError) or _is_of_s3(error):
+        if reason:
             raise LakeError(f"The lake refuses {path}: {reason}.") from None
         raise
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether an error says that there is no such file. Without its bucket, all is lost."""
+    return isinstance(error, FileNotFoundError) and s3_error_code(error) != _NO_BUCKET
 
 
 def is_transient_storage_error(error: Exception) -> bool:
@@ -88,19 +136,42 @@ def is_transient_storage_error(error: Exception) -> bool:
 
     Classes are known by name: each file system has its own HTTP library, and few are installed.
     """
+    if answer := _s3_answer(error):
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return s3_error_code(error) in _TRANSIENT_CODES or _is_transient_status(status)
     classes = {each.__name__ for each in type(error).__mro__}
-    status: object = getattr(error, "status", None)
     return (
         bool(classes & _TRANSIENT_CLASSES)
         or getattr(error, "errno", None) in _TRANSIENT_NUMBERS
-        or (isinstance(status, int) and status >= 500)
+        or _is_transient_status(getattr(error, "status", None))
     )
 
 
 def s3_error_code(error: Exception) -> str:
-    """Return the code of an S3 store's answer, such as SlowDown; empty for other errors."""
-    answer: dict[str, Any] = getattr(error.__cause__, "response", {})
-    return str(answer.get("Error", {}).get("Code", ""))
+    """Return the code of an S3 store's answer, such as SlowDown, or its status if it has no body;
+    empty for other errors.
+    """
+    code = str(_s3_answer(error).get("Error", {}).get("Code", ""))
+    return code if _CODE.fullmatch(code) else ""
+
+
+def describe_storage_error(error: Exception) -> str:
+    """Return what a store or a disk says, and what that means; empty for errors of neither."""
+    code = s3_error_code(error)
+    if not code and isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    if not code and (
+        any(type(each).__module__.partition(".")[0] in _S3_LIBRARIES for each in _chain(error))
+        or isinstance(error, PermissionError | NotImplementedError | RecursionError)
+    ):
+        code = type(error).__name__
+    return f"{code}, {_MEANINGS[code]}" if code in _MEANINGS else code
+
+
+def _is_transient_status(status: object) -> bool:
+    return isinstance(status, int) and (
+        status in _TRANSIENT_STATUSES or (status >= 500 and status != 501)
+    )
 
 
 def _is_disk_full(error: Exception) -> bool:
@@ -109,5 +180,16 @@ def _is_disk_full(error: Exception) -> bool:
     return in_text or getattr(error, "errno", None) in _DISK_FULL
 
 
-def _is_of_s3(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] in _S3_LIBRARIES
+def _s3_answer(error: Exception) -> dict[str, Any]:
+    for each in _chain(error):
+        answer: Any = getattr(each, "response", None)
+        if isinstance(answer, dict):
+            return cast("dict[str, Any]", answer)
+    return {}
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those it came of; s3fs does not name the cause of all of its errors."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,10 +1,13 @@
 """Files on any fsspec file system, each written as a whole or not at all."""
 
+import errno
 import os
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from glob import has_magic
+from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, BinaryIO, NamedTuple
@@ -15,19 +18,36 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.storage.errors import LakeError as LakeError
-from blocks.storage.errors import NotInLake, s3_error_code, translate_lake_errors
+from blocks.storage.errors import NotInLake as NotInLake
+from blocks.storage.errors import (
+    describe_storage_error,
+    is_missing,
+    s3_error_code,
+    translate_lake_errors,
+)
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.errors import NudgeflowError
 
 OWNER_ONLY = 0o600
+OWNER_ONLY_FOLDER = 0o700
 DRAFT = ".draft-"
 UPLOADS = "unfinished uploads"
 UPLOAD_BYTES = 16 * 1024 * 1024
 """Size of a part of a multipart upload; smaller files are sent at once."""
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
+_EXCLUSIVE: set[str] = set()
+"""The stores that have been seen to create a file once, by root and options."""
 
 
 class AlreadyThere(NudgeflowError):
     advice = "Somebody else has written it: look at what is there."
+
+
+class NotExclusive(LakeError):
+    advice = (
+        "Nothing was changed. Use a store on which of two writers of one file only the first "
+        "succeeds: a local disk that makes hard links, or an S3 that knows If-None-Match."
+    )
 
 
 class StoredFile(NamedTuple):
@@ -49,13 +69,23 @@ class UnfinishedUpload(NamedTuple):
 class Files:
     """The files below `root`, a path or an fsspec URL; all other paths are relative to it.
 
+    A path is never a pattern, whatever characters it holds.
+
     All methods raise LakeUnreachable, LakeError or DiskFull.
     """
 
     def __init__(self, root: str, options: dict[str, Any]) -> None:
         self.root = root.rstrip("/")
-        # A cached listing would hide what another process has written.
-        self.fs, self._folder = url_to_fs(root, **{"use_listings_cache": False, **options})
+        self._id = sha256(f"{root} {options}".encode()).hexdigest()
+        try:
+            # A cached listing would hide what another process has written.
+            self.fs, self._folder = url_to_fs(root, **{"use_listings_cache": False, **options})
+        except ImportError as error:
+            missing = error.name or "its library"
+            raise LakeError(f"{root} cannot be used: {missing} is not installed.") from None
+        except Exception as error:
+            reason = describe_storage_error(error) or type(error).__name__
+            raise LakeError(f"{root} cannot be used: {reason}.") from None
 
     @property
     def is_local(self) -> bool:
@@ -103,8 +133,10 @@ class Files:
     def create(self, path: str, content: bytes, *, private: bool = False) -> None:
         """Write `content` to a new file; of several writers exactly one succeeds.
 
-        Raises AlreadyThere.
+        Raises AlreadyThere, NotExclusive if more than one could succeed on this store.
         """
+        if not (self.is_local or self._id in _EXCLUSIVE):
+            self._check_exclusive()
         with self.translate_errors(path):
             try:
                 self._create(path, content, private)
@@ -124,55 +156,93 @@ class Files:
         finally:
             draft.discard()
 
+    def _check_exclusive(self) -> None:
+        """Create a file twice, to see that the store refuses to. Raises NotExclusive."""
+        probe = f"{DRAFT}{uuid4()}"
+        with self.translate_errors(probe):
+            if not (_creates_at_once(self.fs) and self._refuses_second(self.fs_path(probe))):
+                raise NotExclusive(f"The store of {self.root} creates a file that is there again.")
+        _EXCLUSIVE.add(self._id)
+
+    def _refuses_second(self, probe: str) -> bool:
+        try:
+            self._pipe_new(probe, b"first")
+            return not self._pipe_new(probe, b"second") and self.fs.cat_file(probe) == b"first"
+        except (NotImplementedError, TypeError):
+            return False
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # S3's NotImplemented
+                raise
+            return False
+        finally:
+            with suppress(FileNotFoundError):
+                self.fs.rm_file(probe)
+
+    def _pipe_new(self, target: str, content: bytes) -> bool:
+        """Return whether the store has taken it for a new file."""
+        try:
+            self.fs.pipe_file(target, content, mode="create")
+        except OSError as error:
+            if not _says_it_exists(error):
+                raise
+            return False
+        return True
+
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all it holds; do nothing if there is none."""
         target = self.fs_path(path)
-        with self.translate_errors(path):
-            if self.fs.exists(target):
+        with self.translate_errors(path), _suppress_missing():
+            if self.is_local or not has_magic(target):
                 self.fs.rm(target, recursive=True)
+                return
+            for each in self.fs.find(target, detail=True):  # `rm` would take it for a pattern
+                self.fs.rm_file(each)
 
     # ---- reading ------------------------------------------------------------------------------
 
     def read(self, path: str) -> bytes:
         """Return a file's content. Raises NotInLake."""
-        with self._translate_missing(path, self.root):
+        with self.translate_errors(path):
             return self.fs.cat_file(self.fs_path(path))
 
     def get(self, path: str, local: Path) -> None:
         """Copy a file to a local one. Raises NotInLake."""
-        with self._translate_missing(path, str(local.parent)):
-            self.fs.get_file(self.fs_path(path), str(local))
+        with translate_lake_errors(path, str(local.parent)):
+            if self.is_local:
+                shutil.copyfile(self.fs_path(path), local)  # `get_file` takes a folder, too
+            else:
+                self.fs.get_file(self.fs_path(path), str(local))
 
     @contextmanager
     def open(self, path: str) -> Generator[BinaryIO]:
         """Open a file for reading. Raises NotInLake."""
-        with (
-            self._translate_missing(path, self.root),
-            self.fs.open(self.fs_path(path), "rb") as file,
-        ):
+        with self.translate_errors(path), self.fs.open(self.fs_path(path), "rb") as file:
             yield file
 
     def exists(self, path: str) -> bool:
-        with self.translate_errors(path):
-            return self.fs.exists(self.fs_path(path))
+        with self.translate_errors(path), _suppress_missing():
+            self.fs.info(self.fs_path(path))  # `exists` of some file systems hides any error
+            return True
+        return False
 
     def list_names(self, folder: str) -> list[str]:
         """Return the sorted names in a folder, without drafts; none if there is no such folder."""
-        with self.translate_errors(folder):
-            try:
-                listed = self.fs.ls(self.fs_path(folder), detail=False)
-            except FileNotFoundError:
-                return []
-        names = (each.rstrip("/").rpartition("/")[2] for each in listed)
-        return sorted(name for name in names if not name.startswith(DRAFT))
+        listed: list[str] = []
+        with self.translate_errors(folder), _suppress_missing():
+            listed = self.fs.ls(self.fs_path(folder), detail=False)
+        # A file, or an object that stands for a folder, is listed as the only one in itself.
+        inside = f"{self.fs_path(folder).rstrip('/')}/"
+        names = {each.removeprefix(inside).rstrip("/") for each in listed if each != inside}
+        return sorted(name for name in names if name and "/" not in name and not is_draft(name))
 
     def list_files(self, folder: str) -> Iterator[StoredFile]:
         """Yield every file in a folder and its subfolders, drafts among them."""
         with self.translate_errors(folder):
             listed = self.fs.find(self.fs_path(folder), detail=True)
         for fs_path, info in listed.items():
-            path = fs_path.removeprefix(self.fs_path(""))
-            yield StoredFile(path, _modified(info), int(info["size"] or 0))
+            if not fs_path.endswith("/"):  # an object that stands for a folder
+                path = fs_path.removeprefix(self.fs_path(""))
+                yield StoredFile(path, _modified(info), int(info["size"] or 0))
 
     def now(self) -> datetime:
         """Return the time by the storage's clock, which `StoredFile.modified` comes from.
@@ -184,14 +254,6 @@ class Files:
         ((_, modified, _),) = self.list_files(probe)
         self.remove(probe)
         return modified
-
-    @contextmanager
-    def _translate_missing(self, path: str, folder: str) -> Generator[None]:
-        with translate_lake_errors(path, folder):
-            try:
-                yield
-            except FileNotFoundError:
-                raise NotInLake(f"{path} is not in the lake.") from None
 
     # ---- multipart uploads --------------------------------------------------------------------
 
@@ -240,7 +302,7 @@ class Draft:
         self._resources = ExitStack()
         if files.is_local:
             folder = Path(self._target).parent
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder, Path(files.fs_path("")))
         else:
             folder = self._resources.enter_context(temporary_folder())
         self.file = folder / f"{DRAFT}{uuid4()}"
@@ -260,10 +322,20 @@ class Draft:
             with self.file.open("rb") as content:
                 os.fsync(content.fileno())
             if exclusive:
-                os.link(self.file, self._target)
+                self._link()
             else:
                 os.replace(self.file, self._target)
         self.discard()
+
+    def _link(self) -> None:
+        try:
+            os.link(self.file, self._target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise NotExclusive(
+                f"The file system of {self._files.root} makes no hard links."
+            ) from None
 
     def discard(self) -> None:
         """Remove the local file; do nothing once it is published."""
@@ -276,9 +348,48 @@ def is_s3(fs: AbstractFileSystem) -> bool:
     return hasattr(fs, "call_s3")
 
 
+def is_draft(path: str) -> bool:
+    """Tell whether a file is one that a process had not finished writing."""
+    return path.rpartition("/")[2].startswith(DRAFT)
+
+
+def _make_folder(folder: Path, root: Path) -> None:
+    """Make a local folder. The root, if it is new, is for its owner only."""
+    try:
+        if not root.exists():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            root.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file is in its place
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+
+
+def _creates_at_once(fs: AbstractFileSystem) -> bool:
+    """Tell whether a file system has its own way to create a file, for all processes.
+
+    That of fsspec, SFTP's for instance, looks whether the file exists, and writes then.
+    """
+    own = fs.async_impl or type(fs).pipe_file is not AbstractFileSystem.pipe_file
+    return own and fs.protocol != "memory"
+
+
+@contextmanager
+def _suppress_missing() -> Generator[None]:
+    try:
+        yield
+    except NotADirectoryError:
+        pass
+    except FileNotFoundError as error:
+        if not is_missing(error):
+            raise
+
+
 def _says_it_exists(error: OSError) -> bool:
     # s3fs translates the answer of AWS; other stores, such as Ceph, give only the code.
-    return isinstance(error, FileExistsError) or s3_error_code(error) == "PreconditionFailed"
+    return isinstance(error, FileExistsError) or s3_error_code(error) in (
+        "PreconditionFailed",
+        "412",
+    )
 
 
 def _modified(info: dict[str, Any]) -> datetime:

@@ -1,9 +1,13 @@
 """The manifest, which lists the pages and files of a run in the lake, and the names of folders."""
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
+from hashlib import sha256
 from typing import Literal
 from urllib.parse import quote
+
+from pydantic import Field
 
 from nudgescribe.bases import Frozen
 
@@ -14,7 +18,13 @@ CAMPAIGNS = "campaigns"
 RUNS = "runs"
 """Folders of the inventory's snapshots."""
 LATEST = "_latest.json"
+LONGEST_NAME = 255
+"""Bytes of a folder's name on the file systems in use."""
 _MANIFEST = re.compile(r"_manifest-(\d{5})\.json")
+_RUN = re.compile(r"run_number=(\d+)")
+_RUN_FILE = re.compile(
+    rf"{MESSAGES}/campaign_id=[^/]+/run_number=\d+/(_manifest-\d{{5}}\.json|part-[^/]+)"
+)
 
 
 class Page(Frozen):
@@ -32,7 +42,7 @@ class Part(Frozen):
     file's, in hexadecimal.
     """
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w.-]*$")
     pages: list[int]
     rows: int
     bytes: int
@@ -77,8 +87,15 @@ class Latest(Frozen):
 
 
 def campaign_partition(campaign_id: str) -> str:
-    """Return the name of a campaign's folders, with its ID percent-encoded."""
-    return f"campaign_id={quote(campaign_id, safe='')}"
+    """Return the name of a campaign's folders, with its ID percent-encoded.
+
+    If file systems do not take a name so long, its end is replaced by `+` and the ID's hash.
+    """
+    name = f"campaign_id={quote(campaign_id, safe='')}"
+    if len(name) <= LONGEST_NAME:
+        return name
+    end = f"+{sha256(campaign_id.encode()).hexdigest()[:32]}"
+    return re.sub("%.?$", "", name[: LONGEST_NAME - len(end)]) + end
 
 
 def campaign_folder(campaign_id: str) -> str:
@@ -89,6 +106,16 @@ def campaign_folder(campaign_id: str) -> str:
 def run_folder(campaign_id: str, run_number: int) -> str:
     """Return the folder of a run's parts and manifests."""
     return f"{campaign_folder(campaign_id)}/run_number={run_number}"
+
+
+def run_numbers(names: Iterable[str]) -> list[int]:
+    """Return the numbers of the runs among the names in a campaign's folder, the highest first."""
+    return sorted((int(found[1]) for found in map(_RUN.fullmatch, names) if found), reverse=True)
+
+
+def is_of_a_run(path: str) -> bool:
+    """Tell whether a path is that of a manifest or a part."""
+    return _RUN_FILE.fullmatch(path) is not None
 
 
 def manifest_name(generation: int) -> str:

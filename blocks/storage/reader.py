@@ -9,23 +9,44 @@ from polars.io.plugins import register_io_source
 from pyarrow import parquet
 from pydantic import ValidationError
 
+from blocks.storage.errors import NotInLake
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import (
     LATEST,
     MESSAGES,
+    SCHEMA_VERSION,
     Format,
     Latest,
     Manifest,
     Part,
     campaign_folder,
+    is_of_a_run,
     manifest_name,
     parse_generation,
     run_folder,
+    run_numbers,
 )
-from nudgescribe import rfc4180
+from nudgescribe import __version__, rfc4180
+from nudgescribe.bases import Frozen
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 ROWS_AT_ONCE = 50_000
+
+
+class ManifestDamaged(LakeError):
+    advice = "Restore it from a backup, or remove it and export the run again."
+
+
+class ManifestTooNew(LakeError):
+    advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
+
+
+class PartUnreadable(LakeError):
+    advice = "Restore it from a backup, or export the run again with rewrite."
+
+
+class _Version(Frozen):
+    schema_version: int
 
 
 def find_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest | None:
@@ -36,26 +57,65 @@ def find_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest |
 
 
 def read_manifest(files: Files, path: str) -> Manifest:
-    """Read a manifest. Raises LakeError if it is none of this version."""
+    """Read a manifest. Raises ManifestDamaged, ManifestTooNew."""
+    content = files.read(path)
     try:
-        return Manifest.model_validate_json(files.read(path))
+        version = _Version.model_validate_json(content).schema_version
+        if version > SCHEMA_VERSION:
+            raise ManifestTooNew(
+                f"{path} was written in version {version} of the lake; Nudgeflow {__version__} "
+                f"knows versions up to {SCHEMA_VERSION}."
+            )
+        manifest = Manifest.model_validate_json(content)
     except ValidationError:
-        raise LakeError(f"{path} is not a manifest of this version.") from None
+        raise ManifestDamaged(f"{path} is empty, cut off or not a manifest.") from None
+    folder = run_folder(manifest.campaign_id, manifest.run_number)
+    if path != f"{folder}/{manifest_name(manifest.generation)}":
+        raise ManifestDamaged(f"{path} is the manifest of another run: it belongs in {folder}.")
+    return manifest
 
 
-def find_latest_run(files: Files, campaign_id: str) -> int | None:
-    """Return the number of a campaign's newest run in the lake; None if there is none."""
-    path = f"{campaign_folder(campaign_id)}/{LATEST}"
-    if not files.exists(path):
+def find_newest(files: Files, campaign_id: str) -> Latest | None:
+    """Return a campaign's newest run by its manifests; None if it has no run in the lake."""
+    folder = campaign_folder(campaign_id)
+    for number in run_numbers(files.list_names(folder)):
+        run = run_folder(campaign_id, number)
+        paths = select_newest_manifests(f"{run}/{name}" for name in files.list_names(run))
+        if paths:
+            return Latest(run_number=number, manifest=paths[0].removeprefix(f"{folder}/"))
+    return None
+
+
+def read_pointer(files: Files, campaign_id: str) -> Latest | None:
+    """Return what `_latest.json` says, for engines outside; None if it cannot be read."""
+    try:
+        return Latest.model_validate_json(files.read(f"{campaign_folder(campaign_id)}/{LATEST}"))
+    except (NotInLake, ValidationError):
         return None
-    return Latest.model_validate_json(files.read(path)).run_number
 
 
-def list_manifests(files: Files) -> list[Manifest]:
-    """Return the newest manifest of every run, sorted by campaign and run number."""
+def list_manifests(files: Files) -> tuple[list[Manifest], list[LakeError]]:
+    """Return the newest manifest of every run, sorted by campaign and run number, and the errors
+    of those that cannot be read.
+    """
     paths = select_newest_manifests(file.path for file in files.list_files(MESSAGES))
-    listed = [read_manifest(files, path) for path in paths]
-    return sorted(listed, key=lambda manifest: (manifest.campaign_id, manifest.run_number))
+    found = read_manifests(files, paths).values()
+    listed = (manifest for manifest in found if isinstance(manifest, Manifest))
+    return (
+        sorted(listed, key=lambda manifest: (manifest.campaign_id, manifest.run_number)),
+        [error for error in found if isinstance(error, LakeError)],
+    )
+
+
+def read_manifests(files: Files, paths: Iterable[str]) -> dict[str, Manifest | LakeError]:
+    """Return manifests by their paths, and the errors of those that cannot be read."""
+    found: dict[str, Manifest | LakeError] = {}
+    for path in paths:
+        try:
+            found[path] = read_manifest(files, path)
+        except (ManifestDamaged, ManifestTooNew) as error:
+            found[path] = error
+    return found
 
 
 def select_newest_manifests(paths: Iterable[str]) -> list[str]:
@@ -63,7 +123,8 @@ def select_newest_manifests(paths: Iterable[str]) -> list[str]:
     newest: dict[str, int] = {}
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if (generation := parse_generation(name)) is not None:
+        generation = parse_generation(name) if is_of_a_run(path) else None
+        if generation is not None:
             newest[folder] = max(generation, newest.get(folder, 0))
     return [f"{folder}/{manifest_name(generation)}" for folder, generation in newest.items()]
 
@@ -75,10 +136,15 @@ def read_tables(
     file_format: Format,
     columns: Sequence[str] = MESSAGE_COLUMNS,
 ) -> Iterator[tuple[Part, pa.Table]]:
-    """Yield the rows of parts in their order, some ten thousand in a table."""
+    """Yield the rows of parts in their order, some ten thousand in a table.
+
+    Raises PartUnreadable.
+    """
     for part in parts:
-        with files.open(f"{folder}/{part.name}") as file:
-            for table in _read_part(file, file_format, columns):
+        path = f"{folder}/{part.name}"
+        with files.open(path) as file:
+            tables = _read_part(file, file_format, columns)
+            while (table := _next_table(tables, path)) is not None:
                 yield part, table
 
 
@@ -90,6 +156,17 @@ def _read_part(file: Any, file_format: Format, columns: Sequence[str]) -> Iterat
     if file_format == "csv.zst":
         file = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
     yield from (block.table.select(columns) for block in rfc4180.blocks(file))
+
+
+def _next_table(tables: Iterator[pa.Table], path: str) -> pa.Table | None:
+    try:
+        return next(tables, None)
+    except (rfc4180.MalformedCsv, pa.ArrowException):
+        raise PartUnreadable(f"{path} is damaged or cut off.") from None
+    except OSError as error:
+        if error.errno:  # the disk's; that of a decompressor has no number
+            raise
+        raise PartUnreadable(f"{path} is damaged or cut off.") from None
 
 
 def read_frames(files: Files, manifest: Manifest) -> Iterator[pl.DataFrame]:

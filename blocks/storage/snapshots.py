@@ -53,6 +53,10 @@ RUN_COLUMNS = pl.Schema(
 _CAMPAIGNS_FILE = re.compile(rf"{CAMPAIGNS}/snapshot=([^/]+)/{CAMPAIGNS}-([^/]+)\.parquet")
 
 
+class SnapshotDamaged(LakeError):
+    advice = "Restore it from a backup, or remove the snapshot from both folders."
+
+
 class Snapshot(NamedTuple):
     """The campaigns and runs of an account at one time; `name` is the time it was planned for."""
 
@@ -94,7 +98,15 @@ def read_snapshot(files: Files, name: str, writer: str | None = None) -> Snapsho
     if not writers:
         raise LakeError(f"Snapshot {name} is not in the lake.")
     campaigns, runs = (
-        pl.concat(pl.read_parquet(files.read(snapshot_file(kind, name, each))) for each in writers)
+        pl.concat(_read_frame(files, snapshot_file(kind, name, each)) for each in writers)
         for kind in (CAMPAIGNS, RUNS)
     )
     return Snapshot(name, campaigns, runs)
+
+
+def _read_frame(files: Files, path: str) -> pl.DataFrame:
+    content = files.read(path)
+    try:
+        return pl.read_parquet(content)
+    except pl.exceptions.PolarsError:
+        raise SnapshotDamaged(f"{path} is empty, cut off or no Parquet file.") from None

@@ -1,9 +1,12 @@
 """The ledger of an export: the batches of pages that are in the lake already."""
 
+import re
 from collections.abc import Iterator, Sequence
 
 from blocks.storage.files import Files
 from blocks.storage.manifest import Batch
+
+_BATCH = re.compile(r"(\d+)-(\d+)\.json")
 
 
 class Ledger:
@@ -42,10 +45,9 @@ class Ledger:
         self._files.remove(self._folder)
 
     def _entries(self) -> Iterator[tuple[str, range]]:
-        for name in sorted(self._files.list_names(self._folder), key=_first_page):
-            last = name.removesuffix(".json").partition("-")[2]
-            yield f"{self._folder}/{name}", range(_first_page(name), int(last) + 1)
-
-
-def _first_page(name: str) -> int:
-    return int(name.partition("-")[0])
+        """Yield the batches' files and pages, in the order of the first; other files are passed
+        over.
+        """
+        names = map(_BATCH.fullmatch, self._files.list_names(self._folder))
+        for name in sorted((name for name in names if name), key=lambda name: int(name[1])):
+            yield f"{self._folder}/{name[0]}", range(int(name[1]), int(name[2]) + 1)

@@ -14,17 +14,16 @@ from prefect.logging import get_run_logger
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import find_current_run
 from blocks.storage import delta
-from blocks.storage.files import AlreadyThere
+from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import (
     LATEST,
-    Latest,
     Manifest,
     campaign_folder,
     manifest_name,
     run_folder,
 )
 from blocks.storage.part_writer import VERSIONS
-from blocks.storage.reader import find_latest_run, read_manifest
+from blocks.storage.reader import find_newest, read_manifest
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
@@ -303,7 +302,7 @@ def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
     manifest = read_manifest(lake.files, path)
     if lake.format == "delta":
         delta.commit(lake.files, lake.options, manifest)
-    _update_latest(lake, manifest)
+    update_pointer(lake.files, manifest.campaign_id)
     get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", lake.files.url(folder))
     in_lake = RunInLake(
         run_number=manifest.run_number,
@@ -346,16 +345,16 @@ def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
     )
 
 
-def _update_latest(lake: DataLake, manifest: Manifest) -> None:
-    folder = campaign_folder(manifest.campaign_id)
-    newest = find_latest_run(lake.files, manifest.campaign_id)
-    if newest is None or newest <= manifest.run_number:
-        run = f"run_number={manifest.run_number}"
-        latest = Latest(
-            run_number=manifest.run_number,
-            manifest=f"{run}/{manifest_name(manifest.generation)}",
-        )
-        lake.files.write(f"{folder}/{LATEST}", latest.model_dump_json().encode())
+def update_pointer(files: Files, campaign_id: str) -> None:
+    """Let `_latest.json` name the campaign's newest run.
+
+    Another flow run may write a newer one meanwhile: whoever has written it looks again.
+    """
+    path = f"{campaign_folder(campaign_id)}/{LATEST}"
+    written, newest = None, find_newest(files, campaign_id)
+    while newest and newest != written:
+        files.write(path, newest.model_dump_json().encode())
+        written, newest = newest, find_newest(files, campaign_id)
 
 
 def announce_run(event: str, campaign_id: str, lake: DataLake, run: RunInLake, **more: Any) -> None:

@@ -1,18 +1,14 @@
 """Comparison of a run's messages with those of the run before it in the lake."""
 
-import re
-
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import AliasChoices, Field
 
 from blocks import DataLake
-from blocks.storage.manifest import campaign_folder
+from blocks.storage.manifest import campaign_folder, run_numbers
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.policies import RETRIED
-
-_RUN = re.compile(r"run_number=(\d+)")
 
 
 class RunDiffSummary(Frozen):
@@ -71,7 +67,6 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDi
 
 
 def _run_before(lake: DataLake, campaign_id: str, run_number: int) -> int | None:
-    names = map(_RUN.fullmatch, lake.files.list_names(campaign_folder(campaign_id)))
-    numbers = sorted((int(name[1]) for name in names if name), reverse=True)
+    numbers = run_numbers(lake.files.list_names(campaign_folder(campaign_id)))
     earlier = (number for number in numbers if number < run_number)
     return next((number for number in earlier if lake.manifest(campaign_id, number)), None)

@@ -4,16 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from blocks import DataLake
 from blocks.storage.manifest import Batch, Page, run_folder
-from blocks.storage.reader import read_tables, to_polars
+from blocks.storage.reader import PartUnreadable, read_tables, to_polars
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import repeated_ids
-from nudgescribe.rfc4180 import MalformedCsv
 from tasks.export.download import ExportRef
 
 ID = MESSAGE_COLUMNS[0]
@@ -98,11 +96,7 @@ def customer_ids(
                 ids = to_polars(table)[ID]
                 yield _pages_of(batch, row, len(ids)), ids
                 row += len(ids)
-        except (MalformedCsv, pa.ArrowInvalid):
-            raise PartDamaged(folder, batch) from None
-        except OSError as error:
-            if "compressed" not in str(error):
-                raise
+        except PartUnreadable:
             raise PartDamaged(folder, batch) from None
         if row != end:
             raise PartDamaged(folder, batch)

@@ -1,9 +1,10 @@
 """Retention of the lake's files except messages: staging, drafts, quarantine, plans, journals."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
 from datetime import datetime
 
-from blocks.storage.files import DRAFT, Files, StoredFile
+from blocks.storage.files import Files, StoredFile, is_draft
 from tasks.journal.entries import JournalDamaged, JournalTooNew
 from tasks.journal.refresh import JOURNALS, STAGING, Refresh
 from tasks.refresh.history import REFRESHES, History, OpenRefreshes, expire, is_alive
@@ -12,6 +13,8 @@ from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
 
 QUARANTINE = "quarantine"
+_IN_PARTITION = re.compile(r"campaign_id=[^/]+/[^/.][^/]*\.(parquet|json|png)")
+_STAGED = re.compile(rf"({STAGING}/[\w-]+)/.+")
 
 
 def file_candidates(
@@ -83,11 +86,6 @@ def has_changed(files: Files, candidate: Candidate, listed_at: datetime) -> bool
     return any(file.modified >= listed_at for file in files.list_files(candidate.target))
 
 
-def is_draft(path: str) -> bool:
-    """Tell whether a file is one that a process had not finished writing."""
-    return path.rpartition("/")[2].startswith(DRAFT)
-
-
 def partition_of(path: str) -> str:
     """Return the second folder of a path, which is the campaign's partition in most folders."""
     return path.split("/")[1]
@@ -108,8 +106,8 @@ def _staging_candidates(
     """Yield the staging folders without a recent file whose refresh nobody works on."""
     folders: dict[str, list[StoredFile]] = {}
     for file in found:
-        if file.path.startswith(f"{STAGING}/"):
-            folders.setdefault(_staging_folder(file.path), []).append(file)
+        if folder := _staging_folder(file.path):
+            folders.setdefault(folder, []).append(file)
     partitions = {
         standing.refresh.staging: partition
         for partition, standing in open_.items()
@@ -157,15 +155,21 @@ def _old_files(
     for file in found:
         if (
             file.modified < limit
-            and file.path.startswith(f"{folder}/")
+            and _is_ours(folder, file.path)
             and partition_of(file.path) not in open_
-            and not is_draft(file.path)
         ):
             yield _candidate(kind, file)
 
 
-def _staging_folder(path: str) -> str:
-    return "/".join(path.split("/")[:2])
+def _staging_folder(path: str) -> str | None:
+    """Return the staging folder that a file is in, None if it is in none."""
+    found = _STAGED.fullmatch(path)
+    return found[1] if found else None
+
+
+def _is_ours(folder: str, path: str) -> bool:
+    """Tell whether a file lies where the project puts those of a folder, and is named like them."""
+    return _IN_PARTITION.fullmatch(path.removeprefix(f"{folder}/")) is not None
 
 
 def _candidate(kind: Kind, file: StoredFile) -> Candidate:

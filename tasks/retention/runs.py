@@ -5,37 +5,56 @@ from datetime import datetime
 
 from blocks import DataLake
 from blocks.storage import delta
-from blocks.storage.files import Files, StoredFile
-from blocks.storage.manifest import LATEST, MESSAGES, Manifest, manifest_name
-from blocks.storage.reader import find_latest_run, read_manifest, select_newest_manifests
+from blocks.storage.files import Files, LakeError, StoredFile
+from blocks.storage.manifest import Manifest, is_of_a_run, manifest_name
+from blocks.storage.reader import (
+    find_newest,
+    read_manifests,
+    read_pointer,
+    select_newest_manifests,
+)
 from tasks.journal.refresh import STAGING
-from tasks.retention.files import has_changed, is_draft, is_open, partition_of
+from tasks.retention.files import has_changed, is_open, partition_of
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, cutoff
 
 NEWEST = "It is the campaign's newest run."
 NEEDED = "A run consists of it."
+UNREADABLE = "The manifest of its run cannot be read."
+
+Manifests = Mapping[str, Manifest | LakeError]
 
 
 def run_candidates(
-    files: Files, found: Sequence[StoredFile], now: datetime, ages: Ages, open_: Collection[str]
+    files: Files,
+    found: Sequence[StoredFile],
+    manifests: Manifests,
+    now: datetime,
+    ages: Ages,
+    open_: Collection[str],
 ) -> Iterator[Candidate]:
     """Yield leftovers, then old runs; never a campaign's newest run, and nothing of a campaign with
-    an open refresh.
+    an open refresh or with a manifest that cannot be read.
     """
-    written = {file.path: file.modified for file in found if _is_of_a_run(file.path)}
-    manifests = {path: read_manifest(files, path) for path in select_newest_manifests(written)}
-    yield from _leftovers(found, written.keys(), manifests, cutoff(now, ages.staging_days), open_)
+    written = {file.path: file.modified for file in found if is_of_a_run(file.path)}
+    unreadable = {
+        partition_of(path) for path, one in manifests.items() if isinstance(one, LakeError)
+    }
+    kept = {*open_, *unreadable}
+    readable = {path: one for path, one in manifests.items() if isinstance(one, Manifest)}
+    yield from _leftovers(found, written.keys(), readable, cutoff(now, ages.staging_days), kept)
     if ages.runs_kept is None and ages.runs_days is None:
         return
     campaigns: dict[str, list[str]] = {}
-    for path in sorted(manifests, key=lambda path: manifests[path].run_number, reverse=True):
+    for path in sorted(readable, key=lambda path: readable[path].run_number, reverse=True):
         campaigns.setdefault(partition_of(path), []).append(path)
     for partition, runs in campaigns.items():
-        latest = find_latest_run(files, manifests[runs[0]].campaign_id)
+        if partition in kept:
+            continue
+        pointer = read_pointer(files, readable[runs[0]].campaign_id)
         for path in runs[ages.runs_kept or 1 :]:
-            manifest, since = manifests[path], written[path]
+            manifest, since = readable[path], written[path]
             too_young = ages.runs_days is not None and since >= cutoff(now, ages.runs_days)
-            if partition not in open_ and manifest.run_number != latest and not too_young:
+            if manifest.run_number != (pointer and pointer.run_number) and not too_young:
                 yield Candidate(kind="lake run", target=path, since=since, bytes=manifest.bytes)
 
 
@@ -45,8 +64,11 @@ def remove_leftover(files: Files, candidate: Candidate, listed_at: datetime) -> 
         return CHANGED
     if is_open(files, partition_of(candidate.target)):
         return OPEN
-    for path in _newest_in(files, candidate.target.rpartition("/")[0]):
-        if candidate.target in _files_of(path, read_manifest(files, path)):
+    newest = _newest_in(files, candidate.target.rpartition("/")[0])
+    for path, manifest in read_manifests(files, newest).items():
+        if isinstance(manifest, LakeError):
+            return UNREADABLE
+        if candidate.target in _files_of(path, manifest):
             return NEEDED
     files.remove(candidate.target)
     return None
@@ -65,9 +87,11 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
         return CHANGED
     if is_open(files, partition_of(folder)):
         return OPEN
-    manifest = read_manifest(files, candidate.target)
-    runs = [_run_of(path) for path in _newest_in(files, folder.rpartition("/")[0])]
-    if manifest.run_number in (find_latest_run(files, manifest.campaign_id), max(runs)):
+    manifest = read_manifests(files, newest)[candidate.target]
+    if isinstance(manifest, LakeError):
+        return UNREADABLE
+    pointed = (read_pointer(files, manifest.campaign_id), find_newest(files, manifest.campaign_id))
+    if manifest.run_number in (one.run_number for one in pointed if one):
         return NEWEST
     delta.remove(files, lake.options, manifest)
     # The newest manifest last: without it an earlier one would count.
@@ -83,7 +107,7 @@ def _leftovers(
     paths: Collection[str],
     manifests: Mapping[str, Manifest],
     limit: datetime,
-    open_: Collection[str],
+    kept: Collection[str],
 ) -> Iterator[Candidate]:
     """Yield the old files among the `paths` of runs that none of the manifests names. The files of
     an export stay while its staging folder exists: its retry needs them.
@@ -95,22 +119,12 @@ def _leftovers(
             file.modified < limit
             and file.path in paths
             and file.path not in needed
-            and partition_of(file.path) not in open_
+            and partition_of(file.path) not in kept
             and _writer_of(file.path) not in exports
         ):
             yield Candidate(
                 kind="leftover", target=file.path, since=file.modified, bytes=file.bytes
             )
-
-
-def _is_of_a_run(path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    return (
-        path.startswith(f"{MESSAGES}/")
-        and not folder.startswith(delta.LOG)
-        and name != LATEST
-        and not is_draft(path)
-    )
 
 
 def _newest_in(files: Files, folder: str) -> list[str]:
@@ -121,10 +135,6 @@ def _files_of(path: str, manifest: Manifest) -> list[str]:
     """Return the files of a run: its parts and its manifest."""
     folder = path.rpartition("/")[0]
     return [*(f"{folder}/{part.name}" for part in manifest.parts), path]
-
-
-def _run_of(path: str) -> int:
-    return int(path.split("/")[2].partition("=")[2])
 
 
 def _writer_of(path: str) -> str:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.errors import LakeError
+from blocks.storage.reader import read_manifests, select_newest_manifests
 from nudgescribe.bases import Frozen
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
@@ -70,9 +72,13 @@ def list_candidates(
     def compute() -> _Candidates:
         files = lake.files
         now, open_, found = files.now(), open_refreshes(files), [*files.list_files("")]
+        manifests = read_manifests(files, select_newest_manifests(file.path for file in found))
+        for problem in (*open_.values(), *manifests.values()):
+            if isinstance(problem, LakeError):
+                get_run_logger().warning("All of its campaign is kept: %s", problem)
         candidates = [
             *file_candidates(files, found, now, ages, open_, refresh),
-            *run_candidates(files, found, now, ages, open_),
+            *run_candidates(files, found, manifests, now, ages, open_),
         ]
         if ages.groups_days is not None:
             ids = _ids(open_)

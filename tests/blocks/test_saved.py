@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from blocks import Crm, CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from blocks.crm import SOURCES
-from blocks.saved import BlockNotFound, BlockNotSaved, slug_reference
+from blocks.saved import BlockInvalid, BlockNotFound, BlockNotSaved, slug_reference
 from tests.conftest import Company, Save, Saved, customers
 
 
@@ -178,6 +178,17 @@ def test_deleted_block_is_named(prefect_server: None, tmp_path: Path) -> None:
     DataLake.delete("deleted")
     with pytest.raises(BlockNotFound, match="The saved DataLake block .* is gone"):
         travelled.resolve()
+
+
+def test_block_that_was_saved_with_wrong_field_is_refused(saved: Saved) -> None:
+    """The UI saves whatever is typed in."""
+    travelled = cloudpickle.loads(cloudpickle.dumps(saved.lake))
+    wrong = saved.lake.model_copy(update={"root": "s3://key:s3cret@lake"})
+    wrong.save(saved.name, overwrite=True)
+    for load in (travelled.resolve, lambda: DataLake.from_name(saved.name)):
+        with pytest.raises(BlockInvalid, match="root: .* storage_options") as caught:
+            load()
+        assert "s3cret" not in str(caught.value)
 
 
 def test_unsaved_block_is_pickled_with_its_secrets(company: Company) -> None:

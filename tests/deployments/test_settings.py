@@ -44,8 +44,8 @@ def test_block_is_built_from_variables_of_its_fields() -> None:
 @pytest.mark.parametrize(
     ("setting", "fields", "block"),
     [
-        ("sql_crm", {"url": "sqlite:///crm.db", "query": "SELECT 1"}, SqlCrm),
-        ("file_crm", {"path": "list.csv", "header": '["id", "plan"]'}, FileCrm),
+        ("sql_crm", {"url": "sqlite:////data/crm.db", "query": "SELECT 1"}, SqlCrm),
+        ("file_crm", {"path": "/data/list.csv", "header": '["id", "plan"]'}, FileCrm),
         ("hubspot_crm", {"token": "t", "list_id": "7", "properties": '["email"]'}, HubSpotCrm),
         (
             "salesforce_crm",

@@ -11,6 +11,7 @@ from blocks.crm.files.ndjson import copy_ndjson
 from blocks.crm.files.parquet import copy_parquet
 from blocks.crm.source import CrmSource, SourceError
 from blocks.saved import documentation_url
+from blocks.storage.locations import check_location
 
 
 class FileCrm(CrmSource):
@@ -29,9 +30,9 @@ class FileCrm(CrmSource):
     _documentation_url = documentation_url("customer-lists")
 
     path: str = Field(
-        description="Path or fsspec URL of the file, such as s3://crm/list.csv.gz, or a pattern "
-        "for several files with the same columns, such as s3://crm/list-*.csv. Put keys and "
-        "passwords in storage_options: Prefect does not encrypt the path."
+        description="Absolute path or fsspec URL of the file, such as s3://crm/list.csv.gz, or a "
+        "pattern for several files with the same columns, such as s3://crm/list-*.csv. Put keys, "
+        "passwords and signatures in storage_options: Prefect does not encrypt the path."
     )
     format: Format | None = Field(
         default=None,
@@ -56,6 +57,11 @@ class FileCrm(CrmSource):
     storage_options: SecretDict | None = Field(
         default=None, description="Options of the file system, such as its keys."
     )
+
+    @field_validator("path")
+    @classmethod
+    def _means_the_same_everywhere(cls, path: str) -> str:
+        return check_location(path)
 
     @field_validator("delimiter", "encoding", "header")
     @classmethod

@@ -15,7 +15,11 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.source import Logger, SourceError, SourceUnavailable
-from blocks.storage.errors import is_transient_storage_error
+from blocks.storage.errors import (
+    describe_storage_error,
+    is_transient_storage_error,
+    s3_error_code,
+)
 from blocks.storage.scratch import temporary_folder
 
 Format = Literal["csv", "parquet", "ndjson"]
@@ -174,13 +178,13 @@ def translate_source_errors(name: str) -> Generator[None]:
         raise SourceError(f"{name}: the library for such a URL is not installed.") from None
     except IsADirectoryError:
         raise SourceError(f"{name} is a folder: state a pattern, such as {name}/*.csv.") from None
-    except PermissionError:
-        raise SourceError(f"{name} may not be read by this user or with these keys.") from None
     except Exception as error:
-        kind = type(error).__name__
+        reason = describe_storage_error(error) or type(error).__name__
         if is_transient_storage_error(error):
-            raise SourceUnavailable(f"{name} could not be reached: {kind}.") from None
-        raise SourceError(f"{name} could not be read: {kind}.") from None
+            raise SourceUnavailable(f"{name} could not be reached: {reason}.") from None
+        if isinstance(error, PermissionError) and not s3_error_code(error):
+            raise SourceError(f"{name} may not be read by this user or with these keys.") from None
+        raise SourceError(f"{name} could not be read: {reason}.") from None
 
 
 def _redact_record(record: logging.LogRecord) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from sqlalchemy import URL, Connection, CursorResult, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -17,6 +17,7 @@ from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.crm.sql import sqlite
 from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bind, check_time, column_names, to_frames
 from blocks.saved import documentation_url
+from blocks.storage.locations import check_database
 from blocks.storage.parquet import read_frames, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 
@@ -53,7 +54,10 @@ class SqlCrm(CrmSource):
     _block_type_name = "SQL CRM"
     _documentation_url = documentation_url("customer-lists")
 
-    url: SecretStr = Field(description="SQLAlchemy URL of the database.")
+    url: SecretStr = Field(
+        description="SQLAlchemy URL of the database. One that is a file has an absolute path, such "
+        "as sqlite:////data/crm.db."
+    )
     query: str = Field(
         description="Query with a row for each customer and a column for each field. Prefect does "
         "not encrypt it."
@@ -65,6 +69,16 @@ class SqlCrm(CrmSource):
     timeout_seconds: float = Field(
         default=3600, gt=0, le=MOST_SECONDS, description="Time limit of the query, in seconds."
     )
+
+    @field_validator("url")
+    @classmethod
+    def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
+        try:
+            parts = make_url(url.get_secret_value())
+        except (ArgumentError, ValueError):
+            return url  # `extract` tells it: this text may hold the password
+        check_database(parts.get_backend_name(), parts.database)
+        return url
 
     def extract(self, target: Path) -> int:
         query = Query(self.query, self.parameters, self.timeout_seconds)

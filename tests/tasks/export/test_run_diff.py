@@ -56,11 +56,11 @@ def test_run_diff_has_problem_without_value_when_unreadable(lake: DataLake) -> N
     lost = compare_messages.fn(lake, "C", 2)
     lake.files.write(f"{run_folder('C', 1)}/{manifest_name(0)}", b"canary")
     unknown = compare_messages.fn(lake, "C", 2)
-    assert damaged == RunDiffSummary(since=1, problem="ArrowInvalid")
     path = f"{run_folder('C', 1)}/{part.name}"
+    assert damaged == RunDiffSummary(since=1, problem=f"{path} is damaged or cut off.")
     assert lost == RunDiffSummary(since=1, problem=f"{path} is not in the lake.")
     assert unknown.problem == (
-        f"{run_folder('C', 1)}/{manifest_name(0)} is not a manifest of this version."
+        f"{run_folder('C', 1)}/{manifest_name(0)} is empty, cut off or not a manifest."
     )
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -434,21 +435,24 @@ def test_ndjson_that_is_no_list_is_refused_with_its_line(
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"path": "l.parquet", "delimiter": ";"}, "parquet files have no delimiter"),
+        ({"path": "/l.parquet", "delimiter": ";"}, "parquet files have no delimiter"),
         ({"path": "https://crm/l.jsonl?sig", "header": ["id"]}, "ndjson files have no header"),
-        ({"path": "l.parquet.gz", "encoding": "utf-8"}, "parquet files have no encoding"),
-        ({"path": "l.jsonl", "header": ["id"]}, "ndjson files have no header"),
-        ({"path": "l.csv", "format": "ndjson", "delimiter": ","}, "ndjson files have no delimiter"),
-        ({"path": "l.csv", "delimiter": "||"}, "one ASCII character"),
-        ({"path": "l.csv", "delimiter": '"'}, "one ASCII character"),
-        ({"path": "l.csv", "delimiter": "§"}, "one ASCII character"),
-        ({"path": "l.csv", "encoding": "windows-0"}, "no such encoding"),
-        ({"path": "l.csv", "encoding": "base64"}, "no such encoding"),
-        ({"path": "l.csv", "header": []}, "at least 1 item"),
-        ({"path": "l.csv", "header": ["id", ""]}, "each column needs a name"),
-        ({"path": "l.csv", "header": ["id", "\0"]}, "without NUL"),
-        ({"path": "l.csv", "header": ["id", "id"]}, "unique"),
-        ({"path": "l.csv", "format": "excel"}, "'csv', 'parquet' or 'ndjson'"),
+        ({"path": "/l.parquet.gz", "encoding": "utf-8"}, "parquet files have no encoding"),
+        ({"path": "/l.jsonl", "header": ["id"]}, "ndjson files have no header"),
+        (
+            {"path": "/l.csv", "format": "ndjson", "delimiter": ","},
+            "ndjson files have no delimiter",
+        ),
+        ({"path": "/l.csv", "delimiter": "||"}, "one ASCII character"),
+        ({"path": "/l.csv", "delimiter": '"'}, "one ASCII character"),
+        ({"path": "/l.csv", "delimiter": "§"}, "one ASCII character"),
+        ({"path": "/l.csv", "encoding": "windows-0"}, "no such encoding"),
+        ({"path": "/l.csv", "encoding": "base64"}, "no such encoding"),
+        ({"path": "/l.csv", "header": []}, "at least 1 item"),
+        ({"path": "/l.csv", "header": ["id", ""]}, "each column needs a name"),
+        ({"path": "/l.csv", "header": ["id", "\0"]}, "without NUL"),
+        ({"path": "/l.csv", "header": ["id", "id"]}, "unique"),
+        ({"path": "/l.csv", "format": "excel"}, "'csv', 'parquet' or 'ndjson'"),
     ],
 )
 def test_block_with_contradicting_fields_is_refused(fields: dict[str, Any], problem: str) -> None:
@@ -522,6 +526,8 @@ class Store(FakeService):
         content = b"id\n1\n"
         if "short" in request.path:
             return Reply(200, content + b"2\n" * 5, cut_off=len(content))
+        if "signed" in request.path:
+            return Reply(200 if request.query.get("signature") == "s3cret" else 403, content)
         return Reply(int(request.path.split("/")[1]), content)
 
 
@@ -532,7 +538,8 @@ def http() -> Iterator[str]:
 
 
 def test_signed_url_is_read(tmp_path: Path, http: str) -> None:
-    crm = FileCrm(path=f"http://{http}/200/list.csv?signature=s3cret")
+    signed = SecretDict({"params": {"signature": "s3cret"}})
+    crm = FileCrm(path=f"http://{http}/signed/list.csv", storage_options=signed)
     assert crm.extract(tmp_path / "list.parquet") == 1
 
 

@@ -23,7 +23,7 @@ class Store:
     """A store with the bucket `lake`; `change` sees each request first."""
 
     def __init__(self) -> None:
-        self.change: Callable[[dict[str, Any]], None] = lambda request: None
+        self.change: Callable[[dict[str, Any]], object] = lambda request: None
         self.options: Options = {}
 
     def lake(self, root: str) -> DataLake:

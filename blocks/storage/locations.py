@@ -1,0 +1,92 @@
+"""Paths and URLs that people write into blocks: what can be worked with, and holds no secret."""
+
+import re
+from urllib.parse import unquote
+
+# Prefect does not encrypt these fields, and they are shown in logs and in the UI.
+_REFUSED = "holds a password, a key or a token: put it into storage_options"
+_SECRET_PARAMETER = re.compile(
+    r"token|secret|passw|pwd|signature|credential|authoriz|(api|access)-?key|\b(sig|key|auth|pass)\b"
+)
+_OF_DELTA = re.compile(r"[\w!$&'()+,./:;@~-]*", re.ASCII)
+
+
+def check_location(location: str) -> str:
+    """Return a path or fsspec URL that means the same in any process.
+
+    Raises ValueError, whose text does not repeat the location: it may hold a secret.
+    """
+    if holds_secret(location):
+        raise ValueError(_REFUSED)
+    if location != location.strip() or not location.isprintable():
+        raise ValueError("begins or ends with a blank, or holds a character that does not show")
+    *_, last = location.split("::")  # fsspec's way of writing a file in an archive
+    protocol, separator, rest = last.partition("://")
+    if not separator or protocol in ("file", "local"):
+        path = rest if separator else re.sub("^(file|local):", "", last)
+        if not path.startswith("/"):
+            raise ValueError(
+                "must be an absolute path, such as /data/crm, or a URL, such as s3://data/crm: "
+                "flow runs work in folders of their own"
+            )
+    elif not rest.strip("/"):
+        raise ValueError(f"names nothing behind {protocol}://")
+    return location
+
+
+def check_root(root: str) -> str:
+    """Return a folder's path or URL, all of whose characters mean themselves.
+
+    Raises ValueError, as `check_location` does.
+    """
+    check_location(root)
+    if found := re.search(r"[*?\[\]{}]|::", root):
+        raise ValueError(f"holds {found[0]}, which stands for something else in paths")
+    _, separator, path = root.partition("://")
+    names = path.rstrip("/").split("/") if separator else []
+    if {".", ".."} & {*names} or "" in names[1:]:
+        raise ValueError("has an empty name, . or .. between its slashes")
+    return root
+
+
+def check_delta_root(root: str) -> str:
+    """Return a root that stands in the URLs of a Delta table as it is. Raises ValueError."""
+    if not _OF_DELTA.fullmatch(root):
+        raise ValueError(
+            "holds a character that a Delta table cannot have in its URL: use ASCII letters, "
+            "digits, dots, hyphens and underscores, or another format than delta"
+        )
+    return root
+
+
+def check_database(dialect: str, database: str | None) -> None:
+    """Check the path of a database that is a file. Raises ValueError."""
+    path = (database or "").removeprefix("file:").partition("?")[0]
+    is_file = dialect in ("sqlite", "duckdb") and path not in ("", ":memory:")
+    if is_file and not path.startswith(("/", ":", "md:")):
+        raise ValueError(
+            f"must name the file by an absolute path, such as {dialect}:////data/crm.db: flow runs "
+            "work in folders of their own"
+        )
+
+
+def holds_secret(location: str) -> bool:
+    """Tell whether a URL has a password in front of its host, or a secret among its parameters."""
+    return any(map(_part_holds_secret, location.split("::")))
+
+
+def _part_holds_secret(url: str) -> bool:
+    protocol, separator, rest = url.partition("://")
+    if not separator:
+        return False
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = host.rpartition("@")
+    if at and (":" in user or protocol in ("http", "https", "s3", "s3a")):
+        return True
+    # A password with a slash: what follows the colon is no port.
+    is_port = re.fullmatch(r"([^:]*|\[.*\])(:\d*)?", host.rpartition("@")[2])
+    if not is_port and "@" in rest and not host.startswith("arn:"):
+        return True
+    _, *parameters = re.split("[?#&;]", rest)
+    names = (name for name, _, value in (each.partition("=") for each in parameters) if value)
+    return any(_SECRET_PARAMETER.search(unquote(name).lower().replace("_", "-")) for name in names)

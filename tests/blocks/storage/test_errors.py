@@ -1,0 +1,135 @@
+"""What is told of a store or a disk that refuses, and what another try may mend."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import s3fs
+
+from blocks import FileCrm
+from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.storage.errors import LakeError, LakeUnreachable
+from blocks.storage.files import Files
+from tests.support import stores
+
+CALLS: dict[str, Callable[[Files, Path], object]] = {
+    "exists": lambda files, there: files.exists("x"),
+    "read": lambda files, there: files.read("x"),
+    "open": lambda files, there: files.open("x").__enter__(),
+    "remove": lambda files, there: files.remove("x"),
+    "names": lambda files, there: files.list_names("x"),
+    "files": lambda files, there: list(files.list_files("x")),
+    "write": lambda files, there: files.write("x", b"1"),
+    "create": lambda files, there: files.create("x", b"1"),
+    "get": lambda files, there: files.get("x", there),
+}
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[stores.Options]:
+    with stores.refusing() as options, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3fs.core.S3FileSystem, "retries", 1)
+        yield options
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("answer", "retryable", "said"),
+    [
+        ("400-ExpiredToken", False, "token (may have|has) expired"),
+        ("400-AuthorizationHeaderMalformed", False, "region"),
+        ("301-PermanentRedirect", False, "region"),
+        ("403-RequestTimeTooSkewed", False, "clock is"),
+        ("403-AccessDenied", False, "keys may not"),
+        ("403-SignatureDoesNotMatch", False, "wrong"),
+        ("400-Odd", False, "Odd|400"),
+        ("429-TooManyRequests", True, "TooManyRequests|429"),
+        ("503-SlowDown", True, "SlowDown|503"),
+        ("500-InternalError", True, "InternalError|500"),
+    ],
+)
+def test_refusal_of_s3_is_told_by_its_code(
+    refusing: stores.Options, call: str, answer: str, retryable: bool, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LakeError, match=said) as caught:
+        CALLS[call](Files(f"s3://{answer}/lake", refusing), tmp_path / "x")
+    assert type(caught.value) is (LakeUnreachable if retryable else LakeError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        ("403-RequestTimeTooSkewed", SourceError, "clock"),
+        ("400-AuthorizationHeaderMalformed", SourceError, "region"),
+        ("429-TooManyRequests", SourceUnavailable, "TooManyRequests"),
+    ],
+)
+def test_refusal_of_list_is_told_by_its_code(
+    refusing: stores.Options, answer: str, kind: type, said: str, tmp_path: Path
+) -> None:
+    fields = {"path": f"s3://{answer}/x.csv", "storage_options": refusing}
+    with pytest.raises(SourceError, match=said) as caught:
+        FileCrm.model_validate(fields).extract(tmp_path / "list.parquet")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"exists", "read", "open", "get"}))
+def test_missing_bucket_is_no_empty_lake(store: stores.Store, call: str, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="NoSuchBucket, there is no such bucket"):
+        CALLS[call](store.lake("s3://typo/lake").files, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("nofs://lake", "ValueError"),
+        ("dropbox://lake", "dropbox"),
+        ("s3://My Bucket/lake", "ParamValidationError"),
+    ],
+)
+def test_root_that_cannot_be_used_is_told(root: str, said: str) -> None:
+    with pytest.raises(LakeError, match=said):
+        Files(root, {"anon": True}).list_names("")
+
+
+@pytest.mark.parametrize(
+    ("call", "path", "said"),
+    [
+        ("read", "folder", "Is a directory"),
+        ("open", "folder", "Is a directory"),
+        ("get", "folder", "Is a directory"),
+        ("write", "folder", "Is a directory"),
+        ("read", "file/x", "Not a directory"),
+        ("write", "file/x", "Not a directory"),
+        ("create", "file/x", "Not a directory"),
+        ("exists", "x" * 256, "File name too long"),
+        ("write", "x" * 256, "File name too long"),
+        ("write", "forbidden", "Permission denied"),
+    ],
+)
+def test_refusal_of_disk_is_told(
+    call: str, path: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(str(tmp_path), {})
+    files.write("file", b"")
+    files.write("folder/x", b"")
+    replace = os.replace
+
+    def refuse(source: Path, target: str) -> None:  # nothing is forbidden to root
+        if target.endswith("forbidden"):
+            raise PermissionError(errno.EACCES, "x")
+        replace(source, target)
+
+    monkeypatch.setattr("blocks.storage.files.os.replace", refuse)
+    calls = {
+        "exists": lambda: files.exists(path),
+        "read": lambda: files.read(path),
+        "open": lambda: files.open(path).__enter__(),
+        "get": lambda: files.get(path, tmp_path / "copy"),
+        "write": lambda: files.write(path, b""),
+        "create": lambda: files.create(path, b""),
+    }
+    with pytest.raises(LakeError, match=f"refuses {path}: {said}"):
+        calls[call]()
