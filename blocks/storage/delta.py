@@ -5,7 +5,6 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema
@@ -14,7 +13,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from blocks.storage.errors import LakeUnreachable
 from blocks.storage.files import Files, LakeError, is_s3
-from blocks.storage.manifest import MESSAGES, Manifest
+from blocks.storage.manifest import MESSAGES, Manifest, run_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 PARTITIONS = ["campaign_id", "run_number"]
@@ -107,14 +106,13 @@ def _partition(manifest: Manifest) -> dict[str, str]:
 
 
 def _add_actions(manifest: Manifest) -> list[AddAction | RemoveAction]:
-    values = _partition(manifest)
-    folder = "/".join(f"{name}={quote(value, safe='')}" for name, value in values.items())
+    folder = run_folder(manifest.campaign_id, manifest.run_number).removeprefix(f"{MESSAGES}/")
     milliseconds = int(datetime.now(UTC).timestamp() * 1000)
     return [
         AddAction(
             path=f"{folder}/{part.name}",
             size=part.bytes,
-            partition_values=values,
+            partition_values=_partition(manifest),
             modification_time=milliseconds,
             data_change=True,
             stats=json.dumps({"numRecords": part.rows}),

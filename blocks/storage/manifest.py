@@ -91,11 +91,16 @@ def campaign_partition(campaign_id: str) -> str:
 
     If file systems do not take a name so long, its end is replaced by `+` and the ID's hash.
     """
-    name = f"campaign_id={quote(campaign_id, safe='')}"
-    if len(name) <= LONGEST_NAME:
+    if len(name := _partition(campaign_id)) <= LONGEST_NAME:
         return name
     end = f"+{sha256(campaign_id.encode()).hexdigest()[:32]}"
-    return re.sub("%.?$", "", name[: LONGEST_NAME - len(end)]) + end
+    # Whole characters only: readers decode the name.
+    starts = (_partition(campaign_id[:length]) + end for length in range(LONGEST_NAME, 0, -1))
+    return next(start for start in starts if len(start) <= LONGEST_NAME)
+
+
+def _partition(campaign_id: str) -> str:
+    return f"campaign_id={quote(campaign_id, safe='')}"
 
 
 def campaign_folder(campaign_id: str) -> str:

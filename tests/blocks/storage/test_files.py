@@ -1,4 +1,4 @@
-"""Files: a path means just itself, files are created once, foreign files and modes stay as they are."""
+"""Files: a path means just itself, a file is created once, folders and modes."""
 
 import errno
 import os

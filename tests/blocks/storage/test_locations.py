@@ -1,4 +1,4 @@
-"""Which paths and URLs blocks take: absolute ones, without secrets, whose characters mean themselves."""
+"""Which paths and URLs blocks take: absolute ones without secrets."""
 
 from typing import Any
 
