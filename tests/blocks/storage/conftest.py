@@ -1,10 +1,13 @@
-"""An S3 store on this machine."""
+"""An S3 store on this machine, and what blocks log."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.blocks.crm.conftest import logged
 from tests.support import stores
+
+__all__ = ["logged"]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import pytest
 from blocks import DataLake
 from blocks.storage import delta
 from blocks.storage.files import DRAFT, AlreadyThere, Files, LakeError, NotInLake
-from blocks.storage.manifest import manifest_name, run_folder
 from tests.support.lakes import write_run
 from tests.support.stores import Store
 
@@ -153,12 +152,6 @@ def test_run_is_readable_once_it_has_a_manifest(lake: DataLake, file_format: str
     assert scan.select(pl.len()).collect().item() == 3
     runs = lake.runs()[["campaign_id", "run_number", "rows", "parts"]]
     assert runs.to_numpy().tolist() == [["C/1", 2, 3, 1]]
-
-
-def test_invalid_manifest_is_an_error(lake: DataLake, file: Path) -> None:
-    lake.files.put(file, f"{run_folder('1', 2)}/{manifest_name(0)}")
-    with pytest.raises(LakeError, match="not a manifest"):
-        lake.manifest("1", 2)
 
 
 def test_diff_counts_and_names_changed_customers(

@@ -47,7 +47,7 @@ def texts(lake: DataLake, run: int | None = None) -> list[str]:
 )
 def test_manifest_that_is_not_its_runs_hides_no_other(
     lake: DataLake,
-    caplog: pytest.LogCaptureFixture,
+    logged: pytest.LogCaptureFixture,
     values: dict[str, object],
     kind: type[LakeError],
     said: str,
@@ -58,6 +58,7 @@ def test_manifest_that_is_not_its_runs_hides_no_other(
             texts(lake, run)
     assert texts(lake, 1) == ["run 1"]
     assert lake.runs()["run_number"].to_list() == [1]
+    assert f"Passed over: {MANIFEST}" in logged.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"schema_version": 2}'])
