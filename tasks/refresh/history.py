@@ -63,7 +63,7 @@ class History:
     def newest_number(self) -> int:
         """Return the number of the newest refresh, even of one that cannot be read."""
         entries = self._entries(self._files.list_names(self.folder))
-        return next((number for number, _ in entries), 0)
+        return next((number for number, is_old in entries if is_old or self._has_begun(number)), 0)
 
     def begin(self, number: int, claimed: Claimed) -> bool:
         """Begin the refresh of this number; return False if another flow run was faster."""
@@ -87,6 +87,11 @@ class History:
             if ended and ended.outcome != "released":
                 return ended.problem if ended.outcome == "abandoned" else ""
         return ""
+
+    def _has_begun(self, number: int) -> bool:
+        """Tell whether a folder holds entries of ours: anybody may have made it."""
+        contents = self.journal(number).contents()
+        return bool(contents.steps or contents.newest)
 
     def take_over(self, standing: Standing, owner: Owner) -> bool:
         """Make `owner` the newest one; return False if another flow run was faster."""

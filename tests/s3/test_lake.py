@@ -40,6 +40,7 @@ from tests.support.deployed import flow_run, retry
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply, serving
 from tests.support.lakes import write_page, write_run
+from tests.support.paths import check_paths
 
 ROOT = Path(__file__).parents[2]
 FORMATS: list[Format] = ["parquet", "csv", "csv.zst", "delta"]
@@ -105,6 +106,47 @@ def test_of_many_creators_of_a_manifest_one_wins(lake: DataLake) -> None:
         won = [*threads.map(create, range(WRITERS))]
     assert won.count(True) == 1
     assert lake.files.read("run/_manifest-00000.json") == b"%d" % won.index(True)
+
+
+@pytest.mark.parametrize("name", ["crm[1]", "eu*", "a?b#c", "a%20b", "my läke 🎉", "a+b&c=d"])
+def test_path_is_no_pattern(ceph: Server, bucket: str, name: str) -> None:
+    check_paths(f"s3://{bucket}", ceph.storage_options, name, name, name)
+
+
+def test_probe_of_creation_leaves_nothing(lake: DataLake) -> None:
+    lake.files.create("a/x", b"1")
+    assert [file.path for file in lake.files.list_files("")] == ["a/x"]
+
+
+def test_object_that_stands_for_a_folder_is_no_file(
+    lake: DataLake, bucket: str, s3: s3fs.S3FileSystem
+) -> None:
+    for key in ("lake/", "lake/messages/", "lake/messages/campaign_id=C/run_number=7/"):
+        s3.call_s3("put_object", Bucket=bucket, Key=key, Body=b"")
+    assert lake.runs().empty
+    write_run(lake, "C", 1, {"01": "a"})
+    assert lake.read("C", kind="polars").shape == (1, 2)
+    assert lake.files.list_names("") == ["messages"]
+    lake.files.remove("messages")
+    assert [*s3.find(bucket)] == [f"{bucket}/lake/"]
+
+
+@pytest.mark.parametrize(
+    ("root", "options", "said"),
+    [
+        ("s3://missing-bucket/lake", {}, "NoSuchBucket, there is no such bucket"),
+        ("s3://{bucket}/lake", {"key": "nobody"}, "InvalidAccessKeyId, the key or the secret"),
+        ("s3://{bucket}/lake", {"secret": "wrong"}, "SignatureDoesNotMatch, the key or the sec"),
+    ],
+)
+def test_refusal_is_told(
+    ceph: Server, bucket: str, root: str, options: dict[str, str], said: str
+) -> None:
+    files = lake_in(root.format(bucket=bucket), {**ceph.storage_options, **options}).files
+    with pytest.raises(LakeError, match=said):
+        files.write("x", b"1")
+    with pytest.raises(LakeError, match=said):
+        files.list_names("x")
 
 
 # ---- uploads that never ended -----------------------------------------------------------------
@@ -205,7 +247,7 @@ def test_runs_are_read_as_they_were_written(lake: DataLake, file_format: Format)
     ]
 
 
-def delta_rows(ceph: Server, lake: DataLake) -> dict[int, list[str]]:
+def delta_rows(ceph: Server, lake: DataLake, campaign_id: str = "C/1") -> dict[int, list[str]]:
     """The messages by run, as Delta's own reader sees them."""
     storage = {
         "AWS_ACCESS_KEY_ID": ceph.key,
@@ -218,7 +260,7 @@ def delta_rows(ceph: Server, lake: DataLake) -> dict[int, list[str]]:
     for row in table.sort_by(
         [("run_number", "ascending"), ("customer_id", "ascending")]
     ).to_pylist():
-        assert row["campaign_id"] == "C/1"
+        assert row["campaign_id"] == campaign_id
         found.setdefault(row["run_number"], []).append(row["message"])
     return found
 
@@ -321,6 +363,16 @@ def test_of_two_writers_of_a_run_one_wins(
         assert [name for name in names if name.startswith("_")] == [manifest_name(0)]
     if file_format == "delta":
         assert delta_rows(ceph, lake) == winners
+
+
+@pytest.mark.parametrize("campaign_id", ["日" * 100, "é b" * 100, "x" * 300])
+def test_delta_table_has_campaign_of_long_id(
+    ceph: Server, lake: DataLake, campaign_id: str
+) -> None:
+    lake = lake.model_copy(update={"format": "delta"})
+    write_run(lake, campaign_id, 1, {"01": "a"})
+    assert lake.read(campaign_id, kind="polars").rows() == [("01", "a")]
+    assert delta_rows(ceph, lake, campaign_id) == {1: ["a"]}
 
 
 # ---- encryption -------------------------------------------------------------------------------

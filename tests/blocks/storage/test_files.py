@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from blocks import DataLake
-from blocks.storage.files import AlreadyThere, Files, LakeError, NotExclusive
+from blocks.storage.files import Files, LakeError, NotExclusive
+from tests.support.paths import check_paths
 from tests.support.stores import Store
 
 NAMES = st.text(
@@ -43,36 +44,7 @@ def place(request: pytest.FixtureRequest, store: Store) -> Iterator[tuple[str, d
 def test_each_operation_works_on_its_path_alone(
     place: tuple[str, dict[str, Any]], root: str, folder: str, name: str
 ) -> None:
-    base, options = place
-    root = f"{base}/{uuid4()}/{root}"
-    others = Files(base, options)
-    files, path = Files(root, options), f"{folder}/{name}"
-    own = root.removeprefix(f"{base}/")
-    roots = [f"{own.partition('/')[0]}/{other}" for other in ("crm1", "eu1", "a")]
-    near = {f"{other}/{path}" for other in (*roots, f"{own}1") if other != own}
-    near |= {f"{own}/{folder}1/{name}", f"{own}/1{folder}/{name}"}
-    for other in near:
-        others.write(other, b"other")
-    files.write(path, b"first")
-    files.write(path, b"1")
-    files.create(f"{folder}/{name}.new", b"2")
-    with pytest.raises(AlreadyThere):
-        files.create(path, b"3")
-    assert files.exists(path)
-    assert files.read(path) == b"1"
-    with files.open(path) as opened:
-        assert opened.read() == b"1"
-    with TemporaryDirectory() as target:
-        files.get(path, Path(target, "copy"))
-        assert Path(target, "copy").read_bytes() == b"1"
-    assert files.list_names(folder) == sorted([name, f"{name}.new"])
-    assert {file.path for file in files.list_files(folder)} == {path, f"{path}.new"}
-    assert files.list_names(path) == []
-    files.remove(path)
-    assert files.list_names(folder) == [f"{name}.new"]
-    files.remove(folder)
-    assert files.list_names(folder) == []
-    assert [other for other in near if others.read(other) != b"other"] == []
+    check_paths(*place, root, folder, name)
 
 
 # ---- exclusive creation -----------------------------------------------------------------------

@@ -34,7 +34,7 @@ def lake(tmp_path: Path) -> DataLake:
 
 
 @pytest.mark.parametrize(
-    "name", ["notes.txt", "00000001.json.bak", ".DS_Store", ".nfs000000000001", "@eaDir/x", "x/y"]
+    "name", ["notes.txt", "00000001.json.bak", ".DS_Store", ".nfs0000001", "@eaDir/x", "00000002/x"]
 )
 def test_what_is_no_journal_is_passed_over(lake: DataLake, name: str) -> None:
     history = begin(lake)
@@ -53,7 +53,7 @@ def test_object_that_stands_for_a_folder_is_passed_over() -> None:
 
 
 def marked(store: Store) -> DataLake:
-    for folder in ("", f"{PARTITION}/", f"{PARTITION}/00000001/"):
+    for folder in ("", f"{PARTITION}/", f"{PARTITION}/00000001/", f"{PARTITION}/00000002/"):
         store.put(f"marked/refreshes/{folder}")
     return store.lake("s3://lake/marked")
 
