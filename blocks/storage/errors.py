@@ -138,7 +138,8 @@ def is_transient_storage_error(error: Exception) -> bool:
     """
     if answer := _s3_answer(error):
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return s3_error_code(error) in _TRANSIENT_CODES or _is_transient_status(status)
+        code = s3_error_code(error)
+        return code in _TRANSIENT_CODES or "Throttl" in code or _is_transient_status(status)
     classes = {each.__name__ for each in type(error).__mro__}
     return (
         bool(classes & _TRANSIENT_CLASSES)

@@ -3,10 +3,17 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from pydantic import ValidationError
+
+from blocks.storage.errors import LakeError
 from blocks.storage.files import Files
 from blocks.storage.manifest import Batch
 
 _BATCH = re.compile(r"(\d+)-(\d+)\.json")
+
+
+class LedgerDamaged(LakeError):
+    advice = "Remove it and retry this flow run: the pages are fetched again."
 
 
 class Ledger:
@@ -25,9 +32,12 @@ class Ledger:
         self._files.write(f"{self._folder}/{name}", content, private=True)
 
     def batches(self, pages: Sequence[int] | None = None) -> list[Batch]:
-        """Return the batches in the order of their pages; with `pages`, those that hold any."""
+        """Return the batches in the order of their pages; with `pages`, those that hold any.
+
+        Raises LedgerDamaged.
+        """
         return [
-            Batch.model_validate_json(self._files.read(path))
+            self._read(path)
             for path, held in self._entries()
             if pages is None or any(page in held for page in pages)
         ]
@@ -43,6 +53,12 @@ class Ledger:
 
     def clear(self) -> None:
         self._files.remove(self._folder)
+
+    def _read(self, path: str) -> Batch:
+        try:
+            return Batch.model_validate_json(self._files.read(path))
+        except ValidationError:
+            raise LedgerDamaged(f"{path} is empty, cut off or no batch of pages.") from None
 
     def _entries(self) -> Iterator[tuple[str, range]]:
         """Yield the batches' files and pages, in the order of the first; other files are passed

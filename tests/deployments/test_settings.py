@@ -111,13 +111,13 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
             ["NUDGEFLOW_ACCOUNT_PASSWROD is unknown: is it NUDGEFLOW_ACCOUNT_PASSWORD?"],
         ),
         ({"QQQ": "hunter2"}, ["NUDGEFLOW_QQQ is unknown. "]),
-        ({"LAKE_ROOT": "x", "LAKE_FORMAT": "hunter2"}, ["LAKE_FORMAT is wrong: Input should be"]),
+        ({"LAKE_ROOT": "/x", "LAKE_FORMAT": "hunter2"}, ["LAKE_FORMAT is wrong: Input should be"]),
         (
-            {"LAKE_ROOT": "x", "LAKE_STORAGE_OPTIONS": "hunter2"},
+            {"LAKE_ROOT": "/x", "LAKE_STORAGE_OPTIONS": "hunter2"},
             ["LAKE_STORAGE_OPTIONS is wrong: Input should be a valid dictionary, as JSON."],
         ),
         (
-            {"LAKE_ROOT": "x", "LAKE_STORAGE_OPTIONS": '["hunter2"]'},
+            {"LAKE_ROOT": "/x", "LAKE_STORAGE_OPTIONS": '["hunter2"]'},
             ["LAKE_STORAGE_OPTIONS is wrong: Input should be a valid dictionary."],
         ),
         (

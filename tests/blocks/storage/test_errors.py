@@ -58,6 +58,12 @@ def test_refusal_of_s3_is_told_by_its_code(
     assert type(caught.value) is (LakeUnreachable if retryable else LakeError)
 
 
+@pytest.mark.parametrize("code", ["ThrottlingException", "RequestTimeout", "OperationAborted"])
+def test_refusal_for_the_moment_is_retryable(refusing: stores.Options, code: str) -> None:
+    with pytest.raises(LakeUnreachable, match=code):
+        Files(f"s3://400-{code}/lake", refusing).write("x", b"1")
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "said"),
     [
@@ -75,7 +81,7 @@ def test_refusal_of_list_is_told_by_its_code(
     assert type(caught.value) is kind
 
 
-@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"exists", "read", "open", "get"}))
+@pytest.mark.parametrize("call", sorted(CALLS.keys() - {"exists", "open", "get"}))
 def test_missing_bucket_is_no_empty_lake(store: stores.Store, call: str, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="NoSuchBucket, there is no such bucket"):
         CALLS[call](store.lake("s3://typo/lake").files, tmp_path / "x")

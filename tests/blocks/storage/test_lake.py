@@ -179,6 +179,16 @@ def test_delta_is_refused_on_other_file_systems(tmp_path: Path) -> None:
         delta.commit(DataLake(root=f"memory://{uuid4()}").files, {}, manifest)
 
 
+def test_damaged_delta_table_is_told(tmp_path: Path) -> None:
+    lake = DataLake(root=str(tmp_path), format="delta")
+    write_run(lake, "C", 1, {"01": "a"})
+    for log in (tmp_path / "messages/_delta_log").glob("*.json"):
+        log.write_bytes(b"canary")
+    with pytest.raises(LakeError, match="Delta table at messages/_delta_log") as caught:
+        write_run(lake, "C", 2, {"01": "a"})
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("attempt", range(5))
 def test_delta_table_is_created_once_by_concurrent_runs(attempt: int, tmp_path: Path) -> None:
     lake = DataLake(root=str(tmp_path / "lake"), format="delta")
