@@ -83,10 +83,13 @@ def _part_holds_secret(url: str) -> bool:
     user, at, _ = host.rpartition("@")
     if at and (":" in user or protocol in ("http", "https", "s3", "s3a")):
         return True
-    # A password with a slash: what follows the colon is no port.
-    is_port = re.fullmatch(r"([^:]*|\[.*\])(:\d*)?", host.rpartition("@")[2])
-    if not is_port and "@" in rest and not host.startswith("arn:"):
+    # A password with a slash, ? or #: what follows the colon is no port, or no path follows it.
+    behind = rest.removeprefix(host)
+    name, colon, port = host.rpartition("@")[2].partition(":")
+    is_port = re.fullmatch(r"\d*", port) and not (colon and behind[:1] in ("?", "#"))
+    if "@" in behind and not is_port and name != "arn":
         return True
-    _, *parameters = re.split("[?#&;]", rest)
-    names = (name for name, _, value in (each.partition("=") for each in parameters) if value)
+    _, *query = re.split("[?#]", rest, maxsplit=1)
+    parameters = (each.partition("=") for each in re.split("[?#&;]", "".join(query)))
+    names = (name for name, _, value in parameters if value)
     return any(_SECRET_PARAMETER.search(unquote(name).lower().replace("_", "-")) for name in names)

@@ -23,7 +23,12 @@ from blocks.storage.manifest import (
     run_folder,
 )
 from blocks.storage.part_writer import VERSIONS
-from blocks.storage.reader import find_newest, read_manifest
+from blocks.storage.reader import (
+    ManifestDamaged,
+    ManifestTooNew,
+    find_newest,
+    read_manifest,
+)
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
@@ -135,7 +140,14 @@ def find_runs(
 
 
 def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int:
-    manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
+    """Return how many pages a run has in the lake; 0 also if its manifest cannot be read, which
+    stops no other run.
+    """
+    try:
+        manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
+    except (ManifestDamaged, ManifestTooNew) as error:
+        get_run_logger().warning("Passed over: %s", error)
+        return 0
     return len(manifest.pages) if manifest else 0
 
 
