@@ -88,11 +88,11 @@ def ours(file: Path) -> int:
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
-    from tasks.journal.refresh import Refresh
     from tasks.customers import validate
     from tasks.customers.mapping import FieldMapping
     from tasks.customers.staging import batches, describe
     from tasks.customers.upload import ROWS_SENT
+    from tasks.journal.refresh import Refresh
 
     validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
     refresh = Refresh(id="r", started=datetime.now(UTC))

@@ -1,7 +1,7 @@
 """Retention of the lake's files except messages: staging, drafts, quarantine, plans, journals."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
 import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from blocks.storage.files import Files, StoredFile, is_draft

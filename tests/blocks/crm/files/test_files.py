@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
