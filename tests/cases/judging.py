@@ -79,7 +79,7 @@ def judged(
         first = texts[0].model_copy(update={"unique": True})
         staged = describe(listed, "staging/x/extracted.parquet")
         lake.files.put(listed, staged.path)
-        refresh = Refresh(id="x", started=datetime.now(UTC))
+        refresh = Refresh(id="x", started=datetime.now(UTC), journal="journals/x")
         sources = {name: FieldSource() for name in fields}
         with patch.object(validate, "create_table_artifact"), disable_run_logger():
             mapping = FieldMapping(rules=[first, *texts[1:]], sources=sources)

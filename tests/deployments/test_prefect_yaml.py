@@ -45,6 +45,7 @@ def test_the_deployments_people_know() -> None:
         "portfolio-refresh/ad-hoc",
         "resume-reviewed/every-five-minutes",
         "publish-campaign/ad-hoc",
+        "abandon-refresh/ad-hoc",
         "plan-refresh/ad-hoc",
         "sync-customers/daily",
         "export-messages/ad-hoc",
@@ -72,7 +73,9 @@ def test_its_entrypoint_is_a_flow_that_takes_its_parameters(deployment: dict[str
     if deployment["name"] == "portfolio":
         # They are given by the portfolio that starts it.
         given |= {"campaign_id": "c", **{name: saved(value) for name, value in REFERENCES.items()}}
-    flow.validate_parameters(given)
+    # Who abandons a refresh, and why, is asked for.
+    asked = {"who": "me", "why": "why"} if flow.name == "abandon-refresh" else {}
+    flow.validate_parameters({**given, **asked})
 
 
 def saved(value: Any) -> Any:

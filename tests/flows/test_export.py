@@ -152,7 +152,7 @@ def test_export_fetches_current_run_once(
 
 @pytest.mark.parametrize("name", ["C/1", "50 %", "a?b#c", "Ü"])
 def test_asset_key_is_valid_for_any_id(name: str) -> None:
-    assert messages(DataLake(root="."), name).key.startswith("lake://not-saved/messages/")
+    assert messages(DataLake(root="/lake"), name).key.startswith("lake://not-saved/messages/")
 
 
 def test_export_fetches_past_run(
