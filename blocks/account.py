@@ -1,19 +1,23 @@
 """The block for a Nudgescribe account, and its client."""
 
+import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from blocks.limits import SharedLimit, get_shared_limit
 from blocks.saved import SavedBlock, documentation_url
+from blocks.urls import check_base_url, check_url, is_secure
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 
 PLACEHOLDER = "{campaign_id}"
+_HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 CALL_SECONDS = 300.0
 """Most seconds for a whole call, or twice the time-out of one wait if that is more."""
 
@@ -82,6 +86,39 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         "that reviewers follow.",
     )
 
+    allow_http: bool = Field(
+        default=False,
+        validate_default=True,
+        description="Take URLs that begin with http://, for a sandbox in a network of one's own. "
+        "Whoever can listen there reads password and keys.",
+    )
+
+    @field_validator("api_key", "api_code")
+    @classmethod
+    def _fits_in_a_header(cls, secret: SecretStr) -> SecretStr:
+        # httpx's own error about a header holds its value.
+        if not _HEADER.fullmatch(secret.get_secret_value()):
+            raise ValueError("is empty, or holds a line break or characters that no header has")
+        return secret
+
+    @field_validator("client_ip")
+    @classmethod
+    def _is_address(cls, ip: str) -> str:
+        try:
+            ip_address(ip)
+        except ValueError:
+            raise ValueError("is no IP address") from None
+        return ip
+
+    @field_validator("base_url")
+    @classmethod
+    def _ends_before_version(cls, url: str) -> str:
+        checked = check_base_url(url)
+        if checked.endswith("/v1"):
+            right = checked.removesuffix("/v1")
+            raise ValueError(f"is the URL without /v1, which each call adds: {right}")
+        return checked
+
     @field_validator("campaign_url")
     @classmethod
     def _has_one_placeholder(cls, url: str | None) -> str | None:
@@ -89,7 +126,17 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
             before, placeholder, after = url.partition(PLACEHOLDER)
             if not placeholder or {"{", "}"} & {*before, *after}:
                 raise ValueError(f"an address has {PLACEHOLDER} in it, once, and no other braces")
+            check_url(f"{before}x{after}")
         return url
+
+    @field_validator("allow_http")
+    @classmethod
+    def _sends_nothing_in_clear(cls, allowed: bool, others: ValidationInfo) -> bool:
+        for name in ("base_url", "campaign_url"):
+            url = others.data.get(name)
+            if url and not (allowed or is_secure(url.replace(PLACEHOLDER, "x"))):
+                raise ValueError(f"{name} must begin with https://, unless this is true")
+        return allowed
 
     def link_to(self, campaign_id: str) -> str | None:
         """Return the URL of a campaign's page in the platform; None if the block has none."""

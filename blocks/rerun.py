@@ -11,12 +11,15 @@ from blocks.saved import LOGO_URL, documentation_url
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (
+    LONGEST_TEXT,
     ApiError,
     ConnectionFailed,
+    ContractMismatch,
     NotPublished,
     NudgeflowError,
     Retryable,
     ServerError,
+    cut,
 )
 from nudgescribe.retry import Pace, poll
 
@@ -38,18 +41,41 @@ class NotCurrent(NudgeflowError):
     advice = "Somebody else has rerun the campaign meanwhile: look at its history first."
 
 
-def find_current_run(history: list[Run]) -> Run:
+class UnknownState(ContractMismatch):
+    advice = (
+        "Look at it in the platform. If the state is new, add it to Status in "
+        "nudgescribe/contract.py, and say there what it means."
+    )
+
+
+def find_current_run(campaign_id: str, history: list[Run]) -> Run:
     """Return the run a campaign is on, its newest that has not failed.
 
-    A failed run puts the campaign back on the one before.
+    A failed run puts the campaign back on the one before. Raises UnknownState if that cannot be
+    told of the newest; ContractMismatch if there is no run.
     """
-    candidates = (run for run in history if run.status != Status.FAILED)
-    return max(candidates, key=lambda run: run.run_number)
+    candidates = [run for run in history if run.status != Status.FAILED]
+    if not candidates:
+        raise ContractMismatch(f"Campaign {campaign_id} has no runs that have not failed.")
+    current = max(candidates, key=lambda run: run.run_number)
+    refuse_unknown(f"Run {current.run_number} of campaign {campaign_id}", current.status)
+    return current
+
+
+def refuse_unknown(what: str, status: str) -> None:
+    """Raise UnknownState if the state of a run or a campaign is none of `Status`."""
+    if not is_known(status):
+        raise UnknownState(f"{what} is in state '{status}', which this version does not know.")
+
+
+def is_known(status: str) -> bool:
+    """Tell whether a state is one of `Status`."""
+    return status in set(Status)
 
 
 def check_current(campaign_id: str, history: list[Run], run_number: int) -> None:
     """Raise NotCurrent if the campaign is on another run than this one."""
-    current = find_current_run(history).run_number
+    current = find_current_run(campaign_id, history).run_number
     if current != run_number:
         raise NotCurrent(f"Campaign {campaign_id} is on run {current}, not on run {run_number}.")
 
@@ -102,7 +128,7 @@ class CampaignRerun(JobBlock[Run]):
                 check_current(self.campaign_id, history, self.after_run)
             try:
                 run = client.initiate_rerun(self.campaign_id, self.customer_group_id).run
-            except (ConnectionFailed, ServerError) as unclear:
+            except (ConnectionFailed, ServerError, ContractMismatch) as unclear:
                 run = self._await_started(client, unclear, PATIENCE_SECONDS)
             except NotPublished as refusal:
                 # An earlier request of ours that seemed lost may have succeeded just now.
@@ -164,7 +190,8 @@ class RerunJob(JobRun[Run]):
                 if self._on_look:
                     self._on_look(run)
                 if run.status == Status.FAILED:
-                    raise RerunFailed(f"{self._name} failed: {run.error or 'no reason given.'}")
+                    reason = cut(run.error or "no reason given.", LONGEST_TEXT)
+                    raise RerunFailed(f"{self._name} failed: {reason}")
                 if run.status in statuses:
                     return run
         wanted = " or ".join(statuses)

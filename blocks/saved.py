@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -55,6 +55,7 @@ class SavedBlock(Block):
     reference to it and none of its secrets. If not, it is pickled with all it holds.
     """
 
+    # An error about a field would show the values of all, passwords as well.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     _logo_url = LOGO_URL
@@ -179,9 +180,13 @@ def _invalid(block: str, error: RuntimeError) -> Exception:
     """Return what to raise for an error of `Block.load`, which does not say what is wrong."""
     if not isinstance(error.__cause__, ValidationError):
         return error
-    details = error.__cause__.errors(include_input=False, include_context=False, include_url=False)
-    problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in details)
-    return BlockInvalid(f"The saved {block} cannot be used: {'; '.join(problems)}.")
+    problems = (
+        f"{'.'.join(map(str, each['loc']))} {each['msg'].removeprefix('Value error, ')}"
+        for each in error.__cause__.errors(
+            include_input=False, include_context=False, include_url=False
+        )
+    )
+    return BlockInvalid(f"The saved {block} is not valid: {first_ten(problems, '; ')}.")
 
 
 @lru_cache(maxsize=64)

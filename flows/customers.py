@@ -11,6 +11,7 @@ from flows.run.outcomes import completed
 from flows.run.preparation import extract_and_validate, journaled
 from tasks.customers.sync import ListDiff, update_customers
 from tasks.customers.upload import find_group, find_or_create_group
+from tasks.group_names import check_group_name
 from tasks.refresh.report import report_sync
 from tasks.ui import assets
 from tasks.ui.events import announce
@@ -37,6 +38,7 @@ def sync_customers(
         lake: The data lake, for staging and quarantine.
         options: Advanced settings.
     """
+    check_group_name(group_name)
     with journaled(lake) as refresh:
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:

@@ -3,7 +3,6 @@
 Forms order the fields of a model by `position`, which keeps the fields of a group together.
 """
 
-from string import Formatter
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -11,10 +10,10 @@ from pydantic import Field, field_validator
 from nudgescribe.bases import FrozenInput
 from tasks.customers.guardrails import Guardrails, ListGuardrails
 from tasks.customers.mapping import FieldSource
+from tasks.group_names import check_template
 from tasks.refresh.claim import Overlap
 
 Review = Literal["suspend", "wait", "stop"]
-PLACEHOLDERS = {"campaign", "run"}
 GROUPS = ("Source", "Safety", "Review", "Advanced")
 
 
@@ -151,8 +150,5 @@ class RefreshOptions(FetchOptions, ListOptions):
 
     @field_validator("group_name")
     @classmethod
-    def _only_known_placeholders(cls, template: str) -> str:
-        names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        if names - PLACEHOLDERS:
-            raise ValueError("only {campaign} and {run} can stand in a group's name")
-        return template
+    def _is_template(cls, template: str) -> str:
+        return check_template(template)

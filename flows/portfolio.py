@@ -16,7 +16,7 @@ from blocks.portfolio import NoPortfolio, describe_first_error
 from flows.options import RefreshOptions
 from flows.run.flow_run import dated, this_refresh
 from flows.run.outcomes import failed
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.journal.refresh import Refresh
 from tasks.portfolio import (
     RefreshStatus,
@@ -93,7 +93,7 @@ def portfolio_refresh(
     outcomes = Counter(one.outcome for one in refreshes)
     announce("portfolio.refreshed", "portfolio", during, refresh.id, {"outcomes": dict(outcomes)})
     if failures := [one for one in refreshes if not one.succeeded]:
-        names = ", ".join(f"{one.campaign_id} ({one.state})" for one in failures)
+        names = first_ten(f"{one.campaign_id} ({one.state})" for one in failures)
         error = PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
         return failed("PartlyFailed", error)
     return refreshes

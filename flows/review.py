@@ -20,9 +20,10 @@ from prefect.flow_runs import resume_flow_run
 from prefect.logging import get_run_logger
 
 from blocks import NudgescribeAccount
+from blocks.rerun import refuse_unknown
 from flows.run.flow_run import dated
 from nudgescribe.contract import Run, Status
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.refresh.rerun import REVIEWED
 from tasks.refresh.review import read_history
 from tasks.ui.events import announce
@@ -40,7 +41,8 @@ def resume_reviewed() -> list[str]:
     """Resume every suspended refresh whose messages are approved, or whose review is overdue, which
     then ends it. Return the ids of their flow runs.
 
-    Raises ReviewsNotChecked if Nudgescribe does not answer for some campaigns.
+    Raises ReviewsNotChecked if Nudgescribe does not answer for some campaigns, or their runs are in
+    a state that is not known.
     """
     resumed: list[str] = []
     unchecked: list[str] = []
@@ -49,16 +51,16 @@ def resume_reviewed() -> list[str]:
         try:
             block = NudgescribeAccount.model_validate(json.loads(account))
             history = {run.run_number: run for run in read_history(block, campaign_id)}
+            ready = [run for run in runs if _is_ready(run, campaign_id, history)]
         except NudgeflowError as error:
             get_run_logger().warning("Campaign %s: %s", campaign_id, error)
             unchecked.append(campaign_id)
             continue
-        ready = [run for run in runs if _is_ready(run, history)]
         resumed += [str(run.id) for run in ready if _resume(run)]
     if resumed:
         announce("reviews.resumed", "reviews", "all", "".join(resumed), {"flow_runs": resumed})
     if unchecked:
-        raise ReviewsNotChecked(f"Not checked: the reviews of campaigns {', '.join(unchecked)}.")
+        raise ReviewsNotChecked(f"Not checked: the reviews of campaigns {first_ten(unchecked)}.")
     return resumed
 
 
@@ -86,10 +88,14 @@ def _campaign(run: FlowRun) -> tuple[str, str]:
     return json.dumps(run.parameters["account"]), str(run.parameters["campaign_id"])
 
 
-def _is_ready(flow_run: FlowRun, history: dict[int, Run]) -> bool:
+def _is_ready(flow_run: FlowRun, campaign_id: str, history: dict[int, Run]) -> bool:
+    """Tell whether a refresh can go on. Raises UnknownState."""
     overdue = datetime.now(UTC) >= datetime.fromisoformat(str(flow_run.labels[REVIEW_UNTIL]))
     run = history.get(int(str(flow_run.labels[RUN_NUMBER])))
-    return overdue or run is None or run.status in (*REVIEWED, Status.FAILED)
+    if overdue or run is None:
+        return True
+    refuse_unknown(f"Run {run.run_number} of campaign {campaign_id}", run.status)
+    return run.status in (*REVIEWED, Status.FAILED)
 
 
 def _resume(run: FlowRun) -> bool:

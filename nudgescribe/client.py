@@ -1,7 +1,7 @@
 """The Nudgescribe client: one typed method per endpoint, synchronous."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
-from nudgescribe.contract import Answer, Profile, Request
+from nudgescribe.contract import Answer, OddRecord, Profile, Request
 from nudgescribe.links import Links, is_framed
 from nudgescribe.retry import RetryPolicy
 from nudgescribe.transport import DeadlineExceeded, open_transport
@@ -43,6 +43,21 @@ class Customer:
 
     def __repr__(self) -> str:
         return "Customer(...)"
+
+
+class Listed(list[A]):
+    """Records of an answer, and the `odd` ones that do not fit the contract."""
+
+    def __init__(self, records: Iterable[A], odd: Iterable[OddRecord]) -> None:
+        super().__init__(records)
+        self.odd = tuple(odd)
+
+    def check(self, what: str, wanted: Iterable[str]) -> None:
+        """Raise ContractMismatch if an odd record has one of these texts, such as an id."""
+        texts = {*wanted}
+        for record in self.odd:
+            if texts & record.texts:
+                raise errors.odd(what, record)
 
 
 class NudgescribeClient(Closing):
@@ -112,9 +127,10 @@ class NudgescribeClient(Closing):
         body = contract.CreateGroup(workspace_id=workspace_id, name=name, description=description)
         return self._change("PUT", contract.GROUPS, body, contract.CustomerGroup)
 
-    def list_groups(self, workspace_id: str) -> list[contract.CustomerGroup]:
+    def list_groups(self, workspace_id: str) -> Listed[contract.CustomerGroup]:
         body = contract.WorkspaceRequest(workspace_id=workspace_id)
-        return self._read(contract.GROUPS, body, contract.GroupList).groups
+        answer = self._read(contract.GROUPS, body, contract.GroupList)
+        return Listed(answer.groups, answer.odd)
 
     def update_group(self, group: contract.UpdateGroup) -> contract.CustomerGroup:
         return self._change("PATCH", contract.GROUPS, group, contract.CustomerGroup)
@@ -172,7 +188,10 @@ class NudgescribeClient(Closing):
         """
         if self._profile_key is None:
             raise errors.AuthError("Customer profiles are encrypted and no profile key is set.")
-        cipher = Fernet(self._profile_key)
+        try:
+            cipher = Fernet(self._profile_key)
+        except ValueError:
+            raise errors.AuthError("The account's profile key is cut off, or none.") from None
         for page in self._customer_pages(workspace_id, customer_group_id):
             for customer in page.customers:
                 yield Customer(customer.customer_id, _decrypted(cipher, customer.profile))
@@ -209,11 +228,14 @@ class NudgescribeClient(Closing):
 
     def campaigns(
         self, published_from: datetime | None = None, published_to: datetime | None = None
-    ) -> list[contract.WorkspaceCampaigns]:
+    ) -> Listed[contract.WorkspaceCampaigns]:
+        """Return the campaigns by workspace; those of all workspaces that are odd are in `odd`."""
         body = contract.CampaignListRequest(
             published_from=published_from, published_to=published_to
         )
-        return self._read(contract.CAMPAIGNS, body, contract.CampaignList).workspaces
+        answer = self._read(contract.CAMPAIGNS, body, contract.CampaignList)
+        odd = (record for workspace in answer.workspaces for record in workspace.odd)
+        return Listed(answer.workspaces, [*answer.odd, *odd])
 
     def publish(self, campaign_id: str) -> contract.Job:
         """Queue the export of a campaign that is *Ready to publish*; it becomes *Published*."""

@@ -5,17 +5,21 @@ real account differs, one `alias` here changes the client and the sandbox.
 """
 
 import re
-from collections.abc import Mapping, Sized
-from datetime import date, datetime
+from collections.abc import Iterator, Mapping, Sized
+from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
     FailFast,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
     model_validator,
 )
 
@@ -134,6 +138,109 @@ class Answer(_Wire):
     """Ignores unknown fields; the types of known ones are checked."""
 
 
+class OddRecord(Frozen):
+    """A record that does not fit the contract: its `id` if it has one, all texts in it, and which
+    `fields` are wrong.
+    """
+
+    id: str
+    texts: frozenset[str]
+    fields: tuple[str, ...]
+
+
+class Listing(Answer):
+    """An answer with a list of records. Those that do not fit the contract are set aside in `odd`,
+    for a call that needs another one.
+    """
+
+    _odd: tuple[OddRecord, ...] = PrivateAttr(default=())
+
+    @property
+    def odd(self) -> tuple[OddRecord, ...]:
+        return self._odd
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _set_odd_aside(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        name, kind = next(_list_fields(cls))
+        records = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
+        if not isinstance(records, list):
+            return validate(value)
+        fitting, odd = list[Answer](), list[OddRecord]()
+        for record in cast("list[object]", records):
+            try:
+                fitting.append(kind.model_validate(record))
+            except ValidationError as error:
+                odd.append(_describe_odd(kind, record, error))
+        answer = validate({**cast("dict[str, Any]", value), name: fitting})
+        answer._odd = tuple(odd)
+        return answer
+
+
+def _list_fields(model: type[Answer]) -> Iterator[tuple[str, type[Answer]]]:
+    """Yield the names on the wire of a model's lists, with the model of their records."""
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is list:
+            yield field.alias or name, get_args(field.annotation)[0]
+
+
+def _describe_odd(kind: type[Answer], record: object, error: ValidationError) -> OddRecord:
+    first, field = next(iter(kind.model_fields.items()))
+    named = cast("dict[str, object]", record if isinstance(record, dict) else {})
+    id_ = named.get(field.alias or first)
+    return OddRecord(
+        id=id_ if isinstance(id_, str) else "",
+        texts=frozenset(_texts(cast("object", record))),
+        fields=tuple(wrong_fields(error)),
+    )
+
+
+def wrong_fields(error: ValidationError) -> Iterator[str]:
+    """Yield the fields that do not fit a model, and not their values."""
+    for each in error.errors(include_input=False, include_context=False, include_url=False):
+        yield f"{'.'.join(map(str, each['loc'])) or 'body'} ({each['type']})"
+
+
+def _texts(record: object) -> Iterator[str]:
+    match record:
+        case str():
+            yield record
+        case dict():
+            for value in cast("dict[str, object]", record).values():
+                yield from _texts(value)
+        case list():
+            for value in cast("list[object]", record):
+                yield from _texts(value)
+        case _:
+            pass
+
+
+def _is_iso_8601(value: object) -> object:
+    # JSON has no times, so these are not read strictly, and a number would count as seconds.
+    if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\dT", str(value)):
+        raise ValueError("not an ISO 8601 time")
+    return value
+
+
+def _is_iso_8601_date(value: object) -> object:
+    # Not read strictly, a date may be a time at midnight.
+    if not isinstance(value, date) and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
+        raise ValueError("not an ISO 8601 date")
+    return value
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_iso_8601)]
+UtcTime = Annotated[
+    datetime, Field(strict=False), BeforeValidator(_is_iso_8601), AfterValidator(_in_utc)
+]
+"""A time of an answer; without a zone it is UTC."""
+Date = Annotated[date, Field(strict=False), BeforeValidator(_is_iso_8601_date)]
+
+
 class ErrorBody(Answer):
     message: str
 
@@ -141,7 +248,8 @@ class ErrorBody(Answer):
 Secret = Annotated[str, Field(repr=False)]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """The number of a page, a file or a run."""
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+LONGEST_GROUP_NAME = 200
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_GROUP_NAME)]
 Segment = Mapping[str, str]
 """A distinct combination of a campaign's variables: variable -> value, "" for no value."""
 
@@ -237,9 +345,9 @@ class CustomerGroup(Answer):
     workspace_id: str
     name: str
     description: str | None = None
-    customer_count: int
-    created_at: AwareDatetime
-    updated_at: AwareDatetime
+    customer_count: int | None = None
+    created_at: UtcTime | None = None
+    updated_at: UtcTime | None = None
 
 
 class CreateGroup(Request):
@@ -258,7 +366,7 @@ class DeleteGroup(Request):
     customer_group_id: str
 
 
-class GroupList(Answer):
+class GroupList(Listing):
     groups: list[CustomerGroup]
 
 
@@ -337,16 +445,6 @@ class DeleteCustomers(GroupRequest):
 # ---- campaigns and messages -------------------------------------------------------------------
 
 
-def _is_iso_8601(value: object) -> object:
-    # JSON has no times, so these are not read strictly, and a number would count as seconds.
-    if not isinstance(value, datetime) and not re.match(r"\d{4}-\d\d-\d\dT", str(value)):
-        raise ValueError("not an ISO 8601 time")
-    return value
-
-
-Time = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_is_iso_8601)]
-
-
 class CampaignListRequest(Request):
     published_from: Time | None = None
     published_to: Time | None = None
@@ -357,20 +455,20 @@ class Campaign(Answer):
     name: str
     status: str
     stage: str | None = None
-    start_date: date | None = None
-    end_date: date | None = None
+    start_date: Date | None = None
+    end_date: Date | None = None
     customer_group_id: str | None = None
-    current_run: int
-    published_at: AwareDatetime | None = None
+    current_run: int | None = None
+    published_at: UtcTime | None = None
 
 
-class WorkspaceCampaigns(Answer):
+class WorkspaceCampaigns(Listing):
     workspace_id: str
     name: str
     campaigns: list[Campaign]
 
 
-class CampaignList(Answer):
+class CampaignList(Listing):
     workspaces: list[WorkspaceCampaigns]
 
 
@@ -420,7 +518,7 @@ class JsonPage(Answer):
 
 class PageLink(Answer):
     url: Secret
-    expires_at: AwareDatetime
+    expires_at: UtcTime
 
 
 # ---- reruns -----------------------------------------------------------------------------------
@@ -448,8 +546,8 @@ class Run(Answer):
     comparison_summary: ComparisonSummary | None = None
     job_uid: str | None = None
     initiated_by: str | None = None
-    started_at: AwareDatetime | None = None
-    completed_at: AwareDatetime | None = None
+    started_at: UtcTime | None = None
+    completed_at: UtcTime | None = None
     error: str | None = None
 
 

@@ -1,25 +1,54 @@
 """The errors of Nudgeflow: one base, and one class per outcome of a call, with advice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import ClassVar, cast
 
 import httpx
 from pydantic import ValidationError
 
-from nudgescribe.contract import Text
+from nudgescribe.contract import OddRecord, Text, wrong_fields
 
 LONGEST_TEXT = 200
+LONGEST_NAME = 80
+LONGEST_PROBLEM = 1500
+MOST_NAMED = 10
+
+
+def cut(text: str, length: int) -> str:
+    """Return a text of at most so many characters, with … for what was cut off."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def first_ten(names: Iterable[object], separator: str = ", ") -> str:
+    """Return the first ten names, each on one line and cut if it is long, and how many more there
+    are.
+    """
+    rest = iter(names)
+    named = [cut(_visible(str(name)), LONGEST_NAME) for name in islice(rest, MOST_NAMED)]
+    more = sum(1 for _ in rest)
+    return separator.join(named) + (f" and {more:,} more" if more else "")
+
+
+def _visible(name: str) -> str:
+    """Return a name with escapes for characters that do not show."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in name
+    )
 
 
 class NudgeflowError(Exception):
-    """Base of all our errors: a problem, and advice on what to do about it."""
+    """Base of all our errors: a problem, and advice on what to do about it.
+
+    The problem is on one line and not long, whatever the names and texts in it.
+    """
 
     advice: ClassVar[str] = ""
 
     def __init__(self, problem: str) -> None:
-        self.problem = problem
-        super().__init__(problem)  # an error is unpickled from this argument
+        self.problem = cut(" ".join(problem.splitlines()), LONGEST_PROBLEM)
+        super().__init__(self.problem)  # an error is unpickled from this argument
 
     def __str__(self) -> str:
         return f"{self.problem} {self.advice}".rstrip()
@@ -75,6 +104,10 @@ class BadRequest(ApiError):
     advice = "The request itself was refused; repeating it will not help."
 
 
+class TooLarge(ApiError):
+    advice = "Send less at once."
+
+
 class ContractMismatch(ApiError):
     advice = "The service's answer differs from nudgescribe/contract.py: correct the name there."
 
@@ -104,7 +137,12 @@ _BY_TEXT: dict[str, type[ApiError]] = {
     Text.CAMPAIGN_NOT_FOUND: NotFound,
     Text.INVALID_WORKSPACE: NotFound,
 }
-_BY_STATUS: dict[int, type[ApiError]] = {403: AuthError, 404: NotFound, 429: QuotaExceeded}
+_BY_STATUS: dict[int, type[ApiError]] = {
+    403: AuthError,
+    404: NotFound,
+    413: TooLarge,
+    429: QuotaExceeded,
+}
 
 
 def from_response(response: httpx.Response) -> ApiError:
@@ -158,6 +196,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 def mismatch(path: str, error: ValidationError) -> ContractMismatch:
     """Return an error that names the fields that do not fit the model, and not their values."""
-    details = error.errors(include_input=False, include_context=False, include_url=False)
-    fields = (f"{'.'.join(map(str, each['loc'])) or 'body'} ({each['type']})" for each in details)
-    return ContractMismatch(f"The answer of {path} does not fit the contract: {', '.join(fields)}.")
+    fields = first_ten(wrong_fields(error))
+    return ContractMismatch(f"The answer of {path} does not fit the contract: {fields}.")
+
+
+def odd(what: str, record: OddRecord) -> ContractMismatch:
+    """Return an error that names the fields of a record that do not fit the contract."""
+    return ContractMismatch(f"{what} does not fit the contract: {first_ten(record.fields)}.")

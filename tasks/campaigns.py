@@ -6,13 +6,14 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.rerun import check_current, find_current_run
+from blocks.rerun import check_current, find_current_run, refuse_unknown
 from blocks.storage.manifest import campaign_partition
 from nudgescribe import contract
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
+from tasks.group_names import group_name
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
@@ -84,7 +85,7 @@ def find_campaign(
     campaign_id: str,
     lake: DataLake,
     refresh: Refresh,
-    group_name: str,
+    template: str,
     reuse: bool,
     abandoned: str = "",
 ) -> CampaignRef:
@@ -93,7 +94,7 @@ def find_campaign(
 
     Raises NotFound, NotPublished, RunOpen; JournalMissing if the refresh has begun in another lake;
     with `reuse` GroupInUse if the campaign's current run is on the group of this name, GroupBusy if
-    an unpublished run of another campaign is.
+    an unpublished run of another campaign is; GroupNameRefused.
     """
     journal = Journal(lake.files, refresh.journal)
 
@@ -101,12 +102,14 @@ def find_campaign(
         with account.get_client() as client:
             workspace_id, campaign = campaign_of(client, account, campaign_id)
             groups = client.list_groups(workspace_id)
+            groups.check(f"A group of refresh {refresh.id}", refresh.markers)
             ours = {group.customer_group_id for group in groups if refresh.owns(group)}
-            name = refresh.group_name(group_name, campaign.name)
+            name = group_name(template, campaign.name, refresh.started)
             named = {group.customer_group_id for group in groups if group.name == name} - ours
             if reuse and campaign.customer_group_id in named:
                 raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
             if reuse:
+                groups.check(f"Group '{name}'", [name])
                 refuse_busy(client, named, name)
             # Version 0.1 noted the list, but not the campaign.
             if ours and Step.VALIDATED not in journal.contents().steps:
@@ -141,17 +144,25 @@ def publish_run(
 def campaign_of(
     client: NudgescribeClient, account: NudgescribeAccount, campaign_id: str
 ) -> tuple[str, contract.Campaign]:
-    """Return the campaign with the id of its workspace. Raises NotFound."""
-    for workspace in client.campaigns():
+    """Return the campaign with the id of its workspace.
+
+    Raises NotFound, UnknownState, ContractMismatch.
+    """
+    workspaces = client.campaigns()
+    for workspace in workspaces:
         for campaign in workspace.campaigns:
             if campaign.campaign_id == campaign_id:
+                refuse_unknown(f"Campaign {campaign_id}", campaign.status)
                 return workspace.workspace_id, campaign
+    workspaces.check(f"Campaign {campaign_id}", [campaign_id])
     raise NotFound(f"Account {account.block_name} has no campaign {campaign_id}.")
 
 
 def refuse_busy(client: NudgescribeClient, group_ids: set[str], name: str) -> None:
     """Raise GroupBusy if a campaign's unpublished run is on one of these groups."""
-    for workspace in client.campaigns():
+    workspaces = client.campaigns()
+    workspaces.check(f"A campaign on group '{name}'", group_ids)
+    for workspace in workspaces:
         for campaign in workspace.campaigns:
             unpublished = campaign.status not in (Status.PUBLISHED, Status.DRAFT)
             if unpublished and campaign.customer_group_id in group_ids:
@@ -167,8 +178,12 @@ def describe_open_run(account: NudgescribeAccount, campaign_id: str) -> str | No
         _, campaign = campaign_of(client, account, campaign_id)
     if campaign.status in (Status.PUBLISHED, Status.DRAFT):
         return None
-    run = f"Run {campaign.current_run} of campaign {campaign_id}"
-    return f"{run} is {campaign.status}. {RunOpen.advice}"
+    return f"{_run_of(campaign)} is {campaign.status}. {RunOpen.advice}"
+
+
+def _run_of(campaign: contract.Campaign) -> str:
+    number = "The newest run" if campaign.current_run is None else f"Run {campaign.current_run}"
+    return f"{number} of campaign {campaign.campaign_id}"
 
 
 def _refreshable(
@@ -180,12 +195,14 @@ def _refreshable(
 ) -> CampaignRef:
     if campaign.status != Status.PUBLISHED and campaign.customer_group_id not in ours:
         if abandoned:
-            run = f"Run {campaign.current_run} of campaign {campaign.campaign_id}"
-            raise RunOpen(f"{run} is {campaign.status}. Its refresh is over: {abandoned}.")
+            raise RunOpen(
+                f"{_run_of(campaign)} is {campaign.status}. Its refresh is over: {abandoned}."
+            )
         raise NotPublished(f"Campaign {campaign.campaign_id} is {campaign.status}, not Published.")
     history = client.rerun_history(campaign.campaign_id)
     # A rerun cannot begin on the group of the current run: that one is never among ours.
-    previous = find_current_run([run for run in history if run.customer_group_id not in ours])
+    others = [run for run in history if run.customer_group_id not in ours]
+    previous = find_current_run(campaign.campaign_id, others)
     published = campaign.status == Status.PUBLISHED and campaign.customer_group_id in ours
     # The previous run keeps the campaign's own folder until the next one is published.
     folder = previous.run_number if published else None

@@ -10,6 +10,8 @@ import polars as pl
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import materialize
+from prefect.logging import get_run_logger
+from pydantic import Field
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import batched
@@ -24,26 +26,29 @@ from blocks.storage.snapshots import (
     snapshot_file,
     snapshot_name,
 )
+from nudgescribe import errors
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
-from nudgescribe.errors import NotFound, Retryable
+from nudgescribe.errors import ContractMismatch, NotFound, Retryable, first_ten
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import image, plain, two_columns
+from tasks.ui.markdown import code, image, link, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
 MOST_SHOWN = 200
 """Campaigns in the table, which Prefect shows on one page."""
+MOST_ODD = 20
 
 
 class Inventory(Frozen):
     """A snapshot by its name, its numbers of campaigns and runs, the number of campaigns of each
-    status, and its files.
+    status, and its files. `odd` tells of campaigns and runs that do not fit the contract, which the
+    snapshot lacks, and of those in states that nobody knows.
     """
 
     snapshot: str
@@ -52,6 +57,7 @@ class Inventory(Frozen):
     statuses: dict[str, int]
     campaigns_path: str
     runs_path: str
+    odd: list[str] = Field(default=[])
 
 
 class CampaignDeleted(Retryable):
@@ -66,18 +72,22 @@ def take_inventory(
 
     Raises NotFound if the account lacks one of the workspaces, CampaignDeleted.
     """
-    files = lake.files
+    files, odd = lake.files, list[str]()
     name, writer = snapshot_name(refresh.started), refresh.short
     campaigns_file = snapshot_file(CAMPAIGNS, name, writer)
     runs_file = snapshot_file(RUNS, name, writer)
     if not files.exists(campaigns_file):
         with account.get_client() as client:
-            campaigns = _campaigns(client, account, set(workspaces))
+            campaigns = _campaigns(client, account, set(workspaces), odd)
+            ids = campaigns["campaign_id"].to_list()
             with files.new_file(runs_file) as file:
-                write_parquet(file, RUN_COLUMNS, _runs(client, campaigns["campaign_id"].to_list()))
+                write_parquet(file, RUN_COLUMNS, _runs(client, ids, odd))
         with files.new_file(campaigns_file) as file:
             write_parquet(file, CAMPAIGN_COLUMNS, [campaigns])
     snapshot = read_snapshot(files, name, writer)
+    odd += _unknown_states(snapshot)
+    if odd:
+        get_run_logger().warning("%s odd campaigns or runs: %s", len(odd), first_ten(odd, " "))
     inventory = Inventory(
         snapshot=name,
         campaigns=snapshot.campaigns.height,
@@ -85,6 +95,7 @@ def take_inventory(
         statuses=_statuses(snapshot.campaigns),
         campaigns_path=files.url(campaigns_file),
         runs_path=files.url(runs_file),
+        odd=sorted(odd),
     )
     assets.describe(assets.inventory(lake, account), inventory.model_dump())
     return inventory
@@ -98,11 +109,11 @@ def report_inventory(
     files = lake.files
     snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
     key = artifact_key("inventory", account.block_name)
-    title = f"Campaigns of {account.block_name} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
+    title = f"Campaigns of {plain(account.block_name)} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
     summary = f"{title}: {inventory.campaigns:,}"
     create_markdown_artifact(_page(title, inventory), key=key, description=summary)
     if inventory.campaigns > MOST_SHOWN:
-        all_in = f"All are in {inventory.campaigns_path}"
+        all_in = f"All are in {plain(inventory.campaigns_path)}"
         summary += f", the {MOST_SHOWN} longest without a run. {all_in}"
     shown = _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()
     rows = [_row(campaign, account) for campaign in shown]
@@ -110,13 +121,17 @@ def report_inventory(
 
 
 def _campaigns(
-    client: NudgescribeClient, account: NudgescribeAccount, wanted: set[str]
+    client: NudgescribeClient, account: NudgescribeAccount, wanted: set[str], odd: list[str]
 ) -> pl.DataFrame:
     taken_at = datetime.now(UTC)
     workspaces = client.campaigns()
+    left_out = [record for one in workspaces if one.workspace_id in wanted for record in one.odd]
+    for record in left_out if wanted else workspaces.odd:
+        odd.append(errors.odd(f"Record {record.id}".rstrip(), record).problem)
     if unknown := wanted - {workspace.workspace_id for workspace in workspaces}:
+        workspaces.check(f"A workspace of {first_ten(sorted(unknown))}", unknown)
         raise NotFound(
-            f"Account {account.block_name} has no workspace {', '.join(sorted(unknown))}."
+            f"Account {account.block_name} has no workspace {first_ten(sorted(unknown))}."
         )
     rows = (
         {
@@ -132,19 +147,24 @@ def _campaigns(
     return build_frame(rows, CAMPAIGN_COLUMNS)
 
 
-def _runs(client: NudgescribeClient, campaign_ids: list[str]) -> Iterator[pl.DataFrame]:
+def _runs(
+    client: NudgescribeClient, campaign_ids: list[str], odd: list[str]
+) -> Iterator[pl.DataFrame]:
     """Yield all runs of the campaigns, a group of campaigns at a time."""
     with ThreadPoolExecutor(READERS) as pool:
         for ids in batched(campaign_ids, HISTORIES_AT_ONCE):
-            histories = pool.map(partial(_history, client), ids)
+            histories = pool.map(partial(_history, client, odd), ids)
             yield build_frame((run for history in histories for run in history), RUN_COLUMNS)
 
 
-def _history(client: NudgescribeClient, campaign_id: str) -> list[dict[str, Any]]:
+def _history(client: NudgescribeClient, odd: list[str], campaign_id: str) -> list[dict[str, Any]]:
     try:
         history = client.rerun_history(campaign_id)
     except NotFound:
         raise CampaignDeleted(f"Campaign {campaign_id} is listed, but has no history.") from None
+    except ContractMismatch as error:
+        odd.append(f"Campaign {campaign_id}: {error.problem}")
+        return []
     return [
         {**dict(run), "campaign_id": campaign_id, **_sizes(run.comparison_summary)}
         for run in history
@@ -153,6 +173,17 @@ def _history(client: NudgescribeClient, campaign_id: str) -> list[dict[str, Any]
 
 def _sizes(summary: ComparisonSummary | None) -> dict[str, int | None]:
     return {name: getattr(summary, name, None) for name in ComparisonSummary.model_fields}
+
+
+def _unknown_states(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the campaigns and their newest runs whose states are none of `Status`."""
+    unknown = ~pl.col("status").is_in([*Status])
+    for campaign_id, status in snapshot.campaigns.filter(unknown)["campaign_id", "status"].rows():
+        yield f"Campaign {campaign_id} is in state '{status}', which is unknown."
+    last = snapshot.runs.sort("run_number").group_by("campaign_id", maintain_order=True).last()
+    columns = ["campaign_id", "run_number", "status"]
+    for campaign_id, number, status in last.filter(unknown)[columns].rows():
+        yield f"Run {number} of campaign {campaign_id} is in state '{status}', which is unknown."
 
 
 def _statuses(campaigns: pl.DataFrame) -> dict[str, int]:
@@ -176,10 +207,10 @@ def _with_last_run(snapshot: Snapshot) -> pl.DataFrame:
 
 
 def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any]:
-    name, link = plain(campaign["name"]), account.link_to(campaign["campaign_id"])
+    name, url = campaign["name"], account.link_to(campaign["campaign_id"])
     at = campaign["last_at"]
     return {
-        "campaign": f"[{name}]({link})" if link else name,
+        "campaign": link(name, url) if url else plain(name),
         "workspace": plain(campaign["workspace_name"]),
         "status": plain(campaign["status"]),
         "current run": campaign["current_run"],
@@ -191,20 +222,26 @@ def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any
 
 
 def _page(title: str, inventory: Inventory) -> str:
-    chart = vertical_bars(
-        {"campaigns": {status.replace(" ", "\n"): n for status, n in inventory.statuses.items()}}
-    )
+    bars = {status.replace(" ", "\n"): n for status, n in inventory.statuses.items()}
+    known = {
+        name: bars.pop(name) for status in Status if (name := status.replace(" ", "\n")) in bars
+    }
+    chart = vertical_bars({"campaigns": known | ({"other": sum(bars.values())} if bars else {})})
     numbers = {
         "campaigns": inventory.campaigns,
         **{plain(status): number for status, number in inventory.statuses.items()},
         "runs": inventory.runs,
     }
     table = two_columns("", {name: f"{number:,}" for name, number in numbers.items()})
+    listed = "".join(f"- {plain(each)}\n" for each in inventory.odd[:MOST_ODD])
+    more = len(inventory.odd) - MOST_ODD
+    rest = f"- and {more:,} more\n" if more > 0 else ""
+    odd = f"## Not as expected\n\n{listed}{rest}\n" if listed else ""
     return f"""# {title}
 
 {table}
 
 {image("Campaigns by status", chart)}
 
-Saved to `{inventory.campaigns_path}`, the runs to `{inventory.runs_path}`.
+{odd}Saved to {code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}.
 """

@@ -16,12 +16,14 @@ from pydantic import Field
 
 from blocks import CampaignPortfolio, DataLake, Member, NudgescribeAccount, Portfolio
 from blocks.portfolio import NoPortfolio
+from nudgescribe import errors
 from nudgescribe.bases import Frozen
-from nudgescribe.contract import Campaign, Status
+from nudgescribe.contract import Campaign, OddRecord, Status
 from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
+from tasks.ui.markdown import plain
 
 _OUTCOMES = {
     "Skipped": "skipped",
@@ -66,7 +68,9 @@ class NoDeployment(NudgeflowError):
 
 
 class ChosenCampaigns(Frozen):
-    """The campaigns to refresh, and the `skipped` ones, which are not published."""
+    """The campaigns to refresh, and the `skipped` ones, which are not published or cannot be
+    read.
+    """
 
     members: list[Member]
     skipped: list[RefreshStatus] = Field(default=[])
@@ -84,7 +88,7 @@ def choose_campaigns(
 ) -> ChosenCampaigns:
     """Return each campaign once, with the options of its first entry; a retry returns the same.
 
-    Raises NoPortfolio, NotFound.
+    Raises NoPortfolio, NotFound, ContractMismatch.
     """
 
     def choose() -> ChosenCampaigns:
@@ -102,9 +106,11 @@ def _choose(account: NudgescribeAccount, portfolios: Sequence[Portfolio]) -> Cho
     workspaces = [workspace for portfolio in portfolios for workspace in portfolio.workspaces]
     skipped: list[RefreshStatus] = []
     for campaign in _campaigns_of(account, workspaces) if workspaces else []:
-        if campaign.campaign_id in members:
+        if isinstance(campaign, OddRecord):
+            skipped.append(_odd(campaign))
+        elif campaign.campaign_id in members:
             continue
-        if campaign.status == Status.PUBLISHED:
+        elif campaign.status == Status.PUBLISHED:
             members[campaign.campaign_id] = Member(campaign_id=campaign.campaign_id)
         else:
             skipped.append(_not_published(campaign))
@@ -120,16 +126,26 @@ def _portfolios(block: CampaignPortfolio | None, file: str | None) -> Iterator[P
         yield Portfolio.from_file(file)
 
 
-def _campaigns_of(account: NudgescribeAccount, workspaces: Sequence[str]) -> list[Campaign]:
+def _campaigns_of(
+    account: NudgescribeAccount, workspaces: Sequence[str]
+) -> list[Campaign | OddRecord]:
     with account.get_client() as client:
-        campaigns = {
-            workspace.workspace_id: workspace.campaigns for workspace in client.campaigns()
-        }
+        found = client.campaigns()
+    campaigns = {each.workspace_id: [*each.campaigns, *each.odd] for each in found}
+    for workspace in set(workspaces) - campaigns.keys():
+        found.check(f"Workspace {workspace}", [workspace])
     if unknown := [workspace for workspace in workspaces if workspace not in campaigns]:
         raise NotFound(f"Account {account.block_name} has no workspace {unknown[0]}.")
     return [
         campaign for workspace in dict.fromkeys(workspaces) for campaign in campaigns[workspace]
     ]
+
+
+def _odd(record: OddRecord) -> RefreshStatus:
+    problem = errors.odd(f"Campaign {record.id}", record)
+    return RefreshStatus(
+        campaign_id=record.id, state="NotRead", state_type="FAILED", message=str(problem)
+    )
 
 
 def _not_published(campaign: Campaign) -> RefreshStatus:
@@ -200,10 +216,10 @@ def report_portfolio(refreshes: Sequence[RefreshStatus]) -> None:
     outcomes = Counter(refresh.outcome for refresh in refreshes)
     rows = [
         {
-            "campaign": refresh.campaign_id,
+            "campaign": plain(refresh.campaign_id),
             "outcome": refresh.outcome,
-            "why": refresh.message,
-            "state": refresh.state,
+            "why": plain(refresh.message),
+            "state": plain(refresh.state),
             "flow run": refresh.flow_run,
         }
         for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)

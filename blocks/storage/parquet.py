@@ -13,6 +13,9 @@ from blocks.storage.reader import to_polars
 from nudgescribe.bases import Closing
 
 ROWS_AT_ONCE = 20_000
+BYTES_AT_ONCE = 8 * 1024 * 1024
+GROUP_BYTES = 2 * BYTES_AT_ONCE
+"""Of a row group; whoever reads a row of many columns has the whole of its group in memory."""
 
 _RowsCallback = Callable[[int], object]
 _CALLBACK: ContextVar[_RowsCallback | None] = ContextVar("_CALLBACK", default=None)
@@ -51,7 +54,7 @@ class ParquetSink(Closing):
         cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
         cast.columns = self._schema.names()
         table: pa.Table = cast.to_arrow()
-        self._writer.write_table(table)
+        self._writer.write_table(table, _rows_of(table.nbytes, table.num_rows, GROUP_BYTES))
         self.rows += frame.height
         if callback := _CALLBACK.get():
             callback(self.rows)
@@ -74,10 +77,34 @@ def text_schema(columns: list[str]) -> pl.Schema:
 
 
 def read_frames(file: Path, rows: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a Parquet file in their order, `rows` in each frame but the last."""
+    """Yield the rows of a Parquet file in their order: `rows` in each frame but the last, or fewer
+    if they are wide.
+    """
     with file.open("rb") as opened:
         columns = list(pl.read_parquet_schema(file))
-        for batch in parquet.ParquetFile(opened).iter_batches(rows, columns=columns):
+        # Without pre_buffer, which keeps what has been read until the whole file has.
+        source = parquet.ParquetFile(opened, pre_buffer=False)
+        for batch in source.iter_batches(_few_rows(source, rows), columns=columns):
             frame = to_polars(pa.Table.from_batches([batch]))
             frame.columns = columns  # polars renames a column whose name is empty
             yield frame
+
+
+def few_rows(file: Path, most: int) -> int:
+    """Return how many rows of a Parquet file to hold in memory: `most`, or as many as have
+    BYTES_AT_ONCE on average.
+    """
+    with file.open("rb") as opened:
+        return _few_rows(parquet.ParquetFile(opened), most)
+
+
+def _few_rows(source: parquet.ParquetFile, most: int) -> int:
+    found = source.metadata
+    groups = map(found.row_group, range(found.num_row_groups))
+    size = sum(group.total_byte_size for group in groups)
+    return min(most, _rows_of(size, found.num_rows, BYTES_AT_ONCE))
+
+
+def _rows_of(size: int, rows: int, wanted: int) -> int:
+    """Return the number of rows that have the wanted size on average, if all have `size`."""
+    return max(1, wanted * rows // max(1, size))

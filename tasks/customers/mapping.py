@@ -11,7 +11,7 @@ from blocks import NudgescribeAccount
 from nudgescribe import fields
 from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.contract import WorkspaceField
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.policies import RETRIED
 
 
@@ -65,7 +65,7 @@ class FieldMapping(Frozen):
         if missing:
             # Without a header row the columns' names are a customer's values: never print them.
             raise MappingRefused(
-                f"The list has no column {', '.join(missing)}, of {len(columns)} columns in all."
+                f"The list has no column {first_ten(missing)}, of {len(columns)} columns in all."
             )
         return listed.select(
             fields.column(wanted[name]).alias(name)
@@ -102,9 +102,9 @@ def find_fields(
     types = {rule.field_name: rule.field_type for rule in rules}
     unknown = [name for name in sources if name not in types]
     if unknown:
-        raise MappingRefused(f"The workspace has no field {', '.join(unknown)}.")
+        raise MappingRefused(f"The workspace has no field {first_ten(unknown)}.")
     dated = [name for name, source in sources.items() if source.date_format]
     undated = [name for name in dated if types[name] != "Date"]
     if undated:
-        raise MappingRefused(f"A date format is for fields of type Date, not {', '.join(undated)}.")
+        raise MappingRefused(f"A date format is for fields of type Date, not {first_ten(undated)}.")
     return FieldMapping(rules=rules, sources=dict(sources))

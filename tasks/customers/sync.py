@@ -94,7 +94,7 @@ class _Comparison:
     def upserts(self, listed: Path) -> Iterator[pl.DataFrame]:
         """Yield the list's new and changed rows in their order, one upload at a time."""
         frames = _filtered(read_frames(listed), self.upserted)
-        return _rechunked(frames, upload.ROWS_SENT)
+        return _rechunked(frames, upload.ROWS_SENT, upload.BYTES_SENT)
 
     def deletions(self) -> Iterator[list[str]]:
         """Yield the identifiers to delete, one call at a time."""
@@ -167,8 +167,8 @@ def _filtered(frames: Iterable[pl.DataFrame], mask: NDArray[np.bool_]) -> Iterat
         first += frame.height
 
 
-def _rechunked(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """Yield the same rows in frames of `rows`; the last may have fewer."""
+def _rechunked(frames: Iterable[pl.DataFrame], rows: int, size: int) -> Iterator[pl.DataFrame]:
+    """Yield the same rows in frames of `rows`, or of fewer once they have about `size` bytes."""
     pending: list[pl.DataFrame] = []
     for frame in frames:
         pending.append(frame)
@@ -176,6 +176,9 @@ def _rechunked(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFra
             joined = pl.concat(pending)
             yield joined.head(rows)
             pending = [joined.slice(rows)]
+        if sum(frame.estimated_size() for frame in pending) >= size:
+            yield pl.concat(pending)
+            pending = []
     if any(frame.height for frame in pending):
         yield pl.concat(pending)
 

@@ -1,6 +1,6 @@
 """The customer group of a refresh: found or created once, filled with the accepted customers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import polars as pl
 from prefect import task
@@ -14,17 +14,27 @@ from nudgescribe import contract, rfc4180
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Text
-from nudgescribe.errors import BadRequest, ConnectionFailed, NudgeflowError, ServerError
+from nudgescribe.errors import (
+    BadRequest,
+    ConnectionFailed,
+    ContractMismatch,
+    NudgeflowError,
+    ServerError,
+    TooLarge,
+)
 from nudgescribe.retry import poll
 from tasks.campaigns import CampaignRef, GroupBusy, refuse_busy
 from tasks.customers.staging import Staged, local_copy
+from tasks.group_names import group_name
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Holder, Refresh
 from tasks.policies import RETRIED
 from tasks.ui.console import StatusLine
 
 ROWS_SENT = 20_000
-"""Rows of one upload."""
+"""Most rows of one upload."""
+BYTES_SENT = 8 * 1024 * 1024
+"""Most bytes of one upload of more than one row."""
 SETTLE_SECONDS = 1800.0
 """Maximum wait for uploads that the service processes in the background."""
 
@@ -49,6 +59,10 @@ class UploadIncomplete(NudgeflowError):
     advice = "No rerun was started. Retry this flow run; the upload is repeated harmlessly."
 
 
+class RowTooLarge(NudgeflowError):
+    advice = "No rerun was started. Shorten the row's values, then start a new refresh."
+
+
 class Uploaded(Frozen):
     """The size of a group once all customers of a list are in it."""
 
@@ -67,11 +81,12 @@ def create_group(
     """Return the customer group of this refresh: the one it has already; with `reuse`, the one of
     this name; or a new one. Raises GroupBusy.
     """
-    workspace_id, name = campaign.workspace_id, refresh.group_name(template, campaign.name)
+    workspace_id, called = campaign.workspace_id, (template, campaign.name, refresh.started)
+    name = group_name(*called)
 
     def find_or_create() -> GroupRef:
         with account.get_client() as client:
-            group = _find(client, workspace_id, refresh.owns)
+            group = _find(client, workspace_id, refresh.owns, refresh.markers)
             marker = refresh.marker(reused=reuse)
             existing = None
             if group is None and reuse and (existing := _named(client, workspace_id, name)):
@@ -84,12 +99,13 @@ def create_group(
                 group = client.update_group(marked)
             if group is None:
                 # Should another refresh of the same minute have the name, ours gets the short id.
-                longer = f"{name} ({refresh.short})"
+                longer = group_name(*called, suffix=f" ({refresh.short})")
                 group = _create(client, workspace_id, name, marker, longer)
-        # Should it have been marked by an earlier try, nobody knows what it had before.
-        before = existing.description if existing else None
-        reused = ", of a group reused" in (group.description or "")
-        return _reference(group).model_copy(update={"reused": reused, "description": before})
+            # Should it have been marked by an earlier try, nobody knows what it had before.
+            before = existing.description if existing else None
+            reused = ", of a group reused" in (group.description or "")
+            found = _reference(client, group)
+        return found.model_copy(update={"reused": reused, "description": before})
 
     return Journal(lake.files, refresh.journal).step(Step.GROUPED, GroupRef, find_or_create)
 
@@ -108,14 +124,14 @@ def find_group(
         holder = _holder(lake, group)
         if holder is None:
             refuse_busy(client, {group.customer_group_id}, name)
-    return _reference(group).model_copy(update={"held_by": holder})
+        return _reference(client, group).model_copy(update={"held_by": holder})
 
 
 @task(**RETRIED)
 def release_group(account: NudgescribeAccount, group: GroupRef, refresh: Refresh) -> None:
     """Take this refresh's mark off a group that it has reused."""
     with account.get_client() as client:
-        now = _find(client, group.workspace_id, refresh.owns)
+        now = _find(client, group.workspace_id, refresh.owns, refresh.markers)
         if now and now.customer_group_id == group.customer_group_id:
             description = group.description or f"Filled by Nudgeflow on {refresh.started:%Y-%m-%d}."
             client.update_group(
@@ -130,7 +146,7 @@ def find_or_create_group(account: NudgescribeAccount, workspace_id: str, name: s
     """Return the customer group of this name, created unless an earlier try has created it."""
     with account.get_client() as client:
         group = _named(client, workspace_id, name) or client.create_group(workspace_id, name)
-    return _reference(group)
+        return _reference(client, group)
 
 
 @materialize("nudgescribe://groups", **RETRIED)
@@ -144,7 +160,8 @@ def upload_customers(
     """Upload the accepted rows in chunks; return the group's size, which equals their number.
 
     The service upserts by identifier, so a repeated upload changes nothing.
-    Raises UploadIncomplete if the service rejects a row or the sizes differ in the end.
+    Raises UploadIncomplete if the service rejects a row or the sizes differ in the end,
+    RowTooLarge.
     """
 
     def upload() -> Uploaded:
@@ -160,18 +177,53 @@ def send(
 ) -> bool:
     """Upsert customers, and return whether the service has processed all uploads already.
 
-    Raises UploadIncomplete if the service rejects a row.
+    Raises UploadIncomplete if the service rejects a row, RowTooLarge.
     """
-    sent, completed = 0, True
+    completed = True
     with StatusLine("Uploading customers", total) as line:
-        for rows, csv in prefetch((frame.height, rfc4180.write(frame)) for frame in customers):
-            result = client.upload_customers(group.workspace_id, group.customer_group_id, csv)
-            _check_upload(result, sent)
-            sent += rows
+        for first, rows, result in _uploads(client, group, customers):
+            _check_upload(result, first)
+            sent = first + rows
             completed = completed and result.status == contract.UPLOAD_COMPLETED
             get_run_logger().info("Uploaded %s of %s customers", f"{sent:,}", f"{total:,}")
             line.update(f"Uploading customers, {sent:,} of {total:,}", sent)
     return completed
+
+
+def _uploads(
+    client: NudgescribeClient, group: GroupRef, customers: Iterable[pl.DataFrame]
+) -> Iterator[tuple[int, int, contract.UploadResult]]:
+    """Upload customers in their order; yield the number of rows before each upload, that of its own
+    rows, and its result.
+
+    An upload has at most BYTES_SENT, and less once the service has refused one as too large.
+    Raises RowTooLarge.
+    """
+    sent, limit = 0, BYTES_SENT
+    for chunk in prefetch(map(_with_csv, customers)):
+        left = [chunk]
+        while left:
+            frame, csv = left.pop()
+            result = None
+            if len(csv) <= limit or frame.height == 1:
+                try:
+                    result = client.upload_customers(
+                        group.workspace_id, group.customer_group_id, csv
+                    )
+                except TooLarge as error:
+                    if frame.height == 1:
+                        raise RowTooLarge(f"Accepted row {sent + 1:,}: {error.problem}") from None
+                    limit = len(csv) // 2
+            if result:
+                yield sent, frame.height, result
+                sent += frame.height
+            else:
+                half = frame.height // 2
+                left += [_with_csv(frame.slice(half)), _with_csv(frame.head(half))]
+
+
+def _with_csv(frame: pl.DataFrame) -> tuple[pl.DataFrame, bytes]:
+    return frame, rfc4180.write(frame)
 
 
 def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:
@@ -219,14 +271,22 @@ def _find(
     client: NudgescribeClient,
     workspace_id: str,
     matches: Callable[[contract.CustomerGroup], bool],
+    texts: list[str],
 ) -> contract.CustomerGroup | None:
-    return next(filter(matches, client.list_groups(workspace_id)), None)
+    """Return the group that matches. Raises ContractMismatch if it may be one that does not fit the
+    contract, which has one of the `texts` then.
+    """
+    groups = client.list_groups(workspace_id)
+    group = next(filter(matches, groups), None)
+    if group is None:
+        groups.check(f"Group '{texts[0]}'", texts)
+    return group
 
 
 def _named(
     client: NudgescribeClient, workspace_id: str, name: str
 ) -> contract.CustomerGroup | None:
-    return _find(client, workspace_id, lambda group: group.name == name)
+    return _find(client, workspace_id, lambda group: group.name == name, [name])
 
 
 def _create(
@@ -238,19 +298,23 @@ def _create(
         if Text.GROUP_EXISTS not in error.problem:
             raise
         return client.create_group(workspace_id, longer, marker)
-    except (ConnectionFailed, ServerError):
-        if created := _find(client, workspace_id, lambda group: group.description == marker):
-            return created
-        raise
+    except (ConnectionFailed, ServerError, ContractMismatch):
+        created = _find(client, workspace_id, lambda one: one.description == marker, [marker])
+        if created is None:
+            raise
+        return created
 
 
-def _reference(group: contract.CustomerGroup) -> GroupRef:
-    get_run_logger().info("Customer group %s: %s", group.customer_group_id, group.name)
+def _reference(client: NudgescribeClient, group: contract.CustomerGroup) -> GroupRef:
+    size, id_ = group.customer_count, group.customer_group_id
+    if size is None:
+        size = client.count_customers(group.workspace_id, id_).total
+    get_run_logger().info("Customer group %s: %s", id_, group.name)
     return GroupRef(
         workspace_id=group.workspace_id,
-        customer_group_id=group.customer_group_id,
+        customer_group_id=id_,
         name=group.name,
-        size=group.customer_count,
+        size=size,
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field
 
 from blocks import DataLake
 from blocks.iterators import prefetch
-from blocks.storage.parquet import ParquetSink, text_schema
+from blocks.storage.parquet import ParquetSink, few_rows, text_schema
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
@@ -30,9 +30,10 @@ from tasks.customers.staging import (
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
+from tasks.ui.markdown import plain
 
 ROWS_JUDGED = 50_000
-"""Rows judged at a time."""
+"""Most rows judged at a time."""
 ACCEPTED = "accepted.parquet"
 ERRORS = pl.Schema(
     {"row": pl.UInt32(), "field": pl.String(), "code": pl.String(), "reason": pl.String()}
@@ -110,7 +111,7 @@ def _validate(
     with local_copy(lake, staged) as source, scratch_folder("the validation of a list") as folder:
         listed = mapping.rename(pl.scan_parquet(source))
         _check_columns(listed.collect_schema(), mapping.rules)
-        judged = _judge(listed, mapping, folder, strict)
+        judged = _judge(listed, mapping, folder, strict, few_rows(source, ROWS_JUDGED))
         if judged.rejected:
             lake.files.put(judged.errors, quarantine, private=True)
         broken_rules = _report_errors(judged.errors) if judged.rejected else []
@@ -157,12 +158,14 @@ def _check_columns(schema: pl.Schema, rules: list[WorkspaceField]) -> None:
         raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
 
 
-def _judge(listed: pl.LazyFrame, mapping: FieldMapping, folder: Path, strict: bool) -> _Judged:
+def _judge(
+    listed: pl.LazyFrame, mapping: FieldMapping, folder: Path, strict: bool, at_once: int
+) -> _Judged:
     """Judge every row of the list. Raises ListRefused for the first rejected one if `strict`."""
     columns, key = listed.collect_schema().names(), fields.key_of(mapping.rules)
 
     def texts(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-        return map(mapping.as_text, batches(rows, ROWS_JUDGED))
+        return map(mapping.as_text, batches(rows, at_once))
 
     repeated = fields.repeated_ids(
         lambda: (batch[key] for batch in texts(listed.select(fields.column(key)))), folder
@@ -211,7 +214,6 @@ def _report_errors(errors: Path) -> list[BrokenRule]:
         .sort("field", "code")
         .collect()
     )
-    create_table_artifact(
-        table=counts.to_dicts(), key="rejected-customers", description="Rejected rows by rule"
-    )
+    rows = [{**row, "field": plain(row["field"])} for row in counts.to_dicts()]
+    create_table_artifact(table=rows, key="rejected-customers", description="Rejected rows by rule")
     return [BrokenRule(field=row[0], code=row[1], rows=row[3]) for row in counts.iter_rows()]

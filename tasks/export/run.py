@@ -12,7 +12,7 @@ from prefect.assets import materialize
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.rerun import find_current_run
+from blocks.rerun import find_current_run, is_known, refuse_unknown
 from blocks.storage import delta
 from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import (
@@ -32,7 +32,7 @@ from blocks.storage.reader import (
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
-from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
+from nudgescribe.errors import NotFound, NotPublished, NudgeflowError, first_ten
 from nudgescribe.retry import Pace, poll
 from tasks.campaigns import campaign_of
 from tasks.export.download import ExportRef, fetch_pages, slots_of
@@ -100,21 +100,26 @@ def find_runs(
 ) -> list[RunToExport]:
     """Return the campaign's published runs that are asked for, the oldest first.
 
-    Raises NotFound, NotPublished.
+    Raises NotFound, NotPublished, UnknownState, ContractMismatch.
     """
     with account.get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
         runs = {run.run_number: run for run in history if run.status != Status.FAILED}
-        current = find_current_run(history).run_number
+        current = find_current_run(campaign_id, history).run_number
+        unknown = [number for number in sorted(runs) if not is_known(runs[number].status)]
         # The previous run keeps the campaign's own folder until the next one is published.
-        published = sorted(runs)
+        published = sorted(runs.keys() - unknown)
         if campaign.status != Status.PUBLISHED:
             published.remove(current)
+        if which == "all" and unknown:
+            message = "Not exported, for their states are unknown: runs %s of campaign %s"
+            get_run_logger().warning(message, first_ten(unknown), campaign_id)
         found: list[RunToExport] = []
         for number in _requested(which, current, published):
             if number not in runs:
                 raise NotFound(f"Campaign {campaign_id} has no run {number} with messages.")
+            refuse_unknown(f"Run {number} of campaign {campaign_id}", runs[number].status)
             if number not in published:
                 raise NotPublished(
                     f"Campaign {campaign_id} is {campaign.status}, not Published: run {number} has "

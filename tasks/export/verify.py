@@ -10,7 +10,7 @@ from blocks.storage.manifest import Batch, Page, run_folder
 from blocks.storage.reader import PartUnreadable, read_tables, to_polars
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 from nudgescribe.identifiers import repeated_ids
 from tasks.export.download import ExportRef
 
@@ -22,7 +22,7 @@ class PartDamaged(NudgeflowError):
 
     def __init__(self, folder: str, batch: Batch) -> None:
         self.pages = {page.page for page in batch.pages}
-        names = ", ".join(part.name for part in batch.parts)
+        names = first_ten(part.name for part in batch.parts)
         super().__init__(f"In {folder}, {names} cannot be read back whole.")
 
 
@@ -59,8 +59,7 @@ def doubtful_pages(
 
 
 def _listed(pages: set[int]) -> str:
-    shown = ", ".join(map(str, sorted(pages)[:10]))
-    return f"page {shown}" + (f" and {len(pages) - 10} more" if len(pages) > 10 else "")
+    return f"page {first_ten(sorted(pages))}"
 
 
 def _short(pages: list[Page]) -> set[int]:

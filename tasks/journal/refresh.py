@@ -37,6 +37,11 @@ class Refresh(Frozen):
         mark = f"Nudgeflow refresh {self.id}"
         return f"{mark}, of a group reused: {self.journal}" if reused else mark
 
+    @property
+    def markers(self) -> list[str]:
+        """Return the descriptions that its customer group may have."""
+        return [self.marker(reused=reused) for reused in (False, True)]
+
     def owns(self, group: contract.CustomerGroup) -> bool:
         """Tell whether this refresh made or reused the group."""
         holder = Holder.of(group)
@@ -46,10 +51,6 @@ class Refresh(Frozen):
     def short(self) -> str:
         """Return enough of the id to tell two refreshes of the same minute apart."""
         return self.id[:8] + self.id[36:]
-
-    def group_name(self, template: str, campaign: str) -> str:
-        """Return the name of its customer group."""
-        return template.format(campaign=campaign, run=self.started)
 
 
 class Holder(Frozen):

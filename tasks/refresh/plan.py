@@ -30,7 +30,7 @@ from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import image, two_columns
+from tasks.ui.markdown import code, image, plain, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"
@@ -225,8 +225,8 @@ def _plan(
 
 def _report(plan: Plan, chart: bytes, url: str) -> None:
     rows = _rows(plan)
-    stops = "\n".join(f"- {stop}" for stop in plan.stops) or "No guardrail would stop it."
-    page = f"""# Plan for {plan.campaign}, after run {plan.current_run}
+    stops = "\n".join(f"- {plain(stop)}" for stop in plan.stops) or "No guardrail would stop it."
+    page = f"""# Plan for {plain(plan.campaign)}, after run {plan.current_run}
 
 {two_columns("", {name: f"{number:,}" for name, number in rows.items()})}
 
@@ -236,12 +236,13 @@ def _report(plan: Plan, chart: bytes, url: str) -> None:
 
 {image("Customers and segments", chart)}
 
-To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to `{url}`.
+To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to {code(url)}.
 """
     key = artifact_key("plan", plan.campaign_id)
-    create_markdown_artifact(page, key=key, description=f"Plan for {plan.campaign}")
+    description = f"Plan for {plain(plan.campaign)}"
+    create_markdown_artifact(page, key=key, description=description)
     numbers = [{"what": name, "number": number} for name, number in rows.items()]
-    create_table_artifact(numbers, key=f"{key}-numbers", description=f"Plan for {plan.campaign}")
+    create_table_artifact(numbers, key=f"{key}-numbers", description=description)
 
 
 def _rows(plan: Plan) -> dict[str, int]:

@@ -11,7 +11,7 @@ from nudgescribe import segments
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
-from nudgescribe.errors import NotFound
+from nudgescribe.errors import NotFound, first_ten
 from tasks.campaigns import CampaignRef
 from tasks.customers.staging import local_copy
 from tasks.customers.validate import ListRefused, Validated
@@ -75,7 +75,7 @@ def segment_sizes(listed: Path, variables: Sequence[str]) -> list[tuple[Segment,
     missing = [name for name in variables if name not in frame.collect_schema()]
     if missing:
         raise ListRefused(
-            f"The list has no column for the campaign's variables {', '.join(missing)}."
+            f"The list has no column for the campaign's variables {first_ten(missing)}."
         )
     return segments.count(frame, variables)
 

@@ -18,7 +18,17 @@ from tasks.export.run_diff import RunDiffSummary
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import horizontal_bars
-from tasks.ui.markdown import change, image, percent, plain, table, two_columns, with_share
+from tasks.ui.markdown import (
+    change,
+    code,
+    image,
+    link,
+    percent,
+    plain,
+    table,
+    two_columns,
+    with_share,
+)
 
 MOST_SHOWN = 20
 """Of the rules that rejected rows, those that rejected most."""
@@ -64,18 +74,18 @@ class RefreshResult(Frozen):
 @task(**RETRIED)
 def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshResult) -> None:
     """Report the refresh as a page in Prefect's UI."""
-    link = account.link_to(result.campaign_id)
     create_markdown_artifact(
-        _page(result, link, lake.files.url),
+        _page(result, account.link_to(result.campaign_id), lake.files.url),
         key=artifact_key("refresh", result.campaign_id),
-        description=f"{result.campaign}, run {result.run_number}",
+        description=f"{plain(result.campaign)}, run {result.run_number}",
     )
 
 
 @task(**NEVER_CACHED)
 def report_sync(group: GroupRef, validated: Validated, changes: ListDiff) -> None:
     """Report the synchronisation as a page in Prefect's UI."""
-    listed = f" (listed in `{validated.quarantine}`)" if validated.quarantine else ""
+    quarantine = code(validated.quarantine or "").replace("|", "\\|")  # it is in a table
+    listed = f" (listed in {quarantine})" if validated.quarantine else ""
     counts = two_columns(
         "customers",
         {
@@ -90,18 +100,18 @@ def report_sync(group: GroupRef, validated: Validated, changes: ListDiff) -> Non
     create_markdown_artifact(
         f"# Customer group *{plain(group.name)}*\n\n{counts}\n",
         key=artifact_key("sync", group.customer_group_id),
-        description=f"{group.name}: {validated.accepted.rows:,} customers",
+        description=f"{plain(group.name)}: {validated.accepted.rows:,} customers",
     )
 
 
-def _page(result: RefreshResult, link: str | None, url: Callable[[str], str]) -> str:
+def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], str]) -> str:
     # Each paragraph is one line, for the UI shows line breaks as they are.
     run, when = f"Run {result.run_number}", result.published_at
     published = f"{run} was published on {when:%Y-%m-%d at %H:%M} UTC" if when else run
     parts = [
         f"# {plain(result.campaign)}: run {result.run_number}",
         f"{published}: {result.rows:,} messages, one for each customer of the list.",
-        f"[Open the campaign]({link})" if link else "",
+        link("Open the campaign", campaign_url) if campaign_url else "",
         "## What came in",
         two_columns(
             "rows",
@@ -128,10 +138,10 @@ def _page(result: RefreshResult, link: str | None, url: Callable[[str], str]) ->
         image("The numbers above", horizontal_bars(_numbers(result))),
         "## Technical details",
         two_columns(
-            "seconds", {step: f"{seconds:.1f}" for step, seconds in result.seconds.items()}
+            "seconds", {plain(step): f"{seconds:.1f}" for step, seconds in result.seconds.items()}
         ),
         f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in "
-        f"`{url(result.path)}`",
+        f"{code(url(result.path))}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -151,7 +161,7 @@ def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
         "## What was rejected and why",
         table("llr", ("field", "what is wrong", "rows"), rows),
         "A row with several faults is counted with each of them." if several else "",
-        f"Fix these rows in the CRM; they are listed in `{url(result.quarantine)}`",
+        f"Fix these rows in the CRM; they are listed in {code(url(result.quarantine))}",
     ]
 
 

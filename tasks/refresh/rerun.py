@@ -22,6 +22,7 @@ from tasks.refresh.preview import Preview
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.console import StatusLine
 from tasks.ui.labels import ACCOUNT, JOB_UID, LAKE, RUN_NUMBER, add_labels
+from tasks.ui.markdown import plain
 from tasks.ui.progress import SECONDS_BETWEEN_UPDATES, update_artifact
 
 REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)
@@ -134,7 +135,7 @@ def _progress(run: RunRef, line: StatusLine) -> Callable[[Run], None]:
         done = seen.status != Status.PROCESSING
         progress = 100.0 if done else _PROGRESS.get(seen.phase or "", shown)
         if progress != shown and (done or monotonic() - updated >= SECONDS_BETWEEN_UPDATES):
-            update_artifact(artifact, progress, seen.phase or seen.status)
+            update_artifact(artifact, progress, plain(seen.phase or seen.status))
             shown, updated = progress, monotonic()
 
     return update

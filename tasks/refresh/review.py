@@ -1,6 +1,5 @@
 """The review of a rerun's new messages: what the reviewer has to look at."""
 
-import re
 from datetime import UTC, datetime, timedelta
 
 from prefect import task
@@ -15,7 +14,7 @@ from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.standing import Review
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.markdown import two_columns
+from tasks.ui.markdown import code_block, link, plain, two_columns
 
 MOST_SHOWN = 50
 
@@ -59,7 +58,7 @@ def report_review(account: NudgescribeAccount, checkpoint: Checkpoint) -> str:
     create_markdown_artifact(
         page,
         key=artifact_key("review", campaign.campaign_id),
-        description=f"{campaign.name}, run {checkpoint.run.run_number}: new messages",
+        description=f"{plain(campaign.name)}, run {checkpoint.run.run_number}: new messages",
     )
     return page
 
@@ -68,11 +67,11 @@ def _page(
     checkpoint: Checkpoint,
     now: list[SegmentMessage],
     before: list[SegmentMessage],
-    link: str | None,
+    campaign_url: str | None,
 ) -> str:
     diff = segments.compare(_segments(before), _segments(now))
     texts = {segments.key(message.segment): message.message for message in now}
-    new = [f"### {_name(one)}\n\n{_fenced(texts[segments.key(one)])}" for one in diff.new]
+    new = [f"### {_name(one)}\n\n{code_block(texts[segments.key(one)])}" for one in diff.new]
     removed = [f"- {_name(segment)}" for segment in diff.orphaned]
     counts = {
         "customers in the list": checkpoint.validated.accepted.rows,
@@ -81,10 +80,12 @@ def _page(
         "segments new, message to review": len(diff.new),
         "segments removed": len(diff.orphaned),
     }
-    page = f"[the campaign]({link})" if link else "the campaign's page in the platform"
+    page = "the campaign's page in the platform"
+    if campaign_url:
+        page = link("the campaign", campaign_url)
     # Each paragraph is one line, for the UI shows line breaks as they are.
     parts = [
-        f"# {checkpoint.campaign.name}: run {checkpoint.run.run_number} is awaiting review",
+        f"# {plain(checkpoint.campaign.name)}: run {checkpoint.run.run_number} is awaiting review",
         f"Approve the new messages on {page}. The refresh continues automatically once all are "
         "approved; it can also be resumed here, or stopped.",
         two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
@@ -101,15 +102,7 @@ def _segments(messages: list[SegmentMessage]) -> list[Segment]:
 
 
 def _name(segment: Segment) -> str:
-    named = ", ".join(f"{name} = {value}" for name, value in segment.items())
-    return f"`{named.replace('`', chr(39))}`"
-
-
-def _fenced(text: str) -> str:
-    """Return a code block; its fence is longer than any in the text."""
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text.rstrip()}\n{fence}"
+    return plain(", ".join(f"{name} = {value}" for name, value in segment.items()))
 
 
 def _some(entries: list[str]) -> str:

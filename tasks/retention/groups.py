@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 
-from nudgescribe import contract
+from prefect.logging import get_run_logger
+
+from nudgescribe import contract, errors
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
-from nudgescribe.errors import ApiError, AuthError, NotFound, Retryable
+from nudgescribe.errors import ApiError, AuthError, ContractMismatch, NotFound, Retryable
 from tasks.retention.rules import CHANGED, Candidate, cutoff
 
 MARKER = re.compile(r"Nudgeflow refresh (\S+)")
@@ -23,22 +25,35 @@ def group_candidates(
     """Yield the old groups that a refresh has created, no campaign needs and nobody has changed."""
     limit = cutoff(now, days)
     for workspace in client.campaigns():
-        groups = [
-            group
-            for group in client.list_groups(workspace.workspace_id)
-            if group.created_at < limit and _is_removable(group, open_refreshes)
-        ]
-        needed = _needed(client, workspace) if groups else set[str]()
-        for group in groups:
-            if group.customer_group_id not in needed:
-                yield Candidate(
-                    kind="customer group",
-                    target=group.customer_group_id,
-                    since=group.created_at,
-                    name=group.name,
-                    customers=group.customer_count,
-                    workspace_id=group.workspace_id,
-                )
+        try:
+            yield from _candidates(client, workspace, limit, open_refreshes)
+        except ContractMismatch as error:
+            # What cannot be read may need any group.
+            get_run_logger().warning(
+                "The groups of workspace %s stay: %s", workspace.workspace_id, error
+            )
+
+
+def _candidates(
+    client: NudgescribeClient,
+    workspace: contract.WorkspaceCampaigns,
+    limit: datetime,
+    open_refreshes: Collection[str],
+) -> list[Candidate]:
+    candidates = [
+        Candidate(
+            kind="customer group",
+            target=group.customer_group_id,
+            since=group.created_at,
+            name=group.name,
+            customers=group.customer_count or 0,
+            workspace_id=group.workspace_id,
+        )
+        for group in client.list_groups(workspace.workspace_id)
+        if group.created_at and group.created_at < limit and _is_removable(group, open_refreshes)
+    ]
+    needed = _needed(client, workspace) if candidates else set[str]()
+    return [candidate for candidate in candidates if candidate.target not in needed]
 
 
 def remove_group(
@@ -51,7 +66,10 @@ def remove_group(
         return None
     if not _is_removable(group, open_refreshes):
         return CHANGED
-    for workspace in client.campaigns():
+    workspaces = client.campaigns()
+    if any(candidate.target in record.texts for record in workspaces.odd):
+        return "A campaign that cannot be read may be on it."
+    for workspace in workspaces:
         for campaign in workspace.campaigns:
             if campaign.customer_group_id == candidate.target:
                 return f"Campaign {campaign.campaign_id} is on it."
@@ -69,12 +87,19 @@ def remove_group(
 def _is_removable(group: contract.CustomerGroup, open_refreshes: Collection[str]) -> bool:
     """Tell whether a refresh that has ended created the group, and nobody has changed it since."""
     marker = MARKER.fullmatch(group.description or "")
+    if not (marker and group.updated_at and group.created_at):
+        return False
     unchanged = group.updated_at - group.created_at < UNCHANGED_FOR
-    return marker is not None and unchanged and marker[1] not in open_refreshes
+    return unchanged and marker[1] not in open_refreshes
 
 
 def _needed(client: NudgescribeClient, workspace: contract.WorkspaceCampaigns) -> set[str | None]:
-    """Return the groups of each campaign's last runs, and those that several runs are on."""
+    """Return the groups of each campaign's last runs, and those that several runs are on.
+
+    Raises ContractMismatch if a campaign or a run does not fit the contract.
+    """
+    for record in workspace.odd:
+        raise errors.odd(f"Campaign {record.id}", record)
     needed: set[str | None] = set()
     used = Counter[str | None]()
     for campaign in workspace.campaigns:

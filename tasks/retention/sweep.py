@@ -26,6 +26,7 @@ from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key
+from tasks.ui.markdown import plain
 
 MOST_SHOWN = 500
 """Candidates in the table, which Prefect shows on one page."""
@@ -94,7 +95,7 @@ def list_candidates(
     create_table_artifact(
         _table(listed, amounts),
         key=artifact_key("retention", lake.block_name),
-        description=summary,
+        description=plain(summary),
     )
     get_run_logger().info(summary)
     return CandidatesRef(journal=refresh.journal, amounts=amounts)
@@ -177,7 +178,7 @@ def _table(listed: _Candidates, amounts: dict[Kind, Amount]) -> list[dict[str, s
 
 def _row_of(candidate: Candidate, now: datetime) -> dict[str, str]:
     target = candidate.target
-    name = f"{target} ({candidate.name})" if candidate.name else target
+    name = plain(f"{target} ({candidate.name})" if candidate.name else target)
     is_group = candidate.kind == "customer group"
     size = f"{candidate.customers:,} customers" if is_group else decimal(candidate.bytes)
     return _row(

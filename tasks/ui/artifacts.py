@@ -7,6 +7,7 @@ from prefect.artifacts import create_link_artifact
 
 from blocks import NudgescribeAccount
 from tasks.policies import NEVER_CACHED
+from tasks.ui.markdown import plain
 
 
 def artifact_key(name: str, campaign_id: str) -> str:
@@ -19,4 +20,6 @@ def link_campaign(account: NudgescribeAccount, campaign_id: str) -> None:
     """Link the campaign's page as an artifact, if the account knows the platform's address."""
     if url := account.link_to(campaign_id):
         key = artifact_key("campaign", campaign_id)
-        create_link_artifact(url, link_text="Open the campaign", key=key, description=campaign_id)
+        create_link_artifact(
+            url, link_text="Open the campaign", key=key, description=plain(campaign_id)
+        )

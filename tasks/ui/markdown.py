@@ -3,13 +3,51 @@
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
 
+_OF_URLS = "%/:?#[]@!$&*+,;=~"
+"""All that has a meaning in URLs, but for parentheses and quotes, which have one in links."""
 _ALIGNED = {"l": "---", "r": "---:"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters without a width, among them those that turn the direction of a text."""
+_SPECIAL = re.compile(
+    r"""
+    [\\`*\[\]<>~#|&@]            # emphasis, code, links, HTML, table cells
+    | (?<![^\W_])_ | _(?![^\W_])   # emphasis, but not within a word
+    | :(?=//) | (?<=www)\.        # bare addresses, which Prefect's UI makes links of
+    | ^[-+=] | (?<=\d)[.)](?=\s|$)  # lists and rules
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def plain(text: str) -> str:
-    """Return the text on one line, with markdown's special characters escaped."""
-    return re.sub(r"([\\`*_\[\]<>~#|&])", r"\\\1", " ".join(text.split()))
+    """Return a text of a person or a service as just that: on one line, nothing in it is markup."""
+    line = " ".join(_CONTROL.sub(" ", text).split())
+    return _SPECIAL.sub(r"\\\g<0>", line)
+
+
+def code(text: str) -> str:
+    """Return a text on one line as a code span, whatever backticks it has; not for tables."""
+    line = " ".join(_CONTROL.sub(" ", text).split())
+    fence = _fence(line, 1)
+    return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
+
+
+def code_block(text: str) -> str:
+    """Return a text of several lines as a code block."""
+    fence = _fence(text, 3)
+    return f"{fence}\n{text.rstrip()}\n{fence}"
+
+
+def link(text: str, url: str) -> str:
+    """Return a link that is shown as the text."""
+    return f"[{plain(text)}]({quote(url, safe=_OF_URLS)})"
+
+
+def _fence(text: str, least: int) -> str:
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(least, longest + 1)
 
 
 def percent(part: int, whole: int) -> str:

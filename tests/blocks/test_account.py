@@ -7,10 +7,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from pydantic import ValidationError
 
+from blocks import HubSpotCrm, NudgescribeAccount
 from blocks.leases import LimitMissing
+from blocks.saved import BlockInvalid
 from tests.conftest import Company
 from tests.support.exports import downloaded
 
+SECRETS = {"email": "me", "password": "s3cret", "api_key": "s3cret", "api_code": "s3cret"}
 LINK = "https://app.example.com/campaigns/{campaign_id}/review"
 
 
@@ -26,6 +29,84 @@ def test_campaign_link_has_the_quoted_id(company: Company) -> None:
 def test_campaign_url_without_one_placeholder_is_refused(company: Company, url: str) -> None:
     with pytest.raises(ValidationError, match="has {campaign_id} in it, once"):
         company.account(campaign_url=url)
+
+
+@pytest.mark.parametrize(
+    ("urls", "problem"),
+    [
+        ({"base_url": "http://a.example"}, "base_url must begin with https://"),
+        ({"base_url": "http://127.0.0.1.a.example"}, "base_url must begin with https://"),
+        ({"base_url": "http://127.0.0.1@a.example"}, "a user or a password"),
+        ({"base_url": "https://me:s3cret@a.example"}, "a user or a password"),
+        ({"base_url": "https://a.example/nudge/v1/"}, "without /v1, .*: https://a.example/nudge"),
+        ({"base_url": "https://a.example?key=s3cret"}, "where the API begins"),
+        ({"base_url": "https://a.example#s3cret"}, "where the API begins"),
+        ({"base_url": "a.example"}, "is no URL"),
+        ({"base_url": " https://a.example"}, "is no URL"),
+        ({"base_url": "https://a.example:s3cret"}, "is no URL"),
+        ({"campaign_url": "http://a.example/{campaign_id}"}, "campaign_url must begin with https"),
+        ({"campaign_url": "javascript://a/{campaign_id}"}, "is no URL"),
+        ({"campaign_url": "https://s3cret@a.example/{campaign_id}"}, "a user or a password"),
+    ],
+)
+def test_url_that_would_show_secrets_is_refused(urls: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem) as caught:
+        NudgescribeAccount.model_validate({**SECRETS, **urls})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        {"base_url": "http://127.0.0.1:8000"},
+        {"base_url": "http://[::1]:8000"},
+        {"base_url": "http://localhost", "campaign_url": "http://localhost/{campaign_id}"},
+        {"base_url": "http://sandbox:7878", "allow_http": "true"},
+    ],
+)
+def test_http_is_taken_for_this_machine_or_if_allowed(urls: dict[str, str]) -> None:
+    account = NudgescribeAccount.model_validate({**SECRETS, **urls})
+    assert account.base_url == urls["base_url"]
+
+
+def test_slash_at_the_end_of_base_url_is_left_out(company: Company) -> None:
+    with company.account(base_url=f"{company.sandbox.url}/").get_client() as client:
+        assert client.campaigns()
+    assert (
+        NudgescribeAccount.model_validate({**SECRETS, "base_url": "https://a/"}).base_url[-1] == "a"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"api_key": "s3cret\n"},
+        {"api_code": "s3crét"},
+        {"api_key": ""},
+        {"client_ip": "s3cret\r\nx: y"},
+    ],
+)
+def test_value_that_fits_in_no_header_is_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changes))) as caught:
+        NudgescribeAccount.model_validate({**SECRETS, **changes})
+    assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://a.example", "https://me:s3cret@a.example"])
+def test_crm_url_that_would_show_secrets_is_refused(url: str) -> None:
+    values = {"token": "s3cret", "list_id": "1", "properties": ["email"], "base_url": url}
+    with pytest.raises(ValidationError, match="base_url") as caught:
+        HubSpotCrm.model_validate(values)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_saved_block_with_refused_url_is_named_when_it_is_loaded(prefect_server: None) -> None:
+    old = NudgescribeAccount.model_validate({**SECRETS, "allow_http": True})
+    old.base_url, old.allow_http = "http://me:s3cret@a.example", False
+    old.save("of-before")
+    with pytest.raises(BlockInvalid, match="'of-before' is not valid: base_url holds a") as caught:
+        NudgescribeAccount.from_name("of-before")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_limit_without_name_is_refused(company: Company) -> None:

@@ -1,5 +1,6 @@
 """The rerun as a job: started at most once, awaited, its result fetched."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,13 @@ def test_rerun_is_triggered_once_awaited_and_fetched(company: Company) -> None:
 
 
 @pytest.mark.parametrize(
-    "lost", [httpx.Response(502), httpx.ReadTimeout, httpx.RemoteProtocolError]
+    "lost",
+    [
+        httpx.Response(502),
+        httpx.ReadTimeout,
+        httpx.RemoteProtocolError,
+        httpx.Response(200, json={"run": {"run_number": 2}}),
+    ],
 )
 def test_lost_answer_is_replaced_by_the_history(
     company: Company, through: Through, lost: Fault
@@ -145,7 +152,7 @@ def attach_job(
     """The job of run 2 at a service whose history shows these statuses."""
     through(scripted_history(*statuses))
     values = {"email": "e", "password": "p", "api_key": "k", "api_code": "c"}
-    account = NudgescribeAccount.model_validate({"base_url": "http://x", **values})
+    account = NudgescribeAccount.model_validate({"base_url": "https://x", **values})
     rerun = CampaignRerun(
         account=account, campaign_id="C", customer_group_id="G", deadline_minutes=2
     )
@@ -166,6 +173,16 @@ def test_waiting_logs_changes_and_survives_transient_errors(
         "Run 2: Strange",
         "Run 2: Published",
     ]
+
+
+def test_failed_run_of_a_long_reason_is_short_and_on_one_line(through: Through) -> None:
+    job = attach_job(through, "Failed")
+    run = {"run_number": 2, "status": "Failed", "error": "x\n" * 9999}
+    through(answering(json.dumps({"runs": [run]})))
+    with pytest.raises(RerunFailed) as caught:
+        job.wait_for_completion()
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
 
 
 def test_time_out_names_the_last_status(through: Through) -> None:

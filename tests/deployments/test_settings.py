@@ -105,6 +105,11 @@ def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch
             {"ACCOUNT_EMAIL": "a@example.com", "ACCOUNT_API_KEY": "k"},
             ["NUDGEFLOW_ACCOUNT_PASSWORD is missing", "NUDGEFLOW_ACCOUNT_API_CODE is missing"],
         ),
+        (
+            {name.removeprefix("NUDGEFLOW_"): value for name, value in ACCOUNT.items()}
+            | {"ACCOUNT_BASE_URL": "http://hunter2.example"},
+            ["NUDGEFLOW_ACCOUNT_ALLOW_HTTP is wrong: base_url must begin with https://"],
+        ),
         ({"LAKE_FORMAT": "csv"}, ["NUDGEFLOW_LAKE_ROOT is missing"]),
         (
             {"ACCOUNT_PASSWROD": "hunter2"},

@@ -15,6 +15,7 @@ from flows.publish import NothingToPublish, NotReviewed, publish_campaign
 from flows.refresh import campaign_refresh
 from flows.review import ReviewsNotChecked, resume_reviewed
 from flows.run.review_gate import SuspensionImpossible
+from nudgescribe import contract
 from nudgescribe.contract import Status
 from tasks.customers.guardrails import Guardrails
 from tasks.journal.entries import Series
@@ -22,7 +23,7 @@ from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Review
 from tasks.ui.labels import REVIEW_UNTIL
-from tests.conftest import Company, Save, Saved, customers
+from tests.conftest import Company, Save, Saved, Through, customers
 from tests.support.deployed import (
     CHANGING,
     Deployed,
@@ -32,6 +33,7 @@ from tests.support.deployed import (
     retry,
     state_of,
 )
+from tests.support.response_tamperer import Changed
 
 __all__ = ["deployed"]
 
@@ -171,6 +173,18 @@ def test_suspension_is_refused_without_deployment(company: Company, save: Save) 
             company.seeded.campaign_id, **saved.blocks, options=RefreshOptions(review="suspend")
         )
     assert not saved.root.exists()
+
+
+def test_review_of_a_run_in_unknown_state_is_not_passed_over(
+    company: Company, suspend: Suspend, through: Through, caplog: pytest.LogCaptureFixture
+) -> None:
+    suspend()
+    through(
+        Changed(contract.RERUN_HISTORY, lambda body: body["runs"][0].update(status="Cancelled"))
+    )
+    with pytest.raises(ReviewsNotChecked, match=company.seeded.campaign_id):
+        resume_reviewed()
+    assert f"Run 2 of campaign {company.seeded.campaign_id} is in state 'Cancelled'" in caplog.text
 
 
 def test_wait_for_review_ends_at_deadline_and_continues_when_retried(

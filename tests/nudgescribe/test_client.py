@@ -106,7 +106,8 @@ def test_customer_is_uploaded_and_deleted(
 
 
 @pytest.mark.parametrize(
-    ("key", "problem"), [(None, "no profile key"), ("0" * 43 + "=", "does not open")]
+    ("key", "problem"),
+    [(None, "no profile key"), ("0" * 43 + "=", "does not open"), ("cut off", "is cut off")],
 )
 def test_customers_fail_without_the_accounts_profile_key(
     company: Company, workspace: str, key: str | None, problem: str

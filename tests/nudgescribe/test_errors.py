@@ -28,6 +28,27 @@ def test_error_is_the_same_after_pickling(error: errors.NudgeflowError) -> None:
     assert vars(again) == vars(error)
 
 
+def test_error_is_short_and_on_one_line_whatever_is_in_it() -> None:
+    errors_ = [kind("x\n" * 10_000) for kind in kinds(errors.NudgeflowError)]
+    assert {len(str(each)) < 2000 and str(each).isprintable() for each in errors_} == {True}
+    assert str(errors.NudgeflowError("a\n" * 2)) == "a a"
+
+
+def kinds(base: type[errors.NudgeflowError]) -> list[type[errors.NudgeflowError]]:
+    below = [kind for each in base.__subclasses__() for kind in kinds(each)]
+    return [each for each in (base, *below) if each.__init__ in PLAIN]
+
+
+PLAIN = (errors.NudgeflowError.__init__, errors.Retryable.__init__)
+
+
+def test_first_ten_names_are_told_and_the_number_of_the_others() -> None:
+    assert errors.first_ten(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert errors.first_ten(range(9_011), "; ").endswith("; 8; 9 and 9,001 more")
+    assert errors.first_ten(["e\nmail\u200b", "x" * 81]) == f"e\\nmail\\u200b, {'x' * 79}…"
+    assert errors.first_ten([]) == ""
+
+
 @pytest.mark.parametrize(
     ("status", "text", "kind"),
     [

@@ -2,10 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
 Fault = httpx.Response | type[httpx.TransportError]
+Change = Callable[[Any], object]
+"""Changes the body of an answer."""
 
 
 class ResponseTamperer(httpx.BaseTransport):
@@ -69,3 +72,21 @@ def answering(content: bytes | str, status: int = 200) -> ResponseTamperer:
         return httpx.Response(status, content=content)
 
     return ResponseTamperer(answer=answer)
+
+
+class Changed(ResponseTamperer):
+    """A service whose answers on one path are changed."""
+
+    def __init__(self, path: str, change: Change) -> None:
+        super().__init__()
+        self._path, self._change = path, change
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        if request.url.path != self._path:
+            return response
+        response.read()
+        response.close()
+        body = response.json()
+        self._change(body)
+        return httpx.Response(response.status_code, json=body)

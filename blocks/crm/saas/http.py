@@ -3,12 +3,10 @@
 import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 from pydantic import (
-    AfterValidator,
     AliasChoices,
     BaseModel,
     Field,
@@ -154,25 +152,3 @@ def bearer(token: SecretStr) -> dict[str, str]:
     if not _TOKEN.fullmatch(secret):
         raise SourceError("The token is empty or holds characters no token has.")
     return {"authorization": f"Bearer {secret}"}
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _secure(url: str) -> str:
-    try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
-        raise ValueError("is no URL") from None
-    if parts.host and (parts.scheme == "https" or is_loopback(parts.host)):
-        return url
-    raise ValueError("must begin with https://")
-
-
-SecureUrl = Annotated[str, AfterValidator(_secure)]
-"""A URL that secrets may be sent to: https, or this machine."""

@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
-from blocks.crm.saas.http import Api, SecureUrl, bearer, code_of, shown
+from blocks.crm.saas.http import Api, bearer, code_of, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.iterators import batched
 from blocks.saved import documentation_url
 from blocks.storage.parquet import ParquetSink, text_schema
+from blocks.urls import SecureUrl
+from nudgescribe.errors import first_ten
 from nudgescribe.retry import RetryPolicy
 
 M = TypeVar("M", bound=BaseModel)
@@ -138,7 +140,7 @@ class HubSpotCrm(CrmSource):
             self.logger.info("%s members of list %s no longer exist", gone, self.list_id)
         if sink.rows and never_given:
             raise SourceError(
-                f"HubSpot gives no contact's {', '.join(sorted(never_given))}: "
+                f"HubSpot gives no contact's {first_ten(sorted(never_given))}: "
                 "the token may lack a scope for sensitive properties."
             )
         return sink.rows
@@ -159,7 +161,7 @@ class HubSpotCrm(CrmSource):
         known = {each.name for each in answer.results}
         if unknown := [name for name in self.properties if name not in known]:
             raise SourceError(
-                f"HubSpot has no contact properties of these names: {', '.join(unknown)}. "
+                f"HubSpot has no contact properties of these names: {first_ten(unknown)}. "
                 "Use the internal names."
             )
 

@@ -13,10 +13,11 @@ import httpx
 import polars as pl
 from pydantic import BaseModel, Field, SecretStr
 
-from blocks.crm.saas.http import Api, SecureUrl, code_of, is_loopback, shown
+from blocks.crm.saas.http import Api, code_of, shown
 from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
 from blocks.saved import documentation_url
 from blocks.storage.parquet import write_parquet
+from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
 from nudgescribe.retry import Pace, RetryPolicy, poll
 
@@ -208,9 +209,9 @@ class SalesforceCrm(CrmSource):
 def _trusted(instance: str, login_url: str) -> str:
     """Return the URL of an account's instance, if its token may be sent there."""
     try:
-        url, home = httpx.URL(instance), httpx.URL(login_url)
-    except httpx.InvalidURL:
-        raise SourceError("Salesforce names an instance that is no URL.") from None
+        url, home = httpx.URL(check_base_url(instance)), httpx.URL(login_url)
+    except ValueError:
+        raise SourceError("Salesforce names an instance that is no plain URL.") from None
     ours = url.host == home.host or url.host.endswith(".salesforce.com")
     if (url.scheme == "https" and ours) or (is_loopback(url.host) and is_loopback(home.host)):
         return str(url)

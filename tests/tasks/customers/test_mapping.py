@@ -25,6 +25,12 @@ def renamed(listed: pl.LazyFrame, sources: dict[str, FieldSource]) -> pl.LazyFra
     return FieldMapping(rules=[], sources=sources).rename(listed)
 
 
+def test_thousands_of_missing_columns_are_told_in_short() -> None:
+    sources = {f"field {number}": FieldSource() for number in range(5000)}
+    with pytest.raises(MappingRefused, match="field 9 and 4,990 more, of 1 columns in all"):
+        renamed(pl.LazyFrame({"Id": ["01"]}), sources)
+
+
 def test_mapping_renames_omits_and_adds_columns() -> None:
     listed = pl.LazyFrame({"Id": ["01", "02"], "*": ["a", None], "secret": ["x", "y"]})
     sources = {
