@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
     temporary_settings,
@@ -181,6 +182,7 @@ def prefect_server() -> Iterator[None]:
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+        PREFECT_CLIENT_MAX_RETRIES: 8,
     }
     with (
         temporary_settings(quickly),
@@ -188,6 +190,7 @@ def prefect_server() -> Iterator[None]:
         pytest.MonkeyPatch.context() as patched,
     ):
         # SQLite refuses labels while a task run is recorded: the client waits 2 s, then longer.
+        # Here it waits a tenth of that, and more often.
         soon = SimpleNamespace(sleep=lambda seconds: sleep(seconds / 10))
         patched.setattr("prefect.client.base.time", soon)
         yield

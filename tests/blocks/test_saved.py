@@ -186,7 +186,7 @@ def test_block_that_was_saved_with_wrong_field_is_refused(saved: Saved) -> None:
     wrong = saved.lake.model_copy(update={"root": "s3://key:s3cret@lake"})
     wrong.save(saved.name, overwrite=True)
     for load in (travelled.resolve, lambda: DataLake.from_name(saved.name)):
-        with pytest.raises(BlockInvalid, match="root: .* storage_options") as caught:
+        with pytest.raises(BlockInvalid, match="root .* storage_options") as caught:
             load()
         assert "s3cret" not in str(caught.value)
 
