@@ -55,7 +55,10 @@ WhichRuns = Literal["latest", "all"] | int
 
 
 class ExportIncomplete(NudgeflowError):
-    advice = "Retry this flow run to fetch the pages again."
+    advice = (
+        "Retry this flow run to fetch the pages again. A refresh that never gets them is ended by "
+        "the flow abandon-refresh."
+    )
 
 
 class RunTaken(NudgeflowError):

@@ -24,7 +24,10 @@ from tasks.policies import RETRIED
 
 
 class NotReconciled(NudgeflowError):
-    advice = "The run was not made visible. Retry this flow run to publish and fetch it again."
+    advice = (
+        "The run was not made visible. Retry this flow run to publish and fetch it again; if it "
+        "stays, end the refresh with the flow abandon-refresh."
+    )
 
 
 @task(**RETRIED)
