@@ -83,11 +83,12 @@ def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) 
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     link_campaign(account, claimed.campaign_id)
     campaign, validated, expected = _prepare(claimed, crm, options)
-    reuse = options.group == "reuse"
-    group = create_group(account, campaign, options.group_name, lake, refresh, reuse)
-    _fill(claimed, crm, group, validated, reuse)
+    group = create_group(
+        account, campaign, options.group_name, lake, refresh, options.group == "reuse"
+    )
+    _fill(claimed, crm, group, validated)
     claimed.watch.lap("upload")
-    if reuse:
+    if group.reused:
         check_content(account, group, validated, lake)
     return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
 
@@ -120,15 +121,13 @@ def _prepare(
     return campaign, validated, expected
 
 
-def _fill(
-    claimed: ClaimedRefresh, crm: CrmSource, group: GroupRef, validated: Validated, reuse: bool
-) -> None:
+def _fill(claimed: ClaimedRefresh, crm: CrmSource, group: GroupRef, validated: Validated) -> None:
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     lineage: Any = {
         "assets": [assets.group(account, group.customer_group_id)],
         "asset_deps": [assets.crm(crm)],
     }
-    if reuse:
+    if group.reused:
         update = update_customers.with_options(**lineage)
         update(account, group, validated.accepted, validated.key, lake, refresh)
     else:

@@ -26,9 +26,7 @@ def publish_and_fetch(
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
     progress = load_progress(lake, claimed.refresh)
     if progress.published is None:
-        # Others may use a reused group; one of our own is looked at if its size has changed.
-        reused = checkpoint.group.reused
-        check_identifiers(account, checkpoint.group, checkpoint.validated, lake, always=reused)
+        check_identifiers(account, checkpoint.group, checkpoint.validated, lake)
     committed = progress.committed or _fetch_and_commit(claimed, checkpoint, options)
     run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number)
     watch.lap("compare")

@@ -14,6 +14,7 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
 from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.campaigns import JournalMissing
+from tasks.customers.upload import release_held_group
 from tasks.journal.refresh import JOURNALS, Refresh
 from tasks.refresh.claim import end_refresh, record_problem
 from tasks.refresh.report import RefreshResult
@@ -108,6 +109,7 @@ class ClaimedRefresh:
 
     def _record(self, error: BaseException) -> None:
         if isinstance(error, FINAL):
+            release_held_group(self.account, self.lake, self.refresh)
             self._end(Ended(outcome="failed", problem=error.problem))
             return
         problem, retryable = "It was stopped, or met an error that is none of ours.", True

@@ -80,8 +80,9 @@ def _suspended_review(
     claimed: ClaimedRefresh, checkpoint: Checkpoint, minutes: float
 ) -> State[Any] | None:
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
+    labelled = str(this_flow_run().labels.get(REVIEW_UNTIL) or "")
     # The flow starts over after each suspension: a key that was answered returns its answer.
-    run, until = checkpoint.run, begin_review(lake, refresh, minutes)
+    run, until = checkpoint.run, begin_review(lake, refresh, minutes, labelled)
     add_labels({REVIEW_UNTIL: until.isoformat()})
     answered = this_flow_run().empirical_policy.pause_keys or set[str]()
     for number in count(1):

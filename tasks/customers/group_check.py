@@ -12,7 +12,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
-from tasks.customers.staging import StagingLost, local_copy
+from tasks.customers.staging import StagingChanged, StagingLost, local_copy
 from tasks.customers.sync import diff_lists, held_customers
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
@@ -21,8 +21,8 @@ from tasks.policies import RETRIED
 
 class GroupChanged(NudgeflowError):
     advice = (
-        "Nothing was published. Make the group what it was and retry this flow run, or end the "
-        "refresh with the flow abandon-refresh and start a new one."
+        "Make the group what it was and retry this flow run, or end the refresh with the flow "
+        "abandon-refresh and start a new one."
     )
 
 
@@ -48,26 +48,27 @@ def check_content(
 
 @task(**RETRIED)
 def check_identifiers(
-    account: NudgescribeAccount,
-    group: GroupRef,
-    validated: Validated,
-    lake: DataLake,
-    *,
-    always: bool,
+    account: NudgescribeAccount, group: GroupRef, validated: Validated, lake: DataLake
 ) -> None:
-    """Raise GroupChanged if somebody is in the group who is not in the list; before the run is
-    published. Without `always` a group of as many customers as the list is not looked at.
+    """Raise GroupChanged if somebody is in the group who is not in the list, before the run is
+    published; or if that cannot be told, since the list was removed and the group has grown or is
+    others', too.
 
     Customers who have left it are told in the log: their messages are not exported.
     """
     rows = validated.accepted.rows
     with account.get_client() as client:
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
-        if total == rows and not always:
-            return
         try:
             counts = _compare(client, group, validated, lake)
+        except StagingChanged:
+            raise
         except StagingLost as error:
+            if group.reused or total > rows:
+                raise GroupChanged(
+                    f"Group '{group.name}' has {total:,} customers, the list had {rows:,}, and "
+                    f"they cannot be compared: {error.problem}"
+                ) from None
             get_run_logger().warning("%s The group is not compared with it.", error.problem)
             return
     missing, foreign = counts["added"], counts["removed"]

@@ -26,6 +26,10 @@ class StagingLost(NudgeflowError):
     advice = "Start a new refresh; this one cannot be continued."
 
 
+class StagingChanged(StagingLost):
+    advice = "Somebody has changed it: end this refresh with the flow abandon-refresh."
+
+
 def describe(local: Path, path: str) -> Staged:
     """Return the reference of a local Parquet file whose copy is in the lake under `path`."""
     rows = pl.scan_parquet(local).select(pl.len()).collect().item()
@@ -34,7 +38,10 @@ def describe(local: Path, path: str) -> Staged:
 
 @contextmanager
 def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
-    """Yield a local copy of a staged file, its checksum verified. Raises StagingLost."""
+    """Yield a local copy of a staged file, its checksum verified.
+
+    Raises StagingLost, StagingChanged.
+    """
     with scratch_folder(staged.path) as folder:
         local = folder / "staged.parquet"
         try:
@@ -42,7 +49,7 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
         except NotInLake:
             raise StagingLost(f"{staged.path} is no longer in the lake.") from None
         if compute_sha256(local) != staged.sha256:
-            raise StagingLost(f"{staged.path} has changed since it was staged.")
+            raise StagingChanged(f"{staged.path} has changed since it was staged.")
         yield local
 
 

@@ -102,7 +102,7 @@ def create_group(
                 longer = group_name(*called, suffix=f" ({refresh.short})")
                 group = _create(client, workspace_id, name, marker, longer)
             # Should it have been marked by an earlier try, nobody knows what it had before.
-            before = existing.description if existing else None
+            before = existing.description if existing and not Holder.of(existing) else None
             reused = ", of a group reused" in (group.description or "")
             found = _reference(client, group)
         return found.model_copy(update={"reused": reused, "description": before})
@@ -250,6 +250,8 @@ def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> i
 @task(**RETRIED)
 def release_held_group(account: NudgescribeAccount, lake: DataLake, refresh: Refresh) -> None:
     """Take the mark of a refresh off the group that it has reused, if it has got that far."""
+    if not refresh.journal:
+        return  # version 0.1 has left it
     group = Journal(lake.files, refresh.journal).find(Step.GROUPED, GroupRef)
     if group and group.reused:
         release_group.fn(account, group, refresh)
@@ -263,8 +265,12 @@ def _holder(lake: DataLake, group: contract.CustomerGroup) -> str | None:
     holder = Holder.of(group)
     if holder is None or not holder.journal:
         return None
-    ended = Step.ENDED in Journal(lake.files, holder.journal).contents().steps
-    return None if ended else holder.refresh
+    if Step.ENDED in Journal(lake.files, holder.journal).contents().steps:
+        return None
+    campaign, _, number = holder.journal.rpartition("/")
+    # A later refresh of the campaign tells that this one is over, though its journal is gone.
+    later = [name for name in lake.files.list_names(campaign) if name > number and name.isdecimal()]
+    return None if later else holder.refresh
 
 
 def _find(

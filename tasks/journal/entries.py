@@ -1,7 +1,8 @@
 """Entries in a folder of the lake: each is created once, by one writer, and never changed."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,7 +15,7 @@ from blocks.storage.errors import LakeError, NotInLake
 from blocks.storage.files import AlreadyThere, Files
 from nudgescribe import __version__
 from nudgescribe.bases import Frozen
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.journal.owners import Owner
 
 SCHEMA_VERSION = 2
@@ -94,7 +95,8 @@ class Journal:
 
     def contents(self) -> "Contents":
         """Return which entries are there."""
-        names = self._files.list_names(self.folder)
+        with self._damage(self.folder):
+            names = self._files.list_names(self.folder)
         numbered = (found for found in map(_NUMBERED.fullmatch, sorted(names)) if found)
         return Contents(
             steps={_STEPS[name] for name in names if name in _STEPS},
@@ -160,10 +162,21 @@ class Journal:
             return self._files.read(path) == entry
         return True
 
+    @contextmanager
+    def _damage(self, path: str) -> Generator[None]:
+        """Raise JournalDamaged for what the store does not give out, a folder for instance."""
+        try:
+            yield
+        except (NotInLake, Retryable):
+            raise
+        except LakeError as error:
+            raise JournalDamaged(f"{path} cannot be read: {error.problem}") from None
+
     def _read(self, name: str, kind: type[M]) -> M | None:
         path = f"{self.folder}/{name}"
         try:
-            content = self._files.read(path)
+            with self._damage(path):
+                content = self._files.read(path)
         except NotInLake:
             return None
         entry = _parse(path, content)

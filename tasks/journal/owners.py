@@ -86,6 +86,8 @@ def owner_state(owner: Owner) -> str | None:
             state = client.read_flow_run(UUID(owner.flow_run)).state
         except ObjectNotFound:
             return None if owner.server else UNKNOWN
+        except ValueError:
+            return UNKNOWN  # somebody else has written this
     if state is None or state.is_final():
         return None
     # Without a worker to notice, a killed process leaves its flow run Running for ever.

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from prefect import task
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from blocks import DataLake
 from blocks.storage.files import Files
@@ -131,6 +132,8 @@ def decide(
         return Continue(standing)
     if owner is None and not standing.goes_on:
         return Begin(standing)
+    if owner is None and standing.begun_by(claimant):
+        return Continue(standing)
     if overlap != "join":
         return Refuse(overlap)
     if owner is None:
@@ -210,6 +213,10 @@ class _Attempt:
             owner = owner_state(standing.owner)
             self.other = self._describe(standing, owner)
         decision = decide(standing, claimant, self._overlap, owner, self._waited_for)
+        if isinstance(decision, Begin) and flow_run.run_count != 1:
+            # It may have begun an earlier refresh, which others have ended since.
+            earlier = self._history.ended_of(claimant)
+            decision = decide(earlier, claimant, self._overlap, None, None) if earlier else decision
         return self._carry_out(decision)
 
     def _carry_out(self, decision: Decision) -> Claim | None:
@@ -245,6 +252,9 @@ class _Attempt:
         number = previous.number if previous else 0
         if previous:
             if previous.ended is None:
+                # Whoever has it by now is not to be ended.
+                if not self._history.take_over(previous, self._claimed.owner):
+                    return None
                 given_up = Ended(outcome="released", problem="Its flow run ended half-way.")
                 self._history.end(number, given_up)
             self._files.remove(previous.refresh.staging)

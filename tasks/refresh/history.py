@@ -51,7 +51,8 @@ class History:
         """
         names = self._files.list_names(self.folder)
         if FENCE in names:
-            check_version(self._files, f"{self.folder}/{FENCE}")
+            with suppress(JournalDamaged):
+                check_version(self._files, f"{self.folder}/{FENCE}")
         entries = [*self._entries(names)]
         for number, is_old in entries:
             copied = (number, True) in entries
@@ -67,8 +68,7 @@ class History:
 
     def begin(self, number: int, claimed: Claimed) -> bool:
         """Begin the refresh of this number; return False if another flow run was faster."""
-        with suppress(AlreadyThere):
-            self._files.create(f"{self.folder}/{FENCE}", fence())
+        self._fence()
         if not self.journal(number).create(Step.CLAIMED, claimed):
             return False
         if self.newest_number() > number:
@@ -77,24 +77,47 @@ class History:
             return False
         return True
 
+    def ended_of(self, claimant: Refresh) -> Standing | None:
+        """Return the newest refresh that the claimant's flow run began or owned, if that has ended
+        otherwise than released.
+        """
+        for number in range(self.newest_number(), 0, -1):
+            with suppress(JournalDamaged):
+                standing = self._read(number, copied=False)
+                if standing and standing.ended and standing.belongs_to(claimant):
+                    return standing if standing.ended.outcome != "released" else None
+        return None
+
     def abandoned(self, number: int) -> str:
         """Return who abandoned the refresh of this number, and why; "" if nobody did.
 
         Those that have changed nothing since are passed over.
         """
         for before in range(number, 0, -1):
-            ended = self.journal(before).find(Step.ENDED, Ended)
+            ended = self._ended(self.journal(before))
             if ended and ended.outcome != "released":
                 return ended.problem if ended.outcome == "abandoned" else ""
         return ""
 
+    @staticmethod
+    def _ended(journal: Journal) -> Ended | None:
+        """Return how a refresh ended, even where the entry that tells it cannot be read."""
+        try:
+            return journal.find(Step.ENDED, Ended)
+        except JournalDamaged as error:
+            return Ended(outcome="failed", problem=error.problem)
+
     def _has_begun(self, number: int) -> bool:
         """Tell whether a folder holds entries of ours: anybody may have made it."""
-        contents = self.journal(number).contents()
+        try:
+            contents = self.journal(number).contents()
+        except JournalDamaged:
+            return True
         return bool(contents.steps or contents.newest)
 
     def take_over(self, standing: Standing, owner: Owner) -> bool:
         """Make `owner` the newest one; return False if another flow run was faster."""
+        self._fence()
         journal = self.journal(standing.number)
         if not standing.refresh.journal:
             old_register.copy(self._files, standing, journal)
@@ -102,7 +125,12 @@ class History:
 
     def end(self, number: int, ended: Ended) -> None:
         """End a refresh, unless it has ended before."""
+        self._fence()
         self.journal(number).create(Step.ENDED, ended)
+
+    def _fence(self) -> None:
+        with suppress(AlreadyThere):
+            self._files.create(f"{self.folder}/{FENCE}", fence(), private=True)
 
     @staticmethod
     def _entries(names: list[str]) -> Iterator[tuple[int, bool]]:
@@ -122,10 +150,10 @@ class History:
         contents = journal.contents()
         if not (contents.steps or contents.newest):
             return None
-        ended = journal.find(Step.ENDED, Ended)
+        ended = self._ended(journal)
         try:
             claimed = journal.find(Step.CLAIMED, Claimed)
-            if claimed is None and copied:
+            if claimed is None and copied and ended is None:
                 return None
             if claimed is None:
                 raise JournalDamaged(f"{journal.folder} has no {Step.CLAIMED}.json.")

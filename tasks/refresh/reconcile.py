@@ -14,7 +14,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
 from tasks.customers.group_check import held_ids, listed_ids
-from tasks.customers.staging import StagingLost
+from tasks.customers.staging import StagingChanged, StagingLost
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
@@ -45,13 +45,17 @@ def reconcile(
     Raises NotReconciled with the numbers.
     """
     if export.done:
-        return 0
+        # An earlier try has compared them, and may not have noted how many there were.
+        manifest = lake.manifest(export.campaign_id, export.run_number)
+        return max(0, validated.accepted.rows - manifest.rows) if manifest else 0
     ledger = Ledger(lake.files, export.staging)
     in_lake = partial(_ids_in_lake, lake, export, ledger)
     with account.get_client() as client, scratch_folder("a reconciliation") as folder:
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
         try:
             counts, than = _compare(listed_ids(lake, validated), in_lake(), folder), "list"
+        except StagingChanged:
+            raise
         except StagingLost as error:
             get_run_logger().warning("%s The lake is compared with the group.", error.problem)
             counts, than = _compare(held_ids(client, group), in_lake(), folder), "group"

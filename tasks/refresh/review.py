@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe import segments
 from nudgescribe.contract import Run, Segment, SegmentMessage
-from tasks.journal.entries import Journal, Series
+from tasks.journal.entries import Journal, Series, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.refresh.checkpoint import Checkpoint
@@ -27,13 +27,20 @@ def read_history(account: NudgescribeAccount, campaign_id: str) -> list[Run]:
 
 
 @task(**RETRIED)
-def begin_review(lake: DataLake, refresh: Refresh, minutes: float) -> datetime:
-    """Return the deadline of the refresh's review, the same however often it is asked for."""
+def begin_review(
+    lake: DataLake, refresh: Refresh, minutes: float, labelled: str | None
+) -> datetime:
+    """Return the deadline of the refresh's review, the same however often it is asked for.
+
+    A review that version 0.1 began has the deadline that the flow run is `labelled` with.
+    """
     journal = Journal(lake.files, refresh.journal)
     number, review = journal.newest(Series.REVIEW, Review)
     if review and review.until:
         return review.until
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
+    if labelled and not number and Step.FOUND not in journal.contents().steps:
+        until = datetime.fromisoformat(labelled)
     journal.append(Series.REVIEW, number + 1, Review(until=until))
     return until
 

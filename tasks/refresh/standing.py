@@ -59,7 +59,11 @@ class Standing(Frozen):
         """
         return self.initiated or (self.kept and not self.failed)
 
+    def begun_by(self, claimant: Refresh) -> bool:
+        """Tell whether the claimant's flow run began the refresh."""
+        return self.refresh.id == claimant.id or self.refresh.id.startswith(f"{claimant.id}-")
+
     def belongs_to(self, claimant: Refresh) -> bool:
         """Tell whether the claimant's flow run owns the refresh, or began it and it has ended."""
-        began_it = self.ended is not None and self.refresh.id == claimant.id
-        return began_it or (self.owner is not None and self.owner.flow_run == claimant.id)
+        owned = self.owner is not None and self.owner.flow_run == claimant.id
+        return owned or (self.ended is not None and self.begun_by(claimant))

@@ -105,7 +105,7 @@ def test_stranger_in_the_group_stops_the_publication(
         client.upload_customers(*place, rfc4180.write(customers(121).tail(1)))
     state = approve_and_resume(company, deployed, run)
     assert (state.type.value, PUBLISH in changes(company)) == ("FAILED", False)
-    assert "1 of its 121 customers are not in the list" in str(state.message)
+    assert "1 of its 120 customers are not in the list" in str(state.message)
     assert "abandon-refresh" in str(state.message)
 
 
@@ -175,6 +175,18 @@ def test_overdue_refresh_is_published_without_its_list(
     approve(company)
     publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
     assert len(saved.lake.read(company.seeded.campaign_id, 2)) == 120
+
+
+def test_reused_group_without_its_list_is_not_published(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    suspended(company, saved, deployed, group="reuse", group_name="All customers")
+    for file in (saved.root / "staging").rglob("*.parquet"):
+        file.unlink()
+    approve(company)
+    with pytest.raises(GroupChanged, match="cannot be compared"):
+        publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
+    assert PUBLISH not in changes(company)
 
 
 def test_lake_that_was_moved_in_the_review_is_refused(

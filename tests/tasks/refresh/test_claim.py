@@ -99,6 +99,7 @@ OWN_FAILED = standing("own", "own", **ended("failed"))
 OWN_ABANDONED = standing("own", "other", **ended("abandoned"))
 OWN_FINISHED_BY_OTHER = standing("own", "other", **ended("completed"))
 OWN_TAKEN_OVER = standing("own", "other", **KEPT)
+OWN_SECOND_FINISHED = standing("own-7", "other", **ended("completed"))
 OTHER_CONTINUED = standing("other", "own")
 OTHER = standing("other", "other")
 OTHER_KEPT = standing("other", "other", **KEPT)
@@ -122,6 +123,7 @@ JOIN: tuple[Overlap, ...] = ("join",)
         (OWN_RELEASED, ALL, None, None, Begin(OWN_RELEASED)),
         (OWN_FINISHED, ALL, None, None, Finished(OWN_FINISHED)),
         (OWN_FINISHED_BY_OTHER, ALL, None, None, Finished(OWN_FINISHED_BY_OTHER)),
+        (OWN_SECOND_FINISHED, ALL, None, None, Finished(OWN_SECOND_FINISHED)),
         (OWN_FAILED, ALL, None, None, Over("why")),
         (OWN_ABANDONED, ALL, None, None, Over("why")),
         # A refresh of another flow run that has ended.
@@ -140,7 +142,7 @@ JOIN: tuple[Overlap, ...] = ("join",)
         (OTHER_KEPT, JOIN, None, "other", Continue(OTHER_KEPT)),
         (OTHER_KEPT, ("skip",), None, None, Refuse("skip")),
         (OTHER_KEPT, ("fail",), None, None, Refuse("fail")),
-        (OWN_TAKEN_OVER, JOIN, None, None, Continue(OWN_TAKEN_OVER)),
+        (OWN_TAKEN_OVER, ALL, None, None, Continue(OWN_TAKEN_OVER)),
         # An open refresh whose flow run works on it, or may do so.
         (OTHER, JOIN, "Running", None, Wait(OTHER)),
         (OTHER_KEPT, JOIN, "Running", "other", Wait(OTHER_KEPT)),
@@ -367,15 +369,44 @@ def test_claim_removes_what_a_finished_refresh_left_in_staging(
     assert not staged(lake, own)
 
 
-def test_claim_gets_a_new_id_when_flow_run_begins_again(flow_run: Runs, lake: DataLake) -> None:
-    first, second = flow_run(Crashed()), flow_run(Crashed())
+def test_retry_returns_what_others_have_finished_however_many_refreshes_came_since(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    first, second, third = flow_run(Crashed()), flow_run(Crashed()), flow_run(Crashed())
     close(lake, first, claim_and_keep(lake, first))
-    claimed = claim(lake, second).refresh
-    assert claimed is not None
-    close(lake, second, claimed)
-    again = claim(lake, first)
-    assert begun_by(again, first)
-    assert worked_on(again) != first.id
+    refresh = claim_and_keep(lake, second)
+    assert refresh.id == f"{second.id}-1"
+    assert worked_on(claim(lake, third)) == refresh.id
+    close(lake, third, refresh)
+    assert claim(lake, second).result == RESULT
+    fourth = flow_run(Running())
+    close(lake, fourth, claim_and_keep(lake, fourth))
+    assert claim(lake, second).result == RESULT
+
+
+def test_previous_refresh_is_not_ended_when_its_flow_run_has_come_back(
+    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = flow_run(Crashed()), flow_run(Running())
+    begun = claim(lake, first).refresh
+    assert begun is not None
+    real, looks = claims.owner_state, list[str | None]()
+
+    def look(owner: Owner) -> str | None:
+        looks.append(real(owner))
+        if len(looks) == 1:  # meanwhile the first flow run is retried, elsewhere
+            history = History(lake.files, PARTITION)
+            standing = history.newest()
+            assert standing is not None
+            set_state(first, Running())
+            elsewhere = {"machine": "another", "pid": 2}
+            again = claims.this_process(first.id).model_copy(update=elsewhere)
+            assert history.take_over(standing, again)
+        return looks[-1]
+
+    monkeypatch.setattr(claims, "owner_state", look)
+    assert claim(lake, second, "skip").outcome == "Skipped"
+    assert looks == [None, "Running"]
 
 
 def test_end_does_nothing_when_another_flow_run_owns_the_refresh(
@@ -531,6 +562,33 @@ def test_damaged_journal_concerns_its_campaign_and_can_be_abandoned(
     assert isinstance(opened["campaign_id=another"], Standing)
     assert abandon(lake) is None
     assert begun_by(claim(lake, other), other)
+
+
+@pytest.mark.parametrize("damaged", ["00000001/99-ended.json", "schema_version.json"])
+def test_damaged_end_or_fence_stops_nobody(flow_run: Runs, lake: DataLake, damaged: str) -> None:
+    own, other = flow_run(Running()), flow_run(Running())
+    close(lake, own, claim_and_keep(lake, own))
+    lake.files.write(f"refreshes/{PARTITION}/{damaged}", b"")
+    assert begun_by(claim(lake, other), other)
+
+
+def test_damaged_entry_of_version_01_can_be_abandoned(flow_run: Runs, lake: DataLake) -> None:
+    lake.files.write(f"refreshes/{PARTITION}/00000001.json", b"")
+    own = flow_run(Running())
+    with pytest.raises(JournalDamaged, match="00000001.json"):
+        claim(lake, own)
+    assert abandon(lake) is None
+    assert begun_by(claim(lake, own), own)
+
+
+def test_entry_that_is_a_folder_is_named(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    lake.files.write(f"refreshes/{PARTITION}/00000001/00-claimed.json/x", b"")
+    with pytest.raises(JournalDamaged, match=r"00-claimed\.json cannot be read"):
+        claim(lake, own)
+    assert isinstance(open_refreshes(lake.files)[PARTITION], JournalDamaged)
+    assert abandon(lake) is None
+    assert begun_by(claim(lake, own), own)
 
 
 def test_journal_without_its_first_entry_is_damaged(flow_run: Runs, lake: DataLake) -> None:

@@ -47,7 +47,10 @@ def listed(local: Local, refresh: Refresh, ages: Ages = ALL) -> CandidatesRef:
 
 def shown(local: Local) -> list[tuple[str, str]]:
     """Kind and place of what the table shows, without the totals."""
-    rows = [(row["kind"], row["what"].replace("\\", "")) for row in local.artifacts["retention-not-saved"]]
+    rows = [
+        (row["kind"], row["what"].replace("\\", ""))
+        for row in local.artifacts["retention-not-saved"]
+    ]
     return [row for row in rows if not row[1].endswith(" in all")]
 
 
