@@ -101,6 +101,7 @@ def test_stranger_in_the_group_stops_the_publication(
 ) -> None:
     run = suspended(company, saved, deployed)
     place = company.seeded.workspace_id, company.history()[0].customer_group_id or ""
+    erase(company, 1)
     with company.client() as client:
         client.upload_customers(*place, rfc4180.write(customers(121).tail(1)))
     state = approve_and_resume(company, deployed, run)
@@ -180,7 +181,9 @@ def test_overdue_refresh_is_published_without_its_list(
 def test_reused_group_without_its_list_is_not_published(
     company: Company, saved: Saved, deployed: Deployed
 ) -> None:
-    suspended(company, saved, deployed, group="reuse", group_name="All customers")
+    run = suspended(company, saved, deployed, group="reuse", group_name="All customers")
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run, Failed(name="ReviewOverdue"), force=True)
     for file in (saved.root / "staging").rglob("*.parquet"):
         file.unlink()
     approve(company)

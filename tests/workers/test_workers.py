@@ -93,7 +93,7 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
         assert not list(saved.root.rglob(f"{DRAFT}*"))
 
     comparing = refreshes.refresh(company, saved)
-    until(lambda: list(saved.root.glob("staging/*/validated.json")))
+    until(lambda: list(saved.root.glob("refreshes/*/*/03-validated.json")))
     cancelled(comparing)
     assert list((saved.root / "staging").iterdir()) == []
     uploading = refreshes.refresh(company, saved)
@@ -135,7 +135,7 @@ def test_of_two_at_one_moment_on_two_workers_one_proceeds(
     said = (
         f"Flow run {other}, Running, has a refresh of campaign {company.seeded.campaign_id} open."
     )
-    assert skipped.message == said
+    assert (skipped.message or "").startswith(said)
     until(lambda: company.history()[0].status == Status.READY_FOR_REVIEW)
     company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
     becomes(other, "Completed")
