@@ -51,7 +51,9 @@ def sync_customers(
         options.guardrails.check(validated.counts(group.size if group else None))
         group = find_group(account, workspace_id, group_name, lake)  # the list may have taken long
         if group and group.held_by:
-            return completed("Skipped", f"Group '{group_name}' is in use by {group.held_by}.")
+            return completed(
+                "Skipped", f"Group '{group_name}' is in use by refresh {group.held_by}."
+            )
         group = group or find_or_create_group(account, workspace_id, group_name)
         update = update_customers.with_options(
             assets=[assets.group(account, group.customer_group_id)], asset_deps=[assets.crm(crm)]

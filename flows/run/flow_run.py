@@ -22,7 +22,7 @@ from tasks.refresh.standing import Ended
 from tasks.ui.labels import LAKE
 
 FINAL = (NotCurrent, RerunFailed)
-"""What no retry can mend: the run of the refresh is not, or no longer, the campaign's."""
+"""What no retry can solve: the run of the refresh is not, or no longer, the campaign's."""
 
 
 def this_flow_run() -> FlowRun:

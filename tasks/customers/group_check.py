@@ -12,7 +12,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
-from tasks.customers.staging import StagingChanged, StagingLost, local_copy
+from tasks.customers.staging import StagingLost, local_copy
 from tasks.customers.sync import diff_lists, held_customers
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
@@ -51,8 +51,7 @@ def check_identifiers(
     account: NudgescribeAccount, group: GroupRef, validated: Validated, lake: DataLake
 ) -> None:
     """Raise GroupChanged if somebody is in the group who is not in the list, before the run is
-    published; or if that cannot be told, since the list was removed and the group has grown or is
-    others', too.
+    published; or if the list is gone and the group has grown or was reused. Raises StagingChanged.
 
     Customers who have left it are told in the log: their messages are not exported.
     """
@@ -61,8 +60,6 @@ def check_identifiers(
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
         try:
             counts = _compare(client, group, validated, lake)
-        except StagingChanged:
-            raise
         except StagingLost as error:
             if group.reused or total > rows:
                 raise GroupChanged(

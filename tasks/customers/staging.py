@@ -26,7 +26,7 @@ class StagingLost(NudgeflowError):
     advice = "Start a new refresh; this one cannot be continued."
 
 
-class StagingChanged(StagingLost):
+class StagingChanged(NudgeflowError):
     advice = "Somebody has changed it: end this refresh with the flow abandon-refresh."
 
 

@@ -101,7 +101,7 @@ def create_group(
                 # Should another refresh of the same minute have the name, ours gets the short id.
                 longer = group_name(*called, suffix=f" ({refresh.short})")
                 group = _create(client, workspace_id, name, marker, longer)
-            # Should it have been marked by an earlier try, nobody knows what it had before.
+            # Once an earlier try has marked it, its own description is lost.
             before = existing.description if existing and not Holder.of(existing) else None
             reused = ", of a group reused" in (group.description or "")
             found = _reference(client, group)

@@ -285,7 +285,7 @@ class _Attempt:
         state = f"{owner}," if owner else "which has ended half-way,"
         if owner == UNKNOWN:
             server = standing.owner.server_url or "a server of version 0.1"
-            state = f"of which only Prefect's server {server} knows,"
+            state = f"known only to Prefect's server {server},"
         return (
             f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open. "
             f"If it cannot be finished: {abandon_command(self._campaign_id)}."

@@ -14,7 +14,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
 from tasks.customers.group_check import held_ids, listed_ids
-from tasks.customers.staging import StagingChanged, StagingLost
+from tasks.customers.staging import StagingLost
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
@@ -42,7 +42,7 @@ def reconcile(
     is made visible; return how many of the list have no message because they left the group.
 
     Without the list, which lake-retention may have removed, only group and lake are compared.
-    Raises NotReconciled with the numbers.
+    Raises NotReconciled with the numbers, StagingChanged.
     """
     if export.done:
         # An earlier try has compared them, and may not have noted how many there were.
@@ -54,8 +54,6 @@ def reconcile(
         total = client.count_customers(group.workspace_id, group.customer_group_id).total
         try:
             counts, than = _compare(listed_ids(lake, validated), in_lake(), folder), "list"
-        except StagingChanged:
-            raise
         except StagingLost as error:
             get_run_logger().warning("%s The lake is compared with the group.", error.problem)
             counts, than = _compare(held_ids(client, group), in_lake(), folder), "group"

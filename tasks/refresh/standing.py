@@ -10,7 +10,7 @@ from tasks.refresh.report import RefreshResult
 
 
 class Problem(Frozen):
-    """What a flow run failed with, in the `attempt` of this owner; a retry may mend it."""
+    """What a flow run failed with, in the `attempt` of this owner; a retry may solve it."""
 
     attempt: int
     error: str

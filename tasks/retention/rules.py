@@ -36,7 +36,7 @@ class Ages(FrozenInput):
     quarantine_days: float | None = Field(
         default=None,
         ge=1,
-        description="Keep quarantined rows for this many days; for ever by default.",
+        description="Keep rejected rows for this many days; for ever by default.",
     )
     plans_days: float | None = Field(
         default=None, ge=1, description="Keep plans for this many days; for ever by default."

@@ -336,7 +336,7 @@ def test_claim_is_refused_when_owner_outlasts_the_wait(
         own = claims.this_process
         elsewhere = {"server": "another", "server_url": "http://other.example/api"}
         monkeypatch.setattr(claims, "this_process", lambda id: own(id).model_copy(update=elsewhere))
-        known = "of which only Prefect's server http://other.example/api knows"
+        known = "known only to Prefect's server http://other.example/api"
     claim_and_keep(lake, first)
     monkeypatch.undo()
     waiting = Waiting(monkeypatch, lambda: None)
