@@ -10,7 +10,7 @@ from flows.options import SyncOptions
 from flows.run.outcomes import completed
 from flows.run.preparation import extract_and_validate, journaled
 from tasks.customers.sync import ListDiff, update_customers
-from tasks.customers.upload import find_group, find_or_create_group
+from tasks.customers.upload import GroupRef, find_group, find_or_create_group
 from tasks.group_names import check_group_name
 from tasks.refresh.report import report_sync
 from tasks.ui import assets
@@ -42,8 +42,7 @@ def sync_customers(
     with journaled(lake) as refresh:
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
-            message = f"Group '{group_name}' is in use by refresh {group.held_by}."
-            return completed("Skipped", message)
+            return _skipped(group)
         partition = f"workspace_id={workspace_id}"
         validated = extract_and_validate(
             account, workspace_id, crm, lake, refresh, options, partition
@@ -51,9 +50,7 @@ def sync_customers(
         options.guardrails.check(validated.counts(group.size if group else None))
         group = find_group(account, workspace_id, group_name, lake)  # the list may have taken long
         if group and group.held_by:
-            return completed(
-                "Skipped", f"Group '{group_name}' is in use by refresh {group.held_by}."
-            )
+            return _skipped(group)
         group = group or find_or_create_group(account, workspace_id, group_name)
         update = update_customers.with_options(
             assets=[assets.group(account, group.customer_group_id)], asset_deps=[assets.crm(crm)]
@@ -63,3 +60,7 @@ def sync_customers(
     counts = {**changes.model_dump(), "rejected": validated.rejected}
     announce("customers.synced", "group", group.customer_group_id, refresh.id, counts)
     return changes
+
+
+def _skipped(group: GroupRef) -> State[Any]:
+    return completed("Skipped", f"Group '{group.name}' is in use by refresh {group.held_by}.")

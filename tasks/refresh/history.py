@@ -78,8 +78,9 @@ class History:
         return True
 
     def ended_of(self, claimant: Refresh) -> Standing | None:
-        """Return the newest refresh that the claimant's flow run began or owned, if it has ended. None
-        if it was released: then nothing had been changed.
+        """Return the newest refresh that the claimant's flow run began or owned, if it has ended.
+
+        None if it was released: then nothing had been changed.
         """
         for number in range(self.newest_number(), 0, -1):
             with suppress(JournalDamaged):

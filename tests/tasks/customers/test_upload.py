@@ -10,7 +10,7 @@ from nudgescribe import errors
 from nudgescribe.retry import poll
 from tasks.campaigns import Refresh, RunRef, publish_run
 from tasks.customers import upload as tasks
-from tasks.customers.staging import Staged, StagingLost, local_copy
+from tasks.customers.staging import Staged, StagingChanged, StagingLost, local_copy
 from tests.conftest import Company, Through, customers
 from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer
@@ -125,7 +125,7 @@ def test_upload_fails_when_group_has_another_size(
 def test_staged_file_is_refused_when_missing_or_changed(local: Local) -> None:
     one = local.staged(customers(5))
     local.staged(customers(6))
-    with pytest.raises(StagingLost, match="has changed"), local_copy(local.lake, one):
+    with pytest.raises(StagingChanged, match="has changed"), local_copy(local.lake, one):
         pass
     local.lake.files.remove("staging")
     with pytest.raises(StagingLost, match="no longer"), local_copy(local.lake, one):
