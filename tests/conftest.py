@@ -237,18 +237,6 @@ def saved(company: Company, customers: pl.DataFrame, folder: Path) -> Saved:
 Save = Callable[[Company, pl.DataFrame], Saved]
 
 
-def save_blocks(folder: Path, company: Company, customers: pl.DataFrame) -> Saved:
-    """Saves account, lake and a CSV with the given customers as blocks."""
-    name = company.seeded.email.partition("@")[0]
-    root, file = folder / "lake", folder / "customers.csv"
-    customers.write_csv(file)
-    crm, lake = FileCrm(path=str(file)), DataLake(root=str(root))
-    saved = Saved(name, company.account(), crm, lake, root, file)
-    for block in saved.blocks.values():
-        block.save(name, overwrite=True)
-    return saved
-
-
 @pytest.fixture
 def save(prefect_server: None, tmp_path: Path) -> Save:
     return partial(saved, folder=tmp_path)

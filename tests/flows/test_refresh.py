@@ -37,7 +37,9 @@ from tests.conftest import (
     Save,
     Saved,
     customers,
-    save_blocks,
+)
+from tests.conftest import (
+    saved as saved_blocks,
 )
 from tests.support.deployed import GUARDRAILS, Deployed, deployed, events_of, flow_run_of
 
@@ -142,13 +144,13 @@ def story(
     )
     assert "canary-in-number" in listed["visits"]
     company = Company(reviewed_sandbox, seed.seed(reviewed_sandbox.context, SEEDED_CUSTOMERS))
-    saved = save_blocks(tmp_path_factory.mktemp("story"), company, listed)
+    story = saved_blocks(company, listed, tmp_path_factory.mktemp("story"))
     name = {"group_name": "The same name {campaign}"}
     with logged() as log:
         with counted_calls() as calls:
-            first = refresh(company, saved, **name)
-        second = refresh(company, saved, **name)
-    return Story(company, saved, listed, first, second, calls, log.getvalue())
+            first = refresh(company, story, **name)
+        second = refresh(company, story, **name)
+    return Story(company, story, listed, first, second, calls, log.getvalue())
 
 
 def test_refresh_brings_messages_of_list_into_lake(story: Story) -> None:
