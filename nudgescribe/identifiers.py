@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import polars as pl
@@ -57,6 +57,14 @@ def identities(ids: pl.Series) -> pl.DataFrame:
 
 class Counts(Counter[Change]):
     """Customers by what became of them."""
+
+    @classmethod
+    def of(cls, shares: Iterable[pl.DataFrame]) -> Self:
+        """Count all that `compare` yields."""
+        counts = cls()
+        for share in shares:
+            counts.add(share)
+        return counts
 
     def add(self, share: pl.DataFrame) -> None:
         """Count what `compare` has yielded."""

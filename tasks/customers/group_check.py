@@ -97,8 +97,5 @@ def listed_ids(lake: DataLake, validated: Validated) -> Iterator[pl.DataFrame]:
 def _compare(
     client: NudgescribeClient, group: GroupRef, validated: Validated, lake: DataLake
 ) -> Counts:
-    counts = Counts()
     with scratch_folder("the group's identifiers") as folder:
-        for share in compare(held_ids(client, group), listed_ids(lake, validated), folder):
-            counts.add(share)
-    return counts
+        return Counts.of(compare(held_ids(client, group), listed_ids(lake, validated), folder))

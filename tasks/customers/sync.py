@@ -122,10 +122,7 @@ def held_customers(
 
 def diff_lists(listed: Path, held: Path, key: str) -> ListDiff:
     """Count how a list differs from the customers that the service holds."""
-    counts = Counts()
-    for share in _shares(listed, held, key):
-        counts.add(share)
-    return _diff(counts)
+    return _diff(Counts.of(_shares(listed, held, key)))
 
 
 def _compare(

@@ -77,11 +77,8 @@ def reconcile(
 
 
 def _compare(before: Iterator[pl.DataFrame], after: Iterator[pl.DataFrame], folder: Path) -> Counts:
-    counts = Counts()
     with TemporaryDirectory(dir=folder) as own:
-        for share in compare(before, after, Path(own)):
-            counts.add(share)
-    return counts
+        return Counts.of(compare(before, after, Path(own)))
 
 
 def _ids_in_lake(lake: DataLake, export: ExportRef, ledger: Ledger) -> Iterator[pl.DataFrame]:
