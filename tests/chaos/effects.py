@@ -87,8 +87,11 @@ class Watch:
 
         def published(self: Any, **options: bool) -> None:
             watch.at(self.watched, "during")
-            publish(self, **options)
-            watch.at(self.watched, "after")
+            try:
+                publish(self, **options)
+            finally:
+                # Also of a file that another was before with.
+                watch.at(self.watched, "after")
 
         def removed(self: Files, path: str) -> None:
             if not self.exists(path):
