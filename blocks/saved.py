@@ -28,6 +28,9 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 PROJECT_URL = "https://nudgeflow.example"
 """Where the README and the docs folder are published; set it to your own site."""
+MAIN = "main"
+"""The name that bootstrap saves blocks under, and that the deployments refer to."""
+NOT_SAVED = "not-saved"
 LOGO_URL = HttpUrl(f"{PROJECT_URL}/img/logo.png")
 
 
@@ -72,7 +75,7 @@ class SavedBlock(Block):
     @property
     def block_name(self) -> str:
         """Return the name it is saved under, to show to people."""
-        return self._block_document_name or "not-saved"
+        return self._block_document_name or NOT_SAVED
 
     @property
     def block_slug(self) -> str:

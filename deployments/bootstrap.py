@@ -11,11 +11,11 @@ from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
+from blocks.saved import MAIN
 from deployments import automations, server, settings
 from deployments.settings import Settings
 from nudgescribe.errors import NudgeflowError
 
-NAME = "main"
 NOTIFICATIONS = "nudgeflow"
 
 
@@ -45,10 +45,10 @@ def bootstrap(environment: Mapping[str, str]) -> Iterator[str]:
 def _upsert_block(
     client: SyncPrefectClient, setting: str, kind: type[Block], block: Block | None
 ) -> str:
-    label = f"block {kind.get_block_type_slug()}/{NAME}"
+    label = f"block {kind.get_block_type_slug()}/{MAIN}"
     if block is None:
         return f"{label}: skipped, no {settings.PREFIX}{setting.upper()}_… is set"
-    return f"{label}: {server.upsert_block(client, block, NAME)}"
+    return f"{label}: {server.upsert_block(client, block, MAIN)}"
 
 
 def _upsert_automations(client: SyncPrefectClient, chosen: Settings) -> Iterator[str]:

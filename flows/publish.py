@@ -39,7 +39,7 @@ def publish_campaign(
     """
     claimant, watch = this_refresh(), Stopwatch()
     link_campaign(account, campaign_id)
-    claim = claim_open_refresh(lake, campaign_id, claimant, options.export_minutes)
+    claim = claim_open_refresh(account, lake, campaign_id, claimant, options.export_minutes)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
     claimed = ClaimedRefresh(campaign_id, account, lake, claimant, claim.refresh, watch)

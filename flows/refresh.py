@@ -55,6 +55,7 @@ def campaign_refresh(
     check_lake(lake)
     claimant, watch = this_refresh(), Stopwatch()
     claim = claim_campaign(
+        account,
         lake,
         campaign_id,
         claimant,

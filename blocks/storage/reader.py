@@ -9,7 +9,7 @@ from polars.io.plugins import register_io_source
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from blocks.storage.errors import NotInLake
+from blocks.storage.errors import LakeUnreachable, NotInLake
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import (
     LATEST,
@@ -113,7 +113,9 @@ def read_manifests(files: Files, paths: Iterable[str]) -> dict[str, Manifest | L
     for path in paths:
         try:
             found[path] = read_manifest(files, path)
-        except (ManifestDamaged, ManifestTooNew) as error:
+        except LakeUnreachable:
+            raise
+        except LakeError as error:
             found[path] = error
     return found
 

@@ -62,18 +62,19 @@ def await_approval(
         return _suspended_review(claimed, checkpoint, minutes)
     if review == "stop":
         status = read_run(account, run).status
-        message = f"Run {run.run_number} is {status}. {_how_to_publish(run)}"
+        message = f"Run {run.run_number} is {status}. {_how_to_publish(claimed, run)}"
         return completed("Stopped", message)
     try:
         wait_for_review(account, run, minutes)
     except RerunTimedOut as error:
-        overdue = ReviewOverdue(f"{error.problem} {_how_to_publish(run)}")
+        overdue = ReviewOverdue(f"{error.problem} {_how_to_publish(claimed, run)}")
         return failed("ReviewOverdue", overdue)
     return None
 
 
-def _how_to_publish(run: RunRef) -> str:
-    return f"Once its messages are approved: {publish_command(run.campaign_id)}."
+def _how_to_publish(claimed: ClaimedRefresh, run: RunRef) -> str:
+    command = publish_command(run.campaign_id, claimed.account, claimed.lake)
+    return f"Once its messages are approved: {command}."
 
 
 def _suspended_review(
@@ -94,7 +95,7 @@ def _suspended_review(
             if datetime.now(UTC) >= until:
                 error = ReviewOverdue(
                     f"Run {run.run_number} was not approved by {until:%Y-%m-%d %H:%M} UTC; it is "
-                    f"{status}. {_how_to_publish(run)}"
+                    f"{status}. {_how_to_publish(claimed, run)}"
                 )
                 end_review(lake, refresh)  # a retry has a review of its own
                 return failed("ReviewOverdue", error)
@@ -108,7 +109,7 @@ def _suspended_review(
         if answer.decision == "stop here":
             note = f": {answer.note.rstrip('.')}." if answer.note else "."
             end_review(lake, refresh)
-            stopped = f"Run {run.run_number} was stopped{note} {_how_to_publish(run)}"
+            stopped = f"Run {run.run_number} was stopped{note} {_how_to_publish(claimed, run)}"
             return failed("Rejected", ReviewRejected(stopped))
         if answer.note:
             get_run_logger().info("Resumed: %s", answer.note)

@@ -11,10 +11,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import VariableCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled
 
 from nudgescribe.bases import Frozen
 
 SERVER_ID = "nudgeflow_server_id"
+SUSPENDED = "Suspended"
 UNKNOWN = "Unknown"
 """In place of the state of a flow run that this server cannot know of."""
 
@@ -92,6 +94,14 @@ def owner_state(owner: Owner) -> str | None:
         return None
     # Without a worker to notice, a killed process leaves its flow run Running for ever.
     return None if state.is_running() and _is_gone(owner) else state.name
+
+
+def cancel_suspended(owner: Owner) -> None:
+    """Cancel the owner's flow run if it is suspended on this server: nobody is to resume it."""
+    if owner_state(owner) == SUSPENDED:
+        with get_client(sync_client=True) as client:
+            cancelled = Cancelled(message="Its refresh was abandoned.")
+            client.set_flow_run_state(UUID(owner.flow_run), cancelled, force=True)
 
 
 def this_machine() -> str:

@@ -7,14 +7,13 @@ from prefect import task
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from blocks import DataLake
-from blocks.storage.files import Files
+from blocks import DataLake, NudgescribeAccount
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
 from tasks.journal.entries import JournalDamaged, Series
-from tasks.journal.owners import UNKNOWN, owner_state, this_process
+from tasks.journal.owners import SUSPENDED, UNKNOWN, cancel_suspended, owner_state, this_process
 from tasks.journal.refresh import Claimed, Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import History
@@ -138,11 +137,12 @@ def decide(
         return Refuse(overlap)
     if owner is None:
         return Continue(standing)
-    return Joined(standing) if owner == "Suspended" else Wait(standing)
+    return Joined(standing) if owner == SUSPENDED else Wait(standing)
 
 
 @task(**RETRIED)
 def claim_campaign(
+    account: NudgescribeAccount,
     lake: DataLake,
     campaign_id: str,
     claimant: Refresh,
@@ -162,19 +162,23 @@ def claim_campaign(
     claimed = Claimed(
         refresh=claimant, owner=this_process(claimant.id), crm=crm, options=options or {}
     )
-    return _await(_Attempt(lake.files, campaign_id, claimed, overlap), minutes)
+    return _await(_Attempt(account, lake, campaign_id, claimed, overlap), minutes)
 
 
 @task(**RETRIED)
 def claim_open_refresh(
-    lake: DataLake, campaign_id: str, claimant: Refresh, minutes: float
+    account: NudgescribeAccount,
+    lake: DataLake,
+    campaign_id: str,
+    claimant: Refresh,
+    minutes: float,
 ) -> Claim:
     """Return the campaign's open refresh for this flow run to finish, as `claim_campaign` does.
 
     Raises NothingToPublish if none has started a rerun.
     """
     claimed = Claimed(refresh=claimant, owner=this_process(claimant.id))
-    return _await(_Attempt(lake.files, campaign_id, claimed, "join", begins=False), minutes)
+    return _await(_Attempt(account, lake, campaign_id, claimed, "join", begins=False), minutes)
 
 
 def _await(attempt: "_Attempt", minutes: float) -> Claim:
@@ -189,15 +193,16 @@ class _Attempt:
 
     def __init__(
         self,
-        files: Files,
+        account: NudgescribeAccount,
+        lake: DataLake,
         campaign_id: str,
         claimed: Claimed,
         overlap: Overlap,
         begins: bool = True,
     ) -> None:
         self.other = "Another refresh"
-        self._files = files
-        self._history = History(files, campaign_partition(campaign_id))
+        self._account, self._lake = account, lake
+        self._history = History(lake.files, campaign_partition(campaign_id))
         self._campaign_id = campaign_id
         self._claimed = claimed
         self._overlap: Overlap = overlap
@@ -242,7 +247,7 @@ class _Attempt:
                 raise RefreshOpen(self.other)
             case Finished(standing):
                 assert standing.ended
-                self._files.remove(standing.refresh.staging)
+                self._lake.files.remove(standing.refresh.staging)
                 message = "It was finished by an earlier try."
                 return Claim(message=message, result=standing.ended.result)
             case Over(problem):
@@ -257,7 +262,7 @@ class _Attempt:
                     return None
                 given_up = Ended(outcome="released", problem="Its flow run ended half-way.")
                 self._history.end(number, given_up)
-            self._files.remove(previous.refresh.staging)
+            self._lake.files.remove(previous.refresh.staging)
         # A flow run may begin more than one refresh of a campaign: each needs an id of its own.
         ids = {"id": f"{self._claimed.refresh.id}-{number}"} if number else {}
         refresh = self._claimed.refresh.model_copy(update=ids)
@@ -286,9 +291,10 @@ class _Attempt:
         if owner == UNKNOWN:
             server = standing.owner.server_url or "a server of version 0.1"
             state = f"known only to Prefect's server {server},"
+        abandon = abandon_command(self._campaign_id, self._account, self._lake)
         return (
             f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open. "
-            f"If it cannot be finished: {abandon_command(self._campaign_id)}."
+            f"If it cannot be finished: {abandon}."
         )
 
 
@@ -334,7 +340,7 @@ def record_problem(
 @task(**RETRIED)
 def end_abandoned(lake: DataLake, campaign_id: str, who: str, why: str) -> Refresh | None:
     """End the campaign's open refresh, remove its list, and return it; None if its journal cannot
-    be read.
+    be read. The flow run that is suspended for its review is cancelled.
 
     Raises NothingToAbandon; StillRunning if a flow run works on it.
     """
@@ -348,8 +354,10 @@ def end_abandoned(lake: DataLake, campaign_id: str, who: str, why: str) -> Refre
             raise NothingToAbandon(f"Campaign {campaign_id} has no open refresh.")
         number = standing.number
         state = owner_state(standing.owner) if standing.owner else None
-        if standing.owner and state not in (None, UNKNOWN, "Suspended"):
+        if standing.owner and state not in (None, UNKNOWN, SUSPENDED):
             raise StillRunning(f"{standing.owner.name} is {state}.")
+    if standing and standing.owner:
+        cancel_suspended(standing.owner)
     history.end(number, Ended(outcome="abandoned", problem=f"It was abandoned by {who}: {why}"))
     if standing is None:
         return None

@@ -10,6 +10,7 @@ import polars as pl
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import materialize
+from pydantic import ValidationError
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import NotInLake
@@ -74,6 +75,10 @@ class PlanNotFound(NudgeflowError):
     advice = "Make one with the flow plan-refresh, or leave options.plan_id out."
 
 
+class PlanDamaged(NudgeflowError):
+    advice = "Nothing was changed at Nudgescribe. Make a new plan."
+
+
 class PlanOutdated(NudgeflowError):
     advice = "Nothing was changed at Nudgescribe. Make a new plan."
 
@@ -108,15 +113,16 @@ def make_plan(
 def check_plan(lake: DataLake, plan_id: str, campaign: CampaignRef, validated: Validated) -> None:
     """Check that list and campaign are still those of the plan.
 
-    Raises PlanNotFound, PlanOutdated.
+    Raises PlanNotFound, PlanDamaged, PlanOutdated.
     """
     try:
-        content = lake.files.read(f"{path_of(campaign, plan_id)}.json")
+        plan = Plan.model_validate_json(lake.files.read(f"{path_of(campaign, plan_id)}.json"))
     except NotInLake:
         raise PlanNotFound(
             f"The lake has no plan {plan_id} of campaign {campaign.campaign_id}."
         ) from None
-    plan = Plan.model_validate_json(content)
+    except ValidationError:
+        raise PlanDamaged(f"Plan {plan_id} in the lake is empty, cut off or no plan.") from None
     if plan.current_run != campaign.previous_run:
         raise PlanOutdated(
             f"Plan {plan_id} was made on run {plan.current_run} of the campaign, which is on run "

@@ -35,7 +35,7 @@ from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
 from prefect.states import Running
 
-from blocks import DataLake, FileCrm
+from blocks import DataLake, NudgescribeAccount
 from nudgescribe.errors import NudgeflowError
 from tasks.journal.refresh import Refresh
 from tasks.refresh.claim import claim_campaign
@@ -46,8 +46,10 @@ def nothing(): ...
 with get_client(sync_client=True) as client, disable_run_logger():
     run = client.create_flow_run(nothing, state=Running())
     me = Refresh(id=str(run.id), started=datetime.now(UTC))
+    account = NudgescribeAccount(email="a@b.c", password="p", api_key="k", api_code="c")
+    lake = DataLake(root=sys.argv[1])
     try:
-        claim = claim_campaign.fn(DataLake(root=sys.argv[1]), "C", me, sys.argv[2], 0.001)
+        claim = claim_campaign.fn(account, lake, "C", me, sys.argv[2], 0.001)
         print("works" if claim.refresh else claim.message)
     except NudgeflowError as error:
         print(error)

@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import WorkPool
 from prefect.events.schemas.automations import Automation
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.saved import MAIN
 from deployments import bootstrap
 from deployments import server as prefect
 from deployments.server import CALLS, DOWNLOADS, upsert_limit
@@ -36,7 +37,7 @@ def server(prefect_server: None) -> Iterator[None]:
         for automation in ours():
             client.delete_automation(automation.id)
         for document in client.read_block_documents():
-            if document.name in (bootstrap.NAME, bootstrap.NOTIFICATIONS):
+            if document.name in (MAIN, bootstrap.NOTIFICATIONS):
                 client.delete_block_document(document.id)
         client.delete_work_pool(prefect.POOL)
 

@@ -12,7 +12,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.server.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
 
-from deployments.bootstrap import NAME
+from blocks.saved import MAIN
 from deployments.server import block_types
 from flows.plan import plan_refresh
 
@@ -83,7 +83,7 @@ def saved(value: Any) -> Any:
     if not isinstance(value, dict) or "$ref" not in value:
         return value
     slug, _, name = value["$ref"]["block_document_slug"].partition("/")
-    assert name == NAME
+    assert name == MAIN
     return KINDS[slug].model_construct()
 
 

@@ -69,6 +69,16 @@ def test_damaged_manifest_hides_no_other(lake: DataLake, content: bytes) -> None
     assert lake.runs()["run_number"].to_list() == [1]
 
 
+def test_manifest_that_the_store_does_not_give_out_hides_no_other(
+    lake: DataLake, logged: pytest.LogCaptureFixture
+) -> None:
+    file = Path(lake.root, MANIFEST)
+    file.unlink()
+    file.symlink_to(file.name)  # a loop: listed, and never to be read
+    assert lake.runs()["run_number"].to_list() == [1]
+    assert f"Passed over: The lake refuses {MANIFEST}" in logged.text
+
+
 @pytest.mark.parametrize("name", ["../../other.parquet", "/other.parquet", "..", "", "a%2Fb"])
 def test_part_outside_of_its_folder_is_refused(lake: DataLake, name: str) -> None:
     part = json.loads(Path(lake.root, MANIFEST).read_text())["parts"][0]

@@ -12,8 +12,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import disable_run_logger
 from prefect.states import Completed, Crashed, Running, Suspended
+from pydantic import SecretStr
 
-from blocks import DataLake
+from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
 from tasks.journal.entries import Journal, JournalDamaged, JournalTooNew, Series, Step
@@ -48,6 +49,12 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended, Problem, Standing
 from tests.support.clock import Clock
 
+ACCOUNT = NudgescribeAccount(
+    email="a@example.com",
+    password=SecretStr("password"),
+    api_key=SecretStr("key"),
+    api_code=SecretStr("code"),
+)
 CAMPAIGN = "a/campaign"
 PARTITION = "campaign_id=a%2Fcampaign"
 STARTED = datetime(2026, 11, 22, tzinfo=UTC)
@@ -185,6 +192,12 @@ def flow_run(prefect_server: None) -> Runs:
     return create
 
 
+def state_of(run: Refresh) -> str | None:
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run.id).state
+    return state.name if state else None
+
+
 def set_state(run: Refresh, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, state, force=True)
@@ -198,7 +211,7 @@ def lake(local: Any) -> DataLake:
 def claim(
     lake: DataLake, claimant: Refresh, overlap: Overlap = "join", minutes: float = 1
 ) -> Claim:
-    return claim_campaign.fn(lake, CAMPAIGN, claimant, overlap, minutes)
+    return claim_campaign.fn(ACCOUNT, lake, CAMPAIGN, claimant, overlap, minutes)
 
 
 def keep(lake: DataLake, refresh: Refresh) -> None:
@@ -477,6 +490,7 @@ def test_abandoned_refresh_is_over_for_everybody(
     stage(lake, refresh)
     assert abandon(lake) == refresh
     assert not staged(lake, refresh)
+    assert state_of(first) in ("Crashed", "Cancelled")
     with pytest.raises(RefreshEnded, match="abandoned by Ada: the list was wrong"):
         claim(lake, first)
     begun = claim(lake, second)
@@ -501,11 +515,11 @@ def test_refresh_is_not_abandoned_while_it_runs_or_when_there_is_none(
 def test_only_an_open_refresh_is_published(flow_run: Runs, lake: DataLake) -> None:
     own = flow_run(Running())
     with pytest.raises(NothingToPublish):
-        claim_open_refresh.fn(lake, CAMPAIGN, own, 1)
+        claim_open_refresh.fn(ACCOUNT, lake, CAMPAIGN, own, 1)
     assert lake.files.list_names("refreshes") == []
     first = flow_run(Crashed())
     claim_and_keep(lake, first)
-    assert worked_on(claim_open_refresh.fn(lake, CAMPAIGN, own, 1)) == first.id
+    assert worked_on(claim_open_refresh.fn(ACCOUNT, lake, CAMPAIGN, own, 1)) == first.id
 
 
 # ---- what lies in the lake --------------------------------------------------------------------
@@ -554,7 +568,7 @@ def test_damaged_journal_concerns_its_campaign_and_can_be_abandoned(
     own, other = flow_run(Running()), flow_run(Running())
     claim_and_keep(lake, own)
     lake.files.write(f"refreshes/{PARTITION}/00000001/{damaged}", b"")
-    claim_campaign.fn(lake, "another", other, "join", 1)
+    claim_campaign.fn(ACCOUNT, lake, "another", other, "join", 1)
     with pytest.raises(JournalDamaged, match=f"00000001/{damaged}.*abandon-refresh"):
         claim(lake, other)
     opened = open_refreshes(lake.files)

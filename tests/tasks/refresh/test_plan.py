@@ -9,7 +9,16 @@ from tasks.customers.guardrails import Guardrails
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.validate import Validated, validate_customers
 from tasks.journal.refresh import Refresh
-from tasks.refresh.plan import Plan, PlanNotFound, PlanOutdated, Share, check_plan, make_plan
+from tasks.refresh.plan import (
+    Plan,
+    PlanDamaged,
+    PlanNotFound,
+    PlanOutdated,
+    Share,
+    check_plan,
+    make_plan,
+    path_of,
+)
 from tasks.refresh.preview import compare_with_run
 from tests.conftest import SEEDED_CUSTOMERS, Company, customers
 from tests.tasks.conftest import Local
@@ -48,6 +57,9 @@ def test_plan_is_outdated_when_list_or_run_differs(
         check_plan.fn(local.lake, plan.plan_id, later, validated)
     with pytest.raises(PlanNotFound, match=r"no plan \.\./x of campaign"):
         check_plan.fn(local.lake, "../x", campaign, validated)
+    local.lake.files.write(f"{path_of(campaign, 'cut')}.json", b'{"plan_id": "cut"')
+    with pytest.raises(PlanDamaged, match="Plan cut .* cut off"):
+        check_plan.fn(local.lake, "cut", campaign, validated)
 
 
 def test_plan_counts_customers_of_segments(local: Local, plan: Plan) -> None:
