@@ -88,9 +88,10 @@ def ours(file: Path) -> int:
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
+    from blocks.storage.parquet import read_frames
     from tasks.customers import validate
     from tasks.customers.mapping import FieldMapping
-    from tasks.customers.staging import batches, describe
+    from tasks.customers.staging import describe
     from tasks.customers.upload import ROWS_SENT
     from tasks.journal.refresh import Refresh
 
@@ -104,8 +105,7 @@ def ours(file: Path) -> int:
         staged = describe(extracted, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules(), sources={})
         found = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
-        accepted = pl.scan_parquet(lake.files.fs_path(found.accepted.path))
-        for frame in batches(accepted, ROWS_SENT):
+        for frame in read_frames(Path(lake.files.fs_path(found.accepted.path)), ROWS_SENT):
             rfc4180.write(frame)
         return found.accepted.rows
 

@@ -11,14 +11,18 @@ T = TypeVar("T")
 def prefetch(items: Iterator[T]) -> Generator[T]:
     """Yield the same items; while one is in use, a thread computes the next.
 
-    An error of `items` is raised after the items before it.
+    An error of `items` is raised after the items before it. A generator is closed at the end.
     """
-    with ThreadPoolExecutor(1) as thread:
-        end = object()
-        upcoming = thread.submit(next, items, end)
-        while (item := upcoming.result()) is not end:
+    end = object()
+    try:
+        with ThreadPoolExecutor(1) as thread:
             upcoming = thread.submit(next, items, end)
-            yield item  # pyright: ignore[reportReturnType] - never the sentinel
+            while (item := upcoming.result()) is not end:
+                upcoming = thread.submit(next, items, end)
+                yield item  # pyright: ignore[reportReturnType] - never the sentinel
+    finally:
+        if isinstance(items, Generator):
+            items.close()
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,8 +1,11 @@
 """The errors of Nudgeflow: one base, and one class per outcome of a call, with advice."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from itertools import islice
+from pathlib import Path
+from traceback import walk_tb
 from typing import ClassVar, cast
 
 import httpx
@@ -64,6 +67,25 @@ class NudgeflowError(Exception):
         self, context: BaseException | None
     ) -> None:
         vars(BaseException)["__context__"].__set__(self, context)
+
+
+@contextmanager
+def translate_foreign_errors(what: str, kind: type[NudgeflowError]) -> Generator[None]:
+    """Raise `kind` about `what` for an error of a library, a panic included.
+
+    Its text is left out, since it may quote values; its class and the line that met it are told.
+    """
+    try:
+        yield
+    except NudgeflowError:
+        raise
+    except BaseException as error:
+        # A panic of Rust is no Exception, and each library has a class of its own for it.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        *_, (frame, line) = walk_tb(error.__traceback__)
+        met = f"{Path(frame.f_code.co_filename).name}, line {line}"
+        raise kind(f"{what} cannot be read: {type(error).__name__} in {met}.") from None
 
 
 class Retryable(NudgeflowError):

@@ -1,12 +1,10 @@
 """The rules of customer lists: required and unique fields, five types, 14 date formats.
 
-All rules are polars expressions over text columns, which `as_text` makes. The tasks and the
-sandbox share them.
+All rules are polars expressions over text columns. The tasks and the sandbox share them.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import time
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +63,7 @@ _YEARS: Mapping[str, tuple[int, int]] = {"%Y": (1, 9999), "%y": (1969, 2068)}
 """First and last year of a notation. Two digits are read as POSIX does: 69 is 1969, 68 is 2068."""
 _NO_DATE = "?"
 """Written in place of a date that a format cannot express; no format reads it as a date."""
+_DAY = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})(?: 00:00:00(?:[+-][0-9:]+)?)?\z"
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 
 
@@ -110,24 +109,6 @@ def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) ->
     ]
 
 
-def type_problems(schema: pl.Schema) -> list[str]:
-    """Return the columns whose values cannot be text: nested ones and bytes."""
-    strange = [name for name, dtype in schema.items() if dtype.is_nested() or dtype == pl.Binary()]
-    return [f"column '{name}' holds {schema[name]}, not text" for name in strange]
-
-
-def as_text(frame: pl.DataFrame, fields: Sequence[WorkspaceField]) -> pl.DataFrame:
-    """Return all columns as text, null for no value, dates in their field's format.
-
-    A date with a time of day, or of a year that the format cannot express, becomes a text that no
-    format reads as a date.
-    """
-    by_name = {field.field_name: field for field in fields}
-    return frame.select(
-        _text(column, frame.schema[column], by_name[column]) for column in frame.columns
-    )
-
-
 def column(name: str) -> pl.Expr:
     """Return the column of exactly this name; `pl.col` reads some names as patterns."""
     return selectors.by_name(name).as_expr()
@@ -141,6 +122,15 @@ def reformat_dates(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
     """
     kept = text.is_null() | (text.str.strip_chars() == "") | text.str.contains("\0", literal=True)
     return pl.when(kept).then(text).otherwise(_written(_parsed(text, given), wanted))
+
+
+def write_dates(text: pl.Expr, wanted: str, *, otherwise: pl.Expr) -> pl.Expr:
+    """Return dates such as 2026-01-02, also with midnight and an offset behind, in the format
+    `wanted`, and `otherwise` in place of other texts.
+    """
+    day = text.str.extract(_DAY, 1)
+    written = _written(day.str.to_date("%Y-%m-%d", strict=False, cache=False), wanted)
+    return pl.when(day.is_not_null()).then(written).otherwise(otherwise)
 
 
 def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
@@ -178,16 +168,6 @@ def judge(
         .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
     return Verdict(frame.filter(good) if bad.height else frame, errors)
-
-
-def _text(name: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:
-    value = column(name)
-    if field.field_type != "Date" or not isinstance(dtype, pl.Date | pl.Datetime):
-        return value.cast(pl.String)
-    day = value
-    if dtype != pl.Date():
-        day = pl.when(value.dt.time() == time()).then(value.dt.date())
-    return pl.when(value.is_not_null()).then(_written(day, field.field_format or "")).alias(name)
 
 
 def _written(day: pl.Expr, date_format: str) -> pl.Expr:

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
+from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.files.block import FileCrm
 from blocks.crm.saas.hubspot import HubSpotCrm
 from blocks.crm.saas.salesforce import SalesforceCrm
-from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.crm.source import CrmSource
 from blocks.crm.sql.block import SqlCrm
 from blocks.saved import load_by_name
 

@@ -1,30 +1,44 @@
-"""The base of all sources of customer lists, and their errors."""
+"""The base of all sources of customer lists."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-from blocks.saved import Logger as Logger
+import pyarrow as pa
+
+from blocks.crm.errors import SourceError
+from blocks.crm.list_file import ListWriter
+from blocks.iterators import prefetch
 from blocks.saved import SavedBlock
-from nudgescribe.errors import NudgeflowError, Retryable
-
-
-class SourceError(NudgeflowError):
-    advice = "Nothing was changed. Correct the CRM block, then start again."
-
-
-class SourceUnavailable(SourceError, Retryable):
-    advice = "Nothing was changed. Try again later."
+from nudgescribe.errors import translate_foreign_errors
 
 
 class CrmSource(SavedBlock, ABC):
     """A source that a customer list is extracted from."""
 
     @abstractmethod
-    def extract(self, target: Path) -> int:
-        """Write the list to a Parquet file and return its number of rows.
+    def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        """Yield the list, some thousand rows at a time; at least one batch, which may be empty.
 
-        The file has the columns of the source; text stays text. Some thousand rows at a time are
-        in memory, however long the list is.
+        All have the same columns. Those that are not `needed` may be left out; None needs all.
 
         Raises SourceUnavailable if another try may succeed, else SourceError.
         """
+
+    def extract(self, target: Path, needed: frozenset[str] | None = None) -> int:
+        """Write the list to a Parquet file as text, and return its number of rows.
+
+        How values are written stands in `blocks.crm.text`. Some thousand rows at a time are in
+        memory, however long the list is.
+
+        Raises SourceUnavailable if another try may succeed, else SourceError.
+        """
+        with (
+            translate_foreign_errors(self.block_slug, SourceError),
+            ListWriter(target, needed) as writer,
+            closing(prefetch(self.batches(needed))) as batches,
+        ):
+            for batch in batches:
+                writer.write(batch)
+        return writer.rows

@@ -1,6 +1,6 @@
 """Parquet files, written and read batch by batch."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
+from blocks.storage.errors import LakeError
 from blocks.storage.reader import to_polars
 from nudgescribe.bases import Closing
 
@@ -32,35 +33,46 @@ def observe_rows(callback: _RowsCallback) -> Generator[None]:
 
 
 class ParquetSink(Closing):
-    """A Parquet file that frames of one schema are appended to.
+    """A Parquet file that frames, or tables, of one schema are appended to.
 
     A context manager; the file has its schema even if nothing is written. The compression, zstd
-    level 1 without dictionaries, suits text that seldom repeats.
+    level 1 without dictionaries, suits text that seldom repeats. Pages have checksums.
     """
 
-    def __init__(self, file: Path, schema: pl.Schema) -> None:
+    def __init__(self, file: Path, schema: pl.Schema | pa.Schema) -> None:
         self._schema = schema
         self._writer = parquet.ParquetWriter(
             file,
-            pl.DataFrame(schema=schema).to_arrow().schema,
+            pl.DataFrame(schema=schema).to_arrow().schema
+            if isinstance(schema, pl.Schema)
+            else schema,
             compression="zstd",
             compression_level=1,
             use_dictionary=False,
+            write_page_checksum=True,
         )
         self.rows = 0
 
-    def write(self, frame: pl.DataFrame) -> None:
-        # Column by column: `DataFrame.cast` reads some names as patterns and refuses an empty one.
-        cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
-        cast.columns = self._schema.names()
-        table: pa.Table = cast.to_arrow()
+    def write(self, rows: pl.DataFrame | pa.Table) -> None:
+        table = self._cast(rows) if isinstance(rows, pl.DataFrame) else rows
         self._writer.write_table(table, _rows_of(table.nbytes, table.num_rows, GROUP_BYTES))
-        self.rows += frame.height
+        self.rows += table.num_rows
         if callback := _CALLBACK.get():
             callback(self.rows)
 
+    def annotate(self, key: bytes, value: bytes) -> None:
+        """Add to the file's metadata."""
+        self._writer.add_key_value_metadata({key: value})
+
     def close(self) -> None:
         self._writer.close()
+
+    def _cast(self, frame: pl.DataFrame) -> pa.Table:
+        assert isinstance(self._schema, pl.Schema)
+        # Column by column: `DataFrame.cast` reads some names as patterns and refuses an empty one.
+        cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
+        cast.columns = self._schema.names()
+        return cast.to_arrow()
 
 
 def write_parquet(file: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) -> int:
@@ -77,17 +89,29 @@ def text_schema(columns: list[str]) -> pl.Schema:
 
 
 def read_frames(file: Path, rows: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a Parquet file in their order: `rows` in each frame but the last, or fewer
-    if they are wide.
+    """Yield the rows of a Parquet file as `read_batches` does, as frames."""
+    for batch in read_batches(file, rows):
+        frame = to_polars(pa.Table.from_batches([batch]))
+        frame.columns = batch.schema.names  # polars renames a column whose name is empty
+        yield frame
+
+
+def read_batches(
+    file: Path, rows: int = ROWS_AT_ONCE, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a Parquet file of ours in their order: `rows` in each batch but the last,
+    or fewer if they are wide. Raises LakeError if some are missing.
     """
     with file.open("rb") as opened:
-        columns = list(pl.read_parquet_schema(file))
         # Without pre_buffer, which keeps what has been read until the whole file has.
-        source = parquet.ParquetFile(opened, pre_buffer=False)
-        for batch in source.iter_batches(_few_rows(source, rows), columns=columns):
-            frame = to_polars(pa.Table.from_batches([batch]))
-            frame.columns = columns  # polars renames a column whose name is empty
-            yield frame
+        source = parquet.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
+        names = source.schema_arrow.names if columns is None else [*columns]
+        left = source.metadata.num_rows
+        for batch in source.iter_batches(_few_rows(source, rows), columns=names):
+            left -= batch.num_rows
+            yield batch.select(names)
+        if left:
+            raise LakeError(f"{file.name} lacks {left:,} of its {source.metadata.num_rows:,} rows.")
 
 
 def few_rows(file: Path, most: int) -> int:

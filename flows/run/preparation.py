@@ -27,7 +27,7 @@ def extract_and_validate(
     rejected ones.
     """
     mapping = find_fields(account, workspace_id, options.fields)
-    staged = extract_customers(crm, lake, refresh)
+    staged = extract_customers(crm, lake, refresh, mapping.needed)
     return validate_customers(mapping, staged, lake, refresh, options.strict, partition)
 
 

@@ -1,6 +1,6 @@
 """Field mapping: the workspace's fields and the columns of the list they come from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import polars as pl
@@ -8,6 +8,7 @@ from prefect import task
 from pydantic import Field, model_validator
 
 from blocks import NudgescribeAccount
+from blocks.crm.list_file import ListFile, Origin
 from nudgescribe import fields
 from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.contract import WorkspaceField
@@ -51,43 +52,56 @@ class FieldMapping(Frozen):
     rules: list[WorkspaceField]
     sources: dict[str, FieldSource]
 
-    def rename(self, listed: pl.LazyFrame) -> pl.LazyFrame:
-        """Return the list with the fields' names for its columns. Raises MappingRefused."""
+    @property
+    def needed(self) -> frozenset[str] | None:
+        """Return the columns of the list that it takes; None for all."""
+        return frozenset(self._columns.values()) or None
+
+    def columns(self, listed: Sequence[str]) -> dict[str, str]:
+        """Return by name the fields that columns of the list fill, with these. Raises
+        MappingRefused.
+        """
         if not self.sources:
-            return listed
-        columns = listed.collect_schema().names()
-        wanted = {
+            return {name: name for name in listed}
+        missing = [column for column in self._columns.values() if column not in listed]
+        if missing:
+            # Without a header row the columns' names are a customer's values: never print them.
+            raise MappingRefused(
+                f"The list has no column {first_ten(missing)}, of {len(listed)} columns in all."
+            )
+        return self._columns
+
+    def expressions(self, listed: ListFile) -> dict[str, pl.Expr]:
+        """Return the values of each field that is sent, dates in the workspace's format, by the
+        columns of the list. Raises MappingRefused.
+        """
+        columns = self.columns(listed.columns)
+        return {
+            name: self._values(name, columns[name], listed.origins(columns[name]))
+            if name in columns
+            else pl.repeat(self.sources[name].constant, pl.len(), dtype=pl.String)
+            for name in self.sources or columns
+        }
+
+    @property
+    def _columns(self) -> dict[str, str]:
+        return {
             name: source.column or name
             for name, source in self.sources.items()
             if source.constant is None
         }
-        missing = [column for column in wanted.values() if column not in columns]
-        if missing:
-            # Without a header row the columns' names are a customer's values: never print them.
-            raise MappingRefused(
-                f"The list has no column {first_ten(missing)}, of {len(columns)} columns in all."
-            )
-        return listed.select(
-            fields.column(wanted[name]).alias(name)
-            if name in wanted
-            else pl.lit(source.constant).alias(name)
-            for name, source in self.sources.items()
-        )
 
-    def as_text(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Return a batch of the renamed list as text; columns with a date format of their own get
-        the workspace's.
-        """
-        formats = {rule.field_name: rule.field_format or "" for rule in self.rules}
-        dated = {
-            name: source.date_format
-            for name, source in self.sources.items()
-            if source.date_format and name in batch.columns and not batch.schema[name].is_temporal()
-        }
-        return fields.as_text(batch, self.rules).with_columns(
-            fields.reformat_dates(fields.column(name), date_format, formats[name]).alias(name)
-            for name, date_format in dated.items()
-        )
+    def _values(self, name: str, column: str, origins: set[Origin]) -> pl.Expr:
+        rule = next((rule for rule in self.rules if rule.field_name == name), None)
+        values = text = fields.column(column)
+        if rule is None or rule.field_type != "Date":
+            return values
+        wanted, source = rule.field_format or "", self.sources.get(name)
+        if source and source.date_format:
+            values = fields.reformat_dates(text, source.date_format, wanted)
+        if origins & {Origin.DATE, Origin.TIMESTAMP}:
+            values = fields.write_dates(text, wanted, otherwise=values)
+        return values
 
 
 @task(**RETRIED)

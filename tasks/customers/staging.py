@@ -1,10 +1,10 @@
 """A refresh's customer list in the lake's staging: Parquet files, one folder per refresh."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import polars as pl
+from pyarrow import parquet
 
 from blocks import DataLake
 from blocks.storage.errors import NotInLake
@@ -26,13 +26,17 @@ class StagingLost(NudgeflowError):
     advice = "Start a new refresh; this one cannot be continued."
 
 
+class RowsLost(NudgeflowError):
+    advice = "Nothing was changed at Nudgescribe. Retry; if it stays, report it: it is our mistake."
+
+
 class StagingChanged(NudgeflowError):
     advice = "Somebody has changed it: end this refresh with the flow abandon-refresh."
 
 
 def describe(local: Path, path: str) -> Staged:
     """Return the reference of a local Parquet file whose copy is in the lake under `path`."""
-    rows = pl.scan_parquet(local).select(pl.len()).collect().item()
+    rows = parquet.read_metadata(local).num_rows
     return Staged(path=path, rows=rows, sha256=compute_sha256(local))
 
 
@@ -51,8 +55,3 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
         if compute_sha256(local) != staged.sha256:
             raise StagingChanged(f"{staged.path} has changed since it was staged.")
         yield local
-
-
-def batches(listed: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
-    """Yield a list in its order, so many rows at a time."""
-    return listed.collect_batches(chunk_size=rows, maintain_order=True)

@@ -1,6 +1,6 @@
 """The customer list, validated by the workspace's rules before anything is changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from prefect.logging import get_run_logger
 from pydantic import AliasChoices, Field
 
 from blocks import DataLake
+from blocks.crm.list_file import ListFile, Origin
 from blocks.iterators import prefetch
-from blocks.storage.parquet import ParquetSink, few_rows, text_schema
+from blocks.storage.parquet import ParquetSink, text_schema
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
@@ -22,8 +23,8 @@ from tasks.customers.fingerprint import Fingerprint
 from tasks.customers.guardrails import ListCounts
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.staging import (
+    RowsLost,
     Staged,
-    batches,
     describe,
     local_copy,
 )
@@ -35,6 +36,8 @@ from tasks.ui.markdown import plain
 ROWS_JUDGED = 50_000
 """Most rows judged at a time."""
 ACCEPTED = "accepted.parquet"
+EXACT = {Origin.FLOAT16: 2**11, Origin.FLOAT32: 2**24, Origin.FLOAT64: 2**53}
+"""Up to where floating-point numbers can be told from their neighbours."""
 ERRORS = pl.Schema(
     {"row": pl.UInt32(), "field": pl.String(), "code": pl.String(), "reason": pl.String()}
 )
@@ -109,9 +112,10 @@ def _validate(
 ) -> Validated:
     """Put the accepted rows under `path` and the others under `quarantine`. Raises ListRefused."""
     with local_copy(lake, staged) as source, scratch_folder("the validation of a list") as folder:
-        listed = mapping.rename(pl.scan_parquet(source))
-        _check_columns(listed.collect_schema(), mapping.rules)
-        judged = _judge(listed, mapping, folder, strict, few_rows(source, ROWS_JUDGED))
+        listed = ListFile(source)
+        values = mapping.expressions(listed)
+        _check_columns([*values], mapping.rules)
+        judged = _judge(listed, values, mapping, folder, strict)
         if judged.rejected:
             lake.files.put(judged.errors, quarantine, private=True)
         broken_rules = _report_errors(judged.errors) if judged.rejected else []
@@ -122,6 +126,11 @@ def _validate(
             )
         lake.files.put(judged.accepted, path, private=True)
         accepted = describe(judged.accepted, path)
+        if accepted.rows + judged.rejected != staged.rows:
+            raise RowsLost(
+                f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted and "
+                f"{judged.rejected:,} rejected."
+            )
     counts = f"{accepted.rows:,}", f"{judged.rejected:,}"
     get_run_logger().info("Accepted %s rows, rejected %s", *counts)
     return Validated(
@@ -146,37 +155,40 @@ class _Judged:
     fingerprint: str
 
 
-def _check_columns(schema: pl.Schema, rules: list[WorkspaceField]) -> None:
-    if not {rule.field_name for rule in rules} & {*schema.names()}:
+def _check_columns(names: list[str], rules: list[WorkspaceField]) -> None:
+    if not {rule.field_name for rule in rules} & {*names}:
         # Without a header row the columns' names are a customer's values: never print them.
         raise ListRefused(
-            f"None of the list's {len(schema)} columns is a field of the workspace: "
+            f"None of the list's {len(names)} columns is a field of the workspace: "
             "look whether it has a header row, or name the columns in options.fields."
         )
-    problems = fields.header_problems(schema.names(), rules) + fields.type_problems(schema)
-    if problems:
+    if problems := fields.header_problems(names, rules):
         raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
 
 
 def _judge(
-    listed: pl.LazyFrame, mapping: FieldMapping, folder: Path, strict: bool, at_once: int
+    listed: ListFile,
+    values: Mapping[str, pl.Expr],
+    mapping: FieldMapping,
+    folder: Path,
+    strict: bool,
 ) -> _Judged:
     """Judge every row of the list. Raises ListRefused for the first rejected one if `strict`."""
-    columns, key = listed.collect_schema().names(), fields.key_of(mapping.rules)
+    columns, key = [*values], fields.key_of(mapping.rules)
 
-    def texts(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-        return map(mapping.as_text, batches(rows, at_once))
+    def texts() -> Iterator[pl.DataFrame]:
+        selected = [value.alias(name) for name, value in values.items()]
+        return (frame.select(selected) for frame in listed.frames(ROWS_JUDGED))
 
-    repeated = fields.repeated_ids(
-        lambda: (batch[key] for batch in texts(listed.select(fields.column(key)))), folder
-    )
+    column = mapping.columns(listed.columns).get(key)
+    repeated = fields.repeated_ids(lambda: _identifiers(listed, column, values[key]), folder)
     accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
     fingerprint, rejected = Fingerprint(columns), 0
     with (
         ParquetSink(accepted, text_schema(columns)) as accepted_sink,
         ParquetSink(errors, ERRORS) as errors_sink,
     ):
-        for verdict in prefetch(_verdicts(texts(listed), mapping.rules, repeated)):
+        for verdict in prefetch(_verdicts(texts(), mapping.rules, repeated)):
             if strict and verdict.errors.height:
                 raise _first_of(verdict.errors)
             accepted_sink.write(verdict.accepted)
@@ -184,6 +196,24 @@ def _judge(
             errors_sink.write(verdict.errors)
             rejected += verdict.rejected_rows
     return _Judged(accepted, errors, rejected, len(repeated), str(fingerprint))
+
+
+def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
+    """Yield the customer identifiers, which `column` holds unless they are all the same.
+
+    Raises ListRefused for one that was a floating-point number and may have lost digits.
+    """
+    origins = listed.origins(column) if column is not None else set[Origin]()
+    exact = min((EXACT[origin] for origin in origins if origin in EXACT), default=None)
+    read = None if column is None else [column]
+    for frame in listed.frames(ROWS_JUDGED, read):
+        ids = frame.select(value.alias("id")).to_series()
+        if exact and (ids.cast(pl.Float64, strict=False).abs() > exact).any():
+            raise ListRefused(
+                f"The customer identifiers are floating-point numbers, some above {exact:,}: "
+                "these have lost digits. Write them as integers or text."
+            )
+        yield ids
 
 
 def _verdicts(

@@ -73,7 +73,7 @@ def judged(
     """
     with TemporaryDirectory() as folder, _told():
         listed, lake = Path(folder, "list.parquet"), DataLake(root=f"{folder}/lake")
-        crm.extract(listed)
+        crm.extract(listed, frozenset(fields) or None)
         names = rules or fields or list(pl.read_parquet_schema(listed))
         texts = [each if isinstance(each, WorkspaceField) else field(each) for each in names]
         first = texts[0].model_copy(update={"unique": True})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blocks import FileCrm
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.errors import SourceError, SourceUnavailable
 from nudgescribe.errors import NudgeflowError
 from tests.cases.judging import refused
 

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from blocks import FileCrm
-from blocks.crm.source import SourceError
+from blocks.crm.errors import SourceError
 from tests.cases.judging import CASES, judged, refused, refused_or, wrong
 
 PARQUET = CASES / "parquet"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from blocks import HubSpotCrm
-from blocks.crm.source import SourceError
+from blocks.crm.errors import SourceError
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
 from tests.support.clock import Clock

@@ -33,8 +33,8 @@ from prefect.states import Cancelling
 from prefect.types import SecretDict
 
 from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from blocks.crm.errors import SourceUnavailable
 from blocks.crm.saas.hubspot import HubSpotCrm
-from blocks.crm.source import SourceUnavailable
 from blocks.saved import slug_reference
 from blocks.storage.files import OWNER_ONLY
 from deployments.local import free_port, wait_for

@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pyarrow import RecordBatch, Schema, Table
@@ -13,7 +14,9 @@ class ParquetWriter:
         compression_level: int | None,
         use_dictionary: bool,
         write_statistics: bool | list[str] = True,
+        write_page_checksum: bool = False,
     ) -> None: ...
+    def add_key_value_metadata(self, key_value_metadata: dict[bytes, bytes]) -> None: ...
     def write_table(self, table: Table, row_group_size: int | None = None) -> None: ...
     def close(self) -> None: ...
 
@@ -23,9 +26,22 @@ class RowGroupMetaData:
 class FileMetaData:
     num_rows: int
     num_row_groups: int
+    metadata: dict[bytes, bytes] | None
     def row_group(self, i: int) -> RowGroupMetaData: ...
 
 class ParquetFile:
     metadata: FileMetaData
-    def __init__(self, source: BinaryIO, *, pre_buffer: bool = True) -> None: ...
+    schema_arrow: Schema
+    def __init__(
+        self,
+        source: BinaryIO | Path,
+        *,
+        pre_buffer: bool = True,
+        page_checksum_verification: bool = False,
+        coerce_int96_timestamp_unit: str | None = None,
+    ) -> None: ...
+    def __enter__(self) -> ParquetFile: ...
+    def __exit__(self, *args: object) -> None: ...
     def iter_batches(self, batch_size: int, *, columns: Sequence[str]) -> Iterator[RecordBatch]: ...
+
+def read_metadata(where: Path) -> FileMetaData: ...

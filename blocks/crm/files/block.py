@@ -1,15 +1,17 @@
 """The block for customer lists in files."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
+import pyarrow as pa
 from prefect.types import SecretDict
 from pydantic import Field, ValidationInfo, field_validator
 
-from blocks.crm.files.csv import CsvDialect, copy_csv
+from blocks.crm.errors import SourceError
+from blocks.crm.files.csv import CsvDialect, read_csv
 from blocks.crm.files.locate import Format, SourceFile, detect_format, locate, redact_url
-from blocks.crm.files.ndjson import copy_ndjson
-from blocks.crm.files.parquet import copy_parquet
-from blocks.crm.source import CrmSource, SourceError
+from blocks.crm.files.ndjson import read_ndjson
+from blocks.crm.files.parquet import read_parquet
+from blocks.crm.source import CrmSource
 from blocks.saved import documentation_url
 from blocks.storage.locations import check_location
 
@@ -98,16 +100,16 @@ class FileCrm(CrmSource):
             raise ValueError("each column needs a name, unique and without NUL")
         return value
 
-    def extract(self, target: Path) -> int:
+    def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         options = self.storage_options.get_secret_value() if self.storage_options else {}
         files = locate(self.path, options)
         format_ = self._detect_format(files)
         if format_ == "csv":
             dialect = CsvDialect(self.delimiter, self.encoding, self.header)
-            return copy_csv(files, target, dialect, self.logger)
+            return read_csv(files, dialect, self.logger)
         if format_ == "ndjson":
-            return copy_ndjson(files, target, self.encoding, self.logger)
-        return copy_parquet(files, target, self.logger)
+            return read_ndjson(files, self.encoding, self.logger)
+        return read_parquet(files, needed, self.logger)
 
     def _detect_format(self, files: list[SourceFile]) -> Format:
         if self.format:

@@ -2,17 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
-import polars as pl
+import pyarrow as pa
 
+from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.source import Logger, SourceError
-from blocks.iterators import prefetch
-from blocks.storage.parquet import ParquetSink
+from blocks.saved import Logger
 from nudgescribe import rfc4180
 
 BLOCK_BYTES = 2 * 1024 * 1024
@@ -28,38 +25,31 @@ class CsvDialect:
     header: list[str] | None
 
 
-def copy_csv(files: Sequence[SourceFile], target: Path, dialect: CsvDialect, logger: Logger) -> int:
-    """Copy files with the same columns to one Parquet file and return its number of rows.
-
-    Raises SourceError, SourceUnavailable.
-    """
+def read_csv(
+    files: Sequence[SourceFile], dialect: CsvDialect, logger: Logger
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of files with the same columns. Raises SourceError, SourceUnavailable."""
     rows = 0
-    with ExitStack() as stack:
-        sink: ParquetSink | None = None
-        schema = pl.Schema()
-        for file in files:
-            with open_text(file, dialect.encoding) as text:
-                delimiter = dialect.delimiter or _detect_delimiter(
-                    file.name, text.head, dialect.header
-                )
-                for frame in prefetch(_read_frames(file.name, text, delimiter, dialect.header)):
-                    if sink is None:
-                        schema = frame.schema
-                        sink = stack.enter_context(ParquetSink(target, schema))
-                    file.check_columns(frame.schema, schema)
-                    sink.write(frame)
-            assert sink
-            form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}, {text.encoding}"
-            file.log_rows(logger, form, rows, sink.rows)
-            rows = sink.rows
-    return rows
+    columns: list[str] | None = None
+    for file in files:
+        before = rows
+        with open_text(file, dialect.encoding) as text:
+            delimiter = dialect.delimiter or _detect_delimiter(file.name, text.head, dialect.header)
+            for block in _read_blocks(file.name, text, delimiter, dialect.header):
+                columns = columns or block.schema.names
+                file.check_columns(block.schema.names, columns)
+                rows += block.num_rows
+                yield from block.select(columns).to_batches() or [_no_rows(block.schema)]
+        form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}, {text.encoding}"
+        file.log_rows(logger, form, before, rows)
 
 
-def _read_frames(
+def _read_blocks(
     name: str, text: Utf8Reader, delimiter: str, header: list[str] | None
-) -> Iterator[pl.DataFrame]:
+) -> Iterator[pa.Table]:
     try:
-        yield from rfc4180.frames(text, BLOCK_BYTES, delimiter, header)
+        for block in rfc4180.blocks(text, BLOCK_BYTES, delimiter, header):
+            yield block.table
     except rfc4180.RepeatedColumns as error:
         # Numbers, not names: without a header row the names are a customer's values.
         columns = ", ".join(map(str, error.columns))
@@ -70,6 +60,10 @@ def _read_frames(
         if isinstance(error, rfc4180.InvalidUtf8):
             advice = " State its encoding, such as windows-1252."
         raise SourceError(f"{location}: {error.problem}{advice}") from None
+
+
+def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema)
 
 
 def _detect_delimiter(name: str, head: bytes, header: list[str] | None) -> str:

@@ -4,8 +4,8 @@ import codecs
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import ReadBytes, SourceFile
-from blocks.crm.source import SourceError
 
 HEAD_BYTES = 1024 * 1024
 # Longer marks come first: UTF-32's begins with UTF-16's.

@@ -14,7 +14,8 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from blocks.crm.source import Logger, SourceError, SourceUnavailable
+from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.saved import Logger
 from blocks.storage.errors import (
     describe_storage_error,
     is_transient_storage_error,

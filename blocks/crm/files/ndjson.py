@@ -1,7 +1,6 @@
 """Customer lists from NDJSON files, with one JSON object per line."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,11 +8,14 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 import polars as pl
+import pyarrow as pa
 
+from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.source import Logger, SourceError
-from blocks.storage.parquet import ParquetSink, read_frames, text_schema, write_parquet
+from blocks.crm.text import TEXT
+from blocks.saved import Logger
+from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
 
@@ -36,35 +38,31 @@ class _Batch:
     lines: list[int]
 
 
-def copy_ndjson(
-    files: Sequence[SourceFile], target: Path, encoding: str | None, logger: Logger
-) -> int:
-    """Copy the objects of files to one Parquet file as text and return its number of rows.
-
-    It has a column for each key of any object, with null where an object lacks the key.
-
-    Raises SourceError, SourceUnavailable.
+def read_ndjson(
+    files: Sequence[SourceFile], encoding: str | None, logger: Logger
+) -> Iterator[pa.RecordBatch]:
+    """Yield the objects of files as text, with a column for each key of any object, and null where
+    an object lacks the key. Raises SourceError, SourceUnavailable.
     """
     with temporary_folder() as folder:
         frames = _read_frames(files, encoding, logger)
         drafts: list[Path] = []
         columns: list[str] = []
-        rows = 0
         for columns, group in groupby(frames, key=lambda frame: frame.columns):
             drafts.append(folder / str(len(drafts)))
-            rows += write_parquet(drafts[-1], text_schema(columns), group)
+            write_parquet(drafts[-1], text_schema(columns), group)
         if not drafts:
             raise SourceError(f"{files[0].name} is empty: its columns are not known.")
-        if len(drafts) == 1:
-            shutil.move(drafts[0], target)
-            return rows
-        with ParquetSink(target, text_schema(columns)) as sink:
-            for draft in drafts:
-                for frame in read_frames(draft):
-                    lacking = [name for name in columns if name not in frame.columns]
-                    nulls = (pl.lit(None, pl.String()).alias(name) for name in lacking)
-                    sink.write(frame.with_columns(nulls))
-    return rows
+        for draft in drafts:
+            for batch in read_batches(draft):
+                yield _complete(batch, columns)
+
+
+def _complete(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+    known = batch.schema.names
+    nulls = pa.nulls(batch.num_rows, TEXT)
+    arrays = [batch.column(name) if name in known else nulls for name in columns]
+    return pa.record_batch(arrays, columns)
 
 
 def _read_frames(

@@ -1,73 +1,76 @@
 """Customer lists from Parquet files."""
 
-import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
 
-import polars as pl
 import pyarrow as pa
+from pyarrow import parquet
 
+from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.source import Logger, SourceError
-from blocks.storage.parquet import ParquetSink, read_frames
+from blocks.saved import Logger
+
+ROWS_AT_ONCE = 20_000
 
 
-def copy_parquet(files: Sequence[SourceFile], target: Path, logger: Logger) -> int:
-    """Copy a Parquet file as it is, or several into one; return the number of rows.
+def read_parquet(
+    files: Sequence[SourceFile], needed: Collection[str] | None, logger: Logger
+) -> Iterator[pa.RecordBatch]:
+    """Yield the needed columns of files with the same columns, whatever their types.
 
-    A column whose type differs between files becomes text.
-
-    Raises SourceError, SourceUnavailable.
+    All of them are decoded, and their checksums verified where there are any. Raises SourceError
+    for a file that is damaged, encrypted, or holds other rows than it says; SourceUnavailable.
     """
-    with ExitStack() as stack:
-        parts = [stack.enter_context(file.decompress()) for file in files]
-        schemas = [_read_schema(file.name, part) for file, part in zip(files, parts, strict=True)]
-        if len(files) == 1:
-            shutil.copyfile(parts[0], target)
-            rows = pl.scan_parquet(target).select(pl.len()).collect().item()
-            files[0].log_rows(logger, "Parquet", 0, rows)
-            return rows
-        sink = stack.enter_context(ParquetSink(target, _common_schema(files, schemas, logger)))
-        for file, part in zip(files, parts, strict=True):
-            before = sink.rows
-            try:
-                for frame in read_frames(part):
-                    sink.write(frame)
-            except (pl.exceptions.PolarsError, pa.ArrowInvalid, OSError) as error:
-                raise _unreadable_error(file.name, error) from None
-            file.log_rows(logger, "Parquet", before, sink.rows)
-    return sink.rows
+    rows = 0
+    expected: list[str] | None = None
+    for file in files:
+        before = rows
+        with file.decompress() as part, part.open("rb") as opened:
+            with _refusing(file.name):
+                source = parquet.ParquetFile(
+                    opened,
+                    pre_buffer=False,
+                    page_checksum_verification=True,
+                    # A day of INT96 in nanoseconds would have to lie between 1677 and 2262.
+                    coerce_int96_timestamp_unit="us",
+                )
+            names = _names(file.name, source)
+            expected = expected or names
+            file.check_columns(names, expected)
+            chosen = [name for name in expected if needed is None or name in needed]
+            for batch in _read(file.name, source, chosen):
+                rows += batch.num_rows
+                yield batch
+            if rows - before != source.metadata.num_rows:
+                raise SourceError(
+                    f"{file.name} is damaged: it holds {rows - before:,} rows and says "
+                    f"{source.metadata.num_rows:,}."
+                )
+        file.log_rows(logger, "Parquet", before, rows)
 
 
-def _read_schema(name: str, part: Path) -> pl.Schema:
+def _names(file: str, source: parquet.ParquetFile) -> list[str]:
+    names: list[str] = source.schema_arrow.names
+    if len(set(names)) < len(names):
+        raise SourceError(f"{file} has two columns of one name.")
+    return names
+
+
+def _read(file: str, source: parquet.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    schema = pa.schema([source.schema_arrow.field(name) for name in names])
+    yield pa.RecordBatch.from_pylist([], schema)
+    with _refusing(file):
+        for batch in source.iter_batches(ROWS_AT_ONCE, columns=names):
+            yield batch.select(names)
+
+
+@contextmanager
+def _refusing(file: str) -> Generator[None]:
+    """Raise SourceError for what pyarrow cannot read; its text may quote the file."""
     try:
-        return pl.Schema(pl.read_parquet_schema(part))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise _unreadable_error(name, error) from None
-
-
-def _unreadable_error(name: str, error: Exception) -> SourceError:
-    return SourceError(f"{name} could not be read as Parquet: {type(error).__name__}.")
-
-
-def _common_schema(
-    files: Sequence[SourceFile], schemas: Sequence[pl.Schema], logger: Logger
-) -> pl.Schema:
-    """Return the first file's columns, with the type they have in all files, else as text.
-
-    Raises SourceError if one of several types is nested or binary.
-    """
-    for file, schema in zip(files, schemas, strict=True):
-        file.check_columns(schema, schemas[0])
-    common: dict[str, pl.DataType] = {}
-    for column in schemas[0]:
-        types = {schema[column] for schema in schemas} - {pl.Null()}
-        if len(types) > 1:
-            kinds = ", ".join(sorted(map(str, types)))
-            if any(kind.is_nested() or kind == pl.Binary() for kind in types):
-                raise SourceError(f"Column {column} is {kinds} in different files.")
-            logger.info("Column %s becomes text: it is %s in different files", column, kinds)
-            types = {pl.String()}
-        common[column] = types.pop() if types else pl.Null()
-    return pl.Schema(common)
+        yield
+    except (pa.ArrowException, OSError) as error:
+        said = str(error)
+        if "encrypt" in said or "decrypt" in said:
+            raise SourceError(f"{file} is encrypted: write it without encryption.") from None
+        raise SourceError(f"{file} is damaged, or no Parquet file.") from None

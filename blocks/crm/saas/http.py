@@ -15,7 +15,7 @@ from pydantic import (
     ValidationError,
 )
 
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.errors import SourceError, SourceUnavailable
 from nudgescribe import errors
 from nudgescribe.bases import Closing
 from nudgescribe.transport import DeadlineExceeded, open_transport

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 import httpx
 import numpy as np
-import polars as pl
+import pyarrow as pa
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
+from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.saas.http import Api, bearer, code_of, shown
-from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.crm.source import CrmSource
+from blocks.crm.text import TEXT
 from blocks.iterators import batched
 from blocks.saved import documentation_url
-from blocks.storage.parquet import ParquetSink, text_schema
 from blocks.urls import SecureUrl
 from nudgescribe.errors import first_ten
 from nudgescribe.retry import RetryPolicy
@@ -120,30 +120,33 @@ class HubSpotCrm(CrmSource):
             raise ValueError("names a property more than once, or an empty one")
         return names
 
-    def extract(self, target: Path) -> int:
-        schema = text_schema(self.properties)
+    def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         never_given = set(self.properties)
-        gone = 0
+        rows = gone = 0
         with Api("HubSpot", self.base_url, headers=bearer(self.token), explain=_limit) as api:
             self._check_list(api)
             self._check_properties(api)
+            yield self._batch([])
             read = partial(self._read, api)
             batches = batched(self._members(api), CONTACTS_AT_ONCE)
-            with ThreadPoolExecutor(READERS) as pool, ParquetSink(target, schema) as sink:
+            with ThreadPoolExecutor(READERS) as pool:
                 for some in batched(batches, BATCHES_AT_ONCE):
                     contacts = [values for batch in pool.map(read, some) for values in batch]
-                    columns = {each: [one.get(each) for one in contacts] for each in schema}
-                    sink.write(pl.DataFrame(columns, schema=schema))
+                    yield self._batch(contacts)
+                    rows += len(contacts)
                     never_given.difference_update(*contacts)
                     gone += sum(map(len, some)) - len(contacts)
         if gone:
             self.logger.info("%s members of list %s no longer exist", gone, self.list_id)
-        if sink.rows and never_given:
+        if rows and never_given:
             raise SourceError(
                 f"HubSpot gives no contact's {first_ten(sorted(never_given))}: "
                 "the token may lack a scope for sensitive properties."
             )
-        return sink.rows
+
+    def _batch(self, contacts: list[Values]) -> pa.RecordBatch:
+        texts = [pa.array([one.get(each) for one in contacts], TEXT) for each in self.properties]
+        return pa.record_batch(texts, self.properties)
 
     def _check_list(self, api: Api) -> None:
         details = self._get(api, _ListAnswer, self._list_path, f"list {self.list_id}").list

@@ -4,19 +4,18 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Any, BinaryIO, ClassVar
 
 import httpx
-import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, Field, SecretStr
 
+from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.saas.http import Api, code_of, shown
-from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.crm.source import CrmSource
 from blocks.saved import documentation_url
-from blocks.storage.parquet import write_parquet
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
 from nudgescribe.retry import Pace, RetryPolicy, poll
@@ -87,17 +86,17 @@ class SalesforceCrm(CrmSource):
     retry: ClassVar[RetryPolicy] = RetryPolicy()
     pace: ClassVar[Pace] = Pace()
 
-    def extract(self, target: Path) -> int:
+    def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        rows = 0
         with self._signed_in() as api, self._job(api) as job:
             announced = self._wait(api, job)
-            frames = self._frames(api, job)
-            first = next(frames)
-            rows = write_parquet(target, first.schema, chain([first], frames))
+            for table in self._tables(api, job):
+                rows += table.num_rows
+                yield from table.to_batches()
         if rows != announced:
             raise SourceUnavailable(
                 f"Query job {job} gave {rows} rows where {announced} were announced."
             )
-        return rows
 
     @contextmanager
     def _signed_in(self) -> Generator[Api]:
@@ -162,17 +161,18 @@ class SalesforceCrm(CrmSource):
             f"last seen: {state}. Ask for less, or raise deadline_minutes."
         )
 
-    def _frames(self, api: Api, job: str) -> Iterator[pl.DataFrame]:
-        """Yield the rows, at least one frame; "" as null, for Salesforce has no empty text."""
+    def _tables(self, api: Api, job: str) -> Iterator[pa.Table]:
+        """Yield the rows, at least one table; "" as null, for Salesforce has no empty text."""
         columns: list[str] | None = None
         locator: str | None = None
         while True:
             with TemporaryFile() as file:
                 following = self.retry.run(partial(self._save_page, api, job, locator, file))
-                for frame in rfc4180.frames(file):
-                    if frame.columns != (columns := columns or frame.columns):
+                for block in rfc4180.blocks(file):
+                    names = block.table.schema.names
+                    if names != (columns := columns or names):
                         raise SourceError(f"The pages of query job {job} differ in their columns.")
-                    yield frame.with_columns(pl.all().replace("", None))
+                    yield pa.table([_nulls(each) for each in block.table.columns], names)
             if not following:
                 return
             if following == locator:
@@ -204,6 +204,10 @@ class SalesforceCrm(CrmSource):
 
     def _path(self, job: str = "") -> str:
         return f"/services/data/{self.api_version}/jobs/query/{job}".rstrip("/")
+
+
+def _nulls(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.equal(texts, ""), None, texts)
 
 
 def _trusted(instance: str, login_url: str) -> str:

@@ -1,25 +1,21 @@
 """The block for customer lists from SQL databases, and the way that suits any driver."""
 
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import date
 from math import ceil
-from pathlib import Path
 from typing import Any
 
-import polars as pl
+import pyarrow as pa
 from pydantic import Field, SecretStr, field_validator
 from sqlalchemy import URL, Connection, CursorResult, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.source import CrmSource
 from blocks.crm.sql import sqlite
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, Rows, bind, check_time, column_names, to_frames
+from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, bind, check_time, column_names, to_batches
 from blocks.saved import documentation_url
 from blocks.storage.locations import check_database
-from blocks.storage.parquet import read_frames, text_schema, write_parquet
-from blocks.storage.scratch import temporary_folder
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 MOST_SECONDS = 7 * 24 * 60 * 60
@@ -80,7 +76,7 @@ class SqlCrm(CrmSource):
         check_database(parts.get_backend_name(), parts.database)
         return url
 
-    def extract(self, target: Path) -> int:
+    def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         query = Query(self.query, self.parameters, self.timeout_seconds)
         try:
             url = make_url(self.url.get_secret_value())
@@ -90,19 +86,20 @@ class SqlCrm(CrmSource):
             ) from None
         try:
             if url.drivername in sqlite.DRIVERS:
-                return sqlite.extract(url, query, target)
-            if url.drivername in POSTGRESQL:
+                yield from sqlite.batches(url, query)
+            elif url.drivername in POSTGRESQL:
                 from blocks.crm.sql import postgresql
 
-                return postgresql.extract(url, query, target)
-            return _extract(url, query, target)
+                yield from postgresql.batches(url, query)
+            else:
+                yield from _batches(url, query)
         except ImportError as error:
             driver = error.name or "library"
             raise SourceError(f"The database's driver {driver} is not installed.") from None
 
 
-def _extract(url: URL, query: Query, target: Path) -> int:
-    """Extract by any driver of SQLAlchemy, with values as Python objects."""
+def _batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
+    """Yield the rows by any driver of SQLAlchemy, with values as Python objects."""
     try:
         engine = create_engine(url, poolclass=NullPool)
     except ArgumentError:
@@ -119,7 +116,7 @@ def _extract(url: URL, query: Query, target: Path) -> int:
             _begin(connection, query)
             result = _execute(connection, query)
             columns = column_names(result.keys() if result.returns_rows else ())
-            return _write_rows(columns, check_time(result.partitions(), query), target)
+            yield from to_batches(columns, check_time(result.partitions(), query))
         except SQLAlchemyError as error:
             # The database's own text may repeat a value, the URL holds a password.
             raise SourceError(
@@ -151,28 +148,3 @@ def _describe_error(error: SQLAlchemyError) -> str:
     return " ".join(
         [type(error).__name__, *(str(each) for each in details if isinstance(each, int))]
     )
-
-
-def _write_rows(columns: list[str], batches: Iterable[Rows], target: Path) -> int:
-    """Write rows as text, and return their number; columns that hold only dates become dates."""
-    types: dict[str, set[type]] = {column: set() for column in columns}
-    with temporary_folder() as folder:
-        draft = folder / "rows.parquet"
-        frames = to_frames(columns, _record_types(batches, types))
-        rows = write_parquet(draft, text_schema(columns), frames)
-        dates = [column for column in columns if types[column] - {type(None)} == {date}]
-        if not dates:
-            shutil.move(draft, target)
-            return rows
-        schema = pl.Schema(text_schema(columns) | dict.fromkeys(dates, pl.Date()))
-        as_dates = pl.col(dates).str.to_date("%Y-%m-%d")
-        dated = (frame.with_columns(as_dates) for frame in read_frames(draft))
-        return write_parquet(target, schema, dated)
-
-
-def _record_types(batches: Iterable[Rows], types: dict[str, set[type]]) -> Iterator[Rows]:
-    """Yield the batches; add the type of each value to the set of its column."""
-    for rows in batches:
-        for seen, values in zip(types.values(), zip(*rows, strict=True), strict=True):
-            seen.update(map(type, values))
-        yield rows

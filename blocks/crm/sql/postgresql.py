@@ -3,23 +3,24 @@
 A query without parameters is read by COPY, which takes none; any other by a cursor.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
-from pathlib import Path
 from uuid import uuid4
 
 import polars as pl
 import psycopg
+import pyarrow as pa
 from psycopg import errors
 from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 
-from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.crm.sql.rows import Query, binary_error, bind, check_time, column_names, to_frames
-from blocks.storage.parquet import write_parquet
+from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.sql.rows import Query, binary_error, bind, check_time, column_names, to_batches
+from blocks.storage.reader import to_polars
 from nudgescribe import rfc4180
 
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -40,26 +41,16 @@ class Columns:
 
     types: dict[str, int]
 
-    @property
-    def schema(self) -> pl.Schema:
-        """Return the columns of the list: dates as dates, all else as text."""
-        return pl.Schema(
-            {
-                name: pl.Date() if type_ == DATE else pl.String()
-                for name, type_ in self.types.items()
-            }
-        )
+    def to_batch(self, frame: pl.DataFrame) -> pa.RecordBatch:
+        """Return PostgreSQL's text with booleans and dates as what they are.
 
-    def cast(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Return a frame of PostgreSQL's text with the types of `schema`.
-
-        Raises SourceError for dates that Parquet cannot hold.
+        Raises SourceError for dates that Arrow cannot hold.
         """
         dates = [name for name, type_ in self.types.items() if type_ == DATE]
         bools = [name for name, type_ in self.types.items() if type_ == BOOL]
         typed = frame.with_columns(
             pl.col(dates).str.to_date("%Y-%m-%d", strict=False),
-            pl.col(bools).replace({"t": "true", "f": "false"}),
+            pl.col(bools).replace_strict({"t": True, "f": False}, return_dtype=pl.Boolean),
         )
         for name in dates:
             if typed[name].null_count() > frame[name].null_count():
@@ -67,25 +58,37 @@ class Columns:
                     f"The column {name} holds a date that is infinity or not within the years 1 "
                     "to 9999: leave it out in the query or convert it to text."
                 )
-        return typed
+        table: pa.Table = typed.to_arrow()
+        (batch,) = table.combine_chunks().to_batches() or [
+            pa.RecordBatch.from_pylist([], table.schema)
+        ]
+        return batch.rename_columns([*self.types])
 
 
-def extract(url: URL, query: Query, target: Path) -> int:
-    """Write the query's rows to a Parquet file, as CrmSource.extract does."""
+def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
+    """Yield the query's rows. Raises SourceError, SourceUnavailable."""
     try:
         with _connect(url) as connection:
             _begin(connection, query)
-            if not query.parameters:
-                columns = _describe(connection, query)
-                try:
-                    return _write(columns, _copy(connection, query, columns), target)
-                except errors.SyntaxError:
-                    # A comment after the semicolon is an error within COPY only.
-                    connection.rollback()
-                    _begin(connection, query)
-            return _fetch(connection, url, query, target)
+            yield from _read(connection, url, query)
     except psycopg.Error as error:
         raise _translate_error(error, query) from None
+
+
+def _read(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[pa.RecordBatch]:
+    if not query.parameters:
+        columns = _describe(connection, query)
+        with closing(_copy(connection, query, columns)) as copied:
+            try:
+                first = next(copied)
+            except errors.SyntaxError:
+                # A comment after the semicolon is an error within COPY only.
+                connection.rollback()
+                _begin(connection, query)
+            else:
+                yield from map(columns.to_batch, chain([first], copied))
+                return
+    yield from _fetch(connection, url, query)
 
 
 def _connect(url: URL) -> psycopg.Connection:
@@ -160,7 +163,7 @@ class _CopyReader:
         return bytes(piece)
 
 
-def _fetch(connection: psycopg.Connection, url: URL, query: Query, target: Path) -> int:
+def _fetch(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[pa.RecordBatch]:
     for type_ in connection.adapters.types:
         for oid in (type_.oid, type_.array_oid):
             connection.adapters.register_loader(oid, TextLoader)
@@ -174,13 +177,9 @@ def _fetch(connection: psycopg.Connection, url: URL, query: Query, target: Path)
         columns = _columns(
             (column.name for column in description), (column.type_code for column in description)
         )
-        batches = check_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
-        return _write(columns, to_frames(list(columns.types), batches), target)
-
-
-def _write(columns: Columns, frames: Generator[pl.DataFrame], target: Path) -> int:
-    with closing(frames):
-        return write_parquet(target, columns.schema, map(columns.cast, frames))
+        fetched = check_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
+        for batch in to_batches([*columns.types], fetched):
+            yield columns.to_batch(to_polars(pa.table(batch)))
 
 
 def _translate_error(

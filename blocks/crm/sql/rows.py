@@ -1,22 +1,27 @@
-"""Rows of any database as frames of text, and the checks all SQL sources share."""
+"""Rows of any database as text, and the checks all SQL sources share."""
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from time import monotonic
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from sqlalchemy import TextClause, text
 
-from blocks.crm.source import SourceError
+from blocks.crm.errors import SourceError
+from blocks.crm.list_file import ORIGINS, Origin
+from blocks.crm.text import TEXT
+
+_ORIGINS = {date: Origin.DATE, datetime: Origin.TIMESTAMP}
 
 Rows = Sequence[Sequence[Any]]
 
 ROWS_AT_ONCE = 500
 """Few enough for a processor's cache, which takes half the time of 20,000."""
-FRAME_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -65,22 +70,55 @@ def bind(query: Query) -> TextClause:
     return clause
 
 
-def to_frames(columns: list[str], batches: Iterable[Rows]) -> Generator[pl.DataFrame]:
-    """Yield the rows as text, in frames of about FRAME_BYTES; NULL becomes null.
+def to_batches(columns: list[str], fetched: Iterable[Rows]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows as text, in batches of about BATCH_BYTES and at least one; NULL becomes null.
 
-    Raises SourceError for binary values.
+    Raises SourceError for values that have no text.
     """
-    pending: list[pl.DataFrame] = []
-    size = 0
-    for rows in batches:
-        values = zip(columns, zip(*rows, strict=True), strict=True)
-        pending.append(pl.DataFrame([_to_series(column, each) for column, each in values]))
-        size += pending[-1].estimated_size()
-        if size >= FRAME_BYTES:
-            yield pl.concat(pending)
-            pending, size = [], 0
-    if pending:
-        yield pl.concat(pending)
+    pending = _Pending(columns)
+    for rows in fetched:
+        pending.add(rows)
+        if pending.bytes >= BATCH_BYTES:
+            yield pending.take()
+    yield pending.take()
+
+
+class _Pending:
+    """Rows that wait until there are enough for a batch."""
+
+    def __init__(self, columns: list[str]) -> None:
+        self.bytes = 0
+        self._texts: dict[str, list[pa.Array]] = {column: [] for column in columns}
+        self._origins: dict[str, set[Origin]] = {column: set() for column in columns}
+
+    def add(self, rows: Rows) -> None:
+        for (column, texts), values in zip(
+            self._texts.items(), zip(*rows, strict=True), strict=True
+        ):
+            text = self._to_text(column, values)
+            texts.append(text)
+            self.bytes += text.nbytes
+
+    def take(self) -> pa.RecordBatch:
+        """Return what waits, which does so no longer."""
+        schema = pa.schema(
+            pa.field(column, TEXT, metadata={ORIGINS: " ".join(sorted(origins))})
+            for column, origins in self._origins.items()
+        )
+        texts = [pa.concat_arrays(each or [pa.nulls(0, TEXT)]) for each in self._texts.values()]
+        for each in self._texts.values():
+            each.clear()
+        self.bytes = 0
+        return pa.record_batch(texts, schema)
+
+    def _to_text(self, column: str, values: Sequence[Any]) -> pa.Array:
+        try:
+            return pl.Series(values, dtype=pl.String).to_arrow()
+        except TypeError:  # some values are not text
+            self._origins[column] |= {
+                origin for kind, origin in _ORIGINS.items() if kind in set(map(type, values))
+            }
+            return pa.array([_to_text(column, each) for each in values], TEXT)
 
 
 def binary_error(column: str) -> SourceError:
@@ -88,13 +126,6 @@ def binary_error(column: str) -> SourceError:
     return SourceError(
         f"The column {column} holds binary values: convert them to text in the query."
     )
-
-
-def _to_series(column: str, values: Sequence[Any]) -> pl.Series:
-    try:
-        return pl.Series(column, values, dtype=pl.String)
-    except TypeError:  # some values are not text
-        return pl.Series(column, [_to_text(column, each) for each in values], dtype=pl.String)
 
 
 def _to_text(column: str, value: object) -> str | None:

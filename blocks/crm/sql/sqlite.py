@@ -5,15 +5,16 @@ It returns each value with the type it was stored with, whatever type its column
 
 import re
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
+import pyarrow as pa
 from sqlalchemy import URL
 
-from blocks.crm.source import SourceError, SourceUnavailable
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_names, to_frames
-from blocks.storage.parquet import text_schema, write_parquet
+from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_names, to_batches
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 STEPS_BETWEEN_CHECKS = 100_000
@@ -25,8 +26,8 @@ _PROBLEMS = {
 }
 
 
-def extract(url: URL, query: Query, target: Path) -> int:
-    """Write the query's rows to a Parquet file, as CrmSource.extract does."""
+def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
+    """Yield the query's rows as text. Raises SourceError, SourceUnavailable."""
     try:
         with closing(_connect(url)) as connection:
             connection.execute("PRAGMA query_only = ON")
@@ -35,8 +36,7 @@ def extract(url: URL, query: Query, target: Path) -> int:
             connection.set_progress_handler(lambda: monotonic() > deadline, STEPS_BETWEEN_CHECKS)
             cursor = connection.execute(query.text, query.parameters)
             columns = column_names(name for name, *_ in cursor.description or ())
-            batches = iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), [])
-            return write_parquet(target, text_schema(columns), to_frames(columns, batches))
+            yield from to_batches(columns, iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []))
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
         raise _translate_error(error, query) from None
 

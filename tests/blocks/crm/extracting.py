@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from blocks.crm.source import CrmSource, SourceError, SourceUnavailable
+from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.source import CrmSource
 
 CANARY = "ada@example.com"
 """A customer's value, which no message may hold."""

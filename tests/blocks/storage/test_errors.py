@@ -9,7 +9,7 @@ import pytest
 import s3fs
 
 from blocks import FileCrm
-from blocks.crm.source import SourceError, SourceUnavailable
+from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.files import Files
 from tests.support import stores

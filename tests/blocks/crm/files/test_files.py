@@ -23,10 +23,10 @@ from prefect.types import SecretDict
 from pydantic import ValidationError
 
 from blocks import FileCrm
+from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.files import csv as csv_files
 from blocks.crm.files import encoding as text_encoding
 from blocks.crm.files import ndjson
-from blocks.crm.source import SourceError, SourceUnavailable
 from nudgescribe import rfc4180
 from tests.blocks.crm.extracting import read_back
 from tests.support.http_server import FakeService, Reply, Request, serving

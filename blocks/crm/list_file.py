@@ -1,0 +1,136 @@
+"""The file of an extracted list: text columns, and what the source's types said of them.
+
+A date that a source gives as a date can be told from a text that looks like one, and an identifier
+that was a float from one that was not, only while the types are there; so the file notes them.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet, types
+
+from blocks.crm.errors import SourceError
+from blocks.crm.text import TEXT, NoText, check_type, to_text
+from blocks.storage.parquet import ParquetSink, read_batches
+from blocks.storage.reader import to_polars
+from nudgescribe.bases import Closing
+from nudgescribe.errors import first_ten
+
+ORIGINS = b"nudgeflow.origins"
+"""Key in the metadata of the file, and of a field that is text since a source has written it so."""
+
+
+class Origin(StrEnum):
+    """What values of a column were, where it still matters once they are text."""
+
+    DATE = "date"
+    TIMESTAMP = "timestamp"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+_BY_TYPE = {
+    types.is_date: Origin.DATE,
+    types.is_timestamp: Origin.TIMESTAMP,
+    types.is_float16: Origin.FLOAT16,
+    types.is_float32: Origin.FLOAT32,
+    types.is_float64: Origin.FLOAT64,
+}
+
+
+class ListWriter(Closing):
+    """Writes a list as text, batch by batch; `rows` counts them.
+
+    A context manager. The first batch says which columns there are; of these the `needed` ones are
+    written, or all.
+    """
+
+    def __init__(self, target: Path, needed: frozenset[str] | None) -> None:
+        self.rows = 0
+        self._target = target
+        self._needed = needed
+        self._sink: ParquetSink | None = None
+        self._columns: list[str] = []
+        self._origins: dict[str, set[Origin]] = {}
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append a batch. Raises SourceError for a value, or a type, that has no text."""
+        if self._sink is None:
+            self._columns = self._select(batch.schema)
+            schema = pa.schema([(name, TEXT) for name in self._columns])
+            self._sink = ParquetSink(self._target, schema)
+        texts = [self._to_text(batch, name) for name in self._columns]
+        self._sink.write(pa.table(texts, names=self._columns))
+        self.rows += batch.num_rows
+
+    def close(self) -> None:
+        """Note the origins, and close the file."""
+        if self._sink:
+            noted = {name: sorted(each) for name, each in self._origins.items()}
+            self._sink.annotate(ORIGINS, json.dumps(noted).encode())
+            self._sink.close()
+
+    def _select(self, schema: pa.Schema) -> list[str]:
+        names = [name for name in schema.names if self._needed is None or name in self._needed]
+        if self._needed and not names:
+            raise SourceError(f"The list has no column {first_ten(sorted(self._needed))}.")
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise SourceError(f"The list has two columns of one name: {first_ten(repeated)}.")
+        for name in names:
+            try:
+                check_type(schema.field(name).type)
+            except NoText as error:
+                raise SourceError(f"Column {first_ten([name])} {error.problem}.") from None
+        return names
+
+    def _to_text(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        self._origins.setdefault(name, set()).update(_origins_of(batch.schema.field(name)))
+        try:
+            return to_text(batch.column(name))
+        except NoText as error:
+            row = "" if error.index is None else f", row {self.rows + error.index + 1:,}"
+            raise SourceError(f"Column {first_ten([name])}{row} {error.problem}.") from None
+
+
+class ListFile:
+    """An extracted list: the `columns` of its `file`, and its number of `rows`."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        with parquet.ParquetFile(file) as source:
+            schema, metadata = source.schema_arrow, source.metadata
+        self.columns: list[str] = schema.names
+        self.rows: int = metadata.num_rows
+        noted = json.loads((metadata.metadata or {}).get(ORIGINS, b"{}"))
+        # A list that version 0.1 has extracted has the types themselves.
+        self._origins = {
+            field.name: _origins_of(field) | {Origin(each) for each in noted.get(field.name, [])}
+            for field in schema
+        }
+
+    def origins(self, column: str) -> set[Origin]:
+        """Return what values of a column were before they became text."""
+        return self._origins[column]
+
+    def frames(self, rows: int, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Yield columns as text, in their order and so many rows at a time, or fewer if they are
+        wide.
+        """
+        names = self.columns if columns is None else [*columns]
+        for batch in read_batches(self.file, rows, names):
+            frame = to_polars(pa.table([to_text(batch.column(name)) for name in names], names))
+            frame.columns = names  # polars renames a column whose name is empty
+            yield frame
+
+
+def _origins_of(field: pa.Field) -> set[Origin]:
+    """Return the origins that a field's type or its source states."""
+    stated = (field.metadata or {}).get(ORIGINS, b"").decode().split()
+    return {origin for fits, origin in _BY_TYPE.items() if fits(field.type)} | {
+        *map(Origin, stated)
+    }
