@@ -23,6 +23,9 @@ from nudgescribe.errors import first_ten
 ORIGINS = b"nudgeflow.origins"
 """Key in the metadata of the file, and of a field that is text since a source has written it so."""
 
+FILE = b"nudgeflow.file"
+"""Key in the metadata of a batch's schema: the name of the file that it is from."""
+
 
 class Origin(StrEnum):
     """What values of a column were, where it still matters once they are text."""
@@ -57,9 +60,13 @@ class ListWriter(Closing):
         self._sink: ParquetSink | None = None
         self._columns: list[str] = []
         self._origins: dict[str, set[Origin]] = {}
+        self._file, self._rows_of_others = "", 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch. Raises SourceError for a value, or a type, that has no text."""
+        file = (batch.schema.metadata or {}).get(FILE, b"").decode()
+        if file != self._file:
+            self._file, self._rows_of_others = file, self.rows
         if self._sink is None:
             self._columns = self._select(batch.schema)
             schema = pa.schema([(name, TEXT) for name in self._columns])
@@ -85,7 +92,7 @@ class ListWriter(Closing):
             try:
                 check_type(schema.field(name).type)
             except NoText as error:
-                raise SourceError(f"Column {first_ten([name])} {error.problem}.") from None
+                raise self._refusal(name, error) from None
         return names
 
     def _to_text(self, batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -93,8 +100,13 @@ class ListWriter(Closing):
         try:
             return to_text(batch.column(name))
         except NoText as error:
-            row = "" if error.index is None else f", row {self.rows + error.index + 1:,}"
-            raise SourceError(f"Column {first_ten([name])}{row} {error.problem}.") from None
+            raise self._refusal(name, error) from None
+
+    def _refusal(self, name: str, error: NoText) -> SourceError:
+        column = f"{self._file}, column" if self._file else "Column"
+        before = self.rows - self._rows_of_others
+        row = "" if error.index is None else f", row {before + error.index + 1:,},"
+        return SourceError(f"{column} {first_ten([name])}{row} {error.problem}.")
 
 
 class ListFile:
@@ -126,6 +138,11 @@ class ListFile:
             frame = to_polars(pa.table([to_text(batch.column(name)) for name in names], names))
             frame.columns = names  # polars renames a column whose name is empty
             yield frame
+
+
+def to_batches(table: pa.Table) -> list[pa.RecordBatch]:
+    """Return a table in batches: at least one, so that a list without rows has its columns."""
+    return table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
 
 
 def _origins_of(field: pa.Field) -> set[Origin]:

@@ -1,5 +1,6 @@
 """Blocks as parameters: what is stored, what travels, and what is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -7,6 +8,7 @@ from uuid import uuid4
 
 import cloudpickle
 import httpx
+import pyarrow as pa
 import pytest
 from prefect import flow, task
 from prefect.blocks.core import Block
@@ -30,8 +32,8 @@ class FifthCrm(CrmSource):
 
     path: str
 
-    def extract(self, target: Path) -> int:
-        return 0
+    def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        return iter([])
 
 
 @flow

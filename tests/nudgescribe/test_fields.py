@@ -1,8 +1,7 @@
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from string import ascii_letters
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -156,43 +155,29 @@ def test_header_problems_name_every_column() -> None:
     ]
 
 
-def test_type_problems_name_nested_and_binary_columns() -> None:
-    frame = pl.DataFrame({"id": ["1"], "tags": [["a"]], "photo": [b"x"], "n": [None]})
-    assert fields.type_problems(frame.schema) == [
-        "column 'tags' holds List(String), not text",
-        "column 'photo' holds Binary, not text",
-    ]
-
-
-def test_as_text_writes_dates_in_the_fields_format() -> None:
-    born = field("Date", "dd/MM/yyyy", field_name="born")
-    rules = [ID, born, field("string", field_name="seen"), field("number", field_name="n")]
-    rows = [(7, date(2024, 2, 29), date(2024, 1, 2), 1.5), (8, None, None, None)]
-    frame = pl.DataFrame(rows, ["id", "born", "seen", "n"], orient="row")
-    assert fields.as_text(frame, rules).rows() == [
-        ("7", "29/02/2024", "2024-01-02", "1.5"),
-        ("8", None, None, None),
-    ]
-
-
-def test_as_text_writes_no_date_where_format_cannot_express_it() -> None:
-    short = field("Date", "dd/MM/yy", field_name="short")
-    rules = [short, field("Date", "yyyy-MM-dd", field_name="at")]
-    midnight, berlin = datetime(2024, 1, 2), ZoneInfo("Europe/Berlin")
-    frame = pl.DataFrame(
-        {
-            "short": [date(1969, 1, 1), date(2068, 12, 31), date(1968, 12, 31), date(2069, 1, 1)],
-            "at": [midnight, midnight, datetime(2024, 1, 2, 3), None],
-        }
+@pytest.mark.parametrize(
+    ("text", "wanted", "written"),
+    [
+        ("2024-02-29", "dd/MM/yyyy", "29/02/2024"),
+        ("2024-01-02 00:00:00", "yyyy-MM-dd", "2024-01-02"),
+        ("2024-01-02 00:00:00+05:30", "yyyy-MM-dd", "2024-01-02"),
+        ("2024-01-02 03:00:00", "yyyy-MM-dd", "as it was"),
+        ("2024-01-02 00:00:00.5", "yyyy-MM-dd", "as it was"),
+        ("2024-02-30", "dd/MM/yyyy", "?"),
+        ("29/02/2024", "dd/MM/yyyy", "as it was"),
+        ("1969-01-01", "dd/MM/yy", "01/01/69"),
+        ("2068-12-31", "dd/MM/yy", "31/12/68"),
+        ("1968-12-31", "dd/MM/yy", "?"),
+        ("2069-01-01", "dd/MM/yy", "?"),
+        (None, "dd/MM/yy", "as it was"),
+    ],
+)
+def test_write_dates_knows_days_and_midnights(text: str | None, wanted: str, written: str) -> None:
+    value = pl.lit(text, pl.String)
+    assert (
+        pl.select(fields.write_dates(value, wanted, otherwise=pl.lit("as it was"))).item()
+        == written
     )
-    text = fields.as_text(frame, rules)
-    assert text["short"].to_list()[:2] == ["01/01/69", "31/12/68"]
-    assert text["at"].to_list()[:2] == ["2024-01-02", "2024-01-02"]
-    assert text["at"][3] is None
-    errors = fields.judge(text, rules).errors.rows()
-    assert errors == [(2, "short", "date"), (2, "at", "date"), (3, "short", "date")]
-    there = frame.with_columns(pl.col("at").dt.replace_time_zone(berlin.key))
-    assert fields.as_text(there, rules).equals(text)
 
 
 @given(st.dates(date(1969, 1, 1), date(2068, 12, 31)), FORMATS, FORMATS)
@@ -243,7 +228,7 @@ def test_reformat_dates_refuses_other_text_and_keeps_blank(
 def test_judge_accepts_any_field_name(name: str) -> None:
     rules = [field("number", field_name=name), ID]
     frame = pl.DataFrame({"id": ["1", "2"], name: ["1", "x"]})
-    assert fields.judge(fields.as_text(frame, rules), rules).errors.rows() == [(1, name, "number")]
+    assert fields.judge(frame, rules).errors.rows() == [(1, name, "number")]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
+from blocks.crm.list_file import to_batches
 from blocks.saved import Logger
 from nudgescribe import rfc4180
 
@@ -39,7 +40,7 @@ def read_csv(
                 columns = columns or block.schema.names
                 file.check_columns(block.schema.names, columns)
                 rows += block.num_rows
-                yield from block.select(columns).to_batches() or [_no_rows(block.schema)]
+                yield from to_batches(block.select(columns))
         form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}, {text.encoding}"
         file.log_rows(logger, form, before, rows)
 
@@ -60,10 +61,6 @@ def _read_blocks(
         if isinstance(error, rfc4180.InvalidUtf8):
             advice = " State its encoding, such as windows-1252."
         raise SourceError(f"{location}: {error.problem}{advice}") from None
-
-
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema)
 
 
 def _detect_delimiter(name: str, head: bytes, header: list[str] | None) -> str:

@@ -1,6 +1,6 @@
 """Customer lists from Parquet files."""
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -8,7 +8,9 @@ from pyarrow import parquet
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
+from blocks.crm.list_file import FILE
 from blocks.saved import Logger
+from nudgescribe.errors import first_ten
 
 ROWS_AT_ONCE = 20_000
 
@@ -26,7 +28,7 @@ def read_parquet(
     for file in files:
         before = rows
         with file.decompress() as part, part.open("rb") as opened:
-            with _refusing(file.name):
+            with _refused(file.name):
                 source = parquet.ParquetFile(
                     opened,
                     pre_buffer=False,
@@ -57,20 +59,36 @@ def _names(file: str, source: parquet.ParquetFile) -> list[str]:
 
 
 def _read(file: str, source: parquet.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
-    schema = pa.schema([source.schema_arrow.field(name) for name in names])
+    fields = [source.schema_arrow.field(name) for name in names]
+    schema = pa.schema(fields, metadata={FILE: file})
     yield pa.RecordBatch.from_pylist([], schema)
-    with _refusing(file):
+    with _refused(file, lambda: _encrypted(source, names)):
         for batch in source.iter_batches(ROWS_AT_ONCE, columns=names):
-            yield batch.select(names)
+            yield pa.record_batch([batch.column(name) for name in names], schema)
 
 
 @contextmanager
-def _refusing(file: str) -> Generator[None]:
+def _refused(file: str, encrypted: Callable[[], str] = lambda: "") -> Generator[None]:
     """Raise SourceError for what pyarrow cannot read; its text may quote the file."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        said = str(error)
-        if "encrypt" in said or "decrypt" in said:
-            raise SourceError(f"{file} is encrypted: write it without encryption.") from None
-        raise SourceError(f"{file} is damaged, or no Parquet file.") from None
+        if not _is_encrypted(error):
+            raise SourceError(f"{file} is damaged, or no Parquet file.") from None
+        what = encrypted()
+        raise SourceError(f"{file}{what} is encrypted: write it without encryption.") from None
+
+
+def _is_encrypted(error: Exception) -> bool:
+    return any(word in str(error) for word in ("encrypt", "decrypt"))
+
+
+def _encrypted(source: parquet.ParquetFile, names: list[str]) -> str:
+    """Return which column is encrypted: it is one that cannot be read, its metadata neither."""
+    for name in names:
+        try:
+            next(source.iter_batches(1, columns=[name]), None)
+        except (pa.ArrowException, OSError) as error:
+            if _is_encrypted(error):
+                return f", column {first_ten([name])},"
+    return ""

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field, SecretStr
 
 from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.list_file import to_batches
 from blocks.crm.saas.http import Api, code_of, shown
 from blocks.crm.source import CrmSource
 from blocks.saved import documentation_url
@@ -92,7 +93,7 @@ class SalesforceCrm(CrmSource):
             announced = self._wait(api, job)
             for table in self._tables(api, job):
                 rows += table.num_rows
-                yield from table.to_batches()
+                yield from to_batches(table)
         if rows != announced:
             raise SourceUnavailable(
                 f"Query job {job} gave {rows} rows where {announced} were announced."

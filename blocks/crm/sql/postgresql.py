@@ -18,6 +18,7 @@ from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 
+from blocks.crm import list_file
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.sql.rows import Query, binary_error, bind, check_time, column_names, to_batches
 from blocks.storage.reader import to_polars
@@ -59,9 +60,7 @@ class Columns:
                     "to 9999: leave it out in the query or convert it to text."
                 )
         table: pa.Table = typed.to_arrow()
-        (batch,) = table.combine_chunks().to_batches() or [
-            pa.RecordBatch.from_pylist([], table.schema)
-        ]
+        (batch,) = list_file.to_batches(table.combine_chunks())
         return batch.rename_columns([*self.types])
 
 

@@ -1,13 +1,20 @@
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from blocks.crm.list_file import ListFile, ListWriter
 from nudgescribe.contract import FieldType, WorkspaceField
 from tasks.customers.mapping import FieldMapping, FieldSource, MappingRefused, find_fields
 from tests.conftest import Company
 from tests.tasks.conftest import Local
+
+Sources = Mapping[str, FieldSource]
+Mapped = Callable[..., pl.DataFrame]
 
 
 def rule(name: str, field_type: FieldType, field_format: str | None = None) -> WorkspaceField:
@@ -21,51 +28,81 @@ def rule(name: str, field_type: FieldType, field_format: str | None = None) -> W
     )
 
 
-def renamed(listed: pl.LazyFrame, sources: dict[str, FieldSource]) -> pl.LazyFrame:
-    return FieldMapping(rules=[], sources=sources).rename(listed)
+@pytest.fixture
+def mapped(tmp_path: Path) -> Mapped:
+    """The values of the fields that a list gives."""
+
+    def values(
+        listed: pa.Table, sources: Sources, rules: Sequence[WorkspaceField] = ()
+    ) -> pl.DataFrame:
+        with ListWriter(tmp_path / "list", needed=None) as writer:
+            for batch in listed.to_batches():
+                writer.write(batch)
+        file = ListFile(tmp_path / "list")
+        expressions = FieldMapping(rules=[*rules], sources=sources).expressions(file)
+        (frame,) = file.frames(1000)
+        return frame.select(value.alias(name) for name, value in expressions.items())
+
+    return values
 
 
 def test_thousands_of_missing_columns_are_told_in_short() -> None:
-    sources = {f"field {number}": FieldSource() for number in range(5000)}
+    mapping = FieldMapping(rules=[], sources={f"field {n}": FieldSource() for n in range(5000)})
     with pytest.raises(MappingRefused, match="field 9 and 4,990 more, of 1 columns in all"):
-        renamed(pl.LazyFrame({"Id": ["01"]}), sources)
+        mapping.columns(["Id"])
 
 
-def test_mapping_renames_omits_and_adds_columns() -> None:
-    listed = pl.LazyFrame({"Id": ["01", "02"], "*": ["a", None], "secret": ["x", "y"]})
+def test_mapping_renames_omits_and_adds_columns(mapped: Mapped) -> None:
+    listed = pa.table({"Id": ["01", "02"], "*": ["a", None], "secret": ["x", "y"]})
     sources = {
         "id": FieldSource(column="Id"),
         "*": FieldSource(),
         "land": FieldSource(constant="DE"),
         "secret": FieldSource(constant=""),
     }
-    assert renamed(listed, sources).collect().rows(named=True) == [
+    assert mapped(listed, sources).rows(named=True) == [
         {"id": "01", "*": "a", "land": "DE", "secret": ""},
         {"id": "02", "*": None, "land": "DE", "secret": ""},
     ]
 
 
-def test_mapping_keeps_list_without_sources() -> None:
-    listed = pl.LazyFrame({"a": ["1"]})
-    assert renamed(listed, {}) is listed
+def test_mapping_of_constants_keeps_the_number_of_rows(mapped: Mapped) -> None:
+    listed = pa.table({"Id": ["01", "02"]})
+    assert mapped(listed, {"a": FieldSource(constant="x")}).rows() == [("x",), ("x",)]
+
+
+def test_mapping_without_sources_takes_all_columns(mapped: Mapped) -> None:
+    mapping = FieldMapping(rules=[], sources={})
+    assert mapping.needed is None
+    assert mapped(pa.table({"a": ["1"]}), {}).rows(named=True) == [{"a": "1"}]
+
+
+def test_mapping_needs_the_columns_of_its_sources() -> None:
+    sources = {"a": FieldSource(column="A"), "b": FieldSource(), "c": FieldSource(constant="x")}
+    assert FieldMapping(rules=[], sources=sources).needed == {"A", "b"}
 
 
 def test_mapping_names_missing_column() -> None:
+    mapping = FieldMapping(rules=[], sources={"name": FieldSource(column="Nme")})
     with pytest.raises(MappingRefused, match="no column Nme, of 2 columns in all"):
-        FieldMapping(rules=[], sources={"name": FieldSource(column="Nme")}).rename(
-            pl.LazyFrame({"Id": [1], "Name": [2]})
-        )
+        mapping.columns(["Id", "Name"])
 
 
-def test_mapping_converts_dates_to_workspace_format() -> None:
+def test_mapping_converts_dates_to_workspace_format(mapped: Mapped) -> None:
     rules = [rule("text", "Date", "dd.MM.yyyy"), rule("typed", "Date", "dd.MM.yyyy")]
-    frame = pl.DataFrame(
+    listed = pa.table(
         {"text": ["02/13/2024", "13/02/2024", "", None], "typed": [date(2024, 2, 13)] * 4}
     )
     source = FieldSource(date_format="MM/dd/yyyy")
-    text = FieldMapping(rules=rules, sources={"text": source, "typed": source}).as_text(frame)
+    text = mapped(listed, {"text": source, "typed": source}, rules)
     assert text["text"].to_list() == ["13.02.2024", "?", "", None]
     assert set(text["typed"]) == {"13.02.2024"}
+
+
+def test_date_of_a_text_column_is_in_the_format_of_its_field(mapped: Mapped) -> None:
+    rules = [rule("born", "Date", "dd.MM.yyyy")]
+    listed = pa.table({"born": ["2024-02-13"]})
+    assert mapped(listed, {}, rules).item() == "2024-02-13"  # which the rules reject
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import date
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -38,7 +37,7 @@ def test_values_are_as_the_server_writes_them(each_postgresql_way: Database) -> 
         "yes": "true",
         "no": "false",
         "maybe": None,
-        "born": date(2001, 2, 3),
+        "born": "2001-02-03",
         "died": None,
         "at": "2001-02-03 04:05:06",
         "exact": "2001-02-03 04:05:06.7",
@@ -53,14 +52,14 @@ def test_values_are_as_the_server_writes_them(each_postgresql_way: Database) -> 
 
 def test_column_may_have_any_name(postgresql: Database) -> None:
     found = postgresql.extract('SELECT \'x\' AS "\ufeffa, ""b""", NULL::date AS born WHERE false')
-    assert found.schema == {'\ufeffa, "b"': pl.String(), "born": pl.Date()}
+    assert found.schema == {'\ufeffa, "b"': pl.String(), "born": pl.String()}
 
 
 def test_parameters_have_types_and_escaped_colons_stay(postgresql: Database) -> None:
     found = postgresql.extract(
         "SELECT CAST(:d AS date), '50% \\:s'", parameters={"d": "2001-02-03"}
     )
-    assert found.row(0) == (date(2001, 2, 3), "50% :s")
+    assert found.row(0) == ("2001-02-03", "50% :s")
 
 
 @pytest.mark.parametrize(
