@@ -1,4 +1,4 @@
-"""A customer list read, judged and written as uploads: ours against a model for each row and
+"""A customer list read, validated and written as uploads: ours against a model for each row and
 against pandera, on the same file.
 
 python -m benchmarks.customers [ROWS]

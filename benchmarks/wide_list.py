@@ -54,7 +54,7 @@ def upload(file: Path) -> int:
     return sent
 
 
-def judge(file: Path) -> int:
+def validate_list(file: Path) -> int:
     """Validates a list of text fields, with the lake on disk."""
     rules = [
         WorkspaceField(
@@ -77,7 +77,7 @@ def judge(file: Path) -> int:
     return found.accepted.rows
 
 
-WAYS: dict[str, Way] = {"upload": upload, "validate": judge}
+WAYS: dict[str, Way] = {"upload": upload, "validate": validate_list}
 
 
 def main() -> None:

@@ -164,8 +164,8 @@ def _content(variable: str, path: str, problems: list[str]) -> str:
 
 def _describe(error: ErrorDetails) -> str:
     """Name the variable and what is wrong with it, never its value."""
-    place = error["loc"][: 2 if error["loc"][0] in BLOCKS else 1]
-    variable = PREFIX + "_".join(map(str, place)).upper()
+    location = error["loc"][: 2 if error["loc"][0] in BLOCKS else 1]
+    variable = PREFIX + "_".join(map(str, location)).upper()
     if error["type"] == "missing":
         return f"{variable} is missing."
     problem = error["msg"].removeprefix("Value error, ")

@@ -26,8 +26,8 @@ from nudgescribe.transport import DeadlineExceeded, open_transport
 
 A = TypeVar("A", bound=Answer)
 
-Gate = Callable[[], AbstractContextManager[object]]
-"""Makes a context that is held while a connection is in use; entering it may wait."""
+Limit = Callable[[], AbstractContextManager[object]]
+"""Returns a context that is held while a connection is in use; entering it may wait."""
 
 _UNPACKING = Lock()
 logger = logging.getLogger(__name__)
@@ -63,9 +63,9 @@ class Listed(list[A]):
 class NudgescribeClient(Closing):
     """Calls Nudgescribe for one account. A context manager; threads may share it.
 
-    Every method raises errors of `nudgescribe.errors`. `retry` repeats reads; a call that changes
-    something it repeats only after a refusal that says when. Calls pass the gate `calls`, downloads
-    by link the gate `downloads`. `timeout` is for each wait; the body of a call may take
+    Every method raises errors of `nudgescribe.errors`. `retry` repeats reads, and a call that
+    changes something only after a refusal that says when. `calls` limits the calls at once,
+    `downloads` the downloads by link. `timeout` is for each wait; the body of a call may take
     `call_seconds`, that of a page `page_seconds`.
     """
 
@@ -78,8 +78,8 @@ class NudgescribeClient(Closing):
         timeout: httpx.Timeout | float = 60.0,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
-        calls: Gate = nullcontext,
-        downloads: Gate = nullcontext,
+        calls: Limit = nullcontext,
+        downloads: Limit = nullcontext,
         call_seconds: float = 300.0,
         page_seconds: float = 900.0,
     ) -> None:

@@ -229,7 +229,7 @@ def _header(block: bytes, delimiter: str = ",") -> tuple[list[str], bytes]:
     if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise RepeatedColumns(
             f"The CSV names these columns more than once: {', '.join(repeated)}.",
-            [place for place, name in enumerate(columns, 1) if counts[name] > 1],
+            [number for number, name in enumerate(columns, 1) if counts[name] > 1],
         )
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]

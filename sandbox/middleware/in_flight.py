@@ -35,7 +35,7 @@ class InFlightCount:
         self.peak = self.now
 
 
-class Traffic:
+class InFlightCounts:
     """The counts of a service, by kind of response."""
 
     def __init__(self) -> None:
@@ -82,15 +82,15 @@ class InFlightResponse:
         await self._send(message)
 
 
-class TrafficCounter:
+class InFlightCounter:
     """Middleware that counts calls and downloads; other paths it only passes on."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, counts: InFlightCounts) -> None:
         self._app = app
-        self._traffic = traffic
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        count = self._traffic.count_of(scope["path"]) if scope["type"] == "http" else None
+        count = self._counts.count_of(scope["path"]) if scope["type"] == "http" else None
         if count is None:
             await self._app(scope, receive, send)
             return
