@@ -30,6 +30,8 @@ ELSEWHERE = ("CAMPAIGN_ID", "WORKSPACE_ID", "HOME", "SANDBOX_CHAT_KEY")
 
 
 class SettingsWrong(NudgeflowError):
+    """Variables are unknown, missing or wrong."""
+
     advice = "Nothing was changed. Correct the variables, then start again."
 
 

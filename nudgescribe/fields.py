@@ -76,6 +76,7 @@ class Validation(NamedTuple):
 
     @property
     def rejected_rows(self) -> int:
+        """Return the number of rows with errors."""
         return self.errors["row"].n_unique()
 
 

@@ -38,6 +38,8 @@ class Readable(Protocol):
 
 
 class MalformedCsv(NudgeflowError):
+    """A file is not valid CSV, or goes beyond our limits."""
+
     advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
     row: int | None = None
     """The row's number from 1, not counting the header; None if not known. For a stray quote it is

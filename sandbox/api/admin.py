@@ -51,6 +51,8 @@ class Quota(BaseModel):
 
 
 class FaultList(BaseModel):
+    """The active faults."""
+
     faults: list[Fault]
 
 
@@ -62,6 +64,8 @@ class InFlight(BaseModel):
 
 
 class InFlightReport(BaseModel):
+    """Calls and downloads in flight."""
+
     calls: InFlight
     downloads: InFlight
 

@@ -17,7 +17,7 @@ class InFlightCount:
 
     @property
     def now(self) -> int:
-        """Responses in flight, without those whose connection is closed."""
+        """Return the number of responses in flight, without those whose connection is closed."""
         self._open = {response for response in self._open if not response.is_closed}
         return len(self._open)
 
@@ -62,12 +62,12 @@ class InFlightResponse:
 
     @property
     def transport(self) -> Any:
-        """The connection: uvicorn's `send` belongs to its cycle."""
+        """Return the connection; uvicorn's `send` belongs to its cycle."""
         return self._send.__self__.transport  # type: ignore[attr-defined]
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection is closed, though the service may still be at work."""
+        """Return whether the connection is closed, though the service may still be at work."""
         return self.transport.is_closing()
 
     async def send(self, message: Message) -> None:

@@ -77,6 +77,8 @@ class Validated(Frozen):
 
 
 class ListRefused(NudgeflowError):
+    """The list as a whole does not fit the workspace."""
+
     advice = "Nothing was changed at Nudgescribe. Correct the list or its query, then start again."
 
 

@@ -63,7 +63,9 @@ def test_every_operation_reports_unreachable_lake(
     ]
     with store.away():
         for way in ways:
-            with pytest.raises(LakeUnreachable, match="The lake was lost at .* retry") as caught:
+            with pytest.raises(
+                LakeUnreachable, match="The lake could not be reached at .* retry"
+            ) as caught:
                 way()
             assert caught.value.__cause__ is None
             assert "canary" not in str(caught.value)
