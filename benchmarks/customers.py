@@ -96,7 +96,7 @@ def ours(file: Path) -> int:
     from tasks.journal.refresh import Refresh
 
     validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
-    refresh = Refresh(id="r", started=datetime.now(UTC))
+    refresh = Refresh(id="r", started=datetime.now(UTC), journal="journals/r")
     with TemporaryDirectory() as folder, disable_run_logger():
         lake = DataLake(root=folder)
         extracted = Path(folder) / "staging" / "extracted.parquet"

@@ -123,8 +123,8 @@ def _untyped(module: str) -> Any:
 
 
 WAYS: dict[str, tuple[str, Callable[[str, Path], int], str]] = {
-    "postgresql ours": ("postgresql", ours, "blocks blocks.crm.postgresql"),
-    "postgresql ours, bound": ("postgresql", ours_bound, "blocks blocks.crm.postgresql"),
+    "postgresql ours": ("postgresql", ours, "blocks blocks.crm.sql.postgresql"),
+    "postgresql ours, bound": ("postgresql", ours_bound, "blocks blocks.crm.sql.postgresql"),
     "postgresql copy": ("postgresql", copied, "polars psycopg pyarrow.parquet"),
     "postgresql pandas": ("postgresql", pandas, "pandas sqlalchemy psycopg pyarrow.parquet"),
     "sqlite ours": ("sqlite", ours, "blocks"),
