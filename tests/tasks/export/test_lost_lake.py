@@ -153,7 +153,7 @@ def test_commit_continues_when_lake_returns(
     with monkeypatch.context() as patched:
         patched.setattr(delta, "_storage_options", impatient)
         patched.setattr(delta, "commit", commit)
-        with pytest.raises(LakeUnreachable, match="lost at messages/_delta_log") as caught:
+        with pytest.raises(LakeUnreachable, match="reached at messages/_delta_log") as caught:
             one.commit(planned)
     assert "http" not in str(caught.value)
     assert one.commit(planned).rows == 1
