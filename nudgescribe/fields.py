@@ -68,7 +68,7 @@ _NO_DATE = "?"
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 
 
-class Verdict(NamedTuple):
+class Validation(NamedTuple):
     """`accepted`: the rows without errors. `errors`: columns row (index from 0), field, code."""
 
     accepted: pl.DataFrame
@@ -76,6 +76,7 @@ class Verdict(NamedTuple):
 
     @property
     def rejected_rows(self) -> int:
+        """Return the number of rows with errors."""
         return self.errors["row"].n_unique()
 
 
@@ -143,18 +144,19 @@ def reformat_dates(text: pl.Expr, given: str, wanted: str) -> pl.Expr:
     return pl.when(kept).then(text).otherwise(_written(_parsed(text, given), wanted))
 
 
-def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
+def duplicate_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
     """Return the identifiers that occur more than once in the whole list, each once.
 
-    Blank ones are missing, not repeated. See `identifiers.repeated_ids` for memory and `folder`.
+    Blank ones are left out: they break another rule, *required*. For memory and `folder` see
+    `identifiers.repeated_ids`.
     """
     ids = identifiers.repeated_ids(parts, folder)
     return ids.filter(ids.str.strip_chars() != "")
 
 
-def judge(
+def validate(
     frame: pl.DataFrame, fields: Sequence[WorkspaceField], repeated: pl.Series | None = None
-) -> Verdict:
+) -> Validation:
     """Validate the rows of a text frame.
 
     `repeated` are the identifiers that occur more than once in the whole list, of which `frame` may
@@ -177,7 +179,7 @@ def judge(
         .sort("row", maintain_order=True)
         .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
-    return Verdict(frame.filter(good) if bad.height else frame, errors)
+    return Validation(frame.filter(good) if bad.height else frame, errors)
 
 
 def _text(name: str, dtype: pl.DataType, field: WorkspaceField) -> pl.Expr:

@@ -50,6 +50,7 @@ class ParquetSink(Closing):
         self.rows = 0
 
     def write(self, frame: pl.DataFrame) -> None:
+        """Append a frame, cast to the schema."""
         # Column by column: `DataFrame.cast` reads some names as patterns and refuses an empty one.
         cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
         cast.columns = self._schema.names()
@@ -60,6 +61,7 @@ class ParquetSink(Closing):
             callback(self.rows)
 
     def close(self) -> None:
+        """Complete the file."""
         self._writer.close()
 
 
@@ -99,10 +101,10 @@ def few_rows(file: Path, most: int) -> int:
 
 
 def _few_rows(source: parquet.ParquetFile, most: int) -> int:
-    found = source.metadata
-    groups = map(found.row_group, range(found.num_row_groups))
+    metadata = source.metadata
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
     size = sum(group.total_byte_size for group in groups)
-    return min(most, _rows_of(size, found.num_rows, BYTES_AT_ONCE))
+    return min(most, _rows_of(size, metadata.num_rows, BYTES_AT_ONCE))
 
 
 def _rows_of(size: int, rows: int, wanted: int) -> int:

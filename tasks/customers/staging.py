@@ -23,10 +23,14 @@ class Staged(Frozen):
 
 
 class StagingLost(NudgeflowError):
+    """A staged list is no longer in the lake."""
+
     advice = "Start a new refresh; this one cannot be continued."
 
 
 class StagingChanged(NudgeflowError):
+    """A staged list is not the one that was staged."""
+
     advice = "Somebody has changed it: end this refresh with the flow abandon-refresh."
 
 
@@ -54,5 +58,5 @@ def local_copy(lake: DataLake, staged: Staged) -> Generator[Path, None, None]:
 
 
 def batches(listed: pl.LazyFrame, rows: int) -> Iterator[pl.DataFrame]:
-    """Yield a list in its order, so many rows at a time."""
+    """Yield a list in its order, `rows` rows at a time."""
     return listed.collect_batches(chunk_size=rows, maintain_order=True)

@@ -32,8 +32,8 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui.markdown import plain
 
-ROWS_JUDGED = 50_000
-"""Most rows judged at a time."""
+ROWS_VALIDATED = 50_000
+"""Most rows validated at a time."""
 ACCEPTED = "accepted.parquet"
 ERRORS = pl.Schema(
     {"row": pl.UInt32(), "field": pl.String(), "code": pl.String(), "reason": pl.String()}
@@ -77,6 +77,8 @@ class Validated(Frozen):
 
 
 class ListRefused(NudgeflowError):
+    """The list as a whole does not fit the workspace."""
+
     advice = "Nothing was changed at Nudgescribe. Correct the list or its query, then start again."
 
 
@@ -90,7 +92,7 @@ def validate_customers(
     partition: str,
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. A list is judged once per refresh: a retry returns the same outcome.
+    lake's quarantine. A list is validated once per refresh: a retry returns the same outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers and, if `strict`,
     for the first rejected row.
@@ -111,32 +113,32 @@ def _validate(
     with local_copy(lake, staged) as source, scratch_folder("the validation of a list") as folder:
         listed = mapping.rename(pl.scan_parquet(source))
         _check_columns(listed.collect_schema(), mapping.rules)
-        judged = _judge(listed, mapping, folder, strict, few_rows(source, ROWS_JUDGED))
-        if judged.rejected:
-            lake.files.put(judged.errors, quarantine, private=True)
-        broken_rules = _report_errors(judged.errors) if judged.rejected else []
-        if judged.repeated:
+        split = _validate_rows(listed, mapping, folder, strict, few_rows(source, ROWS_VALIDATED))
+        if split.rejected:
+            lake.files.put(split.errors, quarantine, private=True)
+        broken_rules = _report_errors(split.errors) if split.rejected else []
+        if split.repeated:
             raise ListRefused(
-                f"{judged.repeated:,} customer identifiers occur more than once. "
+                f"{split.repeated:,} customer identifiers occur more than once. "
                 f"See {quarantine} in the lake."
             )
-        lake.files.put(judged.accepted, path, private=True)
-        accepted = describe(judged.accepted, path)
-    counts = f"{accepted.rows:,}", f"{judged.rejected:,}"
+        lake.files.put(split.accepted, path, private=True)
+        accepted = describe(split.accepted, path)
+    counts = f"{accepted.rows:,}", f"{split.rejected:,}"
     get_run_logger().info("Accepted %s rows, rejected %s", *counts)
     return Validated(
         accepted=accepted,
         extracted=staged.rows,
-        rejected=judged.rejected,
+        rejected=split.rejected,
         broken_rules=broken_rules,
-        quarantine=quarantine if judged.rejected else None,
+        quarantine=quarantine if split.rejected else None,
         key=fields.key_of(mapping.rules),
-        fingerprint=judged.fingerprint,
+        fingerprint=split.fingerprint,
     )
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _SplitList:
     """A list divided into two local files, its rejected rows and repeated identifiers counted."""
 
     accepted: Path
@@ -158,16 +160,16 @@ def _check_columns(schema: pl.Schema, rules: list[WorkspaceField]) -> None:
         raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
 
 
-def _judge(
+def _validate_rows(
     listed: pl.LazyFrame, mapping: FieldMapping, folder: Path, strict: bool, at_once: int
-) -> _Judged:
-    """Judge every row of the list. Raises ListRefused for the first rejected one if `strict`."""
+) -> _SplitList:
+    """Validate every row of the list. Raises ListRefused for the first rejected one if `strict`."""
     columns, key = listed.collect_schema().names(), fields.key_of(mapping.rules)
 
     def texts(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         return map(mapping.as_text, batches(rows, at_once))
 
-    repeated = fields.repeated_ids(
+    repeated = fields.duplicate_ids(
         lambda: (batch[key] for batch in texts(listed.select(fields.column(key)))), folder
     )
     accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
@@ -176,28 +178,28 @@ def _judge(
         ParquetSink(accepted, text_schema(columns)) as accepted_sink,
         ParquetSink(errors, ERRORS) as errors_sink,
     ):
-        for verdict in prefetch(_verdicts(texts(listed), mapping.rules, repeated)):
-            if strict and verdict.errors.height:
-                raise _first_of(verdict.errors)
-            accepted_sink.write(verdict.accepted)
-            fingerprint.add(verdict.accepted)
-            errors_sink.write(verdict.errors)
-            rejected += verdict.rejected_rows
-    return _Judged(accepted, errors, rejected, len(repeated), str(fingerprint))
+        for validation in prefetch(_validate_batches(texts(listed), mapping.rules, repeated)):
+            if strict and validation.errors.height:
+                raise _first_of(validation.errors)
+            accepted_sink.write(validation.accepted)
+            fingerprint.add(validation.accepted)
+            errors_sink.write(validation.errors)
+            rejected += validation.rejected_rows
+    return _SplitList(accepted, errors, rejected, len(repeated), str(fingerprint))
 
 
-def _verdicts(
+def _validate_batches(
     texts: Iterator[pl.DataFrame], rules: list[WorkspaceField], repeated: pl.Series
-) -> Iterator[fields.Verdict]:
-    """Yield a verdict per batch; rows are numbered from 1 through the whole list."""
+) -> Iterator[fields.Validation]:
+    """Validate batch by batch; number the rows in errors from 1 through the whole list."""
     before = 0
     for frame in texts:
-        verdict = fields.judge(frame, rules, repeated)
-        errors = verdict.errors.with_columns(
+        validation = fields.validate(frame, rules, repeated)
+        errors = validation.errors.with_columns(
             pl.col("row") + (before + 1),
             pl.col("code").replace_strict(fields.REASONS, return_dtype=pl.String()).alias("reason"),
         )
-        yield fields.Verdict(verdict.accepted, errors)
+        yield fields.Validation(validation.accepted, errors)
         before += frame.height
 
 

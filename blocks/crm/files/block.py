@@ -99,6 +99,7 @@ class FileCrm(CrmSource):
         return value
 
     def extract(self, target: Path) -> int:
+        """Write the rows of the files, as `CrmSource.extract` does; columns keep their order."""
         options = self.storage_options.get_secret_value() if self.storage_options else {}
         files = locate(self.path, options)
         format_ = self._detect_format(files)

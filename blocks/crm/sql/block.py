@@ -81,6 +81,11 @@ class SqlCrm(CrmSource):
         return url
 
     def extract(self, target: Path) -> int:
+        """Write the query's rows, as `CrmSource.extract` does.
+
+        Dates stay dates, unless the database stores them as text; all else is text. Raises
+        SourceError also if the query takes longer than `timeout_seconds`.
+        """
         query = Query(self.query, self.parameters, self.timeout_seconds)
         try:
             url = make_url(self.url.get_secret_value())
