@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 
 def measured(process: int, name: str, step: Callable[[], T]) -> T:
+    """Print how long a step takes, and a process's peak of memory; return the step's result."""
     start = perf_counter()
     result = step()
     print(f"{name:24} {perf_counter() - start:7.1f} s   peak {peak_mib(process):6.0f} MiB")
@@ -34,14 +35,14 @@ def measured(process: int, name: str, step: Callable[[], T]) -> T:
 
 
 def peak_mib(process: int) -> float:
-    """The most memory a process has had resident so far."""
+    """Return the most memory that a process has had resident so far, in MiB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     (peak,) = (line for line in lines if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 1024
 
 
 def listed(rows: int) -> bytes:
-    """A CSV of generated customers, made part by part."""
+    """Return a CSV of generated customers, made part by part."""
     file = io.BytesIO()
     everyone = demo_customers.customers(rows, demo_customers.PLANS_NOW)
     while some := list(islice(everyone, ROWS_AT_ONCE)):
@@ -50,11 +51,13 @@ def listed(rows: int) -> bytes:
 
 
 def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
     while not condition():
         sleep(0.1)
 
 
 def main(rows: int, *options: str) -> None:
+    """Run a sandbox with these options, and measure a refresh of `rows` rows in it."""
     with TemporaryDirectory() as folder:
         made = local.seed(Path(folder), *options)
         names = (made.email, made.password, made.api_key, made.api_code, made.profile_key)
@@ -75,6 +78,7 @@ def refresh(
     rows: int,
     process: int,
 ) -> None:
+    """Upload a list, re-run the campaign on it and fetch its messages; print what each takes."""
     csv = listed(rows)
     group = client.create_group(workspace_id, "Everyone").customer_group_id
     print(f"{rows:,} rows, {len(csv) / 1e6:.0f} MB\n")

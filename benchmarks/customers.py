@@ -1,4 +1,4 @@
-"""A customer list read, judged and written as uploads: ours against a model for each row and
+"""A customer list read, validated and written as uploads: ours against a model for each row and
 against pandera, on the same file.
 
 python -m benchmarks.customers [ROWS]
@@ -45,6 +45,7 @@ AMOUNT = r"^-?[0-9]+(\.[0-9]{1,2})?$"
 
 
 def rules() -> list[WorkspaceField]:
+    """Return the fields of the workspace."""
     return [
         WorkspaceField(
             field_id=name,
@@ -61,7 +62,7 @@ def rules() -> list[WorkspaceField]:
 
 
 def listed(rows: int) -> pl.DataFrame:
-    """12 columns of about 105 bytes in all; one row of 111 has a date that no calendar has."""
+    """Return 12 columns of about 105 bytes in all; one row of 111 has an impossible date."""
     days = pl.date_range(date(1950, 1, 1), date(2018, 1, 1), eager=True)
     number = pl.int_range(rows, eager=True)
     day = days.gather(number % len(days))
@@ -84,7 +85,7 @@ def listed(rows: int) -> pl.DataFrame:
 
 
 def ours(file: Path) -> int:
-    """The block, the task and the upload's CSV, as a refresh uses them, with the lake on disk."""
+    """Use the block, the task and the upload's CSV as a refresh does, with the lake on disk."""
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
@@ -96,7 +97,7 @@ def ours(file: Path) -> int:
     from tasks.journal.refresh import Refresh
 
     validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
-    refresh = Refresh(id="r", started=datetime.now(UTC))
+    refresh = Refresh(id="r", started=datetime.now(UTC), journal="journals/r")
     with TemporaryDirectory() as folder, disable_run_logger():
         lake = DataLake(root=folder)
         extracted = Path(folder) / "staging" / "extracted.parquet"
@@ -104,14 +105,14 @@ def ours(file: Path) -> int:
         FileCrm(path=str(file), format="csv").extract(extracted)
         staged = describe(extracted, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules(), sources={})
-        found = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
-        for frame in read_frames(Path(lake.files.fs_path(found.accepted.path)), ROWS_SENT):
+        validated = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
+        for frame in read_frames(Path(lake.files.fs_path(validated.accepted.path)), ROWS_SENT):
             rfc4180.write(frame)
-        return found.accepted.rows
+        return validated.accepted.rows
 
 
 def pydantic(file: Path) -> int:
-    """pandas, and a pydantic model for each row."""
+    """Use pandas, and a pydantic model for each row."""
     import pandas as pd
     from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationError, create_model
 
@@ -144,7 +145,7 @@ def pydantic(file: Path) -> int:
 
 
 def pandera(file: Path) -> int:
-    """polars, and a pandera schema; its list of failures says which rows to leave out."""
+    """Use polars, and a pandera schema; its list of failures says which rows to leave out."""
     import pandera.polars as pa
     from pandera.errors import SchemaErrors
 
@@ -180,6 +181,7 @@ WAYS: dict[str, Way] = {"ours": ours, "pandera": pandera, "pydantic": pydantic}
 
 
 def main(rows: int) -> None:
+    """Measure each way in turns, and print each run."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "customers.csv"
         listed(rows).write_csv(file)

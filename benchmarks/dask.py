@@ -44,7 +44,7 @@ class Measured:
 
 @contextmanager
 def cluster(workers: int) -> Generator[str]:
-    """A scheduler and workers, processes of their own; yields their address."""
+    """Run a scheduler and workers in processes of their own; yield their address."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
 
@@ -70,12 +70,12 @@ def cluster(workers: int) -> Generator[str]:
 
 
 def observer(address: str) -> Any:
-    """A client that the flow does not take for its own; Dask has no types."""
+    """Return a client that the flow does not take for its own; Dask has no types."""
     return import_module("distributed").Client(address, set_as_default=False)
 
 
 def fetch(address: str, rows: int) -> Measured:
-    """A run of the flow into a lake of its own."""
+    """Run the flow into a lake of its own."""
     options = ExportOptions(task_runner="dask", cluster=address)
     with TemporaryDirectory() as folder, observer(address) as client:
         lake = DataLake(root=folder)
@@ -94,7 +94,7 @@ def fetch(address: str, rows: int) -> Measured:
 
 
 def measure(workers: int, rows: int) -> Measured:
-    """Medians of some rounds, after one in which the workers import what they need."""
+    """Return medians of some rounds, after one in which the workers import what they need."""
     with cluster(workers) as address:
         fetch(address, rows)
         rounds = [fetch(address, rows) for _ in range(ROUNDS)]
@@ -102,6 +102,7 @@ def measure(workers: int, rows: int) -> Measured:
 
 
 def main(rows: int) -> None:
+    """Measure one and two workers with each service, and print a table."""
     with TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
         size = write_pages(Path(folder), rows, PAGE_ROWS)
         lines = [f"{'':42}{'1 worker':>10}{'2 workers':>11}{'speed-up':>10}"]

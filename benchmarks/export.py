@@ -52,10 +52,11 @@ class Job:
     folder: str
 
     def path(self, name: str) -> Path:
+        """Return the path of a file in the folder."""
         return Path(self.folder) / name
 
     def ask(self, page: int) -> dict[str, Any]:
-        """The call that answers a page's link."""
+        """Return the arguments of the call that answers a page's link."""
         body = {"campaign_id": CAMPAIGN, "file_num": page, "export_type": "url"}
         return {"url": f"{self.url}/v1/messages/fetch", "json": body}
 
@@ -64,7 +65,7 @@ class Job:
 
 
 def raw(job: Job) -> int:
-    """The pages as they come, parsed by nobody: what no way can undercut."""
+    """Fetch the pages and parse nothing: no way can be faster."""
 
     def fetch(page: int) -> int:
         return _spool(http, job, page, job.path(f"{page}.csv"))
@@ -74,7 +75,7 @@ def raw(job: Job) -> int:
 
 
 def naive(job: Job) -> int:
-    """The script one writes first: page after page, requests and pandas."""
+    """Run the script one writes first: page after page, requests and pandas."""
     requests, pandas = map(_untyped, ("requests", "pandas"))
     rows = 0
     for page in range(job.pages):
@@ -87,7 +88,7 @@ def naive(job: Job) -> int:
 
 
 def dlt_arrow(job: Job) -> int:
-    """Parallel threads hand dlt Arrow tables, its filesystem destination writes Parquet."""
+    """Hand dlt Arrow tables from parallel threads; its filesystem destination writes Parquet."""
     workers = str(job.downloads)
     os.environ.update(EXTRACT__WORKERS=workers, EXTRACT__MAX_PARALLEL_ITEMS=workers)
     dlt = _untyped("dlt")
@@ -112,7 +113,7 @@ def dlt_arrow(job: Job) -> int:
 
 
 def notes(job: Job) -> int:
-    """The fastest by hand: many threads download to files, a few convert what has arrived."""
+    """Download to files in many threads, convert them in a few: the fastest by hand."""
 
     def fetch(page: int) -> Future[int]:
         part = job.path(f"{page}.part")
@@ -128,7 +129,7 @@ def notes(job: Job) -> int:
 
 
 def ours(job: Job) -> int:
-    """This project's data path without Prefect: fetched, converted, read back and checked."""
+    """Use this project's data path without Prefect: fetch, convert, read back and check."""
     from blocks import DataLake, NudgescribeAccount
     from tasks.export.download import CHUNKS_AT_ONCE, ExportRef, Slots, fetch_pages
     from tasks.export.ledger import Ledger
@@ -164,7 +165,7 @@ def ours(job: Job) -> int:
 
 
 def flow(job: Job) -> int:
-    """The same as people run it: the flow, its tasks recorded by a Prefect server."""
+    """Run the flow as people do, its tasks recorded by a Prefect server."""
     from blocks import DataLake, NudgescribeAccount
     from flows.export import export_messages
 
@@ -174,7 +175,7 @@ def flow(job: Job) -> int:
 
 
 def prepare_flow(job: Job) -> AbstractContextManager[None]:
-    """A Prefect server of its own, with the blocks; not a part of the flow."""
+    """Return a context with a Prefect server of its own and the blocks; it is not measured."""
     from prefect.testing.utilities import prefect_test_harness
 
     from blocks import DataLake, NudgescribeAccount
@@ -212,7 +213,7 @@ DEFAULT = list(WAYS)
 
 
 def _untyped(module: str) -> Any:
-    """A module that has no types, or one that only some ways may pay for."""
+    """Import a module that has no types, or one that only some ways may pay for."""
     return import_module(module)
 
 
@@ -225,7 +226,7 @@ def _link(http: "PoolManager", job: Job, page: int) -> str:
 
 
 def _spool(http: "PoolManager", job: Job, page: int, target: Path) -> int:
-    """Writes a page to `target` and returns its bytes."""
+    """Write a page to `target` and return its size in bytes."""
     link = _link(http, job, page)
     with http.request("GET", link, preload_content=False) as response, target.open("wb") as file:
         shutil.copyfileobj(response, file, READ_BYTES)
@@ -233,7 +234,7 @@ def _spool(http: "PoolManager", job: Job, page: int, target: Path) -> int:
 
 
 def _convert(part: Path) -> int:
-    """Puts Parquet in place of a CSV and returns its rows."""
+    """Put Parquet in place of a CSV and return its number of rows."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -267,7 +268,7 @@ def _parsed(file: BinaryIO, size: int) -> "Table":
 
 
 def child(name: str, job: Job) -> Measured:
-    """A way's run in this process."""
+    """Run a way in this process, and return what was measured."""
     way, modules = WAYS[name]
     for module in modules.split():
         import_module(module)
@@ -278,7 +279,7 @@ def child(name: str, job: Job) -> Measured:
 
 
 def measure(name: str, job: Job) -> Measured:
-    """A way's run in a process and a folder of its own."""
+    """Run a way in a process and a folder of its own, and return what was measured."""
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.export", "--child", name]
         command.append(json.dumps(asdict(replace(job, folder=folder))))
@@ -306,7 +307,9 @@ CLOSINGS = ("See you soon 🎉", "Yours, the team 💌", "Happy travels ✈️",
 
 
 def write_pages(folder: Path, rows: int, page_rows: int) -> int:
-    """The bytes of the pages written. No two rows share an id; every other page its messages."""
+    """Write pages and return their size in bytes; no id is repeated, every other page has the
+    same messages.
+    """
     kinds = [(end, _texts(min(rows, page_rows), end)) for end in (b"\r\n", b"\n")]
     size = 0
     for number, first in enumerate(range(0, rows, page_rows)):
@@ -318,7 +321,7 @@ def write_pages(folder: Path, rows: int, page_rows: int) -> int:
 
 
 def _texts(count: int, end: bytes) -> list[bytes]:
-    """Messages as they stand in a row, up to its end."""
+    """Return messages as they stand in a row, up to its end."""
     rng = random.Random(end)
     texts = (_message(rng).replace('"', '""') for _ in range(count))
     return [f'"{text}"'.encode() + end for text in texts]
@@ -337,7 +340,7 @@ def _message(rng: random.Random) -> str:
 
 @contextmanager
 def served(folder: Path, rows: int, wan: bool) -> Generator[str]:
-    """A service with the pages of a folder; yields its URL."""
+    """Run a service with the pages of a folder; yield its URL."""
     command = [sys.executable, "-m", "benchmarks.pages_server", str(folder), str(rows)]
     command += ["--wan"] * wan
     pipe = subprocess.PIPE
@@ -350,7 +353,7 @@ def served(folder: Path, rows: int, wan: bool) -> Generator[str]:
 
 
 def table(runs: dict[str, list[Measured]], job: Job) -> str:
-    """Medians of all rounds; the ratio is one of medians, too."""
+    """Return a table of the medians of all rounds, and their ratios."""
     heads = ("wall s", "min", "krows/s", "MB/s", "CPU s", "RSS+ MB", "to raw")
     lines = [f"{'':8}" + "".join(f"{head:>9}" for head in heads)]
     walls = _walls(runs)
@@ -368,7 +371,7 @@ def table(runs: dict[str, list[Measured]], job: Job) -> str:
 
 
 def chart(runs: dict[str, list[Measured]], title: str) -> str:
-    """The medians as bars, an SVG."""
+    """Return the medians as bars, an SVG."""
     walls = _walls(runs)
     height = 50 + 30 * len(walls)
     lines = [
@@ -393,6 +396,7 @@ def _walls(runs: dict[str, list[Measured]]) -> dict[str, float]:
 
 
 def main(options: argparse.Namespace) -> None:
+    """Measure the ways in turns; print each run and a table."""
     names: list[str] = options.only.split(",")
     runs: dict[str, list[Measured]] = {name: [] for name in names}
     with TemporaryDirectory() as folder:

@@ -51,13 +51,14 @@ SELECT i FROM n
 
 
 def ours(url: str, target: Path) -> int:
+    """Use the block."""
     from blocks import SqlCrm
 
     return SqlCrm.model_validate({"url": url, "query": QUERY}).extract(target)
 
 
 def ours_bound(url: str, target: Path) -> int:
-    """With a parameter, so that PostgreSQL cannot COPY."""
+    """Use the block with a parameter, so that PostgreSQL cannot COPY."""
     from blocks import SqlCrm
 
     query = f"{QUERY} WHERE country = :country"
@@ -66,7 +67,7 @@ def ours_bound(url: str, target: Path) -> int:
 
 
 def pandas(url: str, target: Path) -> int:
-    """The script one writes first."""
+    """Run the script one writes first: pandas."""
     from sqlalchemy import create_engine, text
 
     engine = create_engine(url).execution_options(stream_results=True)
@@ -77,7 +78,7 @@ def pandas(url: str, target: Path) -> int:
 
 
 def copied(url: str, target: Path) -> int:
-    """COPY, parsed by polars: PostgreSQL's fastest by hand."""
+    """Copy by COPY, parsed by polars: PostgreSQL's fastest by hand."""
     import polars as pl
     import psycopg
 
@@ -93,7 +94,7 @@ def copied(url: str, target: Path) -> int:
 
 
 def connectorx(url: str, target: Path) -> int:
-    """SQLite's fastest, as long as each value has the type of its column's first."""
+    """Use connectorx, SQLite's fastest if each value has the type of its column's first."""
     import pyarrow as pa
 
     stream = _untyped("connectorx").read_sql(
@@ -122,8 +123,8 @@ def _untyped(module: str) -> Any:
 
 
 WAYS: dict[str, tuple[str, Callable[[str, Path], int], str]] = {
-    "postgresql ours": ("postgresql", ours, "blocks blocks.crm.postgresql"),
-    "postgresql ours, bound": ("postgresql", ours_bound, "blocks blocks.crm.postgresql"),
+    "postgresql ours": ("postgresql", ours, "blocks blocks.crm.sql.postgresql"),
+    "postgresql ours, bound": ("postgresql", ours_bound, "blocks blocks.crm.sql.postgresql"),
     "postgresql copy": ("postgresql", copied, "polars psycopg pyarrow.parquet"),
     "postgresql pandas": ("postgresql", pandas, "pandas sqlalchemy psycopg pyarrow.parquet"),
     "sqlite ours": ("sqlite", ours, "blocks"),
@@ -135,7 +136,7 @@ WAYS: dict[str, tuple[str, Callable[[str, Path], int], str]] = {
 
 
 def child(name: str, url: str) -> Measured:
-    """A way's run in this process."""
+    """Run a way in this process, and return what was measured."""
     _, way, modules = WAYS[name]
     for module in modules.split():
         import_module(module)
@@ -147,7 +148,7 @@ def child(name: str, url: str) -> Measured:
 
 
 def measure(name: str, url: str, rows: int) -> Measured:
-    """A way's run in a process of its own."""
+    """Run a way in a process of its own, and return what was measured."""
     command = [sys.executable, "-m", "benchmarks.extract", "--child", name, url]
     printed = subprocess.check_output(command)  # noqa: S603 - ours
     measured = Measured(**json.loads(printed.splitlines()[-1]))
@@ -157,7 +158,7 @@ def measure(name: str, url: str, rows: int) -> Measured:
 
 
 def fill(url: str, numbers: str) -> None:
-    """Makes the table, a row for each of the numbers, which is a query for a column i."""
+    """Create the table with a row for each of the `numbers`, a query for a column i."""
     from sqlalchemy import create_engine
 
     columns = ", ".join(f"{name} TEXT" for name in COLUMNS)
@@ -170,6 +171,7 @@ def fill(url: str, numbers: str) -> None:
 
 
 def main(rows: int) -> None:
+    """Measure the ways in turns, and print the medians."""
     names = [name for name, (_, _, modules) in WAYS.items() if find_spec(modules.split()[0])]
     runs: dict[str, list[Measured]] = {name: [] for name in names}
     with TemporaryDirectory() as folder, databases.postgresql() as server:

@@ -34,19 +34,19 @@ FEW = 1000
 
 
 def lists(root: Path) -> int:
-    """A list with what a group holds, of which a twentieth differs."""
-    found = diff_lists(root / LISTED, root / HELD, "customer_id")
-    return found.added + found.unchanged
+    """Compare a list with a group, of which a twentieth differs."""
+    diff = diff_lists(root / LISTED, root / HELD, "customer_id")
+    return diff.added + diff.unchanged
 
 
 def runs(root: Path) -> int:
-    """A run with the one before, of which a twentieth differs."""
-    found = DataLake(root=str(root)).diff(CAMPAIGN, 1, 2)
-    return found.added + found.unchanged
+    """Compare a run with the one before, of which a twentieth differs."""
+    diff = DataLake(root=str(root)).diff(CAMPAIGN, 1, 2)
+    return diff.added + diff.unchanged
 
 
 def verification(root: Path) -> int:
-    """An export read back: no customer twice."""
+    """Read an export back, and look for repeated customers."""
     lake, export = DataLake(root=str(root)), _export(root)
     pages, problem = doubtful_pages(lake, export, Ledger(lake.files, STAGING).batches())
     if pages or problem:
@@ -55,7 +55,7 @@ def verification(root: Path) -> int:
 
 
 def reconciliation(root: Path) -> int:
-    """An export with its list and the size of its group."""
+    """Compare an export with its list, and with the size of its group."""
     export = _export(root)
     group = GroupRef(workspace_id="w", customer_group_id="g", name="", size=0)
     validated = Validated(
@@ -99,7 +99,7 @@ class _Account:
 
 
 def prepare(root: Path, rows: int) -> None:
-    """Write a list, a group, and two runs of so many customers."""
+    """Write a list, a group, and two runs of `rows` customers each."""
     later = rows // 20
     plans = {"plan": "gold", "region": "north"}
     _write(root / LISTED, later, rows + later, plans)
@@ -158,6 +158,7 @@ def _export(root: Path) -> ExportRef:
 
 
 def main(sizes: list[int]) -> None:
+    """Measure each way with each number of rows, and print each run."""
     for rows in sizes:
         with TemporaryDirectory() as folder:
             root = Path(folder) / "lake"

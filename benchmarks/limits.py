@@ -40,6 +40,7 @@ Slot = Callable[[str], AbstractContextManager[None]]
 
 
 def prefects_own(limit: str) -> AbstractContextManager[None]:
+    """Return a context that holds a slot by Prefect's own way."""
     return concurrency(limit, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False)
 
 
@@ -59,6 +60,7 @@ class Meter:
         self._now, self._most = SPAWN.Value("i", 0), SPAWN.Value("i", 0)
 
     def call(self) -> None:
+        """Make a call: count it, and do nothing for CALL_SECONDS."""
         with self._now.get_lock():
             self._now.value += 1
             self._most.value = max(self._most.value, self._now.value)
@@ -68,6 +70,7 @@ class Meter:
 
     @property
     def most(self) -> int:
+        """Return the most calls that were in progress at any moment."""
         return self._most.value
 
 
@@ -138,6 +141,7 @@ def measure(way: str, processes: int, slots: int, calls: int) -> tuple[Meter, Se
 
 
 def table(processes: int, slots: int, calls: int) -> None:
+    """Measure each way, and print a row for each."""
     print(f"\n{processes} x {THREADS} threads, limit {slots}")
     print(f"{'':24}{'calls':>8}{'wall s':>8}{'requests':>10}{'beyond':>8}{'longest wait s':>16}")
     for way, (_, _, divisor) in WAYS.items():
@@ -151,6 +155,7 @@ def table(processes: int, slots: int, calls: int) -> None:
 
 
 def main() -> None:
+    """Measure one process, then several that share a limit."""
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else CALLS
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     with prefect_test_harness(server_startup_timeout=120):

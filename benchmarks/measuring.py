@@ -32,13 +32,13 @@ class Measured:
 
 
 def in_a_process(module: str, way: str, file: Path) -> Measured:
-    """Runs `python -m module --child way file`, which calls `as_a_child`."""
+    """Run `python -m module --child way file`, which calls `as_a_child`; return its figures."""
     command = [sys.executable, "-m", module, "--child", way, str(file)]
     return Measured(**json.loads(subprocess.check_output(command).splitlines()[-1]))  # noqa: S603
 
 
 def as_a_child(ways: Mapping[str, Way]) -> None:
-    """Runs the way the command line names, and prints what was measured."""
+    """Run the way that the command line names, and print what was measured."""
     way, file = ways[sys.argv[2]], Path(sys.argv[3])
     way(file.with_suffix(".few"))  # imports and the like
     gc.collect()
@@ -50,11 +50,12 @@ def as_a_child(ways: Mapping[str, Way]) -> None:
 
 
 def cpu_seconds() -> float:
+    """Return the CPU time of this process and its ended children, in seconds."""
     used = map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN))
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def status(key: str) -> int:
-    """A figure of this process, in kB."""
+    """Return a figure of this process, in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(key)))

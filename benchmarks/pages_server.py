@@ -28,11 +28,12 @@ AT_ONCE = 256 * 1024
 
 
 def page_file(folder: Path, number: int) -> Path:
+    """Return the path of a page's file."""
     return folder / f"page-{number:05d}.csv"
 
 
 def answers(rows: int, pages: int) -> dict[str, Any]:
-    """What the API says to each call: one campaign with one run, published for one group."""
+    """Return the API's answers by path: one campaign with one run, published for one group."""
     now = datetime.now(UTC).isoformat()
     run = {"status": "Published", "customer_group_id": GROUP}
     campaign = {"campaign_id": CAMPAIGN, "name": "Winback", "current_run": 1, "published_at": now}
@@ -51,6 +52,8 @@ def answers(rows: int, pages: int) -> dict[str, Any]:
 
 
 class Service(BaseHTTPRequestHandler):
+    """Answers the calls of an export, and serves its pages."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     folder: Path

@@ -30,7 +30,7 @@ GROUP = GroupRef(workspace_id="w", customer_group_id="g", name="n", size=0)
 
 
 def prepare(file: Path, rows: int) -> None:
-    """Writes a list as validation does, a batch at a time."""
+    """Write a list as validation does, a batch at a time."""
     with ParquetSink(file, text_schema(NAMES)) as sink:
         for first in range(0, rows, AT_ONCE):
             ids = pl.int_range(first, min(first + AT_ONCE, rows), eager=True).cast(pl.String)
@@ -38,7 +38,7 @@ def prepare(file: Path, rows: int) -> None:
 
 
 def upload(file: Path) -> int:
-    """Uploads a list to a service that reads bodies and forgets them."""
+    """Upload a list to a service that reads bodies and forgets them."""
     sent = 0
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -54,8 +54,8 @@ def upload(file: Path) -> int:
     return sent
 
 
-def judge(file: Path) -> int:
-    """Validates a list of text fields, with the lake on disk."""
+def validate_list(file: Path) -> int:
+    """Validate a list of text fields, with the lake on disk."""
     rules = [
         WorkspaceField(
             field_id=name,
@@ -73,14 +73,15 @@ def judge(file: Path) -> int:
         lake.files.put(file, "staging/extracted.parquet")
         staged = describe(file, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules, sources={})
-        found = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
-    return found.accepted.rows
+        validated = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
+    return validated.accepted.rows
 
 
-WAYS: dict[str, Way] = {"upload": upload, "validate": judge}
+WAYS: dict[str, Way] = {"upload": upload, "validate": validate_list}
 
 
 def main() -> None:
+    """Measure each way, and print each run."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "list.parquet"
         prepare(file, ROWS)

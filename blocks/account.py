@@ -125,7 +125,7 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         if url is not None:
             before, placeholder, after = url.partition(PLACEHOLDER)
             if not placeholder or {"{", "}"} & {*before, *after}:
-                raise ValueError(f"an address has {PLACEHOLDER} in it, once, and no other braces")
+                raise ValueError(f"must contain {PLACEHOLDER} once, and no other braces")
             check_url(f"{before}x{after}")
         return url
 

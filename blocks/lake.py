@@ -166,6 +166,6 @@ class DataLake(SavedBlock):
             run_number = newest and newest.run_number
         manifest = None if run_number is None else self.manifest(campaign_id, run_number)
         if manifest is None:
-            which = "its latest run" if run_number is None else f"run {run_number}"
-            raise LakeError(f"Of campaign {campaign_id}, {which} is not in the lake.")
+            which = "The latest run" if run_number is None else f"Run {run_number}"
+            raise LakeError(f"{which} of campaign {campaign_id} is not in the lake.")
         return manifest

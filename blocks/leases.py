@@ -23,6 +23,8 @@ GONE, FULL = 410, 423
 
 
 class LimitMissing(NudgeflowError):
+    """Prefect has no concurrency limit of the name in the account block."""
+
     advice = "Create it: `prefect gcl create NAME --limit N`."
 
 

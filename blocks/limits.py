@@ -31,6 +31,8 @@ TICK_SECONDS = 0.1
 
 
 class LimitFull(Retryable):
+    """All slots of a concurrency limit stayed in use while a call waited."""
+
     advice = "Raise it, or look in Prefect's UI under Concurrency for who holds it."
     # An immediate retry of the client would only wait as long again.
     retry_after: float | None = WAIT_SECONDS
@@ -159,7 +161,7 @@ class SharedLimit:
         return 1 if held >= slots else (held + 3) // 4
 
     def _release(self, idle_seconds: float) -> None:
-        """Release the surplus, as far as it is idle, and slots that were idle for so long."""
+        """Release idle slots: those of the surplus, and those idle for `idle_seconds`."""
         now = self._clock()
         with self._lock:
             released = [

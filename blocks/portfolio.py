@@ -13,6 +13,8 @@ from nudgescribe.errors import NudgeflowError
 
 
 class NoPortfolio(NudgeflowError):
+    """A portfolio names no campaign, or is not valid."""
+
     advice = "A portfolio lists campaigns, workspaces or both; see docs/portfolio.md."
 
 

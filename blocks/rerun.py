@@ -30,18 +30,26 @@ DONE = (Status.READY_FOR_REVIEW, Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
 
 class RerunFailed(NudgeflowError):
+    """The service's own job of a rerun has failed."""
+
     advice = "The campaign is back on its previous run. Fix the cause and start a new refresh."
 
 
 class RerunTimedOut(NudgeflowError):
+    """A rerun did not reach a state in time."""
+
     advice = "The rerun continues at the service; retry this flow run to wait again."
 
 
 class NotCurrent(NudgeflowError):
+    """The campaign has moved on to another run."""
+
     advice = "Somebody else has rerun the campaign meanwhile: look at its history first."
 
 
 class UnknownState(ContractMismatch):
+    """A campaign or a run is in a state that is none of `Status`."""
+
     advice = (
         "Look at it in the platform. If the state is new, add it to Status in "
         "nudgescribe/contract.py, and say there what it means."
@@ -49,14 +57,14 @@ class UnknownState(ContractMismatch):
 
 
 def find_current_run(campaign_id: str, history: list[Run]) -> Run:
-    """Return the run a campaign is on, its newest that has not failed.
+    """Return the run that a campaign is on: its newest one that has not failed.
 
-    A failed run puts the campaign back on the one before. Raises UnknownState if that cannot be
-    told of the newest; ContractMismatch if there is no run.
+    A failed run puts the campaign back on the one before. Raises UnknownState if the newest run is
+    in an unknown state; ContractMismatch if there is no run.
     """
     candidates = [run for run in history if run.status != Status.FAILED]
     if not candidates:
-        raise ContractMismatch(f"Campaign {campaign_id} has no runs that have not failed.")
+        raise ContractMismatch(f"Campaign {campaign_id} has no run, or all its runs have failed.")
     current = max(candidates, key=lambda run: run.run_number)
     refuse_unknown(f"Run {current.run_number} of campaign {campaign_id}", current.status)
     return current
@@ -69,7 +77,7 @@ def refuse_unknown(what: str, status: str) -> None:
 
 
 def is_known(status: str) -> bool:
-    """Tell whether a state is one of `Status`."""
+    """Return whether a state is one of `Status`."""
     return status in set(Status)
 
 

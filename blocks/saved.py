@@ -40,14 +40,20 @@ def documentation_url(section: str) -> HttpUrl:
 
 
 class BlockNotFound(NudgeflowError):
+    """There is no saved block of this name or id."""
+
     advice = "Look at the saved blocks in the Prefect UI, or save it with `prefect block create`."
 
 
 class BlockInvalid(NudgeflowError):
+    """A saved block has values that are not valid."""
+
     advice = "Nothing was changed. Correct the block in the Prefect UI, then start again."
 
 
 class BlockNotSaved(NudgeflowError):
+    """A block has no reference, for it is not saved."""
+
     advice = "Save it under a name first: other flow runs load it by reference."
 
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
+    """Return whether a host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -16,7 +16,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_secure(url: str) -> bool:
-    """Tell whether what is sent to a valid URL cannot be read on the way."""
+    """Return whether what is sent to a valid URL cannot be read on the way."""
     parts = httpx.URL(url)
     return parts.scheme == "https" or is_loopback(parts.host)
 
@@ -39,7 +39,7 @@ def check_url(url: str) -> str:
 def check_base_url(url: str) -> str:
     """Return the URL of an API, without a slash at its end. Raises ValueError."""
     if {"?", "#"} & {*check_url(url)}:
-        raise ValueError("ends where the API begins: leave out what follows a ? or a #")
+        raise ValueError("must be the API's base URL: leave out what follows a ? or a #")
     return url.rstrip("/")
 
 

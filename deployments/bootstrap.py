@@ -67,6 +67,7 @@ def _upsert_automations(client: SyncPrefectClient, chosen: Settings) -> Iterator
 
 
 def main() -> None:
+    """Set up the server that the environment names, and print each outcome."""
     ArgumentParser(prog="python -m deployments.bootstrap", description=__doc__).parse_args()
     try:
         for line in bootstrap(os.environ):

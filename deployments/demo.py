@@ -23,6 +23,7 @@ SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after",
 
 
 def main() -> None:
+    """Run the demo that the command line describes, and print its result."""
     parser = ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--lake", type=Path, default=Path("lake"))
     parser.add_argument("--list", default="", help="a CSV of yours instead of the demo's CRM")

@@ -22,6 +22,8 @@ FILE = Path("prefect.yaml")
 
 
 class NotDeployed(NudgeflowError):
+    """Prefect's own command could not deploy the flows."""
+
     advice = "The output above says why. Run it in the project's folder, with PREFECT_API_URL set."
 
 
@@ -64,6 +66,7 @@ def _slugs(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
+    """Deploy all flows, and print what they lack."""
     ArgumentParser(prog="python -m deployments.deploy", description=__doc__).parse_args()
     try:
         for line in deploy():

@@ -25,6 +25,7 @@ Schema = dict[str, Any]
 
 
 def main() -> None:
+    """Print the document."""
     print(reference())
 
 

@@ -33,6 +33,8 @@ PoolType = Literal["process", "kubernetes"]
 
 
 class PoolDiffers(NudgeflowError):
+    """The work pool exists, and is of another type."""
+
     advice = f"Set NUDGEFLOW_POOL_TYPE, or delete it: `prefect work-pool delete {POOL}`."
 
 

@@ -30,6 +30,8 @@ ELSEWHERE = ("CAMPAIGN_ID", "WORKSPACE_ID", "HOME", "SANDBOX_CHAT_KEY")
 
 
 class SettingsWrong(NudgeflowError):
+    """Variables are unknown, missing or wrong."""
+
     advice = "Nothing was changed. Correct the variables, then start again."
 
 
@@ -164,8 +166,8 @@ def _content(variable: str, path: str, problems: list[str]) -> str:
 
 def _describe(error: ErrorDetails) -> str:
     """Name the variable and what is wrong with it, never its value."""
-    place = error["loc"][: 2 if error["loc"][0] in BLOCKS else 1]
-    variable = PREFIX + "_".join(map(str, place)).upper()
+    location = error["loc"][: 2 if error["loc"][0] in BLOCKS else 1]
+    variable = PREFIX + "_".join(map(str, location)).upper()
     if error["type"] == "missing":
         return f"{variable} is missing."
     problem = error["msg"].removeprefix("Value error, ")

@@ -25,6 +25,7 @@ RUNS_PER_CORE = 3
 
 
 def main() -> None:
+    """Run the stack until Ctrl-C, or until a part of it ends."""
     for port in (PREFECT_PORT, SANDBOX_PORT):
         _check_free(port)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
-from flows.run.fetch import commit, fetch_run
+from flows.run.fetch import commit_fetched, fetch_run
 from flows.run.flow_run import this_refresh
 from tasks.export.run import (
     ExportIncomplete,
@@ -47,7 +47,7 @@ def export_messages(
         except ExportIncomplete as error:
             incomplete.append(error)
         else:
-            in_lake.append(commit(account, export, lake))
+            in_lake.append(commit_fetched(account, export, lake))
             announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
     if incomplete:
         raise ExportIncomplete(" ".join(error.problem for error in incomplete))

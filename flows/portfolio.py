@@ -35,6 +35,8 @@ MOST_CRASHES = 3
 
 
 class PartlyFailed(NudgeflowError):
+    """Some refreshes of a portfolio have failed."""
+
     advice = "The rest succeeded; open the failed runs and retry them."
 
 

@@ -19,6 +19,8 @@ from tasks.ui.artifacts import link_campaign
 
 
 class NotReviewed(NudgeflowError):
+    """The run's messages are not approved yet."""
+
     advice = "Have its messages approved in the platform, then start again."
 
 

@@ -33,6 +33,8 @@ PAGE_SIZE = 200
 
 
 class ReviewsNotChecked(NudgeflowError):
+    """The reviews of some campaigns could not be looked at."""
+
     advice = "These refreshes stay suspended; the log says why. The next run checks them again."
 
 
@@ -65,9 +67,9 @@ def resume_reviewed() -> list[str]:
 
 
 def _suspended() -> list[FlowRun]:
-    found: list[FlowRun] = []
+    suspended: list[FlowRun] = []
     with get_client(sync_client=True) as client:
-        while len(found) % PAGE_SIZE == 0:
+        while len(suspended) % PAGE_SIZE == 0:
             page = client.read_flow_runs(
                 flow_filter=FlowFilter(name=FlowFilterName(any_=["campaign-refresh"])),
                 flow_run_filter=FlowRunFilter(
@@ -75,12 +77,12 @@ def _suspended() -> list[FlowRun]:
                 ),
                 sort=FlowRunSort.START_TIME_ASC,
                 limit=PAGE_SIZE,
-                offset=len(found),
+                offset=len(suspended),
             )
             if not page:
                 break
-            found += page
-    return [run for run in found if run.labels.get(REVIEW_UNTIL)]
+            suspended += page
+    return [run for run in suspended if run.labels.get(REVIEW_UNTIL)]
 
 
 def _campaign(run: FlowRun) -> tuple[str, str]:
@@ -89,7 +91,7 @@ def _campaign(run: FlowRun) -> tuple[str, str]:
 
 
 def _is_ready(flow_run: FlowRun, campaign_id: str, history: dict[int, Run]) -> bool:
-    """Tell whether a refresh can go on. Raises UnknownState."""
+    """Return whether a refresh can go on. Raises UnknownState."""
     overdue = datetime.now(UTC) >= datetime.fromisoformat(str(flow_run.labels[REVIEW_UNTIL]))
     run = history.get(int(str(flow_run.labels[RUN_NUMBER])))
     if overdue or run is None:

@@ -19,15 +19,15 @@ from pydantic import TypeAdapter, ValidationError
 from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
-from nudgescribe.contract import Answer, OddRecord, Profile, Request
+from nudgescribe.contract import Answer, MalformedRecord, Profile, Request
 from nudgescribe.links import Links, is_framed
 from nudgescribe.retry import RetryPolicy
 from nudgescribe.transport import DeadlineExceeded, open_transport
 
 A = TypeVar("A", bound=Answer)
 
-Gate = Callable[[], AbstractContextManager[object]]
-"""Makes a context that is held while a connection is in use; entering it may wait."""
+Limit = Callable[[], AbstractContextManager[object]]
+"""Returns a context that is held while a connection is in use; entering it may wait."""
 
 _UNPACKING = Lock()
 logger = logging.getLogger(__name__)
@@ -46,26 +46,26 @@ class Customer:
 
 
 class Listed(list[A]):
-    """Records of an answer, and the `odd` ones that do not fit the contract."""
+    """Records of an answer, and the `malformed` ones that do not fit the contract."""
 
-    def __init__(self, records: Iterable[A], odd: Iterable[OddRecord]) -> None:
+    def __init__(self, records: Iterable[A], malformed: Iterable[MalformedRecord]) -> None:
         super().__init__(records)
-        self.odd = tuple(odd)
+        self.malformed = tuple(malformed)
 
     def check(self, what: str, wanted: Iterable[str]) -> None:
-        """Raise ContractMismatch if an odd record has one of these texts, such as an id."""
+        """Raise ContractMismatch if a malformed record has one of these texts, such as an id."""
         texts = {*wanted}
-        for record in self.odd:
+        for record in self.malformed:
             if texts & record.texts:
-                raise errors.odd(what, record)
+                raise errors.malformed(what, record)
 
 
 class NudgescribeClient(Closing):
     """Calls Nudgescribe for one account. A context manager; threads may share it.
 
-    Every method raises errors of `nudgescribe.errors`. `retry` repeats reads; a call that changes
-    something it repeats only after a refusal that says when. Calls pass the gate `calls`, downloads
-    by link the gate `downloads`. `timeout` is for each wait; the body of a call may take
+    Every method raises errors of `nudgescribe.errors`. `retry` repeats reads, and a call that
+    changes something only after a refusal that says when. `calls` limits the calls at once,
+    `downloads` the downloads by link. `timeout` is for each wait; the body of a call may take
     `call_seconds`, that of a page `page_seconds`.
     """
 
@@ -78,8 +78,8 @@ class NudgescribeClient(Closing):
         timeout: httpx.Timeout | float = 60.0,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
-        calls: Gate = nullcontext,
-        downloads: Gate = nullcontext,
+        calls: Limit = nullcontext,
+        downloads: Limit = nullcontext,
         call_seconds: float = 300.0,
         page_seconds: float = 900.0,
     ) -> None:
@@ -99,19 +99,23 @@ class NudgescribeClient(Closing):
         self._links_work = True
 
     def close(self) -> None:
+        """Close all connections."""
         self._http.close()
         self._links.close()
 
     # ---- workspace fields ---------------------------------------------------------------------
 
     def create_field(self, field: contract.CreateField) -> contract.WorkspaceField:
+        """Create a field of a workspace, and return it. Raises BadRequest if the name is taken."""
         return self._change("PUT", contract.FIELDS, field, contract.WorkspaceField)
 
     def list_fields(self, workspace_id: str) -> list[contract.WorkspaceField]:
+        """Return a workspace's fields, in the order of their creation."""
         body = contract.WorkspaceRequest(workspace_id=workspace_id)
         return self._read(contract.FIELDS, body, contract.FieldList).fields
 
     def update_field(self, field: contract.UpdateField) -> contract.WorkspaceField:
+        """Change a field, and return it; customers keep their values."""
         return self._change("PATCH", contract.FIELDS, field, contract.WorkspaceField)
 
     def delete_field(self, field_id: str) -> None:
@@ -124,18 +128,22 @@ class NudgescribeClient(Closing):
     def create_group(
         self, workspace_id: str, name: str, description: str | None = None
     ) -> contract.CustomerGroup:
+        """Create an empty customer group, and return it. Raises BadRequest if the name is taken."""
         body = contract.CreateGroup(workspace_id=workspace_id, name=name, description=description)
         return self._change("PUT", contract.GROUPS, body, contract.CustomerGroup)
 
     def list_groups(self, workspace_id: str) -> Listed[contract.CustomerGroup]:
+        """Return a workspace's customer groups with their sizes."""
         body = contract.WorkspaceRequest(workspace_id=workspace_id)
         answer = self._read(contract.GROUPS, body, contract.GroupList)
-        return Listed(answer.groups, answer.odd)
+        return Listed(answer.groups, answer.malformed)
 
     def update_group(self, group: contract.UpdateGroup) -> contract.CustomerGroup:
+        """Rename or describe a group, and return it. Raises BadRequest if the name is taken."""
         return self._change("PATCH", contract.GROUPS, group, contract.CustomerGroup)
 
     def delete_group(self, customer_group_id: str) -> None:
+        """Delete a customer group with its customers."""
         body = contract.DeleteGroup(customer_group_id=customer_group_id)
         self._change("DELETE", contract.GROUPS, body, contract.Deleted)
 
@@ -167,6 +175,7 @@ class NudgescribeClient(Closing):
         *,
         validate_only: bool = False,
     ) -> contract.UploadResult:
+        """Upsert one customer, or only check it; return the result, as for a list of one row."""
         body = contract.UploadCustomer(
             workspace_id=workspace_id,
             customer_group_id=customer_group_id,
@@ -178,6 +187,7 @@ class NudgescribeClient(Closing):
     def count_customers(
         self, workspace_id: str, customer_group_id: str
     ) -> contract.CustomerPageCount:
+        """Count a group's customers and its pages."""
         body = contract.GroupRequest(workspace_id=workspace_id, customer_group_id=customer_group_id)
         return self._read(contract.CUSTOMERS_PAGES, body, contract.CustomerPageCount)
 
@@ -229,13 +239,13 @@ class NudgescribeClient(Closing):
     def campaigns(
         self, published_from: datetime | None = None, published_to: datetime | None = None
     ) -> Listed[contract.WorkspaceCampaigns]:
-        """Return the campaigns by workspace; those of all workspaces that are odd are in `odd`."""
+        """Return the campaigns by workspace; `malformed` has the malformed ones of all."""
         body = contract.CampaignListRequest(
             published_from=published_from, published_to=published_to
         )
         answer = self._read(contract.CAMPAIGNS, body, contract.CampaignList)
-        odd = (record for workspace in answer.workspaces for record in workspace.odd)
-        return Listed(answer.workspaces, [*answer.odd, *odd])
+        malformed = (record for workspace in answer.workspaces for record in workspace.malformed)
+        return Listed(answer.workspaces, [*answer.malformed, *malformed])
 
     def publish(self, campaign_id: str) -> contract.Job:
         """Queue the export of a campaign that is *Ready to publish*; it becomes *Published*."""
@@ -248,6 +258,7 @@ class NudgescribeClient(Closing):
         return self._read(contract.MESSAGES_PAGES, body, contract.PageCount).num_files
 
     def fetch_csv(self, campaign_id: str, file_num: int, run_number: int | None = None) -> str:
+        """Return a page's CSV as text; of the current run, or of the past run `run_number`."""
         body = _fetch(campaign_id, file_num, "utf8", run_number)
         return self._read(contract.MESSAGES_FETCH, body, contract.CsvPage).content
 
@@ -301,13 +312,17 @@ class NudgescribeClient(Closing):
     # ---- reruns -------------------------------------------------------------------------------
 
     def initiate_rerun(self, campaign_id: str, customer_group_id: str) -> contract.RerunStarted:
+        """Begin a rerun of a campaign on another customer group, and return its run.
+
+        Raises NotFound, NotPublished, UnpublishedMessages; BadRequest if it is on this group.
+        """
         body = contract.InitiateRerun(
             campaign_id=campaign_id, new_customer_group_id=customer_group_id
         )
         return self._change("POST", contract.RERUN_INITIATE, body, contract.RerunStarted)
 
     def rerun_history(self, campaign_id: str) -> list[contract.Run]:
-        """Newest first."""
+        """Return a campaign's runs, newest first. Raises NotFound."""
         body = contract.CampaignRequest(campaign_id=campaign_id)
         return self._read(contract.RERUN_HISTORY, body, contract.RunHistory).runs
 

@@ -138,7 +138,7 @@ class Answer(_Wire):
     """Ignores unknown fields; the types of known ones are checked."""
 
 
-class OddRecord(Frozen):
+class MalformedRecord(Frozen):
     """A record that does not fit the contract: its `id` if it has one, all texts in it, and which
     `fields` are wrong.
     """
@@ -149,31 +149,32 @@ class OddRecord(Frozen):
 
 
 class Listing(Answer):
-    """An answer with a list of records. Those that do not fit the contract are set aside in `odd`,
-    for a call that needs another one.
+    """An answer with a list of records. Those that do not fit the contract are set aside in
+    `malformed`, and fail no call that needs another record.
     """
 
-    _odd: tuple[OddRecord, ...] = PrivateAttr(default=())
+    _malformed: tuple[MalformedRecord, ...] = PrivateAttr(default=())
 
     @property
-    def odd(self) -> tuple[OddRecord, ...]:
-        return self._odd
+    def malformed(self) -> tuple[MalformedRecord, ...]:
+        """Return the records that do not fit the contract."""
+        return self._malformed
 
     @model_validator(mode="wrap")
     @classmethod
-    def _set_odd_aside(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _set_malformed_aside(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         name, kind = next(_list_fields(cls))
         records = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
         if not isinstance(records, list):
             return validate(value)
-        fitting, odd = list[Answer](), list[OddRecord]()
+        fitting, malformed = list[Answer](), list[MalformedRecord]()
         for record in cast("list[object]", records):
             try:
                 fitting.append(kind.model_validate(record))
             except ValidationError as error:
-                odd.append(_describe_odd(kind, record, error))
+                malformed.append(_describe_malformed(kind, record, error))
         answer = validate({**cast("dict[str, Any]", value), name: fitting})
-        answer._odd = tuple(odd)
+        answer._malformed = tuple(malformed)
         return answer
 
 
@@ -184,11 +185,13 @@ def _list_fields(model: type[Answer]) -> Iterator[tuple[str, type[Answer]]]:
             yield field.alias or name, get_args(field.annotation)[0]
 
 
-def _describe_odd(kind: type[Answer], record: object, error: ValidationError) -> OddRecord:
+def _describe_malformed(
+    kind: type[Answer], record: object, error: ValidationError
+) -> MalformedRecord:
     first, field = next(iter(kind.model_fields.items()))
     named = cast("dict[str, object]", record if isinstance(record, dict) else {})
     id_ = named.get(field.alias or first)
-    return OddRecord(
+    return MalformedRecord(
         id=id_ if isinstance(id_, str) else "",
         texts=frozenset(_texts(cast("object", record))),
         fields=tuple(wrong_fields(error)),
@@ -242,6 +245,8 @@ Date = Annotated[date, Field(strict=False), BeforeValidator(_is_iso_8601_date)]
 
 
 class ErrorBody(Answer):
+    """The body of an error: its text."""
+
     message: str
 
 
@@ -275,6 +280,8 @@ class Claims(Answer):
 
 
 class SignIn(Request):
+    """What a user signs in with, beside the API key."""
+
     email: str
     password: Secret
 
@@ -294,6 +301,8 @@ FieldType = Literal["string", "number", "char", "Date", "currency"]
 
 
 class WorkspaceField(Answer):
+    """A field of a workspace's customers, with its type and rules."""
+
     field_id: str
     workspace_id: str
     field_name: str
@@ -305,6 +314,8 @@ class WorkspaceField(Answer):
 
 
 class CreateField(Request):
+    """A new field; its `display_name` is by default its `field_name`."""
+
     workspace_id: str
     field_name: Name
     display_name: str | None = None
@@ -315,6 +326,8 @@ class CreateField(Request):
 
 
 class UpdateField(Request):
+    """A field with what changes; None leaves a value as it is."""
+
     field_id: str
     display_name: str | None = None
     field_format: str | None = None
@@ -322,18 +335,26 @@ class UpdateField(Request):
 
 
 class DeleteField(Request):
+    """The field to delete."""
+
     field_id: str
 
 
 class WorkspaceRequest(Request):
+    """A workspace whose fields or groups are listed."""
+
     workspace_id: str
 
 
 class FieldList(Answer):
+    """The fields of a workspace."""
+
     fields: list[WorkspaceField]
 
 
 class Deleted(Answer):
+    """The number of things deleted."""
+
     deleted: int
 
 
@@ -341,6 +362,8 @@ class Deleted(Answer):
 
 
 class CustomerGroup(Answer):
+    """A customer group; `customer_count` is None where the service does not count."""
+
     customer_group_id: str
     workspace_id: str
     name: str
@@ -351,22 +374,30 @@ class CustomerGroup(Answer):
 
 
 class CreateGroup(Request):
+    """A new customer group, which is empty."""
+
     workspace_id: str
     name: Name
     description: str | None = None
 
 
 class UpdateGroup(Request):
+    """A customer group with what changes; None leaves a value as it is."""
+
     customer_group_id: str
     name: Name | None = None
     description: str | None = None
 
 
 class DeleteGroup(Request):
+    """The customer group to delete."""
+
     customer_group_id: str
 
 
 class GroupList(Listing):
+    """The customer groups of a workspace."""
+
     groups: list[CustomerGroup]
 
 
@@ -376,6 +407,8 @@ Profile = Mapping[str, str | int | float | None]
 
 
 class GroupRequest(Request):
+    """A customer group, with its workspace."""
+
     workspace_id: str
     customer_group_id: str
 
@@ -387,6 +420,8 @@ class UploadForm(GroupRequest):
 
 
 class UploadCustomer(GroupRequest):
+    """One customer to upsert, or only to check; values by field name."""
+
     customer: Annotated[Profile, Field(repr=False), BeforeValidator(_limit_fields)]
     validate_only: bool = False
 
@@ -416,12 +451,16 @@ UPLOAD_QUEUED = "queued"
 
 
 class CustomerPageCount(Answer):
+    """The number of a group's pages, `page_size` in customers, and all customers in `total`."""
+
     num_pages: int
     page_size: int
     total: int
 
 
 class CustomerPageRequest(GroupRequest):
+    """One page of a group's customers; pages count from 0."""
+
     page: Number
 
 
@@ -433,12 +472,16 @@ class EncryptedCustomer(Answer):
 
 
 class CustomerPage(Answer):
+    """One page of a group's customers, and the number of pages."""
+
     customers: list[EncryptedCustomer]
     page: int
     num_pages: int
 
 
 class DeleteCustomers(GroupRequest):
+    """The customers to delete from a group, by their identifiers."""
+
     customer_ids: Annotated[list[str], FailFast(), Field(repr=False)]
 
 
@@ -446,11 +489,15 @@ class DeleteCustomers(GroupRequest):
 
 
 class CampaignListRequest(Request):
+    """The earliest and latest publication of the campaigns to list; None for any."""
+
     published_from: Time | None = None
     published_to: Time | None = None
 
 
 class Campaign(Answer):
+    """A campaign: `current_run` is the run it is on, `customer_group_id` that run's group."""
+
     campaign_id: str
     name: str
     status: str
@@ -463,29 +510,41 @@ class Campaign(Answer):
 
 
 class WorkspaceCampaigns(Listing):
+    """A workspace with its campaigns."""
+
     workspace_id: str
     name: str
     campaigns: list[Campaign]
 
 
 class CampaignList(Listing):
+    """The campaigns of an account, by workspace."""
+
     workspaces: list[WorkspaceCampaigns]
 
 
 class CampaignRequest(Request):
+    """The campaign that a call is about."""
+
     campaign_id: str
 
 
 class Job(Answer):
+    """A job that the service has queued."""
+
     job_uid: str
     status: str
 
 
 class RunRequest(CampaignRequest):
+    """A past run of a campaign; without `run_number` its current run."""
+
     run_number: Number | None = None
 
 
 class PageCount(Answer):
+    """The number of an export's files."""
+
     num_files: int
 
 
@@ -493,6 +552,8 @@ ExportType = Literal["utf8", "json", "url"]
 
 
 class FetchRequest(RunRequest):
+    """One file of an export, counted from 0, and the `ExportType` to fetch it as."""
+
     file_num: Number
     export_type: str
 
@@ -509,14 +570,20 @@ MESSAGE_COLUMNS = tuple(field.alias or name for name, field in MessageRow.model_
 
 
 class CsvPage(Answer):
+    """A page of an export as the text of its CSV."""
+
     content: Secret
 
 
 class JsonPage(Answer):
+    """The first rows of a page, at most 1000."""
+
     messages: Annotated[list[MessageRow], Field(repr=False)]
 
 
 class PageLink(Answer):
+    """A signed link to a page, and when it expires."""
+
     url: Secret
     expires_at: UtcTime
 
@@ -525,10 +592,14 @@ class PageLink(Answer):
 
 
 class InitiateRerun(CampaignRequest):
+    """A campaign, and the customer group to re-run it on."""
+
     new_customer_group_id: str
 
 
 class ComparisonSummary(Answer):
+    """The numbers of a run's segments, compared with those of the run before."""
+
     matched: int
     new: int
     orphaned: int
@@ -552,12 +623,16 @@ class Run(Answer):
 
 
 class SegmentLists(Answer):
+    """The segments of a run, compared with those of the run before."""
+
     matched_segments: list[Segment]
     new_segments: list[Segment]
     orphaned_segments: list[Segment]
 
 
 class RerunStarted(Answer):
+    """The run that has begun, and its segments."""
+
     run: Run
     comparison: SegmentLists
 
@@ -569,6 +644,8 @@ class RunHistory(Answer):
 
 
 class SegmentMessage(Answer):
+    """The message of one segment in one run."""
+
     message_id: str
     run_number: int
     segment: Segment
@@ -579,4 +656,6 @@ class SegmentMessage(Answer):
 
 
 class SegmentMessageList(Answer):
+    """The messages of a run."""
+
     messages: list[SegmentMessage]

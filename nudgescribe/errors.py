@@ -11,7 +11,7 @@ from typing import ClassVar, cast
 import httpx
 from pydantic import ValidationError
 
-from nudgescribe.contract import OddRecord, Text, wrong_fields
+from nudgescribe.contract import MalformedRecord, Text, wrong_fields
 
 LONGEST_TEXT = 200
 LONGEST_NAME = 80
@@ -20,7 +20,7 @@ MOST_NAMED = 10
 
 
 def cut(text: str, length: int) -> str:
-    """Return a text of at most so many characters, with … for what was cut off."""
+    """Return a text of at most `length` characters; … stands for what was cut off."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
@@ -107,34 +107,50 @@ class ApiError(NudgeflowError):
 
 
 class NotFound(ApiError):
+    """The account has no such campaign, group, field or file."""
+
     advice = "Check the id, and that it belongs to the account of this block."
 
 
 class NotPublished(ApiError):
+    """The campaign is in a state in which no rerun can begin and no messages can be fetched."""
+
     advice = "Publish the campaign, or wait for its open run to end, then start again."
 
 
 class UnpublishedMessages(ApiError):
+    """The campaign has messages that are not published, so no rerun can begin."""
+
     advice = "Publish all messages of the campaign, then start again."
 
 
 class AuthError(ApiError):
+    """The service does not accept the account's credentials."""
+
     advice = "Check email, password, api key and api code of the account block."
 
 
 class BadRequest(ApiError):
+    """The service refused the call for another reason than those above."""
+
     advice = "The request itself was refused; repeating it will not help."
 
 
 class TooLarge(ApiError):
+    """The service takes no body of this size."""
+
     advice = "Send less at once."
 
 
 class ContractMismatch(ApiError):
+    """An answer does not fit the contract."""
+
     advice = "The service's answer differs from nudgescribe/contract.py: correct the name there."
 
 
 class ConnectionFailed(ApiError, Retryable):
+    """A call got no answer, or not the whole of it."""
+
     advice = "The service may or may not have seen the request; look before repeating it."
 
 
@@ -145,10 +161,14 @@ class LinkFailed(ApiError, Retryable):
 
 
 class ServerError(ApiError, Retryable):
+    """The service failed to handle the call."""
+
     advice = "Try again later; if it stays, report it to Nudgescribe."
 
 
 class QuotaExceeded(ApiError, Retryable):
+    """The account has used up its quota, or calls too often."""
+
     advice = "Wait for the quota's next window or have it raised."
 
 
@@ -222,6 +242,6 @@ def mismatch(path: str, error: ValidationError) -> ContractMismatch:
     return ContractMismatch(f"The answer of {path} does not fit the contract: {fields}.")
 
 
-def odd(what: str, record: OddRecord) -> ContractMismatch:
+def malformed(what: str, record: MalformedRecord) -> ContractMismatch:
     """Return an error that names the fields of a record that do not fit the contract."""
     return ContractMismatch(f"{what} does not fit the contract: {first_ten(record.fields)}.")

@@ -67,7 +67,7 @@ _DAY = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})(?: 00:00:00(?:[+-][0-9:]+)?)?\z"
 _NUMBER = r"^[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?\z"
 
 
-class Verdict(NamedTuple):
+class Validation(NamedTuple):
     """`accepted`: the rows without errors. `errors`: columns row (index from 0), field, code."""
 
     accepted: pl.DataFrame
@@ -75,6 +75,7 @@ class Verdict(NamedTuple):
 
     @property
     def rejected_rows(self) -> int:
+        """Return the number of rows with errors."""
         return self.errors["row"].n_unique()
 
 
@@ -133,18 +134,19 @@ def write_dates(text: pl.Expr, wanted: str, *, otherwise: pl.Expr) -> pl.Expr:
     return pl.when(day.is_not_null()).then(written).otherwise(otherwise)
 
 
-def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
+def duplicate_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.Series:
     """Return the identifiers that occur more than once in the whole list, each once.
 
-    Blank ones are missing, not repeated. See `identifiers.repeated_ids` for memory and `folder`.
+    Blank ones are left out: they break another rule, *required*. For memory and `folder` see
+    `identifiers.repeated_ids`.
     """
     ids = identifiers.repeated_ids(parts, folder)
     return ids.filter(ids.str.strip_chars() != "")
 
 
-def judge(
+def validate(
     frame: pl.DataFrame, fields: Sequence[WorkspaceField], repeated: pl.Series | None = None
-) -> Verdict:
+) -> Validation:
     """Validate the rows of a text frame.
 
     `repeated` are the identifiers that occur more than once in the whole list, of which `frame` may
@@ -167,7 +169,7 @@ def judge(
         .sort("row", maintain_order=True)
         .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
-    return Verdict(frame.filter(good) if bad.height else frame, errors)
+    return Validation(frame.filter(good) if bad.height else frame, errors)
 
 
 def _written(day: pl.Expr, date_format: str) -> pl.Expr:

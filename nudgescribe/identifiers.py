@@ -31,12 +31,13 @@ _EMPTY = pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.U
 def compare(
     before: Iterable[pl.DataFrame], after: Iterable[pl.DataFrame], folder: Path
 ) -> Iterator[pl.DataFrame]:
-    """Yield what became of each customer, a share of them at a time.
+    """Compare two sets of customers; yield frames that say what became of each customer.
 
-    Frames of both sides have the columns `id` (text) and `content` (UInt64, equal for customers
-    that are the same). What is yielded has `id`, `change`, and as `row` the customer's row in
-    `after`, or in `before` if it was removed, counted from 0. A row whose identifier came earlier
-    on its side is *repeated*. Long sides need room in `folder` for their identifiers.
+    The frames of `before` and `after` have the columns `id` (text) and `content` (UInt64, equal if
+    the customers are). The frames yielded have the columns `id`, `change` and `row`: the number of
+    the customer's row in `after`, or in `before` if the customer was removed, counted from 0. If an
+    identifier occurs more than once in a set, its later rows are *repeated*. Long sets need room in
+    `folder` for their identifiers.
     """
     sides = [_number(before), _number(after)]
     held = [_take(side, ROWS_HELD) for side in sides]
@@ -154,7 +155,7 @@ def _read(folder: Path, share: int) -> pl.DataFrame:
 
 
 def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The first row of each identifier, and the others."""
+    """Return the first row of each identifier, and the other rows."""
     if rows["id"].n_unique() == rows.height:
         return rows, rows.clear()
     first = rows["id"].is_first_distinct()

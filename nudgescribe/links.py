@@ -18,7 +18,7 @@ ONLY_REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0,
 
 
 def is_framed(headers: Iterable[str]) -> bool:
-    """Tell whether headers announce the body's end, so that one that was cut off is noticed."""
+    """Return whether headers announce the body's end, so that one that was cut off is noticed."""
     return bool({"content-length", "transfer-encoding"} & {*map(str.lower, headers)})
 
 
@@ -75,6 +75,7 @@ class Links(Closing):
         return size
 
     def close(self) -> None:
+        """Close all connections."""
         for pool in self._pools.values():
             pool.clear()
 

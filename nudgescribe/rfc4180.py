@@ -38,6 +38,8 @@ class Readable(Protocol):
 
 
 class MalformedCsv(NudgeflowError):
+    """A file is not valid CSV, or goes beyond our limits."""
+
     advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
     row: int | None = None
     """The row's number from 1, not counting the header; None if not known. For a stray quote it is
@@ -229,7 +231,7 @@ def _header(block: bytes, delimiter: str = ",") -> tuple[list[str], bytes]:
     if repeated := sorted(name for name, count in counts.items() if count > 1):
         raise RepeatedColumns(
             f"The CSV names these columns more than once: {', '.join(repeated)}.",
-            [place for place, name in enumerate(columns, 1) if counts[name] > 1],
+            [number for number, name in enumerate(columns, 1) if counts[name] > 1],
         )
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]

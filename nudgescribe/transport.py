@@ -79,6 +79,7 @@ class DeadlineTransport(httpx.BaseTransport):
         return response
 
     def close(self) -> None:
+        """Close the other transport."""
         self._transport.close()
 
 

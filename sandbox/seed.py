@@ -66,7 +66,7 @@ def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
     field = WorkspaceField(
         field_id="", workspace_id="", field_name=column, display_name="", field_type="number"
     )
-    return fields.judge(frame.select(column), [field]).errors.is_empty()
+    return fields.validate(frame.select(column), [field]).errors.is_empty()
 
 
 def _seed(

@@ -17,7 +17,7 @@ from sandbox.errors import COMMON_ERRORS, handle_http_error, handle_validation_e
 from sandbox.middleware.audit import AuditLog
 from sandbox.middleware.body_limit import BodyLimit
 from sandbox.middleware.faults import FaultInjector, Faults
-from sandbox.middleware.in_flight import Traffic, TrafficCounter
+from sandbox.middleware.in_flight import InFlightCounter, InFlightCounts
 from sandbox.settings import Settings
 
 DESCRIPTION = """\
@@ -41,10 +41,10 @@ class Service(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Put the faults outermost, since only there is the connection within reach.
 
-        The traffic is counted outside of them: a call that they delay is in flight, too.
+        Calls in flight are counted outside of them, so that one they delay is counted, too.
         """
         faulty = FaultInjector(super().build_middleware_stack(), self.state.faults)
-        return TrafficCounter(faulty, self.state.traffic)
+        return InFlightCounter(faulty, self.state.in_flight)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document; a malformed body is a 400 or 401 here, and never a 422."""
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> Service:
     )
     app.state.context = context
     app.state.faults = Faults()
-    app.state.traffic = Traffic()
+    app.state.in_flight = InFlightCounts()
     app.add_exception_handler(HTTPException, handle_http_error)
     app.add_exception_handler(RequestValidationError, handle_validation_error)
     for router in ROUTERS:

@@ -65,19 +65,22 @@ class Settings:
 
     @property
     def database_url(self) -> str:
+        """Return the SQLAlchemy URL of the database."""
         return self.database or f"sqlite:///{self.data / 'sandbox.db'}"
 
     @property
     def exports_url(self) -> str:
+        """Return the fsspec URL of the exported pages."""
         return self.exports or str(self.data / "exports")
 
     @property
     def audit_file(self) -> Path:
+        """Return the path of the audit log."""
         return self.data / "audit.jsonl"
 
     @property
     def keys(self) -> Keys:
-        """The keys in the data folder, made on first use and readable by their owner only."""
+        """Return the keys in the data folder, made on first use, readable by their owner only."""
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self.data / "keys.json"
         try:

@@ -53,12 +53,16 @@ class Published(Frozen):
 
 
 class RunOpen(NotPublished):
+    """The run of an abandoned refresh is still unpublished."""
+
     advice = (
         "Publish it or remove it in the platform; until then no refresh of the campaign can begin."
     )
 
 
 class JournalMissing(NudgeflowError):
+    """The refresh has begun in another lake than this one."""
+
     advice = (
         "Point the lake block to the lake in which the refresh began, or cancel this flow run and "
         "end the refresh there with the flow abandon-refresh."
@@ -66,6 +70,8 @@ class JournalMissing(NudgeflowError):
 
 
 class GroupInUse(NudgeflowError):
+    """The campaign's current run is on the group to reuse."""
+
     advice = (
         "A campaign cannot be re-run on the group it is on: name another in options.group_name, or "
         "set options.group to new."
@@ -73,6 +79,8 @@ class GroupInUse(NudgeflowError):
 
 
 class GroupBusy(NudgeflowError):
+    """Another refresh or an unpublished run needs the group as it is."""
+
     advice = (
         "Its customers must not change now: have the run published, or end its refresh with the "
         "flow abandon-refresh. If no refresh needs the group, clear its description."

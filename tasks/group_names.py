@@ -18,6 +18,8 @@ _TRIED = datetime(2000, 12, 31, 23, 59, tzinfo=UTC)
 
 
 class GroupNameRefused(NudgeflowError):
+    """No customer group can have this name."""
+
     advice = "Nothing was changed at Nudgescribe. Give the group another name, then start again."
 
 
@@ -35,19 +37,21 @@ def check_template(template: str) -> str:
             raise ValueError("only {campaign} and {run} can stand in a group's name")
         known = _TIME_FORMAT if name == "run" else _TEXT_FORMAT
         if conversion or not known.fullmatch(spec or ""):
-            raise ValueError(f"{{{name}:…}} has a format that is none of Python's for it")
+            raise ValueError(f"{{{name}:…}} has a format that Python does not know")
     name = template.format(campaign="x", run=_TRIED)
     if not name.strip() or len(name) > LONGEST_GROUP_NAME - LONGEST_SUFFIX:
         raise ValueError(
-            "a group's name is not empty, and has up to "
+            "a group's name must not be empty, and may have up to "
             f"{LONGEST_GROUP_NAME - LONGEST_SUFFIX} characters beside the campaign's name"
         )
     return template
 
 
 def group_name(template: str, campaign: str, run: datetime, suffix: str = "") -> str:
-    """Return the name of a group; one that is too long has the begin of the campaign's name, and a
-    digest that tells it from other campaigns of the same begin. Raises GroupNameRefused.
+    """Return the name of a group. If it is too long, the campaign's name in it is cut, and a digest
+    added that tells campaigns of the same beginning apart.
+
+    Raises GroupNameRefused.
     """
     campaign = re.sub(f"[{_CONTROL}]+", " ", campaign).strip()
     room = LONGEST_GROUP_NAME - len(suffix)

@@ -42,13 +42,13 @@ READERS = 8
 HISTORIES_AT_ONCE = 250
 MOST_SHOWN = 200
 """Campaigns in the table, which Prefect shows on one page."""
-MOST_ODD = 20
+MOST_UNEXPECTED = 20
 
 
 class Inventory(Frozen):
     """A snapshot by its name, its numbers of campaigns and runs, the number of campaigns of each
-    status, and its files. `odd` tells of campaigns and runs that do not fit the contract, which the
-    snapshot lacks, and of those in states that nobody knows.
+    status, and its files. `unexpected` lists the campaigns and runs that do not fit the contract,
+    which the snapshot lacks, and those in unknown states.
     """
 
     snapshot: str
@@ -57,10 +57,12 @@ class Inventory(Frozen):
     statuses: dict[str, int]
     campaigns_path: str
     runs_path: str
-    odd: list[str] = Field(default=[])
+    unexpected: list[str] = Field(default=[])
 
 
 class CampaignDeleted(Retryable):
+    """A campaign that was listed has no history."""
+
     advice = "It was deleted while the inventory was taken: take it again."
 
 
@@ -72,22 +74,24 @@ def take_inventory(
 
     Raises NotFound if the account lacks one of the workspaces, CampaignDeleted.
     """
-    files, odd = lake.files, list[str]()
+    files, unexpected = lake.files, list[str]()
     name, writer = snapshot_name(refresh.started), refresh.short
     campaigns_file = snapshot_file(CAMPAIGNS, name, writer)
     runs_file = snapshot_file(RUNS, name, writer)
     if not files.exists(campaigns_file):
         with account.get_client() as client:
-            campaigns = _campaigns(client, account, set(workspaces), odd)
+            campaigns = _campaigns(client, account, set(workspaces), unexpected)
             ids = campaigns["campaign_id"].to_list()
             with files.new_file(runs_file) as file:
-                write_parquet(file, RUN_COLUMNS, _runs(client, ids, odd))
+                write_parquet(file, RUN_COLUMNS, _runs(client, ids, unexpected))
         with files.new_file(campaigns_file) as file:
             write_parquet(file, CAMPAIGN_COLUMNS, [campaigns])
     snapshot = read_snapshot(files, name, writer)
-    odd += _unknown_states(snapshot)
-    if odd:
-        get_run_logger().warning("%s odd campaigns or runs: %s", len(odd), first_ten(odd, " "))
+    unexpected += _unknown_states(snapshot)
+    if unexpected:
+        get_run_logger().warning(
+            "%s unexpected campaigns or runs: %s", len(unexpected), first_ten(unexpected, " ")
+        )
     inventory = Inventory(
         snapshot=name,
         campaigns=snapshot.campaigns.height,
@@ -95,7 +99,7 @@ def take_inventory(
         statuses=_statuses(snapshot.campaigns),
         campaigns_path=files.url(campaigns_file),
         runs_path=files.url(runs_file),
-        odd=sorted(odd),
+        unexpected=sorted(unexpected),
     )
     assets.describe(assets.inventory(lake, account), inventory.model_dump())
     return inventory
@@ -121,13 +125,15 @@ def report_inventory(
 
 
 def _campaigns(
-    client: NudgescribeClient, account: NudgescribeAccount, wanted: set[str], odd: list[str]
+    client: NudgescribeClient, account: NudgescribeAccount, wanted: set[str], unexpected: list[str]
 ) -> pl.DataFrame:
     taken_at = datetime.now(UTC)
     workspaces = client.campaigns()
-    left_out = [record for one in workspaces if one.workspace_id in wanted for record in one.odd]
-    for record in left_out if wanted else workspaces.odd:
-        odd.append(errors.odd(f"Record {record.id}".rstrip(), record).problem)
+    left_out = [
+        record for one in workspaces if one.workspace_id in wanted for record in one.malformed
+    ]
+    for record in left_out if wanted else workspaces.malformed:
+        unexpected.append(errors.malformed(f"Record {record.id}".rstrip(), record).problem)
     if unknown := wanted - {workspace.workspace_id for workspace in workspaces}:
         workspaces.check(f"A workspace of {first_ten(sorted(unknown))}", unknown)
         raise NotFound(
@@ -148,22 +154,24 @@ def _campaigns(
 
 
 def _runs(
-    client: NudgescribeClient, campaign_ids: list[str], odd: list[str]
+    client: NudgescribeClient, campaign_ids: list[str], unexpected: list[str]
 ) -> Iterator[pl.DataFrame]:
     """Yield all runs of the campaigns, a group of campaigns at a time."""
     with ThreadPoolExecutor(READERS) as pool:
         for ids in batched(campaign_ids, HISTORIES_AT_ONCE):
-            histories = pool.map(partial(_history, client, odd), ids)
+            histories = pool.map(partial(_history, client, unexpected), ids)
             yield build_frame((run for history in histories for run in history), RUN_COLUMNS)
 
 
-def _history(client: NudgescribeClient, odd: list[str], campaign_id: str) -> list[dict[str, Any]]:
+def _history(
+    client: NudgescribeClient, unexpected: list[str], campaign_id: str
+) -> list[dict[str, Any]]:
     try:
         history = client.rerun_history(campaign_id)
     except NotFound:
         raise CampaignDeleted(f"Campaign {campaign_id} is listed, but has no history.") from None
     except ContractMismatch as error:
-        odd.append(f"Campaign {campaign_id}: {error.problem}")
+        unexpected.append(f"Campaign {campaign_id}: {error.problem}")
         return []
     return [
         {**dict(run), "campaign_id": campaign_id, **_sizes(run.comparison_summary)}
@@ -233,15 +241,15 @@ def _page(title: str, inventory: Inventory) -> str:
         "runs": inventory.runs,
     }
     table = two_columns("", {name: f"{number:,}" for name, number in numbers.items()})
-    listed = "".join(f"- {plain(each)}\n" for each in inventory.odd[:MOST_ODD])
-    more = len(inventory.odd) - MOST_ODD
+    listed = "".join(f"- {plain(each)}\n" for each in inventory.unexpected[:MOST_UNEXPECTED])
+    more = len(inventory.unexpected) - MOST_UNEXPECTED
     rest = f"- and {more:,} more\n" if more > 0 else ""
-    odd = f"## Not as expected\n\n{listed}{rest}\n" if listed else ""
+    section = f"## Not as expected\n\n{listed}{rest}\n" if listed else ""
     return f"""# {title}
 
 {table}
 
 {image("Campaigns by status", chart)}
 
-{odd}Saved to {code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}.
+{section}Saved to {code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}.
 """

@@ -21,11 +21,15 @@ DELAYS = [2.0, 4.0, 8.0]
 
 
 class Caching(TypedDict, total=False):
+    """Options of a task by which Prefect keeps none of its results."""
+
     cache_policy: CachePolicy
     persist_result: bool
 
 
 class Options(Caching, total=False):
+    """Options of a task that is tried again."""
+
     retries: int
     retry_delay_seconds: list[float]
     retry_jitter_factor: float
@@ -33,8 +37,8 @@ class Options(Caching, total=False):
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether a failed task is worth another try: its error is a passing one, and the service
-    asks for no longer wait than there is; or Prefect's server is busy or cannot be reached.
+    """Return whether a failed task is tried again: if its error is Retryable and asks for no longer
+    wait than the last of DELAYS, or if Prefect's server is busy or cannot be reached.
     """
     error = state.result(raise_on_failure=False)
     if isinstance(error, PrefectHTTPStatusError):

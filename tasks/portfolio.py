@@ -18,7 +18,7 @@ from blocks import CampaignPortfolio, DataLake, Member, NudgescribeAccount, Port
 from blocks.portfolio import NoPortfolio
 from nudgescribe import errors
 from nudgescribe.bases import Frozen
-from nudgescribe.contract import Campaign, OddRecord, Status
+from nudgescribe.contract import Campaign, MalformedRecord, Status
 from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
@@ -47,12 +47,12 @@ class RefreshStatus(Frozen):
 
     @property
     def ended(self) -> bool:
-        """Tell whether the flow run has ended, or is suspended for its review."""
+        """Return whether the flow run has ended, or is suspended for its review."""
         return self.state_type in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "PAUSED")
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether the flow run has ended well, or is suspended for its review."""
+        """Return whether the flow run has ended well, or is suspended for its review."""
         return self.state_type in ("COMPLETED", "PAUSED")
 
     @property
@@ -64,6 +64,8 @@ class RefreshStatus(Frozen):
 
 
 class NoDeployment(NudgeflowError):
+    """Prefect has no deployment of this name."""
+
     advice = "Deploy it with `prefect deploy`, or name another one in the parameters."
 
 
@@ -106,8 +108,8 @@ def _choose(account: NudgescribeAccount, portfolios: Sequence[Portfolio]) -> Cho
     workspaces = [workspace for portfolio in portfolios for workspace in portfolio.workspaces]
     skipped: list[RefreshStatus] = []
     for campaign in _campaigns_of(account, workspaces) if workspaces else []:
-        if isinstance(campaign, OddRecord):
-            skipped.append(_odd(campaign))
+        if isinstance(campaign, MalformedRecord):
+            skipped.append(_malformed(campaign))
         elif campaign.campaign_id in members:
             continue
         elif campaign.status == Status.PUBLISHED:
@@ -128,12 +130,12 @@ def _portfolios(block: CampaignPortfolio | None, file: str | None) -> Iterator[P
 
 def _campaigns_of(
     account: NudgescribeAccount, workspaces: Sequence[str]
-) -> list[Campaign | OddRecord]:
+) -> list[Campaign | MalformedRecord]:
     with account.get_client() as client:
-        found = client.campaigns()
-    campaigns = {each.workspace_id: [*each.campaigns, *each.odd] for each in found}
+        listed = client.campaigns()
+    campaigns = {each.workspace_id: [*each.campaigns, *each.malformed] for each in listed}
     for workspace in set(workspaces) - campaigns.keys():
-        found.check(f"Workspace {workspace}", [workspace])
+        listed.check(f"Workspace {workspace}", [workspace])
     if unknown := [workspace for workspace in workspaces if workspace not in campaigns]:
         raise NotFound(f"Account {account.block_name} has no workspace {unknown[0]}.")
     return [
@@ -141,8 +143,8 @@ def _campaigns_of(
     ]
 
 
-def _odd(record: OddRecord) -> RefreshStatus:
-    problem = errors.odd(f"Campaign {record.id}", record)
+def _malformed(record: MalformedRecord) -> RefreshStatus:
+    problem = errors.malformed(f"Campaign {record.id}", record)
     return RefreshStatus(
         campaign_id=record.id, state="NotRead", state_type="FAILED", message=str(problem)
     )

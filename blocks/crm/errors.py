@@ -4,8 +4,12 @@ from nudgescribe.errors import NudgeflowError, Retryable
 
 
 class SourceError(NudgeflowError):
+    """A list cannot be extracted as the CRM block says."""
+
     advice = "Nothing was changed. Correct the CRM block, then start again."
 
 
 class SourceUnavailable(SourceError, Retryable):
+    """The CRM cannot be reached, or is busy."""
+
     advice = "Nothing was changed. Try again later."

@@ -60,7 +60,7 @@ def _translate_errors(files: Files) -> Generator[None]:
             if files.is_local:
                 raise
             # Delta has tried again itself; its text holds addresses.
-            raise LakeUnreachable(f"The lake was lost at {LOG}.") from None
+            raise LakeUnreachable(f"The lake could not be reached at {LOG}.") from None
         except DeltaError as error:
             raise LakeError(
                 f"The Delta table at {LOG} cannot be read or written: {type(error).__name__}."

@@ -74,18 +74,24 @@ _MEANINGS = {
 
 
 class LakeError(NudgeflowError):
+    """The lake refuses what is asked of it, or lacks what is needed."""
+
     advice = "Check the lake block's root and its storage options."
 
 
 class NotInLake(LakeError):
-    pass
+    """The lake has no file of this path."""
 
 
 class LakeUnreachable(LakeError, Retryable):
+    """The lake's store cannot be reached, or is busy."""
+
     advice = "See that the lake's store runs and can be reached, then retry this flow run."
 
 
 class DiskFull(NudgeflowError):
+    """A disk has no room left."""
+
     advice = "Make room, or let TMPDIR name a larger place for temporary files; then retry."
 
 
@@ -120,14 +126,14 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
         reason = describe_storage_error(error)
         if is_transient_storage_error(error):
             reason = reason or type(error).__name__
-            raise LakeUnreachable(f"The lake was lost at {path}: {reason}.") from None
+            raise LakeUnreachable(f"The lake could not be reached at {path}: {reason}.") from None
         if reason:
             raise LakeError(f"The lake refuses {path}: {reason}.") from None
         raise
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether an error says that there is no such file. Without its bucket, all is lost."""
+    """Return whether an error says that a file is missing; a missing bucket is another error."""
     return isinstance(error, FileNotFoundError) and s3_error_code(error) != _NO_BUCKET
 
 

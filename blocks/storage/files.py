@@ -40,13 +40,17 @@ _EXCLUSIVE: set[str] = set()
 
 
 class AlreadyThere(NudgeflowError):
+    """The file to create is there already."""
+
     advice = "Somebody else has written it: look at what is there."
 
 
 class NotExclusive(LakeError):
+    """The lake's store lets more than one writer create the same file."""
+
     advice = (
-        "Nothing was changed. Use a store on which of two writers of one file only the first "
-        "succeeds: a local disk that makes hard links, or an S3 that knows If-None-Match."
+        "Nothing was changed. Use a store that lets only the first of two writers create a file: "
+        "a local disk that makes hard links, or an S3 that knows If-None-Match."
     )
 
 
@@ -89,6 +93,7 @@ class Files:
 
     @property
     def is_local(self) -> bool:
+        """Return whether the files are on this machine's own file system."""
         return isinstance(self.fs, LocalFileSystem)
 
     def url(self, path: str) -> str:
@@ -161,7 +166,9 @@ class Files:
         probe = f"{DRAFT}{uuid4()}"
         with self.translate_errors(probe):
             if not (_creates_at_once(self.fs) and self._refuses_second(self.fs_path(probe))):
-                raise NotExclusive(f"The store of {self.root} creates a file that is there again.")
+                raise NotExclusive(
+                    f"The store of {self.root} lets two writers create the same file."
+                )
         _EXCLUSIVE.add(self._id)
 
     def _refuses_second(self, probe: str) -> bool:
@@ -220,6 +227,7 @@ class Files:
             yield file
 
     def exists(self, path: str) -> bool:
+        """Return whether there is a file or a folder of this path."""
         with self.translate_errors(path), _suppress_missing():
             self.fs.info(self.fs_path(path))  # `exists` of some file systems hides any error
             return True
@@ -349,7 +357,7 @@ def is_s3(fs: AbstractFileSystem) -> bool:
 
 
 def is_draft(path: str) -> bool:
-    """Tell whether a file is one that a process had not finished writing."""
+    """Return whether a path is that of a draft, a file that its process has not published."""
     return path.rpartition("/")[2].startswith(DRAFT)
 
 
@@ -365,7 +373,7 @@ def _make_folder(folder: Path, root: Path) -> None:
 
 
 def _creates_at_once(fs: AbstractFileSystem) -> bool:
-    """Tell whether a file system has its own way to create a file, for all processes.
+    """Return whether a file system has its own way to create a file, for all processes.
 
     That of fsspec, SFTP's for instance, looks whether the file exists, and writes then.
     """

@@ -40,8 +40,8 @@ def check_root(root: str) -> str:
     Raises ValueError, as `check_location` does.
     """
     check_location(root)
-    if found := re.search(r"[*?\[\]{}]|::", root):
-        raise ValueError(f"holds {found[0]}, which stands for something else in paths")
+    if match := re.search(r"[*?\[\]{}]|::", root):
+        raise ValueError(f"holds {match[0]}, which has a special meaning in paths")
     _, separator, path = root.partition("://")
     names = path.rstrip("/").split("/") if separator else []
     if {".", ".."} & {*names} or "" in names[1:]:
@@ -71,7 +71,7 @@ def check_database(dialect: str, database: str | None) -> None:
 
 
 def holds_secret(location: str) -> bool:
-    """Tell whether a URL has a password in front of its host, or a secret among its parameters."""
+    """Return whether a URL has a password before its host, or a secret among its parameters."""
     return any(map(_part_holds_secret, location.split("::")))
 
 

@@ -89,7 +89,7 @@ class Latest(Frozen):
 def campaign_partition(campaign_id: str) -> str:
     """Return the name of a campaign's folders, with its ID percent-encoded.
 
-    If file systems do not take a name so long, its end is replaced by `+` and the ID's hash.
+    If the name is longer than LONGEST_NAME, its end is replaced by `+` and the ID's hash.
     """
     if len(name := _partition(campaign_id)) <= LONGEST_NAME:
         return name
@@ -115,15 +115,16 @@ def run_folder(campaign_id: str, run_number: int) -> str:
 
 def run_numbers(names: Iterable[str]) -> list[int]:
     """Return the numbers of the runs among the names in a campaign's folder, the highest first."""
-    return sorted((int(found[1]) for found in map(_RUN.fullmatch, names) if found), reverse=True)
+    return sorted((int(match[1]) for match in map(_RUN.fullmatch, names) if match), reverse=True)
 
 
 def is_of_a_run(path: str) -> bool:
-    """Tell whether a path is that of a manifest or a part."""
+    """Return whether a path is one of a run's manifest or part."""
     return _RUN_FILE.fullmatch(path) is not None
 
 
 def manifest_name(generation: int) -> str:
+    """Return the file name of a run's manifest of this generation."""
     return f"_manifest-{generation:05d}.json"
 
 

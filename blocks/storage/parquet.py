@@ -54,6 +54,7 @@ class ParquetSink(Closing):
         self.rows = 0
 
     def write(self, rows: pl.DataFrame | pa.Table) -> None:
+        """Append a frame, cast to the schema, or a table of it."""
         table = self._cast(rows) if isinstance(rows, pl.DataFrame) else rows
         self._writer.write_table(table, _rows_of(table.nbytes, table.num_rows, GROUP_BYTES))
         self.rows += table.num_rows
@@ -65,6 +66,7 @@ class ParquetSink(Closing):
         self._writer.add_key_value_metadata({key: value})
 
     def close(self) -> None:
+        """Complete the file."""
         self._writer.close()
 
     def _cast(self, frame: pl.DataFrame) -> pa.Table:
@@ -123,10 +125,10 @@ def few_rows(file: Path, most: int) -> int:
 
 
 def _few_rows(source: parquet.ParquetFile, most: int) -> int:
-    found = source.metadata
-    groups = map(found.row_group, range(found.num_row_groups))
+    metadata = source.metadata
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
     size = sum(group.total_byte_size for group in groups)
-    return min(most, _rows_of(size, found.num_rows, BYTES_AT_ONCE))
+    return min(most, _rows_of(size, metadata.num_rows, BYTES_AT_ONCE))
 
 
 def _rows_of(size: int, rows: int, wanted: int) -> int:

@@ -28,12 +28,20 @@ SUFFIX: dict[Format, str] = {
 }
 
 
-class Sink(Protocol):
+class PartSink(Protocol):
     """A format's writer for one part."""
 
-    def write(self, block: rfc4180.Block) -> None: ...
-    def end_page(self) -> None: ...
-    def close(self) -> None: ...
+    def write(self, block: rfc4180.Block) -> None:
+        """Write the rows of a block."""
+        ...
+
+    def end_page(self) -> None:
+        """End a page; what is buffered may be written."""
+        ...
+
+    def close(self) -> None:
+        """Write what is buffered, and end the part."""
+        ...
 
 
 class PartWriter:
@@ -109,12 +117,12 @@ class PartWriter:
         name = f"part-{page:05d}-{block:05d}-{self._writer}.{SUFFIX[self._format]}"
         return _OpenPart(self._files, f"{self._folder}/{name}", self._create_sink, page)
 
-    def _create_sink(self, file: pa.NativeFile) -> Sink:
+    def _create_sink(self, file: pa.NativeFile) -> PartSink:
         if self._format == "csv":
-            return _CsvSink(file)
+            return _CsvPartSink(file)
         if self._format == "csv.zst":
-            return _CsvSink(pa.CompressedOutputStream(file, "zstd"))
-        return _ParquetSink(file, self._compression, self._level)
+            return _CsvPartSink(pa.CompressedOutputStream(file, "zstd"))
+        return _ParquetPartSink(file, self._compression, self._level)
 
     def _close_part(self) -> None:
         if self._open:
@@ -126,7 +134,7 @@ class _OpenPart:
     """A part being written; `page` is the first whose rows it gets."""
 
     def __init__(
-        self, files: Files, path: str, create_sink: Callable[[pa.NativeFile], Sink], page: int
+        self, files: Files, path: str, create_sink: Callable[[pa.NativeFile], PartSink], page: int
     ) -> None:
         self._name = path.rpartition("/")[2]
         self._translate_errors = partial(files.translate_errors, path)
@@ -181,7 +189,7 @@ class _OpenPart:
             self._file.close()
 
 
-class _ParquetSink:
+class _ParquetPartSink:
     """Write Parquet without dictionaries, which waste time and space on texts that never repeat."""
 
     def __init__(self, file: pa.NativeFile, compression: str, level: int | None) -> None:
@@ -221,7 +229,7 @@ class _ParquetSink:
             self._writer.write_table(pa.concat_tables(tables))
 
 
-class _CsvSink:
+class _CsvPartSink:
     """Write the service's own bytes, with one header for all pages."""
 
     def __init__(self, file: pa.NativeFile) -> None:

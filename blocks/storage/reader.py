@@ -34,14 +34,20 @@ ROWS_AT_ONCE = 50_000
 
 
 class ManifestDamaged(LakeError):
+    """A run's manifest cannot be read."""
+
     advice = "Restore it from a backup, or remove it and export the run again."
 
 
 class ManifestTooNew(LakeError):
+    """A later version of Nudgeflow has written a run's manifest."""
+
     advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
 
 
 class PartUnreadable(LakeError):
+    """A part of a run is damaged or cut off."""
+
     advice = "Restore it from a backup, or export the run again with rewrite."
 
 
@@ -99,25 +105,25 @@ def list_manifests(files: Files) -> tuple[list[Manifest], list[LakeError]]:
     of those that cannot be read.
     """
     paths = select_newest_manifests(file.path for file in files.list_files(MESSAGES))
-    found = read_manifests(files, paths).values()
-    listed = (manifest for manifest in found if isinstance(manifest, Manifest))
+    manifests = read_manifests(files, paths).values()
+    listed = (manifest for manifest in manifests if isinstance(manifest, Manifest))
     return (
         sorted(listed, key=lambda manifest: (manifest.campaign_id, manifest.run_number)),
-        [error for error in found if isinstance(error, LakeError)],
+        [error for error in manifests if isinstance(error, LakeError)],
     )
 
 
 def read_manifests(files: Files, paths: Iterable[str]) -> dict[str, Manifest | LakeError]:
     """Return manifests by their paths, and the errors of those that cannot be read."""
-    found: dict[str, Manifest | LakeError] = {}
+    manifests: dict[str, Manifest | LakeError] = {}
     for path in paths:
         try:
-            found[path] = read_manifest(files, path)
+            manifests[path] = read_manifest(files, path)
         except LakeUnreachable:
             raise
         except LakeError as error:
-            found[path] = error
-    return found
+            manifests[path] = error
+    return manifests
 
 
 def select_newest_manifests(paths: Iterable[str]) -> list[str]:

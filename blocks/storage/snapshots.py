@@ -54,6 +54,8 @@ _CAMPAIGNS_FILE = re.compile(rf"{CAMPAIGNS}/snapshot=([^/]+)/{CAMPAIGNS}-([^/]+)
 
 
 class SnapshotDamaged(LakeError):
+    """A file of a snapshot cannot be read."""
+
     advice = "Restore it from a backup, or remove the snapshot from both folders."
 
 

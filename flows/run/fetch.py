@@ -33,7 +33,7 @@ MOST_LOST = 10
 """Chunks submitted again because their worker died."""
 
 
-def commit(account: NudgescribeAccount, export: ExportRef, lake: DataLake) -> RunInLake:
+def commit_fetched(account: NudgescribeAccount, export: ExportRef, lake: DataLake) -> RunInLake:
     """Make a fetched run visible in the lake, and materialize its Prefect asset."""
     messages = assets.messages(lake, export.campaign_id)
     source = assets.campaign(account, export.campaign_id)

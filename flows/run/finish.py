@@ -2,7 +2,7 @@
 
 from blocks import DataLake
 from flows.options import FetchOptions
-from flows.run.fetch import commit, fetch_run
+from flows.run.fetch import commit_fetched, fetch_run
 from flows.run.flow_run import ClaimedRefresh
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
@@ -11,7 +11,7 @@ from tasks.customers.group_check import check_identifiers
 from tasks.customers.upload import release_group
 from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import RunDiffSummary, compare_messages
-from tasks.refresh.checkpoint import Checkpoint, Committed, load_progress, save_committed
+from tasks.refresh.checkpoint import Checkpoint, Committed, load_finished_steps, save_committed
 from tasks.refresh.reconcile import reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
 
@@ -24,10 +24,10 @@ def publish_and_fetch(
 ) -> RefreshResult:
     """Publish the run, bring its messages into the lake, and close the refresh with its result."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
-    progress = load_progress(lake, claimed.refresh)
-    if progress.published is None:
+    finished = load_finished_steps(lake, claimed.refresh)
+    if finished.published is None:
         check_identifiers(account, checkpoint.group, checkpoint.validated, lake)
-    committed = progress.committed or _fetch_and_commit(claimed, checkpoint, options)
+    committed = finished.committed or _fetch_and_commit(claimed, checkpoint, options)
     run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number)
     watch.lap("compare")
     result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
@@ -49,7 +49,7 @@ def _fetch_and_commit(
     export = fetch_run(account, _to_export(checkpoint), lake, refresh, options)
     claimed.watch.lap("publish and fetch")
     erased = reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
-    in_lake = commit(account, export, lake)
+    in_lake = commit_fetched(account, export, lake)
     committed = Committed(run=in_lake, erased=erased, published_at=published.at)
     claimed.watch.lap("reconcile")
     return save_committed(lake, refresh, committed)

@@ -71,6 +71,7 @@ class Stopwatch:
         self._last = monotonic()
 
     def lap(self, step: str) -> None:
+        """End a step, which began when the last one ended."""
         now = monotonic()
         self.seconds[step] = round(now - self._last, 2)
         self._last = now

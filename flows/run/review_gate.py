@@ -26,7 +26,7 @@ BACKSTOP = timedelta(days=7)
 """Added to the deadline, for then Prefect ends a suspended flow run in a state of its own."""
 
 
-class Answer(RunInput):
+class ReviewDecision(RunInput):
     """The form for resuming a flow run; one whose run is not approved yet is suspended again."""
 
     decision: Literal["publish now", "stop here"] = Field(
@@ -36,14 +36,20 @@ class Answer(RunInput):
 
 
 class SuspensionImpossible(NudgeflowError):
+    """The flow run cannot be suspended for its review."""
+
     advice = "Start it as a deployment, or set options.review to wait or stop."
 
 
 class ReviewRejected(NudgeflowError):
+    """A person has stopped the refresh at its review."""
+
     advice = "Retry this flow run to review it again. The run stays at Nudgescribe as it is."
 
 
 class ReviewOverdue(NudgeflowError):
+    """Nobody has approved the messages in time."""
+
     advice = "Retry this flow run to wait again. The run stays at Nudgescribe as it is."
 
 
@@ -102,7 +108,7 @@ def _suspended_review(
             page = report_review(account, checkpoint)
         left = until - datetime.now(UTC) + BACKSTOP
         answer = suspend_flow_run(
-            wait_for_input=Answer.with_initial_data(description=page),
+            wait_for_input=ReviewDecision.with_initial_data(description=page),
             timeout=max(1, int(left.total_seconds())),
             key=key,
         )

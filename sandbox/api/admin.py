@@ -1,7 +1,7 @@
 """Admin endpoints, which the real service does not have, or only in its platform.
 
-They approve a run's messages, set an account's quota, show the traffic and switch faults on. They
-need no sign-in, since the sandbox serves one machine.
+They approve a run's messages, set an account's quota, count what is in flight and switch faults on.
+They need no sign-in, since the sandbox serves one machine.
 """
 
 from typing import Annotated
@@ -15,7 +15,7 @@ from sandbox.data.models import Account, Campaign
 from sandbox.engine import reruns
 from sandbox.errors import NOT_FOUND
 from sandbox.middleware.faults import Fault, Faults
-from sandbox.middleware.in_flight import Traffic
+from sandbox.middleware.in_flight import InFlightCounts
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -51,6 +51,8 @@ class Quota(BaseModel):
 
 
 class FaultList(BaseModel):
+    """The active faults."""
+
     faults: list[Fault]
 
 
@@ -61,7 +63,9 @@ class InFlight(BaseModel):
     most: int
 
 
-class TrafficReport(BaseModel):
+class InFlightReport(BaseModel):
+    """Calls and downloads in flight."""
+
     calls: InFlight
     downloads: InFlight
 
@@ -115,20 +119,20 @@ def clear_faults(request: Request) -> FaultList:
 
 # On the event loop, where the counting is done.
 @router.get("/traffic")
-async def show_traffic(request: Request) -> TrafficReport:
+async def show_traffic(request: Request) -> InFlightReport:
     """Count the calls and downloads in flight."""
-    traffic: Traffic = request.app.state.traffic
-    calls, downloads = traffic.calls, traffic.downloads
-    return TrafficReport(
+    counts: InFlightCounts = request.app.state.in_flight
+    calls, downloads = counts.calls, counts.downloads
+    return InFlightReport(
         calls=InFlight(now=calls.now, most=calls.peak),
         downloads=InFlight(now=downloads.now, most=downloads.peak),
     )
 
 
 @router.delete("/traffic")
-async def reset_traffic(request: Request) -> TrafficReport:
+async def reset_traffic(request: Request) -> InFlightReport:
     """Reset the peaks to what is in flight now."""
-    traffic: Traffic = request.app.state.traffic
-    traffic.calls.reset_peak()
-    traffic.downloads.reset_peak()
+    counts: InFlightCounts = request.app.state.in_flight
+    counts.calls.reset_peak()
+    counts.downloads.reset_peak()
     return await show_traffic(request)

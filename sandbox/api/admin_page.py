@@ -115,6 +115,7 @@ def run_segments(campaign_id: PathId, run_number: Number, request: Request) -> H
 
 @router.post("/page/campaigns/{campaign_id}/approve")
 def approve(campaign_id: PathId, request: Request) -> RedirectResponse:
+    """Approve a campaign's messages and show the overview."""
     admin.approve(campaign_id, request)
     return _redirect_to_overview()
 
@@ -123,18 +124,21 @@ def approve(campaign_id: PathId, request: Request) -> RedirectResponse:
 def set_quota(
     account_id: PathId, wanted: Annotated[admin.Quota, Depends(parse_quota)], request: Request
 ) -> RedirectResponse:
+    """Set an account's quota and show the overview."""
     admin.set_quota(account_id, wanted, request)
     return _redirect_to_overview()
 
 
 @router.post("/page/faults")
 def put_fault(fault: Annotated[Fault, Form()], request: Request) -> RedirectResponse:
+    """Switch a fault on and show the overview."""
     admin.put_fault(fault, request)
     return _redirect_to_overview()
 
 
 @router.post("/page/faults/clear")
 def clear_faults(request: Request) -> RedirectResponse:
+    """Switch all faults off and show the overview."""
     admin.clear_faults(request)
     return _redirect_to_overview()
 

@@ -128,7 +128,7 @@ def _check_file(
 
     with context_of(request).store.read() as session:
         rules = _profiles(session, request, target).rules
-    repeated = uploads.repeated_ids(frames, rules)
+    repeated = uploads.check_list(frames, rules)
     if target.validate_only or size <= context_of(request).settings.upload_at_once:
         return _upsert(request, target, frames, repeated)
     with context_of(request).store.write() as session:
@@ -154,7 +154,7 @@ def _check_customer(request: Request, upload: contract.UploadCustomer) -> contra
         return iter([frame])
 
     with context_of(request).store.read() as session:
-        repeated = uploads.repeated_ids(frames, _profiles(session, request, upload).rules)
+        repeated = uploads.check_list(frames, _profiles(session, request, upload).rules)
     return _upsert(request, upload, frames, repeated)
 
 

@@ -42,7 +42,7 @@ def _digest(password: str, salt: bytes, cost: int) -> str:
 
 
 def issue_token(keys: Keys, token_type: TokenType, caller: Caller, seconds: int) -> str:
-    """Return a JWT for the caller that expires in so many seconds."""
+    """Return a JWT for the caller that expires after `seconds`."""
     issued = int(time())
     claims = {
         **asdict(caller),

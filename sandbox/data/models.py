@@ -49,6 +49,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
+    """The base of all tables."""
+
     type_annotation_map: ClassVar = {
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
@@ -81,6 +83,8 @@ class Usage(Base):
 
 
 class User(Base):
+    """A user of an account."""
+
     __tablename__ = "users"
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
@@ -90,6 +94,8 @@ class User(Base):
 
 
 class Workspace(Base):
+    """A workspace of an account."""
+
     __tablename__ = "workspaces"
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
@@ -97,6 +103,8 @@ class Workspace(Base):
 
 
 class Field(Base):
+    """A field of a workspace; `number` is the order of creation."""
+
     __tablename__ = "fields"
     __table_args__ = (UniqueConstraint("workspace_id", "field_name"),)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -111,6 +119,8 @@ class Field(Base):
 
 
 class Group(Base):
+    """A customer group of a workspace."""
+
     __tablename__ = "groups"
     __table_args__ = (UniqueConstraint("workspace_id", "name"),)
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)

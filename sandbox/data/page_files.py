@@ -48,7 +48,7 @@ class PageFiles:
         return path if isinstance(self._fs, LocalFileSystem) else None
 
     def signed_url(self, campaign_id: str, run_number: int, name: str, seconds: int) -> str | None:
-        """Return a link that the file system signs for so many seconds, None if it cannot."""
+        """Return a link signed by the file system, valid for `seconds`; None if it signs none."""
         try:
             return self._fs.sign(self._path(campaign_id, run_number, name), seconds)
         except NotImplementedError:

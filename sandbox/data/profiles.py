@@ -54,7 +54,7 @@ class Profiles:
 
     @property
     def size(self) -> int:
-        """How many customers the group has."""
+        """Return how many customers the group has."""
         return count_customers(self._session, self._group_id)
 
     def upsert(self, frame: pl.DataFrame) -> None:

@@ -93,7 +93,7 @@ class Worker:
             return job
 
     def _approve_due(self, delay: timedelta) -> bool:
-        """Approve runs that have waited so long; return whether there were any."""
+        """Approve runs that have waited for `delay`; return whether there were any."""
         due = (
             select(Campaign, Run)
             .join(Run, Run.campaign_id == Campaign.id)

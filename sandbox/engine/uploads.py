@@ -41,9 +41,9 @@ class Tally:
         self.errors: list[RowError] = []
         self._named: set[int] = set()
 
-    def add(self, frame: pl.DataFrame, verdict: fields.Verdict) -> None:
+    def add(self, frame: pl.DataFrame, validation: fields.Validation) -> None:
         """Count the rows of the next frame."""
-        for row, field, code in verdict.errors.iter_rows():
+        for row, field, code in validation.errors.iter_rows():
             number = self.total + row + 1
             if len(self._named | {number}) > MAX_ROWS_NAMED:
                 break
@@ -51,12 +51,12 @@ class Tally:
             reason = fields.REASONS[code]
             self.errors.append(RowError(row=number, field=field, code=code, message=reason))
         self.total += frame.height
-        self.accepted += verdict.accepted.height
-        self.rejected += verdict.rejected_rows
+        self.accepted += validation.accepted.height
+        self.rejected += validation.rejected_rows
 
 
-def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
-    """Return the identifiers that a list has more than once.
+def check_list(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
+    """Check the columns of a list; return the identifiers that it has more than once.
 
     Raises HTTPException, 400, if the columns are not the workspace's or the file is no CSV.
     """
@@ -71,7 +71,7 @@ def repeated_ids(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
             )
             raise HTTPException(400, f"{'; '.join([*problems[:MAX_HEADER_PROBLEMS], *more])}.")
         with TemporaryDirectory() as folder:
-            return fields.repeated_ids(lambda: (frame[key] for frame in frames()), Path(folder))
+            return fields.duplicate_ids(lambda: (frame[key] for frame in frames()), Path(folder))
     except rfc4180.MalformedCsv as error:
         raise HTTPException(400, error.problem) from None
 
@@ -84,9 +84,9 @@ def accepted_rows(
 ) -> Iterator[pl.DataFrame]:
     """Yield the accepted rows of each frame; count all of them in the tally."""
     for frame in frames:
-        verdict = fields.judge(frame, rules, repeated)
-        tally.add(frame, verdict)
-        yield verdict.accepted
+        validation = fields.validate(frame, rules, repeated)
+        tally.add(frame, validation)
+        yield validation.accepted
 
 
 def queue(session: Session, profiles: Profiles, group_id: str, file: Readable) -> str:
@@ -123,10 +123,10 @@ def _upsert(context: Context, job_uid: str, group_id: str) -> str:
         rules, cipher = profiles.rules, profiles.cipher
 
     def frames() -> Iterator[pl.DataFrame]:
-        return read_frames(_StoredFile(context, job_uid, cipher))
+        return read_frames(_QueuedFile(context, job_uid, cipher))
 
     try:
-        repeated = repeated_ids(frames, rules)
+        repeated = check_list(frames, rules)
     except HTTPException as error:  # the fields have changed since the file was stored
         raise JobFailed(error.detail) from None
     tally = Tally()
@@ -143,8 +143,8 @@ def _delete_file(context: Context, job_uid: str) -> None:
         session.execute(delete(UploadChunk).where(UploadChunk.job_uid == job_uid))
 
 
-class _StoredFile:
-    """A stored file, read chunk by chunk."""
+class _QueuedFile:
+    """The stored file of a queued upload, read chunk by chunk."""
 
     def __init__(self, context: Context, job_uid: str, cipher: Fernet) -> None:
         self._context = context

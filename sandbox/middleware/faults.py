@@ -60,7 +60,7 @@ class ActiveFault:
 
     @property
     def specificity(self) -> tuple[int, bool]:
-        """How exactly the fault names its calls: by the length of its path, then by its method."""
+        """Return how exactly the fault names its calls: by path length, then by method."""
         return len(self.fault.endpoint), self.fault.method is not None
 
     def should_fire(self) -> bool:

@@ -17,7 +17,7 @@ class InFlightCount:
 
     @property
     def now(self) -> int:
-        """Responses in flight, without those whose connection is closed."""
+        """Return the number of responses in flight, without those whose connection is closed."""
         self._open = {response for response in self._open if not response.is_closed}
         return len(self._open)
 
@@ -35,7 +35,7 @@ class InFlightCount:
         self.peak = self.now
 
 
-class Traffic:
+class InFlightCounts:
     """The counts of a service, by kind of response."""
 
     def __init__(self) -> None:
@@ -62,12 +62,12 @@ class InFlightResponse:
 
     @property
     def transport(self) -> Any:
-        """The connection: uvicorn's `send` belongs to its cycle."""
+        """Return the connection; uvicorn's `send` belongs to its cycle."""
         return self._send.__self__.transport  # type: ignore[attr-defined]
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection is closed, though the service may still be at work."""
+        """Return whether the connection is closed, though the service may still be at work."""
         return self.transport.is_closing()
 
     async def send(self, message: Message) -> None:
@@ -82,15 +82,15 @@ class InFlightResponse:
         await self._send(message)
 
 
-class TrafficCounter:
+class InFlightCounter:
     """Middleware that counts calls and downloads; other paths it only passes on."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, counts: InFlightCounts) -> None:
         self._app = app
-        self._traffic = traffic
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        count = self._traffic.count_of(scope["path"]) if scope["type"] == "http" else None
+        count = self._counts.count_of(scope["path"]) if scope["type"] == "http" else None
         if count is None:
             await self._app(scope, receive, send)
             return

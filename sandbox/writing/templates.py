@@ -25,7 +25,7 @@ class BadTemplate(ValueError):
 
 @dataclass(frozen=True)
 class Placeholder:
-    """A place in a template for the value of a field."""
+    """What stands in a template for the value of a field."""
 
     field: str
 
@@ -48,7 +48,8 @@ def check(text: str, fields: Collection[str]) -> None:
     """Check that a template has placeholders of these fields alone. Raises BadTemplate."""
     unknown = {token.field for token in parse(text) if isinstance(token, Placeholder)} - {*fields}
     if unknown:
-        raise BadTemplate(f"{len(unknown)} places of the template are no fields of the workspace.")
+        names = f"{len(unknown)} placeholders of the template"
+        raise BadTemplate(f"{names} do not name a field of the workspace.")
 
 
 def fill_segment(template: str, segment: Segment) -> str:
@@ -111,7 +112,7 @@ _SEGMENT, _ROW = "\0segment", "\0row"
 
 def _outputs(node: nodes.Node) -> Sequence[nodes.Node]:
     if not isinstance(node, nodes.Output):
-        raise BadTemplate("The template holds a statement; only {{ field }} places are filled.")
+        raise BadTemplate("The template holds a statement; only {{ field }} is filled in.")
     return node.nodes
 
 
@@ -122,9 +123,7 @@ def _token(node: nodes.Node) -> Token:
         case nodes.Name(name=field):
             return Placeholder(field)
         case _:
-            raise BadTemplate(
-                "The template holds an expression; only {{ field }} places are filled."
-            )
+            raise BadTemplate("The template holds an expression; only {{ field }} is filled in.")
 
 
 def _literal(text: str) -> str:

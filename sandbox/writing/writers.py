@@ -31,8 +31,8 @@ TOO_MANY_REQUESTS = 429
 
 INSTRUCTIONS = """\
 You write one marketing message for one segment of customers, from the campaign's template.
-Where the template has a place such as {{ first_name }}, keep such a place, written just so: it is
-filled in later for each customer. These places may be used: %s.
+Where the template has a placeholder such as {{ first_name }}, keep it, written exactly so: it is
+filled in later for each customer. These placeholders may be used: %s.
 Answer with the message and nothing else."""
 
 
@@ -89,14 +89,14 @@ class ChatWriter:
 
     def _ask(self, http: httpx.Client, brief: Brief, segment: Segment) -> str:
         retrying = Retrying(
-            retry=retry_if_exception_type(_Retryable),
+            retry=retry_if_exception_type(_NoMessage),
             stop=stop_after_attempt(ATTEMPTS),
             wait=self._wait,
             reraise=True,
         )
         try:
             return retrying(self._ask_once, http, brief, segment)
-        except _Retryable as error:
+        except _NoMessage as error:
             raise JobFailed(f"The chat endpoint gave no message: {error}") from None
 
     def _ask_once(self, http: httpx.Client, brief: Brief, segment: Segment) -> str:
@@ -110,29 +110,29 @@ class ChatWriter:
         try:
             response = http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=request)
         except httpx.TransportError as error:
-            raise _Retryable(f"{type(error).__name__}.") from None
+            raise _NoMessage(f"{type(error).__name__}.") from None
         if response.status_code == TOO_MANY_REQUESTS or response.is_server_error:
-            raise _Retryable(f"it answered {response.status_code}.", retry_after(response.headers))
+            raise _NoMessage(f"it answered {response.status_code}.", retry_after(response.headers))
         if not response.is_success:
             raise JobFailed(f"The chat endpoint answered {response.status_code}.")
         try:
             text = _Completion.model_validate_json(response.content).choices[0].message.content
             templates.check(text, brief.fields)
         except (ValidationError, IndexError):
-            raise _Retryable("its answer is no chat completion.") from None
+            raise _NoMessage("its answer is no chat completion.") from None
         except templates.BadTemplate as error:
-            raise _Retryable(str(error)) from None
+            raise _NoMessage(str(error)) from None
         return text
 
     def _wait(self, state: RetryCallState) -> float:
         failure = state.outcome.exception() if state.outcome else None
-        if isinstance(failure, _Retryable) and failure.retry_after is not None:
+        if isinstance(failure, _NoMessage) and failure.retry_after is not None:
             return min(failure.retry_after, self._max_wait)
         return self._backoff(state)
 
 
-class _Retryable(Exception):
-    """The endpoint gave no usable answer, but may give one at another attempt."""
+class _NoMessage(Exception):
+    """The endpoint gave no usable message, but may give one at another attempt."""
 
     def __init__(self, problem: str, retry_after: float | None = None) -> None:
         super().__init__(problem)

@@ -1,1 +1,1 @@
-"""The customer list: extracted, judged, staged, sent to a group."""
+"""The customer list: extracted, validated, staged, sent to a group."""

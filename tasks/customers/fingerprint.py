@@ -1,4 +1,4 @@
-"""Hashes that tell whether two customers, or two lists of customers, are the same."""
+"""Hashes to compare customers, and whole lists of customers, by."""
 
 from collections.abc import Sequence
 
@@ -25,6 +25,7 @@ class Fingerprint:
         self._rows, self._sum = 0, 0
 
     def add(self, batch: pl.DataFrame) -> None:
+        """Add the rows of a batch."""
         hashes = batch.select(self._content).to_series().to_numpy()
         self._rows += batch.height
         self._sum = (self._sum + int(hashes.sum(dtype=np.uint64))) % 2**64

@@ -20,6 +20,8 @@ from tasks.policies import RETRIED
 
 
 class GroupChanged(NudgeflowError):
+    """The group no longer holds what was uploaded to it."""
+
     advice = (
         "Make the group what it was and retry this flow run, or end the refresh with the flow "
         "abandon-refresh and start a new one."

@@ -9,28 +9,36 @@ from nudgescribe.errors import NudgeflowError
 
 
 class GuardrailHit(NudgeflowError):
+    """A list exceeds a safety limit."""
+
     advice = (
         "Nothing was changed at Nudgescribe. Look at the CRM's list; if it is right, raise the "
         "limit in options.guardrails and start again."
     )
 
 
-class TooFewRows(GuardrailHit): ...
+class TooFewRows(GuardrailHit):
+    """Fewer rows than `min_rows` were accepted."""
 
 
-class TooManyRejected(GuardrailHit): ...
+class TooManyRejected(GuardrailHit):
+    """A larger share of rows than `max_rejected` was rejected."""
 
 
-class ShrunkTooMuch(GuardrailHit): ...
+class ShrunkTooMuch(GuardrailHit):
+    """The list shrank by a larger share than `max_shrink`."""
 
 
-class GrownTooMuch(GuardrailHit): ...
+class GrownTooMuch(GuardrailHit):
+    """The list grew by a larger share than `max_growth`."""
 
 
-class TooManyNewSegments(GuardrailHit): ...
+class TooManyNewSegments(GuardrailHit):
+    """The list has more new segments than `max_new_segments`."""
 
 
-class TooManyOrphanedSegments(GuardrailHit): ...
+class TooManyOrphanedSegments(GuardrailHit):
+    """The list leaves more segments without customers than `max_orphaned_segments`."""
 
 
 class ListCounts(Frozen):

@@ -41,6 +41,8 @@ class FieldSource(FrozenInput):
 
 
 class MappingRefused(NudgeflowError):
+    """The field mapping names a field or a column that does not exist."""
+
     advice = "Nothing was changed. Correct options.fields, then start again."
 
 

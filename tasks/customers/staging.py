@@ -23,14 +23,20 @@ class Staged(Frozen):
 
 
 class StagingLost(NudgeflowError):
+    """A staged list is no longer in the lake."""
+
     advice = "Start a new refresh; this one cannot be continued."
 
 
 class RowsLost(NudgeflowError):
+    """A step has not handed on all rows."""
+
     advice = "Nothing was changed at Nudgescribe. Retry; if it stays, report it: it is our mistake."
 
 
 class StagingChanged(NudgeflowError):
+    """A staged list is not the one that was staged."""
+
     advice = "Somebody has changed it: end this refresh with the flow abandon-refresh."
 
 

@@ -82,7 +82,7 @@ def update_customers(
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _GroupComparison:
     """A list compared with a group: `upserted` tells of each row of the list whether it is to be
     sent, the file `removed` holds the identifiers to delete.
     """
@@ -127,7 +127,7 @@ def diff_lists(listed: Path, held: Path, key: str) -> ListDiff:
 
 def _compare(
     client: NudgescribeClient, group: GroupRef, listed: Path, key: str, folder: Path
-) -> _Comparison:
+) -> _GroupComparison:
     held, removed = folder / "held.parquet", folder / "removed.parquet"
     held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
     rows = pl.scan_parquet(listed).select(pl.len()).collect().item()
@@ -138,7 +138,7 @@ def _compare(
             changed = share.filter(pl.col("change").is_in(["added", "changed"]))
             upserted[changed["row"].to_numpy()] = True
             sink.write(share.filter(pl.col("change") == "removed").select("id"))
-    return _Comparison(_diff(counts), upserted, removed)
+    return _GroupComparison(_diff(counts), upserted, removed)
 
 
 def _shares(listed: Path, held: Path, key: str) -> Iterator[pl.DataFrame]:

@@ -56,10 +56,14 @@ class GroupRef(Frozen):
 
 
 class UploadIncomplete(NudgeflowError):
+    """The group does not hold the list after its upload."""
+
     advice = "No rerun was started. Retry this flow run; the upload is repeated harmlessly."
 
 
 class RowTooLarge(NudgeflowError):
+    """The service takes no upload of this one row."""
+
     advice = "No rerun was started. Shorten the row's values, then start a new refresh."
 
 
@@ -104,8 +108,8 @@ def create_group(
             # Once an earlier try has marked it, its own description is lost.
             before = existing.description if existing and not Holder.of(existing) else None
             reused = ", of a group reused" in (group.description or "")
-            found = _reference(client, group)
-        return found.model_copy(update={"reused": reused, "description": before})
+            reference = _reference(client, group)
+        return reference.model_copy(update={"reused": reused, "description": before})
 
     return Journal(lake.files, refresh.journal).step(Step.GROUPED, GroupRef, find_or_create)
 
@@ -193,8 +197,8 @@ def send(
 def _uploads(
     client: NudgescribeClient, group: GroupRef, customers: Iterable[pl.DataFrame]
 ) -> Iterator[tuple[int, int, contract.UploadResult]]:
-    """Upload customers in their order; yield the number of rows before each upload, that of its own
-    rows, and its result.
+    """Upload customers in their order; yield for each upload the number of rows sent before it,
+    the number of its rows, and its result.
 
     An upload has at most BYTES_SENT, and less once the service has refused one as too large.
     Raises RowTooLarge.
@@ -330,6 +334,6 @@ def _check_upload(result: contract.UploadResult, sent: int) -> None:
             f"row {sent + error.row} {error.field} ({error.code})" for error in result.errors[:5]
         )
         raise UploadIncomplete(
-            f"The service rejected {result.rejected:,} accepted rows, which keep the rules as we "
-            f"know them: {first}."
+            f"The service rejected {result.rejected:,} rows that keep the rules as we know them: "
+            f"{first}."
         )

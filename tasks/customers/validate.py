@@ -33,8 +33,8 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui.markdown import plain
 
-ROWS_JUDGED = 50_000
-"""Most rows judged at a time."""
+ROWS_VALIDATED = 50_000
+"""Most rows validated at a time."""
 ACCEPTED = "accepted.parquet"
 EXACT = {Origin.FLOAT16: 2**11, Origin.FLOAT32: 2**24, Origin.FLOAT64: 2**53}
 """Up to where floating-point numbers can be told from their neighbours."""
@@ -80,6 +80,8 @@ class Validated(Frozen):
 
 
 class ListRefused(NudgeflowError):
+    """The list as a whole does not fit the workspace."""
+
     advice = "Nothing was changed at Nudgescribe. Correct the list or its query, then start again."
 
 
@@ -93,7 +95,7 @@ def validate_customers(
     partition: str,
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. A list is judged once per refresh: a retry returns the same outcome.
+    lake's quarantine. A list is validated once per refresh: a retry returns the same outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers and, if `strict`,
     for the first rejected row.
@@ -115,37 +117,37 @@ def _validate(
         listed = ListFile(source)
         values = mapping.expressions(listed)
         _check_columns([*values], mapping.rules)
-        judged = _judge(listed, values, mapping, folder, strict)
-        if judged.rejected:
-            lake.files.put(judged.errors, quarantine, private=True)
-        broken_rules = _report_errors(judged.errors) if judged.rejected else []
-        if judged.repeated:
+        split = _validate_rows(listed, values, mapping, folder, strict)
+        if split.rejected:
+            lake.files.put(split.errors, quarantine, private=True)
+        broken_rules = _report_errors(split.errors) if split.rejected else []
+        if split.repeated:
             raise ListRefused(
-                f"{judged.repeated:,} customer identifiers occur more than once. "
+                f"{split.repeated:,} customer identifiers occur more than once. "
                 f"See {quarantine} in the lake."
             )
-        lake.files.put(judged.accepted, path, private=True)
-        accepted = describe(judged.accepted, path)
-        if accepted.rows + judged.rejected != staged.rows:
+        lake.files.put(split.accepted, path, private=True)
+        accepted = describe(split.accepted, path)
+        if accepted.rows + split.rejected != staged.rows:
             raise RowsLost(
                 f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted and "
-                f"{judged.rejected:,} rejected."
+                f"{split.rejected:,} rejected."
             )
-    counts = f"{accepted.rows:,}", f"{judged.rejected:,}"
+    counts = f"{accepted.rows:,}", f"{split.rejected:,}"
     get_run_logger().info("Accepted %s rows, rejected %s", *counts)
     return Validated(
         accepted=accepted,
         extracted=staged.rows,
-        rejected=judged.rejected,
+        rejected=split.rejected,
         broken_rules=broken_rules,
-        quarantine=quarantine if judged.rejected else None,
+        quarantine=quarantine if split.rejected else None,
         key=fields.key_of(mapping.rules),
-        fingerprint=judged.fingerprint,
+        fingerprint=split.fingerprint,
     )
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _SplitList:
     """A list divided into two local files, its rejected rows and repeated identifiers counted."""
 
     accepted: Path
@@ -166,36 +168,36 @@ def _check_columns(names: list[str], rules: list[WorkspaceField]) -> None:
         raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
 
 
-def _judge(
+def _validate_rows(
     listed: ListFile,
     values: Mapping[str, pl.Expr],
     mapping: FieldMapping,
     folder: Path,
     strict: bool,
-) -> _Judged:
-    """Judge every row of the list. Raises ListRefused for the first rejected one if `strict`."""
+) -> _SplitList:
+    """Validate every row of the list. Raises ListRefused for the first rejected one if `strict`."""
     columns, key = [*values], fields.key_of(mapping.rules)
 
     def texts() -> Iterator[pl.DataFrame]:
         selected = [value.alias(name) for name, value in values.items()]
-        return (frame.select(selected) for frame in listed.frames(ROWS_JUDGED))
+        return (frame.select(selected) for frame in listed.frames(ROWS_VALIDATED))
 
     column = mapping.columns(listed.columns).get(key)
-    repeated = fields.repeated_ids(lambda: _identifiers(listed, column, values[key]), folder)
+    repeated = fields.duplicate_ids(lambda: _identifiers(listed, column, values[key]), folder)
     accepted, errors = folder / ACCEPTED, folder / "errors.parquet"
     fingerprint, rejected = Fingerprint(columns), 0
     with (
         ParquetSink(accepted, text_schema(columns)) as accepted_sink,
         ParquetSink(errors, ERRORS) as errors_sink,
     ):
-        for verdict in prefetch(_verdicts(texts(), mapping.rules, repeated)):
-            if strict and verdict.errors.height:
-                raise _first_of(verdict.errors)
-            accepted_sink.write(verdict.accepted)
-            fingerprint.add(verdict.accepted)
-            errors_sink.write(verdict.errors)
-            rejected += verdict.rejected_rows
-    return _Judged(accepted, errors, rejected, len(repeated), str(fingerprint))
+        for validation in prefetch(_validate_batches(texts(), mapping.rules, repeated)):
+            if strict and validation.errors.height:
+                raise _first_of(validation.errors)
+            accepted_sink.write(validation.accepted)
+            fingerprint.add(validation.accepted)
+            errors_sink.write(validation.errors)
+            rejected += validation.rejected_rows
+    return _SplitList(accepted, errors, rejected, len(repeated), str(fingerprint))
 
 
 def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
@@ -206,7 +208,7 @@ def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterat
     origins = listed.origins(column) if column is not None else set[Origin]()
     exact = min((EXACT[origin] for origin in origins if origin in EXACT), default=None)
     read = None if column is None else [column]
-    for frame in listed.frames(ROWS_JUDGED, read):
+    for frame in listed.frames(ROWS_VALIDATED, read):
         ids = frame.select(value.alias("id")).to_series()
         if exact and (ids.cast(pl.Float64, strict=False).abs() > exact).any():
             raise ListRefused(
@@ -216,18 +218,18 @@ def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterat
         yield ids
 
 
-def _verdicts(
+def _validate_batches(
     texts: Iterator[pl.DataFrame], rules: list[WorkspaceField], repeated: pl.Series
-) -> Iterator[fields.Verdict]:
-    """Yield a verdict per batch; rows are numbered from 1 through the whole list."""
+) -> Iterator[fields.Validation]:
+    """Validate batch by batch; number the rows in errors from 1 through the whole list."""
     before = 0
     for frame in texts:
-        verdict = fields.judge(frame, rules, repeated)
-        errors = verdict.errors.with_columns(
+        validation = fields.validate(frame, rules, repeated)
+        errors = validation.errors.with_columns(
             pl.col("row") + (before + 1),
             pl.col("code").replace_strict(fields.REASONS, return_dtype=pl.String()).alias("reason"),
         )
-        yield fields.Verdict(verdict.accepted, errors)
+        yield fields.Validation(validation.accepted, errors)
         before += frame.height
 
 

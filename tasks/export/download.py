@@ -42,6 +42,8 @@ TRIES = 4
 
 
 class PageBroken(NudgeflowError):
+    """A page cannot be read, however often it is fetched."""
+
     advice = "Retry this flow run; if it stays, have the campaign published again."
 
 
@@ -65,6 +67,7 @@ class ExportRef(Frozen):
 
     @property
     def name(self) -> str:
+        """Return what errors and logs call it."""
         return f"run {self.run_number} of campaign {self.campaign_id}"
 
 
@@ -132,7 +135,7 @@ class Slots:
 
 @cache
 def slots_of(downloads: int) -> Slots:
-    """Return this process's slots for so many connections."""
+    """Return this process's slots for this number of connections."""
     return Slots(downloads)
 
 

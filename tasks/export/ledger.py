@@ -13,6 +13,8 @@ _BATCH = re.compile(r"(\d+)-(\d+)\.json")
 
 
 class LedgerDamaged(LakeError):
+    """A file of an export's ledger cannot be read."""
+
     advice = "Remove it and retry this flow run: the pages are fetched again."
 
 
@@ -27,6 +29,7 @@ class Ledger:
         self._folder = f"{staging}/pages"
 
     def add(self, batch: Batch) -> None:
+        """Enter a batch whose parts are in the lake."""
         name = f"{batch.pages[0].page:05d}-{batch.pages[-1].page:05d}.json"
         content = batch.model_dump_json().encode()
         self._files.write(f"{self._folder}/{name}", content, private=True)
@@ -43,6 +46,7 @@ class Ledger:
         ]
 
     def pages(self) -> set[int]:
+        """Return the numbers of the pages that are in the lake."""
         return {page for _, held in self._entries() for page in held}
 
     def forget(self, pages: set[int]) -> None:
@@ -52,6 +56,7 @@ class Ledger:
                 self._files.remove(path)
 
     def clear(self) -> None:
+        """Remove all batches, so that every page is fetched again."""
         self._files.remove(self._folder)
 
     def _read(self, path: str) -> Batch:

@@ -55,6 +55,8 @@ WhichRuns = Literal["latest", "all"] | int
 
 
 class ExportIncomplete(NudgeflowError):
+    """An export's pages did not add up in time."""
+
     advice = (
         "Retry this flow run to fetch the pages again. A refresh that never gets them is ended by "
         "the flow abandon-refresh."
@@ -62,6 +64,8 @@ class ExportIncomplete(NudgeflowError):
 
 
 class RunTaken(NudgeflowError):
+    """Another flow run has written the run to the lake."""
+
     advice = "Nothing is lost: use what the other flow run has written."
 
 
@@ -118,7 +122,7 @@ def find_runs(
         if which == "all" and unknown:
             message = "Not exported, for their states are unknown: runs %s of campaign %s"
             get_run_logger().warning(message, first_ten(unknown), campaign_id)
-        found: list[RunToExport] = []
+        runs_to_export: list[RunToExport] = []
         for number in _requested(which, current, published):
             if number not in runs:
                 raise NotFound(f"Campaign {campaign_id} has no run {number} with messages.")
@@ -130,7 +134,7 @@ def find_runs(
                 )
             past = number != published[-1]
             previous = max((one for one in published if one < number), default=None)
-            found.append(
+            runs_to_export.append(
                 RunToExport(
                     campaign_id=campaign_id,
                     run_number=number,
@@ -144,7 +148,7 @@ def find_runs(
                     previous_pages=_pages_in_lake(lake, campaign_id, previous) or 1,
                 )
             )
-        return found
+        return runs_to_export
 
 
 def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int:
@@ -366,9 +370,9 @@ def _manifest(lake: DataLake, export: ExportRef, ledger: Ledger) -> Manifest:
 
 
 def update_pointer(files: Files, campaign_id: str) -> None:
-    """Let `_latest.json` name the campaign's newest run.
+    """Write the campaign's newest run to `_latest.json`.
 
-    Another flow run may write a newer one meanwhile: whoever has written it looks again.
+    Another flow run may commit a newer one meanwhile, so this looks again after each write.
     """
     path = f"{campaign_folder(campaign_id)}/{LATEST}"
     written, newest = None, find_newest(files, campaign_id)

@@ -31,6 +31,7 @@ class RunDiffSummary(Frozen):
 
     @property
     def compared(self) -> bool:
+        """Return whether there was an earlier run, and the comparison did not fail."""
         return self.since is not None and self.problem is None
 
 

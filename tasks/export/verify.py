@@ -18,6 +18,8 @@ ID = MESSAGE_COLUMNS[0]
 
 
 class PartDamaged(NudgeflowError):
+    """A part that was just written cannot be read back; its `pages` are in doubt."""
+
     advice = "Retry this flow run to fetch its pages again."
 
     def __init__(self, folder: str, batch: Batch) -> None:
@@ -40,7 +42,7 @@ def doubtful_pages(
     if beyond := {number for number in numbers if number >= export.pages}:
         return numbers, f"The export has {export.pages} pages now, {len(beyond)} fewer than before."
     if missing := export.pages - len(numbers):
-        return set(), f"Of the {export.pages} pages of {export.name} {missing} are not in the lake."
+        return set(), f"The lake lacks {missing} of the {export.pages} pages of {export.name}."
     if export.rows is not None and rows != export.rows:
         doubtful = _short(pages) if rows < export.rows else numbers
         return doubtful, (
@@ -84,8 +86,9 @@ def _pages_with_repeated_ids(lake: DataLake, export: ExportRef, batches: list[Ba
 def customer_ids(
     lake: DataLake, export: ExportRef, batches: list[Batch]
 ) -> Iterator[tuple[pl.Series, pl.Series]]:
-    """Yield the page that each customer came in, and the customers' identifiers, as two series of
-    equal length. Raises PartDamaged.
+    """Yield two series of equal length: the customers' pages and their identifiers.
+
+    Raises PartDamaged.
     """
     folder = run_folder(export.campaign_id, export.run_number)
     for batch in batches:
@@ -102,7 +105,7 @@ def customer_ids(
 
 
 def _pages_of(batch: Batch, first: int, rows: int) -> pl.Series:
-    """Return the page of each of so many rows; a row beyond the last page is told as of that."""
+    """Return the page of each row; rows beyond the last page count as rows of that page."""
     pages, sizes = ([getattr(page, name) for page in batch.pages] for name in ("page", "rows"))
     of = np.searchsorted(np.cumsum(sizes), np.arange(first, first + rows), side="right")
     return pl.Series(np.array(pages)[np.minimum(of, len(pages) - 1)])

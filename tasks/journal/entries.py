@@ -54,15 +54,21 @@ _STEPS = {f"{step}.json": step for step in Step}
 
 
 class JournalDamaged(LakeError):
+    """An entry of a journal cannot be read."""
+
     advice = "Restore it from a backup, or end the refresh by the flow abandon-refresh."
 
 
 class JournalTooNew(LakeError):
+    """A later version of Nudgeflow has written an entry of a journal."""
+
     advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
 
 
 class TakenOver(NudgeflowError):
-    advice = "This flow run stops here: what it was to do is another's now, or over."
+    """The flow run no longer owns its refresh."""
+
+    advice = "This flow run stops here: another one continues its work, or a person has ended it."
 
 
 class Header(Frozen):

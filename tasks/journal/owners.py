@@ -38,6 +38,7 @@ class Owner(Frozen):
 
     @property
     def name(self) -> str:
+        """Return what messages call it."""
         return f"Flow run {self.flow_run}"
 
 
@@ -122,7 +123,7 @@ def process_start(pid: int) -> str | None:
 
 
 def _is_gone(owner: Owner) -> bool:
-    """Tell whether the owner's process has certainly ended: it ran here, and is no longer there."""
+    """Return whether the owner's process has surely ended: it ran here, and is no longer there."""
     if owner.machine != this_machine():
         return False
     try:

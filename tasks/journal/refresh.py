@@ -43,7 +43,7 @@ class Refresh(Frozen):
         return [self.marker(reused=reused) for reused in (False, True)]
 
     def owns(self, group: contract.CustomerGroup) -> bool:
-        """Tell whether this refresh made or reused the group."""
+        """Return whether this refresh made or reused the group."""
         holder = Holder.of(group)
         return holder is not None and holder.refresh == self.id
 

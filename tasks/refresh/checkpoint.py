@@ -38,8 +38,8 @@ class Committed(Frozen):
     published_at: datetime
 
 
-class Progress(Frozen):
-    """What a refresh has done since its review."""
+class FinishedSteps(Frozen):
+    """The steps that a refresh has finished since its review."""
 
     published: Published | None
     committed: Committed | None
@@ -64,10 +64,10 @@ def save_preview(lake: DataLake, refresh: Refresh, preview: Preview) -> Preview:
 
 
 @task(**RETRIED)
-def load_progress(lake: DataLake, refresh: Refresh) -> Progress:
-    """Return what an earlier try of the refresh has done since its review."""
+def load_finished_steps(lake: DataLake, refresh: Refresh) -> FinishedSteps:
+    """Return the steps that an earlier try of the refresh has finished since its review."""
     journal = Journal(lake.files, refresh.journal)
-    return Progress(
+    return FinishedSteps(
         published=journal.find(Step.PUBLISHED, Published),
         committed=journal.find(Step.COMMITTED, Committed),
     )

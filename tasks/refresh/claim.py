@@ -41,14 +41,20 @@ class Claim(Frozen):
 
 
 class RefreshOpen(NudgeflowError):
+    """Another refresh of the campaign is open."""
+
     advice = "Wait for it or retry its flow run; with options.overlap = join it is continued."
 
 
 class RefreshEnded(NudgeflowError):
+    """The refresh has ended with a problem that no retry can solve."""
+
     advice = "It cannot be continued. Start a new refresh."
 
 
 class NothingToPublish(NudgeflowError):
+    """No open refresh of the campaign has started a rerun."""
+
     advice = (
         "Start a refresh. A run that was not started by Nudgeflow is published in the platform and "
         "fetched by export-messages."
@@ -56,10 +62,14 @@ class NothingToPublish(NudgeflowError):
 
 
 class NothingToAbandon(NudgeflowError):
+    """The campaign has no open refresh."""
+
     advice = "Nothing has to be ended: start a refresh."
 
 
 class StillRunning(NudgeflowError):
+    """A flow run works on the refresh to abandon."""
+
     advice = "Cancel it first, then abandon the refresh."
 
 
@@ -129,7 +139,7 @@ def decide(
         return Joined(standing) if finished else Begin(standing)
     if standing.belongs_to(claimant):
         return Continue(standing)
-    if owner is None and not standing.goes_on:
+    if owner is None and not standing.must_be_continued:
         return Begin(standing)
     if owner is None and standing.begun_by(claimant):
         return Continue(standing)

@@ -109,7 +109,7 @@ class History:
             return Ended(outcome="failed", problem=error.problem)
 
     def _has_begun(self, number: int) -> bool:
-        """Tell whether a folder holds entries of ours: anybody may have made it."""
+        """Return whether a folder holds entries of ours: anybody may have made it."""
         try:
             contents = self.journal(number).contents()
         except JournalDamaged:
@@ -136,8 +136,8 @@ class History:
     @staticmethod
     def _entries(names: list[str]) -> Iterator[tuple[int, bool]]:
         """Yield numbers, the highest first, and whether their entry is one of version 0.1."""
-        found = [match for match in map(_ENTRY.fullmatch, names) if match]
-        entries = [(int(match[1]), match[2] is not None) for match in found]
+        matches = [match for match in map(_ENTRY.fullmatch, names) if match]
+        entries = [(int(match[1]), match[2] is not None) for match in matches]
         yield from sorted(entries, key=lambda entry: (-entry[0], entry[1]))
 
     def _read_old(self, number: int) -> Standing | None:
@@ -183,20 +183,20 @@ def open_refreshes(files: Files) -> OpenRefreshes:
     """Return the open refreshes by the partition of their campaign, and the error of those whose
     journal cannot be read: they may be open.
     """
-    found: OpenRefreshes = {}
+    refreshes: OpenRefreshes = {}
     for partition in files.list_names(REFRESHES):
         try:
             standing = History(files, partition).newest()
         except (JournalDamaged, JournalTooNew) as error:
-            found[partition] = error
+            refreshes[partition] = error
         else:
             if standing and standing.ended is None:
-                found[partition] = standing
-    return found
+                refreshes[partition] = standing
+    return refreshes
 
 
 def is_alive(standing: Standing | LakeError | None) -> bool:
-    """Tell whether a flow run works on an open refresh, or may do so, or is suspended for it."""
+    """Return whether a flow run works on an open refresh, or may do so, or is suspended for it."""
     owner = standing.owner if isinstance(standing, Standing) else None
     return owner is not None and owner_state(owner) is not None
 

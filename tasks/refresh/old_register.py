@@ -38,6 +38,7 @@ class OldEntry(Frozen):
 
     @property
     def ended(self) -> Ended | None:
+        """Return how the refresh ended; None if it is open."""
         if self.open:
             return None
         if self.result:

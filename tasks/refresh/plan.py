@@ -72,6 +72,8 @@ class Plan(Frozen):
 
 
 class PlanNotFound(NudgeflowError):
+    """The lake has no plan of this id."""
+
     advice = "Make one with the flow plan-refresh, or leave options.plan_id out."
 
 
@@ -80,6 +82,8 @@ class PlanDamaged(NudgeflowError):
 
 
 class PlanOutdated(NudgeflowError):
+    """List or campaign have changed since the plan was made."""
+
     advice = "Nothing was changed at Nudgescribe. Make a new plan."
 
 
@@ -141,7 +145,7 @@ def path_of(campaign: CampaignRef, plan_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class _RunComparison:
     """A list compared with the current run: `segments` has a row for each, with its state and its
     customers in the list and before. Without that run's group `before` and `changes` are None.
     """
@@ -160,7 +164,7 @@ class _Comparison:
 
 def _compare(
     client: NudgescribeClient, campaign: CampaignRef, listed: Path, key: str
-) -> _Comparison:
+) -> _RunComparison:
     earlier = segments_before(client, campaign)
     variables = variables_of(earlier)
     sizes = segment_sizes(listed, variables)
@@ -174,7 +178,7 @@ def _compare(
             held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
             changes = diff_lists(listed, held, key)
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
-    return _Comparison(_segment_table(diff, _by_key(sizes), sizes_before), before, changes)
+    return _RunComparison(_segment_table(diff, _by_key(sizes), sizes_before), before, changes)
 
 
 def _by_key(sizes: list[tuple[Segment, int]]) -> dict[str, int]:
@@ -204,7 +208,7 @@ def _plan(
     validated: Validated,
     refresh: Refresh,
     guardrails: Guardrails,
-    comparison: _Comparison,
+    comparison: _RunComparison,
 ) -> Plan:
     new, orphaned = comparison.share(NEW, "customers"), comparison.share(ORPHANED, "before")
     counts = validated.counts(comparison.before, new.segments, orphaned.segments)

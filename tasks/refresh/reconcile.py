@@ -24,6 +24,8 @@ from tasks.policies import RETRIED
 
 
 class NotReconciled(NudgeflowError):
+    """Group, list and lake do not hold the same customers."""
+
     advice = (
         "The run was not made visible. Retry this flow run to publish and fetch it again; if it "
         "stays, end the refresh with the flow abandon-refresh."

@@ -156,11 +156,11 @@ def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
     ]
     if more := sum(rule.rows for rule in most[MOST_SHOWN:]):
         rows.append(("other fields", "", f"{more:,}"))
-    several = sum(rule.rows for rule in most) > result.rejected
+    is_overlapping = sum(rule.rows for rule in most) > result.rejected
     return [
         "## What was rejected and why",
         table("llr", ("field", "what is wrong", "rows"), rows),
-        "A row with several faults is counted with each of them." if several else "",
+        "A row with several faults is counted with each of them." if is_overlapping else "",
         f"Fix these rows in the CRM; they are listed in {code(url(result.quarantine))}",
     ]
 

@@ -52,18 +52,18 @@ class Standing(Frozen):
     ended: Ended | None = None
 
     @property
-    def goes_on(self) -> bool:
-        """Tell whether a later flow run has to continue it, instead of beginning anew.
+    def must_be_continued(self) -> bool:
+        """Return whether a later flow run has to continue it, instead of beginning anew.
 
         Before its rerun a refresh that failed is given up: its list would be an old one.
         """
         return self.initiated or (self.kept and not self.failed)
 
     def begun_by(self, claimant: Refresh) -> bool:
-        """Tell whether the claimant's flow run began the refresh."""
+        """Return whether the claimant's flow run began the refresh."""
         return self.refresh.id == claimant.id or self.refresh.id.startswith(f"{claimant.id}-")
 
     def belongs_to(self, claimant: Refresh) -> bool:
-        """Tell whether the claimant's flow run owns the refresh, or began it and it has ended."""
+        """Return whether the claimant's flow run owns the refresh, or began it and it has ended."""
         owned = self.owner is not None and self.owner.flow_run == claimant.id
         return owned or (self.ended is not None and self.begun_by(claimant))

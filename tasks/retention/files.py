@@ -19,7 +19,7 @@ _STAGED = re.compile(rf"({STAGING}/[\w-]+)/.+")
 
 def file_candidates(
     files: Files,
-    found: Sequence[StoredFile],
+    stored: Sequence[StoredFile],
     now: datetime,
     ages: Ages,
     open_: OpenRefreshes,
@@ -27,10 +27,10 @@ def file_candidates(
 ) -> Iterator[Candidate]:
     """Yield the old files of the lake, messages and the staging of this flow run excepted."""
     limit = cutoff(now, ages.staging_days)
-    staging = [*_staging_candidates(found, limit, open_, refresh.staging)]
+    staging = [*_staging_candidates(stored, limit, open_, refresh.staging)]
     yield from staging
     removed = {candidate.target for candidate in staging}
-    for file in found:
+    for file in stored:
         if (
             is_draft(file.path)
             and file.modified < limit
@@ -43,12 +43,12 @@ def file_candidates(
         )
     if ages.quarantine_days is not None:
         limit = cutoff(now, ages.quarantine_days)
-        yield from _old_files(QUARANTINE, "quarantine", found, limit, open_)
+        yield from _old_files(QUARANTINE, "quarantine", stored, limit, open_)
     if ages.plans_days is not None:
         limit = cutoff(now, ages.plans_days)
-        yield from _old_files(PLANS, "plan", found, limit, open_)
+        yield from _old_files(PLANS, "plan", stored, limit, open_)
     if ages.journals_days is not None:
-        yield from _journal_candidates(files, found, cutoff(now, ages.journals_days), refresh)
+        yield from _journal_candidates(files, stored, cutoff(now, ages.journals_days), refresh)
 
 
 def remove_journal(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
@@ -82,7 +82,7 @@ def remove_file(files: Files, candidate: Candidate, listed_at: datetime) -> str 
 
 
 def has_changed(files: Files, candidate: Candidate, listed_at: datetime) -> bool:
-    """Tell whether a candidate was written to since it was listed."""
+    """Return whether a candidate was written to since it was listed."""
     return any(file.modified >= listed_at for file in files.list_files(candidate.target))
 
 
@@ -92,7 +92,7 @@ def partition_of(path: str) -> str:
 
 
 def is_open(files: Files, partition: str) -> bool:
-    """Tell whether a refresh of the campaign is open now."""
+    """Return whether a refresh of the campaign is open now."""
     try:
         standing = History(files, partition).newest()
     except (JournalDamaged, JournalTooNew):
@@ -101,11 +101,11 @@ def is_open(files: Files, partition: str) -> bool:
 
 
 def _staging_candidates(
-    found: Sequence[StoredFile], limit: datetime, open_: OpenRefreshes, own: str
+    stored: Sequence[StoredFile], limit: datetime, open_: OpenRefreshes, own: str
 ) -> Iterator[Candidate]:
     """Yield the staging folders without a recent file whose refresh nobody works on."""
     folders: dict[str, list[StoredFile]] = {}
-    for file in found:
+    for file in stored:
         if folder := _staging_folder(file.path):
             folders.setdefault(folder, []).append(file)
     partitions = {
@@ -127,11 +127,11 @@ def _staging_candidates(
 
 
 def _journal_candidates(
-    files: Files, found: Sequence[StoredFile], limit: datetime, own: Refresh
+    files: Files, stored: Sequence[StoredFile], limit: datetime, own: Refresh
 ) -> Iterator[Candidate]:
     """Yield old journals, the newest of each campaign excepted: it tells who has the campaign."""
     journals: dict[str, list[StoredFile]] = {}
-    for file in found:
+    for file in stored:
         top, *rest = file.path.split("/")
         if top in (REFRESHES, JOURNALS) and len(rest) > 2:
             journals.setdefault("/".join([top, *rest[:2]]), []).append(file)
@@ -149,10 +149,10 @@ def _newest_journals(files: Files, partitions: Iterable[str]) -> set[str]:
 
 
 def _old_files(
-    folder: str, kind: Kind, found: Sequence[StoredFile], limit: datetime, open_: Collection[str]
+    folder: str, kind: Kind, stored: Sequence[StoredFile], limit: datetime, open_: Collection[str]
 ) -> Iterator[Candidate]:
     """Yield the old files of a folder that no open refresh needs."""
-    for file in found:
+    for file in stored:
         if (
             file.modified < limit
             and _is_ours(folder, file.path)
@@ -163,12 +163,12 @@ def _old_files(
 
 def _staging_folder(path: str) -> str | None:
     """Return the staging folder that a file is in, None if it is in none."""
-    found = _STAGED.fullmatch(path)
-    return found[1] if found else None
+    match = _STAGED.fullmatch(path)
+    return match[1] if match else None
 
 
 def _is_ours(folder: str, path: str) -> bool:
-    """Tell whether a file lies where the project puts those of a folder, and is named like them."""
+    """Return whether a file is one that the project has put into a folder, by its path."""
     return _IN_PARTITION.fullmatch(path.removeprefix(f"{folder}/")) is not None
 
 

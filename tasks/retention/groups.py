@@ -67,7 +67,7 @@ def remove_group(
     if not _is_removable(group, open_refreshes):
         return CHANGED
     workspaces = client.campaigns()
-    if any(candidate.target in record.texts for record in workspaces.odd):
+    if any(candidate.target in record.texts for record in workspaces.malformed):
         return "A campaign that cannot be read may be on it."
     for workspace in workspaces:
         for campaign in workspace.campaigns:
@@ -85,7 +85,7 @@ def remove_group(
 
 
 def _is_removable(group: contract.CustomerGroup, open_refreshes: Collection[str]) -> bool:
-    """Tell whether a refresh that has ended created the group, and nobody has changed it since."""
+    """Return whether a refresh that is not open made the group, and nobody has changed it since."""
     marker = MARKER.fullmatch(group.description or "")
     if not (marker and group.updated_at and group.created_at):
         return False
@@ -98,8 +98,8 @@ def _needed(client: NudgescribeClient, workspace: contract.WorkspaceCampaigns) -
 
     Raises ContractMismatch if a campaign or a run does not fit the contract.
     """
-    for record in workspace.odd:
-        raise errors.odd(f"Campaign {record.id}", record)
+    for record in workspace.malformed:
+        raise errors.malformed(f"Campaign {record.id}", record)
     needed: set[str | None] = set()
     used = Counter[str | None]()
     for campaign in workspace.campaigns:

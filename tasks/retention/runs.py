@@ -26,7 +26,7 @@ Manifests = Mapping[str, Manifest | LakeError]
 
 def run_candidates(
     files: Files,
-    found: Sequence[StoredFile],
+    stored: Sequence[StoredFile],
     manifests: Manifests,
     now: datetime,
     ages: Ages,
@@ -35,13 +35,13 @@ def run_candidates(
     """Yield leftovers, then old runs; never a campaign's newest run, and nothing of a campaign with
     an open refresh or with a manifest that cannot be read.
     """
-    written = {file.path: file.modified for file in found if is_of_a_run(file.path)}
+    written = {file.path: file.modified for file in stored if is_of_a_run(file.path)}
     unreadable = {
         partition_of(path) for path, one in manifests.items() if isinstance(one, LakeError)
     }
     kept = {*open_, *unreadable}
     readable = {path: one for path, one in manifests.items() if isinstance(one, Manifest)}
-    yield from _leftovers(found, written.keys(), readable, cutoff(now, ages.staging_days), kept)
+    yield from _leftovers(stored, written.keys(), readable, cutoff(now, ages.staging_days), kept)
     if ages.runs_kept is None and ages.runs_days is None:
         return
     campaigns: dict[str, list[str]] = {}
@@ -103,7 +103,7 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
 
 
 def _leftovers(
-    found: Sequence[StoredFile],
+    stored: Sequence[StoredFile],
     paths: Collection[str],
     manifests: Mapping[str, Manifest],
     limit: datetime,
@@ -113,8 +113,8 @@ def _leftovers(
     an export stay while its staging folder exists: its retry needs them.
     """
     needed = {file for path, manifest in manifests.items() for file in _files_of(path, manifest)}
-    exports = {path.split("/")[2] for path in _staged(found)}
-    for file in found:
+    exports = {path.split("/")[2] for path in _staged(stored)}
+    for file in stored:
         if (
             file.modified < limit
             and file.path in paths
@@ -142,9 +142,9 @@ def _writer_of(path: str) -> str:
     return path.rpartition("/")[2].partition(".")[0].rpartition("-")[2]
 
 
-def _staged(found: Sequence[StoredFile]) -> Iterator[str]:
+def _staged(stored: Sequence[StoredFile]) -> Iterator[str]:
     return (
         file.path
-        for file in found
+        for file in stored
         if file.path.startswith(f"{STAGING}/") and file.path.count("/") > 2
     )

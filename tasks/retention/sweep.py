@@ -72,14 +72,14 @@ def list_candidates(
 
     def compute() -> _Candidates:
         files = lake.files
-        now, open_, found = files.now(), open_refreshes(files), [*files.list_files("")]
-        manifests = read_manifests(files, select_newest_manifests(file.path for file in found))
+        now, open_, stored = files.now(), open_refreshes(files), [*files.list_files("")]
+        manifests = read_manifests(files, select_newest_manifests(file.path for file in stored))
         for problem in (*open_.values(), *manifests.values()):
             if isinstance(problem, LakeError):
                 get_run_logger().warning("All of its campaign is kept: %s", problem)
         candidates = [
-            *file_candidates(files, found, now, ages, open_, refresh),
-            *run_candidates(files, found, manifests, now, ages, open_),
+            *file_candidates(files, stored, now, ages, open_, refresh),
+            *run_candidates(files, stored, manifests, now, ages, open_),
         ]
         if ages.groups_days is not None:
             ids = _ids(open_)

@@ -43,7 +43,7 @@ class ProgressCounter:
         self._lock = Lock()
 
     def add(self, rows: int, size: int, *, earlier: bool = False) -> None:
-        """Count one page of so many rows and bytes."""
+        """Count one page, with its rows and its size in bytes."""
         page = Progress(
             pages=1,
             rows=rows,

@@ -237,7 +237,7 @@ def test_deployment_makes_at_most_thirty_calls_of_prefect(
 
 
 def lake_away(*arguments: object) -> None:
-    raise LakeUnreachable("The lake was lost at messages.")
+    raise LakeUnreachable("The lake could not be reached at messages.")
 
 
 def test_refresh_is_reported_when_comparison_fails(
@@ -258,7 +258,7 @@ def test_refresh_is_reported_when_comparison_fails(
     assert isinstance(report, str)
     assert ": 97 messages, one for each customer of the list." in report
     assert "| balance | not an amount with at most the currency's decimal digits | 1 |" in report
-    assert "compared with earlier ones: The lake was lost at messages." in report
+    assert "compared with earlier ones: The lake could not be reached at messages." in report
     assert artifacts[f"rerun-{result.campaign_id}"].type == "progress"
     assert artifacts[f"rerun-{result.campaign_id}"].data == 100.0
     assert artifacts["rejected-customers"].type == "table"

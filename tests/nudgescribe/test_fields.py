@@ -24,7 +24,7 @@ ID = field("string", field_name="id", unique=True)
 def codes(rule: WorkspaceField, *values: str | None) -> list[str | None]:
     """The code each value is rejected with, None where it is accepted."""
     frame = pl.DataFrame({rule.field_name: values}, schema={rule.field_name: pl.String})
-    found = dict(fields.judge(frame, [rule]).errors.select("row", "code").rows())
+    found = dict(fields.validate(frame, [rule]).errors.select("row", "code").rows())
     return [found.get(row) for row in range(len(values))]
 
 
@@ -125,17 +125,17 @@ def test_judge_rejects_values_with_a_code(
 
 
 def test_judge_rejects_identifiers_repeated_in_other_parts() -> None:
-    verdict = fields.judge(pl.DataFrame({"id": ["a", "b"]}), [ID], pl.Series(["b"]))
-    assert verdict.accepted.rows() == [("a",)]
-    assert verdict.errors.rows() == [(1, "id", "duplicate")]
+    validation = fields.validate(pl.DataFrame({"id": ["a", "b"]}), [ID], pl.Series(["b"]))
+    assert validation.accepted.rows() == [("a",)]
+    assert validation.errors.rows() == [(1, "id", "duplicate")]
 
 
 def test_judge_counts_row_with_two_errors_once() -> None:
     rules = [field("number", field_name="n"), field("char", field_name="c")]
-    verdict = fields.judge(pl.DataFrame({"n": ["x", "1"], "c": ["xx", "y"]}), rules)
-    assert verdict.rejected_rows == 1
-    assert verdict.errors.rows() == [(0, "n", "number"), (0, "c", "char")]
-    assert verdict.accepted.rows() == [("1", "y")]
+    validation = fields.validate(pl.DataFrame({"n": ["x", "1"], "c": ["xx", "y"]}), rules)
+    assert validation.rejected_rows == 1
+    assert validation.errors.rows() == [(0, "n", "number"), (0, "c", "char")]
+    assert validation.accepted.rows() == [("1", "y")]
 
 
 def test_reasons_cover_every_code() -> None:
@@ -228,7 +228,7 @@ def test_reformat_dates_refuses_other_text_and_keeps_blank(
 def test_judge_accepts_any_field_name(name: str) -> None:
     rules = [field("number", field_name=name), ID]
     frame = pl.DataFrame({"id": ["1", "2"], name: ["1", "x"]})
-    assert fields.judge(frame, rules).errors.rows() == [(1, name, "number")]
+    assert fields.validate(frame, rules).errors.rows() == [(1, name, "number")]
 
 
 @pytest.mark.parametrize(

@@ -476,7 +476,7 @@ def test_a_retry_after_s3_was_away_fetches_what_is_missing(
             return whole(content)
 
         export.page_faults[pages - 3] = [away]
-        with pytest.raises(LakeUnreachable, match="The lake was lost at "):
+        with pytest.raises(LakeUnreachable, match="The lake could not be reached at "):
             campaign.fetch(blocks, export_minutes=0.01)
         server.start()
         with get_client(sync_client=True) as client:

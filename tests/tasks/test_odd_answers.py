@@ -84,8 +84,8 @@ def oldest(status: str) -> Change:
         (HISTORY, in_runs(started_at=None, segment_count=None, error=None), TAKEN, BOTH),
         (HISTORY, lambda body: body["runs"].extend(body["runs"]), TAKEN, BOTH),
         (HISTORY, oldest("Cancelled"), TAKEN, BOTH),
-        (HISTORY, lambda body: body["runs"].clear(), "no runs", BOTH),
-        (HISTORY, in_runs(status="Failed"), "no runs", BOTH),
+        (HISTORY, lambda body: body["runs"].clear(), "has no run", BOTH),
+        (HISTORY, in_runs(status="Failed"), "has no run", BOTH),
         (HISTORY, newest("Cancelled"), "Run 2 of campaign .* in state 'Cancelled'", BOTH),
         (HISTORY, in_runs(status="published"), "Run 1 of campaign .* state 'published'", BOTH),
         (HISTORY, in_runs(status=""), "state ''", BOTH),
@@ -187,14 +187,14 @@ def test_inventory_tells_of_odd_campaigns_and_runs(
 ) -> None:
     odd = {"campaign_id": "c2", "name": None, "status": Status.DRAFT}
     through(Changed(CAMPAIGNS, lambda body: body["workspaces"][0]["campaigns"].append(odd)))
-    assert len(taken(local, refresh).odd) == 1
+    assert len(taken(local, refresh).unexpected) == 1
     through(Changed(HISTORY, in_runs(segment_count="12")))
     second = taken(local, refresh.model_copy(update={"id": "second"}))
-    assert (second.campaigns, second.runs, len(second.odd)) == (1, 0, 1)
-    assert "segment_count" in second.odd[0]
+    assert (second.campaigns, second.runs, len(second.unexpected)) == (1, 0, 1)
+    assert "segment_count" in second.unexpected[0]
     through(Changed(HISTORY, newest("Cancelled")))
     last = taken(local, refresh.model_copy(update={"id": "last"}))
-    (told,) = last.odd
+    (told,) = last.unexpected
     assert f"Run 2 of campaign {company.seeded.campaign_id} is in state 'Cancelled'" in told
     report_inventory.fn(local.account, local.lake, last, refresh)
     assert "Cancelled" in local.artifacts["inventory-main"]

@@ -554,7 +554,7 @@ def twisted_answers(stage: Stage) -> None:
             stage.export(company, "Failed")
         for wrong, problem in [
             ({"rejected": value}, "does not fit the contract"),
-            ({"rejected": 1, "errors": [row]}, "The service rejected 1 accepted rows"),
+            ({"rejected": 1, "errors": [row]}, "The service rejected 1 rows"),
         ]:
             with liar.twisting(contract.CUSTOMERS_CHECK, but(**wrong)):
                 stage.sync(company, "Failed", problem)

@@ -101,6 +101,7 @@ class FileCrm(CrmSource):
         return value
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the files, as `CrmSource.batches` does; columns keep their order."""
         options = self.storage_options.get_secret_value() if self.storage_options else {}
         files = locate(self.path, options)
         format_ = self._detect_format(files)

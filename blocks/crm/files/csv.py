@@ -79,6 +79,6 @@ def _detect_delimiter(name: str, head: bytes, header: list[str] | None) -> str:
     if header:
         likely = [each for each in likely if first_row.count(each) + 1 == len(header)]
     if len(likely) > 1:
-        several = " and ".join(DELIMITERS[each] for each in likely)
-        raise SourceError(f"{name} has {several} in its first row: state the delimiter.")
+        choices = " and ".join(DELIMITERS[each] for each in likely)
+        raise SourceError(f"{name} has {choices} in its first row: state the delimiter.")
     return likely[0] if likely else ","

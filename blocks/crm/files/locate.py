@@ -59,7 +59,7 @@ class SourceFile:
 
     @contextmanager
     def fetch(self) -> Generator[Path]:
-        """Fetch the file and return its local path, still compressed.
+        """Fetch the file and yield its local path, still compressed.
 
         Raises SourceError, SourceUnavailable.
         """
@@ -74,7 +74,7 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Generator[ReadBytes]:
-        """Return a function that reads so many decompressed bytes, or fewer; none at end of file.
+        """Yield a function that reads up to a number of decompressed bytes; empty at end of file.
 
         Raises SourceError, SourceUnavailable.
         """
@@ -95,7 +95,7 @@ class SourceFile:
 
     @contextmanager
     def decompress(self) -> Generator[Path]:
-        """Decompress the file and return its local path. Raises SourceError, SourceUnavailable."""
+        """Decompress the file and yield its local path. Raises SourceError, SourceUnavailable."""
         if self.compression is None:
             with self.fetch() as path:
                 yield path
@@ -126,7 +126,7 @@ class SourceFile:
             )
 
     def log_rows(self, logger: Logger, form: str, before: int, after: int) -> None:
-        """Log which rows of the list are this file's, so that a quarantined row can be found."""
+        """Log which rows of the list are this file's, so that a rejected row can be found."""
         rows = f"rows {before + 1:,} to {after:,} of the list" if after > before else "no rows"
         logger.info("%s: %s, %s", self.name, form, rows)
 

@@ -30,7 +30,7 @@ class _InvalidLine(ValueError):
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _JsonLines:
     """Some objects of a file, and their line numbers."""
 
     name: str
@@ -83,7 +83,7 @@ def _read_frames(
         file.log_rows(logger, f"NDJSON, {text.encoding}", before, rows)
 
 
-def _add_columns(columns: dict[str, object], batch: _Batch) -> None:
+def _add_columns(columns: dict[str, object], batch: _JsonLines) -> None:
     known = len(columns)
     for row in batch.rows:
         columns |= row
@@ -93,7 +93,7 @@ def _add_columns(columns: dict[str, object], batch: _Batch) -> None:
         raise SourceError(f"{batch.name} has a key with NUL or {_SURROGATE}.")
 
 
-def _read_batches(name: str, text: Utf8Reader) -> Iterator[_Batch]:
+def _read_batches(name: str, text: Utf8Reader) -> Iterator[_JsonLines]:
     first = 1
     for lines in _read_lines(name, text):
         try:
@@ -123,8 +123,8 @@ def _read_lines(name: str, text: Utf8Reader) -> Iterator[bytes]:
         yield rest
 
 
-def _parse(name: str, lines: str, first: int) -> _Batch:
-    batch = _Batch(name, [], [])
+def _parse(name: str, lines: str, first: int) -> _JsonLines:
+    batch = _JsonLines(name, [], [])
     for number, line in enumerate(lines.split("\n"), first):
         try:
             row = _DECODER.decode(line)
@@ -140,7 +140,7 @@ def _parse(name: str, lines: str, first: int) -> _Batch:
     return batch
 
 
-def _to_frame(batch: _Batch, part: slice, columns: list[str]) -> pl.DataFrame:
+def _to_frame(batch: _JsonLines, part: slice, columns: list[str]) -> pl.DataFrame:
     rows = batch.rows[part]
     try:
         return pl.DataFrame(rows, schema=text_schema(columns))

@@ -58,6 +58,7 @@ class Api(Closing):
         )
 
     def close(self) -> None:
+        """Close all connections."""
         self._http.close()
 
     def send(self, method: str, path: str, about: str, **options: Any) -> httpx.Response:
@@ -150,5 +151,5 @@ def bearer(token: SecretStr) -> dict[str, str]:
     """Return the header with a token. Raises SourceError if it is empty or no token."""
     secret = token.get_secret_value()
     if not _TOKEN.fullmatch(secret):
-        raise SourceError("The token is empty or holds characters no token has.")
+        raise SourceError("The token is empty or holds characters that no token has.")
     return {"authorization": f"Bearer {secret}"}

@@ -78,7 +78,7 @@ class _Failure(BaseModel):
     context: dict[str, list[str]] = {}
 
 
-class _Batch(BaseModel):
+class _ContactsAnswer(BaseModel):
     status: str
     results: list[_Contact]
     errors: list[_Failure] = []
@@ -121,6 +121,10 @@ class HubSpotCrm(CrmSource):
         return names
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        """Yield the list's contacts that still exist, as `CrmSource.batches` does.
+
+        The columns are `properties`; a property that a contact lacks is null.
+        """
         never_given = set(self.properties)
         rows = gone = 0
         with Api("HubSpot", self.base_url, headers=bearer(self.token), explain=_limit) as api:
@@ -140,7 +144,7 @@ class HubSpotCrm(CrmSource):
             self.logger.info("%s members of list %s no longer exist", gone, self.list_id)
         if rows and never_given:
             raise SourceError(
-                f"HubSpot gives no contact's {first_ten(sorted(never_given))}: "
+                f"HubSpot gives no contact a value for {first_ten(sorted(never_given))}: "
                 "the token may lack a scope for sensitive properties."
             )
 
@@ -198,16 +202,16 @@ class HubSpotCrm(CrmSource):
             "properties": self.properties,
             "propertiesWithHistory": [],
         }
-        answer = api.fetch(_Batch, "POST", READ, about, json=body)
+        answer = api.fetch(_ContactsAnswer, "POST", READ, about, json=body)
         gone: set[str] = set()
         for failure in answer.errors:
             if failure.category != "OBJECT_NOT_FOUND":
                 raise SourceError(f"HubSpot cannot read {about}: {shown(failure.category)}.")
             gone.update(failure.context.get("ids", []))
         contacts = {contact.id: contact.properties for contact in answer.results}
-        left_out = set(ids) - contacts.keys() - gone
-        if left_out or answer.status != "COMPLETE":
-            raise SourceUnavailable(f"HubSpot left {len(left_out)} out of {about}.")
+        lacking = set(ids) - contacts.keys() - gone
+        if lacking or answer.status != "COMPLETE":
+            raise SourceUnavailable(f"HubSpot's answer lacks {len(lacking)} of {about}.")
         return [contacts[each] for each in ids if each in contacts]
 
     @property

@@ -88,6 +88,11 @@ class SalesforceCrm(CrmSource):
     pace: ClassVar[Pace] = Pace()
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        """Run the query as a job and yield its rows, as `CrmSource.batches` does.
+
+        An empty value is null. Raises SourceError also if the job is not complete after
+        `deadline_minutes`.
+        """
         rows = 0
         with self._signed_in() as api, self._job(api) as job:
             announced = self._wait(api, job)
@@ -192,9 +197,9 @@ class SalesforceCrm(CrmSource):
             rows = sum(block.table.num_rows for block in rfc4180.blocks(file))
         except rfc4180.MalformedCsv:
             # Its text names columns, which in a page that was cut off may be values.
-            raise SourceUnavailable(f"A page of {about} is no whole CSV.") from None
+            raise SourceUnavailable(f"A page of {about} is cut off or no CSV.") from None
         if headers.get("sforce-numberofrecords") != str(rows):
-            raise SourceUnavailable(f"A page of {about} has {rows} rows, not those announced.")
+            raise SourceUnavailable(f"A page of {about} has {rows} rows, not the number announced.")
         file.seek(0)
         following = headers.get("sforce-locator", "null")
         return None if following == "null" else following

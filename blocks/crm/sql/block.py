@@ -77,6 +77,10 @@ class SqlCrm(CrmSource):
         return url
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
+        """Yield the query's rows, as `CrmSource.batches` does.
+
+        Raises SourceError also if the query takes longer than `timeout_seconds`.
+        """
         query = Query(self.query, self.parameters, self.timeout_seconds)
         try:
             url = make_url(self.url.get_secret_value())

@@ -194,7 +194,7 @@ def _translate_error(
     if state.startswith(_TRANSIENT_STATES) or (
         not state and isinstance(error, psycopg.OperationalError)
     ):
-        return SourceUnavailable(f"The database broke off ({kind}).")
+        return SourceUnavailable(f"The database broke off the query ({kind}).")
     location = f" at character {position}" if position else ""
     return SourceError(
         f"The query failed{location}: {kind}. Run it in a SQL client to see the database's message."

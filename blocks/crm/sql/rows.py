@@ -35,7 +35,7 @@ class Query:
     def timeout_error(self) -> SourceError:
         """Return the error for a query that takes too long."""
         return SourceError(
-            f"The query was stopped: it may take {self.seconds:,g} seconds (timeout_seconds)."
+            f"The query was stopped after more than {self.seconds:,g} seconds (timeout_seconds)."
         )
 
 
@@ -45,7 +45,7 @@ def column_names(names: Iterable[str]) -> list[str]:
     if not columns:
         raise SourceError("The query returns no columns: a customer list comes from a SELECT.")
     if len(set(columns)) < len(columns):
-        raise SourceError("The query returns two columns of one name: give them names with AS.")
+        raise SourceError("The query returns two columns of the same name: rename one with AS.")
     return columns
 
 
@@ -64,8 +64,8 @@ def bind(query: Query) -> TextClause:
     missing = sorted(clause.compile().params.keys() - query.parameters.keys())
     if missing:
         raise SourceError(
-            f"The query names :{missing[0]}, for which the block has no parameter. A colon that is "
-            r"no parameter is written \: in a query with parameters."
+            f"The query names :{missing[0]}, for which the block has no parameter. In a query with "
+            r"parameters, write any other colon as \:."
         )
     return clause
 

@@ -136,9 +136,9 @@ def test_run_is_readable_once_it_has_a_manifest(lake: DataLake, file_format: str
     lake = lake.model_copy(update={"format": file_format})
     assert lake.runs().empty
     assert lake.manifest("C/1", 2) is None
-    with pytest.raises(LakeError, match="Of campaign C/1, run 2 is not in the lake"):
+    with pytest.raises(LakeError, match="Run 2 of campaign C/1 is not in the lake"):
         lake.read("C/1", 2)
-    with pytest.raises(LakeError, match="its latest run is not in the lake"):
+    with pytest.raises(LakeError, match="The latest run of campaign C/1 is not in the lake"):
         lake.read("C/1")
     manifest = write_run(lake, "C/1", 2, {"01": "a", "02": "b"}, {"03": ""})
     assert lake.manifest("C/1", 2) == manifest

@@ -58,7 +58,7 @@ def test_fill_segment_twice_changes_nothing() -> None:
         ("{{ 7 }}", "expression"),
         ("{% include 'x' %}", "statement"),
         ("one\n{{ name", "Line 2"),
-        ("{{ other }}", "1 places"),
+        ("{{ other }}", "1 placeholders"),
         ("{{" + "(" * 9000 + "1" + ")" * 9000 + "}}", "nested too deeply"),
     ],
 )

@@ -117,7 +117,7 @@ def test_unusable_answer_is_retried(chat: Chat, bad: Reply) -> None:
     [
         (as_json({}, 500), "gave no message: it answered 500"),
         (as_json({}, 401), "The chat endpoint answered 401"),
-        (saying("Hello {{ password }}."), "1 places of the template are no fields"),
+        (saying("Hello {{ password }}."), "1 placeholders of the template do not name a field"),
     ],
 )
 def test_endpoint_that_stays_unusable_fails_the_job(chat: Chat, bad: Reply, reason: str) -> None:

@@ -95,7 +95,7 @@ def test_upload_fails_when_service_rejects_rows(
     """A row's number is that in the whole list."""
     monkeypatch.setattr(tasks, "ROWS_SENT", rows_sent)
     bad = local.staged(customers(30, invalid_every=10))
-    said = rf"rejected {rejected} accepted rows.* row 10 \w+ \(\w+\)"
+    said = rf"rejected {rejected} rows that keep.* row 10 \w+ \(\w+\)"
     with pytest.raises(tasks.UploadIncomplete, match=said):
         upload(local, create(DATED), bad)
 

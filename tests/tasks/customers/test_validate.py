@@ -125,7 +125,7 @@ def test_validation_reports_rules_without_values(
 def test_validation_numbers_rows_through_whole_list(
     local: Local, validate: Validate, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
+    monkeypatch.setattr("tasks.customers.validate.ROWS_VALIDATED", 7)
     listed = pl.concat([customers(60, invalid_every=20), customers(2)])
     with pytest.raises(ListRefused, match="2 customer identifiers occur more than once.*quaran"):
         validate(listed)
@@ -136,7 +136,7 @@ def test_validation_numbers_rows_through_whole_list(
 def test_strict_list_is_refused_at_first_rejected_row(
     local: Local, validate: Validate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 7)
+    monkeypatch.setattr("tasks.customers.validate.ROWS_VALIDATED", 7)
     with pytest.raises(ListRefused, match=r"^Row 30, field '\w+': [a-z ']+\. Nothing was changed"):
         validate(customers(100, invalid_every=30), strict=True)
     assert not local.lake.files.exists("quarantine")
@@ -170,7 +170,7 @@ def test_list_is_refused_when_columns_do_not_fit(
 def test_fingerprint_ignores_order_of_rows(
     local: Local, validate: Validate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_JUDGED", 20)
+    monkeypatch.setattr("tasks.customers.validate.ROWS_VALIDATED", 20)
 
     def fingerprint(listed: pl.DataFrame) -> str:
         local.lake.files.remove("staging")

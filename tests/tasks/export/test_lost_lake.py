@@ -63,7 +63,9 @@ def test_every_operation_reports_unreachable_lake(
     ]
     with store.away():
         for way in ways:
-            with pytest.raises(LakeUnreachable, match="The lake was lost at .* retry") as caught:
+            with pytest.raises(
+                LakeUnreachable, match="The lake could not be reached at .* retry"
+            ) as caught:
                 way()
             assert caught.value.__cause__ is None
             assert "canary" not in str(caught.value)
@@ -151,7 +153,7 @@ def test_commit_continues_when_lake_returns(
     with monkeypatch.context() as patched:
         patched.setattr(delta, "_storage_options", impatient)
         patched.setattr(delta, "commit", commit)
-        with pytest.raises(LakeUnreachable, match="lost at messages/_delta_log") as caught:
+        with pytest.raises(LakeUnreachable, match="reached at messages/_delta_log") as caught:
             one.commit(planned)
     assert "http" not in str(caught.value)
     assert one.commit(planned).rows == 1

@@ -69,7 +69,7 @@ def test_run_diff_raises_when_lake_is_away(lake: DataLake, monkeypatch: pytest.M
     write_run(lake, "C", 2, SECOND)
 
     def lost(files: Files, path: str) -> None:
-        raise LakeUnreachable(f"The lake was lost at {path}.")
+        raise LakeUnreachable(f"The lake could not be reached at {path}.")
 
     monkeypatch.setattr(Files, "open", lost)
     with pytest.raises(LakeUnreachable):

@@ -131,8 +131,11 @@ def test_extract_survives_temporary_faults(
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        (page(COLUMNS, numbered(2), **{"Sforce-NumberOfRecords": "3"}), "has 2 rows, not those"),
-        (Reply(200, CANARY.encode() * 2 + b'\n"'), "no whole CSV"),
+        (
+            page(COLUMNS, numbered(2), **{"Sforce-NumberOfRecords": "3"}),
+            "has 2 rows, not the number",
+        ),
+        (Reply(200, CANARY.encode() * 2 + b'\n"'), "cut off or no CSV"),
         (Reply(503, CANARY.encode()), "answered 503 on the results of query job"),
         (DROPPED, "no answer on the results of query job 750R0000000zxn0IAA: RemoteProtocolError"),
     ],
