@@ -7,11 +7,13 @@ from prefect.client.schemas.objects import State
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import SyncOptions
+from flows.run.flow_run import this_refresh
 from flows.run.outcomes import completed
-from flows.run.preparation import extract_and_validate, journaled
+from flows.run.preparation import extract_and_validate
 from tasks.customers.sync import ListDiff, update_customers
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
 from tasks.group_names import check_group_name
+from tasks.journal.flow_runs import journaled
 from tasks.refresh.report import report_sync
 from tasks.ui import assets
 from tasks.ui.events import announce
@@ -39,7 +41,7 @@ def sync_customers(
         options: Advanced settings.
     """
     check_group_name(group_name)
-    with journaled(lake) as refresh:
+    with journaled(lake, this_refresh(), resumable=False) as refresh:
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
             return _skipped(group)

@@ -150,6 +150,10 @@ class Journal:
         """Write entry `number` of a series; return False if somebody else has done so before."""
         return self._create(_name(series, number), content)
 
+    def append_next(self, series: Series, content: BaseModel) -> None:
+        """Write the entry of a series that follows its newest one."""
+        self.append(series, self.contents().newest.get(series, 0) + 1, content)
+
     def _create(self, name: str, content: BaseModel) -> bool:
         """Create an entry; return False if there is another one of this name."""
         body = content.model_dump(mode="json", exclude_defaults=True)

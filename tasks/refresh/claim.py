@@ -15,11 +15,11 @@ from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
 from tasks.journal.entries import JournalDamaged, Series
 from tasks.journal.owners import UNKNOWN, owner_state, this_process
-from tasks.journal.refresh import Claimed, Refresh
+from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
-from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.refresh.standing import Ended, Standing
 from tasks.ui.commands import abandon_command
 
 PACE = Pace(longest=30)
@@ -307,13 +307,7 @@ def end_refresh(
 
 @task(**RETRIED)
 def record_problem(
-    lake: DataLake,
-    campaign_id: str,
-    claimant: Refresh,
-    refresh: Refresh,
-    error: str,
-    problem: str,
-    retryable: bool,
+    lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh, problem: Problem
 ) -> None:
     """Note what the flow run failed with. A refresh that has changed nothing at Nudgescribe is
     released: its list is removed, and the next flow run begins anew.
@@ -322,13 +316,11 @@ def record_problem(
     if standing is None or standing.ended:
         return
     if not standing.kept:
-        history.end(standing.number, Ended(outcome="released", problem=problem))
+        history.end(standing.number, Ended(outcome="released", problem=problem.problem))
         lake.files.remove(refresh.staging)
         return
-    journal = history.journal(standing.number)
-    number = journal.contents().newest.get(Series.PROBLEM, 0)
-    entry = Problem(attempt=standing.attempt, error=error, problem=problem, retryable=retryable)
-    journal.append(Series.PROBLEM, number + 1, entry)
+    entry = problem.model_copy(update={"attempt": standing.attempt})
+    history.journal(standing.number).append_next(Series.PROBLEM, entry)
 
 
 @task(**RETRIED)

@@ -20,9 +20,9 @@ from tasks.journal.entries import (
     fence,
 )
 from tasks.journal.owners import Owner, owner_state
-from tasks.journal.refresh import Claimed, Refresh
+from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.refresh import old_register
-from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.refresh.standing import Ended, Standing
 
 REFRESHES = "refreshes"
 FENCE = "schema_version.json"

@@ -18,7 +18,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
 from tasks.journal.entries import Journal, JournalDamaged, JournalTooNew, Series, Step
 from tasks.journal.owners import UNKNOWN, Owner
-from tasks.journal.refresh import Refresh
+from tasks.journal.refresh import Problem, Refresh
 from tasks.refresh import claim as claims
 from tasks.refresh.claim import (
     Begin,
@@ -45,7 +45,7 @@ from tasks.refresh.claim import (
 )
 from tasks.refresh.history import History, expire, is_alive, open_refreshes
 from tasks.refresh.report import RefreshResult
-from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.refresh.standing import Ended, Standing
 from tests.support.clock import Clock
 
 CAMPAIGN = "a/campaign"
@@ -218,7 +218,8 @@ def close(lake: DataLake, claimant: Refresh, refresh: Refresh) -> None:
 
 
 def release(lake: DataLake, claimant: Refresh, refresh: Refresh, retryable: bool = False) -> None:
-    record_problem.fn(lake, CAMPAIGN, claimant, refresh, "SomeError", "why", retryable)
+    problem = Problem(attempt=0, error="SomeError", problem="why", retryable=retryable)
+    record_problem.fn(lake, CAMPAIGN, claimant, refresh, problem)
 
 
 def begun_by(claim: Claim, run: Refresh) -> bool:
