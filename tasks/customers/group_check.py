@@ -38,12 +38,9 @@ def check_content(
     ):
         held = folder / "held.parquet"
         held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
-        diff = diff_lists(listed, held, validated.key)
-    if diff.added or diff.changed or diff.removed:
-        raise GroupChanged(
-            f"Group '{group.name}' has changed since the upload: {diff.added:,} customers of the "
-            f"list are missing, {diff.changed:,} differ, {diff.removed:,} are not in the list."
-        )
+        difference = diff_lists(listed, held, validated.key).describe()
+    if difference:
+        raise GroupChanged(f"Group '{group.name}' has changed since the upload: {difference}.")
 
 
 @task(**RETRIED)

@@ -43,6 +43,15 @@ class ListDiff(Frozen):
     removed: int = Field(validation_alias=AliasChoices("removed", "gone"))
     unchanged: int = Field(validation_alias=AliasChoices("unchanged", "same"))
 
+    def describe(self) -> str:
+        """Return how the group differs from the list; empty if it does not."""
+        if not (self.added or self.changed or self.removed):
+            return ""
+        return (
+            f"{self.added:,} customers of the list are missing, {self.changed:,} differ, "
+            f"{self.removed:,} are not in the list"
+        )
+
 
 @materialize("nudgescribe://groups", **RETRIED)
 def update_customers(
@@ -183,19 +192,17 @@ def _rechunked(frames: Iterable[pl.DataFrame], rows: int, size: int) -> Iterator
 def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> None:
     """Wait for uploads that the service processes in the background. Raises UploadIncomplete."""
 
-    def compare_again() -> ListDiff:
+    def compare_again() -> str:
         with scratch_folder("the group's customers") as folder:
-            return _compare(client, group, listed, key, folder).diff
+            return _compare(client, group, listed, key, folder).diff.describe()
 
-    seen = None
-    for seen in poll(compare_again, upload.SETTLE_SECONDS):
-        if not (seen.added or seen.changed or seen.removed):
+    difference = ""
+    for difference in poll(compare_again, upload.SETTLE_SECONDS):
+        if not difference:
             return
-    assert seen
     raise UploadIncomplete(
         f"Group {group.customer_group_id} still differs from the list after "
-        f"{upload.SETTLE_SECONDS / 60:g} minutes: {seen.added:,} customers are missing, "
-        f"{seen.changed:,} differ, {seen.removed:,} are not in the list."
+        f"{upload.SETTLE_SECONDS / 60:g} minutes: {difference}."
     )
 
 
