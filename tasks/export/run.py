@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import find_current_run, is_known, refuse_unknown
 from blocks.storage import delta
+from blocks.storage.errors import TooNew
 from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import (
     LATEST,
@@ -23,12 +24,7 @@ from blocks.storage.manifest import (
     run_folder,
 )
 from blocks.storage.part_writer import VERSIONS
-from blocks.storage.reader import (
-    ManifestDamaged,
-    ManifestTooNew,
-    find_newest,
-    read_manifest,
-)
+from blocks.storage.reader import ManifestDamaged, find_newest, read_manifest
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
@@ -153,7 +149,7 @@ def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> 
     """
     try:
         manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
-    except (ManifestDamaged, ManifestTooNew) as error:
+    except (ManifestDamaged, TooNew) as error:
         get_run_logger().warning("Passed over: %s", error)
         return 0
     return len(manifest.pages) if manifest else 0

@@ -157,7 +157,7 @@ def claim_campaign(
     A new one notes where its list comes from, `crm`, and the flow's `options`.
 
     Raises RefreshOpen if another refresh is open and `overlap` is fail, or if it is join and the
-    other refresh is still running after `minutes`; RefreshEnded, JournalDamaged, JournalTooNew.
+    other refresh is still running after `minutes`; RefreshEnded, JournalDamaged, TooNew.
     """
     claimed = Claimed(
         refresh=claimant, owner=this_process(claimant.id), crm=crm, options=options or {}

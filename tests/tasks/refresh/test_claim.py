@@ -14,9 +14,10 @@ from prefect.logging import disable_run_logger
 from prefect.states import Completed, Crashed, Running, Suspended
 
 from blocks import DataLake
+from blocks.storage.errors import TooNew
 from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
-from tasks.journal.entries import Journal, JournalDamaged, JournalTooNew, Series, Step
+from tasks.journal.entries import Journal, JournalDamaged, Series, Step
 from tasks.journal.owners import UNKNOWN, Owner
 from tasks.journal.refresh import Problem, Refresh
 from tasks.refresh import claim as claims
@@ -606,9 +607,9 @@ def test_campaign_of_a_later_version_is_left_alone(flow_run: Runs, lake: DataLak
     fence = f"refreshes/{PARTITION}/schema_version.json"
     newer = lake.files.read(fence).replace(b'"schema_version": 2', b'"schema_version": 3')
     lake.files.write(fence, newer)
-    with pytest.raises(JournalTooNew, match="schema_version.json.*update this one"):
+    with pytest.raises(TooNew, match="schema_version.json.*update this one"):
         claim(lake, own)
-    assert isinstance(open_refreshes(lake.files)[PARTITION], JournalTooNew)
+    assert isinstance(open_refreshes(lake.files)[PARTITION], TooNew)
 
 
 def test_number_that_is_past_is_not_begun(flow_run: Runs, lake: DataLake) -> None:
