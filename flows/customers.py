@@ -16,7 +16,7 @@ from tasks.group_names import check_group_name
 from tasks.journal.flow_runs import journaled
 from tasks.refresh.report import report_sync
 from tasks.ui import assets
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="sync-customers", flow_run_name="sync-{group_name}")

@@ -7,7 +7,7 @@ from flows.run.flow_run import this_refresh
 from tasks.inventory import Inventory, report_inventory, take_inventory
 from tasks.journal.flow_runs import journaled
 from tasks.ui import assets
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="campaign-inventory", flow_run_name="inventory-{account.block_name}")

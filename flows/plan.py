@@ -11,7 +11,7 @@ from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")

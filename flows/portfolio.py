@@ -27,7 +27,7 @@ from tasks.portfolio import (
     retry_refresh,
     start_refresh,
 )
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
 SECONDS_BETWEEN_LOOKS = 3.0

@@ -8,7 +8,7 @@ from flows.run.flow_run import this_refresh
 from tasks.journal.flow_runs import journaled
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 class RetentionOptions(Ages):

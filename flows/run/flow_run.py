@@ -18,7 +18,7 @@ from tasks.journal.refresh import JOURNALS, Problem, Refresh
 from tasks.refresh.claim import end_refresh, record_problem
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
-from tasks.ui.labels import LAKE
+from tasks.ui.signals import LAKE
 
 FINAL = (NotCurrent, RerunFailed)
 """What no retry can solve: the run of the refresh is not, or no longer, the campaign's."""

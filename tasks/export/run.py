@@ -37,8 +37,8 @@ from tasks.export.verify import doubtful_pages
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui import assets
-from tasks.ui.events import announce
 from tasks.ui.progress import Progress, start_counter
+from tasks.ui.signals import announce
 
 PACE = Pace()
 ROWS_A_CHUNK = 250_000

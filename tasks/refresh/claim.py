@@ -20,7 +20,7 @@ from tasks.policies import RETRIED
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended, Standing
-from tasks.ui.commands import abandon_command
+from tasks.ui.markdown import abandon_command
 
 PACE = Pace(longest=30)
 

@@ -1,8 +1,11 @@
-"""Numbers, names, tables and images as markdown for people."""
+"""Numbers, names, tables, images and commands as markdown for people."""
 
+import json
 import re
+import shlex
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 _OF_URLS = "%/:?#[]@!$&*+,;=~"
@@ -88,6 +91,29 @@ def two_columns(head: str, rows: Mapping[str, str]) -> str:
 def image(description: str, png: bytes) -> str:
     """Return an image that lies within the markdown itself."""
     return f"![{description}](data:image/png;base64,{b64encode(png).decode()})"
+
+
+def publish_command(campaign_id: str) -> str:
+    """Return the command that publishes and fetches the run of a refresh that has been left."""
+    return _command("publish-campaign/ad-hoc", campaign_id=campaign_id)
+
+
+def abandon_command(campaign_id: str) -> str:
+    """Return the command that ends a refresh that cannot be finished."""
+    return _command("abandon-refresh/ad-hoc", campaign_id=campaign_id, who="YOU", why="REASON")
+
+
+def _command(deployment: str, **parameters: str) -> str:
+    given = " ".join(f"--param {_argument(name, value)}" for name, value in parameters.items())
+    return f"`prefect deployment run {deployment} {given}`"
+
+
+def _argument(name: str, value: str) -> str:
+    """Return a parameter as the command takes it: as JSON where it would be taken for JSON."""
+    with suppress(ValueError):
+        json.loads(value)
+        value = json.dumps(value)
+    return shlex.quote(f"{name}={value}")
 
 
 def _row(cells: Sequence[str]) -> str:
