@@ -4,8 +4,8 @@ from prefect import flow
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
+from flows.run.customer_list import extract_and_validate
 from flows.run.flow_run import this_refresh
-from flows.run.preparation import extract_and_validate
 from tasks.campaigns import find_campaign
 from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
