@@ -15,6 +15,7 @@ from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.utilities.callables import parameter_schema
 
+from blocks.storage.errors import Damaged
 from deployments.server import block_types
 from nudgescribe.errors import NudgeflowError
 
@@ -120,7 +121,10 @@ def _error_table() -> Iterator[str]:
     messages = _messages()
     yield "| error | message | what to do |\n|---|---|---|"
     for kind in sorted(set(_error_types(NudgeflowError)), key=lambda kind: kind.__name__):
-        texts = "<br>".join(_cell(text) for text in messages[kind.__name__])
+        found = [*messages[kind.__name__]]
+        if issubclass(kind, Damaged):
+            found.append(kind.at("…").problem)
+        texts = "<br>".join(_cell(text) for text in found)
         yield f"| `{kind.__name__}` | {texts} | {_cell(kind.advice)} |"
 
 

@@ -8,7 +8,7 @@ from tasks.campaigns import describe_open_run
 from tasks.customers.upload import release_held_group
 from tasks.refresh.claim import end_abandoned
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}")

@@ -7,14 +7,15 @@ from prefect.client.schemas.objects import State
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import SyncOptions
+from flows.run.customer_list import extract_and_validate, update_group
+from flows.run.flow_run import this_refresh
 from flows.run.outcomes import completed
-from flows.run.preparation import extract_and_validate, journaled
-from tasks.customers.sync import ListDiff, update_customers
+from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
 from tasks.group_names import check_group_name
+from tasks.journal.flow_runs import journaled
 from tasks.refresh.report import report_sync
-from tasks.ui import assets
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="sync-customers", flow_run_name="sync-{group_name}")
@@ -39,7 +40,7 @@ def sync_customers(
         options: Advanced settings.
     """
     check_group_name(group_name)
-    with journaled(lake) as refresh:
+    with journaled(lake, this_refresh(), resumable=False) as refresh:
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
             return _skipped(group)
@@ -52,10 +53,7 @@ def sync_customers(
         if group and group.held_by:
             return _skipped(group)
         group = group or find_or_create_group(account, workspace_id, group_name)
-        update = update_customers.with_options(
-            assets=[assets.group(account, group.customer_group_id)], asset_deps=[assets.crm(crm)]
-        )
-        changes = update(account, group, validated.accepted, validated.key, lake, refresh)
+        changes = update_group(account, group, crm, validated, lake, refresh)
     report_sync(group, validated, changes)
     counts = {**changes.model_dump(), "rejected": validated.rejected}
     announce("customers.synced", "group", group.customer_group_id, refresh.id, counts)

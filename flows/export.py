@@ -13,7 +13,7 @@ from tasks.export.run import (
     announce_run,
     find_runs,
 )
-from tasks.journal.flow_runs import end_journal, open_journal
+from tasks.journal.flow_runs import journaled
 from tasks.ui.artifacts import link_campaign
 
 
@@ -37,19 +37,18 @@ def export_messages(
         run: Number of a run; or latest, for the campaign's current run; or all.
         options: Advanced settings.
     """
-    refresh = open_journal(lake, this_refresh())
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
-    for published in find_runs(account, campaign_id, lake, run, options.check_rows):
-        try:
-            export = fetch_run(account, published, lake, refresh, options, options.rewrite)
-        except ExportIncomplete as error:
-            incomplete.append(error)
-        else:
-            in_lake.append(commit_fetched(account, export, lake))
-            announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
-    if incomplete:
-        raise ExportIncomplete(" ".join(error.problem for error in incomplete))
-    end_journal(lake, refresh)
+    with journaled(lake, this_refresh(), resumable=True) as refresh:
+        for published in find_runs(account, campaign_id, lake, run, options.check_rows):
+            try:
+                export = fetch_run(account, published, lake, refresh, options, options.rewrite)
+            except ExportIncomplete as error:
+                incomplete.append(error)
+            else:
+                in_lake.append(commit_fetched(account, export, lake))
+                announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
+        if incomplete:
+            raise ExportIncomplete(" ".join(error.problem for error in incomplete))
     return in_lake

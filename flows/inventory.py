@@ -5,8 +5,9 @@ from prefect import flow
 from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import this_refresh
 from tasks.inventory import Inventory, report_inventory, take_inventory
+from tasks.journal.flow_runs import journaled
 from tasks.ui import assets
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="campaign-inventory", flow_run_name="inventory-{account.block_name}")
@@ -24,9 +25,9 @@ def campaign_inventory(
         lake: The data lake.
         workspaces: IDs of the workspaces; all of the account's by default.
     """
-    refresh = this_refresh()
     take = take_inventory.with_options(assets=[assets.inventory(lake, account)])
-    inventory = take(account, lake, workspaces, refresh)
-    report_inventory(account, lake, inventory, refresh)
+    with journaled(lake, this_refresh(), resumable=True) as refresh:
+        inventory = take(account, lake, workspaces, refresh)
+        report_inventory(account, lake, inventory, refresh)
     announce("inventory.taken", "account", account.block_name, refresh.id, inventory.model_dump())
     return inventory

@@ -4,12 +4,14 @@ from prefect import flow
 
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
-from flows.run.preparation import extract_and_validate, journaled
+from flows.run.customer_list import extract_and_validate
+from flows.run.flow_run import this_refresh
 from tasks.campaigns import find_campaign
+from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")
@@ -30,7 +32,7 @@ def plan_refresh(
         options: Settings of the refresh.
     """
     link_campaign(account, campaign_id)
-    with journaled(lake) as refresh:
+    with journaled(lake, this_refresh(), resumable=False) as refresh:
         campaign = find_campaign(
             account, campaign_id, lake, refresh, options.group_name, options.group == "reuse"
         )

@@ -17,6 +17,7 @@ from flows.options import RefreshOptions
 from flows.run.flow_run import dated, this_refresh
 from flows.run.outcomes import failed
 from nudgescribe.errors import NudgeflowError, first_ten
+from tasks.journal.flow_runs import journaled
 from tasks.journal.refresh import Refresh
 from tasks.portfolio import (
     RefreshStatus,
@@ -26,7 +27,7 @@ from tasks.portfolio import (
     retry_refresh,
     start_refresh,
 )
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
 SECONDS_BETWEEN_LOOKS = 3.0
@@ -77,26 +78,19 @@ def portfolio_refresh(
         hours: Maximum wait for all of them, in hours.
         deployment: The deployment of campaign-refresh that runs them.
     """
-    refresh = this_refresh()
-    chosen = choose_campaigns(
-        lake, refresh, account, campaigns, workspaces, portfolio, portfolio_file
-    )
-    during = period_of(refresh, period, timezone)
-    planned = [
-        PlannedRefresh(
-            member.campaign_id,
-            _parameters(member, account, crm, lake, options),
-            key=f"{deployment} {lake.block_name} {member.campaign_id} {during}",
-        )
-        for member in chosen.members
-    ]
-    refreshes = [*chosen.skipped, *_refresh_all(deployment, planned, at_once, hours)]
-    report_portfolio(refreshes)
-    outcomes = Counter(one.outcome for one in refreshes)
-    announce("portfolio.refreshed", "portfolio", during, refresh.id, {"outcomes": dict(outcomes)})
-    if failures := [one for one in refreshes if not one.succeeded]:
-        names = first_ten(f"{one.campaign_id} ({one.state})" for one in failures)
-        error = PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
+    try:
+        with journaled(lake, this_refresh(), resumable=True) as refresh:
+            chosen = choose_campaigns(
+                lake, refresh, account, campaigns, workspaces, portfolio, portfolio_file
+            )
+            during = period_of(refresh, period, timezone)
+            planned = [
+                _plan(member, account, crm, lake, options, deployment, during)
+                for member in chosen.members
+            ]
+            refreshes = [*chosen.skipped, *_refresh_all(deployment, planned, at_once, hours)]
+            _report(refreshes, during, refresh)
+    except PartlyFailed as error:
         return failed("PartlyFailed", error)
     return refreshes
 
@@ -144,19 +138,31 @@ def _refresh_all(
     return ended
 
 
+def _report(refreshes: list[RefreshStatus], during: str, refresh: Refresh) -> None:
+    """Show people and other teams how the campaigns ended. Raises PartlyFailed."""
+    report_portfolio(refreshes)
+    outcomes = Counter(one.outcome for one in refreshes)
+    announce("portfolio.refreshed", "portfolio", during, refresh.id, {"outcomes": dict(outcomes)})
+    if failures := [one for one in refreshes if not one.succeeded]:
+        names = first_ten(f"{one.campaign_id} ({one.state})" for one in failures)
+        raise PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
+
+
 def _not_started(planned: PlannedRefresh) -> RefreshStatus:
     message = "The time for all refreshes was up before it started."
     return RefreshStatus(campaign_id=planned.campaign_id, message=message)
 
 
-def _parameters(
+def _plan(
     member: Member,
     account: NudgescribeAccount,
     crm: CrmSource,
     lake: DataLake,
     options: RefreshOptions,
-) -> dict[str, Any]:
-    """Return the parameters of a campaign's refresh.
+    deployment: str,
+    during: str,
+) -> PlannedRefresh:
+    """Return a campaign's refresh, the only one of its deployment and lake `during` a period.
 
     Raises NoPortfolio if its options are not valid, BlockNotSaved.
     """
@@ -166,12 +172,14 @@ def _parameters(
     except ValidationError as error:
         where = f"In the options of campaign {member.campaign_id}"
         raise NoPortfolio(f"{where}, {describe_first_error(error)}.") from None
-    return {
+    parameters = {
         "account": member.account_reference or account.to_reference(),
         "crm": member.crm_reference or crm.to_reference(),
         "lake": lake.to_reference(),
         "options": merged.model_dump(mode="json", exclude_unset=True),
     }
+    key = f"{deployment} {lake.block_name} {member.campaign_id} {during}"
+    return PlannedRefresh(member.campaign_id, parameters, key)
 
 
 def period_of(refresh: Refresh, period: Period, timezone: str) -> str:

@@ -7,23 +7,22 @@ from prefect.client.schemas.objects import State
 
 from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
+from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.finish import publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_refresh
 from flows.run.outcomes import completed, warn_of_open_rerun
-from flows.run.preparation import extract_and_validate
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
-from tasks.customers.sync import update_customers
-from tasks.customers.upload import GroupRef, create_group, upload_customers
+from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
+from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, load_checkpoint, load_preview, save_preview
-from tasks.refresh.claim import claim_campaign
+from tasks.refresh.claim import Claim, claim_campaign
 from tasks.refresh.plan import check_plan
 from tasks.refresh.preview import Preview, compare_with_run
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
-from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
 
 
@@ -54,16 +53,7 @@ def campaign_refresh(
     check_can_review(options.review)
     check_lake(lake)
     claimant, watch = this_refresh(), Stopwatch()
-    claim = claim_campaign(
-        account,
-        lake,
-        campaign_id,
-        claimant,
-        options.overlap,
-        options.total_minutes,
-        crm.block_slug,
-        options.model_dump(mode="json", exclude_unset=True),
-    )
+    claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
     claimed = ClaimedRefresh(
@@ -79,6 +69,26 @@ def campaign_refresh(
         return publish_and_fetch(claimed, checkpoint, summary, options)
 
 
+def _claim(
+    account: NudgescribeAccount,
+    lake: DataLake,
+    campaign_id: str,
+    claimant: Refresh,
+    crm: CrmSource,
+    options: RefreshOptions,
+) -> Claim:
+    return claim_campaign(
+        account,
+        lake,
+        campaign_id,
+        claimant,
+        options.overlap,
+        options.total_minutes,
+        crm.block_slug,
+        options.model_dump(mode="json", exclude_unset=True),
+    )
+
+
 def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) -> Checkpoint:
     """Run all steps up to the start of the rerun."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
@@ -87,7 +97,8 @@ def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) 
     group = create_group(
         account, campaign, options.group_name, lake, refresh, options.group == "reuse"
     )
-    _fill(claimed, crm, group, validated)
+    send = update_group if group.reused else fill_group
+    send(account, group, crm, validated, lake, refresh)
     claimed.watch.lap("upload")
     if group.reused:
         check_content(account, group, validated, lake)
@@ -120,16 +131,3 @@ def _prepare(
             check_plan(lake, options.plan_id, campaign, validated)
         expected = save_preview(lake, refresh, preview)
     return campaign, validated, expected
-
-
-def _fill(claimed: ClaimedRefresh, crm: CrmSource, group: GroupRef, validated: Validated) -> None:
-    account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
-    lineage: Any = {
-        "assets": [assets.group(account, group.customer_group_id)],
-        "asset_deps": [assets.crm(crm)],
-    }
-    if group.reused:
-        update = update_customers.with_options(**lineage)
-        update(account, group, validated.accepted, validated.key, lake, refresh)
-    else:
-        upload_customers.with_options(**lineage)(account, group, validated.accepted, lake, refresh)

@@ -5,10 +5,10 @@ from pydantic import Field
 
 from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import this_refresh
-from tasks.journal.flow_runs import end_journal, open_journal
+from tasks.journal.flow_runs import journaled
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
-from tasks.ui.events import announce
+from tasks.ui.signals import announce
 
 
 class RetentionOptions(Ages):
@@ -37,13 +37,12 @@ def lake_retention(
         account: The Nudgescribe account; needed for options.groups_days only.
         options: Ages from which things are removed, and whether they are.
     """
-    refresh = open_journal(lake, this_refresh())
-    listed = list_candidates(lake, account, options, refresh)
-    if options.dry_run:
-        result = RetentionResult(dry_run=True, removed=listed.amounts)
-    else:
-        result = remove_candidates(lake, account, listed)
-    end_journal(lake, refresh)
+    with journaled(lake, this_refresh(), resumable=True) as refresh:
+        listed = list_candidates(lake, account, options, refresh)
+        if options.dry_run:
+            result = RetentionResult(dry_run=True, removed=listed.amounts)
+        else:
+            result = remove_candidates(lake, account, listed)
     payload = result.model_dump(exclude={"kept"})
     announce("lake.tidied", "lake", lake.block_name, refresh.id, payload)
     return result

@@ -26,8 +26,7 @@ from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.refresh.rerun import REVIEWED
 from tasks.refresh.review import read_history
-from tasks.ui.events import announce
-from tasks.ui.labels import REVIEW_UNTIL, RUN_NUMBER
+from tasks.ui.signals import REVIEW_UNTIL, RUN_NUMBER, announce
 
 PAGE_SIZE = 200
 

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from nudgescribe.errors import NudgeflowError, Retryable
 
@@ -87,6 +87,23 @@ class LakeUnreachable(LakeError, Retryable):
     """The lake's store cannot be reached, or is busy."""
 
     advice = "See that the lake's store runs and can be reached, then retry this flow run."
+
+
+class Damaged(LakeError):
+    """Base of the errors about a file of ours that is no longer what it was."""
+
+    advice = ""
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """Return the error about a file; its content, which libraries quote, is left out."""
+        return cls(f"{path} is empty, cut off or damaged.")
+
+
+class TooNew(LakeError):
+    """A later version of Nudgeflow has written a file of ours."""
+
+    advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
 
 
 class DiskFull(NudgeflowError):

@@ -9,7 +9,7 @@ from polars.io.plugins import register_io_source
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from blocks.storage.errors import LakeUnreachable, NotInLake
+from blocks.storage.errors import Damaged, LakeUnreachable, NotInLake, TooNew
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import (
     LATEST,
@@ -33,19 +33,13 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 ROWS_AT_ONCE = 50_000
 
 
-class ManifestDamaged(LakeError):
+class ManifestDamaged(Damaged):
     """A run's manifest cannot be read."""
 
     advice = "Restore it from a backup, or remove it and export the run again."
 
 
-class ManifestTooNew(LakeError):
-    """A later version of Nudgeflow has written a run's manifest."""
-
-    advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
-
-
-class PartUnreadable(LakeError):
+class PartUnreadable(Damaged):
     """A part of a run is damaged or cut off."""
 
     advice = "Restore it from a backup, or export the run again with rewrite."
@@ -63,18 +57,18 @@ def find_manifest(files: Files, campaign_id: str, run_number: int) -> Manifest |
 
 
 def read_manifest(files: Files, path: str) -> Manifest:
-    """Read a manifest. Raises ManifestDamaged, ManifestTooNew."""
+    """Read a manifest. Raises ManifestDamaged, TooNew."""
     content = files.read(path)
     try:
         version = _Version.model_validate_json(content).schema_version
         if version > SCHEMA_VERSION:
-            raise ManifestTooNew(
+            raise TooNew(
                 f"{path} was written in version {version} of the lake; Nudgeflow {__version__} "
                 f"knows versions up to {SCHEMA_VERSION}."
             )
         manifest = Manifest.model_validate_json(content)
     except ValidationError:
-        raise ManifestDamaged(f"{path} is empty, cut off or not a manifest.") from None
+        raise ManifestDamaged.at(path) from None
     folder = run_folder(manifest.campaign_id, manifest.run_number)
     if path != f"{folder}/{manifest_name(manifest.generation)}":
         raise ManifestDamaged(f"{path} is the manifest of another run: it belongs in {folder}.")
@@ -170,11 +164,11 @@ def _next_table(tables: Iterator[pa.Table], path: str) -> pa.Table | None:
     try:
         return next(tables, None)
     except (rfc4180.MalformedCsv, pa.ArrowException):
-        raise PartUnreadable(f"{path} is damaged or cut off.") from None
+        raise PartUnreadable.at(path) from None
     except OSError as error:
         if error.errno:  # the disk's; that of a decompressor has no number
             raise
-        raise PartUnreadable(f"{path} is damaged or cut off.") from None
+        raise PartUnreadable.at(path) from None
 
 
 def read_frames(files: Files, manifest: Manifest) -> Iterator[pl.DataFrame]:

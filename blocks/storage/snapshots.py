@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from blocks.storage.files import Files, LakeError
+from blocks.storage.errors import Damaged, LakeError
+from blocks.storage.files import Files
 from blocks.storage.manifest import CAMPAIGNS, RUNS
 
 _TIME = pl.Datetime("us", "UTC")
@@ -53,7 +54,7 @@ RUN_COLUMNS = pl.Schema(
 _CAMPAIGNS_FILE = re.compile(rf"{CAMPAIGNS}/snapshot=([^/]+)/{CAMPAIGNS}-([^/]+)\.parquet")
 
 
-class SnapshotDamaged(LakeError):
+class SnapshotDamaged(Damaged):
     """A file of a snapshot cannot be read."""
 
     advice = "Restore it from a backup, or remove the snapshot from both folders."
@@ -111,4 +112,4 @@ def _read_frame(files: Files, path: str) -> pl.DataFrame:
     try:
         return pl.read_parquet(content)
     except pl.exceptions.PolarsError:
-        raise SnapshotDamaged(f"{path} is empty, cut off or no Parquet file.") from None
+        raise SnapshotDamaged.at(path) from None

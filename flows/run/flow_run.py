@@ -12,14 +12,13 @@ from prefect.runtime.flow_run import get_scheduled_start_time
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
-from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.campaigns import JournalMissing
 from tasks.customers.upload import release_held_group
-from tasks.journal.refresh import JOURNALS, Refresh
+from tasks.journal.refresh import JOURNALS, Problem, Refresh
 from tasks.refresh.claim import end_refresh, record_problem
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
-from tasks.ui.labels import LAKE
+from tasks.ui.signals import LAKE
 
 FINAL = (NotCurrent, RerunFailed)
 """What no retry can solve: the run of the refresh is not, or no longer, the campaign's."""
@@ -113,15 +112,5 @@ class ClaimedRefresh:
             release_held_group(self.account, self.lake, self.refresh)
             self._end(Ended(outcome="failed", problem=error.problem))
             return
-        problem, retryable = "It was stopped, or met an error that is none of ours.", True
-        if isinstance(error, NudgeflowError):
-            problem, retryable = error.problem, isinstance(error, Retryable)
-        record_problem(
-            self.lake,
-            self.campaign_id,
-            self.claimant,
-            self.refresh,
-            type(error).__name__,
-            problem,
-            retryable,
-        )
+        problem = Problem.of(error)
+        record_problem(self.lake, self.campaign_id, self.claimant, self.refresh, problem)

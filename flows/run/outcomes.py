@@ -10,7 +10,7 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from nudgescribe.errors import NudgeflowError
-from tasks.ui.labels import RUN_NUMBER
+from tasks.ui.signals import RUN_NUMBER
 
 
 def completed(name: str, message: str, result: object = None) -> State[Any]:

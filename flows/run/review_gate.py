@@ -20,7 +20,7 @@ from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.rerun import REVIEWED, read_run, wait_for_review
 from tasks.refresh.review import begin_review, end_review, report_review
 from tasks.ui.commands import publish_command
-from tasks.ui.labels import REVIEW_UNTIL, add_labels
+from tasks.ui.signals import REVIEW_UNTIL, add_labels
 
 BACKSTOP = timedelta(days=7)
 """Added to the deadline, for then Prefect ends a suspended flow run in a state of its own."""

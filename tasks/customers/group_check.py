@@ -13,7 +13,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
 from tasks.customers.staging import StagingLost, local_copy
-from tasks.customers.sync import diff_lists, held_customers
+from tasks.customers.sync import diff_group
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.policies import RETRIED
@@ -33,19 +33,10 @@ def check_content(
     account: NudgescribeAccount, group: GroupRef, validated: Validated, lake: DataLake
 ) -> None:
     """Raise GroupChanged unless the group holds just the list; before a rerun begins on it."""
-    with (
-        account.get_client() as client,
-        local_copy(lake, validated.accepted) as listed,
-        scratch_folder("the group's customers") as folder,
-    ):
-        held = folder / "held.parquet"
-        held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
-        diff = diff_lists(listed, held, validated.key)
-    if diff.added or diff.changed or diff.removed:
-        raise GroupChanged(
-            f"Group '{group.name}' has changed since the upload: {diff.added:,} customers of the "
-            f"list are missing, {diff.changed:,} differ, {diff.removed:,} are not in the list."
-        )
+    with account.get_client() as client, local_copy(lake, validated.accepted) as listed:
+        difference = diff_group(client, group, listed, validated.key).describe()
+    if difference:
+        raise GroupChanged(f"Group '{group.name}' has changed since the upload: {difference}.")
 
 
 @task(**RETRIED)

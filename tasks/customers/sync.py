@@ -1,7 +1,9 @@
 """Synchronisation of a customer group with a list: only the differences are sent."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,15 @@ class ListDiff(Frozen):
     removed: int = Field(validation_alias=AliasChoices("removed", "gone"))
     unchanged: int = Field(validation_alias=AliasChoices("unchanged", "same"))
 
+    def describe(self) -> str:
+        """Return how the group differs from the list; empty if it does not."""
+        if not (self.added or self.changed or self.removed):
+            return ""
+        return (
+            f"{self.added:,} customers of the list are missing, {self.changed:,} differ, "
+            f"{self.removed:,} are not in the list"
+        )
+
 
 @materialize("nudgescribe://groups", **RETRIED)
 def update_customers(
@@ -63,7 +74,7 @@ def update_customers(
         with (
             account.get_client() as client,
             local_copy(lake, accepted) as listed,
-            scratch_folder("the group's customers") as folder,
+            scratch_folder("the customers to remove") as folder,
         ):
             comparison = _compare(client, group, listed, key, folder)
             diff = comparison.diff
@@ -101,11 +112,12 @@ class _GroupComparison:
         return (ids["id"].to_list() for ids in read_frames(self.removed, REMOVED_AT_ONCE))
 
 
+@contextmanager
 def held_customers(
-    client: NudgescribeClient, workspace_id: str, group_id: str, listed: Path, file: Path
-) -> None:
-    """Write a group's customers, as the service holds them, to a Parquet file of text columns:
-    those of the list they are to be compared with.
+    client: NudgescribeClient, workspace_id: str, group_id: str, listed: Path
+) -> Generator[Path]:
+    """Yield a temporary Parquet file of a group's customers, as the service holds them, in text
+    columns: those of the list they are to be compared with.
     """
     columns = pl.scan_parquet(listed).collect_schema().names()
     schema = text_schema(columns)
@@ -117,7 +129,16 @@ def held_customers(
         )
         for batch in customers
     )
-    write_parquet(file, schema, frames)
+    with scratch_folder("the group's customers") as folder:
+        file = folder / "held.parquet"
+        write_parquet(file, schema, frames)
+        yield file
+
+
+def diff_group(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> ListDiff:
+    """Count how a list differs from the customers of a group."""
+    with held_customers(client, group.workspace_id, group.customer_group_id, listed) as held:
+        return diff_lists(listed, held, key)
 
 
 def diff_lists(listed: Path, held: Path, key: str) -> ListDiff:
@@ -128,11 +149,13 @@ def diff_lists(listed: Path, held: Path, key: str) -> ListDiff:
 def _compare(
     client: NudgescribeClient, group: GroupRef, listed: Path, key: str, folder: Path
 ) -> _GroupComparison:
-    held, removed = folder / "held.parquet", folder / "removed.parquet"
-    held_customers(client, group.workspace_id, group.customer_group_id, listed, held)
+    removed = folder / "removed.parquet"
     rows = pl.scan_parquet(listed).select(pl.len()).collect().item()
     upserted, counts = np.zeros(rows, np.bool_), Counts()
-    with ParquetSink(removed, pl.Schema({"id": pl.String()})) as sink:
+    with (
+        held_customers(client, group.workspace_id, group.customer_group_id, listed) as held,
+        ParquetSink(removed, pl.Schema({"id": pl.String()})) as sink,
+    ):
         for share in _shares(listed, held, key):
             counts.add(share)
             changed = share.filter(pl.col("change").is_in(["added", "changed"]))
@@ -182,20 +205,14 @@ def _rechunked(frames: Iterable[pl.DataFrame], rows: int, size: int) -> Iterator
 
 def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> None:
     """Wait for uploads that the service processes in the background. Raises UploadIncomplete."""
-
-    def compare_again() -> ListDiff:
-        with scratch_folder("the group's customers") as folder:
-            return _compare(client, group, listed, key, folder).diff
-
-    seen = None
-    for seen in poll(compare_again, upload.SETTLE_SECONDS):
-        if not (seen.added or seen.changed or seen.removed):
+    difference = ""
+    for diff in poll(partial(diff_group, client, group, listed, key), upload.SETTLE_SECONDS):
+        difference = diff.describe()
+        if not difference:
             return
-    assert seen
     raise UploadIncomplete(
         f"Group {group.customer_group_id} still differs from the list after "
-        f"{upload.SETTLE_SECONDS / 60:g} minutes: {seen.added:,} customers are missing, "
-        f"{seen.changed:,} differ, {seen.removed:,} are not in the list."
+        f"{upload.SETTLE_SECONDS / 60:g} minutes: {difference}."
     )
 
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
-from blocks.storage.errors import LakeError
+from blocks.storage.errors import Damaged
 from blocks.storage.files import Files
 from blocks.storage.manifest import Batch
 
 _BATCH = re.compile(r"(\d+)-(\d+)\.json")
 
 
-class LedgerDamaged(LakeError):
+class LedgerDamaged(Damaged):
     """A file of an export's ledger cannot be read."""
 
     advice = "Remove it and retry this flow run: the pages are fetched again."
@@ -63,7 +63,7 @@ class Ledger:
         try:
             return Batch.model_validate_json(self._files.read(path))
         except ValidationError:
-            raise LedgerDamaged(f"{path} is empty, cut off or no batch of pages.") from None
+            raise LedgerDamaged.at(path) from None
 
     def _entries(self) -> Iterator[tuple[str, range]]:
         """Yield the batches' files and pages, in the order of the first; other files are passed

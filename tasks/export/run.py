@@ -1,5 +1,6 @@
 """The export of a run: planned, fetched in chunks of pages, checked, committed to the lake."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +15,7 @@ from prefect.logging import get_run_logger
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import find_current_run, is_known, refuse_unknown
 from blocks.storage import delta
+from blocks.storage.errors import TooNew
 from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import (
     LATEST,
@@ -23,15 +25,10 @@ from blocks.storage.manifest import (
     run_folder,
 )
 from blocks.storage.part_writer import VERSIONS
-from blocks.storage.reader import (
-    ManifestDamaged,
-    ManifestTooNew,
-    find_newest,
-    read_manifest,
-)
+from blocks.storage.reader import ManifestDamaged, find_newest, read_manifest
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import Status
+from nudgescribe.contract import Campaign, Run, Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError, first_ten
 from nudgescribe.retry import Pace, poll
 from tasks.campaigns import campaign_of
@@ -41,8 +38,8 @@ from tasks.export.verify import doubtful_pages
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui import assets
-from tasks.ui.events import announce
 from tasks.ui.progress import Progress, start_counter
+from tasks.ui.signals import announce
 
 PACE = Pace()
 ROWS_A_CHUNK = 250_000
@@ -112,43 +109,61 @@ def find_runs(
     with account.get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
-        runs = {run.run_number: run for run in history if run.status != Status.FAILED}
-        current = find_current_run(campaign_id, history).run_number
-        unknown = [number for number in sorted(runs) if not is_known(runs[number].status)]
-        # The previous run keeps the campaign's own folder until the next one is published.
-        published = sorted(runs.keys() - unknown)
-        if campaign.status != Status.PUBLISHED:
-            published.remove(current)
-        if which == "all" and unknown:
-            message = "Not exported, for their states are unknown: runs %s of campaign %s"
-            get_run_logger().warning(message, first_ten(unknown), campaign_id)
-        runs_to_export: list[RunToExport] = []
-        for number in _requested(which, current, published):
-            if number not in runs:
-                raise NotFound(f"Campaign {campaign_id} has no run {number} with messages.")
-            refuse_unknown(f"Run {number} of campaign {campaign_id}", runs[number].status)
-            if number not in published:
-                raise NotPublished(
-                    f"Campaign {campaign_id} is {campaign.status}, not Published: run {number} has "
-                    "no messages yet."
-                )
-            past = number != published[-1]
-            previous = max((one for one in published if one < number), default=None)
-            runs_to_export.append(
-                RunToExport(
-                    campaign_id=campaign_id,
-                    run_number=number,
-                    workspace_id=workspace_id,
-                    customer_group_id=runs[number].customer_group_id,
-                    job_uid=runs[number].job_uid,
-                    # A past run's group may have changed since.
-                    check_rows=check_rows and number == current,
-                    past=past,
-                    previous_run=None if past else previous,
-                    previous_pages=_pages_in_lake(lake, campaign_id, previous) or 1,
-                )
-            )
-        return runs_to_export
+    runs = {run.run_number: run for run in history if run.status != Status.FAILED}
+    current = find_current_run(campaign_id, history).run_number
+    unknown = [number for number in sorted(runs) if not is_known(runs[number].status)]
+    # The previous run keeps the campaign's own folder until the next one is published.
+    published = sorted(runs.keys() - unknown)
+    if campaign.status != Status.PUBLISHED:
+        published.remove(current)
+    if which == "all" and unknown:
+        message = "Not exported, for their states are unknown: runs %s of campaign %s"
+        get_run_logger().warning(message, first_ten(unknown), campaign_id)
+    runs_to_export: list[RunToExport] = []
+    for number in _requested(which, current, published):
+        _refuse_unpublished(campaign, runs, published, number)
+        # A past run's group may have changed since.
+        check = check_rows and number == current
+        run = runs[number]
+        runs_to_export.append(_to_export(lake, campaign_id, workspace_id, run, published, check))
+    return runs_to_export
+
+
+def _refuse_unpublished(
+    campaign: Campaign, runs: Mapping[int, Run], published: Sequence[int], number: int
+) -> None:
+    """Raise NotFound, UnknownState or NotPublished for a run without messages to fetch."""
+    if number not in runs:
+        raise NotFound(f"Campaign {campaign.campaign_id} has no run {number} with messages.")
+    refuse_unknown(f"Run {number} of campaign {campaign.campaign_id}", runs[number].status)
+    if number not in published:
+        raise NotPublished(
+            f"Campaign {campaign.campaign_id} is {campaign.status}, not Published: run {number} "
+            "has no messages yet."
+        )
+
+
+def _to_export(
+    lake: DataLake,
+    campaign_id: str,
+    workspace_id: str,
+    run: Run,
+    published: Sequence[int],
+    check_rows: bool,
+) -> RunToExport:
+    past = run.run_number != published[-1]
+    previous = max((one for one in published if one < run.run_number), default=None)
+    return RunToExport(
+        campaign_id=campaign_id,
+        run_number=run.run_number,
+        workspace_id=workspace_id,
+        customer_group_id=run.customer_group_id,
+        job_uid=run.job_uid,
+        check_rows=check_rows,
+        past=past,
+        previous_run=None if past else previous,
+        previous_pages=_pages_in_lake(lake, campaign_id, previous) or 1,
+    )
 
 
 def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int:
@@ -157,7 +172,7 @@ def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> 
     """
     try:
         manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
-    except (ManifestDamaged, ManifestTooNew) as error:
+    except (ManifestDamaged, TooNew) as error:
         get_run_logger().warning("Passed over: %s", error)
         return 0
     return len(manifest.pages) if manifest else 0

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field, ValidationError
 
-from blocks.storage.errors import LakeError, NotInLake
+from blocks.storage.errors import Damaged, LakeError, NotInLake, TooNew
 from blocks.storage.files import AlreadyThere, Files
 from nudgescribe import __version__
 from nudgescribe.bases import Frozen
@@ -53,16 +53,10 @@ _NUMBERED = re.compile(rf"({'|'.join(Series)})-(\d{{4}})\.json")
 _STEPS = {f"{step}.json": step for step in Step}
 
 
-class JournalDamaged(LakeError):
+class JournalDamaged(Damaged):
     """An entry of a journal cannot be read."""
 
     advice = "Restore it from a backup, or end the refresh by the flow abandon-refresh."
-
-
-class JournalTooNew(LakeError):
-    """A later version of Nudgeflow has written an entry of a journal."""
-
-    advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
 
 
 class TakenOver(NudgeflowError):
@@ -91,7 +85,7 @@ class Journal:
     """The entries of one refresh, or of another flow's run, in a folder of the lake.
 
     Files that are no entries are passed over. All methods raise JournalDamaged for an entry that
-    cannot be read, JournalTooNew for one of a later version, and the errors of `Files`.
+    cannot be read, TooNew for one of a later version, and the errors of `Files`.
     """
 
     def __init__(self, files: Files, folder: str) -> None:
@@ -156,6 +150,10 @@ class Journal:
         """Write entry `number` of a series; return False if somebody else has done so before."""
         return self._create(_name(series, number), content)
 
+    def append_next(self, series: Series, content: BaseModel) -> None:
+        """Write the entry of a series that follows its newest one."""
+        self.append(series, self.contents().newest.get(series, 0) + 1, content)
+
     def _create(self, name: str, content: BaseModel) -> bool:
         """Create an entry; return False if there is another one of this name."""
         body = content.model_dump(mode="json", exclude_defaults=True)
@@ -202,7 +200,7 @@ def fence() -> bytes:
 
 
 def check_version(files: Files, path: str) -> None:
-    """Raise JournalTooNew if the fence was written by a later version, JournalDamaged."""
+    """Raise TooNew if the fence was written by a later version, JournalDamaged."""
     _parse(path, files.read(path))
 
 
@@ -211,14 +209,13 @@ def _header() -> Header:
 
 
 def _parse(path: str, content: bytes) -> "_Entry":
-    """Return an entry. Raises JournalDamaged, JournalTooNew."""
+    """Return an entry. Raises JournalDamaged, TooNew."""
     try:
         entry = _Entry.model_validate_json(content)
     except ValidationError:
-        # Pydantic's own text quotes what it has read.
-        raise JournalDamaged(f"{path} is empty, cut off or no entry of a journal.") from None
+        raise JournalDamaged.at(path) from None
     if entry.schema_version > SCHEMA_VERSION:
-        raise JournalTooNew(
+        raise TooNew(
             f"{path} was written by {entry.project} in version {entry.schema_version} of the "
             f"journal; {PROJECT} knows versions up to {SCHEMA_VERSION}."
         )

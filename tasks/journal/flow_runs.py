@@ -1,14 +1,16 @@
 """The journal of a flow run that is no refresh: of a plan, a synchronisation, an export."""
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from itertools import count
 
 from prefect import task
 
 from blocks import DataLake
 from nudgescribe.bases import Frozen
-from tasks.journal.entries import Journal, Step
+from tasks.journal.entries import Journal, Series, Step
 from tasks.journal.owners import this_process
-from tasks.journal.refresh import Claimed, Refresh
+from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
 
 
@@ -18,9 +20,31 @@ class FlowRunEnded(Frozen):
     problem: str = ""
 
 
+@contextmanager
+def journaled(lake: DataLake, refresh: Refresh, *, resumable: bool) -> Generator[Refresh]:
+    """Yield the flow run's identity with its journal, which ends with the block; what the block has
+    staged is removed then.
+
+    An error of the block is noted and raised. A `resumable` journal stays open for it: a retry goes
+    on from what is written there. Another one ends, and a retry begins anew. A flow run that was
+    killed has ended neither, so its retry goes on.
+    """
+    refresh = open_journal(lake, refresh)
+    try:
+        yield refresh
+    except BaseException as error:
+        problem = Problem.of(error)
+        with suppress(Exception):
+            note_problem(lake, refresh, problem)
+            if not resumable:
+                end_journal(lake, refresh, problem.problem)
+        raise
+    end_journal(lake, refresh)
+
+
 @task(**RETRIED)
 def open_journal(lake: DataLake, refresh: Refresh) -> Refresh:
-    """Return the refresh with the journal that an earlier try has left half-way, or a new one."""
+    """Return the refresh with the journal that an earlier try has left open, or a new one."""
     for number in count(1):
         folder = refresh.journal if number == 1 else f"{refresh.journal}-{number}"
         journal = Journal(lake.files, folder)
@@ -35,3 +59,9 @@ def end_journal(lake: DataLake, refresh: Refresh, problem: str = "") -> None:
     """End the flow run's journal, and remove what it has in the lake's staging."""
     Journal(lake.files, refresh.journal).create(Step.ENDED, FlowRunEnded(problem=problem))
     lake.files.remove(refresh.staging)
+
+
+@task(**RETRIED)
+def note_problem(lake: DataLake, refresh: Refresh, problem: Problem) -> None:
+    """Note in the flow run's journal what it has failed with."""
+    Journal(lake.files, refresh.journal).append_next(Series.PROBLEM, problem)

@@ -1,4 +1,4 @@
-"""The identity of a refresh, or of another flow's run, and the first entry of its journal."""
+"""The identity of a refresh, or of another flow's run, and the entries that both write."""
 
 import re
 from datetime import datetime
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from nudgescribe import contract
 from nudgescribe.bases import Frozen
+from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.journal.owners import Owner
 
 STAGING = "staging"
@@ -73,3 +74,22 @@ class Claimed(Frozen):
     owner: Owner
     crm: str = ""
     options: dict[str, Any] = Field(default={})
+
+
+class Problem(Frozen):
+    """What a flow run failed with, in the `attempt` of this owner, 0 for the one that began it; a
+    retry may solve it.
+    """
+
+    attempt: int
+    error: str
+    problem: str
+    retryable: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Return the entry about an error; of one that is none of ours only its name is told."""
+        problem, retryable = "It was stopped, or met an error that is none of ours.", True
+        if isinstance(error, NudgeflowError):
+            problem, retryable = error.problem, isinstance(error, Retryable)
+        return cls(attempt=0, error=type(error).__name__, problem=problem, retryable=retryable)

@@ -14,11 +14,11 @@ from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
 from tasks.journal.entries import JournalDamaged, Series
 from tasks.journal.owners import SUSPENDED, UNKNOWN, cancel_suspended, owner_state, this_process
-from tasks.journal.refresh import Claimed, Refresh
+from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
-from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.refresh.standing import Ended, Standing
 from tasks.ui.commands import abandon_command
 
 PACE = Pace(longest=30)
@@ -167,7 +167,7 @@ def claim_campaign(
     A new one notes where its list comes from, `crm`, and the flow's `options`.
 
     Raises RefreshOpen if another refresh is open and `overlap` is fail, or if it is join and the
-    other refresh is still running after `minutes`; RefreshEnded, JournalDamaged, JournalTooNew.
+    other refresh is still running after `minutes`; RefreshEnded, JournalDamaged, TooNew.
     """
     claimed = Claimed(
         refresh=claimant, owner=this_process(claimant.id), crm=crm, options=options or {}
@@ -323,13 +323,7 @@ def end_refresh(
 
 @task(**RETRIED)
 def record_problem(
-    lake: DataLake,
-    campaign_id: str,
-    claimant: Refresh,
-    refresh: Refresh,
-    error: str,
-    problem: str,
-    retryable: bool,
+    lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh, problem: Problem
 ) -> None:
     """Note what the flow run failed with. A refresh that has changed nothing at Nudgescribe is
     released: its list is removed, and the next flow run begins anew.
@@ -338,13 +332,11 @@ def record_problem(
     if standing is None or standing.ended:
         return
     if not standing.kept:
-        history.end(standing.number, Ended(outcome="released", problem=problem))
+        history.end(standing.number, Ended(outcome="released", problem=problem.problem))
         lake.files.remove(refresh.staging)
         return
-    journal = history.journal(standing.number)
-    number = journal.contents().newest.get(Series.PROBLEM, 0)
-    entry = Problem(attempt=standing.attempt, error=error, problem=problem, retryable=retryable)
-    journal.append(Series.PROBLEM, number + 1, entry)
+    entry = problem.model_copy(update={"attempt": standing.attempt})
+    history.journal(standing.number).append_next(Series.PROBLEM, entry)
 
 
 @task(**RETRIED)

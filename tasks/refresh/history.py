@@ -8,21 +8,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from blocks.storage.errors import LakeError
+from blocks.storage.errors import LakeError, TooNew
 from blocks.storage.files import AlreadyThere, Files
-from tasks.journal.entries import (
-    Journal,
-    JournalDamaged,
-    JournalTooNew,
-    Series,
-    Step,
-    check_version,
-    fence,
-)
+from tasks.journal.entries import Journal, JournalDamaged, Series, Step, check_version, fence
 from tasks.journal.owners import Owner, owner_state
-from tasks.journal.refresh import Claimed, Refresh
+from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.refresh import old_register
-from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.refresh.standing import Ended, Standing
 
 REFRESHES = "refreshes"
 FENCE = "schema_version.json"
@@ -47,7 +39,7 @@ class History:
     def newest(self) -> Standing | None:
         """Return where the newest refresh stands; None if there has been none.
 
-        Raises JournalDamaged, JournalTooNew.
+        Raises JournalDamaged, TooNew.
         """
         names = self._files.list_names(self.folder)
         if FENCE in names:
@@ -187,7 +179,7 @@ def open_refreshes(files: Files) -> OpenRefreshes:
     for partition in files.list_names(REFRESHES):
         try:
             standing = History(files, partition).newest()
-        except (JournalDamaged, JournalTooNew) as error:
+        except (JournalDamaged, TooNew) as error:
             refreshes[partition] = error
         else:
             if standing and standing.ended is None:

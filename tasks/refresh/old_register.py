@@ -89,4 +89,4 @@ def _find(files: Files, path: str, kind: type[M]) -> M | None:
     except NotInLake:
         return None
     except ValidationError:
-        raise JournalDamaged(f"{path} is empty, cut off or no entry of version 0.1.") from None
+        raise JournalDamaged.at(path) from None

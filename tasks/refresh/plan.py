@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import NotInLake
-from blocks.storage.scratch import scratch_folder
 from nudgescribe import segments
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
@@ -173,9 +172,8 @@ def _compare(
     changes, sizes_before = None, dict[str, int]()
     if before is not None:
         assert campaign.previous_group is not None
-        with scratch_folder("the group's customers") as folder:
-            held = folder / "held.parquet"
-            held_customers(client, campaign.workspace_id, campaign.previous_group, listed, held)
+        group = campaign.workspace_id, campaign.previous_group
+        with held_customers(client, *group, listed) as held:
             changes = diff_lists(listed, held, key)
             sizes_before = _by_key(segments.count(pl.scan_parquet(held), variables))
     return _RunComparison(_segment_table(diff, _by_key(sizes), sizes_before), before, changes)

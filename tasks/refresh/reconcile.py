@@ -47,9 +47,7 @@ def reconcile(
     Raises NotReconciled with the numbers, StagingChanged.
     """
     if export.done:
-        # An earlier try has compared them, and may not have noted how many there were.
-        manifest = lake.manifest(export.campaign_id, export.run_number)
-        return max(0, validated.accepted.rows - manifest.rows) if manifest else 0
+        return _erased_before(lake, export, validated)
     ledger = Ledger(lake.files, export.staging)
     in_lake = partial(_ids_in_lake, lake, export, ledger)
     with account.get_client() as client, scratch_folder("a reconciliation") as folder:
@@ -69,13 +67,23 @@ def reconcile(
             than = "group"
     if wrong:
         ledger.clear()
-        raise NotReconciled(
-            f"The group has {total:,} customers, the lake holds {rows:,} rows: "
-            f"{counts['removed']:,} customers are missing, {counts['added']:,} are not in the "
-            f"{than}, {counts['repeated']:,} are repeated."
-        )
+        raise _not_reconciled(total, rows, counts, than)
     get_run_logger().info("Group, list and lake agree on %s customers", f"{total:,}")
     return erased
+
+
+def _erased_before(lake: DataLake, export: ExportRef, validated: Validated) -> int:
+    """Return what an earlier try, which has compared them, may not have noted."""
+    manifest = lake.manifest(export.campaign_id, export.run_number)
+    return max(0, validated.accepted.rows - manifest.rows) if manifest else 0
+
+
+def _not_reconciled(total: int, rows: int, counts: Counts, than: str) -> NotReconciled:
+    return NotReconciled(
+        f"The group has {total:,} customers, the lake holds {rows:,} rows: "
+        f"{counts['removed']:,} customers are missing, {counts['added']:,} are not in the {than}, "
+        f"{counts['repeated']:,} are repeated."
+    )
 
 
 def _compare(before: Iterator[pl.DataFrame], after: Iterator[pl.DataFrame], folder: Path) -> Counts:

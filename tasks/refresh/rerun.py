@@ -3,10 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact
 from prefect.logging import get_run_logger
 
 from blocks import CampaignRerun, DataLake, NudgescribeAccount
@@ -19,11 +17,11 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.preview import Preview
-from tasks.ui.artifacts import artifact_key
+from tasks.ui.artifacts import artifact_key, start_progress, update_progress
 from tasks.ui.console import StatusLine
-from tasks.ui.labels import ACCOUNT, JOB_UID, LAKE, RUN_NUMBER, add_labels
 from tasks.ui.markdown import plain
-from tasks.ui.progress import SECONDS_BETWEEN_UPDATES, update_artifact
+from tasks.ui.progress import SECONDS_BETWEEN_UPDATES
+from tasks.ui.signals import ACCOUNT, JOB_UID, LAKE, RUN_NUMBER, add_labels
 
 REVIEWED = (Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
@@ -123,10 +121,7 @@ def _update_line(line: StatusLine, run: Run) -> None:
 
 
 def _progress(run: RunRef, line: StatusLine) -> Callable[[Run], None]:
-    artifact = create_progress_artifact(
-        0, key=artifact_key("rerun", run.campaign_id), description=f"Run {run.run_number}"
-    )
-    assert isinstance(artifact, UUID)
+    artifact = start_progress(artifact_key("rerun", run.campaign_id), f"Run {run.run_number}")
     shown, updated = 0.0, monotonic()
 
     def update(seen: Run) -> None:
@@ -135,7 +130,7 @@ def _progress(run: RunRef, line: StatusLine) -> Callable[[Run], None]:
         done = seen.status != Status.PROCESSING
         progress = 100.0 if done else _PROGRESS.get(seen.phase or "", shown)
         if progress != shown and (done or monotonic() - updated >= SECONDS_BETWEEN_UPDATES):
-            update_artifact(artifact, progress, plain(seen.phase or seen.status))
+            update_progress(artifact, progress, plain(seen.phase or seen.status))
             shown, updated = progress, monotonic()
 
     return update

@@ -9,15 +9,6 @@ from tasks.journal.refresh import Refresh
 from tasks.refresh.report import RefreshResult
 
 
-class Problem(Frozen):
-    """What a flow run failed with, in the `attempt` of this owner; a retry may solve it."""
-
-    attempt: int
-    error: str
-    problem: str
-    retryable: bool
-
-
 class Review(Frozen):
     """A review with its deadline; without one, the end of the last review."""
 

@@ -4,8 +4,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
+from blocks.storage.errors import TooNew
 from blocks.storage.files import Files, StoredFile, is_draft
-from tasks.journal.entries import JournalDamaged, JournalTooNew
+from tasks.journal.entries import JournalDamaged
 from tasks.journal.refresh import JOURNALS, STAGING, Refresh
 from tasks.refresh.history import REFRESHES, History, OpenRefreshes, expire, is_alive
 from tasks.refresh.plan import PLANS
@@ -95,7 +96,7 @@ def is_open(files: Files, partition: str) -> bool:
     """Return whether a refresh of the campaign is open now."""
     try:
         standing = History(files, partition).newest()
-    except (JournalDamaged, JournalTooNew):
+    except (JournalDamaged, TooNew):
         return True
     return standing is not None and standing.ended is None
 

@@ -1,9 +1,17 @@
-"""Keys of artifacts, and the link from a flow run to its campaign."""
+"""Artifacts of a flow run: their keys, the link to its campaign, and progress."""
 
 import re
+from contextlib import suppress
+from uuid import UUID
 
+import httpx
 from prefect import task
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectHTTPStatusError
 
 from blocks import NudgescribeAccount
 from tasks.policies import NEVER_CACHED
@@ -23,3 +31,16 @@ def link_campaign(account: NudgescribeAccount, campaign_id: str) -> None:
         create_link_artifact(
             url, link_text="Open the campaign", key=key, description=plain(campaign_id)
         )
+
+
+def start_progress(key: str, description: str) -> UUID:
+    """Create a progress artifact at 0 %, and return its id."""
+    artifact = create_progress_artifact(0.0, key=key, description=description)
+    assert isinstance(artifact, UUID)
+    return artifact
+
+
+def update_progress(artifact: UUID, percentage: float, description: str) -> None:
+    """Update a progress artifact; without Prefect's server the work goes on all the same."""
+    with suppress(PrefectHTTPStatusError, httpx.TransportError):
+        update_progress_artifact(artifact, percentage, description=description)

@@ -1,19 +1,15 @@
 """Progress of an export: counted by the tasks that fetch, displayed by the flow that waits."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from threading import Lock
 from time import monotonic
 from typing import Self
-from uuid import UUID
 
-import httpx
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.exceptions import PrefectHTTPStatusError
 from rich.filesize import decimal
 
 from nudgescribe.bases import Closing, Frozen
+from tasks.ui.artifacts import start_progress, update_progress
 from tasks.ui.console import StatusLine
 
 SECONDS_BETWEEN_UPDATES = 2.0
@@ -85,9 +81,7 @@ class ProgressDisplay(Closing):
         self._pages = pages
         self._clock = clock
         self._started = self._updated = clock()
-        artifact = create_progress_artifact(0.0, key=key, description=f"{pages:,} pages")
-        assert isinstance(artifact, UUID)
-        self._artifact = artifact
+        self._artifact = start_progress(key, f"{pages:,} pages")
         self._line = StatusLine(f"{pages:,} pages", pages)
 
     def __enter__(self) -> Self:
@@ -105,14 +99,8 @@ class ProgressDisplay(Closing):
             return
         self._updated = now
         text = _describe(progress, self._pages, now - self._started)
-        update_artifact(self._artifact, 100.0 * progress.pages / self._pages, text)
+        update_progress(self._artifact, 100.0 * progress.pages / self._pages, text)
         self._line.update(text, progress.pages)
-
-
-def update_artifact(artifact: UUID, percentage: float, description: str) -> None:
-    """Update a progress artifact; without Prefect's server the work goes on all the same."""
-    with suppress(PrefectHTTPStatusError, httpx.TransportError):
-        update_progress_artifact(artifact, percentage, description=description)
 
 
 def _describe(progress: Progress, pages: int, seconds: float) -> str:

@@ -89,7 +89,9 @@ def test_portfolio_refreshes_others_when_one_fails(work: Work, shared: dict[str,
     assert state.message.startswith("1 of 4 campaigns failed: bad (Failed). The rest succeeded;")
     assert counts == [2, 2]
     with get_client(sync_client=True) as client:
-        (table,) = [one for one in client.read_artifacts() if one.key == "portfolio"]
+        artifacts = client.read_artifacts()
+    run = state.state_details.flow_run_id
+    (table,) = [one for one in artifacts if (one.key, one.flow_run_id) == ("portfolio", run)]
     assert isinstance(table.data, str)
     shown = [(row["campaign"], row["outcome"], row["why"]) for row in json.loads(table.data)]
     assert shown[0] == ("bad", "failed", "why")

@@ -22,7 +22,7 @@ from tasks.journal.entries import Series
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Review
-from tasks.ui.labels import REVIEW_UNTIL
+from tasks.ui.signals import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.support.deployed import (
     CHANGING,

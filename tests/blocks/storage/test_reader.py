@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from blocks import DataLake
-from blocks.storage.errors import LakeError
+from blocks.storage.errors import LakeError, TooNew
 from blocks.storage.manifest import SCHEMA_VERSION, run_folder
-from blocks.storage.reader import ManifestDamaged, ManifestTooNew, PartUnreadable
+from blocks.storage.reader import ManifestDamaged, PartUnreadable
 from tests.support.lakes import write_run
 
 MANIFEST = f"{run_folder('C', 2)}/_manifest-00000.json"
@@ -38,9 +38,9 @@ def texts(lake: DataLake, run: int | None = None) -> list[str]:
 @pytest.mark.parametrize(
     ("values", "kind", "said"),
     [
-        ({"schema_version": 99, "rows": None}, ManifestTooNew, "in version 99 .* up to "),
-        ({"schema_version": SCHEMA_VERSION + 1}, ManifestTooNew, f"up to {SCHEMA_VERSION}"),
-        ({"rows": "many"}, ManifestDamaged, "is empty, cut off or not a manifest"),
+        ({"schema_version": 99, "rows": None}, TooNew, "in version 99 .* up to "),
+        ({"schema_version": SCHEMA_VERSION + 1}, TooNew, f"up to {SCHEMA_VERSION}"),
+        ({"rows": "many"}, ManifestDamaged, "is empty, cut off or damaged"),
         ({"campaign_id": "D"}, ManifestDamaged, "another run: it belongs in .*campaign_id=D"),
         ({"run_number": 1}, ManifestDamaged, "another run: it belongs in .*run_number=1"),
     ],
@@ -93,7 +93,7 @@ def test_damaged_part_is_told_without_its_text(tmp_path: Path, file_format: str)
     write_run(lake, "C", 1, {"1": "a" * 100, "2": "canary"})
     part = Path(*lake.parts("C"))
     part.write_bytes(part.read_bytes()[:-10] + b'"canary"x')
-    with pytest.raises(PartUnreadable, match=f"{part.name} is damaged or cut off") as caught:
+    with pytest.raises(PartUnreadable, match=f"{part.name} is empty, cut off or damaged") as caught:
         lake.read("C")
     assert "canary" not in str(caught.value)
 

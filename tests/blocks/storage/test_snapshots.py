@@ -38,6 +38,6 @@ def test_damaged_snapshot_is_told_and_hides_no_other(
 ) -> None:
     path = snapshot_file(folder, NEW, "w")
     lake.files.write(path, content)
-    with pytest.raises(SnapshotDamaged, match=f"{path} is empty, cut off or no Parquet file"):
+    with pytest.raises(SnapshotDamaged, match=f"{path} is empty, cut off or damaged"):
         lake.inventory()
     assert lake.inventory(OLD).name == OLD

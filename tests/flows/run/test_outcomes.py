@@ -5,7 +5,7 @@ from prefect.states import Cancelled
 
 from flows.refresh import campaign_refresh
 from flows.run.outcomes import warn_of_open_rerun
-from tasks.ui.labels import RUN_NUMBER
+from tasks.ui.signals import RUN_NUMBER
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
 
 __all__ = ["deployed"]

@@ -133,7 +133,7 @@ def test_sync_waits_when_only_one_upload_is_completed(
     update(local, group, customers(10))
     through(ResponseTamperer({UPLOAD: [queued(5)]}))
     moved = customers(10).with_columns(plan=pl.lit("moved"))
-    with pytest.raises(UploadIncomplete, match="0 customers are missing, 5 differ, 0"):
+    with pytest.raises(UploadIncomplete, match="0 customers of the list are missing, 5 differ, 0"):
         update(local, group, moved)
     assert update(local, group, moved) == ListDiff(added=0, changed=5, removed=0, unchanged=5)
 

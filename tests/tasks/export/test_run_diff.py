@@ -57,10 +57,10 @@ def test_run_diff_has_problem_without_value_when_unreadable(lake: DataLake) -> N
     lake.files.write(f"{run_folder('C', 1)}/{manifest_name(0)}", b"canary")
     unknown = compare_messages.fn(lake, "C", 2)
     path = f"{run_folder('C', 1)}/{part.name}"
-    assert damaged == RunDiffSummary(since=1, problem=f"{path} is damaged or cut off.")
+    assert damaged == RunDiffSummary(since=1, problem=f"{path} is empty, cut off or damaged.")
     assert lost == RunDiffSummary(since=1, problem=f"{path} is not in the lake.")
     assert unknown.problem == (
-        f"{run_folder('C', 1)}/{manifest_name(0)} is empty, cut off or not a manifest."
+        f"{run_folder('C', 1)}/{manifest_name(0)} is empty, cut off or damaged."
     )
 
 

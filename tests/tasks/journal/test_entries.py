@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from blocks.storage.errors import TooNew
 from blocks.storage.files import Files
 from nudgescribe.bases import Frozen
-from tasks.journal.entries import (
-    Journal,
-    JournalDamaged,
-    JournalTooNew,
-    Series,
-    Step,
-    TakenOver,
-)
+from tasks.journal.entries import Journal, JournalDamaged, Series, Step, TakenOver
 from tasks.journal.owners import Owner
 
 FOLDER = "refreshes/campaign_id=C/00000001"
@@ -95,7 +89,7 @@ def test_entry_of_a_later_version_is_refused(journal: Journal, tmp_path: Path) -
     file = tmp_path / FOLDER / "01-found.json"
     later = {**json.loads(file.read_text()), "schema_version": 3, "project": "nudgeflow 9.0"}
     file.write_text(json.dumps({**later, "a new field": 1}))
-    with pytest.raises(JournalTooNew, match=r"nudgeflow 9\.0 in version 3.*update"):
+    with pytest.raises(TooNew, match=r"nudgeflow 9\.0 in version 3.*update"):
         journal.find(Step.FOUND, Note)
 
 

@@ -15,11 +15,12 @@ from prefect.states import Completed, Crashed, Running, Suspended
 from pydantic import SecretStr
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.errors import TooNew
 from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
-from tasks.journal.entries import Journal, JournalDamaged, JournalTooNew, Series, Step
+from tasks.journal.entries import Journal, JournalDamaged, Series, Step
 from tasks.journal.owners import UNKNOWN, Owner
-from tasks.journal.refresh import Refresh
+from tasks.journal.refresh import Problem, Refresh
 from tasks.refresh import claim as claims
 from tasks.refresh.claim import (
     Begin,
@@ -46,7 +47,7 @@ from tasks.refresh.claim import (
 )
 from tasks.refresh.history import History, expire, is_alive, open_refreshes
 from tasks.refresh.report import RefreshResult
-from tasks.refresh.standing import Ended, Problem, Standing
+from tasks.refresh.standing import Ended, Standing
 from tests.support.clock import Clock
 
 ACCOUNT = NudgescribeAccount(
@@ -231,7 +232,8 @@ def close(lake: DataLake, claimant: Refresh, refresh: Refresh) -> None:
 
 
 def release(lake: DataLake, claimant: Refresh, refresh: Refresh, retryable: bool = False) -> None:
-    record_problem.fn(lake, CAMPAIGN, claimant, refresh, "SomeError", "why", retryable)
+    problem = Problem(attempt=0, error="SomeError", problem="why", retryable=retryable)
+    record_problem.fn(lake, CAMPAIGN, claimant, refresh, problem)
 
 
 def begun_by(claim: Claim, run: Refresh) -> bool:
@@ -619,9 +621,9 @@ def test_campaign_of_a_later_version_is_left_alone(flow_run: Runs, lake: DataLak
     fence = f"refreshes/{PARTITION}/schema_version.json"
     newer = lake.files.read(fence).replace(b'"schema_version": 2', b'"schema_version": 3')
     lake.files.write(fence, newer)
-    with pytest.raises(JournalTooNew, match="schema_version.json.*update this one"):
+    with pytest.raises(TooNew, match="schema_version.json.*update this one"):
         claim(lake, own)
-    assert isinstance(open_refreshes(lake.files)[PARTITION], JournalTooNew)
+    assert isinstance(open_refreshes(lake.files)[PARTITION], TooNew)
 
 
 def test_number_that_is_past_is_not_begun(flow_run: Runs, lake: DataLake) -> None:

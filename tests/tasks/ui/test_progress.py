@@ -9,7 +9,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tasks.ui import progress
 from tasks.ui.progress import (
     Progress,
     ProgressCounter,
@@ -44,8 +43,8 @@ class Artifacts:
 @pytest.fixture
 def artifacts(monkeypatch: pytest.MonkeyPatch) -> Artifacts:
     one = Artifacts()
-    monkeypatch.setattr(progress, "create_progress_artifact", one.create)
-    monkeypatch.setattr(progress, "update_progress_artifact", one.update)
+    monkeypatch.setattr("tasks.ui.artifacts.create_progress_artifact", one.create)
+    monkeypatch.setattr("tasks.ui.artifacts.update_progress_artifact", one.update)
     return one
 
 

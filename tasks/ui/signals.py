@@ -1,10 +1,25 @@
-"""Prefect events at the end of flows, for other teams' automations."""
+"""Signals of a flow run to programs: labels for our own hooks and flows, events for automations."""
 
 from typing import Any
 from urllib.parse import quote
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid5
 
+from prefect.client.orchestration import get_client
 from prefect.events import emit_event
+from prefect.runtime import flow_run
+from prefect.types import KeyValueLabels
+
+LAKE = "nudgeflow.lake"
+ACCOUNT = "nudgeflow.account"
+RUN_NUMBER = "nudgeflow.run_number"
+JOB_UID = "nudgeflow.job_uid"
+REVIEW_UNTIL = "nudgeflow.review_until"
+
+
+def add_labels(labels: KeyValueLabels) -> None:
+    """Add labels to the running flow run."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(flow_run.id), labels)
 
 
 def announce(event: str, kind: str, name: str, occurrence: str, payload: dict[str, Any]) -> None:

@@ -1,0 +1,63 @@
+"""What flows do with the customer list: extract and validate it, send it to a group."""
+
+from typing import Any
+
+from blocks import CrmSource, DataLake, NudgescribeAccount
+from flows.options import ListOptions
+from tasks.customers.extract import extract_customers
+from tasks.customers.mapping import find_fields
+from tasks.customers.sync import ListDiff, update_customers
+from tasks.customers.upload import GroupRef, upload_customers
+from tasks.customers.validate import Validated, validate_customers
+from tasks.journal.refresh import Refresh
+from tasks.ui import assets
+
+
+def extract_and_validate(
+    account: NudgescribeAccount,
+    workspace_id: str,
+    crm: CrmSource,
+    lake: DataLake,
+    refresh: Refresh,
+    options: ListOptions,
+    partition: str,
+) -> Validated:
+    """Stage the accepted rows of the CRM's list; the `partition` of the lake's quarantine lists the
+    rejected ones.
+    """
+    mapping = find_fields(account, workspace_id, options.fields)
+    staged = extract_customers(crm, lake, refresh, mapping.needed)
+    return validate_customers(mapping, staged, lake, refresh, options.strict, partition)
+
+
+def fill_group(
+    account: NudgescribeAccount,
+    group: GroupRef,
+    crm: CrmSource,
+    validated: Validated,
+    lake: DataLake,
+    refresh: Refresh,
+) -> None:
+    """Send the list to a new group."""
+    upload = upload_customers.with_options(**_lineage(account, group, crm))
+    upload(account, group, validated.accepted, lake, refresh)
+
+
+def update_group(
+    account: NudgescribeAccount,
+    group: GroupRef,
+    crm: CrmSource,
+    validated: Validated,
+    lake: DataLake,
+    refresh: Refresh,
+) -> ListDiff:
+    """Make the group equal to the list, by sending the differences."""
+    update = update_customers.with_options(**_lineage(account, group, crm))
+    return update(account, group, validated.accepted, validated.key, lake, refresh)
+
+
+def _lineage(account: NudgescribeAccount, group: GroupRef, crm: CrmSource) -> dict[str, Any]:
+    return {
+        "assets": [assets.group(account, group.customer_group_id)],
+        "asset_deps": [assets.crm(crm)],
+    }
