@@ -105,7 +105,7 @@ def ours(file: Path) -> int:
         FileCrm(path=str(file), format="csv").extract(extracted)
         staged = describe(extracted, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules(), sources={})
-        validated = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
+        validated = validate.validate_customers.fn(mapping, staged, lake, refresh, "x")
         for frame in read_frames(Path(lake.files.fs_path(validated.accepted.path)), ROWS_SENT):
             rfc4180.write(frame)
         return validated.accepted.rows

@@ -73,7 +73,7 @@ def validate_list(file: Path) -> int:
         lake.files.put(file, "staging/extracted.parquet")
         staged = describe(file, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules, sources={})
-        validated = validate.validate_customers.fn(mapping, staged, lake, refresh, False, "x")
+        validated = validate.validate_customers.fn(mapping, staged, lake, refresh, "x")
     return validated.accepted.rows
 
 

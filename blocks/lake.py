@@ -1,5 +1,6 @@
 """The block for the data lake, which holds messages, staged lists and the quarantine."""
 
+import hmac
 from functools import cached_property
 from typing import Any, Literal
 
@@ -7,7 +8,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 from prefect.types import SecretDict
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from blocks.saved import SavedBlock, documentation_url
 from blocks.storage import reader
@@ -59,6 +60,12 @@ class DataLake(SavedBlock):
     )
     kms_key: str | None = Field(default=None, description="ID of the key, for encryption by KMS.")
 
+    identifier_key: SecretStr | None = Field(
+        default=None,
+        description="Key of a hash that stands for customer identifiers in the quarantine. If "
+        "empty, they stand there themselves.",
+    )
+
     @field_validator("root")
     @classmethod
     def _means_the_same_everywhere(cls, root: str) -> str:
@@ -97,6 +104,16 @@ class DataLake(SavedBlock):
                 headers["SSEKMSKeyId"] = self.kms_key
             options["s3_additional_kwargs"] = {**options.get("s3_additional_kwargs", {}), **headers}
         return options
+
+    def show_identifiers(self, ids: pl.Series) -> pl.Series:
+        """Return what stands for identifiers in the quarantine: they themselves or, with an
+        `identifier_key`, their HMAC-SHA256 as hexadecimal digits.
+        """
+        if self.identifier_key is None:
+            return ids
+        key = self.identifier_key.get_secret_value().encode()
+        hashes = (id_ and hmac.digest(key, id_.encode(), "sha256").hex() for id_ in ids)
+        return pl.Series(hashes, dtype=pl.String)
 
     # ---- reading ------------------------------------------------------------------------------
 

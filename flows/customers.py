@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Crm, DataLake, NudgescribeAccount
+from blocks.storage.manifest import NO_CAMPAIGN
 from flows.options import SyncOptions
 from flows.run.customer_list import extract_and_validate, update_group
 from flows.run.flow_run import this_refresh
@@ -44,9 +45,8 @@ def sync_customers(
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
             return _skipped(group)
-        partition = f"workspace_id={workspace_id}"
         validated = extract_and_validate(
-            account, workspace_id, crm, lake, refresh, options, partition
+            account, workspace_id, crm, lake, refresh, options, NO_CAMPAIGN
         )
         options.guardrails.check(validated.counts(group.size if group else None))
         group = find_group(account, workspace_id, group_name, lake)  # the list may have taken long

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from nudgescribe.bases import FrozenInput
+from tasks.customers.duplicates import Choice
 from tasks.customers.guardrails import Guardrails, ListGuardrails
 from tasks.customers.mapping import FieldSource
 from tasks.group_names import check_template
@@ -81,6 +82,12 @@ class ListOptions(FrozenInput):
         description="Refuse the whole list at its first rejected row.",
         **_in("Safety", "strict"),
     )
+    duplicates: Choice = Field(
+        default="refuse",
+        description="If the list has a customer more than once: refuse the list, or take the "
+        "customer's first or last row and reject the others.",
+        **_in("Source", "duplicates"),
+    )
 
 
 class SyncOptions(ListOptions):
@@ -112,6 +119,12 @@ class RefreshOptions(FetchOptions, ListOptions):
         default=Guardrails(),
         description="Safety limits; exceeding one stops the refresh.",
         **_in("Safety", "guardrails"),
+    )
+    if_unchanged: Literal["refresh", "skip"] = Field(
+        default="refresh",
+        description="If the list and the campaign's run are those of the last refresh: refresh all "
+        "the same, or skip, which takes no quota.",
+        **_in("Safety", "if unchanged"),
     )
     plan_id: str | None = Field(
         default=None,

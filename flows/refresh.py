@@ -18,9 +18,9 @@ from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
 from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, load_checkpoint, load_preview, save_preview
-from tasks.refresh.claim import Claim, claim_campaign
+from tasks.refresh.claim import Claim, claim_campaign, find_unchanged
 from tasks.refresh.plan import check_plan
-from tasks.refresh.preview import Preview, compare_with_run
+from tasks.refresh.preview import compare_with_run
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
 from tasks.ui.artifacts import link_campaign
@@ -40,8 +40,9 @@ def campaign_refresh(
 ) -> RefreshResult | State[Any]:
     """Extract a campaign's customer list, re-run the campaign on it and fetch the messages.
 
-    Ends in state Skipped or Joined if another refresh of the campaign is open, in Stopped if
-    options.review is stop, in Rejected or ReviewOverdue if the messages were not approved.
+    Ends in state Skipped or Joined if another refresh of the campaign is open, in Unchanged if
+    options.if_unchanged is skip and nothing has changed, in Stopped if options.review is stop, in
+    Rejected or ReviewOverdue if the messages were not approved.
 
     Args:
         campaign_id: ID of the published campaign to refresh.
@@ -60,7 +61,14 @@ def campaign_refresh(
         campaign_id, account, lake, claimant, claim.refresh, watch, claim.abandoned
     )
     with claimed.recorded():
-        checkpoint = load_checkpoint(lake, claimed.refresh) or _initiate(claimed, crm, options)
+        checkpoint = load_checkpoint(lake, claimed.refresh)
+        if checkpoint is None:
+            campaign, validated = _read_list(claimed, crm, options)
+            if options.if_unchanged == "skip" and (
+                unchanged := find_unchanged(lake, campaign, validated)
+            ):
+                return _skip(claimed, unchanged)
+            checkpoint = _initiate(claimed, crm, options, campaign, validated)
         summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
         watch.lap("rerun")
         if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
@@ -89,27 +97,12 @@ def _claim(
     )
 
 
-def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) -> Checkpoint:
-    """Run all steps up to the start of the rerun."""
+def _read_list(
+    claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions
+) -> tuple[CampaignRef, Validated]:
+    """Return the campaign, and the list that is extracted and validated for it."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     link_campaign(account, claimed.campaign_id)
-    campaign, validated, expected = _prepare(claimed, crm, options)
-    group = create_group(
-        account, campaign, options.group_name, lake, refresh, options.group == "reuse"
-    )
-    send = update_group if group.reused else fill_group
-    send(account, group, crm, validated, lake, refresh)
-    claimed.watch.lap("upload")
-    if group.reused:
-        check_content(account, group, validated, lake)
-    return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
-
-
-def _prepare(
-    claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions
-) -> tuple[CampaignRef, Validated, Preview]:
-    """Run all steps that change nothing at Nudgescribe."""
-    account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     campaign = find_campaign(
         account,
         claimed.campaign_id,
@@ -123,6 +116,24 @@ def _prepare(
         account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
     )
     claimed.watch.lap("extract and validate")
+    return campaign, validated
+
+
+def _skip(claimed: ClaimedRefresh, last: RefreshResult) -> State[Any]:
+    message = f"The list is still that of run {last.run_number}, the campaign's current one."
+    claimed.release(message)
+    return completed("Unchanged", message, last)
+
+
+def _initiate(
+    claimed: ClaimedRefresh,
+    crm: CrmSource,
+    options: RefreshOptions,
+    campaign: CampaignRef,
+    validated: Validated,
+) -> Checkpoint:
+    """Run all steps from the list up to the start of the rerun."""
+    account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     expected = load_preview(lake, refresh)
     if expected is None:
         preview = compare_with_run(account, campaign, validated, lake)
@@ -130,4 +141,12 @@ def _prepare(
         if options.plan_id:
             check_plan(lake, options.plan_id, campaign, validated)
         expected = save_preview(lake, refresh, preview)
-    return campaign, validated, expected
+    group = create_group(
+        account, campaign, options.group_name, lake, refresh, options.group == "reuse"
+    )
+    send = update_group if group.reused else fill_group
+    send(account, group, crm, validated, lake, refresh)
+    claimed.watch.lap("upload")
+    if group.reused:
+        check_content(account, group, validated, lake)
+    return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)

@@ -4,7 +4,7 @@ All rules are polars expressions over text columns. The tasks and the sandbox sh
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +92,19 @@ def format_problem(field_type: str, field_format: str | None) -> str | None:
         known = field_format in _currency_digits()
         return None if known else "currency needs an ISO 4217 code"
     return "only Date and currency take a format" if field_format else None
+
+
+def rule_problems(fields: Sequence[WorkspaceField], sent: Collection[str]) -> list[str]:
+    """Return why no list can be validated by the fields of a workspace: it has no identifier or
+    several, or a format that nobody knows, for a field that is `sent` or must be.
+    """
+    keys = sum(field.unique for field in fields)
+    problems = [] if keys == 1 else [f"{keys} unique fields, where one identifies customers"]
+    for field in fields:
+        problem = format_problem(field.field_type, field.field_format)
+        if problem and (field.field_name in sent or field.required or field.unique):
+            problems.append(f"field '{field.field_name}': {problem}")
+    return problems
 
 
 def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) -> list[str]:

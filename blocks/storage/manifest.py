@@ -20,6 +20,8 @@ RUNS = "runs"
 LATEST = "_latest.json"
 LONGEST_NAME = 255
 """Bytes of a folder's name on the file systems in use."""
+NO_CAMPAIGN = "campaign_id=__HIVE_DEFAULT_PARTITION__"
+"""The folder of what belongs to no campaign: readers of partitions take it for null."""
 _MANIFEST = re.compile(r"_manifest-(\d{5})\.json")
 _RUN = re.compile(r"run_number=(\d+)")
 _RUN_FILE = re.compile(

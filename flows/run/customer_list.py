@@ -27,7 +27,15 @@ def extract_and_validate(
     """
     mapping = find_fields(account, workspace_id, options.fields)
     staged = extract_customers(crm, lake, refresh, mapping.needed)
-    return validate_customers(mapping, staged, lake, refresh, options.strict, partition)
+    return validate_customers(
+        mapping,
+        staged,
+        lake,
+        refresh,
+        partition,
+        strict=options.strict,
+        duplicates=options.duplicates,
+    )
 
 
 def fill_group(

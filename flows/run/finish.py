@@ -97,6 +97,8 @@ def _result(
         rejected=validated.rejected,
         broken_rules=validated.broken_rules,
         quarantine=validated.quarantine,
+        duplicates=validated.duplicates,
+        fingerprint=validated.fingerprint,
         previous_run=campaign.previous_run,
         matched=segments.matched,
         new=segments.new,

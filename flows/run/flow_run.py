@@ -100,6 +100,10 @@ class ClaimedRefresh:
                 self._record(error)
             raise
 
+    def release(self, problem: str) -> None:
+        """End the refresh, which has changed nothing at Nudgescribe."""
+        self._end(Ended(outcome="released", problem=problem))
+
     def complete(self, result: RefreshResult) -> None:
         """End the refresh with its result."""
         self._end(Ended(outcome="completed", result=result))

@@ -46,6 +46,12 @@ class MappingRefused(NudgeflowError):
     advice = "Nothing was changed. Correct options.fields, then start again."
 
 
+class WorkspaceUnusable(NudgeflowError):
+    """No list can be validated by the fields of a workspace."""
+
+    advice = "Nothing was changed. Correct the workspace's fields, then start again."
+
+
 class FieldMapping(Frozen):
     """The workspace's fields as `rules`, and by field the `sources` of those to send; without any
     source, all columns of the list are sent.
@@ -111,7 +117,8 @@ def find_fields(
     account: NudgescribeAccount, workspace_id: str, sources: Mapping[str, FieldSource]
 ) -> FieldMapping:
     """Return the workspace's fields with their sources. Raises MappingRefused if a source is for a
-    field that the workspace does not have, or a date format for one of another type.
+    field that the workspace does not have, or a date format for one of another type;
+    WorkspaceUnusable if there is no rule to validate a field by.
     """
     with account.get_client() as client:
         rules = client.list_fields(workspace_id)
@@ -123,4 +130,6 @@ def find_fields(
     undated = [name for name in dated if types[name] != "Date"]
     if undated:
         raise MappingRefused(f"A date format is for fields of type Date, not {first_ten(undated)}.")
+    if problems := fields.rule_problems(rules, sources):
+        raise WorkspaceUnusable(f"Workspace {workspace_id}: {first_ten(problems, '; ')}.")
     return FieldMapping(rules=rules, sources=dict(sources))

@@ -12,6 +12,8 @@ from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
+from tasks.campaigns import CampaignRef
+from tasks.customers.validate import Validated
 from tasks.journal.entries import JournalDamaged, Series
 from tasks.journal.owners import SUSPENDED, UNKNOWN, cancel_suspended, owner_state, this_process
 from tasks.journal.refresh import Claimed, Problem, Refresh
@@ -306,6 +308,18 @@ class _Attempt:
             f"{standing.owner.name}, {state} has a refresh of campaign {self._campaign_id} open. "
             f"If it cannot be finished: {abandon}."
         )
+
+
+@task(**RETRIED)
+def find_unchanged(
+    lake: DataLake, campaign: CampaignRef, validated: Validated
+) -> RefreshResult | None:
+    """Return the result of the last refresh, None unless the campaign is still on its run and the
+    list has the same rows.
+    """
+    last = History(lake.files, campaign.partition).last_result()
+    same = last and last.run_number == campaign.previous_run
+    return last if last and same and last.fingerprint == validated.fingerprint else None
 
 
 @task(**RETRIED)

@@ -14,6 +14,7 @@ from tasks.journal.entries import Journal, JournalDamaged, Series, Step, check_v
 from tasks.journal.owners import Owner, owner_state
 from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.refresh import old_register
+from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended, Standing
 
 REFRESHES = "refreshes"
@@ -79,6 +80,14 @@ class History:
                 standing = self._read(number, copied=False)
                 if standing and standing.ended and standing.belongs_to(claimant):
                     return standing if standing.ended.outcome != "released" else None
+        return None
+
+    def last_result(self) -> RefreshResult | None:
+        """Return the result of the newest refresh that has one; None if there is none."""
+        for number in range(self.newest_number(), 0, -1):
+            ended = self._ended(self.journal(number))
+            if ended and ended.result:
+                return ended.result
         return None
 
     def abandoned(self, number: int) -> str:

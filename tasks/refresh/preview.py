@@ -13,8 +13,9 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NotFound, first_ten
 from tasks.campaigns import CampaignRef
+from tasks.customers.split import ListRefused
 from tasks.customers.staging import local_copy
-from tasks.customers.validate import ListRefused, Validated
+from tasks.customers.validate import Validated
 from tasks.policies import RETRIED
 
 

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
 from nudgescribe.fields import REASONS
+from tasks.customers.duplicates import Choice
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
@@ -54,6 +55,8 @@ class RefreshResult(Frozen):
         default=[], validation_alias=AliasChoices("broken_rules", "refused")
     )
     quarantine: str | None
+    duplicates: Choice = "refuse"
+    fingerprint: str = ""
     previous_run: int | None = None
     matched: int
     new: int
@@ -161,6 +164,9 @@ def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
         "## What was rejected and why",
         table("llr", ("field", "what is wrong", "rows"), rows),
         "A row with several faults is counted with each of them." if is_overlapping else "",
+        f"Of customers who are listed more than once, the {result.duplicates} row was taken."
+        if any(rule.code == "duplicate" for rule in most)
+        else "",
         f"Fix these rows in the CRM; they are listed in {code(url(result.quarantine))}",
     ]
 

@@ -83,7 +83,9 @@ def judged(
         sources = {name: FieldSource() for name in fields}
         with patch.object(validate, "create_table_artifact"), disable_run_logger():
             mapping = FieldMapping(rules=[first, *texts[1:]], sources=sources)
-            done = validate.validate_customers.fn(mapping, staged, lake, refresh, strict, "c")
+            done = validate.validate_customers.fn(
+                mapping, staged, lake, refresh, "c", strict=strict
+            )
         errors = pl.DataFrame(schema=["row", "field", "code"])
         if done.quarantine:
             errors = pl.read_parquet(lake.files.fs_path(done.quarantine))

@@ -27,7 +27,7 @@ from nudgescribe.contract import Status
 from sandbox import seed
 from sandbox.engine import reruns
 from tasks.customers.guardrails import GuardrailHit
-from tasks.customers.validate import ListRefused
+from tasks.customers.split import ListRefused
 from tasks.export.run_diff import RunDiffSummary
 from tasks.refresh.report import RefreshResult
 from tests.conftest import (
@@ -169,7 +169,7 @@ def test_refresh_brings_messages_of_list_into_lake(story: Story) -> None:
     assert result.quarantine is not None
     quarantine = pl.read_parquet(saved.root / result.quarantine)
     assert quarantine["row"].to_list() == [50, 100, 150, 200, 250]
-    assert quarantine.columns == ["row", "field", "code", "reason"]
+    assert quarantine.columns == ["row", "identifier", "field", "code", "reason"]
     assert list((saved.root / "staging").iterdir()) == []
     assert {run.status for run in story.company.history()} == {Status.PUBLISHED}
     resource = f"nudgeflow.campaign.{result.campaign_id}"
@@ -199,6 +199,20 @@ def test_second_refresh_starts_another_run(story: Story) -> None:
     assert first.run_diff == RunDiffSummary()
     assert second.run_diff == RunDiffSummary(since=2, unchanged=245)
     assert in_lake(story.company, story.saved, 3) == in_lake(story.company, story.saved)
+
+
+def test_refresh_of_an_unchanged_list_is_skipped_when_asked(story: Story) -> None:
+    runs = len(story.company.history())
+    state = campaign_refresh(
+        story.company.seeded.campaign_id,
+        **story.saved.blocks,
+        options=RefreshOptions(if_unchanged="skip"),
+        return_state=True,
+    )
+    assert (state.name, state.type) == ("Unchanged", "COMPLETED")
+    assert "still that of run 3" in str(state.message)
+    assert len(story.company.history()) == runs
+    assert [*(story.saved.root / "staging").iterdir()] == []
 
 
 def test_refresh_logs_and_stores_no_customer_data_or_secret(story: Story) -> None:

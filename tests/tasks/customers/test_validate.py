@@ -1,23 +1,29 @@
 """Our judgement of a list, and the service's of what came of it."""
 
+import hmac
+import re
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
-from blocks import FileCrm
+from blocks import DataLake, FileCrm
 from blocks.crm import SourceError
+from blocks.storage.manifest import NO_CAMPAIGN
 from nudgescribe import rfc4180
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
 from tasks.customers.extract import extract_customers
 from tasks.customers.mapping import FieldMapping
-from tasks.customers.validate import BrokenRule, ListRefused, Validated, validate_customers
+from tasks.customers.split import ListRefused
+from tasks.customers.validate import BrokenRule, Validated, validate_customers
 from tasks.journal.refresh import Refresh
 from tasks.ui.console import StatusLine
 from tests.conftest import Company, customers
@@ -50,11 +56,12 @@ def validate(local: Local, rules: list[WorkspaceField], refresh: Refresh) -> Val
         *,
         again: bool = False,
         rules: list[WorkspaceField] = rules,
-        strict: bool = False,
+        lake: DataLake = local.lake,
+        **options: Any,
     ) -> Validated:
         mapping, staged = FieldMapping(rules=rules, sources={}), local.staged(listed)
         refresh = refresh if again else forgotten(refresh)
-        return validate_customers.fn(mapping, staged, local.lake, refresh, strict, PARTITION)
+        return validate_customers.fn(mapping, staged, lake, refresh, PARTITION, **options)
 
     return validated
 
@@ -81,7 +88,7 @@ def test_validation_agrees_with_service_row_by_row(
     validated = validate(listed)
     accepted = in_lake(local, validated.accepted.path)
     # The two customers that are invalid in any case see to a quarantine.
-    errors = in_lake(local, validated.quarantine).drop("reason")
+    errors = in_lake(local, validated.quarantine).drop("reason", "identifier")
     check = partial(
         client.upload_customers,
         company.seeded.workspace_id,
@@ -107,10 +114,10 @@ def test_validation_reports_rules_without_values(
     validated = validate(listed)
     assert validated.quarantine == f"quarantine/{PARTITION}/{refresh.id}.parquet"
     quarantine = in_lake(local, validated.quarantine)
-    assert quarantine.columns == ["row", "field", "code", "reason"]
+    assert quarantine.columns == ["row", "identifier", "field", "code", "reason"]
     assert quarantine["row"].to_list() == [5, 30, 60, 90]
     required = {"field": "plan", "code": "required", "reason": "a value is required"}
-    assert quarantine.row(0, named=True) == {"row": 5, **required}
+    assert quarantine.row(0, named=True) == {"row": 5, "identifier": "000005", **required}
     (row,) = (row for row in local.artifacts["rejected-customers"] if row["field"] == "plan")
     assert row == {**required, "rows": 1, "first row": 5}
     by_rule = quarantine.group_by("field", "code").len("rows").sort("field", "code")
@@ -125,7 +132,7 @@ def test_validation_reports_rules_without_values(
 def test_validation_numbers_rows_through_whole_list(
     local: Local, validate: Validate, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_VALIDATED", 7)
+    monkeypatch.setattr("tasks.customers.split.ROWS_VALIDATED", 7)
     listed = pl.concat([customers(60, invalid_every=20), customers(2)])
     with pytest.raises(ListRefused, match="2 customer identifiers occur more than once.*quaran"):
         validate(listed)
@@ -136,7 +143,7 @@ def test_validation_numbers_rows_through_whole_list(
 def test_strict_list_is_refused_at_first_rejected_row(
     local: Local, validate: Validate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_VALIDATED", 7)
+    monkeypatch.setattr("tasks.customers.split.ROWS_VALIDATED", 7)
     with pytest.raises(ListRefused, match=r"^Row 30, field '\w+': [a-z ']+\. Nothing was changed"):
         validate(customers(100, invalid_every=30), strict=True)
     assert not local.lake.files.exists("quarantine")
@@ -170,7 +177,7 @@ def test_list_is_refused_when_columns_do_not_fit(
 def test_fingerprint_ignores_order_of_rows(
     local: Local, validate: Validate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.customers.validate.ROWS_VALIDATED", 20)
+    monkeypatch.setattr("tasks.customers.split.ROWS_VALIDATED", 20)
 
     def fingerprint(listed: pl.DataFrame) -> str:
         local.lake.files.remove("staging")
@@ -196,6 +203,98 @@ def test_repeated_identifiers_are_found_as_sent(local: Local, validate: Validate
         validate(listed, rules=[key])
     table = local.artifacts["rejected-customers"]
     assert [(row["code"], row["rows"]) for row in table] == [("duplicate", 2)]
+
+
+def listed_twice() -> pl.DataFrame:
+    """Rows 2, 9 and 12 are one customer's, the last of them breaks a rule; row 11 is nobody's."""
+    ids = ["2" if n in (2, 9, 12) else None if n == 11 else str(n) for n in range(1, 13)]
+    return pl.DataFrame({"id": ids, "n": [*map(str, range(1, 12)), "many"]})
+
+
+@pytest.mark.parametrize(
+    ("choice", "taken", "rejected"),
+    [
+        ("first", ["2"], [(9, "2", "duplicate"), (11, None, "required"), (12, "2", "duplicate")]),
+        (
+            "last",
+            [],
+            [
+                (2, "2", "duplicate"),
+                (9, "2", "duplicate"),
+                (11, None, "required"),
+                (12, "2", "number"),
+            ],
+        ),
+    ],
+)
+def test_one_row_of_a_customer_is_taken_when_asked(
+    local: Local,
+    validate: Validate,
+    monkeypatch: pytest.MonkeyPatch,
+    choice: str,
+    taken: list[str],
+    rejected: list[tuple[object, ...]],
+) -> None:
+    monkeypatch.setattr("tasks.customers.split.ROWS_VALIDATED", 5)
+    key = rule("id", "string").model_copy(update={"unique": True})
+    validated = validate(listed_twice(), rules=[key, rule("n", "number")], duplicates=choice)
+    assert validated.duplicates == choice
+    accepted = in_lake(local, validated.accepted.path)
+    assert accepted.filter(id="2")["n"].to_list() == taken
+    assert accepted.height + validated.rejected == 12
+    errors = in_lake(local, validated.quarantine)
+    assert errors.select("row", "identifier", "code").rows() == rejected
+
+
+def test_quarantine_has_a_keyed_hash_of_identifiers_when_asked(
+    local: Local, validate: Validate
+) -> None:
+    lake = DataLake(root=local.lake.root, identifier_key=SecretStr("key"))
+    validated = validate(customers(60, invalid_every=30), lake=lake)
+    found = in_lake(local, validated.quarantine)["identifier"].to_list()
+    wanted = [hmac.new(b"key", f"0000{n}".encode(), "sha256").hexdigest() for n in (30, 60)]
+    assert found == wanted
+
+
+def test_quarantine_of_all_flows_is_one_table(
+    local: Local, validate: Validate, rules: list[WorkspaceField]
+) -> None:
+    listed = customers(30, invalid_every=10)
+    validate(listed)
+    for partition, id_ in (("campaign_id=D", "r2"), (NO_CAMPAIGN, "r3")):
+        other = Refresh(id=id_, started=datetime(2026, 1, 1, tzinfo=UTC), journal=f"journals/{id_}")
+        mapping = FieldMapping(rules=rules, sources={})
+        staged = local.staged(listed, id_)
+        validate_customers.fn(mapping, staged, local.lake, other, partition)
+    (query,) = re.findall(r"pl\.scan_parquet\(.*quarantine.*\)", Path("docs/lake.md").read_text())
+    frame = eval(query.replace("LAKE", local.lake.root)).collect()
+    assert frame.group_by("campaign_id").len().sort("campaign_id").rows() == [
+        (None, 3),
+        ("C", 3),
+        ("D", 3),
+    ]
+
+
+def test_panic_of_a_library_is_a_refusal(
+    validate: Validate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panic(*_: object) -> None:
+        raise pl.exceptions.PanicException("a customer's value")
+
+    monkeypatch.setattr("tasks.customers.duplicates.fields.validate", panic)
+    with pytest.raises(ListRefused, match="PanicException in test_validate.py") as caught:
+        validate(customers(3))
+    assert "customer's value" not in str(caught.value)
+
+
+def test_float_identifiers_that_have_lost_digits_are_refused(
+    local: Local, validate: Validate
+) -> None:
+    key = rule("id", "string").model_copy(update={"unique": True})
+    whole = validate(pl.DataFrame({"id": [123.0, 2.0**53]}), rules=[key])
+    assert in_lake(local, whole.accepted.path)["id"].to_list() == ["123", str(2**53)]
+    with pytest.raises(ListRefused, match="floating-point numbers, some above 9,007"):
+        validate(pl.DataFrame({"id": [2.0**53 + 2]}), rules=[key])
 
 
 # ---- before and after ---------------------------------------------------------------------------

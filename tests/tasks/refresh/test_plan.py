@@ -37,7 +37,7 @@ def validated(
 ) -> Validated:
     mapping = FieldMapping(rules=client.list_fields(company.seeded.workspace_id), sources={})
     staged = local.staged(customers(250))
-    return validate_customers.fn(mapping, staged, local.lake, refresh, False, "campaign_id=C")
+    return validate_customers.fn(mapping, staged, local.lake, refresh, "campaign_id=C")
 
 
 @pytest.fixture

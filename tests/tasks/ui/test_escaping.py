@@ -129,7 +129,7 @@ def test_plan_shows_names_as_text(
     with company.client() as client:
         mapping = FieldMapping(rules=client.list_fields(campaign.workspace_id), sources={})
     staged = local.staged(customers(20))
-    validated = validate_customers.fn(mapping, staged, local.lake, refresh, False, "c")
+    validated = validate_customers.fn(mapping, staged, local.lake, refresh, "c")
     told = validated.model_copy(update={"quarantine": f"{NAME} {SHOWN}"})
     few = Guardrails(min_rows=30)
     make_plan.fn(local.account, campaign, told, local.lake, refresh, few)
@@ -196,7 +196,7 @@ def test_rejected_rows_show_fields_as_text(shown: Shown, local: Local, refresh: 
     rules = [field("id", unique=True), field(SHOWN)]
     staged = local.staged(pl.DataFrame({"id": ["1"], SHOWN: ["a\0b"]}))
     mapping = FieldMapping(rules=rules, sources={})
-    validate_customers.fn(mapping, staged, local.lake, refresh, False, "c")
+    validate_customers.fn(mapping, staged, local.lake, refresh, "c")
     shown.check()
 
 

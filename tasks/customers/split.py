@@ -1,0 +1,148 @@
+"""A list split into the rows that keep the workspace's rules and the errors of the others."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from blocks.crm.list_file import ListFile, Origin
+from blocks.iterators import prefetch
+from blocks.storage.parquet import ParquetSink, text_schema
+from nudgescribe import fields
+from nudgescribe.contract import WorkspaceField
+from nudgescribe.errors import NudgeflowError
+from nudgescribe.fields import Validation
+from tasks.customers.duplicates import Choice, Duplicates, find_duplicates
+from tasks.customers.fingerprint import Fingerprint
+from tasks.customers.mapping import FieldMapping
+
+ROWS_VALIDATED = 50_000
+"""Most rows validated at a time."""
+EXACT = {Origin.FLOAT16: 2**11, Origin.FLOAT32: 2**24, Origin.FLOAT64: 2**53}
+"""Up to where floating-point numbers can be told from their neighbours."""
+ERRORS = pl.Schema(
+    {
+        "row": pl.UInt32(),
+        "identifier": pl.String(),
+        "field": pl.String(),
+        "code": pl.String(),
+        "reason": pl.String(),
+    }
+)
+
+
+class ListRefused(NudgeflowError):
+    """A list does not fit the workspace as a whole."""
+
+    advice = "Nothing was changed at Nudgescribe. Correct the list or its query, then start again."
+
+
+@dataclass(frozen=True)
+class SplitList:
+    """Two local files: the `accepted` rows as text, and the `errors` of the rejected ones; with the
+    numbers of rejected rows and of repeated identifiers.
+    """
+
+    accepted: Path
+    errors: Path
+    rejected: int
+    repeated: int
+    fingerprint: str
+
+
+def split_list(
+    listed: ListFile,
+    mapping: FieldMapping,
+    folder: Path,
+    *,
+    strict: bool,
+    duplicates: Choice,
+    show: Callable[[pl.Series], pl.Series],
+) -> SplitList:
+    """Validate every row of the list; `show` says what stands for identifiers beside the errors.
+
+    Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
+    for the first rejected row.
+    """
+    values = mapping.expressions(listed)
+    _check_columns([*values], mapping.rules)
+    key = fields.key_of(mapping.rules)
+    column = mapping.columns(listed.columns).get(key)
+    repeated = find_duplicates(
+        lambda: _identifiers(listed, column, values[key]), duplicates, folder
+    )
+    accepted, errors = folder / "accepted.parquet", folder / "errors.parquet"
+    fingerprint, rejected = Fingerprint([*values]), 0
+    with (
+        ParquetSink(accepted, text_schema([*values])) as accepted_sink,
+        ParquetSink(errors, ERRORS) as errors_sink,
+    ):
+        texts = _texts(listed, values)
+        for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
+            if strict and validation.errors.height:
+                raise _first_of(validation.errors)
+            accepted_sink.write(validation.accepted)
+            fingerprint.add(validation.accepted)
+            errors_sink.write(validation.errors)
+            rejected += validation.rejected_rows
+    return SplitList(accepted, errors, rejected, len(repeated.ids), str(fingerprint))
+
+
+def _check_columns(names: list[str], rules: list[WorkspaceField]) -> None:
+    if not {rule.field_name for rule in rules} & {*names}:
+        # Without a header row the columns' names are a customer's values: never print them.
+        raise ListRefused(
+            f"None of the list's {len(names)} columns is a field of the workspace: "
+            "look whether it has a header row, or name the columns in options.fields."
+        )
+    problems = fields.header_problems(names, rules) or fields.rule_problems(rules, names)
+    if problems:
+        raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
+
+
+def _texts(listed: ListFile, values: Mapping[str, pl.Expr]) -> Iterator[pl.DataFrame]:
+    selected = [value.alias(name) for name, value in values.items()]
+    return (frame.select(selected) for frame in listed.frames(ROWS_VALIDATED))
+
+
+def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
+    """Yield the customer identifiers, which `column` holds unless they are all the same.
+
+    Raises ListRefused for one that was a floating-point number and may have lost digits.
+    """
+    origins = listed.origins(column) if column is not None else set[Origin]()
+    exact = min((EXACT[origin] for origin in origins if origin in EXACT), default=None)
+    read = None if column is None else [column]
+    for frame in listed.frames(ROWS_VALIDATED, read):
+        ids = frame.select(value.alias("id")).to_series()
+        if exact and (ids.cast(pl.Float64, strict=False).abs() > exact).any():
+            raise ListRefused(
+                f"The customer identifiers are floating-point numbers, some above {exact:,}: "
+                "these have lost digits. Write them as integers or text."
+            )
+        yield ids
+
+
+def _validate(
+    texts: Iterator[pl.DataFrame],
+    rules: list[WorkspaceField],
+    repeated: Duplicates,
+    show: Callable[[pl.Series], pl.Series],
+) -> Iterator[Validation]:
+    """Validate batch by batch; number the rows in errors from 1 through the whole list."""
+    before, key = 0, fields.key_of(rules)
+    for frame in texts:
+        accepted, errors = repeated.validate(frame, rules, before)
+        errors = errors.with_columns(
+            pl.col("row") + (before + 1),
+            show(frame[key].gather(errors["row"])).alias("identifier"),
+            pl.col("code").replace_strict(fields.REASONS, return_dtype=pl.String()).alias("reason"),
+        )
+        yield Validation(accepted, errors)
+        before += frame.height
+
+
+def _first_of(errors: pl.DataFrame) -> ListRefused:
+    first = errors.row(0, named=True)
+    return ListRefused(f"Row {first['row']:,}, field '{first['field']}': {first['reason']}.")
