@@ -90,7 +90,7 @@ def lake(tmp_path: Path) -> DataLake:
 def test_the_lakes_queries(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DataLake, "load", lambda name: lake)
     names: dict[str, object] = {"campaign_id": "C", "lake": lake}
-    for block in (each for each in code("python") if "LAKE/" not in each):
+    for block in (each for each in code("python") if not re.search("LAKE/|spark", each)):
         exec(block, names)
     assert isinstance(frame := names["frame"], pd.DataFrame)
     assert sorted(frame["customer_id"]) == ["000123", "NA", "x"]

@@ -142,7 +142,13 @@ class ListFile:
 
 def to_batches(table: pa.Table) -> list[pa.RecordBatch]:
     """Return a table in batches: at least one, so that a list without rows has its columns."""
-    return table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
+    return table.to_batches() or [no_rows(table.schema)]
+
+
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch of no rows."""
+    columns = [column.combine_chunks() for column in schema.empty_table().columns]
+    return pa.record_batch(columns, schema)
 
 
 def _origins_of(field: pa.Field) -> set[Origin]:

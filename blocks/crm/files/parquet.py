@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import FILE
+from blocks.crm.list_file import FILE, no_rows
 from blocks.saved import Logger
 from nudgescribe.errors import first_ten
 
@@ -36,7 +36,7 @@ def read_parquet(
                     # A day of INT96 in nanoseconds would have to lie between 1677 and 2262.
                     coerce_int96_timestamp_unit="us",
                 )
-            names = _names(file.name, source)
+                names = _names(file.name, source)
             expected = expected or names
             file.check_columns(names, expected)
             chosen = [name for name in expected if needed is None or name in needed]
@@ -61,7 +61,7 @@ def _names(file: str, source: parquet.ParquetFile) -> list[str]:
 def _read(file: str, source: parquet.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
     fields = [source.schema_arrow.field(name) for name in names]
     schema = pa.schema(fields, metadata={FILE: file})
-    yield pa.RecordBatch.from_pylist([], schema)
+    yield no_rows(schema)
     with _refused(file, lambda: _encrypted(source, names)):
         for batch in source.iter_batches(ROWS_AT_ONCE, columns=names):
             yield pa.record_batch([batch.column(name) for name in names], schema)
