@@ -3,8 +3,8 @@
     python -m tests.corpora FOLDER
 
 Each file is *exact*; *refused*, in a line that names it; *unclear*, refused otherwise; *changed*,
-accepted with other values; *unknown*, accepted where the other reader does not read it; or *raw*: an
-error that is none of ours, or the end of the process.
+accepted with other values; *unknown*, accepted where the other reader does not read it; or *raw*:
+an error that is none of ours, or the end of the process.
 """
 
 import csv

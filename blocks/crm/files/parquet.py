@@ -9,6 +9,7 @@ from pyarrow import parquet
 from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
 from blocks.crm.list_file import FILE, no_rows
+from blocks.crm.text import NoText, check_type
 from blocks.saved import Logger
 from nudgescribe.errors import first_ten
 
@@ -60,6 +61,12 @@ def _names(file: str, source: parquet.ParquetFile) -> list[str]:
 
 def _read(file: str, source: parquet.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
     fields = [source.schema_arrow.field(name) for name in names]
+    for field in fields:
+        try:
+            check_type(field.type)
+        except NoText as error:
+            column = first_ten([field.name])
+            raise SourceError(f"{file}, column {column} {error.problem}.") from None
     schema = pa.schema(fields, metadata={FILE: file})
     yield no_rows(schema)
     with _refused(file, lambda: _encrypted(source, names)):
