@@ -63,7 +63,7 @@ def check_list(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
     key = fields.key_of(rules)
     try:
         columns = next(frames()).columns
-        if problems := fields.header_problems(columns, rules):
+        if problems := fields.header_problems(columns, rules, certain=True):
             more = (
                 [f"{len(problems) - MAX_HEADER_PROBLEMS:,} more"]
                 if len(problems) > MAX_HEADER_PROBLEMS

@@ -116,7 +116,7 @@ def _validate(
     with local_copy(lake, staged) as source, scratch_folder("the validation of a list") as folder:
         listed = ListFile(source)
         values = mapping.expressions(listed)
-        _check_columns([*values], mapping.rules)
+        _check_columns([*values], mapping.rules, listed.certain)
         split = _validate_rows(listed, values, mapping, folder, strict)
         if split.rejected:
             lake.files.put(split.errors, quarantine, private=True)
@@ -157,14 +157,15 @@ class _SplitList:
     fingerprint: str
 
 
-def _check_columns(names: list[str], rules: list[WorkspaceField]) -> None:
+def _check_columns(names: list[str], rules: list[WorkspaceField], certain: bool) -> None:
+    problems = fields.header_problems(names, rules, certain)
     if not {rule.field_name for rule in rules} & {*names}:
-        # Without a header row the columns' names are a customer's values: never print them.
         raise ListRefused(
-            f"None of the list's {len(names)} columns is a field of the workspace: "
-            "look whether it has a header row, or name the columns in options.fields."
+            f"None of the list's {len(names):,} columns is a field of the workspace: "
+            "look whether it has a header row, or name the columns in options.fields. "
+            f"{'; '.join(problems)}."
         )
-    if problems := fields.header_problems(names, rules):
+    if problems:
         raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
 
 
