@@ -19,7 +19,7 @@ from nudgescribe.errors import first_ten
 
 BLOCK_BYTES = 2 * 1024 * 1024
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-_SEPARATOR_LINE = re.compile(rb'"?sep=([ -~\t])"?\r?\n', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(rb'"?sep=([ -~\t])"?(?:\r\n?|\n|\Z)', re.IGNORECASE)
 _BLANKS = " \t"
 
 
@@ -110,8 +110,11 @@ class _Part:
         try:
             yield from rfc4180.blocks(text, BLOCK_BYTES, dialect, self._dialect.header)
         except rfc4180.MalformedCsv as error:
-            place = f"{self._name}, row {error.row:,}" if error.row else self._name
-            raise SourceError(f"{place}: {error.problem}{self._advice(error)}") from None
+            place = f", row {error.row:,}" if error.row else ""
+            if isinstance(error, rfc4180.StrayQuote):
+                place = place or ", header row"
+            problem = f"{error.problem}{self._advice(error)}"
+            raise SourceError(f"{self._name}{place}: {problem}") from None
 
     def _advice(self, error: rfc4180.MalformedCsv) -> str:
         if isinstance(error, rfc4180.InvalidUtf8):

@@ -173,6 +173,8 @@ def test_character_split_between_reads_is_decoded(
     ("content", "fields", "problem"),
     [
         (b"", {}, "is empty"),
+        (b"sep=;", {}, "is empty"),
+        (b'a,"b" \n1,2\n', {}, "list.csv, header row: .*behind a closing quote"),
         (b"id;a,b\n1;2\n", {}, "commas and semicolons in its first row: state the delimiter"),
         (b"Zoe,id,Zoe\n", {}, "repeats a name in the columns 1, 3"),
         ("id,n\n1,2\n3,Möller\n".encode("cp1252"), {}, r"list.csv, row 2: .*such as windows-1252"),
@@ -337,6 +339,7 @@ def test_stray_quote_behind_a_backslash_is_told_with_the_option(tmp_path: Path) 
     [
         (b"sep=;\r\nid;n\r\n1;a\r\n", {}),
         (b'"sep=;"\nid;n\n1;a\n', {}),
+        (b"sep=;\rid;n\r1;a\r", {}),
         (codecs.BOM_UTF8 + b"SEP=;\nid;n\n1;a\n", {"delimiter": ";"}),
         ("\ufeffsep=;\r\nid;n\r\n1;a\r\n".encode("utf-16-le"), {}),
         (b"sep=\t\r\nid\tn\r\n1\ta\r\n", {}),
