@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
@@ -53,7 +53,11 @@ class InvalidUtf8(MalformedCsv):
 
 
 class RepeatedColumns(MalformedCsv):
-    """Columns have the name of another."""
+    """Columns have the name of another. `names` may be a customer's values, if the header row is
+    none.
+    """
+
+    names: Sequence[str] = ()
 
 
 class StrayQuote(MalformedCsv):
@@ -74,12 +78,13 @@ class _InRow(Exception):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV is written: its delimiter, whether quotes are quotes or text, and how no value is
-    told from an empty one, if it is.
+    """How a CSV is written: its delimiter, whether quotes are quotes or text, whether blank lines
+    are rows, and how no value is told from an empty one, if it is.
     """
 
     delimiter: str = ","
     quoted: bool = True
+    blank_rows: bool = True
     null: str | None = None
 
 
@@ -122,7 +127,8 @@ def blocks(
     """Yield the rows of a CSV, about `block_bytes` at a time.
 
     There is at least one block, so that a list without rows has its columns. `header` names the
-    columns of a file without a header row. Blank lines are no rows, unless there is one column.
+    columns of a file without a header row. In a list of one column a blank line is a row
+    in any dialect.
     Raises MalformedCsv: no header, repeated column names, rows with too many or too few values or
     longer than `LONGEST_ROW`, a stray quote, an open one at the end, invalid UTF-8.
     """
@@ -355,8 +361,9 @@ def _header(block: bytes, dialect: Dialect = RFC_4180) -> tuple[list[str], bytes
         raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
     counts = Counter(columns)
     if repeated := [number for number, name in enumerate(columns, 1) if counts[name] > 1]:
-        # Numbers, not names: without a header row the names are a customer's values.
-        raise RepeatedColumns(f"It repeats a name in the columns {first_ten(repeated)}.")
+        error = RepeatedColumns(f"It repeats a name in the columns {first_ten(repeated)}.")
+        error.names = sorted(name for name, count in counts.items() if count > 1)
+        raise error
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]
 
@@ -377,7 +384,7 @@ def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC
                 delimiter=dialect.delimiter,
                 quote_char='"' if dialect.quoted else False,
                 newlines_in_values=True,
-                ignore_empty_lines=len(columns) > 1,
+                ignore_empty_lines=not dialect.blank_rows and len(columns) > 1,
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types=types,

@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from tempfile import TemporaryFile
 
 import polars as pl
@@ -97,7 +98,7 @@ STRAY = [
     (b'1,x\n2,"a"b"\n', "behind a closing quote", 2),
     (b'1,"x" \n', "behind a closing quote", 1),
     (b'1,5" pipe\n2,6\n', "in an unquoted value", 1),
-    (b'1,x\n\n2,"y\n"\n3,5"\n4,6"\n', "in an unquoted value", 3),
+    (b'1,x\n,\n2,"y\n"\n3,5"\n4,6"\n', "in an unquoted value", 4),
     (b'1, "x"\n', "in an unquoted value", 1),
     (b'1,x\n"4"0,y\n', "behind a closing quote", 2),
     (b'1,""x\n', "behind a closing quote", 1),
@@ -176,6 +177,9 @@ def test_open_quote_is_refused_with_its_row(data: bytes, row: int | None) -> Non
     assert caught.value.row == row
 
 
-def test_blank_lines_are_rows_of_one_column_only() -> None:
-    assert rfc4180.read(b"a,b\n\n1,2\r\n\r\n3,4\n").rows() == [("1", "2"), ("3", "4")]
-    assert rfc4180.read(b"a\n1\n\n2\n").rows() == [("1",), ("",), ("2",)]
+def test_blank_lines_are_rows_unless_a_dialect_has_none() -> None:
+    data, dialect = b"a,b\n\n1,2\r\n\r\n3,4\n", rfc4180.Dialect(blank_rows=False)
+    read = partial(rfc4180.frames, dialect=dialect)
+    assert next(read(io.BytesIO(data))).rows() == [("1", "2"), ("3", "4")]
+    assert rfc4180.read(data).rows() == [("", ""), ("1", "2"), ("", ""), ("3", "4")]
+    assert next(read(io.BytesIO(b"a\n1\n\n2\n"))).rows() == [("1",), ("",), ("2",)]

@@ -73,7 +73,7 @@ class _Part:
         """Yield its rows. Raises SourceError."""
         delimiter = self._delimiter(text)
         self.form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}"
-        dialect = rfc4180.Dialect(delimiter, self._dialect.quoted)
+        dialect = rfc4180.Dialect(delimiter, self._dialect.quoted, blank_rows=False)
         readable: rfc4180.Readable = text
         if self._dialect.escaped:
             dialect, readable = replace(dialect, null=NULL), BackslashReader(text)
@@ -81,9 +81,8 @@ class _Part:
         for block in self._blocks(readable, dialect):
             blanks += _blank_lines(block)
             names = self._trimmed(block.table.schema.names)
-            table = block.table.rename_columns(names)
-            yield self._without_headers(table)
-            self._rows += table.num_rows
+            yield self._without_headers(block.table).rename_columns(names)
+            self._rows += block.table.num_rows
         if blanks:
             self._logger.info("%s: %s blank lines left out", self._name, f"{blanks:,}")
 
@@ -143,10 +142,10 @@ class _Part:
         """Return the rows but those that repeat the header. Raises SourceError for one that has it
         in another order.
         """
-        names = table.schema.names
-        similar = pc.is_in(pc.utf8_trim(table.column(0), _BLANKS), pa.array(names, pa.string()))
+        names = [name.strip(_BLANKS) for name in table.schema.names]
+        written = pa.array({*names, *table.schema.names}, pa.string())
         repeated: list[int] = []
-        for index in np.flatnonzero(similar.to_numpy()).tolist():
+        for index in np.flatnonzero(pc.is_in(table.column(0), written).to_numpy()).tolist():
             row = [str(each[index]).strip(_BLANKS) for each in table.columns]
             if row == names:
                 repeated.append(index)
@@ -166,13 +165,10 @@ class _Part:
 
 def _blank_lines(block: rfc4180.Block) -> int:
     """Count the lines of a block that are no rows."""
-    raw = bytes(block.raw)
-    if b"\n\n" not in raw and b"\n\r\n" not in raw and raw[:1] not in (b"\r", b"\n"):
+    raw, rows = bytes(block.raw), block.table.num_rows
+    if len(block.table.schema.names) == 1 or raw.count(b"\n") == rows:
         return 0
-    if len(block.table.schema.names) == 1:
-        return 0
-    lines = rfc4180.row_ends(raw) + (raw[-1:] not in (b"\r", b"\n"))
-    return lines - block.table.num_rows
+    return rfc4180.row_ends(raw) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
 
 
 def _detect_delimiter(name: str, head: bytes, dialect: CsvDialect) -> str:
