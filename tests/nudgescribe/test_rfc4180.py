@@ -163,7 +163,7 @@ def has_stray_quote(text: str) -> bool:
 
 def test_file_without_quoting_is_read_with_its_quotes() -> None:
     data = b'id\t"n"\n1\t"Blue Hour" live\n2\t5"\n\n3\t"\n'
-    dialect = rfc4180.Dialect("\t", quoted=False)
+    dialect = rfc4180.Dialect("\t", quoted=False, blank_rows=False)
     for size in (1, 4, 100):
         frames = pl.concat(list(rfc4180.frames(io.BytesIO(data), size, dialect)))
         assert frames.columns == ["id", '"n"']
