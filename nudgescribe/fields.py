@@ -3,6 +3,7 @@
 All rules are polars expressions over text columns. The tasks and the sandbox share them.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -15,6 +16,7 @@ from polars import selectors
 
 from nudgescribe import identifiers
 from nudgescribe.contract import WorkspaceField
+from nudgescribe.errors import first_ten
 from nudgescribe.identifiers import NO_IDS
 
 REASONS: Mapping[str, str] = {
@@ -107,20 +109,58 @@ def rule_problems(fields: Sequence[WorkspaceField], sent: Collection[str]) -> li
     return problems
 
 
-def header_problems(columns: Sequence[str], fields: Sequence[WorkspaceField]) -> list[str]:
-    """Return the problems of a list's columns: missing, unknown and repeated ones."""
+def header_problems(
+    columns: Sequence[str], fields: Sequence[WorkspaceField], certain: bool = False
+) -> list[str]:
+    """Return the problems of a list's columns: missing, unknown and repeated ones.
+
+    Unknown ones are told by number, unless it is `certain` that names are none of a customer's
+    values, or the name is a field's but for case, blanks and characters that do not show.
+    """
     known = {field.field_name for field in fields}
     needed = [field.field_name for field in fields if field.required or field.unique]
-    repeated = [name for name, count in Counter(columns).items() if count > 1]
+    missing = [name for name in needed if name not in columns]
+    unknown = [(number, name) for number, name in enumerate(columns, 1) if name not in known]
+    counts = Counter(name for name in columns if name in known)
+    repeated = [name for name, count in counts.items() if count > 1]
     return [
-        *(f"column '{name}' is missing" for name in needed if name not in columns),
-        *(
-            f"column '{name}' is not a field of the workspace"
-            for name in columns
-            if name not in known
-        ),
-        *(f"column '{name}' occurs more than once" for name in repeated),
+        *(_about("is missing", "are missing", missing)),
+        *(_unknown(unknown, known, certain)),
+        *(_about("occurs more than once", "occur more than once", repeated)),
     ]
+
+
+def _about(one: str, several: str, names: Sequence[str]) -> Iterable[str]:
+    if names:
+        quoted = first_ten(f"'{name}'" for name in names)
+        yield f"column{'s' * (len(names) > 1)} {quoted} {one if len(names) == 1 else several}"
+
+
+def _unknown(
+    unknown: Sequence[tuple[int, str]], known: Iterable[str], certain: bool
+) -> Iterable[str]:
+    """Yield the problems of columns that are no fields, by number and name."""
+    alike = {_plain(name): name for name in known}
+    meant = [
+        (number, name, alike[_plain(name)]) for number, name in unknown if _plain(name) in alike
+    ]
+    if meant:
+        named = first_ten(
+            f"column {number} is {name!a}, not '{field}'" for number, name, field in meant
+        )
+        yield named
+    rest = [(number, name) for number, name in unknown if _plain(name) not in alike]
+    told = first_ten(f"'{name}'" if certain else f"{number}" for number, name in rest)
+    if len(rest) == 1:
+        yield f"column {told} is no field of the workspace"
+    elif rest:
+        yield f"columns {told} are no fields of the workspace"
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people do not see, or take for the same."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(each for each in plain if each.isprintable() and not each.isspace())
 
 
 def column(name: str) -> pl.Expr:

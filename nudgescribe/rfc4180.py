@@ -8,24 +8,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from nudgescribe.contract import MOST_FIELDS
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 
 BLOCK_BYTES = 8 * 1024 * 1024
 LONGEST_ROW = 64 * 1024 * 1024
 """Bytes. A file that has no end of a row within them is refused."""
 HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
+Bytes = npt.NDArray[np.uint8]
+Positions = npt.NDArray[np.intp]
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
-_CLOSED = (b'\n"\n', b'\n"\r\n', b'\n"\r', b'\n"')
+_QUOTE = ord('"')
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -42,9 +45,7 @@ class MalformedCsv(NudgeflowError):
 
     advice = "Write the file as UTF-8 CSV with a header row and RFC 4180 quoting."
     row: int | None = None
-    """The row's number from 1, not counting the header; None if not known. For a stray quote it is
-    near.
-    """
+    """The row's number from 1, not counting the header and blank lines; None if not known."""
 
 
 class InvalidUtf8(MalformedCsv):
@@ -52,13 +53,42 @@ class InvalidUtf8(MalformedCsv):
 
 
 class RepeatedColumns(MalformedCsv):
-    """Columns with the name of another; `columns` are their numbers, from 1."""
+    """Columns have the name of another. `names` may be a customer's values, if the header row is
+    none.
+    """
 
-    columns: Sequence[int] = ()
+    names: Sequence[str] = ()
 
-    def __init__(self, problem: str, columns: Sequence[int] = ()) -> None:
-        super().__init__(problem)
-        self.columns = columns
+
+class StrayQuote(MalformedCsv):
+    """A quote stands where RFC 4180 has none; `escaped` if a backslash is before it."""
+
+    advice = "Write values that hold a quote in quotes, and theirs twice, as RFC 4180 has it."
+    escaped: bool = False
+
+
+class _InRow(Exception):
+    """A problem of the row that bytes end in; `rows_before` are in them, too."""
+
+    def __init__(self, error: MalformedCsv, begin: bytes) -> None:
+        super().__init__(error)
+        self.error = error
+        self.rows_before = row_ends(begin)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV is written: its delimiter, whether quotes are quotes or text, whether blank lines
+    are rows, and how no value is told from an empty one, if it is.
+    """
+
+    delimiter: str = ","
+    quoted: bool = True
+    blank_rows: bool = True
+    null: str | None = None
+
+
+RFC_4180 = Dialect()
 
 
 @dataclass(frozen=True)
@@ -77,11 +107,11 @@ def read(data: bytes) -> pl.DataFrame:
 def frames(
     file: Readable,
     block_bytes: int = BLOCK_BYTES,
-    delimiter: str = ",",
+    dialect: Dialect = RFC_4180,
     header: list[str] | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a CSV as `blocks` does, as frames."""
-    for block in blocks(file, block_bytes, delimiter, header):
+    for block in blocks(file, block_bytes, dialect, header):
         frame = pl.from_arrow(block.table)
         assert isinstance(frame, pl.DataFrame)
         frame.columns = block.table.schema.names  # polars gives one without a name another
@@ -91,33 +121,40 @@ def frames(
 def blocks(
     file: Readable,
     block_bytes: int = BLOCK_BYTES,
-    delimiter: str = ",",
+    dialect: Dialect = RFC_4180,
     header: list[str] | None = None,
 ) -> Iterator[Block]:
     """Yield the rows of a CSV, about `block_bytes` at a time.
 
     There is at least one block, so that a list without rows has its columns. `header` names the
-    columns of a file without a header row.
+    columns of a file without a header row. In a list of one column a blank line is a row
+    in any dialect.
     Raises MalformedCsv: no header, repeated column names, rows with too many or too few values or
-    longer than `LONGEST_ROW`, an open quote at the end, invalid UTF-8.
+    longer than `LONGEST_ROW`, a stray quote, an open one at the end, invalid UTF-8.
     """
     columns, count, table = header, 0, None
-    for rows in _aligned(file, block_bytes):
-        body = rows
-        if columns is None:
-            columns, body = _header(rows, delimiter)
-        try:
-            table = _parse(body, columns, delimiter)
-        except MalformedCsv as error:
-            before = _rows_before_fault(body, columns, delimiter)
-            error.row = None if before is None else count + before + 1
-            raise
-        count += table.num_rows
-        yield Block(body, table)
+    pieces = _pieces(file, block_bytes, marked=header is None)
+    try:
+        for rows in _aligned(pieces, dialect):
+            body = rows
+            if columns is None:
+                columns, body = _header(rows, dialect)
+            try:
+                table = _parse(body, columns, dialect)
+            except MalformedCsv as error:
+                before = _rows_before_fault(body, columns, dialect)
+                error.row = None if before is None else count + before + 1
+                raise
+            count += table.num_rows
+            yield Block(body, table)
+    except _InRow as fault:
+        row = count + fault.rows_before + (columns is not None)
+        fault.error.row = row or None
+        raise fault.error from None
     if columns is None:
         raise MalformedCsv(_EMPTY)
     if table is None:
-        yield Block(b"", _parse(b"", columns))
+        yield Block(b"", _parse(b"", columns, dialect))
 
 
 def mapped(file: BinaryIO) -> Iterator[Block]:
@@ -128,24 +165,33 @@ def mapped(file: BinaryIO) -> Iterator[Block]:
     if not file.seek(0, SEEK_END):
         raise MalformedCsv(_EMPTY)
     data = mmap(file.fileno(), 0, access=ACCESS_READ)
-    head = data[:HEAD_BYTES]
-    end = _first_row_end(head)
-    columns, rest = _header(head[:end])
+    end = _first_row_end(data[:HEAD_BYTES])
+    first_row = data[:end].removeprefix(_BOM) or b"\n"
+    quotes = _Quotes(RFC_4180)
+    if stray := quotes.follow(first_row):
+        raise stray.error(first_row[: stray.at])
+    columns, rest = _header(first_row)
     if rest or end == HEAD_BYTES:
         file.seek(0)
         yield from blocks(file)
         return
-    quoted, body = False, memoryview(b"")
+    count, body = 0, memoryview(b"")
     for start in range(end, len(data), PIECE_BYTES):
         stop = min(start + PIECE_BYTES, len(data))
-        cut, quoted = _last_row_end(data, end, start, stop, quoted)
-        if stop == len(data) and not quoted:
+        if stray := quotes.follow(memoryview(data)[start:stop]):
+            error = stray.error(before := data[end : start + stray.at])
+            error.row = count + row_ends(before) + 1
+            raise error
+        cut = _last_row_end(data, end, stop, quotes.inside)
+        if stop == len(data) and not quotes.inside:
             cut = stop
         if cut > end:
             body = memoryview(data)[end:cut]
-            yield Block(body, _parse(body, columns))
+            table = _parse(body, columns)
+            count += table.num_rows
+            yield Block(body, table)
             end = cut
-    if quoted:
+    if quotes.inside:
         raise MalformedCsv(_CUT_OFF)
     if not body:
         yield Block(body, _parse(body, columns))
@@ -156,48 +202,134 @@ def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:
     return frame.write_csv(include_header=header, line_terminator="\r\n").encode()
 
 
-def _aligned(file: Readable, block_bytes: int) -> Iterator[bytes]:
+class _Stray(NamedTuple):
+    """A stray quote: where it is in a piece, and whether it closes a value and text follows."""
+
+    at: int
+    closing: bool
+
+    def error(self, before: bytes) -> StrayQuote:
+        """Return the error about it; `before` are bytes that end where it is."""
+        place = "text behind a closing quote" if self.closing else "a quote in an unquoted value"
+        error = StrayQuote(f"There is {place}.")
+        error.escaped = before.endswith(b"\\")
+        return error
+
+
+class _Quotes:
+    """Follows the quotes of a CSV, piece by piece; `inside`: whether the last piece ended in some.
+
+    A quote opens a value at its begin and closes it at its end; two that touch within it are one of
+    its text. So, counted from the first, each odd quote has an edge before it and each even one has
+    an edge behind it: a delimiter, a line end, or another quote.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.inside = False
+        self._last: int | None = None
+        self._edges = np.zeros(256, bool)
+        self._edges[[_QUOTE, *b"\r\n", ord(dialect.delimiter)]] = True
+
+    def follow(self, piece: bytes | memoryview) -> _Stray | None:
+        """Take the next piece. Return its first stray quote, if it has one; its place is -1 if it
+        ended the piece before.
+        """
+        data = np.frombuffer(piece, np.uint8)
+        at = np.flatnonzero(data == _QUOTE)
+        strays = [*self._at_seam(data), *self._within(data, at)]
+        self.inside ^= bool(len(at) % 2)
+        self._last = int(data[-1])
+        return min(strays, default=None)
+
+    def _at_seam(self, data: Bytes) -> Iterator[_Stray]:
+        """Yield the quotes beside the seam of two pieces that are stray by what is beyond it."""
+        if self.inside or self._last is None:
+            return
+        if self._last == _QUOTE and not self._edges[data[0]]:
+            yield _Stray(-1, True)
+        if data[0] == _QUOTE and not self._edges[self._last]:
+            yield _Stray(0, False)
+
+    def _within(self, data: Bytes, at: Positions) -> Iterator[_Stray]:
+        """Yield the first quote without an edge before it, and the first without one behind it."""
+        opening, closing = at[self.inside :: 2], at[not self.inside :: 2]
+        opening = opening[np.searchsorted(opening, 1) :]
+        closing = closing[: np.searchsorted(closing, len(data) - 1)]
+        for quotes, beside in ((opening, -1), (closing, 1)):
+            # "clip" only leaves out a check that all places exist, at a third of the time.
+            placed = self._edges.take(data.take(quotes + beside, mode="clip"))
+            if not placed.all():
+                yield _Stray(int(quotes[placed.argmin()]), beside == 1)
+
+
+def _pieces(file: Readable, block_bytes: int, marked: bool) -> Iterator[bytes]:
+    """Yield a file in pieces that are not empty; if `marked`, without its byte order mark."""
+    first = file.read(block_bytes)
+    while marked and first and len(first) < len(_BOM) and (more := file.read(block_bytes)):
+        first += more
+    if first := first.removeprefix(_BOM) if marked else first:
+        yield first
+    while piece := file.read(block_bytes):
+        yield piece
+
+
+def _aligned(pieces: Iterator[bytes], dialect: Dialect) -> Iterator[bytes]:
     # Cut only at newlines outside quotes: where blocks are cut elsewhere, Arrow can lose the LF of
     # a quoted CR LF (apache/arrow#51368).
     rest = b""
-    quoted = False
-    while chunk := file.read(block_bytes):
-        cut, quoted = _last_row_end(chunk, 0, 0, len(chunk), quoted)
+    quotes = _Quotes(dialect)
+    for chunk in pieces:
+        cut, stray = _cut(chunk, quotes) if dialect.quoted else (chunk.rfind(b"\n") + 1, None)
+        begin = cut or -len(rest)
         if cut:
             yield rest + chunk[:cut]
             rest = chunk[cut:]
         else:
             rest += chunk
+        if stray:
+            before = rest[: stray.at - begin]
+            raise _InRow(stray.error(before), before)
         if len(rest) > LONGEST_ROW:
-            raise MalformedCsv(f"The CSV holds a row of more than {LONGEST_ROW:,} bytes.")
-    if quoted:
-        raise MalformedCsv(_CUT_OFF)
+            problem = f"The CSV holds a row of more than {LONGEST_ROW:,} bytes."
+            raise _InRow(MalformedCsv(problem), b"")
+    if quotes.inside:
+        raise _InRow(MalformedCsv(_CUT_OFF), rest)
     if rest:
         yield rest
 
 
-def _last_row_end(
-    data: bytes | mmap, begin: int, start: int, stop: int, quoted: bool
-) -> tuple[int, bool]:
-    """Return the end of the last row that ends between `begin` and `stop`, 0 if none does, and
-    whether `stop` is within quotes. `quoted` is whether `start` is; quotes are counted from there.
+def _cut(chunk: bytes, quotes: _Quotes) -> tuple[int, _Stray | None]:
+    """Return where the last row ends that is in place, 0 if none is, and the first stray quote."""
+    inside = quotes.inside
+    stray = quotes.follow(chunk)
+    stop = max(stray.at, 0) if stray else len(chunk)
+    if stray:
+        inside ^= bool(chunk.count(b'"', 0, stop) % 2)
+    return _last_row_end(chunk, 0, stop, inside if stray else quotes.inside), stray
+
+
+def row_ends(rows: bytes) -> int:
+    """Count the line ends outside quotes."""
+    return len(re.findall(rb"\r\n?|\n", re.sub(rb'"[^"]*(?:"|\Z)', b"", rows)))
+
+
+def _last_row_end(data: bytes | mmap, begin: int, stop: int, inside: bool) -> int:
+    """Return the end of the last row that ends between `begin` and `stop`, 0 if none does;
+    `inside` is whether `stop` is within quotes.
     """
     # From quote to quote, not from line to line: one that is never closed can hold millions.
-    at_end = inside = quoted ^ bool(_quotes(memoryview(data)[start:stop]) % 2)
     end = stop
     while end > begin:
         quote = data.rfind(b'"', begin, end)
         if not inside and (newline := data.rfind(b"\n", max(quote + 1, begin), end)) >= 0:
-            return newline + 1, at_end
+            return newline + 1
         inside, end = not inside, quote
-    return 0, at_end
+    return 0
 
 
-def _quotes(data: memoryview) -> int:
-    return int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord('"')))
-
-
-def _first_row_end(block: bytes) -> int:
+def _first_row_end(block: bytes, quoted: bool = True) -> int:
+    if not quoted:
+        return block.find(b"\n") + 1 or len(block)
     start = 0
     while True:
         quote = block.find(b'"', start)
@@ -209,16 +341,16 @@ def _first_row_end(block: bytes) -> int:
             return len(block)
 
 
-def _header(block: bytes, delimiter: str = ",") -> tuple[list[str], bytes]:
+def _header(block: bytes, dialect: Dialect = RFC_4180) -> tuple[list[str], bytes]:
     """Return the column names, and the bytes that follow the header row."""
-    block = block.removeprefix(_BOM)
-    end = _first_row_end(block)
+    end = _first_row_end(block, dialect.quoted)
     try:
         lines = io.StringIO(block[:end].decode(), newline="")
     except UnicodeDecodeError:
         raise InvalidUtf8("The CSV is not valid UTF-8.") from None
     try:
-        columns = next(csv.reader(lines, delimiter=delimiter), [""])
+        quoting = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
+        columns = next(csv.reader(lines, delimiter=dialect.delimiter, quoting=quoting), [""])
     except csv.Error:
         raise MalformedCsv("The CSV's header row cannot be read.") from None
     if not any(columns):
@@ -228,58 +360,65 @@ def _header(block: bytes, delimiter: str = ",") -> tuple[list[str], bytes]:
     if any("\0" in name for name in columns):
         raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
     counts = Counter(columns)
-    if repeated := sorted(name for name, count in counts.items() if count > 1):
-        raise RepeatedColumns(
-            f"The CSV names these columns more than once: {', '.join(repeated)}.",
-            [number for number, name in enumerate(columns, 1) if counts[name] > 1],
-        )
+    if repeated := [number for number, name in enumerate(columns, 1) if counts[name] > 1]:
+        error = RepeatedColumns(f"It repeats a name in the columns {first_ten(repeated)}.")
+        error.names = sorted(name for name, count in counts.items() if count > 1)
+        raise error
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]
 
 
-def _parse(block: bytes | memoryview, columns: list[str], delimiter: str = ",") -> pa.Table:
+def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC_4180) -> pa.Table:
     types = dict.fromkeys(columns, pa.string())
     if not block:
         return pa.schema(types).empty_table()
     if bytes(block[:3]) == _BOM:
         block = _BOM + bytes(block)  # Arrow takes the first for a mark and drops it
     try:
-        table = arrow_csv.read_csv(
+        return arrow_csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),
             read_options=arrow_csv.ReadOptions(
                 column_names=columns, block_size=len(block) + 1, use_threads=False
             ),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False
+                delimiter=dialect.delimiter,
+                quote_char='"' if dialect.quoted else False,
+                newlines_in_values=True,
+                ignore_empty_lines=not dialect.blank_rows and len(columns) > 1,
             ),
-            convert_options=arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=types,
+                null_values=[] if dialect.null is None else [dialect.null],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
         )
     except pa.ArrowInvalid as error:
         # Arrow's message repeats the row, so only the kind of fault is told.
         if "UTF8" in str(error):
             raise InvalidUtf8("The CSV holds invalid UTF-8.") from None
         raise MalformedCsv("The CSV holds a row with too many or too few values.") from None
-    # A stray quote shifts what counts as quoted, so that a cut can lie within a value. Arrow does
-    # not mind that the last value is open; it then ends with the newline that was to end its row.
-    if str(table.column(-1)[-1]).endswith("\n") and not bytes(block[-4:]).endswith(_CLOSED):
-        raise MalformedCsv("The CSV holds a quote in a value that is not quoted.")
-    return table
 
 
-def _rows_before_fault(block: bytes, columns: list[str], delimiter: str) -> int | None:
+def _rows_before_fault(block: bytes, columns: list[str], dialect: Dialect) -> int | None:
     """Count the rows before the one that cannot be read, None if rows end with CR alone.
 
     By bisection, which takes about as long as reading the block twice.
     """
     rows, start, end = 0, 0, len(block)
     while True:
-        cut, _ = _last_row_end(block, start, start, (start + end) // 2, False)
-        cut = cut or start + _first_row_end(block[start:end])
+        middle = (start + end) // 2
+        if dialect.quoted:
+            inside = bool(block.count(b'"', start, middle) % 2)
+            cut = _last_row_end(block, start, middle, inside)
+        else:
+            cut = block.rfind(b"\n", start, middle) + 1
+        cut = cut or start + _first_row_end(block[start:end], dialect.quoted)
         if cut == end:
             # Where rows end with CR alone this is not a row but all of them.
             return None if re.search(rb"\r(?!\n)", block[start:end]) else rows
         try:
-            rows += _parse(block[start:cut], columns, delimiter).num_rows
+            rows += _parse(block[start:cut], columns, dialect).num_rows
             start = cut
         except MalformedCsv:
             end = cut

@@ -26,6 +26,12 @@ ORIGINS = b"nudgeflow.origins"
 FILE = b"nudgeflow.file"
 """Key in the metadata of a batch's schema: the name of the file that it is from."""
 
+NAMES = b"nudgeflow.names"
+"""Key in the metadata of the file, and of a batch's schema: how the columns' names are known."""
+
+UNCERTAIN = {NAMES: b"uncertain"}
+"""Metadata of a batch whose names are a file's first row, which may be a customer, or keys."""
+
 
 class Origin(StrEnum):
     """What values of a column were, where it still matters once they are text."""
@@ -61,10 +67,13 @@ class ListWriter(Closing):
         self._columns: list[str] = []
         self._origins: dict[str, set[Origin]] = {}
         self._file, self._rows_of_others = "", 0
+        self._uncertain = False
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch. Raises SourceError for a value, or a type, that has no text."""
-        file = (batch.schema.metadata or {}).get(FILE, b"").decode()
+        metadata = batch.schema.metadata or {}
+        self._uncertain |= metadata.get(NAMES) == UNCERTAIN[NAMES]
+        file = metadata.get(FILE, b"").decode()
         if file != self._file:
             self._file, self._rows_of_others = file, self.rows
         if self._sink is None:
@@ -76,10 +85,11 @@ class ListWriter(Closing):
         self.rows += batch.num_rows
 
     def close(self) -> None:
-        """Note the origins, and close the file."""
+        """Note the origins and how names are known, and close the file."""
         if self._sink:
             noted = {name: sorted(each) for name, each in self._origins.items()}
             self._sink.annotate(ORIGINS, json.dumps(noted).encode())
+            self._sink.annotate(NAMES, b"uncertain" if self._uncertain else b"certain")
             self._sink.close()
 
     def _select(self, schema: pa.Schema) -> list[str]:
@@ -110,7 +120,9 @@ class ListWriter(Closing):
 
 
 class ListFile:
-    """An extracted list: the `columns` of its `file`, and its number of `rows`."""
+    """An extracted list: the `columns` of its `file`, and its number of `rows`; `certain` if no
+    column's name can be a customer's value.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -118,7 +130,9 @@ class ListFile:
             schema, metadata = source.schema_arrow, source.metadata
         self.columns: list[str] = schema.names
         self.rows: int = metadata.num_rows
-        noted = json.loads((metadata.metadata or {}).get(ORIGINS, b"{}"))
+        notes = metadata.metadata or {}
+        noted = json.loads(notes.get(ORIGINS, b"{}"))
+        self.certain = notes.get(NAMES) == b"certain"
         # A list that version 0.1 has extracted has the types themselves.
         self._origins = {
             field.name: _origins_of(field) | {Origin(each) for each in noted.get(field.name, [])}

@@ -162,12 +162,12 @@ def is_transient_storage_error(error: Exception) -> bool:
     if answer := _s3_answer(error):
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
         code = s3_error_code(error)
-        return code in _TRANSIENT_CODES or "Throttl" in code or _is_transient_status(status)
+        return code in _TRANSIENT_CODES or "Throttl" in code or is_transient_status(status)
     classes = {each.__name__ for each in type(error).__mro__}
     return (
         bool(classes & _TRANSIENT_CLASSES)
         or getattr(error, "errno", None) in _TRANSIENT_NUMBERS
-        or _is_transient_status(getattr(error, "status", None))
+        or is_transient_status(getattr(error, "status", None))
     )
 
 
@@ -192,7 +192,8 @@ def describe_storage_error(error: Exception) -> str:
     return f"{code}, {_MEANINGS[code]}" if code in _MEANINGS else code
 
 
-def _is_transient_status(status: object) -> bool:
+def is_transient_status(status: object) -> bool:
+    """Return whether a server that answers so may answer otherwise later."""
     return isinstance(status, int) and (
         status in _TRANSIENT_STATUSES or (status >= 500 and status != 501)
     )

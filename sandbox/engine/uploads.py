@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import fields, rfc4180
 from nudgescribe.contract import RowError, WorkspaceField
+from nudgescribe.errors import first_ten
 from nudgescribe.rfc4180 import Readable
 from sandbox.context import Context
 from sandbox.data.models import Group, Job, UploadChunk
@@ -63,7 +64,7 @@ def check_list(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
     key = fields.key_of(rules)
     try:
         columns = next(frames()).columns
-        if problems := fields.header_problems(columns, rules):
+        if problems := fields.header_problems(columns, rules, certain=True):
             more = (
                 [f"{len(problems) - MAX_HEADER_PROBLEMS:,} more"]
                 if len(problems) > MAX_HEADER_PROBLEMS
@@ -72,6 +73,9 @@ def check_list(frames: Frames, rules: Sequence[WorkspaceField]) -> pl.Series:
             raise HTTPException(400, f"{'; '.join([*problems[:MAX_HEADER_PROBLEMS], *more])}.")
         with TemporaryDirectory() as folder:
             return fields.duplicate_ids(lambda: (frame[key] for frame in frames()), Path(folder))
+    except rfc4180.RepeatedColumns as error:
+        names = first_ten(error.names)
+        raise HTTPException(400, f"The CSV names these columns more than once: {names}.") from None
     except rfc4180.MalformedCsv as error:
         raise HTTPException(400, error.problem) from None
 

@@ -66,7 +66,7 @@ def split_list(
     for the first rejected row.
     """
     values = mapping.expressions(listed)
-    _check_columns([*values], mapping.rules)
+    _check_columns([*values], mapping.rules, listed.certain)
     key = fields.key_of(mapping.rules)
     column = mapping.columns(listed.columns).get(key)
     repeated = find_duplicates(
@@ -89,14 +89,14 @@ def split_list(
     return SplitList(accepted, errors, rejected, len(repeated.ids), str(fingerprint))
 
 
-def _check_columns(names: list[str], rules: list[WorkspaceField]) -> None:
+def _check_columns(names: list[str], rules: list[WorkspaceField], certain: bool) -> None:
+    problems = fields.header_problems(names, rules, certain) or fields.rule_problems(rules, names)
     if not {rule.field_name for rule in rules} & {*names}:
-        # Without a header row the columns' names are a customer's values: never print them.
         raise ListRefused(
-            f"None of the list's {len(names)} columns is a field of the workspace: "
-            "look whether it has a header row, or name the columns in options.fields."
+            f"None of the list's {len(names):,} columns is a field of the workspace: "
+            "look whether it has a header row, or name the columns in options.fields. "
+            f"{'; '.join(problems)}."
         )
-    problems = fields.header_problems(names, rules) or fields.rule_problems(rules, names)
     if problems:
         raise ListRefused(f"The list does not fit the workspace: {'; '.join(problems)}.")
 

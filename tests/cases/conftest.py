@@ -1,5 +1,5 @@
 """Doubles that several kinds of cases need."""
 
-from tests.blocks.crm.conftest import logged
+from tests.blocks.crm.conftest import logged, no_waits
 
-__all__ = ["logged"]
+__all__ = ["logged", "no_waits"]

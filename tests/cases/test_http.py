@@ -9,17 +9,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from prefect.types import SecretDict
 
 from blocks import FileCrm
 from blocks.crm.errors import SourceError, SourceUnavailable
 from nudgescribe.errors import NudgeflowError
 from tests.cases.judging import refused
+from tests.support.clock import Clock
 
 HEADER = b"customer_id,plan\n"
 ROWS = [b"%06d,gold\n" % number for number in range(1000)]
 HALF = HEADER + b"".join(ROWS[:500])
 EXPIRED = b"<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
-QUERY = "?X-Amz-Signature=SECRET"
+SIGNED = SecretDict({"params": {"X-Amz-Signature": "SECRET"}})
 
 
 def cut_coding() -> bytes:
@@ -42,6 +44,30 @@ class Answers(BaseHTTPRequestHandler):
         elif path == "/list.csv.gz":  # compressed once, and said twice
             body = gzip.compress(HEADER + b"".join(ROWS))
             self.answer(200, body, content_encoding="gzip")
+        elif path == "/no-length.csv.gz":
+            self.answer(200, gzip.compress(HALF), length=False, connection="close")
+        elif path == "/twice.csv.gz":
+            body = gzip.compress(gzip.compress(HEADER + b"".join(ROWS)))
+            self.answer(200, body, content_encoding="gzip")
+        elif path == "/chunked.csv":
+            self.answer(
+                200,
+                b"3\r\nid\n\r\n2\r\n1\n\r\n0\r\n\r\n",
+                length=False,
+                transfer_encoding="chunked",
+            )
+        elif path == "/cut-chunk.csv":
+            self.answer(
+                200, b"3\r\nid\n\r\n2\r\n1\n\r\n", length=False, transfer_encoding="chunked"
+            )
+        elif path == "/brotli.csv":
+            self.answer(200, b"x", content_encoding="br")
+        elif path == "/sign-in.csv":
+            self.answer(200, b"<!doctype html><html>", content_type="text/html")
+        elif path == "/204.csv":
+            self.answer(204, b"", length=False)
+        elif path == "/409.csv":
+            self.answer(409, b'{"code": "ada@example.com"}', retry_after="2")
         elif path == "/429.csv":
             self.answer(429, b"", retry_after="0")
         else:
@@ -68,12 +94,13 @@ def url() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.xfail(strict=True, reason="half of the list, accepted without a word")
 def test_answer_that_may_be_cut_off_is_refused_or_warned_of(
     url: str, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     try:
-        FileCrm(path=f"{url}/no-length.csv{QUERY}").extract(tmp_path / "list.parquet")
+        FileCrm(path=f"{url}/no-length.csv", storage_options=SIGNED).extract(
+            tmp_path / "list.parquet"
+        )
         said = [one.getMessage() for one in logged.records if one.levelno >= logging.WARNING]
     except SourceError as error:
         said = [str(error)]
@@ -81,33 +108,64 @@ def test_answer_that_may_be_cut_off_is_refused_or_warned_of(
     assert "SECRET" not in "".join(said)
 
 
-@pytest.mark.xfail(strict=True, reason="half of the list, accepted")
 def test_answer_whose_coding_is_cut_off_is_refused(url: str) -> None:
     refused(FileCrm(path=f"{url}/cut-coding.csv"), "cut-coding.csv", "cut off")
 
 
-@pytest.mark.xfail(strict=True, reason="taken for damaged", raises=SourceError)
 def test_gzip_file_that_is_sent_as_encoded_is_read(url: str, tmp_path: Path) -> None:
     assert FileCrm(path=f"{url}/list.csv.gz").extract(tmp_path / "list.parquet") == 1000
 
 
-@pytest.mark.xfail(strict=True, reason="ClientResponseError is all it says")
 @pytest.mark.parametrize(("status", "code"), [(401, ""), (403, "AccessDenied"), (410, "")])
 def test_refusal_is_told_by_status_and_code_and_without_the_query(
     url: str, status: int, code: str
 ) -> None:
-    said = refused(FileCrm(path=f"{url}/{status}.csv{QUERY}"), code)
+    said = refused(FileCrm(path=f"{url}/{status}.csv", storage_options=SIGNED), code)
     assert f"{status}" in said.rpartition(".csv")[2]
     assert "ClientResponseError" not in said
     assert "SECRET" not in said
 
 
-@pytest.mark.xfail(strict=True, reason="taken for a mistake in the block, or without the status")
 @pytest.mark.parametrize("status", [429, 503])
 def test_busy_server_is_to_be_asked_later(url: str, status: int, tmp_path: Path) -> None:
     with pytest.raises(NudgeflowError) as caught:
-        FileCrm(path=f"{url}/{status}.csv{QUERY}").extract(tmp_path / "list.parquet")
+        FileCrm(path=f"{url}/{status}.csv", storage_options=SIGNED).extract(
+            tmp_path / "list.parquet"
+        )
     assert isinstance(caught.value, SourceUnavailable)
     assert f"{status}" in caught.value.problem.rpartition(".csv")[2]
     assert "Try again later" in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+def test_answer_that_says_its_end_otherwise_is_read(
+    url: str, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "list.parquet"
+    assert FileCrm(path=f"{url}/no-length.csv.gz").extract(target) == 500
+    assert any("no-length.csv.gz is sent without its length" in each for each in logged.messages)
+    assert FileCrm(path=f"{url}/twice.csv.gz").extract(target) == 1000
+    assert FileCrm(path=f"{url}/chunked.csv").extract(target) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("cut-chunk.csv", "could not be reached"),
+        ("brotli.csv", "is sent with the coding br"),
+        ("sign-in.csv", "is a web page"),
+        ("204.csv", "could not be read: the server answered 204"),
+        ("409.csv", "could not be reached: the server answered 409[.]"),
+    ],
+)
+def test_answer_that_is_no_list_is_refused(url: str, file: str, problem: str) -> None:
+    said = refused(FileCrm(path=f"{url}/{file}", storage_options=SIGNED), f"{file} {problem}")
+    assert not any(each in said for each in ("SECRET", "ada"))
+
+
+def test_busy_server_is_asked_again_when_it_says(url: str, tmp_path: Path, no_waits: Clock) -> None:
+    with pytest.raises(SourceUnavailable) as caught:
+        FileCrm(path=f"{url}/409.csv").extract(tmp_path / "list.parquet")
+    assert caught.value.retry_after == 2
+    assert len(no_waits.slept) == 4
+    assert min(no_waits.slept) >= 2

@@ -18,7 +18,7 @@ NOW, LATER = "Sat, 21 Nov 2026 06:30:00 GMT", "Sat, 21 Nov 2026 06:31:17 GMT"
     [
         errors.NotFound("Campaign 7 is gone."),
         errors.QuotaExceeded("Not now.", 30),
-        RepeatedColumns("The CSV repeats a.", [1, 3]),
+        RepeatedColumns("It repeats a name in the columns 1, 3."),
     ],
 )
 def test_error_is_the_same_after_pickling(error: errors.NudgeflowError) -> None:

@@ -143,16 +143,38 @@ def test_reasons_cover_every_code() -> None:
     assert codes == set(fields.REASONS)
 
 
-def test_header_problems_name_every_column() -> None:
+def test_header_problems_tell_every_column() -> None:
     needed = field("string", field_name="a", required=True)
     rules = [ID, needed, field("string", field_name="b")]
     assert fields.header_problems(["id", "a"], rules) == []
-    assert fields.header_problems(["b", "b", "x"], rules) == [
-        "column 'id' is missing",
-        "column 'a' is missing",
-        "column 'x' is not a field of the workspace",
+    assert fields.header_problems(["b", "b", "x", "y"], rules) == [
+        "columns 'id', 'a' are missing",
+        "columns 3, 4 are no fields of the workspace",
         "column 'b' occurs more than once",
     ]
+    assert fields.header_problems(["id", "a", "x"], rules) == [
+        "column 3 is no field of the workspace"
+    ]
+    assert fields.header_problems(["id", "a", "x"], rules, certain=True) == [
+        "column 'x' is no field of the workspace"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["E-Mail ", "e-mail\u200b", "\ufeffe-mail", "e-\xadmail", "e -\nMAIL"]
+)
+def test_name_that_looks_like_a_field_is_told_escaped(name: str) -> None:
+    rules = [ID, field("string", field_name="e-mail")]
+    (problem,) = fields.header_problems(["id", name], rules)
+    assert problem == f"column 2 is {name!a}, not 'e-mail'"
+
+
+def test_many_header_problems_are_told_in_few_words() -> None:
+    rules = [ID, *(field("string", field_name=f"f{n}", required=True) for n in range(50))]
+    said = "; ".join(fields.header_problems([f"F{n}" for n in range(50)] + ["x" * 500] * 90, rules))
+    assert "and 40 more" in said
+    assert "and 80 more" in said
+    assert len(said) < 1000
 
 
 @pytest.mark.parametrize(

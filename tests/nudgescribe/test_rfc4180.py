@@ -1,4 +1,5 @@
 import io
+from functools import partial
 from tempfile import TemporaryFile
 
 import polars as pl
@@ -66,7 +67,7 @@ def test_csv_keeps_values_and_columns_as_text(
     [
         (b"", "empty"),
         (b"\n1\n", "no header row"),
-        (b"a,a\n1,2\n", "more than once: a"),
+        (b"a,a\n1,2\n", "in the columns 1, 2"),
         (b"a,b\n1\n", "too many or too few"),
         (b"a,b\n1,2,3\n", "too many or too few"),
         (b'a,b\n1,"cut', "cut off"),
@@ -90,3 +91,95 @@ def test_csv_refuses_invalid_utf8_in_later_block() -> None:
     data = b"a,b\n" + b"1,2\n" * 50 + b"3,\xff\n"
     with pytest.raises(rfc4180.MalformedCsv, match="invalid UTF-8"):
         list(rfc4180.frames(io.BytesIO(data), 16))
+
+
+STRAY = [
+    (b'1,"ab"cd\r\n', "behind a closing quote", 1),
+    (b'1,x\n2,"a"b"\n', "behind a closing quote", 2),
+    (b'1,"x" \n', "behind a closing quote", 1),
+    (b'1,5" pipe\n2,6\n', "in an unquoted value", 1),
+    (b'1,x\n,\n2,"y\n"\n3,5"\n4,6"\n', "in an unquoted value", 4),
+    (b'1, "x"\n', "in an unquoted value", 1),
+    (b'1,x\n"4"0,y\n', "behind a closing quote", 2),
+    (b'1,""x\n', "behind a closing quote", 1),
+    (b'1,x""\n', "in an unquoted value", 1),
+    (b'1,"say \\"hi\\""\n', "behind a closing quote", 1),
+    (b'1,x\n2,"\n3,"y"\n', "behind a closing quote", 2),
+    (b'1,x\r2,5"\r', "in an unquoted value", 2),
+]
+
+
+@pytest.mark.parametrize(("rows", "problem", "row"), STRAY)
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 7, 100])
+def test_stray_quote_is_refused_with_its_row(
+    monkeypatch: pytest.MonkeyPatch, rows: bytes, problem: str, row: int, block_bytes: int
+) -> None:
+    monkeypatch.setattr(rfc4180, "PIECE_BYTES", block_bytes)
+    data = b"a,b\n" + rows
+    with pytest.raises(rfc4180.StrayQuote, match=problem) as caught:
+        list(rfc4180.frames(io.BytesIO(data), block_bytes))
+    assert caught.value.row == row
+    with pytest.raises(rfc4180.StrayQuote, match=problem):
+        mapped(data)
+
+
+@pytest.mark.parametrize("data", [b'a,"b"c\n1,2\n', b'a,b"\n1,2"\n'])
+def test_stray_quote_in_header_row_is_refused_without_a_row(data: bytes) -> None:
+    for read in (rfc4180.read, mapped):
+        with pytest.raises(rfc4180.StrayQuote) as caught:
+            read(data)
+        assert caught.value.row is None
+
+
+@given(st.text(st.sampled_from('",\n\rx '), max_size=20), st.integers(1, 9))
+def test_quotes_are_judged_as_a_reader_of_single_characters_does(
+    text: str, block_bytes: int
+) -> None:
+    dialect = rfc4180.Dialect("\t")
+    try:
+        list(rfc4180.frames(io.BytesIO(text.encode()), block_bytes, dialect, ["a"]))
+        stray = False
+    except rfc4180.MalformedCsv as error:
+        stray = isinstance(error, rfc4180.StrayQuote)
+    assert stray == has_stray_quote(text)
+
+
+def has_stray_quote(text: str) -> bool:
+    """Whether a quote is neither at an end of a value nor one of two within it."""
+    state = "begin"
+    for one in text:
+        if state == "quoted":
+            state = "closed" if one == '"' else "quoted"
+        elif one in "\r\n":
+            state = "begin"
+        elif one == '"' and state in ("begin", "closed"):
+            state = "quoted"
+        elif one == '"' or state == "closed":
+            return True
+        else:
+            state = "text"
+    return False
+
+
+def test_file_without_quoting_is_read_with_its_quotes() -> None:
+    data = b'id\t"n"\n1\t"Blue Hour" live\n2\t5"\n\n3\t"\n'
+    dialect = rfc4180.Dialect("\t", quoted=False, blank_rows=False)
+    for size in (1, 4, 100):
+        frames = pl.concat(list(rfc4180.frames(io.BytesIO(data), size, dialect)))
+        assert frames.columns == ["id", '"n"']
+        assert frames.rows() == [("1", '"Blue Hour" live'), ("2", '5"'), ("3", '"')]
+
+
+@pytest.mark.parametrize(("data", "row"), [(b'a,b\n1,2\n3,"x\n', 2), (b'a,"b', None)])
+def test_open_quote_is_refused_with_its_row(data: bytes, row: int | None) -> None:
+    with pytest.raises(rfc4180.MalformedCsv, match="cut off") as caught:
+        rfc4180.read(data)
+    assert caught.value.row == row
+
+
+def test_blank_lines_are_rows_unless_a_dialect_has_none() -> None:
+    data, dialect = b"a,b\n\n1,2\r\n\r\n3,4\n", rfc4180.Dialect(blank_rows=False)
+    read = partial(rfc4180.frames, dialect=dialect)
+    assert next(read(io.BytesIO(data))).rows() == [("1", "2"), ("3", "4")]
+    assert rfc4180.read(data).rows() == [("", ""), ("1", "2"), ("", ""), ("3", "4")]
+    assert next(read(io.BytesIO(b"a\n1\n\n2\n"))).rows() == [("1",), ("",), ("2",)]

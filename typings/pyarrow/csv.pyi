@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pyarrow import DataType, Table
 
@@ -10,12 +10,22 @@ class ReadOptions:
 
 class ParseOptions:
     def __init__(
-        self, *, delimiter: str = ..., newlines_in_values: bool, ignore_empty_lines: bool
+        self,
+        *,
+        delimiter: str = ...,
+        quote_char: str | Literal[False] = ...,
+        newlines_in_values: bool,
+        ignore_empty_lines: bool,
     ) -> None: ...
 
 class ConvertOptions:
     def __init__(
-        self, *, column_types: Mapping[str, DataType], strings_can_be_null: bool
+        self,
+        *,
+        column_types: Mapping[str, DataType],
+        null_values: Sequence[str] = ...,
+        strings_can_be_null: bool,
+        quoted_strings_can_be_null: bool = ...,
     ) -> None: ...
 
 def read_csv(

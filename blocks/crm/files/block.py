@@ -1,6 +1,7 @@
 """The block for customer lists in files."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pyarrow as pa
 from prefect.types import SecretDict
@@ -51,6 +52,16 @@ class FileCrm(CrmSource):
         description="Encoding of a CSV or NDJSON file, such as windows-1252. If empty, the one its "
         "byte order mark says, else UTF-8.",
     )
+    quoting: Literal["rfc4180", "none"] = Field(
+        default="rfc4180",
+        description='Quoting of a CSV file: "rfc4180", quotes around a value are none of it and '
+        'those within are doubled; "none", every quote is text.',
+    )
+    escape: Literal["backslash"] | None = Field(
+        default=None,
+        description=r"What is before a quote within a quoted value of a CSV file, if it is not "
+        r"doubled: backslash, as Spark and MySQL write it.",
+    )
     header: list[str] | None = Field(
         default=None,
         min_length=1,
@@ -65,13 +76,14 @@ class FileCrm(CrmSource):
     def _means_the_same_everywhere(cls, path: str) -> str:
         return check_location(path)
 
-    @field_validator("delimiter", "encoding", "header")
+    @field_validator("delimiter", "encoding", "quoting", "escape", "header")
     @classmethod
     def _fits_the_format(cls, value: object, info: ValidationInfo) -> object:
         path = redact_url(info.data.get("path", ""))
         format_ = info.data.get("format") or detect_format(path)
         of_csv_only = info.field_name != "encoding"
-        if value is not None and (format_ == "parquet" or (of_csv_only and format_ == "ndjson")):
+        is_default = value is None or value == "rfc4180"
+        if not is_default and (format_ == "parquet" or (of_csv_only and format_ == "ndjson")):
             raise ValueError(f"{format_} files have no {info.field_name}; leave it empty")
         return value
 
@@ -82,6 +94,13 @@ class FileCrm(CrmSource):
             return "\t"
         if value is not None and (len(value) != 1 or not value.isascii() or value in '"\r\n\0'):
             raise ValueError("the delimiter must be one ASCII character, no quote and no line end")
+        return value
+
+    @field_validator("escape")
+    @classmethod
+    def _escapes_quotes(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and info.data.get("quoting") == "none":
+            raise ValueError("a file without quoting has no quotes to escape; leave it empty")
         return value
 
     @field_validator("encoding")
@@ -106,11 +125,20 @@ class FileCrm(CrmSource):
         files = locate(self.path, options)
         format_ = self._detect_format(files)
         if format_ == "csv":
-            dialect = CsvDialect(self.delimiter, self.encoding, self.header)
-            return read_csv(files, dialect, self.logger)
+            return read_csv(files, self._dialect, needed, self.logger)
         if format_ == "ndjson":
-            return read_ndjson(files, self.encoding, self.logger)
+            return read_ndjson(files, self.encoding, needed, self.logger)
         return read_parquet(files, needed, self.logger)
+
+    @property
+    def _dialect(self) -> CsvDialect:
+        return CsvDialect(
+            self.delimiter,
+            self.encoding,
+            self.header,
+            quoted=self.quoting != "none",
+            escaped=self.escape is not None,
+        )
 
     def _detect_format(self, files: list[SourceFile]) -> Format:
         if self.format:

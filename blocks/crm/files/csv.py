@@ -2,81 +2,191 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from blocks.crm.errors import SourceError
+from blocks.crm.files.backslash import NULL, BackslashReader
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import to_batches
+from blocks.crm.list_file import UNCERTAIN, to_batches
 from blocks.saved import Logger
 from nudgescribe import rfc4180
+from nudgescribe.errors import first_ten
 
 BLOCK_BYTES = 2 * 1024 * 1024
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SEPARATOR_LINE = re.compile(rb'"?sep=([ -~\t])"?(?:\r\n?|\n|\Z)', re.IGNORECASE)
+_BLANKS = " \t"
 
 
 @dataclass(frozen=True)
 class CsvDialect:
     """How the files are written; what is None is detected in each of them."""
 
-    delimiter: str | None
-    encoding: str | None
-    header: list[str] | None
+    delimiter: str | None = None
+    encoding: str | None = None
+    header: list[str] | None = None
+    quoted: bool = True
+    escaped: bool = False
 
 
 def read_csv(
-    files: Sequence[SourceFile], dialect: CsvDialect, logger: Logger
+    files: Sequence[SourceFile],
+    dialect: CsvDialect,
+    needed: frozenset[str] | None,
+    logger: Logger,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of files with the same columns. Raises SourceError, SourceUnavailable."""
     rows = 0
     columns: list[str] | None = None
+    metadata = None if dialect.header else UNCERTAIN
     for file in files:
         before = rows
         with open_text(file, dialect.encoding) as text:
-            delimiter = dialect.delimiter or _detect_delimiter(file.name, text.head, dialect.header)
-            for block in _read_blocks(file.name, text, delimiter, dialect.header):
-                columns = columns or block.schema.names
-                file.check_columns(block.schema.names, columns)
-                rows += block.num_rows
-                yield from to_batches(block.select(columns))
-        form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}, {text.encoding}"
-        file.log_rows(logger, form, before, rows)
+            part = _Part(file.name, dialect, needed, logger)
+            for table in part.read(text):
+                columns = columns or table.schema.names
+                file.check_columns(table.schema.names, columns, certain=bool(dialect.header))
+                rows += table.num_rows
+                yield from to_batches(table.select(columns).replace_schema_metadata(metadata))
+        file.log_rows(logger, f"{part.form}, {text.encoding}", before, rows)
 
 
-def _read_blocks(
-    name: str, text: Utf8Reader, delimiter: str, header: list[str] | None
-) -> Iterator[pa.Table]:
-    try:
-        for block in rfc4180.blocks(text, BLOCK_BYTES, delimiter, header):
-            yield block.table
-    except rfc4180.RepeatedColumns as error:
-        # Numbers, not names: without a header row the names are a customer's values.
-        columns = ", ".join(map(str, error.columns))
-        raise SourceError(f"{name} repeats a name in the columns {columns}.") from None
-    except rfc4180.MalformedCsv as error:
-        location = f"{name}, row {error.row:,}" if error.row else name
-        advice = ""
+class _Part:
+    """One of the files. `form` says what it is like, once it is read."""
+
+    def __init__(
+        self, name: str, dialect: CsvDialect, needed: frozenset[str] | None, logger: Logger
+    ) -> None:
+        self._name = name
+        self._dialect = dialect
+        self._needed = needed or frozenset[str]()
+        self._logger = logger
+        self._rows = 0
+        self.form = ""
+
+    def read(self, text: Utf8Reader) -> Iterator[pa.Table]:
+        """Yield its rows. Raises SourceError."""
+        delimiter = self._delimiter(text)
+        self.form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}"
+        dialect = rfc4180.Dialect(delimiter, self._dialect.quoted, blank_rows=False)
+        readable: rfc4180.Readable = text
+        if self._dialect.escaped:
+            dialect, readable = replace(dialect, null=NULL), BackslashReader(text)
+        blanks = 0
+        for block in self._blocks(readable, dialect):
+            blanks += _blank_lines(block)
+            names = self._trimmed(block.table.schema.names)
+            yield self._without_headers(block.table).rename_columns(names)
+            self._rows += block.table.num_rows
+        if blanks:
+            self._logger.info("%s: %s blank lines left out", self._name, f"{blanks:,}")
+
+    def _delimiter(self, text: Utf8Reader) -> str:
+        """Return the delimiter; leave out Excel's line that says it, and blank ones before a
+        header.
+        """
+        stated = self._dialect.delimiter
+        if line := _SEPARATOR_LINE.match(text.head):
+            said = line[1].decode()
+            if stated and stated != said:
+                raise SourceError(
+                    f"{self._name}: its delimiter is stated to be {stated!r}, but its first line "
+                    f"says {said!r}."
+                )
+            self._logger.info("%s: its first line says the delimiter", self._name)
+            text.skip(line.end())
+            stated = said
+        if not self._dialect.header:
+            text.skip(len(text.head) - len(text.head.lstrip(b"\r\n")))
+        return stated or _detect_delimiter(self._name, text.head, self._dialect)
+
+    def _blocks(self, text: rfc4180.Readable, dialect: rfc4180.Dialect) -> Iterator[rfc4180.Block]:
+        try:
+            yield from rfc4180.blocks(text, BLOCK_BYTES, dialect, self._dialect.header)
+        except rfc4180.MalformedCsv as error:
+            place = f", row {error.row:,}" if error.row else ""
+            if isinstance(error, rfc4180.StrayQuote):
+                place = place or ", header row"
+            problem = f"{error.problem}{self._advice(error)}"
+            raise SourceError(f"{self._name}{place}: {problem}") from None
+
+    def _advice(self, error: rfc4180.MalformedCsv) -> str:
         if isinstance(error, rfc4180.InvalidUtf8):
-            advice = " State its encoding, such as windows-1252."
-        raise SourceError(f"{location}: {error.problem}{advice}") from None
+            return " State its encoding, such as windows-1252."
+        if not isinstance(error, rfc4180.StrayQuote):
+            return ""
+        if error.escaped and not self._dialect.escaped:
+            return " A backslash is before it: if it escapes quotes, state escape: backslash."
+        return (
+            " If the file has no quoting, state quoting: none; else have it written anew: a value "
+            "with a quote in quotes, its own quotes doubled."
+        )
+
+    def _trimmed(self, names: list[str]) -> list[str]:
+        """Return the names without blanks around them, unless two become one."""
+        if self._dialect.header:
+            return names
+        trimmed = [name if name in self._needed else name.strip(_BLANKS) for name in names]
+        if trimmed == names or len(set(trimmed)) < len(names):
+            return names
+        if not self._rows:
+            self._logger.info("%s: blanks around column names left out", self._name)
+        return trimmed
+
+    def _without_headers(self, table: pa.Table) -> pa.Table:
+        """Return the rows but those that repeat the header. Raises SourceError for one that has it
+        in another order.
+        """
+        names = [name.strip(_BLANKS) for name in table.schema.names]
+        written = pa.array({*names, *table.schema.names}, pa.string())
+        repeated: list[int] = []
+        for index in np.flatnonzero(pc.is_in(table.column(0), written).to_numpy()).tolist():
+            row = [str(each[index]).strip(_BLANKS) for each in table.columns]
+            if row == names:
+                repeated.append(index)
+            elif sorted(row) == sorted(names):
+                raise SourceError(
+                    f"{self._name}, row {self._rows + index + 1:,}: the header is repeated with "
+                    "its columns in another order. List the files apart, by a pattern."
+                )
+        if not repeated:
+            return table
+        rows = first_ten(f"{self._rows + index + 1:,}" for index in repeated)
+        self._logger.warning("%s: row %s repeats the header, left out", self._name, rows)
+        kept = np.ones(table.num_rows, bool)
+        kept[repeated] = False
+        return table.filter(pa.array(kept))
 
 
-def _detect_delimiter(name: str, head: bytes, header: list[str] | None) -> str:
+def _blank_lines(block: rfc4180.Block) -> int:
+    """Count the lines of a block that are no rows."""
+    raw, rows = bytes(block.raw), block.table.num_rows
+    if len(block.table.schema.names) == 1 or raw.count(b"\n") == rows:
+        return 0
+    return rfc4180.row_ends(raw) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
+
+
+def _detect_delimiter(name: str, head: bytes, dialect: CsvDialect) -> str:
     """Return the delimiter of a CSV file that begins with `head`: the one outside quotes in its
-    first row; with a `header`, the one that separates as many values there as it has names.
+    first row; with a header, the one that separates as many values there as it has names.
 
     Raises SourceError if more than one does.
     """
-    unquoted = re.sub(rb'"[^"]*("|$)', b"", head)
+    if dialect.escaped:
+        head = re.sub(rb"\\.", b"", head, flags=re.DOTALL)
+    unquoted = re.sub(rb'"[^"]*("|$)', b"", head) if dialect.quoted else head
     first_row = re.split(rb"[\r\n]", unquoted, maxsplit=1)[0].decode(errors="replace")
     if "\0" in first_row:
         raise SourceError(
             f"{name} holds NUL in its first row: state its encoding, which may be UTF-16."
         )
     likely = [each for each in DELIMITERS if each in first_row]
-    if header:
+    if header := dialect.header:
         likely = [each for each in likely if first_row.count(each) + 1 == len(header)]
     if len(likely) > 1:
         choices = " and ".join(DELIMITERS[each] for each in likely)

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from blocks.crm.errors import SourceError
+from blocks.crm.files.compression import check_text
 from blocks.crm.files.locate import ReadBytes, SourceFile
 
 HEAD_BYTES = 1024 * 1024
@@ -28,6 +29,7 @@ class Utf8Reader:
         self._name = name
         self._read = read
         first = read(HEAD_BYTES)
+        check_text(name, first)
         self.encoding, mark = _detect_encoding(name, first, encoding)
         self._decoder = None
         if self.encoding != "utf-8":
@@ -44,6 +46,10 @@ class Utf8Reader:
             if utf8 := self._to_utf8(piece):
                 return utf8
         return self._to_utf8(b"")
+
+    def skip(self, size: int) -> None:
+        """Leave out bytes of the head, before anything is read."""
+        self.head = self._unread = self.head[size:]
 
     def _to_utf8(self, piece: bytes) -> bytes:
         if self._decoder is None:

@@ -2,19 +2,22 @@
 
 import logging
 import re
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import pyarrow as pa
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
+from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.files import compression, http
+from blocks.crm.files.names import told
 from blocks.saved import Logger
 from blocks.storage.errors import (
     describe_storage_error,
@@ -22,9 +25,9 @@ from blocks.storage.errors import (
     s3_error_code,
 )
 from blocks.storage.scratch import temporary_folder
+from nudgescribe.errors import first_ten
 
 Format = Literal["csv", "parquet", "ndjson"]
-Compression = Literal["gzip", "zstd"]
 ReadBytes = Callable[[int], bytes]
 
 FORMATS: dict[str, Format] = {
@@ -35,7 +38,7 @@ FORMATS: dict[str, Format] = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
 }
-COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+COMPRESSED = {".gz", ".zst", ".zstd"}
 COPY_BYTES = 1024 * 1024
 
 
@@ -52,11 +55,6 @@ class SourceFile:
         """Return the format its name says, if any."""
         return detect_format(self.name)
 
-    @property
-    def compression(self) -> Compression | None:
-        """Return the compression its name says, if any."""
-        return COMPRESSIONS.get(PurePosixPath(self.name.lower()).suffix)
-
     @contextmanager
     def fetch(self) -> Generator[Path]:
         """Fetch the file and yield its local path, still compressed.
@@ -67,10 +65,22 @@ class SourceFile:
             is_local = isinstance(self.fs, LocalFileSystem)
             path = Path(self.path) if is_local else folder / "list"
             with translate_source_errors(self.name):
-                if not is_local:
-                    self.fs.get_file(self.path, str(path))
+                if isinstance(self.fs, HTTPFileSystem):
+                    http.fetch(self.fs, self.path, path, self.name)
+                elif not is_local:
+                    self._copy(path)
                 path.open("rb").close()
             yield path
+
+    def _copy(self, target: Path) -> None:
+        """Copy the file from its file system; some of them take a connection's end for its end."""
+        self.fs.get_file(self.path, str(target))
+        self.fs.invalidate_cache()  # an earlier run may have listed it
+        announced = self.fs.info(self.path).get("size")
+        if announced is not None and target.stat().st_size != announced:
+            raise SourceUnavailable(
+                f"{self.name} has {announced:,} bytes, but {target.stat().st_size:,} arrived."
+            )
 
     @contextmanager
     def open(self) -> Generator[ReadBytes]:
@@ -78,51 +88,41 @@ class SourceFile:
 
         Raises SourceError, SourceUnavailable.
         """
-        with self.fetch() as path, path.open("rb") as raw:
-            stream = raw
-            if self.compression:
-                stream = pa.CompressedInputStream(pa.PythonFile(raw, "r"), self.compression)
-
-            def read(size: int) -> bytes:
-                try:
-                    return stream.read(size)
-                except OSError:
-                    kind = f", or not {self.compression}" if self.compression else ""
-                    problem = f"{self.name} could not be read: it is damaged or cut off{kind}."
-                    raise SourceError(problem) from None
-
-            yield read
+        with self.fetch() as path, path.open("rb", buffering=0) as raw:
+            yield partial(compression.read, self.name, compression.decompressed(self.name, raw))
 
     @contextmanager
     def decompress(self) -> Generator[Path]:
         """Decompress the file and yield its local path. Raises SourceError, SourceUnavailable."""
-        if self.compression is None:
-            with self.fetch() as path:
+        with self.fetch() as path:
+            with path.open("rb") as raw:
+                head = compression.check_kind(self.name, raw.read(compression.MAGIC_BYTES))
+            if compression.compression_of(head) is None:
                 yield path
-            return
-        with temporary_folder() as folder:
-            copy = folder / "list"
-            with self.open() as read, copy.open("wb") as out:
-                while piece := read(COPY_BYTES):
-                    out.write(piece)
-            yield copy
+                return
+            with temporary_folder() as folder, path.open("rb", buffering=0) as raw:
+                copy = folder / "list"
+                stream = compression.decompressed(self.name, raw)
+                with copy.open("wb") as out:
+                    while piece := compression.read(self.name, stream, COPY_BYTES):
+                        out.write(piece)
+                yield copy
 
-    def check_columns(self, columns: Collection[str], expected: Collection[str]) -> None:
-        """Check for the first file's columns, in any order. Raises SourceError."""
+    def check_columns(
+        self, columns: Sequence[str], expected: Sequence[str], certain: bool = True
+    ) -> None:
+        """Check for the first file's columns, in any order. Raises SourceError, which tells names
+        only as far as it is `certain` that they are none of a customer's values.
+        """
         missing = [column for column in expected if column not in columns]
         added = [column for column in columns if column not in expected]
-        if len(added) == len(columns):
-            # Without a header row they are a customer's values, which no text may repeat.
+        lacks = first_ten(missing) if certain else told(missing, expected)
+        more = first_ten(added) if certain else f"{len(added):,}"
+        kinds = (("lacks", missing, lacks), ("has in addition", added, more))
+        if differences := " and ".join(f"{verb} {names}" for verb, some, names in kinds if some):
+            look = "" if certain else " Look whether each file has a header row, and the same one."
             raise SourceError(
-                f"{self.name} has no column of the first file: check that it has a header."
-            )
-        if missing or added:
-            kinds = (("lacks", missing), ("has in addition", added))
-            differences = " and ".join(
-                f"{verb} {', '.join(names)}" for verb, names in kinds if names
-            )
-            raise SourceError(
-                f"{self.name} has other columns than the first file: it {differences}."
+                f"{self.name} has other columns than the first file: it {differences}.{look}"
             )
 
     def log_rows(self, logger: Logger, form: str, before: int, after: int) -> None:
@@ -154,7 +154,7 @@ def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
 def detect_format(name: str) -> Format | None:
     """Return the format a file's name says, compressed or not; None if it says none."""
     suffixes = PurePosixPath(name.lower()).suffixes
-    if suffixes and suffixes[-1] in COMPRESSIONS:
+    if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return FORMATS.get(suffixes[-1]) if suffixes else None
 
@@ -173,6 +173,8 @@ def translate_source_errors(name: str) -> Generator[None]:
     """
     try:
         yield
+    except SourceError:
+        raise
     except FileNotFoundError:
         raise SourceError(f"{name}: there is no such file.") from None
     except ImportError:
@@ -180,7 +182,7 @@ def translate_source_errors(name: str) -> Generator[None]:
     except IsADirectoryError:
         raise SourceError(f"{name} is a folder: state a pattern, such as {name}/*.csv.") from None
     except Exception as error:
-        reason = describe_storage_error(error) or type(error).__name__
+        reason = describe_storage_error(error) or http.reason_of(error) or type(error).__name__
         if is_transient_storage_error(error):
             raise SourceUnavailable(f"{name} could not be reached: {reason}.") from None
         if isinstance(error, PermissionError) and not s3_error_code(error):

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from blocks.crm.files import http
+from nudgescribe.retry import RetryPolicy
+from tests.support.clock import Clock
+
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
@@ -16,6 +20,14 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixtur
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The waits for a busy web server, which pass at once."""
+    clock = Clock()
+    monkeypatch.setattr(http, "RETRY", RetryPolicy(sleep=clock.sleep))
+    return clock
 
 
 @pytest.fixture

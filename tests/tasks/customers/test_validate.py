@@ -157,11 +157,15 @@ def test_strict_list_is_refused_at_first_rejected_row(
         (customers(3).drop("first_name"), "column 'first_name' is missing"),
         (
             customers(3).with_columns(shoe_size=pl.lit("x")),
-            "column 'shoe_size' is not a field of the workspace",
+            r"column \d+ is no field of the workspace",
         ),
         (
             pl.DataFrame({"000001": ["000002"], "Zoë": ["Anna"]}),
-            "None of the list's 2 columns is a field",
+            "None of the list's 2 columns is a field.*columns 1, 2 are no fields",
+        ),
+        (
+            customers(3).rename({"plan": "Plan\u200b"}),
+            r"column \d+ is 'Plan\\u200b', not 'plan'",
         ),
     ],
 )

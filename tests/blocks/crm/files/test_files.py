@@ -1,3 +1,4 @@
+import bz2
 import codecs
 import csv
 import errno
@@ -5,6 +6,7 @@ import gzip
 import io
 import json
 import logging
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -171,6 +173,8 @@ def test_character_split_between_reads_is_decoded(
     ("content", "fields", "problem"),
     [
         (b"", {}, "is empty"),
+        (b"sep=;", {}, "is empty"),
+        (b'a,"b" \n1,2\n', {}, "list.csv, header row: .*behind a closing quote"),
         (b"id;a,b\n1;2\n", {}, "commas and semicolons in its first row: state the delimiter"),
         (b"Zoe,id,Zoe\n", {}, "repeats a name in the columns 1, 3"),
         ("id,n\n1,2\n3,Möller\n".encode("cp1252"), {}, r"list.csv, row 2: .*such as windows-1252"),
@@ -208,14 +212,14 @@ def test_csv_error_names_the_row(before: int, wrong: bytes) -> None:
             extract(Path(folder), {"list.csv": content})
 
 
-def test_csv_value_with_stray_quote_is_whole_or_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("block_bytes", [14, 1000])
+def test_csv_value_with_stray_quote_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
+    monkeypatch.setattr(text_encoding, "HEAD_BYTES", block_bytes)
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", block_bytes)
     files = {"list.csv": b'a,b\n1,5"\n2,"x\n3,y"\n4,6"\n'}
-    assert extract(tmp_path, files).rows() == [("1", '5"'), ("2", "x\n3,y"), ("4", '6"')]
-    monkeypatch.setattr(text_encoding, "HEAD_BYTES", 14)
-    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 14)
-    with pytest.raises(SourceError, match="row 1: .* a quote in a value that is not quoted"):
+    with pytest.raises(SourceError, match="row 1: .*a quote in an unquoted value. .*quoting: none"):
         extract(tmp_path, files)
 
 
@@ -233,7 +237,6 @@ def test_compressed_file_is_read_whole_or_refused(tmp_path: Path) -> None:
     for name, content in {
         "cut.csv.gz": ends[:-3],
         "cut.jsonl.zstd": frames[:-3],
-        "none.csv.gz": b"id\n1\n",
     }.items():
         with pytest.raises(SourceError, match=f"{name} could not be read: it is damaged"):
             extract(tmp_path, {name: content})
@@ -247,6 +250,148 @@ def test_decompression_bomb_is_refused(
     monkeypatch.setattr(ndjson, "LONGEST_LINE", 1_000_000)
     with pytest.raises(SourceError, match="more than 1,000,000 bytes"):
         extract(tmp_path, {name: gzip.compress(b"x" * 9_000_000)})
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.csv.gz", "list.csv.zst"])
+def test_first_bytes_decide_compression_whatever_the_name_says(tmp_path: Path, name: str) -> None:
+    content = b"id\n1\n"
+    packed = [content, gzip.compress(content), compressed(content, ".zst")]
+    for each in (*packed, gzip.compress(packed[1]), b"\x50\x2a\x4d\x18\0\0\0\0" + packed[2]):
+        assert extract(tmp_path, {name: each}, name).rows() == [("1",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (bz2.compress(b"id\n1\n"), "is compressed with bzip2"),
+        (lzma.compress(b"id\n1\n"), "is compressed with xz"),
+        (b"PK\x03\x04x", "is a zip or an Excel workbook: export it as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel workbook"),
+        (b"%PDF-1.7", "is a PDF"),
+        (b"PAR1x", "is a Parquet file: state the format parquet"),
+        (b"\n <!DOCTYPE HTML><html>", "is a web page"),
+        (compressed(b"PK\x03\x04x", ".gz"), "is a zip"),
+        (compressed(b"<html lang=en>", ".zst"), "is a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.csv.gz"])
+def test_file_of_another_kind_is_refused_in_words(
+    tmp_path: Path, content: bytes, problem: str, name: str
+) -> None:
+    with pytest.raises(SourceError, match=f"{name} {problem}"):
+        extract(tmp_path, {name: content}, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "rows"),
+    [
+        (b'id\tn\n1\t"Blue" live\n2\t5"\n3\t"', {"quoting": "none"}, ['"Blue" live', '5"', '"']),
+        (b'id,n\n1,"say \\"hi\\""\n', {"escape": "backslash"}, ['say "hi"']),
+        (b'id,n\n1,"C:\\\\"\n2,C:\\dir\n', {"escape": "backslash"}, ["C:\\", "C:\\dir"]),
+        (b'id,n\n1,"C:\\dir"\n2,\\N\n3,"\\\n"\n', {"escape": "backslash"}, ["C:\\dir", None, "\n"]),
+        (b'id,n\n1,"a ""b"" \\", c"\n2,x\\\n', {"escape": "backslash"}, ['a "b" ", c', "x\\"]),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [1, 2, 3, 5, 1000])
+def test_csv_of_other_quoting_is_read_exactly_where_it_is_stated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    fields: dict[str, Any],
+    rows: list[str | None],
+    block_bytes: int,
+) -> None:
+    monkeypatch.setattr(text_encoding, "HEAD_BYTES", max(block_bytes, 5))
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", block_bytes)
+    delimiter = "\t" if b"\t" in content else ","
+    frame = extract(tmp_path, {"list.csv": content}, delimiter=delimiter, **fields)
+    assert frame["n"].to_list() == rows
+
+
+values_of_spark = st.text(st.sampled_from('\\",\nN0 x'), max_size=6)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(values_of_spark, values_of_spark), max_size=6), st.integers(1, 20))
+def test_csv_escaped_by_backslashes_is_read_back_exactly(
+    rows: list[tuple[str, str]], block_bytes: int
+) -> None:
+    def quoted(value: str) -> str:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    text = "a,b\n" + "".join(f"{quoted(one)},{quoted(other)}\n" for one, other in rows)
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_encoding, "HEAD_BYTES", max(4, block_bytes))
+        patch.setattr(csv_files, "BLOCK_BYTES", block_bytes)
+        frame = extract(
+            Path(folder), {"list.csv": text.encode()}, delimiter=",", escape="backslash"
+        )
+    assert frame.rows() == rows
+
+
+def test_stray_quote_behind_a_backslash_is_told_with_the_option(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="row 1: .*behind a closing quote.*escape: backslash"):
+        extract(tmp_path, {"list.csv": b'id,n\n1,"say \\"hi\\""\n'})
+
+
+@pytest.mark.parametrize(
+    ("content", "fields"),
+    [
+        (b"sep=;\r\nid;n\r\n1;a\r\n", {}),
+        (b'"sep=;"\nid;n\n1;a\n', {}),
+        (b"sep=;\rid;n\r1;a\r", {}),
+        (codecs.BOM_UTF8 + b"SEP=;\nid;n\n1;a\n", {"delimiter": ";"}),
+        ("\ufeffsep=;\r\nid;n\r\n1;a\r\n".encode("utf-16-le"), {}),
+        (b"sep=\t\r\nid\tn\r\n1\ta\r\n", {}),
+        (b"sep=^\r\n\r\n1^a\r\n", {"header": ["id", "n"]}),
+        (b"\n\r\nid,n\n\n1,a\n\n\n", {}),
+        (b" id ,  n\n1,a\n", {}),
+        (b"id,n\nid,n\n1,a\nid,n\n", {}),
+        (b"id , n\n1,a\nid , n\n", {}),
+        (b"id,n\n1,a\n", {"header": ["id", "n"]}),
+    ],
+)
+def test_lines_that_are_no_customers_are_left_out(
+    tmp_path: Path, content: bytes, fields: dict[str, Any]
+) -> None:
+    frame = extract(tmp_path, {"list.csv": content}, **fields)
+    assert frame.rows(named=True) == [{"id": "1", "n": "a"}]
+
+
+def test_lines_left_out_are_logged(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    extract(tmp_path, {"list.csv": b'sep=,\nid , n\n\n1,"\n\n"\nid,n\n\r\n2,b'})
+    assert [message.removeprefix(f"{tmp_path}/list.csv: ") for message in log.messages] == [
+        "its first line says the delimiter",
+        "blanks around column names left out",
+        "row 2 repeats the header, left out",
+        "2 blank lines left out",
+        "CSV with commas, utf-8, rows 1 to 2 of the list",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "problem"),
+    [
+        (b"sep=;\nid;n\n", {"delimiter": ","}, "stated to be ',', but its first line says ';'"),
+        (
+            b"id,n\n1,a\nn,id\nb,2\n",
+            {},
+            "row 2: the header is repeated with its columns in another",
+        ),
+    ],
+)
+def test_lines_that_contradict_are_refused(
+    tmp_path: Path, content: bytes, fields: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(SourceError, match=problem):
+        extract(tmp_path, {"list.csv": content}, **fields)
+
+
+def test_padded_name_that_is_asked_for_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("id, n\n1,a\n")
+    crm = FileCrm(path=str(tmp_path / "list.csv"))
+    crm.extract(tmp_path / "out", frozenset({"id", " n"}))
+    assert pl.read_parquet(tmp_path / "out").columns == ["id", " n"]
 
 
 def test_pattern_combines_several_files(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
@@ -309,9 +454,15 @@ WHOLE = parquet(id=["1"], n=[1])
     ("files", "problem"),
     [
         ({}, "there is no such file"),
-        ({"a.csv": b"id,x\n", "b.csv": b"y,id\n"}, "b.csv has .*lacks x and has in addition y"),
+        (
+            {"a.csv": b"id,x\n", "b.csv": b"y,id\n"},
+            "b.csv has .*lacks x and has in addition 1. Look",
+        ),
         ({"a.csv": b"id,x\n", "b.csv": b"id\n"}, "b.csv has .*: it lacks x"),
-        ({"a.csv": b"id,x\n", "b.csv": b"01,Zoe\n"}, "b.csv has no column of the first file"),
+        (
+            {"a.csv": b"id,x\n", "b.csv": b"01,Zoe\n"},
+            "b.csv has .*lacks id, x and has in addition 2. Look",
+        ),
         ({"a.csv": b"id\n", "b.parquet": b""}, "a.csv and .*b.parquet are of different formats"),
         ({"a.csv": b"id\n", "b": b""}, "/b: its name does not say its format"),
         (
@@ -408,11 +559,11 @@ def third(line: str) -> bytes:
         (third('{"a": 1} {"a": 2}'), ", line 3 is not valid JSON"),
         (third('{"a": ' + "[" * 100_000), ", line 3 is not valid JSON"),
         (third("\N{NO-BREAK SPACE}"), ", line 3 is not valid JSON"),
-        (third('{"a": NaN}'), ", line 3 holds NaN or Infinity"),
+        (third('{"a": NaN}'), ", line 3: a holds NaN or Infinity"),
         (third('{"a": 1, "b": 2, "a": 3}'), ", line 3 names a key twice"),
-        (third('{"b": "x", "a": {"c": 1}}'), ", line 3 holds a nested value"),
-        (third('{"a": []}'), ", line 3 holds a nested value"),
-        (third('{"a": "\\ud800"}'), ", line 3 holds half of a surrogate pair"),
+        (third('{"b": "x", "a": {"c": 1}}'), ", line 3: a holds a nested value"),
+        (third('{"a": []}'), ", line 3: a holds a nested value"),
+        (third('{"a": "\\ud800"}'), ", line 3: a holds half of a surrogate pair"),
         (b'{"a": 1}\n{"a": "\xff"}', ", line 2 is not valid UTF-8"),
         (b" \n", " is empty"),
         (b'{"\\udfff": 1}', " has a key with NUL or half"),
@@ -426,6 +577,45 @@ def test_ndjson_that_is_no_list_is_refused_with_its_line(
     monkeypatch.setattr(ndjson, "MOST_FIELDS", 2)
     with pytest.raises(SourceError, match=f"list.jsonl{problem}"):
         extract(tmp_path, {"list.jsonl": content})
+
+
+def test_ndjson_fields_that_are_not_needed_do_not_matter(tmp_path: Path) -> None:
+    lines = [
+        '{"x": {"a": 1, "a": 2}}',
+        '{"x": [1, "a"], "id": "1", "y": NaN, "y": 2}',
+        '{"\\u0000": 1, "n": 2, "\\ud800": "\\ud800"}',
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    crm = FileCrm(path=str(tmp_path / "list.jsonl"))
+    assert crm.extract(tmp_path / "out", frozenset({"n", "id"})) == 3
+    frame = pl.read_parquet(tmp_path / "out")
+    assert frame.rows(named=True) == [
+        {"id": None, "n": None},
+        {"id": "1", "n": None},
+        {"id": None, "n": "2"},
+    ]
+    with pytest.raises(SourceError, match="line 2 names a key twice"):
+        crm.extract(tmp_path / "out", frozenset({"y"}))
+    with pytest.raises(SourceError, match="The list has no column zip"):
+        crm.extract(tmp_path / "out", frozenset({"zip"}))
+
+
+@pytest.mark.parametrize("key", ["Ann Miller", "ada@example.com", "000124", "Zoë"])
+def test_ndjson_key_that_may_be_a_value_is_told_by_its_place(tmp_path: Path, key: str) -> None:
+    line = json.dumps({"id": "1", key: [True, "Ann"]})
+    with pytest.raises(SourceError, match="line 1: column 2 holds a nested value") as caught:
+        extract(tmp_path, {"list.jsonl": line.encode()})
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", [b"000123,Ann Miller\n", b"id,n\n"])
+def test_file_without_header_row_is_refused_without_its_values(
+    tmp_path: Path, first: bytes
+) -> None:
+    files = {"a.csv": first, "b.csv": b"000124,ada@example.com\n"}
+    with pytest.raises(SourceError, match="b.csv has other columns") as caught:
+        extract(tmp_path, files, "*.csv")
+    assert not any(each in str(caught.value) for each in ("00012", "Miller", "ada"))
 
 
 @pytest.mark.parametrize(
@@ -448,6 +638,9 @@ def test_ndjson_that_is_no_list_is_refused_with_its_line(
         ({"path": "/l.csv", "header": ["id", ""]}, "each column needs a name"),
         ({"path": "/l.csv", "header": ["id", "\0"]}, "without NUL"),
         ({"path": "/l.csv", "header": ["id", "id"]}, "unique"),
+        ({"path": "/l.csv", "quoting": "none", "escape": "backslash"}, "no quotes to escape"),
+        ({"path": "/l.parquet", "quoting": "none"}, "parquet files have no quoting"),
+        ({"path": "/l.jsonl", "escape": "backslash"}, "ndjson files have no escape"),
         ({"path": "/l.csv", "format": "excel"}, "'csv', 'parquet' or 'ndjson'"),
     ],
 )
@@ -549,13 +742,23 @@ SIGNED_IN: dict[str, Any] = {"username": "user", "password": "s3cret"}
     ("url", "options", "kind", "problem"),
     [
         ("http://{http}/200/short.csv", SIGNED, SourceUnavailable, "reached: ClientPayloadError"),
-        ("http://{http}/503/list.csv", SIGNED, SourceUnavailable, "could not be reached"),
+        (
+            "http://{http}/503/list.csv",
+            SIGNED,
+            SourceUnavailable,
+            "reached: .* 503, the server is busy",
+        ),
         (f"http://{NOBODY}/list.csv", SIGNED, SourceUnavailable, "could not be reached"),
         (f"ftp://{NOBODY}/list.csv", SIGNED_IN, SourceUnavailable, "could not be reached"),
         ("s3://crm/list.csv", NO_S3, SourceUnavailable, "could not be reached"),
         ("s3://crm/*.csv", NO_S3, SourceUnavailable, "could not be reached"),
         ("http://{http}/404/list.csv", SIGNED, SourceError, "there is no such file"),
-        ("http://{http}/403/list.csv", SIGNED, SourceError, "not be read: ClientResponseError"),
+        (
+            "http://{http}/403/list.csv",
+            SIGNED,
+            SourceError,
+            "not be read: the server answered 403, the link",
+        ),
     ],
 )
 def test_error_of_a_store_is_unavailable_only_if_transient(
