@@ -16,8 +16,9 @@ from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, bind, check_time, to_batche
 # By dialect: how to make a transaction read-only, and how to set a time limit.
 _READ_ONLY = {
     "sqlite": "PRAGMA query_only = ON",
-    "mysql": "SET TRANSACTION READ ONLY",
-    "mariadb": "SET TRANSACTION READ ONLY",
+    # Of the session: CREATE TABLE ends a transaction, and is done outside of it.
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
     "oracle": "SET TRANSACTION READ ONLY",
 }
 _TIME_LIMIT = {
@@ -42,7 +43,7 @@ def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
             _begin(connection, query)
             result = _execute(connection, query)
             places = query.places(result.keys() if result.returns_rows else ())
-            yield from to_batches(places, check_time(result.partitions(), query))
+            yield from to_batches(places, check_time(result.partitions(ROWS_AT_ONCE), query))
         except SQLAlchemyError as error:
             raise _translate_error(error, query) from None
 
@@ -51,6 +52,10 @@ def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
 def _connected(engine: Engine) -> Generator[Connection]:
     try:
         connection = engine.connect()
+    except TypeError:
+        raise SourceError(
+            "The URL has an option that the database's driver does not know."
+        ) from None
     except DBAPIError as error:
         if _REFUSED & _numbers(error):
             raise SourceError(
@@ -61,7 +66,11 @@ def _connected(engine: Engine) -> Generator[Connection]:
             "host, user and password."
         ) from None
     with closing(connection):
-        yield connection
+        try:
+            yield connection
+        except BaseException:
+            connection.invalidate()  # else a driver reads the rest of a long result first
+            raise
 
 
 def _begin(connection: Connection, query: Query) -> None:

@@ -85,6 +85,17 @@ def postgresql(postgresql_url: str, target: Path) -> Database:
     return Database(postgresql_url, target)
 
 
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    with databases.mariadb() as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb(mariadb_url: str, target: Path) -> Database:
+    return Database(mariadb_url, target)
+
+
 WAYS: dict[str, dict[str, Any]] = {
     "sqlite": {},
     "sqlite+other": {},
