@@ -7,9 +7,9 @@ misspelt column can be read, a customer's value cannot. Of all other messages on
 import re
 from collections.abc import Iterable
 
+from blocks.crm.errors import SourceError
 from nudgescribe.errors import LONGEST_TEXT, cut
 
-_ADVICE = "Run it in a SQL client to see the database's message."
 _LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)|(\$\w*\$).*?(?:\1|$)", re.DOTALL)
 _WORD = r"[^\W\d][\w$#]*"
 _NAME = re.compile(rf"{_WORD}(?:\.{_WORD})*")
@@ -39,23 +39,25 @@ _ABOUT_NAMES = [
 _SYNTAX_LINE = re.compile(r"error in your SQL syntax.* at (line \d+)", re.DOTALL)
 
 
-def failure(query: str, code: str, message: str) -> str:
-    """Return what is told of a query that a database of any kind has refused."""
-    return _told(_about_name(query, message), code)
+def failure(query: str, code: str, message: str) -> SourceError:
+    """Return the error for a query that a database of any kind has refused."""
+    return _failure(_about_name(query, message), code)
 
 
-def failure_of_class_42(query: str, code: str, message: str) -> str:
-    """Return what is told of a query that PostgreSQL has refused to parse, in its own words if all
+def parse_failure(query: str, code: str, message: str) -> SourceError:
+    """Return the error for a query that PostgreSQL has refused to parse, in its own words if all
     that these quote are names of the query.
     """
     quoted = re.findall(r'"([^"]*)"', message)
-    return _told(message if _are_names(quoted, query) else "", code)
+    return _failure(message if _are_names(quoted, query) else "", code)
 
 
-def _told(message: str, code: str) -> str:
+def _failure(message: str, code: str) -> SourceError:
     if message:
-        return f"The query failed: {cut(message, LONGEST_TEXT)} ({code})."
-    return f"The query failed: {code}. {_ADVICE}"
+        return SourceError(f"The query failed: {cut(message, LONGEST_TEXT)} ({code}).")
+    return SourceError(
+        f"The query failed: {code}. Run it in a SQL client to see the database's message."
+    )
 
 
 def _about_name(query: str, message: str) -> str:

@@ -100,7 +100,7 @@ def _translate_error(error: SQLAlchemyError, query: Query) -> SourceError:
     if numbers & _TRANSIENT or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return SourceUnavailable(f"The database broke off the query ({_code(error)}).")
     message = str(error.orig) if isinstance(error, DBAPIError) else ""
-    return SourceError(failure(query.text, _code(error), message))
+    return failure(query.text, _code(error), message)
 
 
 def _code(error: SQLAlchemyError) -> str:

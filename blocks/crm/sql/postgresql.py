@@ -20,7 +20,7 @@ from sqlalchemy import URL
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.list_file import ORIGINS, Origin
-from blocks.crm.sql.messages import failure, failure_of_class_42
+from blocks.crm.sql.messages import failure, parse_failure
 from blocks.crm.sql.rows import Query, bind, check_time, column_error, to_batches
 from blocks.crm.sql.values import BINARY
 from nudgescribe import rfc4180
@@ -229,7 +229,7 @@ def _parse_error(error: psycopg.Error, query: Query, position: str | None = None
         return _translate_error(error, query)
     where = f" at character {position}" if position else ""
     code = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{where}"
-    return SourceError(failure_of_class_42(query.text, code, error.diag.message_primary or ""))
+    return parse_failure(query.text, code, error.diag.message_primary or "")
 
 
 def _translate_error(error: psycopg.Error, query: Query) -> SourceError:
@@ -244,4 +244,4 @@ def _translate_error(error: psycopg.Error, query: Query) -> SourceError:
         not state and isinstance(error, psycopg.OperationalError)
     ):
         return SourceUnavailable(f"The database broke off the query ({kind}).")
-    return SourceError(failure(query.text, kind, ""))
+    return failure(query.text, kind, "")

@@ -65,4 +65,4 @@ def _translate_error(error: Exception, query: Query) -> SourceError:
         if name.startswith(start):
             return SourceError(problem)
     code = type(error).__name__ + (f", {name}" if name else "")
-    return SourceError(failure(query.text, code, str(error)))
+    return failure(query.text, code, str(error))

@@ -31,7 +31,7 @@ QUERY = f"SELECT plann, p.plan, lowerr(a) FROM customers p WHERE name = '{CANARY
 )
 def test_message_about_a_name_of_the_query_is_told(message: str) -> None:
     said = failure(QUERY, "Kind 7", f"[driver] {message}")
-    assert said == f"The query failed: {message} (Kind 7)."
+    assert said.problem == f"The query failed: {message} (Kind 7)."
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,15 @@ def test_message_about_a_name_of_the_query_is_told(message: str) -> None:
     ],
 )
 def test_message_that_may_hold_a_value_is_told_by_its_code(message: str) -> None:
-    assert failure(f"{QUERY} LIMIT 12", "Kind 7", message) == (
+    assert failure(f"{QUERY} LIMIT 12", "Kind 7", message).problem == (
         "The query failed: Kind 7. Run it in a SQL client to see the database's message."
     )
 
 
 def test_syntax_error_of_mysql_is_told_without_the_text_near_it() -> None:
     message = f"You have an error in your SQL syntax; … near '{CANARY}\n' at line 3"
-    assert failure(QUERY, "1064", message) == "The query failed: syntax error at line 3 (1064)."
+    said = failure(QUERY, "1064", message)
+    assert said.problem == "The query failed: syntax error at line 3 (1064)."
 
 
 @pytest.mark.parametrize(
