@@ -26,7 +26,7 @@ _EPOCH = date(1970, 1, 1)
 _FIRST_DAY, _LAST_DAY = (date.min - _EPOCH).days, (date.max - _EPOCH).days
 _DAY_SECONDS = 24 * 60 * 60
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-_SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+SPECIAL_FLOATS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 class NoText(ValueError):
@@ -138,13 +138,13 @@ def _floats(values: pa.Array) -> pa.Array:
     texts = _digits(pc.if_else(finite, values, pa.scalar(None, values.type)))
     if pc.all(finite).as_py() in (True, None):
         return texts
-    special = (_SPECIAL_FLOATS[str(each)] for each in values.filter(pc.invert(finite)).to_pylist())
+    special = (SPECIAL_FLOATS[str(each)] for each in values.filter(pc.invert(finite)).to_pylist())
     return pc.replace_with_mask(texts, pc.invert(finite).fill_null(False), pa.array(special, TEXT))
 
 
 def _positional(value: np.floating[Any]) -> str:
     written = np.format_float_positional(value, unique=True, trim="-")
-    return _SPECIAL_FLOATS.get(written, written)
+    return SPECIAL_FLOATS.get(written, written)
 
 
 def _booleans(values: pa.Array) -> pa.Array:

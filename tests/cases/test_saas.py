@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 
 from blocks import HubSpotCrm
-from blocks.crm.errors import SourceError
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
 from tests.support.clock import Clock
 from tests.support.http_server import Reply, as_json, serving
 
 
-@pytest.mark.xfail(strict=True, reason="taken for a mistake in the block", raises=SourceError)
 @pytest.mark.parametrize(
     "reply",
     [
         as_json({"status": "error", "category": "MIGRATION_IN_PROGRESS"}, 477, Retry_After="2"),
         as_json({"status": "error", "category": "LOCKED"}, 423),
         Reply(408),
+        as_json({"status": "error", "category": "BUSY"}, 409, Retry_After="2"),
+        as_json({"status": "error", "category": "BUSY"}, 403, Retry_After="2"),
     ],
     ids=lambda reply: str(reply.status),
 )

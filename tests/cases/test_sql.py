@@ -71,7 +71,6 @@ def test_what_a_row_says_does_not_hang_on_other_rows(
     assert listed.errors == errors
 
 
-@pytest.mark.xfail(strict=True, reason="a raw error, a panic, or as Python writes it")
 @pytest.mark.parametrize("name", VALUES)
 def test_value_is_as_the_database_writes_it_or_refused(name: str, tmp_path: Path) -> None:
     found = refused_or(table(tmp_path / "crm.db", "GIVEN", [name]), r"column '?v\b")

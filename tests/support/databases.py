@@ -1,11 +1,11 @@
 """Real PostgreSQL: from pip for tests that need any, from Debian for Prefect, whose database needs
-an extension that pip's has not. And Debian's Redis.
+an extension that pip's has not. And Debian's MariaDB and Redis.
 """
 
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from shutil import chown
 from tempfile import TemporaryDirectory
@@ -18,6 +18,8 @@ from deployments.local import free_port
 from tests.support.clock import until
 
 BOTH = ["sqlite", "postgresql"]
+_PATH = {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
+"""Debian's servers are not on everybody's."""
 
 
 @contextmanager
@@ -93,6 +95,43 @@ def debian_postgresql(user: str, password: str) -> Iterator[int]:
 def _debian(program: str) -> Path:
     """A program of Debian's newest server here. Raises ValueError if there is none."""
     return max(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+
+
+@contextmanager
+def mariadb() -> Iterator[str]:
+    """A server on a socket, with an empty database; yields its SQLAlchemy URL."""
+    account = "mysql" if os.geteuid() == 0 else None
+    with TemporaryDirectory() as folder:
+        if account:
+            chown(folder, account, account)
+        data, socket = f"--datadir={folder}/data", f"{folder}/socket"
+        install = ["mariadb-install-db", "--no-defaults", data, "--skip-test-db"]
+        where = {"user": account, "group": account, "cwd": folder, "stdout": subprocess.DEVNULL}
+        subprocess.run(
+            [*install, "--auth-root-authentication-method=normal"], check=True, env=_PATH, **where
+        )
+        serve = ["mariadbd", "--no-defaults", data, f"--socket={socket}", "--skip-networking"]
+        with subprocess.Popen(
+            [*serve, f"--tmpdir={folder}", "--innodb-flush-log-at-trx-commit=0"],
+            env=_PATH,
+            stderr=subprocess.DEVNULL,
+            **where,
+        ) as process:
+            try:
+                until(lambda: Path(socket).exists() and _created(socket), process, every=0.05)
+                yield f"mysql+pymysql://root@localhost/crm?unix_socket={socket}"
+            finally:
+                process.kill()
+
+
+def _created(socket: str) -> bool:
+    import pymysql
+
+    with suppress(pymysql.OperationalError):
+        with closing(pymysql.connect(user="root", unix_socket=socket)) as connection:
+            connection.cursor().execute("CREATE DATABASE IF NOT EXISTS crm CHARSET utf8mb4")
+        return True
+    return False
 
 
 @contextmanager

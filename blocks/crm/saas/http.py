@@ -26,6 +26,8 @@ Explain = Callable[[httpx.Response], SourceError | None]
 TIMEOUT = httpx.Timeout(120, connect=10)
 CALL_SECONDS = 900.0
 """For the body of a call, however it dribbles in."""
+_PASSING = (408, 423, 429, 477)
+"""What passes by itself: too late, locked, too many calls, HubSpot's for a moved account."""
 _CODE = re.compile(r"[A-Za-z][A-Za-z_]{1,59}")
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -108,10 +110,9 @@ class Api(Closing):
             raise explained
         status, code = response.status_code, code_of(response)
         said = f"{status} {code}".rstrip()
-        if isinstance(general := errors.from_response(response), errors.Retryable):
-            raise SourceUnavailable(
-                f"{self._vendor} answered {said} on {about}.", general.retry_after
-            )
+        wait = errors.retry_after(response.headers)
+        if status in _PASSING or status >= 500 or (status >= 400 and wait is not None):
+            raise SourceUnavailable(f"{self._vendor} answered {said} on {about}.", wait)
         if status in (401, 403):
             raise SourceError(
                 f"{self._vendor} refuses access to {about}: {said}. "

@@ -64,6 +64,7 @@ class _Paging(BaseModel):
 
 
 class _Members(BaseModel):
+    total: int = 0
     results: list[_Member]
     paging: _Paging | None = None
 
@@ -123,20 +124,21 @@ class HubSpotCrm(CrmSource):
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the list's contacts that still exist, as `CrmSource.batches` does.
 
-        The columns are `properties`; a property that a contact lacks is null.
+        The columns are the needed `properties`; a property that a contact lacks is null.
         """
-        never_given = set(self.properties)
+        names = [each for each in self.properties if needed is None or each in needed]
+        never_given = set(names)
         rows = gone = 0
         with Api("HubSpot", self.base_url, headers=bearer(self.token), explain=_limit) as api:
             self._check_list(api)
-            self._check_properties(api)
-            yield self._batch([])
-            read = partial(self._read, api)
+            self._check_properties(api, names)
+            yield _batch([], names)
+            read = partial(self._read, api, names)
             batches = batched(self._members(api), CONTACTS_AT_ONCE)
             with ThreadPoolExecutor(READERS) as pool:
                 for some in batched(batches, BATCHES_AT_ONCE):
                     contacts = [values for batch in pool.map(read, some) for values in batch]
-                    yield self._batch(contacts)
+                    yield _batch(contacts, names)
                     rows += len(contacts)
                     never_given.difference_update(*contacts)
                     gone += sum(map(len, some)) - len(contacts)
@@ -148,10 +150,6 @@ class HubSpotCrm(CrmSource):
                 "the token may lack a scope for sensitive properties."
             )
 
-    def _batch(self, contacts: list[Values]) -> pa.RecordBatch:
-        texts = [pa.array([one.get(each) for one in contacts], TEXT) for each in self.properties]
-        return pa.record_batch(texts, self.properties)
-
     def _check_list(self, api: Api) -> None:
         details = self._get(api, _ListAnswer, self._list_path, f"list {self.list_id}").list
         if details.object_type != CONTACTS:
@@ -162,11 +160,11 @@ class HubSpotCrm(CrmSource):
         if details.status == "PROCESSING":
             raise SourceUnavailable(f"HubSpot is still working out who is in list {self.list_id}.")
 
-    def _check_properties(self, api: Api) -> None:
+    def _check_properties(self, api: Api, names: list[str]) -> None:
         # HubSpot ignores a property that it does not know.
         answer = self._get(api, _Properties, "/crm/v3/properties/contacts", "contact properties")
         known = {each.name for each in answer.results}
-        if unknown := [name for name in self.properties if name not in known]:
+        if unknown := [name for name in names if name not in known]:
             raise SourceError(
                 f"HubSpot has no contact properties of these names: {first_ten(unknown)}. "
                 "Use the internal names."
@@ -186,20 +184,24 @@ class HubSpotCrm(CrmSource):
             yield from map(str, ids[fresh])
             following = page.paging and page.paging.next
             if not following:
-                return
+                break
             if following.after == params.get("after"):
                 raise SourceError(f"HubSpot's pages of {about} lead in a circle.")
             params = {**params, "after": following.after}
+        if len(seen) < page.total:
+            raise SourceUnavailable(
+                f"HubSpot gives {len(seen):,} of {about}, where it announces {page.total:,}."
+            )
 
-    def _read(self, api: Api, ids: list[str]) -> list[Values]:
+    def _read(self, api: Api, names: list[str], ids: list[str]) -> list[Values]:
         """Return the contacts that still exist, in the order of `ids`."""
-        return self.retry.run(lambda: self._read_once(api, ids))
+        return self.retry.run(lambda: self._read_once(api, names, ids))
 
-    def _read_once(self, api: Api, ids: list[str]) -> list[Values]:
+    def _read_once(self, api: Api, names: list[str], ids: list[str]) -> list[Values]:
         about = f"{len(ids)} contacts of list {self.list_id}"
         body = {
             "inputs": [{"id": each} for each in ids],
-            "properties": self.properties,
+            "properties": names,
             "propertiesWithHistory": [],
         }
         answer = api.fetch(_ContactsAnswer, "POST", READ, about, json=body)
@@ -220,6 +222,12 @@ class HubSpotCrm(CrmSource):
 
     def _get(self, api: Api, model: type[M], path: str, about: str, **options: Any) -> M:
         return self.retry.run(lambda: api.fetch(model, "GET", path, about, **options))
+
+
+def _batch(contacts: list[Values], names: list[str]) -> pa.RecordBatch:
+    return pa.record_batch(
+        [pa.array([one.get(each) for one in contacts], TEXT) for each in names], names
+    )
 
 
 def _limit(response: httpx.Response) -> SourceError | None:

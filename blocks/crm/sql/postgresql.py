@@ -3,9 +3,8 @@
 A query without parameters is read by COPY, which takes none; any other by a cursor.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain
 from math import ceil
 from uuid import uuid4
@@ -13,55 +12,100 @@ from uuid import uuid4
 import polars as pl
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import errors
 from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
 
-from blocks.crm import list_file
 from blocks.crm.errors import SourceError, SourceUnavailable
-from blocks.crm.sql.rows import Query, binary_error, bind, check_time, column_names, to_batches
-from blocks.storage.reader import to_polars
+from blocks.crm.list_file import ORIGINS, Origin
+from blocks.crm.sql.messages import failure, parse_failure
+from blocks.crm.sql.rows import Query, bind, check_time, column_error, to_batches
+from blocks.crm.sql.values import BINARY
 from nudgescribe import rfc4180
 
 BLOCK_BYTES = 4 * 1024 * 1024
 ROWS_AT_ONCE = 2_000  # a round trip each
-BOOL, BYTEA, DATE = 16, 17, 1082
+BOOL, BYTEA, FLOAT4, FLOAT8, DATE = 16, 17, 700, 701, 1082
+TIMESTAMP, TIMESTAMPTZ, TIMETZ = 1114, 1184, 1266
+_ORIGINS = {DATE: Origin.DATE, TIMESTAMP: Origin.TIMESTAMP, TIMESTAMPTZ: Origin.TIMESTAMP}
+_DAYS = frozenset(_ORIGINS)
+_DAY = r"^\d{4}-\d\d-\d\d($| \d\d:\d\d:[\d.]+([+-][\d:]+)?$)"
 _SETTINGS = (
     "SET TRANSACTION READ ONLY; SET LOCAL client_encoding = 'UTF8'; SET LOCAL DateStyle = ISO; "
-    "SET LOCAL extra_float_digits = 3; SET LOCAL statement_timeout = {milliseconds}"
+    "SET LOCAL IntervalStyle = postgres; SET LOCAL extra_float_digits = 3; "
+    "SET LOCAL statement_timeout = {milliseconds}"
 )
 # A refused connection has no SQLSTATE. Texts in other languages than English are not recognized.
 _TEMPORARY_REFUSALS = ("too many", "starting up", "shutting down", "recovery", "reserved for")
 _TRANSIENT_STATES = ("08", "40", "53", "57P")
+_CLASS_42 = "42"
+"""Of SQLSTATE: the query is wrong in itself."""
 
 
-@dataclass(frozen=True)
 class Columns:
-    """The columns of a result, with the OIDs of their types."""
+    """The needed columns of a result, and the OIDs of their types."""
 
-    types: dict[str, int]
+    def __init__(self, query: Query, columns: Sequence[tuple[str, int]]) -> None:
+        self.count = len(columns)
+        self.places = query.places(name for name, _ in columns)
+        self._types = {name: columns[place][1] for name, place in self.places.items()}
+        self._rows_before = 0
+        for name, type_ in self._types.items():
+            if type_ == BYTEA:
+                raise column_error(name, BINARY)
 
-    def to_batch(self, frame: pl.DataFrame) -> pa.RecordBatch:
-        """Return PostgreSQL's text with booleans and dates as what they are.
+    def to_batch(self, texts: Sequence[pa.Array]) -> pa.RecordBatch:
+        """Return the texts of PostgreSQL in our form.
 
-        Raises SourceError for dates that Arrow cannot hold.
+        Raises SourceError for a day that is not within the years 1 to 9999.
         """
-        dates = [name for name, type_ in self.types.items() if type_ == DATE]
-        bools = [name for name, type_ in self.types.items() if type_ == BOOL]
-        typed = frame.with_columns(
-            pl.col(dates).str.to_date("%Y-%m-%d", strict=False),
-            pl.col(bools).replace_strict({"t": True, "f": False}, return_dtype=pl.Boolean),
+        values = list(map(self._value, self._types, texts))
+        fields = (
+            pa.field(name, value.type, metadata={ORIGINS: _ORIGINS.get(self._types[name], "")})
+            for name, value in zip(self._types, values, strict=True)
         )
-        for name in dates:
-            if typed[name].null_count() > frame[name].null_count():
-                raise SourceError(
-                    f"The column {name} holds a date that is infinity or not within the years 1 "
-                    "to 9999: leave it out in the query or convert it to text."
-                )
-        table: pa.Table = typed.to_arrow()
-        (batch,) = list_file.to_batches(table.combine_chunks())
-        return batch.rename_columns([*self.types])
+        self._rows_before += len(texts[0]) if texts else 0
+        return pa.record_batch(values, pa.schema(fields))
+
+    def _value(self, name: str, texts: pa.Array) -> pa.Array:
+        type_ = self._types[name]
+        if type_ in _DAYS:
+            self._check_days(name, texts)
+        write = _WRITERS.get(type_)
+        return write(texts) if write else texts
+
+    def _check_days(self, name: str, texts: pa.Array) -> None:
+        place = pc.index(pc.match_substring_regex(texts, _DAY), False).as_py()
+        if place >= 0:
+            what = (
+                "holds a date that is infinity or not within the years 1 to 9999: leave it out in "
+                "the query or convert it to text"
+            )
+            raise column_error(name, what, self._rows_before + place + 1)
+
+
+def _flags(texts: pa.Array) -> pa.Array:
+    return pc.equal(texts, "t")
+
+
+def _whole_offsets(texts: pa.Array) -> pa.Array:
+    """Return times with the minutes of their offset, which PostgreSQL leaves out if they are 0."""
+    return pc.replace_substring_regex(texts, r"([+-]\d\d)$", r"\1:00")
+
+
+def _floats(type_: pa.DataType) -> Callable[[pa.Array], pa.Array]:
+    return lambda texts: texts.cast(type_)
+
+
+_WRITERS: dict[int, Callable[[pa.Array], pa.Array]] = {
+    BOOL: _flags,
+    FLOAT4: _floats(pa.float32()),
+    FLOAT8: _floats(pa.float64()),
+    TIMESTAMPTZ: _whole_offsets,
+    TIMETZ: _whole_offsets,
+}
 
 
 def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
@@ -76,8 +120,7 @@ def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
 
 def _read(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[pa.RecordBatch]:
     if not query.parameters:
-        columns = _describe(connection, query)
-        with closing(_copy(connection, query, columns)) as copied:
+        with closing(_copy(connection, query, _describe(connection, query))) as copied:
             try:
                 first = next(copied)
             except errors.SyntaxError:
@@ -85,7 +128,7 @@ def _read(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[pa
                 connection.rollback()
                 _begin(connection, query)
             else:
-                yield from map(columns.to_batch, chain([first], copied))
+                yield from chain([first], copied)
                 return
     yield from _fetch(connection, url, query)
 
@@ -121,29 +164,24 @@ def _describe(connection: psycopg.Connection, query: Query) -> Columns:
     prepared = connection.pgconn.prepare(b"", query.text.encode())
     if prepared.status != ExecStatus.COMMAND_OK:
         error = errors.error_from_result(prepared)
-        raise _translate_error(error, query, error.diag.statement_position)
+        raise _parse_error(error, query, error.diag.statement_position)
     result = connection.pgconn.describe_prepared(b"")
-    names = [(result.fname(number) or b"").decode() for number in range(result.nfields)]
-    return _columns(names, map(result.ftype, range(result.nfields)))
-
-
-def _columns(names: Iterable[str], types: Iterable[int]) -> Columns:
-    columns = dict(zip(column_names(names), types, strict=True))
-    for name, type_ in columns.items():
-        if type_ == BYTEA:
-            raise binary_error(name)
-    return Columns(columns)
+    names = ((result.fname(number) or b"").decode() for number in range(result.nfields))
+    return Columns(query, list(zip(names, map(result.ftype, range(result.nfields)), strict=True)))
 
 
 def _copy(
     connection: psycopg.Connection, query: Query, columns: Columns
-) -> Generator[pl.DataFrame]:
+) -> Generator[pa.RecordBatch]:
     null = uuid4().hex[:16]  # in CSV only quotes tell '' from NULL, and parsing drops them
     select = query.text.rstrip("; \t\r\n")
     statement = f"COPY (\n{select}\n) TO STDOUT (FORMAT csv, NULL '{null}')"
+    header = list(map(str, range(columns.count)))
     with connection.cursor().copy(statement.encode()) as copy:
-        for frame in rfc4180.frames(_CopyReader(copy), BLOCK_BYTES, header=list(columns.types)):
-            yield frame.with_columns(pl.when(pl.all() != null).then(pl.all()))
+        for frame in rfc4180.frames(_CopyReader(copy), BLOCK_BYTES, header=header):
+            needed = frame.select(str(place) for place in columns.places.values())
+            texts = needed.with_columns(pl.when(pl.all() != null).then(pl.all()))
+            yield columns.to_batch([each.to_arrow() for each in texts])
 
 
 class _CopyReader:
@@ -167,23 +205,34 @@ def _fetch(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[p
         for oid in (type_.oid, type_.array_oid):
             connection.adapters.register_loader(oid, TextLoader)
     with connection.cursor("customers") as cursor:
-        if query.parameters:
-            statement = bind(query).compile(dialect=url.get_dialect()())
-            cursor.execute(str(statement).encode(), query.parameters)
-        else:
-            cursor.execute(query.text.encode())
-        description = cursor.description or []
-        columns = _columns(
-            (column.name for column in description), (column.type_code for column in description)
-        )
+        _open(cursor, url, query)
+        described = cursor.description or ()
+        columns = Columns(query, [(column.name, column.type_code) for column in described])
         fetched = check_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
-        for batch in to_batches([*columns.types], fetched):
-            yield columns.to_batch(to_polars(pa.table(batch)))
+        for batch in to_batches(columns.places, fetched):
+            yield columns.to_batch([batch.column(name) for name in columns.places])
 
 
-def _translate_error(
-    error: psycopg.Error, query: Query, position: str | None = None
-) -> SourceError:
+def _open(cursor: psycopg.ServerCursor, url: URL, query: Query) -> None:
+    statement = query.text
+    if query.parameters:
+        statement = str(bind(query).compile(dialect=url.get_dialect()()))
+    try:
+        cursor.execute(statement.encode(), query.parameters or None)
+    except psycopg.Error as error:
+        raise _parse_error(error, query) from None
+
+
+def _parse_error(error: psycopg.Error, query: Query, position: str | None = None) -> SourceError:
+    """Return our error for a query that PostgreSQL has not begun to run."""
+    if not (error.sqlstate or "").startswith(_CLASS_42):
+        return _translate_error(error, query)
+    where = f" at character {position}" if position else ""
+    code = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{where}"
+    return parse_failure(query.text, code, error.diag.message_primary or "")
+
+
+def _translate_error(error: psycopg.Error, query: Query) -> SourceError:
     """Return our error, without PostgreSQL's text, which may repeat a value."""
     state = error.sqlstate or ""
     if state == "57014":
@@ -195,7 +244,4 @@ def _translate_error(
         not state and isinstance(error, psycopg.OperationalError)
     ):
         return SourceUnavailable(f"The database broke off the query ({kind}).")
-    location = f" at character {position}" if position else ""
-    return SourceError(
-        f"The query failed{location}: {kind}. Run it in a SQL client to see the database's message."
-    )
+    return failure(query.text, kind, "")

@@ -1,10 +1,10 @@
-"""Rows of any database as text, and the checks all SQL sources share."""
+"""Queries of any database, and their rows in batches of text."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from time import monotonic
+from types import NoneType
 from typing import Any
 
 import polars as pl
@@ -13,24 +13,28 @@ from sqlalchemy import TextClause, text
 
 from blocks.crm.errors import SourceError
 from blocks.crm.list_file import ORIGINS, Origin
-from blocks.crm.text import TEXT
-
-_ORIGINS = {date: Origin.DATE, datetime: Origin.TIMESTAMP}
+from blocks.crm.sql.values import origins, to_text
+from blocks.crm.text import TEXT, NoText
+from nudgescribe.errors import first_ten
 
 Rows = Sequence[Sequence[Any]]
 
 ROWS_AT_ONCE = 500
 """Few enough for a processor's cache, which takes half the time of 20,000."""
 BATCH_BYTES = 4 * 1024 * 1024
+_TEXTS = {str, NoneType}
 
 
 @dataclass(frozen=True)
 class Query:
-    """A query with its parameters, and the most `seconds` it may take."""
+    """A query with its parameters, the most `seconds` it may take, and the columns of its result
+    that are `needed`; None needs all.
+    """
 
     text: str
     parameters: Mapping[str, str | int | float | bool | None]
     seconds: float
+    needed: frozenset[str] | None = None
 
     def timeout_error(self) -> SourceError:
         """Return the error for a query that takes too long."""
@@ -38,15 +42,19 @@ class Query:
             f"The query was stopped after more than {self.seconds:,g} seconds (timeout_seconds)."
         )
 
+    def places(self, names: Iterable[str]) -> dict[str, int]:
+        """Return where in the result the needed columns are.
 
-def column_names(names: Iterable[str]) -> list[str]:
-    """Return the names as a list. Raises SourceError if there are none, or two are equal."""
-    columns = list(names)
-    if not columns:
-        raise SourceError("The query returns no columns: a customer list comes from a SELECT.")
-    if len(set(columns)) < len(columns):
-        raise SourceError("The query returns two columns of the same name: rename one with AS.")
-    return columns
+        Raises SourceError if it has no columns, or two needed ones of the same name.
+        """
+        columns = list(enumerate(names))
+        if not columns:
+            raise SourceError("The query returns no columns: a customer list comes from a SELECT.")
+        taken = [each for each in columns if self.needed is None or each[1] in self.needed]
+        places = {name: place for place, name in taken}
+        if len(places) < len(taken):
+            raise SourceError("The query returns two columns of the same name: rename one with AS.")
+        return places
 
 
 def check_time(batches: Iterable[Rows], query: Query) -> Iterator[Rows]:
@@ -70,12 +78,18 @@ def bind(query: Query) -> TextClause:
     return clause
 
 
-def to_batches(columns: list[str], fetched: Iterable[Rows]) -> Iterator[pa.RecordBatch]:
-    """Yield the rows as text, in batches of about BATCH_BYTES and at least one; NULL becomes null.
+def column_error(column: str, problem: str, row: int | None = None) -> SourceError:
+    """Return the error for a column, or a value in it, that has no text."""
+    where = "" if row is None else f", row {row:,},"
+    return SourceError(f"The column {first_ten([column])}{where} {problem}.")
 
-    Raises SourceError for values that have no text.
+
+def to_batches(places: Mapping[str, int], fetched: Iterable[Rows]) -> Iterator[pa.RecordBatch]:
+    """Yield the columns at these places as text; NULL becomes null.
+
+    The batches are of about BATCH_BYTES, at least one. Raises SourceError for a value without text.
     """
-    pending = _Pending(columns)
+    pending = _Pending(places)
     for rows in fetched:
         pending.add(rows)
         if pending.bytes >= BATCH_BYTES:
@@ -86,59 +100,49 @@ def to_batches(columns: list[str], fetched: Iterable[Rows]) -> Iterator[pa.Recor
 class _Pending:
     """Rows that wait until there are enough for a batch."""
 
-    def __init__(self, columns: list[str]) -> None:
+    def __init__(self, places: Mapping[str, int]) -> None:
         self.bytes = 0
-        self._texts: dict[str, list[pa.Array]] = {column: [] for column in columns}
-        self._origins: dict[str, set[Origin]] = {column: set() for column in columns}
+        self._rows_before = 0
+        self._places = places
+        self._texts: dict[str, list[pa.Array]] = {column: [] for column in places}
+        self._origins: dict[str, set[Origin]] = {column: set() for column in places}
 
     def add(self, rows: Rows) -> None:
-        for (column, texts), values in zip(
-            self._texts.items(), zip(*rows, strict=True), strict=True
-        ):
-            text = self._to_text(column, values)
-            texts.append(text)
-            self.bytes += text.nbytes
+        values = list(zip(*rows, strict=True))
+        for column, place in self._places.items():
+            texts = self._to_text(column, values[place])
+            self._texts[column].append(texts)
+            self.bytes += texts.nbytes
+        self._rows_before += len(rows)
 
     def take(self) -> pa.RecordBatch:
         """Return what waits, which does so no longer."""
-        schema = pa.schema(
-            pa.field(column, TEXT, metadata={ORIGINS: " ".join(sorted(origins))})
-            for column, origins in self._origins.items()
-        )
         texts = [pa.concat_arrays(each or [pa.nulls(0, TEXT)]) for each in self._texts.values()]
         for each in self._texts.values():
             each.clear()
         self.bytes = 0
-        return pa.record_batch(texts, schema)
+        return text_batch(texts, self._origins)
 
     def _to_text(self, column: str, values: Sequence[Any]) -> pa.Array:
-        try:
-            return pl.Series(values, dtype=pl.String).to_arrow()
-        except TypeError:  # some values are not text
-            self._origins[column] |= {
-                origin for kind, origin in _ORIGINS.items() if kind in set(map(type, values))
-            }
-            return pa.array([_to_text(column, each) for each in values], TEXT)
+        kinds = set(map(type, values))
+        if kinds <= _TEXTS:
+            with suppress(UnicodeEncodeError):  # one by one, it is found
+                return pl.Series(values, dtype=pl.String).to_arrow()
+        self._origins[column] |= origins(kinds)
+        return pa.array([*self._texts_of(column, values)], TEXT)
+
+    def _texts_of(self, column: str, values: Sequence[Any]) -> Iterator[str | None]:
+        for row, value in enumerate(values, self._rows_before + 1):
+            try:
+                yield to_text(value)
+            except NoText as error:
+                raise column_error(column, error.problem, row) from None
 
 
-def binary_error(column: str) -> SourceError:
-    """Return the error for a column that holds binary values."""
-    return SourceError(
-        f"The column {column} holds binary values: convert them to text in the query."
+def text_batch(texts: Sequence[pa.Array], noted: Mapping[str, set[Origin]]) -> pa.RecordBatch:
+    """Return the columns' texts as a batch, each with what its values were."""
+    fields = (
+        pa.field(column, TEXT, metadata={ORIGINS: " ".join(sorted(each))})
+        for column, each in noted.items()
     )
-
-
-def _to_text(column: str, value: object) -> str | None:
-    match value:
-        case None | str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case Decimal():
-            return f"{value:f}"
-        case datetime():
-            return value.isoformat(sep=" ")
-        case bytes() | bytearray() | memoryview():
-            raise binary_error(column)
-        case _:
-            return str(value)
+    return pa.record_batch([*texts], pa.schema(fields))

@@ -14,7 +14,8 @@ import pyarrow as pa
 from sqlalchemy import URL
 
 from blocks.crm.errors import SourceError, SourceUnavailable
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_names, to_batches
+from blocks.crm.sql.messages import failure
+from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_error, to_batches
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 STEPS_BETWEEN_CHECKS = 100_000
@@ -35,8 +36,8 @@ def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
             deadline = monotonic() + query.seconds
             connection.set_progress_handler(lambda: monotonic() > deadline, STEPS_BETWEEN_CHECKS)
             cursor = connection.execute(query.text, query.parameters)
-            columns = column_names(name for name, *_ in cursor.description or ())
-            yield from to_batches(columns, iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []))
+            places = query.places(name for name, *_ in cursor.description or ())
+            yield from to_batches(places, iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []))
     except (sqlite3.Error, sqlite3.Warning, OverflowError) as error:
         raise _translate_error(error, query) from None
 
@@ -46,14 +47,15 @@ def _connect(url: URL) -> sqlite3.Connection:
     database, options = str(arguments[0]), dict(keywords)
     if not options.get("uri"):
         database = f"{Path(database).absolute().as_uri()}?mode=ro"
-    options["uri"] = True
+    # A thread reads it, and whoever gives up closes it.
+    options.update(uri=True, check_same_thread=False)
     return sqlite3.connect(database, **options)
 
 
 def _translate_error(error: Exception, query: Query) -> SourceError:
-    """Return our error, without SQLite's text, which may repeat a value."""
+    """Return our error, without what may be a value in SQLite's text."""
     if undecodable := _UNDECODABLE.match(str(error)):
-        return SourceError(f"The column {undecodable[1]} holds text that is not UTF-8.")
+        return column_error(undecodable[1], "holds text that is not UTF-8")
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_INTERRUPT":
         return query.timeout_error()
@@ -62,7 +64,5 @@ def _translate_error(error: Exception, query: Query) -> SourceError:
     for start, problem in _PROBLEMS.items():
         if name.startswith(start):
             return SourceError(problem)
-    return SourceError(
-        f"The query failed: {type(error).__name__}{name and f' ({name})'}. Run it in a SQL client "
-        "to see the database's message."
-    )
+    code = type(error).__name__ + (f", {name}" if name else "")
+    return failure(query.text, code, str(error))

@@ -1,5 +1,7 @@
+import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -10,11 +12,12 @@ from hypothesis import strategies as st
 from prefect.exceptions import TerminationSignal
 from pydantic import ValidationError
 
+from blocks.crm.errors import SourceError
 from blocks.crm.saas import http, hubspot
 from blocks.crm.saas.hubspot import HubSpotCrm
 from nudgescribe.retry import RetryPolicy
 from tests.blocks.crm.extracting import CANARY, Extract, Refusal
-from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
+from tests.blocks.crm.saas.hubspot_server import NOW, TOKEN, HubSpot
 from tests.support.clock import Clock
 from tests.support.http_server import DROPPED, Reply, as_json, serving
 
@@ -75,6 +78,28 @@ def test_extract_keeps_rate_limits_when_list_is_long(
     assert all(seconds >= 10 for seconds in clock.slept)
     assert clock.slept
     assert len(service.requests) < 1.15 * (12_345 / 100 + 12_345 / 249)
+
+
+def test_only_needed_properties_are_asked_for(service: HubSpot, crm: Crm, target: Path) -> None:
+    service.add("12", *numbered(3))
+    block = crm(properties=["email", "hs_object_id", "unknown"])
+    assert block.extract(target, frozenset(["email", "column"])) == 3
+    assert pl.read_parquet(target).columns == ["email"]
+    (asked,) = [json.loads(each.body) for each in service.requests if each.call.endswith(READ)]
+    assert asked["properties"] == ["email"]
+
+
+def test_list_without_a_needed_column_is_refused(service: HubSpot, crm: Crm, target: Path) -> None:
+    service.add("12", *numbered(3))
+    with pytest.raises(SourceError, match="The list has no column plan"):
+        crm().extract(target, frozenset(["plan"]))
+
+
+def test_members_are_as_many_as_are_announced(service: HubSpot, delay: Refusal) -> None:
+    service.add("12", *numbered(3))
+    page = {"results": [{"recordId": "1000", "membershipTimestamp": NOW}]}
+    service.faults[MEMBERS] = [as_json({**page, "total": 3})]
+    assert "gives 1 of the members of list 12, where it announces 3" in delay()
 
 
 def test_empty_list_has_its_columns(service: HubSpot, extract: Extract) -> None:

@@ -16,9 +16,8 @@ from blocks import SqlCrm
 from tests.blocks.crm.extracting import read_back, refused, unavailable
 from tests.support import databases
 
-# Real databases without a way of their own, such as all but two kinds are.
+# A real database without a way of its own, such as all but two kinds are.
 registry.register("sqlite.other", "sqlalchemy.dialects.sqlite.pysqlite", "dialect")
-registry.register("postgresql.other", "sqlalchemy.dialects.postgresql.psycopg", "dialect")
 
 
 @dataclass(frozen=True)
@@ -86,11 +85,21 @@ def postgresql(postgresql_url: str, target: Path) -> Database:
     return Database(postgresql_url, target)
 
 
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[str]:
+    with databases.mariadb() as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb(mariadb_url: str, target: Path) -> Database:
+    return Database(mariadb_url, target)
+
+
 WAYS: dict[str, dict[str, Any]] = {
     "sqlite": {},
     "sqlite+other": {},
     "postgresql": {},
-    "postgresql+other": {},
     # By a cursor instead of COPY: with parameters, or a comment behind the query's end.
     "postgresql bound": {"parameters": {"any": 1}},
     "postgresql cursor": {"end": "; -- the end"},
@@ -111,6 +120,5 @@ def by_ways(*ways: str) -> Any:
 
 
 each_kind = by_ways("sqlite", "sqlite+other", "postgresql")
-each_database = by_ways("sqlite", "sqlite+other", "postgresql", "postgresql+other")
 each_way = by_ways(*WAYS)
 each_postgresql_way = by_ways("postgresql", "postgresql bound", "postgresql cursor")

@@ -16,38 +16,86 @@ from sqlalchemy import URL, make_url
 from tests.blocks.crm.extracting import CANARY
 from tests.blocks.crm.sql.conftest import Database
 
+VALUES = {
+    "'000123'": "000123",
+    "''": "",
+    "NULL": None,
+    "32767::int2": "32767",
+    "9223372036854775807": "9223372036854775807",
+    "1.10::numeric(10, 2)": "1.10",
+    "12345678901234567890.123456789": "12345678901234567890.123456789",
+    "1e30::numeric": "1" + 30 * "0",
+    "'NaN'::numeric": "NaN",
+    "0.1::float4": "0.1",
+    "1e-7::float4": "0.0000001",
+    "0.1::float8 + 0.2": "0.30000000000000004",
+    "1e16::float8": "1" + 16 * "0",
+    "123::float8": "123",
+    "'NaN'::float8": "NaN",
+    "'-Infinity'::float8": "-Infinity",
+    "true": "true",
+    "false": "false",
+    "NULL::bool": None,
+    "date '2001-02-03'": "2001-02-03",
+    "NULL::date": None,
+    "time '05:30'": "05:30:00",
+    "time '05:30:00.25'": "05:30:00.25",
+    "time '24:00'": "24:00:00",
+    "timetz '05:30+02'": "05:30:00+02:00",
+    "timestamp '2001-02-03 04:05:06'": "2001-02-03 04:05:06",
+    "timestamp '2001-02-03 04:05:06.70'": "2001-02-03 04:05:06.7",
+    "timestamptz '2001-02-03 04:05:06.7Z' AT TIME ZONE 'Asia/Kolkata'": "2001-02-03 09:35:06.7",
+    "interval '25:00:00.5'": "25:00:00.5",
+    "interval '1 mon -3 days'": "1 mon -3 days",
+    """'{"a": "\\u00e9"}'::json""": '{"a": "\\u00e9"}',
+    """'{"a":  null}'::jsonb""": '{"a": null}',
+    "ARRAY['a', NULL]": "{a,NULL}",
+    "'550e8400-e29b-41d4-a716-446655440000'::uuid": "550e8400-e29b-41d4-a716-446655440000",
+    "12.5::money": "$12.50",
+    "inet '10.0.0.1/8'": "10.0.0.1/8",
+    "macaddr '08:00:2b:01:02:03'": "08:00:2b:01:02:03",
+    "int4range(1, 5)": "[1,5)",
+    "B'101'": "101",
+    "'x'::\"char\"": "x",
+    "'char(5)'::char(9)": "char(5)  ",
+    "point(1, 2)": "(1,2)",
+    "to_tsvector('simple', 'a b')": "'a':1 'b':2",
+    "'pg_class'::regclass": "pg_class",
+    "ROW(1, 'a')": "(1,a)",
+    "pg_lsn '16/B374D848'": "16/B374D848",
+}
+"""Of each kind of type, and its text."""
 
-def test_values_are_as_the_server_writes_them(each_postgresql_way: Database) -> None:
-    found = each_postgresql_way.extract(
-        """
-        SELECT '000123' AS id, 1.10::numeric(10, 2) AS sum, 12345678901234567890.123456789 AS big,
-               0.1::float8 + 0.2 AS float, 'NaN'::float8 AS nan, true AS yes, false AS no,
-               NULL::bool AS maybe, date '2001-02-03' AS born, NULL::date AS died,
-               timestamp '2001-02-03 04:05:06' AS "at", timestamp '2001-02-03 04:05:06.7' AS exact,
-               9223372036854775807 AS most, '{"a": "\\u00e9"}'::json AS json, ARRAY[1, NULL] AS a,
-               '550e8400-e29b-41d4-a716-446655440000'::uuid AS uuid, NULL AS nothing, '' AS empty
-        """
-    )
-    assert found.row(0, named=True) == {
-        "id": "000123",
-        "sum": "1.10",
-        "big": "12345678901234567890.123456789",
-        "float": "0.30000000000000004",
-        "nan": "NaN",
-        "yes": "true",
-        "no": "false",
-        "maybe": None,
-        "born": "2001-02-03",
-        "died": None,
-        "at": "2001-02-03 04:05:06",
-        "exact": "2001-02-03 04:05:06.7",
-        "most": "9223372036854775807",
-        "json": '{"a": "\\u00e9"}',
-        "a": "{1,NULL}",
-        "uuid": "550e8400-e29b-41d4-a716-446655440000",
-        "nothing": None,
-        "empty": "",
-    }
+
+def test_values_are_in_our_form_or_as_the_server_writes_them(each_postgresql_way: Database) -> None:
+    columns = ", ".join(f"{sql} AS v{place}" for place, sql in enumerate(VALUES))
+    found = each_postgresql_way.extract(f"SELECT {columns}")
+    assert found.row(0) == tuple(VALUES.values())
+
+
+@pytest.mark.parametrize(("zone", "offset"), [("UTC", "+00:00"), ("Asia/Kolkata", "+05:30")])
+def test_timestamp_has_the_whole_offset(
+    each_postgresql_way: Database, zone: str, offset: str
+) -> None:
+    url = f"{each_postgresql_way.url}&options=-cTimeZone%3D{zone}"
+    query = f"SELECT timestamptz '2001-02-03 04:05:06 {zone}' AS at"
+    found = each_postgresql_way.extract(query, url=url)
+    assert found["at"].to_list() == [f"2001-02-03 04:05:06{offset}"]
+
+
+def test_column_that_is_not_needed_may_be_binary_or_infinite(
+    each_postgresql_way: Database,
+) -> None:
+    query = "SELECT 'a' AS id, ''::bytea AS photo, 'x' AS b, 'y' AS b, date 'infinity' AS born"
+    crm = each_postgresql_way.crm(query)
+    assert crm.extract(each_postgresql_way.target, frozenset(["id"])) == 1
+    assert pl.read_parquet(each_postgresql_way.target).to_dicts() == [{"id": "a"}]
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "pg8000", "asyncpg"])
+def test_psycopg_reads_whatever_driver_the_url_names(postgresql: Database, driver: str) -> None:
+    url = postgresql.url.replace("+psycopg", f"+{driver}")
+    assert postgresql.extract("SELECT interval '1 mon' AS i", url=url).rows() == [("1 mon",)]
 
 
 def test_column_may_have_any_name(postgresql: Database) -> None:
@@ -67,9 +115,16 @@ def test_parameters_have_types_and_escaped_colons_stay(postgresql: Database) -> 
     [
         ("SELECT FROM texts", "no columns"),
         ("SELECT ''::bytea AS photo", "column photo holds binary values"),
-        ("SELECT date 'infinity' AS born", "column born holds a date"),
-        ("SELECT NULL::date AS a, date '0044-03-15 BC' AS born", "column born holds a date"),
-        ("SELECT date '10000-01-01' AS born FROM generate_series(1, 100000)", "column born holds"),
+        ("SELECT date 'infinity' AS born", "column born, row 1, holds a date"),
+        (
+            "SELECT NULL::date AS a, date '0044-03-15 BC' AS born",
+            "column born, row 1, holds a date",
+        ),
+        ("SELECT timestamptz 'infinity' AS seen", "column seen, row 1, holds a date"),
+        (
+            "SELECT date '9999-12-31' + i / 99999 AS born FROM generate_series(1, 100000) AS i",
+            "column born, row 99,999, holds a date",
+        ),
         (f"SELECT '{CANARY}'::int AS n", "InvalidTextRepresentation, SQLSTATE 22P02"),
         ("SELECT 1 / (5000 - i) AS x FROM generate_series(1, 9999) AS i", "SQLSTATE 22012"),
         (
@@ -78,7 +133,7 @@ def test_parameters_have_types_and_escaped_colons_stay(postgresql: Database) -> 
         ),
         ("SELECT nextval('texts_number_seq') AS n", "tries to write"),
         ("SELECT set_config('transaction_read_only', 'off', true) AS x", "SQLSTATE"),
-        ("SELECT 1 AS a; COMMIT; DROP TABLE texts", "SyntaxError, SQLSTATE 42601"),
+        ("SELECT 1 AS a; COMMIT; DROP TABLE texts", "SQLSTATE 42601"),
     ],
 )
 def test_postgresql_query_that_gives_no_list_is_refused(
@@ -99,7 +154,11 @@ def test_query_is_stopped_after_timeout(each_postgresql_way: Database, query: st
     ("query", "fields", "problem"),
     [
         ("DELETE FROM texts", {}, "no columns"),
-        (f"SELECT '{CANARY}'\nFROM nowhere", {}, "character 31: UndefinedTable, SQLSTATE 42P01"),
+        (
+            f"SELECT '{CANARY}'\nFROM nowhere",
+            {},
+            'relation "nowhere" does not exist (UndefinedTable, SQLSTATE 42P01 at character 31)',
+        ),
         ("SHOW ALL", {}, "SyntaxError"),
         (
             "SELECT :a AS a",
@@ -113,6 +172,31 @@ def test_postgresql_statement_is_refused_before_it_runs(
     postgresql: Database, query: str, fields: dict[str, Any], problem: str
 ) -> None:
     assert problem in postgresql.refused(query, **fields)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT plann FROM (SELECT 1 AS plan) AS q", 'column "plann" does not exist'),
+        ("SELECT q.plann FROM (SELECT 1 AS plan) AS q", "column q.plann does not exist"),
+        ("SELECT lowerr('a')", "function lowerr(unknown) does not exist"),
+        ("SELECT 1 FORM texts", 'syntax error at or near "texts"'),
+        # Text of a literal, of a name that may be meant as one, and of a value.
+        (f"SELECT '{CANARY}'::regclass", "failed: UndefinedTable, SQLSTATE 42P01"),
+        (f"SELECT $x${CANARY}$x$::regclass", "failed: UndefinedTable, SQLSTATE 42P01"),
+        (f"SELECT 1 WHERE '{CANARY}", "failed: SyntaxError, SQLSTATE 42601"),
+        (f'SELECT 1 FROM texts WHERE "{CANARY}" = a', "failed: UndefinedColumn, SQLSTATE 42703"),
+        (f"SELECT 1 '{CANARY}'", "failed: SyntaxError, SQLSTATE 42601"),
+        (
+            f"SELECT quote_ident('ada' || substr('{CANARY}', 4))::regclass",
+            "failed: UndefinedTable, SQLSTATE 42P01",
+        ),
+    ],
+)
+def test_message_is_shown_where_it_holds_no_value(
+    each_postgresql_way: Database, query: str, said: str
+) -> None:
+    assert said in each_postgresql_way.refused(query)
 
 
 def test_lost_connection_is_unavailable(each_postgresql_way: Database) -> None:

@@ -27,9 +27,9 @@ def test_sqlite_value_is_written_by_its_own_type(sqlite: Database) -> None:
         )
     assert sqlite.extract("SELECT * FROM t").rows() == [
         ("9223372036854775807", "0.1", "000123", None, "2001-02-03"),
-        ("text", "1e+20", "NA", "\ufeffid", "no date"),
-        ("-1", "3.0", "", "0.30000000000000004", None),
-        (None, "inf", "a\0b", "😀 \r\n\"'", "20010203"),
+        ("text", "1" + 20 * "0", "NA", "\ufeffid", "no date"),
+        ("-1", "3", "", "0.30000000000000004", None),
+        (None, "Infinity", "a\0b", "😀 \r\n\"'", "20010203"),
     ]
 
 
@@ -40,7 +40,7 @@ def test_sqlite_value_is_written_by_its_own_type(sqlite: Database) -> None:
         ("ATTACH 'other.db' AS other", {}, "OperationalError"),
         ("VACUUM INTO 'other.db'", {}, "OperationalError|tries to write"),
         ("SELECT 1; DELETE FROM texts", {}, "failed"),
-        ("SELECT x'00' AS photo", {}, "column photo holds binary"),
+        ("SELECT x'00' AS photo", {}, "column photo, row 1, holds binary"),
         ("SELECT CAST(x'ff41' AS TEXT) AS name", {}, "column name holds text that is not UTF-8"),
         (f"SELECT abs(-9223372036854775808) AS '{CANARY}'", {}, "failed"),
         ("SELECT :plan AS plan", {}, "failed: ProgrammingError"),
