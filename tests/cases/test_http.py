@@ -104,7 +104,7 @@ def test_refusal_is_told_by_status_and_code_and_without_the_query(
 
 @pytest.mark.xfail(strict=True, reason="taken for a mistake in the block, or without the status")
 @pytest.mark.parametrize("status", [429, 503])
-def test_busy_server_is_to_be_asked_later(url: str, status: int, tmp_path: Path) -> None:
+def test_busy_server_is_retryable(url: str, status: int, tmp_path: Path) -> None:
     with pytest.raises(NudgeflowError) as caught:
         FileCrm(path=f"{url}/{status}.csv{QUERY}").extract(tmp_path / "list.parquet")
     assert isinstance(caught.value, SourceUnavailable)

@@ -96,7 +96,7 @@ def everything_at_publish(stack: Stack) -> str:
         everything_at_publish,
     ],
 )
-def test_whatever_is_killed_it_happens_once(
+def test_deployed_refresh_happens_once_whatever_is_killed(
     strike: Callable[[Stack], str],
     slow_sandbox: Sandbox,
     prefect: PrefectServer,

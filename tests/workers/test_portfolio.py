@@ -50,7 +50,7 @@ def slow_sandbox(reviewed_sandbox: Sandbox) -> Iterator[Sandbox]:
     reviewed_sandbox.no_faults()
 
 
-def test_many_campaigns_at_once_keep_to_the_limits(
+def test_campaigns_at_once_keep_to_the_limits(
     slow_sandbox: Sandbox,
     workers: Workers,
     refreshes: Deployed,

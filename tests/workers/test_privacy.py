@@ -613,7 +613,7 @@ def struck(stage: Stage) -> Iterator[None]:
 # ---- what is found ----------------------------------------------------------------------------
 
 
-def test_no_customer_and_no_secret_is_found_anywhere(
+def test_customers_and_secrets_are_found_nowhere_else(
     stage: Stage, machine: Machine, tmp_path: Path, postgresql_server: str
 ) -> None:
     company = stage.company()
@@ -657,7 +657,7 @@ def assert_private(machine: Machine, lakes: Path) -> None:
         assert {file.stat().st_mode & 0o777 for file in files} == {OWNER_ONLY}
 
 
-def test_keys_in_the_address_of_a_list_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_key_in_the_address_of_a_list_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     signed = SecretDict({"params": {"token": "canary"}})
     crm = FileCrm(path="https://127.0.0.1:9/list.csv", storage_options=signed)
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnavailable):

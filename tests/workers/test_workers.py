@@ -46,7 +46,7 @@ def once(company: Company) -> None:
     assert [run.run_number for run in company.history()] == [2, 1]
 
 
-def test_it_sleeps_without_a_process_and_another_worker_goes_on(
+def test_suspended_refresh_has_no_process_and_another_worker_continues_it(
     company: Company, save: Save, workers: Workers, refreshes: Deployed
 ) -> None:
     saved = save(company, customers(250))
@@ -72,7 +72,7 @@ def slow(company: Company) -> Iterator[None]:
     company.sandbox.no_faults()
 
 
-def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
+def test_refresh_cancelled_at_any_step_leaves_nothing_and_is_continued(
     company: Company,
     save: Save,
     workers: Workers,
@@ -121,7 +121,7 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
     assert changes(company).count("POST /v1/campaign/rerun/initiate") == 1
 
 
-def test_of_two_at_one_moment_on_two_workers_one_proceeds(
+def test_refresh_proceeds_once_when_two_workers_start_it_at_one_moment(
     company: Company, save: Save, workers: Workers, refreshes: Deployed
 ) -> None:
     saved = save(company, customers(250))

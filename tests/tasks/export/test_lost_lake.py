@@ -37,9 +37,7 @@ def lake(store: Store) -> DataLake:
     return store.new_lake()
 
 
-def test_every_operation_reports_unreachable_lake(
-    store: Store, lake: DataLake, tmp_path: Path
-) -> None:
+def test_operation_reports_unreachable_lake(store: Store, lake: DataLake, tmp_path: Path) -> None:
     files, local = lake.files, tmp_path / "file"
     local.write_bytes(b"content")
 
