@@ -39,8 +39,7 @@ from tests.s3.conftest import lake_in
 from tests.support.deployed import flow_run, retry
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply, serving
-from tests.support.lakes import write_page, write_run
-from tests.support.paths import check_paths
+from tests.support.lakes import check_paths, write_page, write_run
 
 ROOT = Path(__file__).parents[2]
 FORMATS: list[Format] = ["parquet", "csv", "csv.zst", "delta"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from blocks import DataLake
 from blocks.storage.files import Files, LakeError, NotExclusive
-from tests.support.paths import check_paths
+from tests.support.lakes import check_paths
 from tests.support.stores import Store
 
 NAMES = st.text(
