@@ -58,9 +58,20 @@ def watched(service: Service, zygote: Zygote, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture
-def story_of(service: Service, zygote: Zygote, tmp_path: Path) -> Callable[[str], Story]:
-    """A fresh company, whose things are in a folder of this name."""
-    return lambda name: _story(service, zygote, tmp_path / name)
+def story_of(service: Service, zygote: Zygote, tmp_path: Path) -> Iterator[Callable[[str], Story]]:
+    """A fresh company, whose things are in a folder of this name. What its flow runs have said is
+    shown unless they have been found to have ended well.
+    """
+    stories: list[Story] = []
+
+    def new(name: str) -> Story:
+        stories.append(_story(service, zygote, tmp_path / name))
+        return stories[-1]
+
+    yield new
+    for story in stories:
+        if not story.proven and story.log.exists():
+            print(f"---- {story.folder.name}", story.log.read_text(), sep="\n")
 
 
 def _story(service: Service, zygote: Zygote, folder: Path) -> Story:
