@@ -11,8 +11,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import fastapi  # noqa: F401 - each flow run would import it
+import docker  # noqa: F401 - each flow run would import them
+import fastapi  # noqa: F401
+import graphviz  # noqa: F401
 import prefect.cli.flow_run  # noqa: F401 - and each retry this
+import ray  # noqa: F401
 from prefect import tags
 from prefect.cli import app
 from prefect.plugins import load_prefect_collections
@@ -31,6 +34,7 @@ import tasks.export.run
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
 from nudgescribe.retry import Pace
+from tasks.ui.charts import horizontal_bars
 from tests.chaos.effects import Moment, Watch
 
 ENTRYPOINT = "flows/refresh.py:campaign_refresh"
@@ -86,7 +90,7 @@ def hurry() -> None:
     blocks.rerun.PATIENCE_SECONDS = 2
     tasks.export.run.ROWS_A_CHUNK = 100
     CampaignRerun.pace = flows.run.fetch.PACE = tasks.export.run.PACE = Pace(
-        first=0.05, longest=0.5
+        first=0.02, longest=0.2
     )
     for module in list(sys.modules.values()):
         if module.__name__.startswith("tasks."):
@@ -111,6 +115,8 @@ def child(job: Job) -> int:
 
 def main() -> None:
     load_prefect_collections()
+    # It imports what draws, and finds the fonts.
+    horizontal_bars({"": {"": 1}})
     print("ready", flush=True)
     for line in sys.stdin:
         job = Job.model_validate_json(line)
