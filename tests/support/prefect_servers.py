@@ -131,12 +131,12 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def known(server: PrefectServer, home: Path) -> Iterator[None]:
-    """This process knows the server, which is killed at the end."""
+def known(server: PrefectServer) -> Iterator[None]:
+    """This process knows the server."""
     there: dict[Any, Any] = {
         PREFECT_API_URL: server.url,
         PREFECT_API_AUTH_STRING: server.environment.get("PREFECT_API_AUTH_STRING"),
-        PREFECT_HOME: home,
+        PREFECT_HOME: Path(server.environment["PREFECT_HOME"]),
     }
     with temporary_settings(there):
         try:
@@ -145,13 +145,22 @@ def known(server: PrefectServer, home: Path) -> Iterator[None]:
             # What this process has to tell it: without it, Python would try for a minute.
             APILogWorker.drain_all()
             EventsWorker.drain_all()
-            server.kill()
+
+
+@contextmanager
+def started(server: PrefectServer) -> Iterator[None]:
+    """The server is known, and killed at the end."""
+    try:
+        with known(server):
+            yield
+    finally:
+        server.kill()
 
 
 @contextmanager
 def plain(home: Path) -> Iterator[PrefectServer]:
     server = PrefectServer(home)
-    with known(server, home):
+    with started(server):
         yield server
 
 
@@ -165,5 +174,5 @@ def composed(home: Path) -> Iterator[ComposedServer]:
     broker = databases.redis(redis, VARIABLES["REDIS_PASSWORD"])
     with postgresql as database, broker as messages:
         server = ComposedServer(home, database, messages)
-        with known(server, home):
+        with started(server):
             yield server
