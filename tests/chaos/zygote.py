@@ -19,10 +19,7 @@ import ray  # noqa: F401
 from prefect import tags
 from prefect.cli import app
 from prefect.plugins import load_prefect_collections
-from prefect.settings import (
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.tasks import Task
 from pydantic import BaseModel
 
@@ -36,6 +33,7 @@ from flows.options import RefreshOptions
 from nudgescribe.retry import Pace
 from tasks.ui.charts import horizontal_bars
 from tests.chaos.effects import Moment, Watch
+from tests.support.prefect_servers import impatient
 
 ENTRYPOINT = "flows/refresh.py:campaign_refresh"
 
@@ -71,7 +69,7 @@ def work(job: Job) -> None:
     watch.install()
     hurry()
     try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with impatient({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             if job.retry:
                 sys.argv[1:] = ["flow-run", "retry", job.retry, "--entrypoint", ENTRYPOINT]
                 app()

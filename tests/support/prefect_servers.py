@@ -11,14 +11,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_HOME,
     temporary_settings,
 )
@@ -131,6 +135,20 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
+def impatient(settings: Mapping[Any, Any]) -> Iterator[None]:
+    """Prefect's client with these settings. What SQLite refuses while something else is recorded,
+    it asks again after 2 s, then longer; here it waits a tenth of that, and more often.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 8, **settings}),
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        soon = SimpleNamespace(sleep=lambda seconds: sleep(seconds / 10))
+        patched.setattr("prefect.client.base.time", soon)
+        yield
+
+
+@contextmanager
 def known(server: PrefectServer) -> Iterator[None]:
     """This process knows the server."""
     there: dict[Any, Any] = {
@@ -138,7 +156,7 @@ def known(server: PrefectServer) -> Iterator[None]:
         PREFECT_API_AUTH_STRING: server.environment.get("PREFECT_API_AUTH_STRING"),
         PREFECT_HOME: Path(server.environment["PREFECT_HOME"]),
     }
-    with temporary_settings(there):
+    with impatient(there):
         try:
             yield
         finally:
