@@ -170,6 +170,7 @@ def test_deployed_refresh_happens_once_whatever_is_killed(
             done_once(story)
         outcome = "once"
     finally:
+        slow_sandbox.no_faults()
         seconds = round(monotonic() - began, 1)
         point = f"kill -9: {strike.__name__.replace('_', ' ')}"
         record_property("chaos", [point, "", what, outcome, seconds])
