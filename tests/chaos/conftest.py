@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
+from uuid import uuid4
 
 import pytest
 
@@ -58,11 +59,14 @@ def watched(
     watched: Watched = {}
     with known(server):
         for group in get_args(Group):
-            story = _story(service, zygote, folder / group)
-            outcome = story.run(group)
-            assert outcome.code == 0, story.log.read_text()
-            done_once(story)
-            watched[group] = outcome.seen
+            while group not in watched:
+                story = _story(service, zygote, folder / str(uuid4()))
+                outcome = story.run(group)
+                assert outcome.code == 0, story.log.read_text()
+                done_once(story)
+                # Pages of an export that still grew are fetched again, which is not always so.
+                if not any(name.startswith("check_export: remove") for name in outcome.seen):
+                    watched[group] = outcome.seen
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return watched
     (mine := folder / "seen").write_text(json.dumps(watched))
