@@ -88,7 +88,7 @@ def hurry() -> None:
     blocks.rerun.PATIENCE_SECONDS = 2
     tasks.export.run.ROWS_A_CHUNK = 100
     CampaignRerun.pace = flows.run.fetch.PACE = Pace(first=0.02, longest=0.2)
-    # Two looks are for the service's time to write a page.
+    # Between two looks the service has time to write a page.
     tasks.export.run.PACE = Pace(first=0.05, longest=0.2)
     for module in list(sys.modules.values()):
         if module.__name__.startswith("tasks."):
