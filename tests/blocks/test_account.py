@@ -64,7 +64,7 @@ def test_url_that_would_show_secrets_is_refused(urls: dict[str, str], problem: s
         {"base_url": "http://sandbox:7878", "allow_http": "true"},
     ],
 )
-def test_http_is_taken_for_this_machine_or_if_allowed(urls: dict[str, str]) -> None:
+def test_http_url_is_accepted_for_this_machine_or_if_allowed(urls: dict[str, str]) -> None:
     account = NudgescribeAccount.model_validate({**SECRETS, **urls})
     assert account.base_url == urls["base_url"]
 

@@ -265,7 +265,7 @@ def refresh_again(folder: Path) -> str:
     return refreshes()[0]["id"]
 
 
-def test_a_refresh_is_started_watched_reviewed_and_read_in_the_browser(
+def test_refresh_is_started_watched_reviewed_and_read_in_the_browser(
     tmp_path: Path, page: Page
 ) -> None:
     with running(tmp_path) as printed:

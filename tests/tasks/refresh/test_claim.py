@@ -514,7 +514,7 @@ def test_refresh_is_not_abandoned_while_it_runs_or_when_there_is_none(
         abandon(lake)
 
 
-def test_only_an_open_refresh_is_published(flow_run: Runs, lake: DataLake) -> None:
+def test_publish_is_refused_without_an_open_refresh(flow_run: Runs, lake: DataLake) -> None:
     own = flow_run(Running())
     with pytest.raises(NothingToPublish):
         claim_open_refresh.fn(ACCOUNT, lake, CAMPAIGN, own, 1)
@@ -626,7 +626,7 @@ def test_campaign_of_a_later_version_is_left_alone(flow_run: Runs, lake: DataLak
     assert isinstance(open_refreshes(lake.files)[PARTITION], TooNew)
 
 
-def test_number_that_is_past_is_not_begun(flow_run: Runs, lake: DataLake) -> None:
+def test_refresh_of_a_past_number_is_not_begun(flow_run: Runs, lake: DataLake) -> None:
     history = History(lake.files, PARTITION)
     for _ in range(3):
         own = flow_run(Running())

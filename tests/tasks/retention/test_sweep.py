@@ -19,7 +19,7 @@ from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
 from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates
 from tests.support.lakes import write_run
-from tests.support.object_store import Store, store
+from tests.support.stores import StoppableStore, store
 from tests.tasks.conftest import Local
 from tests.tasks.conftest import new_refresh as another
 
@@ -282,7 +282,7 @@ def test_table_shows_totals_and_first_candidates(
 
 
 def test_unfinished_uploads_are_removed_on_s3(
-    local: Local, store: Store, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    local: Local, store: StoppableStore, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = local.lake = store.new_lake()
     fs, bucket = lake.files.fs, lake.root.split("/")[2]

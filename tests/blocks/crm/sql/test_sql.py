@@ -110,7 +110,7 @@ def test_query_is_stopped_after_timeout(each_kind: Database) -> None:
     assert "more than 0.1 seconds" in each_kind.refused(FOREVER, timeout_seconds=0.1)
 
 
-def test_dates_stay_dates_where_a_column_holds_no_other(target: Path) -> None:
+def test_date_column_stays_dates_when_it_holds_no_other_values(target: Path) -> None:
     rows = [
         (date(2001, 2, 3), datetime(2001, 2, 3, 4), True, Decimal("1E+2")),
         (None, date(2001, 2, 3), None, None),
@@ -165,7 +165,7 @@ def test_unreachable_database_is_unavailable(tmp_path: Path, target: Path) -> No
     assert "such.db" not in said
 
 
-def test_any_postgresql_driver_gives_values_as_text_and_reads_only(postgresql: Database) -> None:
+def test_postgresql_driver_of_any_kind_gives_text_and_reads_only(postgresql: Database) -> None:
     other = replace(postgresql, url=postgresql.url.replace("+psycopg", "+other"))
     found = other.extract("SELECT date '2001-02-03' AS born, 1.10 AS n, true AS b, '50%' AS note")
     assert found.rows() == [(date(2001, 2, 3), "1.10", "true", "50%")]
