@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.storage.errors import LakeUnreachable, TooNew
+from blocks.storage.files import InTheWay
 from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
 from tasks.journal.entries import Journal, JournalDamaged, Series, Step
@@ -626,6 +627,19 @@ def test_what_the_store_does_not_give_out_concerns_its_campaign(
         assert isinstance(opened["campaign_id=odd"], JournalDamaged)
         with pytest.raises(JournalDamaged, match=f"refreshes/campaign_id=odd{name} cannot be read"):
             claim_campaign.fn(ACCOUNT, lake, "odd", own, "join", 1)
+
+
+def test_file_in_place_of_a_journal_is_named(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    close(lake, own, claim_and_keep(lake, own))
+    file = f"refreshes/{PARTITION}/00000002"
+    lake.files.write(file, b"")
+    other = flow_run(Running())
+    with pytest.raises(InTheWay, match=f"{file} is a file where a folder belongs.*move it away"):
+        claim(lake, other)
+    assert open_refreshes(lake.files) == {}
+    lake.files.remove(file)
+    assert begun_by(claim(lake, other), other)
 
 
 def test_lake_that_cannot_be_reached_is_no_damage(
