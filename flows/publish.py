@@ -48,7 +48,9 @@ def publish_campaign(
     with claimed.recorded():
         checkpoint = load_checkpoint(lake, claimed.refresh)
         if checkpoint is None:
-            raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
+            raise NothingToPublish(
+                f"No open refresh of campaign {campaign_id} has started a rerun."
+            )
         run = read_run(account, checkpoint.run)
         if run.status not in REVIEWED:
             raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")

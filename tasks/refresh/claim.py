@@ -236,9 +236,10 @@ class _Attempt:
 
     def _carry_out(self, decision: Decision) -> Claim | None:
         match decision:
-            case Begin() if not self._begins:
+            case Begin(previous) if not self._begins:
+                over = previous.why_over if previous else ""
                 raise NothingToPublish(
-                    f"No refresh of campaign {self._campaign_id} has started a rerun."
+                    f"No open refresh of campaign {self._campaign_id} has started a rerun.{over}"
                 )
             case Begin(previous):
                 return self._begin(previous)
@@ -353,7 +354,8 @@ def end_abandoned(lake: DataLake, campaign_id: str, who: str, why: str) -> Refre
         standing, number = None, history.newest_number()
     else:
         if standing is None or standing.ended:
-            raise NothingToAbandon(f"Campaign {campaign_id} has no open refresh.")
+            over = standing.why_over if standing else ""
+            raise NothingToAbandon(f"Campaign {campaign_id} has no open refresh.{over}")
         number = standing.number
         state = owner_state(standing.owner) if standing.owner else None
         if standing.owner and state not in (None, UNKNOWN, SUSPENDED):

@@ -16,11 +16,12 @@ class Review(Frozen):
 
 
 class Ended(Frozen):
-    """How a refresh ended: completed, with its result; failed for good; abandoned by a person; or
-    released before anything was changed at Nudgescribe.
+    """How a refresh ended: completed, with its result; failed for good; abandoned by a person;
+    released before anything was changed at Nudgescribe; or unreadable, which is never written: the
+    entry that tells it is damaged.
     """
 
-    outcome: Literal["completed", "failed", "abandoned", "released"]
+    outcome: Literal["completed", "failed", "abandoned", "released", "unreadable"]
     problem: str = ""
     result: RefreshResult | None = None
 
@@ -49,6 +50,14 @@ class Standing(Frozen):
         Before its rerun a refresh that failed is given up: its list would be an old one.
         """
         return self.initiated or (self.kept and not self.failed)
+
+    @property
+    def why_over(self) -> str:
+        """Return a sentence on why the refresh is over, "" if there is nothing to tell."""
+        if not (self.ended and self.ended.problem):
+            return ""
+        remedy = " If it is not, remove that file." if self.ended.outcome == "unreadable" else ""
+        return f" The newest one is over: {self.ended.problem.rstrip('.')}.{remedy}"
 
     def begun_by(self, claimant: Refresh) -> bool:
         """Return whether the claimant's flow run began the refresh."""

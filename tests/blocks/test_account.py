@@ -47,6 +47,9 @@ def test_campaign_url_without_one_placeholder_is_refused(company: Company, url: 
         ({"campaign_url": "http://a.example/{campaign_id}"}, "campaign_url must begin with https"),
         ({"campaign_url": "javascript://a/{campaign_id}"}, "is no URL"),
         ({"campaign_url": "https://s3cret@a.example/{campaign_id}"}, "a user or a password"),
+        ({"campaign_url": "https://a.example/{campaign_id}?token=s3cret"}, "a key or a token"),
+        ({"campaign_url": "https://a.example/{campaign_id}#access_token=s3cret"}, "key or a token"),
+        ({"base_url": "https://a.example/x;token=s3cret"}, "a key or a token"),
     ],
 )
 def test_url_that_would_show_secrets_is_refused(urls: dict[str, str], problem: str) -> None:

@@ -15,7 +15,8 @@ from prefect.states import Completed, Crashed, Running, Suspended
 from pydantic import SecretStr
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.errors import TooNew
+from blocks.storage.errors import LakeUnreachable, TooNew
+from blocks.storage.files import InTheWay
 from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
 from tasks.journal.entries import Journal, JournalDamaged, Series, Step
@@ -586,6 +587,72 @@ def test_damaged_end_or_fence_stops_nobody(flow_run: Runs, lake: DataLake, damag
     close(lake, own, claim_and_keep(lake, own))
     lake.files.write(f"refreshes/{PARTITION}/{damaged}", b"")
     assert begun_by(claim(lake, other), other)
+
+
+def test_damaged_end_is_named_to_whoever_asks_for_its_refresh(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    own, other = flow_run(Suspended()), flow_run(Running())
+    claim_and_keep(lake, own)
+    ended = f"refreshes/{PARTITION}/00000001/99-ended.json"
+    lake.files.write(ended, b"")
+    told = rf"{ended} is empty, cut off or damaged. If it is not, remove that file"
+    with pytest.raises(NothingToPublish, match=told):
+        claim_open_refresh.fn(ACCOUNT, lake, CAMPAIGN, other, 1)
+    with pytest.raises(NothingToAbandon, match=told):
+        abandon(lake)
+    with pytest.raises(RefreshEnded, match=f"{ended} is empty.*Start a new refresh"):
+        claim(lake, own)
+    assert isinstance(open_refreshes(lake.files)[PARTITION], JournalDamaged)
+    lake.files.remove(ended)
+    assert worked_on(claim(lake, own)) == own.id
+    lake.files.write(ended, b"")
+    assert f"{ended} is empty" in claim(lake, other).abandoned
+
+
+@pytest.mark.parametrize("name", ["", "/schema_version.json", "/00000001.json"])
+def test_what_the_store_does_not_give_out_concerns_its_campaign(
+    flow_run: Runs, lake: DataLake, name: str
+) -> None:
+    own = flow_run(Running())
+    claim_campaign.fn(ACCOUNT, lake, "another", own, "join", 1)
+    odd = Path(lake.files.root, f"refreshes/campaign_id=odd{name}")
+    odd.parent.mkdir(exist_ok=True)
+    odd.symlink_to(odd)
+    opened = open_refreshes(lake.files)
+    assert isinstance(opened["campaign_id=another"], Standing)
+    if name == "/schema_version.json":
+        assert "campaign_id=odd" not in opened
+    else:
+        assert isinstance(opened["campaign_id=odd"], JournalDamaged)
+        with pytest.raises(JournalDamaged, match=f"refreshes/campaign_id=odd{name} cannot be read"):
+            claim_campaign.fn(ACCOUNT, lake, "odd", own, "join", 1)
+
+
+def test_file_in_place_of_a_journal_is_named(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    close(lake, own, claim_and_keep(lake, own))
+    file = f"refreshes/{PARTITION}/00000002"
+    lake.files.write(file, b"")
+    other = flow_run(Running())
+    with pytest.raises(InTheWay, match=f"{file} is a file where a folder belongs.*move it away"):
+        claim(lake, other)
+    assert open_refreshes(lake.files) == {}
+    lake.files.remove(file)
+    assert begun_by(claim(lake, other), other)
+
+
+def test_lake_that_cannot_be_reached_is_no_damage(
+    lake: DataLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.files.write(f"refreshes/{PARTITION}/00000001/00-claimed.json", b"")
+
+    def lost(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(type(lake.files.fs), "cat_file", lost)
+    with pytest.raises(LakeUnreachable):
+        open_refreshes(lake.files)
 
 
 def test_damaged_entry_of_version_01_can_be_abandoned(flow_run: Runs, lake: DataLake) -> None:
