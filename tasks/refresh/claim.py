@@ -13,7 +13,14 @@ from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.retry import Pace, poll
 from tasks.journal.entries import JournalDamaged, Series
-from tasks.journal.owners import SUSPENDED, UNKNOWN, cancel_suspended, owner_state, this_process
+from tasks.journal.owners import (
+    SUSPENDED,
+    UNKNOWN,
+    cancel_suspended,
+    has_failed,
+    owner_state,
+    this_process,
+)
 from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import History
@@ -138,7 +145,7 @@ def decide(
         finished = ended.result and standing.refresh.id == waited_for
         return Joined(standing) if finished else Begin(standing)
     if standing.belongs_to(claimant):
-        return Continue(standing)
+        return Begin(standing) if standing.given_up else Continue(standing)
     if owner is None and not standing.must_be_continued:
         return Begin(standing)
     if owner is None and standing.begun_by(claimant):
@@ -227,6 +234,9 @@ class _Attempt:
             assert standing.owner
             owner = owner_state(standing.owner)
             self.other = self._describe(standing, owner)
+            if owner is None and not standing.noted and has_failed(standing.owner):
+                # The note about its problem was lost: that may have been one that does not pass.
+                standing = standing.model_copy(update={"failed": True})
         decision = decide(standing, claimant, self._overlap, owner, self._waited_for)
         if isinstance(decision, Begin) and flow_run.run_count != 1:
             # It may have begun an earlier refresh, which others have ended since.
@@ -268,7 +278,8 @@ class _Attempt:
         if previous:
             if previous.ended is None:
                 # Whoever has it by now is not to be ended.
-                if not self._history.take_over(previous, self._claimed.owner):
+                last = self._claimed.owner.model_copy(update={"gives_up": True})
+                if not self._history.take_over(previous, last):
                     return None
                 given_up = Ended(outcome="released", problem="Its flow run ended half-way.")
                 self._history.end(number, given_up)

@@ -154,6 +154,7 @@ class History:
             owner = journal.numbered(Series.OWNER, attempt, Owner)
             last = contents.newest.get(Series.PROBLEM, 0)
             problem = journal.numbered(Series.PROBLEM, last, Problem)
+            noted = problem is not None and problem.attempt == attempt
         except JournalDamaged:
             if ended is None:
                 raise
@@ -166,7 +167,8 @@ class History:
             attempt=attempt,
             kept=Step.COMPARED in contents.steps,
             initiated=Step.INITIATED in contents.steps,
-            failed=problem is not None and problem.attempt == attempt and not problem.retryable,
+            noted=noted,
+            failed=noted and problem is not None and not problem.retryable,
             ended=ended,
         )
 
