@@ -25,7 +25,9 @@ class Owner(Frozen):
     """A flow run and its process; `server` is the id of its Prefect server, "" for owners of
     version 0.1, and `machine` that of the boot and the PID namespace that `pid` belongs to.
 
-    `gives_up` tells that it owns the refresh only to end it. `server_url` and `host` are for people.
+    `gives_up` tells that it owns the refresh only to end it.
+
+    `server_url` and `host` are for people.
     """
 
     flow_run: str

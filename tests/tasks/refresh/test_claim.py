@@ -39,11 +39,13 @@ from tasks.refresh.claim import (
     Refuse,
     StillRunning,
     Wait,
+    cannot_go_on,
     claim_campaign,
     claim_open_refresh,
     decide,
     end_abandoned,
     end_refresh,
+    knows_flow_run,
     record_problem,
 )
 from tasks.refresh.history import History, expire, is_alive, open_refreshes
@@ -498,9 +500,10 @@ def test_refresh_given_up_by_a_hiccup_is_begun_anew(
         real(files, path, *content, **options)
 
     for claimant in (second, second, third):
-        with monkeypatch.context() as patched, pytest.raises(LakeUnreachable):
+        with monkeypatch.context() as patched:
             patched.setattr(Files, "create", create)
-            claim(lake, claimant)
+            with pytest.raises(LakeUnreachable):
+                claim(lake, claimant, minutes=0)
         set_state(claimant, Crashed())
     # Whoever has come so far, or is the next, has a list of its own.
     assert begun_by(claim(lake, second), second)
@@ -554,6 +557,46 @@ def test_refresh_is_not_abandoned_while_it_runs_or_when_there_is_none(
     close(lake, own, refresh)
     with pytest.raises(NothingToAbandon):
         abandon(lake)
+
+
+def test_abandonment_that_was_killed_is_finished_by_its_retry(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    refresh = claim_and_keep(lake, flow_run(Crashed()))
+    assert abandon(lake) == abandon(lake) == refresh
+    with pytest.raises(NothingToAbandon):
+        end_abandoned.fn(lake, CAMPAIGN, "Ada", "another reason")
+
+
+def test_flow_run_is_known_to_the_lake_of_its_refresh_only(
+    flow_run: Runs, lake: DataLake, tmp_path: Path
+) -> None:
+    first, second, third = flow_run(Crashed()), flow_run(Crashed()), flow_run(Running())
+
+    def known(lake: DataLake) -> list[bool]:
+        return [knows_flow_run.fn(lake, CAMPAIGN, run) for run in (first, second, third)]
+
+    claim_and_keep(lake, first)
+    claim(lake, second)
+    assert known(lake) == [True, True, False]
+    other = DataLake(root=str(tmp_path / "other"))
+    claim(other, third)
+    assert known(other) == [False, False, True]
+    lake.files.write(f"refreshes/{PARTITION}/00000001/owner-0001.json", b"")
+    assert known(lake) == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("how", "over"), [("completed", False), ("failed", True), ("abandoned", True), (None, False)]
+)
+def test_flow_run_whose_refresh_was_ended_cannot_go_on(
+    flow_run: Runs, lake: DataLake, how: Any, over: bool
+) -> None:
+    own = flow_run(Running())
+    refresh = claim_and_keep(lake, own)
+    if how:
+        end_refresh.fn(lake, CAMPAIGN, own, refresh, ended(how)["ended"])
+    assert cannot_go_on(lake, CAMPAIGN, own.id) == over
 
 
 def test_only_an_open_refresh_is_published(flow_run: Runs, lake: DataLake) -> None:
