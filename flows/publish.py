@@ -49,7 +49,9 @@ def publish_campaign(
         checkpoint = load_checkpoint(lake, claimed.refresh)
         if checkpoint is None:
             raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
-        run = read_run(account, checkpoint.run)
-        if run.status not in REVIEWED:
-            raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")
-        return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)
+        with claimed.needing():
+            run = read_run(account, checkpoint.run)
+            if run.status not in REVIEWED:
+                what = f"Run {run.run_number} of campaign {campaign_id}"
+                raise NotReviewed(f"{what} is {run.status}.")
+            return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)
