@@ -13,7 +13,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import announce
 
 
-@flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}")
+@flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}", persist_result=False)
 def abandon_refresh(
     campaign_id: str, account: NudgescribeAccount, lake: DataLake, who: str, why: str
 ) -> str:

@@ -43,7 +43,7 @@ class PartlyFailed(NudgeflowError):
     advice = "The rest succeeded; open the failed runs and retry them."
 
 
-@flow(name="portfolio-refresh", flow_run_name=dated("portfolio"))
+@flow(name="portfolio-refresh", flow_run_name=dated("portfolio"), persist_result=False)
 def portfolio_refresh(
     account: NudgescribeAccount,
     crm: Crm,

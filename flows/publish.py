@@ -24,7 +24,7 @@ class NotReviewed(NudgeflowError):
     advice = "Have its messages approved in the platform, then start again."
 
 
-@flow(name="publish-campaign", flow_run_name="publish-{campaign_id}")
+@flow(name="publish-campaign", flow_run_name="publish-{campaign_id}", persist_result=False)
 def publish_campaign(
     campaign_id: str,
     account: NudgescribeAccount,
@@ -52,6 +52,7 @@ def publish_campaign(
         with claimed.needing():
             run = read_run(account, checkpoint.run)
             if run.status not in REVIEWED:
-                what = f"Run {run.run_number} of campaign {campaign_id}"
-                raise NotReviewed(f"{what} is {run.status}.")
+                raise NotReviewed(
+                    f"Run {run.run_number} of campaign {campaign_id} is {run.status}."
+                )
             return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)

@@ -29,6 +29,7 @@ from tasks.ui.artifacts import link_campaign
 @flow(
     name="campaign-refresh",
     flow_run_name="refresh-{campaign_id}",
+    persist_result=False,
     on_cancellation=[warn_of_open_rerun],
 )
 def campaign_refresh(

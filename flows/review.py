@@ -38,7 +38,7 @@ class ReviewsNotChecked(NudgeflowError):
     advice = "These refreshes stay suspended; the log says why. The next run checks them again."
 
 
-@flow(name="resume-reviewed", flow_run_name=dated("reviewed"))
+@flow(name="resume-reviewed", flow_run_name=dated("reviewed"), persist_result=False)
 def resume_reviewed() -> list[str]:
     """Resume every suspended refresh whose messages are approved, or whose review is overdue, which
     then ends it. Return the ids of their flow runs.
