@@ -105,16 +105,18 @@ def test_group_marked_by_two_refreshes_at_once_is_left_to_the_later_one(
         return answered
 
     marking = [True]
-    through(ResponseTamperer(answer=answer))
-    with httpx.HTTPTransport() as real, pytest.raises(GroupBusy, match=f"by refresh {other.id}"):
-        create("Ours", reuse=True)
-    assert not marking
     listed = {"accepted": local.staged(customers(5)), "key": "customer_id", "fingerprint": ""}
     validated = Validated.model_validate(
         {**listed, "extracted": 5, "rejected": 0, "quarantine": None}
     )
-    with pytest.raises(GroupBusy, match=f"by refresh {other.id}"):
-        check_content.fn(local.account, made, validated, local.lake, refresh)
+    told = f"held by refresh {other.id}"
+    through(ResponseTamperer(answer=answer))
+    with httpx.HTTPTransport() as real:
+        with pytest.raises(GroupBusy, match=told):
+            create("Ours", reuse=True)
+        with pytest.raises(GroupBusy, match=told):
+            check_content.fn(local.account, made, validated, local.lake, refresh)
+    assert not marking
 
 
 @pytest.mark.parametrize("lost", [httpx.Response(502), httpx.ReadTimeout])
