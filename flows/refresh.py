@@ -29,6 +29,7 @@ from tasks.ui.artifacts import link_campaign
 @flow(
     name="campaign-refresh",
     flow_run_name="refresh-{campaign_id}",
+    persist_result=False,
     on_cancellation=[warn_of_open_rerun],
 )
 def campaign_refresh(
@@ -51,7 +52,7 @@ def campaign_refresh(
         options: Advanced settings.
     """
     check_can_review(options.review)
-    check_lake(lake)
+    check_lake(lake, campaign_id)
     claimant, watch = this_refresh(), Stopwatch()
     claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
@@ -61,12 +62,8 @@ def campaign_refresh(
     )
     with claimed.recorded():
         checkpoint = load_checkpoint(lake, claimed.refresh) or _initiate(claimed, crm, options)
-        summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
-        watch.lap("rerun")
-        if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
-            return stopped
-        watch.lap("review")
-        return publish_and_fetch(claimed, checkpoint, summary, options)
+        with claimed.needing():
+            return _finish(claimed, checkpoint, options)
 
 
 def _claim(
@@ -89,6 +86,19 @@ def _claim(
     )
 
 
+def _finish(
+    claimed: ClaimedRefresh, checkpoint: Checkpoint, options: RefreshOptions
+) -> RefreshResult | State[Any]:
+    """Run all steps from the start of the rerun on."""
+    account, lake, watch = claimed.account, claimed.lake, claimed.watch
+    summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
+    watch.lap("rerun")
+    if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
+        return stopped
+    watch.lap("review")
+    return publish_and_fetch(claimed, checkpoint, summary, options)
+
+
 def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) -> Checkpoint:
     """Run all steps up to the start of the rerun."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
@@ -98,11 +108,12 @@ def _initiate(claimed: ClaimedRefresh, crm: CrmSource, options: RefreshOptions) 
         account, campaign, options.group_name, lake, refresh, options.group == "reuse"
     )
     send = update_group if group.reused else fill_group
-    send(account, group, crm, validated, lake, refresh)
-    claimed.watch.lap("upload")
-    if group.reused:
-        check_content(account, group, validated, lake)
-    return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
+    with claimed.needing():
+        send(account, group, crm, validated, lake, refresh)
+        claimed.watch.lap("upload")
+        if group.reused:
+            check_content(account, group, validated, lake, refresh)
+        return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
 
 
 def _prepare(

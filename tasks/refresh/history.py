@@ -92,6 +92,28 @@ class History:
                     return standing if standing.ended.outcome != "released" else None
         return None
 
+    def knows(self, claimant: Refresh) -> bool:
+        """Return whether the claimant's flow run has begun or owned a refresh that is here; True
+        also if one cannot be read.
+        """
+        names = self._files.list_names(self.folder)
+        try:
+            return any(claimant.id in self._workers(*entry) for entry in self._entries(names))
+        except (JournalDamaged, TooNew):
+            return True
+
+    def _workers(self, number: int, is_old: bool) -> set[str]:
+        """Return the flow runs that have worked on a refresh."""
+        if is_old:
+            old = self._read_old(number)
+            return {old.owner.flow_run} if old and old.owner else set()
+        journal = self.journal(number)
+        claimed = journal.find(Step.CLAIMED, Claimed)
+        count = journal.contents().newest.get(Series.OWNER, 0)
+        owners = [journal.numbered(Series.OWNER, one, Owner) for one in range(1, count + 1)]
+        begun_by = [claimed.owner] if claimed else []
+        return {owner.flow_run for owner in [*begun_by, *owners] if owner}
+
     def abandoned(self, number: int) -> str:
         """Return who abandoned the refresh of this number, and why, or that its end cannot be read;
         "" if it ended otherwise.
@@ -170,6 +192,7 @@ class History:
             owner = journal.numbered(Series.OWNER, attempt, Owner)
             last = contents.newest.get(Series.PROBLEM, 0)
             problem = journal.numbered(Series.PROBLEM, last, Problem)
+            noted = problem is not None and problem.attempt == attempt
         except JournalDamaged:
             if ended is None:
                 raise
@@ -182,7 +205,8 @@ class History:
             attempt=attempt,
             kept=Step.COMPARED in contents.steps,
             initiated=Step.INITIATED in contents.steps,
-            failed=problem is not None and problem.attempt == attempt and not problem.retryable,
+            noted=noted,
+            failed=noted and problem is not None and not problem.retryable,
             ended=ended,
         )
 
