@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from blocks.storage.errors import LakeError, LakeUnreachable, NotInLake
+from blocks.storage.errors import LakeError, LakeUnreachable, NotInLake, TooNew
 from blocks.storage.files import AlreadyThere, Files
 from tasks.journal.entries import (
     Journal,
