@@ -1,6 +1,7 @@
 """The block for a campaign's rerun as a Prefect job: trigger, wait, fetch the result."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from prefect.blocks.abstract import JobBlock, JobRun
@@ -17,14 +18,13 @@ from nudgescribe.errors import (
     ContractMismatch,
     NotPublished,
     NudgeflowError,
-    Retryable,
     ServerError,
     cut,
 )
 from nudgescribe.retry import Pace, poll
 
 PATIENCE_SECONDS = 60.0
-"""How long to look in the history for a rerun if the answer to its start was lost."""
+"""How long to look in the history for a rerun that it does not show."""
 
 DONE = (Status.READY_FOR_REVIEW, Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
@@ -45,6 +45,15 @@ class NotCurrent(NudgeflowError):
     """The campaign has moved on to another run."""
 
     advice = "Somebody else has rerun the campaign meanwhile: look at its history first."
+
+
+class RunRemoved(NotCurrent):
+    """The campaign's history no longer has the run."""
+
+    advice = (
+        "It was removed in the platform, so its refresh is over: start a new one. If the run is "
+        "there again, publish it or remove it first."
+    )
 
 
 class UnknownState(ContractMismatch):
@@ -131,7 +140,7 @@ class CampaignRerun(JobBlock[Run]):
             history = client.rerun_history(self.campaign_id)
             if run := self._find_started(history):
                 self.logger.info("Run %s is already on this group: adopted", run.run_number)
-                return self.attach(run.run_number)
+                return RerunJob(self, run.run_number, job_uid=run.job_uid)
             if self.after_run is not None:
                 check_current(self.campaign_id, history, self.after_run)
             try:
@@ -141,7 +150,7 @@ class CampaignRerun(JobBlock[Run]):
             except NotPublished as refusal:
                 # An earlier request of ours that seemed lost may have succeeded just now.
                 run = self._await_started(client, refusal, 0)
-        return self.attach(run.run_number)
+        return RerunJob(self, run.run_number, job_uid=run.job_uid)
 
     def attach(self, run_number: int, on_poll: Callable[[Run], None] | None = None) -> "RerunJob":
         """Return the job of an existing rerun; each poll calls `on_poll` with the run."""
@@ -163,15 +172,17 @@ class CampaignRerun(JobBlock[Run]):
 
 
 class RerunJob(JobRun[Run]):
-    """One rerun at the service, by its run number."""
+    """One rerun at the service, by its run number; `job_uid` is known to who has started it."""
 
     def __init__(
         self,
         rerun: CampaignRerun,
         run_number: int,
-        on_poll: Callable[[Run], None] | None,
+        on_poll: Callable[[Run], None] | None = None,
+        job_uid: str | None = None,
     ) -> None:
         self.run_number = run_number
+        self.job_uid = job_uid
         self._rerun = rerun
         self._on_look = on_poll
         self._name = f"Run {run_number} of campaign {rerun.campaign_id}"
@@ -179,7 +190,8 @@ class RerunJob(JobRun[Run]):
     def wait_for_completion(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Wait until the run is ready for review, ready to publish or published.
 
-        Raises RerunFailed with the service's reason, RerunTimedOut with the last status.
+        Raises RerunFailed with the service's reason, RerunTimedOut with the last status;
+        RunRemoved.
         """
         self.wait_until(*DONE)
 
@@ -208,16 +220,18 @@ class RerunJob(JobRun[Run]):
         )
 
     def fetch_result(self) -> Run:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the run as the history shows it now. Raises Retryable if it is not there."""
+        """Return the run as the history shows it now. Raises RunRemoved if it is not there."""
         with self._rerun.account.get_client() as client:
             return self._fetch(client)
 
     def _fetch(self, client: NudgescribeClient) -> Run:
-        for run in client.rerun_history(self._rerun.campaign_id):
-            if run.run_number == self.run_number:
-                return run
         # The history may lag behind the answer that gave the run's number.
-        raise Retryable(f"{self._name} is not in the history yet.")
+        look = partial(client.rerun_history, self._rerun.campaign_id)
+        for history in poll(look, PATIENCE_SECONDS, self._rerun.pace):
+            for run in history:
+                if run.run_number == self.run_number:
+                    return run
+        raise RunRemoved(f"{self._name} is not in its history, after {PATIENCE_SECONDS:g} seconds.")
 
 
 def _describe_status(run: Run) -> str:

@@ -1,10 +1,17 @@
 """URLs that secrets are sent to, or that people follow: https, or this machine."""
 
+import re
 from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import unquote
 
 import httpx
 from pydantic import AfterValidator
+
+_SECRET_PARAMETER = re.compile(
+    r"token|secret|passw|passphrase|passcode|pwd|signature|credential|authoriz|bearer"
+    r"|(api|access)-?key|session-?id|\b(sig|sas|key|auth|jwt|hmac|otp|pass|pin|pw)\b|^code$"
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -22,8 +29,8 @@ def is_secure(url: str) -> bool:
 
 
 def check_url(url: str) -> str:
-    """Return a URL of http or https, without credentials. Raises ValueError, which never holds the
-    URL: it may hold a password.
+    """Return a URL of http or https, without credentials in any part of it. Raises ValueError,
+    which never holds the URL: it may hold a password.
     """
     try:
         parts = httpx.URL(url)
@@ -33,14 +40,16 @@ def check_url(url: str) -> str:
         raise ValueError("is no URL that begins with https://")
     if parts.userinfo:
         raise ValueError("holds a user or a password, which everybody sees there: leave them out")
+    if holds_secret(url):
+        raise ValueError("holds a key or a token, which everybody sees there: leave it out")
     return url
 
 
 def check_base_url(url: str) -> str:
     """Return the URL of an API, without a slash at its end. Raises ValueError."""
-    if {"?", "#"} & {*check_url(url)}:
+    if {"?", "#"} & {*url}:
         raise ValueError("must be the API's base URL: leave out what follows a ? or a #")
-    return url.rstrip("/")
+    return check_url(url).rstrip("/")
 
 
 def _secure(url: str) -> str:
@@ -51,3 +60,32 @@ def _secure(url: str) -> str:
 
 SecureUrl = Annotated[str, AfterValidator(_secure)]
 """The base URL of an API that secrets may be sent to."""
+
+
+def holds_secret(location: str) -> bool:
+    """Return whether a URL, or a chain of them, has a password before a host, or a secret among its
+    parameters.
+    """
+    return any(map(_part_holds_secret, location.split("::")))
+
+
+def _part_holds_secret(url: str) -> bool:
+    protocol, separator, rest = url.partition("://")
+    if not separator:
+        return False
+    host = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = host.rpartition("@")
+    is_http = protocol.lower() in ("http", "https")
+    if at and (":" in user or is_http or protocol.lower() in ("s3", "s3a")):
+        return True
+    # A password with a slash, ? or #: what follows the colon is no port, or no path follows it.
+    behind = rest.removeprefix(host)
+    name, colon, port = host.rpartition("@")[2].partition(":")
+    is_port = re.fullmatch(r"\d*", port) and not (colon and behind[:1] in ("?", "#"))
+    if "@" in behind and not is_port and name != "arn":
+        return True
+    # Other stores have names with semicolons in them.
+    _, *query = re.split("[?#;]" if is_http else "[?#]", rest, maxsplit=1)
+    parameters = (each.partition("=") for each in re.split("[?#&;]", "".join(query)))
+    names = (name for name, _, value in parameters if value)
+    return any(_SECRET_PARAMETER.search(unquote(name).lower().replace("_", "-")) for name in names)

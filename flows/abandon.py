@@ -4,14 +4,16 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
+from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import describe_open_run
 from tasks.customers.upload import release_held_group
+from tasks.journal.refresh import Refresh
 from tasks.refresh.claim import end_abandoned
 from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import announce
 
 
-@flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}")
+@flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}", persist_result=False)
 def abandon_refresh(
     campaign_id: str, account: NudgescribeAccount, lake: DataLake, who: str, why: str
 ) -> str:
@@ -29,10 +31,23 @@ def abandon_refresh(
     """
     link_campaign(account, campaign_id)
     refresh = end_abandoned(lake, campaign_id, who, why)
-    if refresh:
-        release_held_group(account, lake, refresh)
-    left = describe_open_run(account, campaign_id) or "The next refresh begins anew."
+    left = _tidy(account, lake, campaign_id, refresh)
     get_run_logger().info("The refresh of campaign %s was ended. %s", campaign_id, left)
     name = refresh.id if refresh else "unreadable"
     announce("campaign.abandoned", "campaign", campaign_id, name, {"who": who, "left": left})
     return left
+
+
+def _tidy(
+    account: NudgescribeAccount, lake: DataLake, campaign_id: str, refresh: Refresh | None
+) -> str:
+    """Free the group that the refresh has reused, and return what is left to do.
+
+    The refresh is over whatever the service says: its campaign may be what is gone.
+    """
+    try:
+        if refresh:
+            release_held_group(account, lake, refresh)
+        return describe_open_run(account, campaign_id) or "The next refresh begins anew."
+    except NudgeflowError as error:
+        return f"Nudgescribe could not be looked at: {error.problem} Look at the campaign there."

@@ -19,7 +19,7 @@ from tasks.refresh.report import report_sync
 from tasks.ui.signals import announce
 
 
-@flow(name="sync-customers", flow_run_name="sync-{group_name}")
+@flow(name="sync-customers", flow_run_name="sync-{group_name}", persist_result=False)
 def sync_customers(
     workspace_id: str,
     group_name: str,

@@ -17,7 +17,7 @@ from tasks.journal.flow_runs import journaled
 from tasks.ui.artifacts import link_campaign
 
 
-@flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}")
+@flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}", persist_result=False)
 def export_messages(
     campaign_id: str,
     account: NudgescribeAccount,

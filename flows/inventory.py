@@ -10,7 +10,9 @@ from tasks.ui import assets
 from tasks.ui.signals import announce
 
 
-@flow(name="campaign-inventory", flow_run_name="inventory-{account.block_name}")
+@flow(
+    name="campaign-inventory", flow_run_name="inventory-{account.block_name}", persist_result=False
+)
 def campaign_inventory(
     account: NudgescribeAccount,
     lake: DataLake,

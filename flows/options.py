@@ -5,8 +5,9 @@ Forms order the fields of a model by `position`, which keeps the fields of a gro
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
+from blocks.urls import holds_secret
 from nudgescribe.bases import FrozenInput
 from tasks.customers.duplicates import Choice
 from tasks.customers.guardrails import Guardrails, ListGuardrails
@@ -26,6 +27,8 @@ def _in(group: str, title: str) -> dict[str, Any]:
 
 class FetchOptions(FrozenInput):
     """Settings of the fetch of messages."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     export_minutes: float = Field(
         default=60,
@@ -47,9 +50,20 @@ class FetchOptions(FrozenInput):
     )
     cluster: str | None = Field(
         default=None,
-        description="Address of the Dask or Ray cluster; a local one by default.",
+        description="Address of the Dask or Ray cluster, without a password; by default a local "
+        "one.",
         **_in("Advanced", "cluster"),
     )
+
+    @field_validator("cluster")
+    @classmethod
+    def _holds_no_secret(cls, cluster: str | None) -> str | None:
+        if cluster and ("@" in cluster or holds_secret(cluster)):
+            raise ValueError(
+                "holds a user, a password or a token, and parameters are stored in clear: leave it "
+                "out, and set it in the configuration of Dask or Ray on the workers"
+            )
+        return cluster
 
 
 class ExportOptions(FetchOptions):

@@ -14,7 +14,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import announce
 
 
-@flow(name="plan-refresh", flow_run_name="plan-{campaign_id}")
+@flow(name="plan-refresh", flow_run_name="plan-{campaign_id}", persist_result=False)
 def plan_refresh(
     campaign_id: str,
     account: NudgescribeAccount,

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic, sleep
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -27,6 +28,7 @@ from tasks.portfolio import (
     retry_refresh,
     start_refresh,
 )
+from tasks.refresh.claim import cannot_go_on
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
@@ -41,7 +43,7 @@ class PartlyFailed(NudgeflowError):
     advice = "The rest succeeded; open the failed runs and retry them."
 
 
-@flow(name="portfolio-refresh", flow_run_name=dated("portfolio"))
+@flow(name="portfolio-refresh", flow_run_name=dated("portfolio"), persist_result=False)
 def portfolio_refresh(
     account: NudgescribeAccount,
     crm: Crm,
@@ -61,7 +63,7 @@ def portfolio_refresh(
 
     Ends when each has ended or is awaiting review, in state PartlyFailed if some failed. A campaign
     is refreshed once per period: a retry, or another portfolio-refresh, follows the same flow runs
-    and retries those that failed.
+    and retries those that failed; one whose refresh was ended is followed by another flow run.
 
     Args:
         account: The Nudgescribe account.
@@ -88,7 +90,8 @@ def portfolio_refresh(
                 _plan(member, account, crm, lake, options, deployment, during)
                 for member in chosen.members
             ]
-            refreshes = [*chosen.skipped, *_refresh_all(deployment, planned, at_once, hours)]
+            done = _refresh_all(lake, deployment, planned, at_once, hours)
+            refreshes = [*chosen.skipped, *done]
             _report(refreshes, during, refresh)
     except PartlyFailed as error:
         return failed("PartlyFailed", error)
@@ -105,7 +108,7 @@ class PlannedRefresh:
 
 
 def _refresh_all(
-    deployment: str, planned: list[PlannedRefresh], at_once: int, hours: float
+    lake: DataLake, deployment: str, planned: list[PlannedRefresh], at_once: int, hours: float
 ) -> list[RefreshStatus]:
     """Start refreshes as others end, and poll their states until all have ended."""
     waiting = deque(planned)
@@ -116,8 +119,9 @@ def _refresh_all(
     while waiting or running:
         while waiting and len(running) < at_once:
             next_ = waiting.popleft()
+            is_over = partial(cannot_go_on, lake, next_.campaign_id)
             running.append(
-                start_refresh(deployment, next_.campaign_id, next_.parameters, next_.key)
+                start_refresh(deployment, next_.campaign_id, next_.parameters, next_.key, is_over)
             )
         polled, running = read_statuses(running), []
         for refresh in polled:

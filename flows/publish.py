@@ -24,7 +24,7 @@ class NotReviewed(NudgeflowError):
     advice = "Have its messages approved in the platform, then start again."
 
 
-@flow(name="publish-campaign", flow_run_name="publish-{campaign_id}")
+@flow(name="publish-campaign", flow_run_name="publish-{campaign_id}", persist_result=False)
 def publish_campaign(
     campaign_id: str,
     account: NudgescribeAccount,
@@ -48,8 +48,13 @@ def publish_campaign(
     with claimed.recorded():
         checkpoint = load_checkpoint(lake, claimed.refresh)
         if checkpoint is None:
-            raise NothingToPublish(f"No refresh of campaign {campaign_id} has started a rerun.")
-        run = read_run(account, checkpoint.run)
-        if run.status not in REVIEWED:
-            raise NotReviewed(f"Run {run.run_number} of campaign {campaign_id} is {run.status}.")
-        return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)
+            raise NothingToPublish(
+                f"No open refresh of campaign {campaign_id} has started a rerun."
+            )
+        with claimed.needing():
+            run = read_run(account, checkpoint.run)
+            if run.status not in REVIEWED:
+                raise NotReviewed(
+                    f"Run {run.run_number} of campaign {campaign_id} is {run.status}."
+                )
+            return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)

@@ -29,6 +29,7 @@ from tasks.ui.artifacts import link_campaign
 @flow(
     name="campaign-refresh",
     flow_run_name="refresh-{campaign_id}",
+    persist_result=False,
     on_cancellation=[warn_of_open_rerun],
 )
 def campaign_refresh(
@@ -52,7 +53,7 @@ def campaign_refresh(
         options: Advanced settings.
     """
     check_can_review(options.review)
-    check_lake(lake)
+    check_lake(lake, campaign_id)
     claimant, watch = this_refresh(), Stopwatch()
     claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
@@ -69,12 +70,8 @@ def campaign_refresh(
             ):
                 return _skip(claimed, unchanged)
             checkpoint = _initiate(claimed, crm, options, campaign, validated)
-        summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
-        watch.lap("rerun")
-        if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
-            return stopped
-        watch.lap("review")
-        return publish_and_fetch(claimed, checkpoint, summary, options)
+        with claimed.needing():
+            return _finish(claimed, checkpoint, options)
 
 
 def _claim(
@@ -95,6 +92,19 @@ def _claim(
         crm.block_slug,
         options.model_dump(mode="json", exclude_unset=True),
     )
+
+
+def _finish(
+    claimed: ClaimedRefresh, checkpoint: Checkpoint, options: RefreshOptions
+) -> RefreshResult | State[Any]:
+    """Run all steps from the start of the rerun on."""
+    account, lake, watch = claimed.account, claimed.lake, claimed.watch
+    summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
+    watch.lap("rerun")
+    if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
+        return stopped
+    watch.lap("review")
+    return publish_and_fetch(claimed, checkpoint, summary, options)
 
 
 def _read_list(
@@ -145,8 +155,9 @@ def _initiate(
         account, campaign, options.group_name, lake, refresh, options.group == "reuse"
     )
     send = update_group if group.reused else fill_group
-    send(account, group, crm, validated, lake, refresh)
-    claimed.watch.lap("upload")
-    if group.reused:
-        check_content(account, group, validated, lake)
-    return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)
+    with claimed.needing():
+        send(account, group, crm, validated, lake, refresh)
+        claimed.watch.lap("upload")
+        if group.reused:
+            check_content(account, group, validated, lake, refresh)
+        return initiate_rerun(account, lake, refresh, campaign, validated, expected, group)

@@ -20,7 +20,7 @@ class RetentionOptions(Ages):
     )
 
 
-@flow(name="lake-retention", flow_run_name="retention-{lake.block_name}")
+@flow(name="lake-retention", flow_run_name="retention-{lake.block_name}", persist_result=False)
 def lake_retention(
     lake: DataLake,
     account: NudgescribeAccount,

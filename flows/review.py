@@ -1,6 +1,7 @@
 """The resumption of suspended refreshes whose messages are approved."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import groupby
 
@@ -23,7 +24,7 @@ from blocks import NudgescribeAccount
 from blocks.rerun import refuse_unknown
 from flows.run.flow_run import dated
 from nudgescribe.contract import Run, Status
-from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.errors import NotFound, NudgeflowError, first_ten
 from tasks.refresh.rerun import REVIEWED
 from tasks.refresh.review import read_history
 from tasks.ui.signals import REVIEW_UNTIL, RUN_NUMBER, announce
@@ -37,7 +38,7 @@ class ReviewsNotChecked(NudgeflowError):
     advice = "These refreshes stay suspended; the log says why. The next run checks them again."
 
 
-@flow(name="resume-reviewed", flow_run_name=dated("reviewed"))
+@flow(name="resume-reviewed", flow_run_name=dated("reviewed"), persist_result=False)
 def resume_reviewed() -> list[str]:
     """Resume every suspended refresh whose messages are approved, or whose review is overdue, which
     then ends it. Return the ids of their flow runs.
@@ -50,14 +51,11 @@ def resume_reviewed() -> list[str]:
     suspended = sorted(_suspended(), key=_campaign)
     for (account, campaign_id), runs in groupby(suspended, _campaign):
         try:
-            block = NudgescribeAccount.model_validate(json.loads(account))
-            history = {run.run_number: run for run in read_history(block, campaign_id)}
-            ready = [run for run in runs if _is_ready(run, campaign_id, history)]
+            for run in _ready(account, campaign_id, [*runs]):
+                resumed += [str(run.id)] if _resume(run) else []
         except NudgeflowError as error:
             get_run_logger().warning("Campaign %s: %s", campaign_id, error)
             unchecked.append(campaign_id)
-            continue
-        resumed += [str(run.id) for run in ready if _resume(run)]
     if resumed:
         announce("reviews.resumed", "reviews", "all", "".join(resumed), {"flow_runs": resumed})
     if unchecked:
@@ -89,11 +87,29 @@ def _campaign(run: FlowRun) -> tuple[str, str]:
     return json.dumps(run.parameters["account"]), str(run.parameters["campaign_id"])
 
 
+def _ready(account: str, campaign_id: str, runs: list[FlowRun]) -> Iterator[FlowRun]:
+    """Yield the refreshes of a campaign that can go on, or must end: first those that are overdue,
+    for which nobody is asked.
+    """
+    yield from filter(_is_overdue, runs)
+    if not (waiting := [run for run in runs if not _is_overdue(run)]):
+        return
+    block = NudgescribeAccount.model_validate(json.loads(account))
+    try:
+        history = {run.run_number: run for run in read_history(block, campaign_id)}
+    except NotFound:
+        history = dict[int, Run]()  # it was deleted: each refresh says so itself
+    yield from (run for run in waiting if _is_ready(run, campaign_id, history))
+
+
+def _is_overdue(flow_run: FlowRun) -> bool:
+    return datetime.now(UTC) >= datetime.fromisoformat(str(flow_run.labels[REVIEW_UNTIL]))
+
+
 def _is_ready(flow_run: FlowRun, campaign_id: str, history: dict[int, Run]) -> bool:
     """Return whether a refresh can go on. Raises UnknownState."""
-    overdue = datetime.now(UTC) >= datetime.fromisoformat(str(flow_run.labels[REVIEW_UNTIL]))
     run = history.get(int(str(flow_run.labels[RUN_NUMBER])))
-    if overdue or run is None:
+    if run is None:
         return True
     refuse_unknown(f"Run {run.run_number} of campaign {campaign_id}", run.status)
     return run.status in (*REVIEWED, Status.FAILED)

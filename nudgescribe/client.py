@@ -292,13 +292,32 @@ class NudgescribeClient(Closing):
         body = _fetch(campaign_id, file_num, "utf8", run_number)
         return self._retry.run(lambda: self._save_text(body, target))
 
+    def page_written_at(self, campaign_id: str, file_num: int) -> datetime | None:
+        """Return when a page of the current run was written, by the service's object store; None if
+        it does not say, or its links do not work.
+        """
+
+        def look() -> datetime | None:
+            url, where = self._link_of(campaign_id, file_num)
+            with self._downloads():
+                return self._links.written_at(url, where)
+
+        try:
+            return self._retry.run(look) if self._links_work else None
+        except (errors.LinkFailed, errors.NotFound):
+            return None
+
     def _follow_link(self, campaign_id: str, file_num: int, target: BinaryIO) -> int:
+        url, where = self._link_of(campaign_id, file_num)
+        _empty(target)
+        with self._downloads():
+            return self._links.download(url, target, where)
+
+    def _link_of(self, campaign_id: str, file_num: int) -> tuple[str, str]:
+        """Return a link to a page, and what errors call it."""
         body = _fetch(campaign_id, file_num, "url", None)
         link = self._send(self._request("POST", contract.MESSAGES_FETCH, body), contract.PageLink)
-        _empty(target)
-        where = f"The link of page {file_num} of campaign {campaign_id}"
-        with self._downloads():
-            return self._links.download(link.url, target, where)
+        return link.url, f"The link of page {file_num} of campaign {campaign_id}"
 
     def _save_text(self, body: Request, target: BinaryIO) -> int:
         request = self._request("POST", contract.MESSAGES_FETCH, body)

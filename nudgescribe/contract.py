@@ -20,6 +20,8 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 
@@ -244,6 +246,17 @@ UtcTime = Annotated[
 Date = Annotated[date, Field(strict=False), BeforeValidator(_is_iso_8601_date)]
 
 
+def _none_if_odd(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+IF_IT_FITS = WrapValidator(_none_if_odd)
+"""Marks a field of an answer that no refresh needs: a value that does not fit becomes None."""
+
+
 class ErrorBody(Answer):
     """The body of an error: its text."""
 
@@ -306,7 +319,7 @@ class WorkspaceField(Answer):
     field_id: str
     workspace_id: str
     field_name: str
-    display_name: str
+    display_name: Annotated[str | None, IF_IT_FITS] = None
     field_type: FieldType
     field_format: str | None = None
     required: bool = False
@@ -369,8 +382,8 @@ class CustomerGroup(Answer):
     name: str
     description: str | None = None
     customer_count: int | None = None
-    created_at: UtcTime | None = None
-    updated_at: UtcTime | None = None
+    created_at: Annotated[UtcTime | None, IF_IT_FITS] = None
+    updated_at: Annotated[UtcTime | None, IF_IT_FITS] = None
 
 
 class CreateGroup(Request):
@@ -501,19 +514,19 @@ class Campaign(Answer):
     campaign_id: str
     name: str
     status: str
-    stage: str | None = None
-    start_date: Date | None = None
-    end_date: Date | None = None
+    stage: Annotated[str | None, IF_IT_FITS] = None
+    start_date: Annotated[Date | None, IF_IT_FITS] = None
+    end_date: Annotated[Date | None, IF_IT_FITS] = None
     customer_group_id: str | None = None
     current_run: int | None = None
-    published_at: UtcTime | None = None
+    published_at: Annotated[UtcTime | None, IF_IT_FITS] = None
 
 
 class WorkspaceCampaigns(Listing):
     """A workspace with its campaigns."""
 
     workspace_id: str
-    name: str
+    name: Annotated[str | None, IF_IT_FITS] = None
     campaigns: list[Campaign]
 
 
@@ -585,7 +598,7 @@ class PageLink(Answer):
     """A signed link to a page, and when it expires."""
 
     url: Secret
-    expires_at: UtcTime
+    expires_at: Annotated[UtcTime | None, IF_IT_FITS] = None
 
 
 # ---- reruns -----------------------------------------------------------------------------------
@@ -610,16 +623,16 @@ class Run(Answer):
 
     run_number: int
     status: str
-    phase: str | None = None
+    phase: Annotated[str | None, IF_IT_FITS] = None
     customer_group_id: str | None = None
-    customer_group_name: str | None = None
+    customer_group_name: Annotated[str | None, IF_IT_FITS] = None
     segment_count: int | None = None
-    comparison_summary: ComparisonSummary | None = None
+    comparison_summary: Annotated[ComparisonSummary | None, IF_IT_FITS] = None
     job_uid: str | None = None
-    initiated_by: str | None = None
-    started_at: UtcTime | None = None
-    completed_at: UtcTime | None = None
-    error: str | None = None
+    initiated_by: Annotated[str | None, IF_IT_FITS] = None
+    started_at: Annotated[UtcTime | None, IF_IT_FITS] = None
+    completed_at: Annotated[UtcTime | None, IF_IT_FITS] = None
+    error: Annotated[str | None, IF_IT_FITS] = None
 
 
 class SegmentLists(Answer):
@@ -637,10 +650,17 @@ class RerunStarted(Answer):
     comparison: SegmentLists
 
 
+def _leave_out_nulls(records: object) -> object:
+    # A null tells nothing of a run.
+    if not isinstance(records, list):
+        return records
+    return [record for record in cast("list[object]", records) if record is not None]
+
+
 class RunHistory(Answer):
     """Newest first."""
 
-    runs: list[Run]
+    runs: Annotated[list[Run], BeforeValidator(_leave_out_nulls)]
 
 
 class SegmentMessage(Answer):
@@ -650,8 +670,8 @@ class SegmentMessage(Answer):
     run_number: int
     segment: Segment
     message: Secret
-    review_status: str | None = None
-    approval_stage: str | None = None
+    review_status: Annotated[str | None, IF_IT_FITS] = None
+    approval_stage: Annotated[str | None, IF_IT_FITS] = None
     archived: bool
 
 

@@ -1,7 +1,10 @@
 """Downloads by signed links. They lead to an object store, which sees no header of the account."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import Any, BinaryIO
 
@@ -48,7 +51,24 @@ class Links(Closing):
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise errors.LinkFailed(f"{where} broke: {type(error).__name__}.") from None
 
+    def written_at(self, url: str, where: str) -> datetime | None:
+        """Return when the body was written; None if its store does not say. Raises LinkFailed."""
+        try:
+            with self._open(url, where) as response:
+                return parsedate_to_datetime(response.headers["last-modified"])
+        except (KeyError, ValueError):
+            return None
+        except urllib3.exceptions.HTTPError as error:
+            raise errors.LinkFailed(f"{where} broke: {type(error).__name__}.") from None
+
     def _download(self, url: str, target: BinaryIO, where: str) -> int:
+        with self._open(url, where) as response:
+            if not is_framed(response.headers):
+                raise errors.LinkFailed(f"{where} does not say how long its page is.")
+            return self._save(response, target, where)
+
+    @contextmanager
+    def _open(self, url: str, where: str) -> Generator[urllib3.BaseHTTPResponse]:
         with self._pool_for(url).request(
             "GET",
             url,
@@ -60,9 +80,7 @@ class Links(Closing):
             if response.status != 200:
                 problem = f"{where} answered {response.status}."
                 raise errors.LinkFailed(problem, errors.retry_after(response.headers))
-            if not is_framed(response.headers):
-                raise errors.LinkFailed(f"{where} does not say how long its page is.")
-            return self._save(response, target, where)
+            yield response
 
     def _save(self, response: urllib3.BaseHTTPResponse, target: BinaryIO, where: str) -> int:
         # `read1` returns what is there; `read` would wait for a full block while bytes dribble in.

@@ -84,23 +84,23 @@ def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> It
     """Yield what `look` returns, again and again; the last time when `deadline` seconds are over.
 
     The caller stops iterating when satisfied; an exhausted iterator means the time is up.
-    Raises any error of `look`; a Retryable one only at the last look, or after `tolerated` in a
-    row.
+    Raises any error of `look`; a Retryable one only after `tolerated` in a row, or at the last look
+    if nothing was seen: a caller who has seen something tells what that was.
     """
     pace = pace or Pace()
     end = pace.clock() + deadline
     wait = pace.first
-    failures = 0
+    failures, has_seen = 0, False
     while True:
         last_look = pace.clock() >= end
         try:
             seen = look()
         except Retryable:
             failures += 1
-            if last_look or failures > pace.tolerated:
+            if failures > pace.tolerated or (last_look and not has_seen):
                 raise
         else:
-            failures = 0
+            failures, has_seen = 0, True
             yield seen
         if last_look:
             return

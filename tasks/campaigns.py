@@ -1,5 +1,7 @@
 """The campaign: found before its rerun, published after it."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from prefect import task
@@ -14,8 +16,8 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError
 from tasks.group_names import group_name
-from tasks.journal.entries import Journal, Step
-from tasks.journal.refresh import Refresh
+from tasks.journal.entries import Journal, JournalDamaged, Step
+from tasks.journal.refresh import Claimed, Holder, Refresh
 from tasks.policies import RETRIED
 
 
@@ -64,8 +66,8 @@ class JournalMissing(NudgeflowError):
     """The refresh has begun in another lake than this one."""
 
     advice = (
-        "Point the lake block to the lake in which the refresh began, or cancel this flow run and "
-        "end the refresh there with the flow abandon-refresh."
+        "Mount the lake in which the refresh began, or point the lake block to it, then retry; or "
+        "cancel this flow run and end the refresh there with the flow abandon-refresh."
     )
 
 
@@ -112,6 +114,11 @@ def find_campaign(
             groups = client.list_groups(workspace_id)
             groups.check(f"A group of refresh {refresh.id}", refresh.markers)
             ours = {group.customer_group_id for group in groups if refresh.owns(group)}
+            if unknown := _unknown_holder(lake, refresh, groups):
+                raise JournalMissing(
+                    f"A customer group of refresh {unknown} is at Nudgescribe already, but lake "
+                    f"{lake.files.root} knows nothing of it."
+                )
             name = group_name(template, campaign.name, refresh.started)
             named = {group.customer_group_id for group in groups if group.name == name} - ours
             if reuse and campaign.customer_group_id in named:
@@ -119,12 +126,6 @@ def find_campaign(
             if reuse:
                 groups.check(f"Group '{name}'", [name])
                 refuse_busy(client, named, name)
-            # Version 0.1 noted the list, but not the campaign.
-            if ours and Step.VALIDATED not in journal.contents().steps:
-                raise JournalMissing(
-                    f"A customer group of refresh {refresh.id} is at Nudgescribe already, but lake "
-                    f"{lake.files.root} knows nothing of it."
-                )
             return _refreshable(client, workspace_id, campaign, ours, abandoned)
 
     return journal.step(Step.FOUND, CampaignRef, find)
@@ -192,6 +193,32 @@ def describe_open_run(account: NudgescribeAccount, campaign_id: str) -> str | No
 def _run_of(campaign: contract.Campaign) -> str:
     number = "The newest run" if campaign.current_run is None else f"Run {campaign.current_run}"
     return f"{number} of campaign {campaign.campaign_id}"
+
+
+def _unknown_holder(
+    lake: DataLake, refresh: Refresh, groups: Iterable[contract.CustomerGroup]
+) -> str | None:
+    """Return a refresh that this one's flow run has made a group for in another lake."""
+    for holder in filter(None, map(Holder.of, groups)):
+        if holder.refresh == refresh.id:
+            # Version 0.1 noted the list, but not the campaign.
+            is_here = Step.VALIDATED in Journal(lake.files, refresh.journal).contents().steps
+        else:
+            is_here = not holder.is_of_flow_run_of(refresh) or _is_here(lake, refresh, holder)
+        if not is_here:
+            return holder.refresh
+    return None
+
+
+def _is_here(lake: DataLake, refresh: Refresh, holder: Holder) -> bool:
+    """Return whether the holder has a journal beside that of a later refresh of its flow run."""
+    journals = refresh.journal.rpartition("/")[0]
+    path = f"{journals}/{holder.number:08d}"
+    with suppress(JournalDamaged):
+        claimed = Journal(lake.files, path).find(Step.CLAIMED, Claimed)
+        known = claimed is not None and claimed.refresh.id == holder.refresh
+        return known or lake.files.exists(f"{path}.json")  # an entry of version 0.1
+    return True
 
 
 def _refreshable(

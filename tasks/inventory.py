@@ -219,7 +219,7 @@ def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any
     at = campaign["last_at"]
     return {
         "campaign": link(name, url) if url else plain(name),
-        "workspace": plain(campaign["workspace_name"]),
+        "workspace": plain(campaign["workspace_name"] or ""),
         "status": plain(campaign["status"]),
         "current run": campaign["current_run"],
         "last run": campaign["last_run_number"],

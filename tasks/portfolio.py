@@ -1,7 +1,7 @@
 """Many refreshes at once, each a flow run of its own: started, followed, summed up."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -161,10 +161,15 @@ def _not_published(campaign: Campaign) -> RefreshStatus:
 
 @task(**RETRIED, task_run_name="start {campaign_id}")
 def start_refresh(
-    deployment: str, campaign_id: str, parameters: dict[str, Any], key: str
+    deployment: str,
+    campaign_id: str,
+    parameters: dict[str, Any],
+    key: str,
+    is_over: Callable[[str], bool],
 ) -> RefreshStatus:
     """Return the campaign's flow run, created unless there is one of this idempotency `key`. One
-    that failed is retried, or followed by a new one if the parameters have changed.
+    that failed is retried, or followed by a new one if it was cancelled, its refresh `is_over`, or
+    the parameters have changed.
 
     Raises NoDeployment.
     """
@@ -182,7 +187,8 @@ def start_refresh(
             refresh = _with_state(created, run.state)
             if refresh.succeeded or not refresh.ended:
                 return refresh
-            if run.parameters == {**deployed.parameters, **wanted}:
+            goes_on = refresh.state_type != "CANCELLED" and not is_over(refresh.flow_run)
+            if goes_on and run.parameters == {**deployed.parameters, **wanted}:
                 return retry_refresh(refresh)
             key = f"{key} {run.id}"
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import sleep
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,10 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
 from prefect.settings import (
-    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
-    temporary_settings,
 )
 from prefect.testing.utilities import prefect_test_harness
 
@@ -35,6 +32,7 @@ from sandbox.context import Context
 from sandbox.service import create_app
 from sandbox.settings import Settings
 from tests.support import databases
+from tests.support.prefect_servers import impatient
 from tests.support.response_tamperer import ResponseTamperer
 
 SEEDED_CUSTOMERS = 300
@@ -182,17 +180,8 @@ def prefect_server() -> Iterator[None]:
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
-        PREFECT_CLIENT_MAX_RETRIES: 8,
     }
-    with (
-        temporary_settings(quickly),
-        prefect_test_harness(server_startup_timeout=120),
-        pytest.MonkeyPatch.context() as patched,
-    ):
-        # SQLite refuses labels while a task run is recorded: the client waits 2 s, then longer.
-        # Here it waits a tenth of that, and more often.
-        soon = SimpleNamespace(sleep=lambda seconds: sleep(seconds / 10))
-        patched.setattr("prefect.client.base.time", soon)
+    with impatient(quickly), prefect_test_harness(server_startup_timeout=120):
         yield
 
 

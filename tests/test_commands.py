@@ -173,7 +173,7 @@ def _own_account() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
-def test_the_targets_of_make() -> None:
+def test_make_targets_of_the_readme_exist_and_ci_runs_them() -> None:
     commands = "\n".join(blocks("README.md"))
     targets = set(re.findall(r"^make (\S+)", commands, re.MULTILINE))
     for target in targets:
@@ -184,7 +184,9 @@ def test_the_targets_of_make() -> None:
     assert all((ROOT / "tests" / file).exists() for file in ELSEWHERE.values())
 
 
-def test_ones_own_account_in_the_readme(terminal: Terminal, account: Seeded) -> None:
+def test_own_account_of_the_readme_is_planned_and_refreshed(
+    terminal: Terminal, account: Seeded
+) -> None:
     *_, commands = _own_account()
     plan, refresh = commands.strip().splitlines()
     terminal.run(plan)
@@ -197,19 +199,19 @@ def test_ones_own_account_in_the_readme(terminal: Terminal, account: Seeded) -> 
     terminal.run(watched)
 
 
-def test_the_controls_of_the_sandbox_in_the_readme(terminal: Terminal, sandbox: Seeded) -> None:
+def test_sandbox_controls_of_the_readme_work(terminal: Terminal, sandbox: Seeded) -> None:
     (block,) = [each for each in blocks("README.md") if "curl" in each]
     terminal.run(block)
     # The last command of the block has switched the faults off.
     assert httpx.get(f"{terminal.sandbox}/sandbox/faults").json() in ([], {"faults": []})
 
 
-def test_an_event_in_the_schedules(terminal: Terminal, account: Seeded) -> None:
+def test_event_of_the_schedules_is_emitted(terminal: Terminal, account: Seeded) -> None:
     (emit,) = blocks("docs/schedule.md")
     terminal.run(emit)
 
 
-def test_more_workers(terminal: Terminal, account: Seeded) -> None:
+def test_workers_and_dask_of_the_scale_document_start(terminal: Terminal, account: Seeded) -> None:
     worker, dask = blocks("docs/scale.md")
     until(lambda: terminal.workers() == 1)
     terminal.start(worker)
@@ -222,7 +224,7 @@ def test_more_workers(terminal: Terminal, account: Seeded) -> None:
         client.wait_for_workers(1, timeout=SECONDS)
 
 
-def test_the_commands_when_something_fails(terminal: Terminal, account: Seeded) -> None:
+def test_recovery_commands_work(terminal: Terminal, account: Seeded) -> None:
     terminal.run(
         "! .venv/bin/prefect deployment run plan-refresh/ad-hoc --param campaign_id=none --watch"
     )
@@ -238,7 +240,7 @@ def test_the_commands_when_something_fails(terminal: Terminal, account: Seeded) 
         assert "Created flow run" in terminal.run(command)
 
 
-def test_the_limits(terminal: Terminal, account: Seeded) -> None:
+def test_limit_commands_work(terminal: Terminal, account: Seeded) -> None:
     change, kept, traffic = blocks("docs/limits.md")
     assert "limit nudgescribe-calls: unchanged" in terminal.run(change)
     terminal.run(f"{kept}unset PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE")
@@ -246,7 +248,9 @@ def test_the_limits(terminal: Terminal, account: Seeded) -> None:
     terminal.run(".venv/bin/prefect gcl create another --limit 3")
 
 
-def test_kubernetes(terminal: Terminal, account: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_commands_call_programs_with_files_that_exist(
+    terminal: Terminal, account: Seeded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Docker, kubectl and Helm are not here: stand-ins write down how they are called."""
     folder = terminal.folder / "kubernetes"
     (folder / "bin").mkdir(parents=True)
@@ -277,7 +281,7 @@ def test_kubernetes(terminal: Terminal, account: Seeded, monkeypatch: pytest.Mon
     terminal.run("unset PREFECT_API_AUTH_STRING")
 
 
-def test_the_set_up(terminal: Terminal, account: Seeded) -> None:
+def test_alerts_set_up_and_blocks_in_python_work(terminal: Terminal, account: Seeded) -> None:
     """Last, as it changes the blocks."""
     (block,) = blocks("docs/alerts.md")
     for name, value in {"password": "p", "key": "k", "code": "c"}.items():

@@ -34,17 +34,17 @@ def code(language: str, document: str = LAKE) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", document, re.DOTALL)
 
 
-def test_the_reference_is_that_of_the_code() -> None:
+def test_reference_is_that_of_the_code() -> None:
     assert (ROOT / "docs/reference.md").read_text() == reference() + "\n"  # make documents
 
 
-def test_what_the_documents_link_to_is_there() -> None:
+def test_link_of_a_document_leads_to_a_file() -> None:
     for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
             assert (file.parent / link).exists(), f"{file.name}: {link}"
 
 
-def test_the_table_of_deployments() -> None:
+def test_table_of_deployments_has_those_of_prefect_yaml() -> None:
     told = re.findall(r"^\| `([\w-]+/[\w-]+)` \|", document("schedule"), re.MULTILINE)
     listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     flows = {each["entrypoint"].rpartition(".")[2] for each in listed}
@@ -52,13 +52,13 @@ def test_the_table_of_deployments() -> None:
     assert [name.partition("/")[2] for name in told] == [each["name"] for each in listed]
 
 
-def test_the_table_of_events() -> None:
+def test_table_of_events_has_those_of_the_flows() -> None:
     told = re.findall(r"^\| `nudgeflow\.([\w.]+)` \|", document("schedule"), re.MULTILINE)
     code = "".join(file.read_text() for file in (ROOT / "flows").rglob("*.py"))
     assert sorted(told) == sorted(re.findall(r'announce(?:_run)?\(\s*"([\w.]+)"', code))
 
 
-def test_every_error_has_a_row_that_says_what_to_do() -> None:
+def test_table_of_errors_says_what_to_do_for_each() -> None:
     rows = document("recover").partition("## Errors")[2]
     told = re.findall(r"\*(\w+)\*", "".join(re.findall(r"^\| (\*.*?) \|", rows, re.MULTILINE)))
     known = re.findall(
@@ -67,7 +67,7 @@ def test_every_error_has_a_row_that_says_what_to_do() -> None:
     assert sorted(told) == sorted(known)
 
 
-def test_a_portfolio_in_a_file(tmp_path: Path) -> None:
+def test_portfolio_of_the_document_is_read_and_explained(tmp_path: Path) -> None:
     (example,) = code("yaml", document("portfolio"))
     (tmp_path / "portfolio.yaml").write_text(example)
     portfolio = Portfolio.from_file(str(tmp_path / "portfolio.yaml"))
@@ -87,7 +87,9 @@ def lake(tmp_path: Path) -> DataLake:
     return lake
 
 
-def test_the_lakes_queries(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lake_queries_give_what_was_written(
+    lake: DataLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(DataLake, "load", lambda name: lake)
     names: dict[str, object] = {"campaign_id": "C", "lake": lake}
     for block in (each for each in code("python") if not re.search("LAKE/|spark", each)):
@@ -105,7 +107,7 @@ def test_the_lakes_queries(lake: DataLake, monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def test_the_lakes_sql(lake: DataLake) -> None:
+def test_lake_sql_counts_what_was_written(lake: DataLake) -> None:
     (sql,) = code("sql")
     folder = lake.files.url(run_folder("C", 1))
     *first, last = sql.replace("RUN/", f"{folder}/").strip().rstrip(";").split(";\n")
@@ -115,7 +117,7 @@ def test_the_lakes_sql(lake: DataLake) -> None:
         assert connection.execute(last).fetchall() == [(3, 3)]
 
 
-def test_the_sources_and_the_mapping_of_lists() -> None:
+def test_sources_and_mapping_of_lists_are_valid() -> None:
     sources = [eval(block, vars(blocks)) for block in code("python", CUSTOMERS)]
     kinds = [blocks.SqlCrm, blocks.FileCrm, blocks.HubSpotCrm, blocks.SalesforceCrm]
     assert [type(source) for source in sources] == kinds
@@ -123,11 +125,11 @@ def test_the_sources_and_the_mapping_of_lists() -> None:
     assert len(RefreshOptions.model_validate({"fields": json.loads(mapping)}).fields) == 4
 
 
-def test_every_code_of_a_rejected_row_is_explained() -> None:
+def test_code_of_a_rejected_row_is_explained() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", CUSTOMERS, re.MULTILINE)) == set(REASONS)
 
 
-def test_every_option_of_a_refresh_is_explained() -> None:
+def test_option_of_a_refresh_is_explained() -> None:
     readme = (ROOT / "README.md").read_text()
     told = re.findall(r"^\| `(\w+)` \|", readme, re.MULTILINE)
     assert set(told) == {*RefreshOptions.model_fields, *Guardrails.model_fields}

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import socket
+import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, cast
@@ -40,7 +42,6 @@ _TRANSIENT_CLASSES = {
     "TimeoutError",
     "gaierror",
 }
-_S3_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
 _CODE = re.compile(r"[\w.-]{1,80}")
 _NO_BUCKET = "NoSuchBucket"
 _EXPIRED = "the token has expired, storage_options need a new one"
@@ -48,12 +49,15 @@ _REGION = "the region or the endpoint_url is wrong, see region_name in client_kw
 _KEYS = "the key or the secret is wrong"
 _FORBIDDEN = "these keys may not do that"
 _FULL = "the store has no room left"
+_MISTYPED = "a name or a value in storage_options may be mistyped"
+_UNTRUSTED = "its certificate is not trusted on this machine, or is for another host"
 _MEANINGS = {
     "301": _REGION,
     "400": "the token may have expired, or the region be wrong",
     "403": f"{_FORBIDDEN}, or are wrong, or this machine's clock is",
     "AccessDenied": _FORBIDDEN,
     "AllAccessDisabled": _FORBIDDEN,
+    "AttributeError": _MISTYPED,
     "AuthorizationHeaderMalformed": _REGION,
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
@@ -61,14 +65,20 @@ _MEANINGS = {
     "InvalidAccessKeyId": _KEYS,
     "InvalidObjectState": "it has been archived and must be restored first",
     "InvalidToken": "the token is wrong",
+    "KeyError": _MISTYPED,
     "NoCredentialsError": "there is no key",
     _NO_BUCKET: "there is no such bucket",
     "PermanentRedirect": _REGION,
+    "PermissionError": _FORBIDDEN,
     "QuotaExceeded": _FULL,
     "RecursionError": _REGION,  # redirected for ever, to https for instance
+    "RequestExpired": "the token has expired, or this machine's clock is wrong",
     "RequestTimeTooSkewed": "this machine's clock is wrong, set it",
+    "SSLCertVerificationError": _UNTRUSTED,
     "SignatureDoesNotMatch": _KEYS,
     "TokenRefreshRequired": _EXPIRED,
+    "TypeError": _MISTYPED,
+    "ValueError": _MISTYPED,
     "XMinioStorageFull": _FULL,
 }
 
@@ -129,8 +139,8 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
 
     The texts of the libraries are left out: some of them hold addresses and keys.
 
-    Raises NotInLake, LakeUnreachable if another try may succeed, LakeError if the lake refuses,
-    DiskFull.
+    Raises NotInLake, LakeUnreachable if another try may succeed, DiskFull, LakeError in all other
+    cases.
     """
     try:
         with translate_disk_full(path, folder):
@@ -142,11 +152,8 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
             raise NotInLake(f"{path} is not in the lake.") from None
         reason = describe_storage_error(error)
         if is_transient_storage_error(error):
-            reason = reason or type(error).__name__
             raise LakeUnreachable(f"The lake could not be reached at {path}: {reason}.") from None
-        if reason:
-            raise LakeError(f"The lake refuses {path}: {reason}.") from None
-        raise
+        raise LakeError(f"The lake refuses {path}: {reason}.") from None
 
 
 def is_missing(error: Exception) -> bool:
@@ -163,11 +170,13 @@ def is_transient_storage_error(error: Exception) -> bool:
         status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
         code = s3_error_code(error)
         return code in _TRANSIENT_CODES or "Throttl" in code or is_transient_status(status)
+    if _untrusted(error):
+        return False
     classes = {each.__name__ for each in type(error).__mro__}
     return (
         bool(classes & _TRANSIENT_CLASSES)
-        or getattr(error, "errno", None) in _TRANSIENT_NUMBERS
-        or is_transient_status(getattr(error, "status", None))
+        or _number(error) in _TRANSIENT_NUMBERS
+        or is_transient_status(_status(error))
     )
 
 
@@ -180,16 +189,33 @@ def s3_error_code(error: Exception) -> str:
 
 
 def describe_storage_error(error: Exception) -> str:
-    """Return what a store or a disk says, and what that means; empty for errors of neither."""
+    """Return what a store or a disk says, or else the error's class, and what that means."""
     code = s3_error_code(error)
-    if not code and isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    if not code and (
-        any(type(each).__module__.partition(".")[0] in _S3_LIBRARIES for each in _chain(error))
-        or isinstance(error, PermissionError | NotImplementedError | RecursionError)
-    ):
-        code = type(error).__name__
+    if not code and (number := _number(error)):
+        return os.strerror(number)
+    code = code or type(_untrusted(error) or error).__name__
     return f"{code}, {_MEANINGS[code]}" if code in _MEANINGS else code
+
+
+def _number(error: Exception) -> int | None:
+    """Return the number that the system gives an error; those of TLS and of DNS mean others."""
+    if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror):
+        return None
+    return error.errno
+
+
+def _status(error: Exception) -> int | None:
+    """Return the status of a store's answer, which each library keeps under another name."""
+    for name in ("status", "status_code", "code"):
+        if isinstance(status := getattr(error, name, None), int):
+            return status
+    return None
+
+
+def _untrusted(error: Exception) -> BaseException | None:
+    """Return the error about a certificate that an error came of."""
+    refusals = (each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError))
+    return next(refusals, None)
 
 
 def is_transient_status(status: object) -> bool:

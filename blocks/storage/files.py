@@ -54,6 +54,12 @@ class NotExclusive(LakeError):
     )
 
 
+class InTheWay(LakeError):
+    """A file lies where a folder of the lake belongs, or a folder where a file does."""
+
+    advice = "It is none of Nudgeflow's: move it away, then retry."
+
+
 class StoredFile(NamedTuple):
     """A file, the time it was last written, and its size in bytes."""
 
@@ -88,7 +94,7 @@ class Files:
             missing = error.name or "its library"
             raise LakeError(f"{root} cannot be used: {missing} is not installed.") from None
         except Exception as error:
-            reason = describe_storage_error(error) or type(error).__name__
+            reason = describe_storage_error(error)
             raise LakeError(f"{root} cannot be used: {reason}.") from None
 
     @property
@@ -332,8 +338,14 @@ class Draft:
             if exclusive:
                 self._link()
             else:
-                os.replace(self.file, self._target)
+                self._replace()
         self.discard()
+
+    def _replace(self) -> None:
+        try:
+            os.replace(self.file, self._target)
+        except IsADirectoryError:
+            raise InTheWay(f"{self._target} is a folder where a file belongs.") from None
 
     def _link(self) -> None:
         try:
@@ -362,14 +374,16 @@ def is_draft(path: str) -> bool:
 
 
 def _make_folder(folder: Path, root: Path) -> None:
-    """Make a local folder. The root, if it is new, is for its owner only."""
+    """Make a local folder. The root, if it is new, is for its owner only. Raises InTheWay."""
     try:
         if not root.exists():
             root.parent.mkdir(parents=True, exist_ok=True)
             root.mkdir(mode=OWNER_ONLY_FOLDER, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # a file is in its place
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
+    except (FileExistsError, NotADirectoryError):
+        places = (folder, *folder.parents)
+        file = next((place for place in places if place.is_file()), folder)
+        raise InTheWay(f"{file} is a file where a folder belongs.") from None
 
 
 def _creates_at_once(fs: AbstractFileSystem) -> bool:

@@ -1,13 +1,11 @@
 """Paths and URLs that people write into blocks: what can be worked with, and holds no secret."""
 
 import re
-from urllib.parse import unquote
+
+from blocks.urls import holds_secret
 
 # Prefect does not encrypt these fields, and they are shown in logs and in the UI.
 _REFUSED = "holds a password, a key or a token: put it into storage_options"
-_SECRET_PARAMETER = re.compile(
-    r"token|secret|passw|pwd|signature|credential|authoriz|(api|access)-?key|\b(sig|key|auth|pass)\b"
-)
 _OF_DELTA = re.compile(r"[\w!$&'()+,./:;@~-]*", re.ASCII)
 
 
@@ -20,6 +18,8 @@ def check_location(location: str) -> str:
         raise ValueError(_REFUSED)
     if location != location.strip() or not location.isprintable():
         raise ValueError("begins or ends with a blank, or holds a character that does not show")
+    if re.search(r"(^|::)\w*[A-Z]\w*(://|::)", location):
+        raise ValueError("begins with a protocol in capitals: write it small, such as file://")
     *_, last = location.split("::")  # fsspec's way of writing a file in an archive
     protocol, separator, rest = last.partition("://")
     if not separator or protocol in ("file", "local"):
@@ -68,28 +68,3 @@ def check_database(dialect: str, database: str | None) -> None:
             f"must name the file by an absolute path, such as {dialect}:////data/crm.db: flow runs "
             "work in folders of their own"
         )
-
-
-def holds_secret(location: str) -> bool:
-    """Return whether a URL has a password before its host, or a secret among its parameters."""
-    return any(map(_part_holds_secret, location.split("::")))
-
-
-def _part_holds_secret(url: str) -> bool:
-    protocol, separator, rest = url.partition("://")
-    if not separator:
-        return False
-    host = re.split("[/?#]", rest, maxsplit=1)[0]
-    user, at, _ = host.rpartition("@")
-    if at and (":" in user or protocol in ("http", "https", "s3", "s3a")):
-        return True
-    # A password with a slash, ? or #: what follows the colon is no port, or no path follows it.
-    behind = rest.removeprefix(host)
-    name, colon, port = host.rpartition("@")[2].partition(":")
-    is_port = re.fullmatch(r"\d*", port) and not (colon and behind[:1] in ("?", "#"))
-    if "@" in behind and not is_port and name != "arn":
-        return True
-    _, *query = re.split("[?#]", rest, maxsplit=1)
-    parameters = (each.partition("=") for each in re.split("[?#&;]", "".join(query)))
-    names = (name for name, _, value in parameters if value)
-    return any(_SECRET_PARAMETER.search(unquote(name).lower().replace("_", "-")) for name in names)

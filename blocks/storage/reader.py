@@ -9,7 +9,7 @@ from polars.io.plugins import register_io_source
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from blocks.storage.errors import Damaged, LakeUnreachable, NotInLake, TooNew
+from blocks.storage.errors import Damaged, LakeUnreachable, TooNew
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import (
     LATEST,
@@ -90,7 +90,9 @@ def read_pointer(files: Files, campaign_id: str) -> Latest | None:
     """Return what `_latest.json` says, for engines outside; None if it cannot be read."""
     try:
         return Latest.model_validate_json(files.read(f"{campaign_folder(campaign_id)}/{LATEST}"))
-    except (NotInLake, ValidationError):
+    except LakeUnreachable:
+        raise
+    except (LakeError, ValidationError):
         return None
 
 

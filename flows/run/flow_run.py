@@ -12,12 +12,14 @@ from prefect.runtime.flow_run import get_scheduled_start_time
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
+from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.campaigns import JournalMissing
 from tasks.customers.upload import release_held_group
 from tasks.journal.refresh import JOURNALS, Problem, Refresh
-from tasks.refresh.claim import end_refresh, record_problem
+from tasks.refresh.claim import end_refresh, knows_flow_run, record_problem
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
+from tasks.ui.commands import abandon_command
 from tasks.ui.signals import LAKE
 
 FINAL = (NotCurrent, RerunFailed)
@@ -43,13 +45,20 @@ def this_refresh() -> Refresh:
     return Refresh(id=str(run.id), started=started, journal=journal)
 
 
-def check_lake(lake: DataLake) -> None:
-    """Raise JournalMissing if the flow run's rerun was started with another lake."""
+def check_lake(lake: DataLake, campaign_id: str) -> None:
+    """Raise JournalMissing if the flow run's rerun was started with another lake, or the lake no
+    longer knows of it: another store is mounted there, or none.
+    """
     before = this_flow_run().labels.get(LAKE)
     if before not in (None, lake.files.root):
         raise JournalMissing(
             f"This flow run's refresh is in lake {before}; its lake block has root "
             f"{lake.files.root} now."
+        )
+    if before and not knows_flow_run(lake, campaign_id, this_refresh()):
+        raise JournalMissing(
+            f"This flow run has started a rerun of campaign {campaign_id}, but lake "
+            f"{lake.files.root} knows nothing of it."
         )
 
 
@@ -60,6 +69,12 @@ def dated(name: str) -> Callable[[], str]:
         return f"{name}-{get_scheduled_start_time():%Y-%m-%d-%H%M}"
 
     return flow_run_name
+
+
+class NeededIsGone(NudgeflowError):
+    """The group or the campaign that a refresh works on is no longer at Nudgescribe."""
+
+    advice = "Retry this flow run; if it stays, end the refresh with that command and start anew."
 
 
 class Stopwatch:
@@ -104,6 +119,17 @@ class ClaimedRefresh:
         """End the refresh, which has changed nothing at Nudgescribe."""
         self._end(Ended(outcome="released", problem=problem))
 
+    @contextmanager
+    def needing(self) -> Generator[None]:
+        """Raise NeededIsGone where the service no longer has what the block works on."""
+        try:
+            yield
+        except NotFound as error:
+            command = abandon_command(self.campaign_id, self.account, self.lake)
+            raise NeededIsGone(
+                f"{error.problem} If it is gone for good, the refresh cannot go on: {command}."
+            ) from None
+
     def complete(self, result: RefreshResult) -> None:
         """End the refresh with its result."""
         self._end(Ended(outcome="completed", result=result))
@@ -113,8 +139,8 @@ class ClaimedRefresh:
 
     def _record(self, error: BaseException) -> None:
         if isinstance(error, FINAL):
-            release_held_group(self.account, self.lake, self.refresh)
             self._end(Ended(outcome="failed", problem=error.problem))
+            release_held_group(self.account, self.lake, self.refresh)
             return
         problem = Problem.of(error)
         record_problem(self.lake, self.campaign_id, self.claimant, self.refresh, problem)

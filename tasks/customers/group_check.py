@@ -14,8 +14,9 @@ from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
 from tasks.customers.staging import StagingLost, local_copy
 from tasks.customers.sync import diff_group
-from tasks.customers.upload import GroupRef
+from tasks.customers.upload import GroupRef, refuse_held
 from tasks.customers.validate import Validated
+from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 
 
@@ -30,10 +31,17 @@ class GroupChanged(NudgeflowError):
 
 @task(**RETRIED)
 def check_content(
-    account: NudgescribeAccount, group: GroupRef, validated: Validated, lake: DataLake
+    account: NudgescribeAccount,
+    group: GroupRef,
+    validated: Validated,
+    lake: DataLake,
+    refresh: Refresh,
 ) -> None:
-    """Raise GroupChanged unless the group holds just the list; before a rerun begins on it."""
+    """Raise GroupChanged unless the group holds just the list, GroupBusy if another refresh has
+    marked it since; before a rerun begins on it.
+    """
     with account.get_client() as client, local_copy(lake, validated.accepted) as listed:
+        refuse_held(client, group, refresh)
         difference = diff_group(client, group, listed, validated.key).describe()
     if difference:
         raise GroupChanged(f"Group '{group.name}' has changed since the upload: {difference}.")

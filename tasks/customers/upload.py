@@ -1,6 +1,7 @@
 """The customer group of a refresh: found or created once, filled with the accepted customers."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import polars as pl
 from prefect import task
@@ -9,6 +10,7 @@ from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import prefetch
+from blocks.storage.errors import TooNew
 from blocks.storage.parquet import read_frames
 from nudgescribe import contract, rfc4180
 from nudgescribe.bases import Frozen
@@ -26,8 +28,8 @@ from nudgescribe.retry import poll
 from tasks.campaigns import CampaignRef, GroupBusy, refuse_busy
 from tasks.customers.staging import Staged, local_copy
 from tasks.group_names import group_name
-from tasks.journal.entries import Journal, Step
-from tasks.journal.refresh import Holder, Refresh
+from tasks.journal.entries import Journal, JournalDamaged, Step
+from tasks.journal.refresh import Claimed, Holder, Refresh
 from tasks.policies import RETRIED
 from tasks.ui.console import StatusLine
 
@@ -97,10 +99,7 @@ def create_group(
                 if holder := _holder(lake, existing):
                     raise GroupBusy(f"Group '{name}' is held by refresh {holder}.")
                 refuse_busy(client, {existing.customer_group_id}, name)
-                marked = contract.UpdateGroup(
-                    customer_group_id=existing.customer_group_id, description=marker
-                )
-                group = client.update_group(marked)
+                group = _mark(client, existing, refresh)
             if group is None:
                 # Should another refresh of the same minute have the name, ours gets the short id.
                 longer = group_name(*called, suffix=f" ({refresh.short})")
@@ -261,20 +260,46 @@ def release_held_group(account: NudgescribeAccount, lake: DataLake, refresh: Ref
         release_group.fn(account, group, refresh)
 
 
+def refuse_held(client: NudgescribeClient, group: GroupRef, refresh: Refresh) -> None:
+    """Raise GroupBusy if the group carries the mark of another refresh: it was marked at the same
+    time, and the later mark counts.
+    """
+    groups = client.list_groups(group.workspace_id)
+    now = next((one for one in groups if one.customer_group_id == group.customer_group_id), None)
+    holder = Holder.of(now) if now else None
+    if holder and holder.refresh != refresh.id:
+        raise GroupBusy(f"Group '{group.name}' is held by refresh {holder.refresh}.")
+
+
+def _mark(
+    client: NudgescribeClient, group: contract.CustomerGroup, refresh: Refresh
+) -> contract.CustomerGroup:
+    """Mark a group as reused by the refresh. Raises GroupBusy if another one was faster."""
+    marked = client.update_group(
+        contract.UpdateGroup(
+            customer_group_id=group.customer_group_id, description=refresh.marker(reused=True)
+        )
+    )
+    refuse_held(client, _reference(client, marked), refresh)
+    return marked
+
+
 def _holder(lake: DataLake, group: contract.CustomerGroup) -> str | None:
     """Return the id of the refresh that holds a reused group; None once its journal has ended.
 
-    A refresh of another lake holds it until its mark is taken off.
+    A refresh holds it until its mark is taken off if its journal is not in this lake, or cannot be
+    read: another lake may have a journal of this path, of another refresh.
     """
     holder = Holder.of(group)
     if holder is None or not holder.journal:
         return None
-    if Step.ENDED in Journal(lake.files, holder.journal).contents().steps:
-        return None
-    campaign, _, number = holder.journal.rpartition("/")
-    # A later refresh of the campaign tells that this one is over, though its journal is gone.
-    later = [name for name in lake.files.list_names(campaign) if name > number and name.isdecimal()]
-    return None if later else holder.refresh
+    journal = Journal(lake.files, holder.journal)
+    with suppress(JournalDamaged, TooNew):
+        claimed = journal.find(Step.CLAIMED, Claimed)
+        is_here = claimed is not None and claimed.refresh.id == holder.refresh
+        if is_here and Step.ENDED in journal.contents().steps:
+            return None
+    return holder.refresh
 
 
 def _find(

@@ -69,7 +69,8 @@ class RunTaken(NudgeflowError):
 class RunToExport(Frozen):
     """A published run and what its pages are checked against: with `check_rows` they must hold a
     row for each customer of its group; and the service must archive as many pages of the
-    `previous_run` as that has, before this run's are visible.
+    `previous_run` as that has, before this run's are visible. A previous run that was never
+    exported has none to archive: this run's pages are those written since it was published.
     """
 
     campaign_id: str
@@ -81,6 +82,7 @@ class RunToExport(Frozen):
     past: bool = False
     previous_run: int | None = None
     previous_pages: int = 0
+    published_at: datetime | None = None
 
 
 class RunInLake(Frozen):
@@ -125,7 +127,7 @@ def find_runs(
         # A past run's group may have changed since.
         check = check_rows and number == current
         run = runs[number]
-        runs_to_export.append(_to_export(lake, campaign_id, workspace_id, run, published, check))
+        runs_to_export.append(_to_export(lake, campaign, workspace_id, run, published, check))
     return runs_to_export
 
 
@@ -145,12 +147,13 @@ def _refuse_unpublished(
 
 def _to_export(
     lake: DataLake,
-    campaign_id: str,
+    campaign: Campaign,
     workspace_id: str,
     run: Run,
     published: Sequence[int],
     check_rows: bool,
 ) -> RunToExport:
+    campaign_id = campaign.campaign_id
     past = run.run_number != published[-1]
     previous = max((one for one in published if one < run.run_number), default=None)
     return RunToExport(
@@ -163,7 +166,16 @@ def _to_export(
         past=past,
         previous_run=None if past else previous,
         previous_pages=_pages_in_lake(lake, campaign_id, previous) or 1,
+        published_at=_published_at(campaign, run),
     )
+
+
+def _published_at(campaign: Campaign, run: Run) -> datetime | None:
+    """Return when the campaign's current run was published; None if that is not known: before the
+    run began, another one was.
+    """
+    at, begun = campaign.published_at, run.started_at
+    return at if at and begun and at >= begun else None
 
 
 def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int:
@@ -265,18 +277,28 @@ def _settled_pages(client: NudgescribeClient, run: RunToExport, minutes: float) 
 
 
 def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:
-    """Count the run's pages; 0 until the service has archived those of the previous run.
+    """Count the run's pages; 0 until the service has archived those of the previous run, or has
+    written others since this one was published.
 
     Until then the campaign's own folder shows the previous run's pages. Their number may be the
-    same, so only the archive tells the two apart.
+    same.
     """
     if run.past:
         return client.count_message_pages(run.campaign_id, run.run_number)
+    archived = run.previous_pages
     if run.previous_run is not None:
         archived = client.count_message_pages(run.campaign_id, run.previous_run)
-        if archived < run.previous_pages:
-            return 0
-    return client.count_message_pages(run.campaign_id)
+    pages = client.count_message_pages(run.campaign_id)
+    return pages if archived >= run.previous_pages or _are_new(client, run, pages) else 0
+
+
+def _are_new(client: NudgescribeClient, run: RunToExport, pages: int) -> bool:
+    """Return whether the first and the last page were surely written after the publication."""
+    if not pages or run.published_at is None:
+        return False
+    since = run.published_at.replace(microsecond=0)  # stores tell seconds
+    written = (client.page_written_at(run.campaign_id, page) for page in {0, pages - 1})
+    return all(at is not None and at >= since for at in written)
 
 
 def chunks(export: ExportRef) -> list[tuple[int, int]]:

@@ -59,6 +59,17 @@ class JournalDamaged(Damaged):
     advice = "Restore it from a backup, or end the refresh by the flow abandon-refresh."
 
 
+@contextmanager
+def damage(path: str) -> Generator[None]:
+    """Raise JournalDamaged for what the store does not give out, a folder for instance."""
+    try:
+        yield
+    except (NotInLake, Retryable, JournalDamaged):
+        raise
+    except LakeError as error:
+        raise JournalDamaged(f"{path} cannot be read: {error.problem}") from None
+
+
 class TakenOver(NudgeflowError):
     """The flow run no longer owns its refresh."""
 
@@ -95,7 +106,7 @@ class Journal:
 
     def contents(self) -> "Contents":
         """Return which entries are there."""
-        with self._damage(self.folder):
+        with damage(self.folder):
             names = self._files.list_names(self.folder)
         numbered = (found for found in map(_NUMBERED.fullmatch, sorted(names)) if found)
         return Contents(
@@ -166,20 +177,10 @@ class Journal:
             return self._files.read(path) == entry
         return True
 
-    @contextmanager
-    def _damage(self, path: str) -> Generator[None]:
-        """Raise JournalDamaged for what the store does not give out, a folder for instance."""
-        try:
-            yield
-        except (NotInLake, Retryable):
-            raise
-        except LakeError as error:
-            raise JournalDamaged(f"{path} cannot be read: {error.problem}") from None
-
     def _read(self, name: str, kind: type[M]) -> M | None:
         path = f"{self.folder}/{name}"
         try:
-            with self._damage(path):
+            with damage(path):
                 content = self._files.read(path)
         except NotInLake:
             return None
@@ -201,7 +202,9 @@ def fence() -> bytes:
 
 def check_version(files: Files, path: str) -> None:
     """Raise TooNew if the fence was written by a later version, JournalDamaged."""
-    _parse(path, files.read(path))
+    with damage(path):
+        content = files.read(path)
+    _parse(path, content)
 
 
 def _header() -> Header:

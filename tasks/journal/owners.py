@@ -25,6 +25,8 @@ class Owner(Frozen):
     """A flow run and its process; `server` is the id of its Prefect server, "" for owners of
     version 0.1, and `machine` that of the boot and the PID namespace that `pid` belongs to.
 
+    `gives_up` tells that it owns the refresh only to end it.
+
     `server_url` and `host` are for people.
     """
 
@@ -35,6 +37,7 @@ class Owner(Frozen):
     host: str
     pid: int
     process_start: str | None = None
+    gives_up: bool = False
 
     @property
     def name(self) -> str:
@@ -95,6 +98,16 @@ def owner_state(owner: Owner) -> str | None:
         return None
     # Without a worker to notice, a killed process leaves its flow run Running for ever.
     return None if state.is_running() and _is_gone(owner) else state.name
+
+
+def has_failed(owner: Owner) -> bool:
+    """Return whether the owner's flow run, which has ended, is known to have met an error."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(owner.flow_run)).state
+        except ObjectNotFound:
+            return False
+    return state is not None and state.is_failed()
 
 
 def cancel_suspended(owner: Owner) -> None:

@@ -13,6 +13,8 @@ from tasks.journal.owners import Owner
 
 STAGING = "staging"
 JOURNALS = "journals"
+_FLOW_RUN = 36
+"""Characters of a flow run's id, which the id of a refresh begins with."""
 _MARK = re.compile(r"Nudgeflow refresh ([\w-]+)(?:, of a group reused(?:: (\S+))?)?")
 
 
@@ -51,7 +53,7 @@ class Refresh(Frozen):
     @property
     def short(self) -> str:
         """Return enough of the id to tell two refreshes of the same minute apart."""
-        return self.id[:8] + self.id[36:]
+        return self.id[:8] + self.id[_FLOW_RUN:]
 
 
 class Holder(Frozen):
@@ -65,6 +67,16 @@ class Holder(Frozen):
         """Return the holder of a group, None without a mark of ours."""
         mark = _MARK.fullmatch(group.description or "")
         return cls(refresh=mark[1], journal=mark[2] or "") if mark else None
+
+    @property
+    def number(self) -> int:
+        """Return the number of the refresh among those of its campaign, which its id tells."""
+        before = self.refresh[_FLOW_RUN + 1 :]
+        return int(before) + 1 if before.isdecimal() else 1
+
+    def is_of_flow_run_of(self, refresh: Refresh) -> bool:
+        """Return whether both refreshes were begun by the same flow run."""
+        return self.refresh[:_FLOW_RUN] == refresh.id[:_FLOW_RUN]
 
 
 class Claimed(Frozen):

@@ -1,6 +1,8 @@
 """The claim on a campaign: one open refresh at a time, whichever flow run works on it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from prefect import task
@@ -8,6 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.errors import TooNew
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
@@ -15,7 +18,14 @@ from nudgescribe.retry import Pace, poll
 from tasks.campaigns import CampaignRef
 from tasks.customers.validate import Validated
 from tasks.journal.entries import JournalDamaged, Series
-from tasks.journal.owners import SUSPENDED, UNKNOWN, cancel_suspended, owner_state, this_process
+from tasks.journal.owners import (
+    SUSPENDED,
+    UNKNOWN,
+    cancel_suspended,
+    has_failed,
+    owner_state,
+    this_process,
+)
 from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import History
@@ -140,7 +150,7 @@ def decide(
         finished = ended.result and standing.refresh.id == waited_for
         return Joined(standing) if finished else Begin(standing)
     if standing.belongs_to(claimant):
-        return Continue(standing)
+        return Begin(standing) if standing.given_up else Continue(standing)
     if owner is None and not standing.must_be_continued:
         return Begin(standing)
     if owner is None and standing.begun_by(claimant):
@@ -229,6 +239,9 @@ class _Attempt:
             assert standing.owner
             owner = owner_state(standing.owner)
             self.other = self._describe(standing, owner)
+            if owner is None and not standing.noted and has_failed(standing.owner):
+                # The note about its problem was lost: that may have been one that does not pass.
+                standing = standing.model_copy(update={"failed": True})
         decision = decide(standing, claimant, self._overlap, owner, self._waited_for)
         if isinstance(decision, Begin) and flow_run.run_count != 1:
             # It may have begun an earlier refresh, which others have ended since.
@@ -238,9 +251,10 @@ class _Attempt:
 
     def _carry_out(self, decision: Decision) -> Claim | None:
         match decision:
-            case Begin() if not self._begins:
+            case Begin(previous) if not self._begins:
+                over = previous.why_over if previous else ""
                 raise NothingToPublish(
-                    f"No refresh of campaign {self._campaign_id} has started a rerun."
+                    f"No open refresh of campaign {self._campaign_id} has started a rerun.{over}"
                 )
             case Begin(previous):
                 return self._begin(previous)
@@ -270,7 +284,8 @@ class _Attempt:
         if previous:
             if previous.ended is None:
                 # Whoever has it by now is not to be ended.
-                if not self._history.take_over(previous, self._claimed.owner):
+                last = self._claimed.owner.model_copy(update={"gives_up": True})
+                if not self._history.take_over(previous, last):
                     return None
                 given_up = Ended(outcome="released", problem="Its flow run ended half-way.")
                 self._history.end(number, given_up)
@@ -323,6 +338,25 @@ def find_unchanged(
 
 
 @task(**RETRIED)
+def knows_flow_run(lake: DataLake, campaign_id: str, claimant: Refresh) -> bool:
+    """Return whether the claimant's flow run has worked on a refresh of the campaign that is in the
+    lake, or may have: on one that cannot be read.
+    """
+    return History(lake.files, campaign_partition(campaign_id)).knows(claimant)
+
+
+def cannot_go_on(lake: DataLake, campaign_id: str, flow_run_id: str) -> bool:
+    """Return whether the newest refresh of a flow run was ended before it was finished, so that no
+    retry can solve it.
+    """
+    claimant = Refresh(id=flow_run_id, started=datetime.now(UTC))
+    with suppress(TooNew):
+        standing = History(lake.files, campaign_partition(campaign_id)).ended_of(claimant)
+        return standing is not None and standing.ended is not None and not standing.ended.result
+    return False
+
+
+@task(**RETRIED)
 def end_refresh(
     lake: DataLake, campaign_id: str, claimant: Refresh, refresh: Refresh, ended: Ended
 ) -> None:
@@ -358,23 +392,26 @@ def end_abandoned(lake: DataLake, campaign_id: str, who: str, why: str) -> Refre
     """End the campaign's open refresh, remove its list, and return it; None if its journal cannot
     be read. The flow run that is suspended for its review is cancelled.
 
-    Raises NothingToAbandon; StillRunning if a flow run works on it.
+    Raises NothingToAbandon, unless an earlier try has ended it; StillRunning if a flow run works on
+    it.
     """
     history = History(lake.files, campaign_partition(campaign_id))
+    ended = Ended(outcome="abandoned", problem=f"It was abandoned by {who}: {why}")
     try:
         standing = history.newest()
     except JournalDamaged:
         standing, number = None, history.newest_number()
     else:
-        if standing is None or standing.ended:
-            raise NothingToAbandon(f"Campaign {campaign_id} has no open refresh.")
+        if standing is None or standing.ended not in (None, ended):
+            over = standing.why_over if standing else ""
+            raise NothingToAbandon(f"Campaign {campaign_id} has no open refresh.{over}")
         number = standing.number
         state = owner_state(standing.owner) if standing.owner else None
-        if standing.owner and state not in (None, UNKNOWN, SUSPENDED):
+        if standing.owner and not standing.ended and state not in (None, UNKNOWN, SUSPENDED):
             raise StillRunning(f"{standing.owner.name} is {state}.")
     if standing and standing.owner:
         cancel_suspended(standing.owner)
-    history.end(number, Ended(outcome="abandoned", problem=f"It was abandoned by {who}: {why}"))
+    history.end(number, ended)
     if standing is None:
         return None
     lake.files.remove(standing.refresh.staging)

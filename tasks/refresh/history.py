@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from blocks.storage.errors import LakeError, TooNew
+from blocks.storage.errors import LakeError, LakeUnreachable, NotInLake, TooNew
 from blocks.storage.files import AlreadyThere, Files
-from tasks.journal.entries import Journal, JournalDamaged, Series, Step, check_version, fence
+from tasks.journal.entries import (
+    Journal,
+    JournalDamaged,
+    Series,
+    Step,
+    check_version,
+    damage,
+    fence,
+)
 from tasks.journal.owners import Owner, owner_state
 from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.refresh import old_register
@@ -42,9 +50,9 @@ class History:
 
         Raises JournalDamaged, TooNew.
         """
-        names = self._files.list_names(self.folder)
+        names = self._names()
         if FENCE in names:
-            with suppress(JournalDamaged):
+            with suppress(JournalDamaged, NotInLake):
                 check_version(self._files, f"{self.folder}/{FENCE}")
         entries = [*self._entries(names)]
         for number, is_old in entries:
@@ -55,8 +63,11 @@ class History:
         return None
 
     def newest_number(self) -> int:
-        """Return the number of the newest refresh, even of one that cannot be read."""
-        entries = self._entries(self._files.list_names(self.folder))
+        """Return the number of the newest refresh, even of one that cannot be read.
+
+        Raises JournalDamaged if the campaign's folder cannot be listed.
+        """
+        entries = self._entries(self._names())
         return next((number for number, is_old in entries if is_old or self._has_begun(number)), 0)
 
     def begin(self, number: int, claimed: Claimed) -> bool:
@@ -90,15 +101,38 @@ class History:
                 return ended.result
         return None
 
+    def knows(self, claimant: Refresh) -> bool:
+        """Return whether the claimant's flow run has begun or owned a refresh that is here; True
+        also if one cannot be read.
+        """
+        names = self._files.list_names(self.folder)
+        try:
+            return any(claimant.id in self._workers(*entry) for entry in self._entries(names))
+        except (JournalDamaged, TooNew):
+            return True
+
+    def _workers(self, number: int, is_old: bool) -> set[str]:
+        """Return the flow runs that have worked on a refresh."""
+        if is_old:
+            old = self._read_old(number)
+            return {old.owner.flow_run} if old and old.owner else set()
+        journal = self.journal(number)
+        claimed = journal.find(Step.CLAIMED, Claimed)
+        count = journal.contents().newest.get(Series.OWNER, 0)
+        owners = [journal.numbered(Series.OWNER, one, Owner) for one in range(1, count + 1)]
+        begun_by = [claimed.owner] if claimed else []
+        return {owner.flow_run for owner in [*begun_by, *owners] if owner}
+
     def abandoned(self, number: int) -> str:
-        """Return who abandoned the refresh of this number, and why; "" if nobody did.
+        """Return who abandoned the refresh of this number, and why, or that its end cannot be read;
+        "" if it ended otherwise.
 
         Those that have changed nothing since are passed over.
         """
         for before in range(number, 0, -1):
             ended = self._ended(self.journal(before))
             if ended and ended.outcome != "released":
-                return ended.problem if ended.outcome == "abandoned" else ""
+                return ended.problem if ended.outcome in ("abandoned", "unreadable") else ""
         return ""
 
     @staticmethod
@@ -107,7 +141,7 @@ class History:
         try:
             return journal.find(Step.ENDED, Ended)
         except JournalDamaged as error:
-            return Ended(outcome="failed", problem=error.problem)
+            return Ended(outcome="unreadable", problem=error.problem.rstrip("."))
 
     def _has_begun(self, number: int) -> bool:
         """Return whether a folder holds entries of ours: anybody may have made it."""
@@ -129,6 +163,10 @@ class History:
         """End a refresh, unless it has ended before."""
         self._fence()
         self.journal(number).create(Step.ENDED, ended)
+
+    def _names(self) -> list[str]:
+        with damage(self.folder):
+            return self._files.list_names(self.folder)
 
     def _fence(self) -> None:
         with suppress(AlreadyThere):
@@ -163,6 +201,7 @@ class History:
             owner = journal.numbered(Series.OWNER, attempt, Owner)
             last = contents.newest.get(Series.PROBLEM, 0)
             problem = journal.numbered(Series.PROBLEM, last, Problem)
+            noted = problem is not None and problem.attempt == attempt
         except JournalDamaged:
             if ended is None:
                 raise
@@ -175,7 +214,8 @@ class History:
             attempt=attempt,
             kept=Step.COMPARED in contents.steps,
             initiated=Step.INITIATED in contents.steps,
-            failed=problem is not None and problem.attempt == attempt and not problem.retryable,
+            noted=noted,
+            failed=noted and problem is not None and not problem.retryable,
             ended=ended,
         )
 
@@ -184,16 +224,35 @@ def open_refreshes(files: Files) -> OpenRefreshes:
     """Return the open refreshes by the partition of their campaign, and the error of those whose
     journal cannot be read: they may be open.
     """
-    refreshes: OpenRefreshes = {}
+    return {
+        partition: newest
+        for partition, newest in newest_refreshes(files)
+        if isinstance(newest, LakeError) or newest.ended is None
+    }
+
+
+def newest_refreshes(files: Files) -> Iterator[tuple[str, Standing | LakeError]]:
+    """Yield each campaign's partition with its newest refresh, or the error if it has a journal
+    that cannot be read.
+    """
     for partition in files.list_names(REFRESHES):
-        try:
-            standing = History(files, partition).newest()
-        except (JournalDamaged, TooNew) as error:
-            refreshes[partition] = error
-        else:
-            if standing and standing.ended is None:
-                refreshes[partition] = standing
-    return refreshes
+        if newest := newest_refresh(files, partition):
+            yield partition, newest
+
+
+def newest_refresh(files: Files, partition: str) -> Standing | LakeError | None:
+    """Return where the campaign's newest refresh stands, or the error if a journal cannot be read:
+    the refresh may be open then.
+    """
+    try:
+        standing = History(files, partition).newest()
+    except LakeUnreachable:
+        raise
+    except LakeError as error:
+        return error
+    if standing and standing.ended and standing.ended.outcome == "unreadable":
+        return JournalDamaged(standing.ended.problem)
+    return standing
 
 
 def is_alive(standing: Standing | LakeError | None) -> bool:
@@ -205,16 +264,19 @@ def is_alive(standing: Standing | LakeError | None) -> bool:
 def expire(files: Files, partition: str, folder: str) -> bool:
     """Return whether a staging folder may be removed.
 
-    It stays while a flow run works on its refresh or is suspended for the review. A refresh without
-    a rerun is released; another one stays open: it is finished without its list.
+    It stays while a flow run works on its refresh or is suspended for the review, or if the journal
+    cannot be read. A refresh without a rerun is released; another one stays open: it is finished
+    without its list.
     """
-    history = History(files, partition)
-    standing = history.newest()
+    standing = newest_refresh(files, partition)
+    if isinstance(standing, LakeError):
+        return False
     if standing is None or standing.ended or standing.refresh.staging != folder:
         return True
     if is_alive(standing):
         return False
     if not standing.initiated:
         problem = f"The list of refresh {standing.refresh.id} was removed by lake-retention."
-        history.end(standing.number, Ended(outcome="released", problem=problem))
+        ended = Ended(outcome="released", problem=problem)
+        History(files, partition).end(standing.number, ended)
     return True

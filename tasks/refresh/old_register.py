@@ -14,7 +14,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.bases import Frozen
 from tasks.customers.staging import describe
 from tasks.customers.validate import Validated
-from tasks.journal.entries import Journal, JournalDamaged, Step
+from tasks.journal.entries import Journal, JournalDamaged, Step, damage
 from tasks.journal.owners import Owner
 from tasks.journal.refresh import Claimed, Refresh
 from tasks.refresh.checkpoint import Checkpoint
@@ -52,12 +52,14 @@ def read(files: Files, path: str, number: int) -> Standing | None:
     if entry is None:
         return None
     staging = entry.refresh.staging
+    with damage(staging):
+        kept, initiated = (files.exists(f"{staging}/{name}") for name in ("kept", "started.json"))
     return Standing(
         number=number,
         refresh=entry.refresh,
         owner=Owner(flow_run=entry.flow_run, host=entry.host, pid=entry.pid),
-        kept=files.exists(f"{staging}/kept"),
-        initiated=files.exists(f"{staging}/started.json"),
+        kept=kept,
+        initiated=initiated,
         ended=entry.ended,
     )
 
@@ -85,7 +87,9 @@ def copy(files: Files, standing: Standing, journal: Journal) -> None:
 
 def _find(files: Files, path: str, kind: type[M]) -> M | None:
     try:
-        return kind.model_validate_json(files.read(path))
+        with damage(path):
+            content = files.read(path)
+        return kind.model_validate_json(content)
     except NotInLake:
         return None
     except ValidationError:

@@ -51,13 +51,13 @@ def initiate_rerun(
             customer_group_id=group.customer_group_id,
             after_run=campaign.previous_run,
         )
-        run = rerun.trigger().fetch_result()
-        get_run_logger().info("Rerun: run %s, job %s", run.run_number, run.job_uid)
+        job = rerun.trigger()
+        get_run_logger().info("Rerun: run %s, job %s", job.run_number, job.job_uid)
         started = RunRef(
             campaign_id=campaign.campaign_id,
-            run_number=run.run_number,
+            run_number=job.run_number,
             customer_group_id=group.customer_group_id,
-            job_uid=run.job_uid,
+            job_uid=job.job_uid,
         )
         return Checkpoint(
             campaign=campaign, validated=validated, expected=expected, group=group, run=started
@@ -72,7 +72,7 @@ def wait_for_rerun(
 ) -> ComparisonSummary | None:
     """Wait until the rerun's job is done, and return the service's comparison of its segments.
 
-    Raises RerunFailed with the service's reason, RerunTimedOut.
+    Raises RerunFailed with the service's reason, RerunTimedOut, RunRemoved.
     """
     add_labels(
         {
@@ -90,7 +90,7 @@ def wait_for_rerun(
 
 @task(**RETRIED)
 def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) -> None:
-    """Wait until people have approved the run's new messages. Raises RerunTimedOut."""
+    """Wait until people have approved the run's new messages. Raises RerunTimedOut, RunRemoved."""
     with _line(run) as line:
         job = _rerun(account, run, minutes).attach(run.run_number, partial(_update_line, line))
         job.wait_until(*REVIEWED)
@@ -98,7 +98,7 @@ def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) ->
 
 @task(**RETRIED)
 def read_run(account: NudgescribeAccount, run: RunRef) -> Run:
-    """Return the run as the campaign's history shows it now."""
+    """Return the run as the campaign's history shows it now. Raises RunRemoved."""
     return _rerun(account, run).attach(run.run_number).fetch_result()
 
 

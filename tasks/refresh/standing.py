@@ -16,11 +16,12 @@ class Review(Frozen):
 
 
 class Ended(Frozen):
-    """How a refresh ended: completed, with its result; failed for good; abandoned by a person; or
-    released before anything was changed at Nudgescribe.
+    """How a refresh ended: completed, with its result; failed for good; abandoned by a person;
+    released before anything was changed at Nudgescribe; or unreadable, which is never written: the
+    entry that tells it is damaged.
     """
 
-    outcome: Literal["completed", "failed", "abandoned", "released"]
+    outcome: Literal["completed", "failed", "abandoned", "released", "unreadable"]
     problem: str = ""
     result: RefreshResult | None = None
 
@@ -29,8 +30,8 @@ class Standing(Frozen):
     """Where a refresh stands, by its journal.
 
     `attempt` is the number of its newest owner, 0 for the one that began it. `kept` tells that its
-    list has passed all checks, so that a later flow run continues it; `failed` that its newest
-    owner has met a problem that does not pass by itself.
+    list has passed all checks, so that a later flow run continues it; `noted` that its newest
+    owner has written down what it failed with, and `failed` that this does not pass by itself.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Standing(Frozen):
     attempt: int = 0
     kept: bool = False
     initiated: bool = False
+    noted: bool = False
     failed: bool = False
     ended: Ended | None = None
 
@@ -48,7 +50,20 @@ class Standing(Frozen):
 
         Before its rerun a refresh that failed is given up: its list would be an old one.
         """
-        return self.initiated or (self.kept and not self.failed)
+        return self.initiated or (self.kept and not self.failed and not self.given_up)
+
+    @property
+    def given_up(self) -> bool:
+        """Return whether its newest owner was about to end it, and to begin anew."""
+        return self.owner is not None and self.owner.gives_up and not self.initiated
+
+    @property
+    def why_over(self) -> str:
+        """Return a sentence on why the refresh is over, "" if there is nothing to tell."""
+        if not (self.ended and self.ended.problem):
+            return ""
+        remedy = " If it is not, remove that file." if self.ended.outcome == "unreadable" else ""
+        return f" The newest one is over: {self.ended.problem.rstrip('.')}.{remedy}"
 
     def begun_by(self, claimant: Refresh) -> bool:
         """Return whether the claimant's flow run began the refresh."""

@@ -4,11 +4,17 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 
-from blocks.storage.errors import TooNew
-from blocks.storage.files import Files, StoredFile, is_draft
-from tasks.journal.entries import JournalDamaged
+from blocks.storage.files import Files, LakeError, StoredFile, is_draft
 from tasks.journal.refresh import JOURNALS, STAGING, Refresh
-from tasks.refresh.history import REFRESHES, History, OpenRefreshes, expire, is_alive
+from tasks.refresh.history import (
+    REFRESHES,
+    History,
+    OpenRefreshes,
+    expire,
+    is_alive,
+    newest_refresh,
+    newest_refreshes,
+)
 from tasks.refresh.plan import PLANS
 from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
@@ -16,6 +22,8 @@ from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
 QUARANTINE = "quarantine"
 _IN_PARTITION = re.compile(r"campaign_id=[^/]+/[^/.][^/]*\.(parquet|json|png)")
 _STAGED = re.compile(rf"({STAGING}/[\w-]+)/.+")
+_JOURNAL = re.compile(rf"{JOURNALS}/[^/]+/([0-9a-f-]{{36}})[^/]*/")
+"""Of a flow run that is no refresh; its folder in staging has the flow run's id, too."""
 
 
 def file_candidates(
@@ -28,7 +36,7 @@ def file_candidates(
 ) -> Iterator[Candidate]:
     """Yield the old files of the lake, messages and the staging of this flow run excepted."""
     limit = cutoff(now, ages.staging_days)
-    staging = [*_staging_candidates(stored, limit, open_, refresh.staging)]
+    staging = [*_staging_candidates(files, stored, limit, open_, refresh.staging)]
     yield from staging
     removed = {candidate.target for candidate in staging}
     for file in stored:
@@ -49,7 +57,8 @@ def file_candidates(
         limit = cutoff(now, ages.plans_days)
         yield from _old_files(PLANS, "plan", stored, limit, open_)
     if ages.journals_days is not None:
-        yield from _journal_candidates(files, stored, cutoff(now, ages.journals_days), refresh)
+        limit = cutoff(now, ages.journals_days)
+        yield from _journal_candidates(files, stored, limit, open_, refresh)
 
 
 def remove_journal(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
@@ -94,15 +103,12 @@ def partition_of(path: str) -> str:
 
 def is_open(files: Files, partition: str) -> bool:
     """Return whether a refresh of the campaign is open now."""
-    try:
-        standing = History(files, partition).newest()
-    except (JournalDamaged, TooNew):
-        return True
-    return standing is not None and standing.ended is None
+    newest = newest_refresh(files, partition)
+    return isinstance(newest, LakeError) or (newest is not None and newest.ended is None)
 
 
 def _staging_candidates(
-    stored: Sequence[StoredFile], limit: datetime, open_: OpenRefreshes, own: str
+    files: Files, stored: Sequence[StoredFile], limit: datetime, open_: OpenRefreshes, own: str
 ) -> Iterator[Candidate]:
     """Yield the staging folders without a recent file whose refresh nobody works on."""
     folders: dict[str, list[StoredFile]] = {}
@@ -114,10 +120,11 @@ def _staging_candidates(
         for partition, standing in open_.items()
         if isinstance(standing, Standing)
     }
+    kept = {own, *_unknown_staging(files, stored, folders, open_)}
     for folder, content in folders.items():
         written = max(file.modified for file in content)
         partition = partitions.get(folder, "")
-        if written < limit and folder != own and not is_alive(open_.get(partition)):
+        if written < limit and folder not in kept and not is_alive(open_.get(partition)):
             yield Candidate(
                 kind="staging",
                 target=folder,
@@ -127,14 +134,34 @@ def _staging_candidates(
             )
 
 
+def _unknown_staging(
+    files: Files, stored: Sequence[StoredFile], folders: Iterable[str], open_: OpenRefreshes
+) -> set[str]:
+    """Return the staging folders that may be those of a refresh whose journal cannot be read."""
+    if not any(isinstance(refresh, LakeError) for refresh in open_.values()):
+        return set()
+    known = {f"{STAGING}/{found[1]}" for file in stored if (found := _JOURNAL.match(file.path))}
+    for _, newest in newest_refreshes(files):
+        if isinstance(newest, Standing):
+            known.add(newest.refresh.staging)
+    return {*folders} - known
+
+
 def _journal_candidates(
-    files: Files, stored: Sequence[StoredFile], limit: datetime, own: Refresh
+    files: Files,
+    stored: Sequence[StoredFile],
+    limit: datetime,
+    open_: OpenRefreshes,
+    own: Refresh,
 ) -> Iterator[Candidate]:
-    """Yield old journals, the newest of each campaign excepted: it tells who has the campaign."""
+    """Yield old journals. The newest of each campaign stays, since it tells who has the campaign,
+    and so do all of a campaign that has one that cannot be read.
+    """
     journals: dict[str, list[StoredFile]] = {}
     for file in stored:
         top, *rest = file.path.split("/")
-        if top in (REFRESHES, JOURNALS) and len(rest) > 2:
+        unreadable = top == REFRESHES and isinstance(open_.get(rest[0]), LakeError)
+        if top in (REFRESHES, JOURNALS) and len(rest) > 2 and not unreadable:
             journals.setdefault("/".join([top, *rest[:2]]), []).append(file)
     kept = {own.journal, *_newest_journals(files, {partition_of(folder) for folder in journals})}
     for folder, content in journals.items():

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import get_args
 
 from prefect import task
@@ -13,7 +14,7 @@ from pydantic import BaseModel, Field
 from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.errors import LakeError
+from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.reader import read_manifests, select_newest_manifests
 from nudgescribe.bases import Frozen
 from tasks.journal.entries import Journal, Step
@@ -116,8 +117,9 @@ def remove_candidates(
         kinds: Iterable[Kind], remove_one: Callable[[Candidate], str | None], at_once: int = 1
     ) -> None:
         chosen = [candidate for candidate in content.candidates if candidate.kind in kinds]
+        attempt = partial(_attempt, remove_one)
         with ThreadPoolExecutor(at_once) as threads:
-            reasons = threads.map(remove_one, chosen) if at_once > 1 else map(remove_one, chosen)
+            reasons = threads.map(attempt, chosen) if at_once > 1 else map(attempt, chosen)
             for candidate, reason in zip(chosen, reasons, strict=True):
                 if reason is not None:
                     kept[candidate.target] = reason
@@ -139,6 +141,16 @@ def remove_candidates(
     removed = _amounts(one for one in content.candidates if one.target not in kept)
     get_run_logger().info("Removed from %s: %s", files.root, _summary(removed) or "nothing")
     return RetentionResult(dry_run=False, removed=removed, kept=kept)
+
+
+def _attempt(remove_one: Callable[[Candidate], str | None], candidate: Candidate) -> str | None:
+    """Remove a candidate; return why it is kept, be it the store's reason: others go."""
+    try:
+        return remove_one(candidate)
+    except LakeUnreachable:
+        raise
+    except LakeError as error:
+        return error.problem
 
 
 def _ids(open_: OpenRefreshes) -> set[str]:

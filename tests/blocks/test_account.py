@@ -47,6 +47,9 @@ def test_campaign_url_without_one_placeholder_is_refused(company: Company, url: 
         ({"campaign_url": "http://a.example/{campaign_id}"}, "campaign_url must begin with https"),
         ({"campaign_url": "javascript://a/{campaign_id}"}, "is no URL"),
         ({"campaign_url": "https://s3cret@a.example/{campaign_id}"}, "a user or a password"),
+        ({"campaign_url": "https://a.example/{campaign_id}?token=s3cret"}, "a key or a token"),
+        ({"campaign_url": "https://a.example/{campaign_id}#access_token=s3cret"}, "key or a token"),
+        ({"base_url": "https://a.example/x;token=s3cret"}, "a key or a token"),
     ],
 )
 def test_url_that_would_show_secrets_is_refused(urls: dict[str, str], problem: str) -> None:
@@ -64,7 +67,7 @@ def test_url_that_would_show_secrets_is_refused(urls: dict[str, str], problem: s
         {"base_url": "http://sandbox:7878", "allow_http": "true"},
     ],
 )
-def test_http_is_taken_for_this_machine_or_if_allowed(urls: dict[str, str]) -> None:
+def test_http_url_is_accepted_for_this_machine_or_if_allowed(urls: dict[str, str]) -> None:
     account = NudgescribeAccount.model_validate({**SECRETS, **urls})
     assert account.base_url == urls["base_url"]
 

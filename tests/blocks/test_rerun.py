@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from blocks import CampaignRerun, NudgescribeAccount
-from blocks.rerun import RerunFailed, RerunTimedOut
+from blocks.rerun import RerunFailed, RerunTimedOut, RunRemoved
 from nudgescribe import errors, rfc4180
 from nudgescribe.contract import Run, Status
 from tests.conftest import Company, Through, customers
@@ -183,6 +183,14 @@ def test_failed_run_of_a_long_reason_is_short_and_on_one_line(through: Through) 
         job.wait_for_completion()
     assert len(str(caught.value)) < 500
     assert str(caught.value).isprintable()
+
+
+def test_run_that_stays_out_of_the_history_was_removed(through: Through) -> None:
+    job = attach_job(through, "Processing", "missing")
+    with pytest.raises(RunRemoved, match="is not in its history, after 60 seconds. It was removed"):
+        job.wait_for_completion()
+    with pytest.raises(RunRemoved):
+        job.fetch_result()
 
 
 def test_time_out_names_the_last_status(through: Through) -> None:

@@ -223,7 +223,7 @@ def test_source_unknown_to_forms_is_accepted(saved: Saved) -> None:
         assert taken.path == "customers.csv"
 
 
-def test_what_is_no_such_block_is_refused(saved: Saved) -> None:
+def test_parameter_that_names_no_such_block_is_refused(saved: Saved) -> None:
     for lake in (saved.lake, saved.lake.to_reference(), saved.lake.block_slug):
         with pytest.raises(ParameterTypeError, match="crm"):
             validated(saved, crm=lake)

@@ -1,4 +1,4 @@
-"""Lists from web servers whose answers are cut, refused or encoded."""
+"""Lists from web servers whose answers are cut, refused or encoded, or ask to wait."""
 
 import gzip
 import logging
@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from prefect.types import SecretDict
 
-from blocks import FileCrm
+from blocks import FileCrm, HubSpotCrm
 from blocks.crm.errors import SourceError, SourceUnavailable
 from nudgescribe.errors import NudgeflowError
+from nudgescribe.retry import RetryPolicy
+from tests.blocks.crm.saas.hubspot_server import TOKEN, HubSpot
 from tests.cases.judging import refused
 from tests.support.clock import Clock
+from tests.support.http_server import Reply, as_json, serving
 
 HEADER = b"customer_id,plan\n"
 ROWS = [b"%06d,gold\n" % number for number in range(1000)]
@@ -127,7 +130,7 @@ def test_refusal_is_told_by_status_and_code_and_without_the_query(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_busy_server_is_to_be_asked_later(url: str, status: int, tmp_path: Path) -> None:
+def test_busy_server_is_retryable(url: str, status: int, tmp_path: Path) -> None:
     with pytest.raises(NudgeflowError) as caught:
         FileCrm(path=f"{url}/{status}.csv", storage_options=SIGNED).extract(
             tmp_path / "list.parquet"
@@ -169,3 +172,28 @@ def test_busy_server_is_asked_again_when_it_says(url: str, tmp_path: Path, no_wa
     assert caught.value.retry_after == 2
     assert len(no_waits.slept) == 4
     assert min(no_waits.slept) >= 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        as_json({"status": "error", "category": "MIGRATION_IN_PROGRESS"}, 477, Retry_After="2"),
+        as_json({"status": "error", "category": "LOCKED"}, 423),
+        Reply(408),
+        as_json({"status": "error", "category": "BUSY"}, 409, Retry_After="2"),
+        as_json({"status": "error", "category": "BUSY"}, 403, Retry_After="2"),
+    ],
+    ids=lambda reply: str(reply.status),
+)
+def test_hubspot_that_asks_to_wait_is_asked_again(
+    reply: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(HubSpotCrm, "retry", RetryPolicy(sleep=clock.sleep))
+    server = HubSpot(lambda: clock.now)
+    with serving(server):
+        server.add("12", *[{"email": f"{number}@example.com"} for number in range(5)])
+        server.faults["/batch/read"].append(reply)
+        crm = HubSpotCrm(token=TOKEN, list_id="12", base_url=server.url, properties=["email"])
+        assert crm.extract(tmp_path / "list.parquet") == 5
+    assert clock.now > 0

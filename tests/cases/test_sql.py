@@ -62,7 +62,7 @@ def table(file: Path, kind: str, values: list[str], select: str = "*") -> SqlCrm
         (["2001-02-03", "1999-12-31", "0000-00-00"], [(3, "v", "date")]),
     ],
 )
-def test_what_a_row_says_does_not_hang_on_other_rows(
+def test_row_is_read_the_same_whatever_other_rows_hold(
     born: list[str], errors: list[Any], tmp_path: Path
 ) -> None:
     crm = table(tmp_path / "crm.db", "BORN", born)

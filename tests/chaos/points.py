@@ -59,6 +59,19 @@ class Effect:
         return f"{self.step}: {self.what} #{self.number}"
 
     @property
+    def kind(self) -> tuple[str, str]:
+        """Alike for who is killed at them are a step's looks, and whatever shows something to
+        people, which nothing goes by.
+        """
+        if "/artifacts/" in self.what:
+            return "", "show"
+        return self.step, "look" if self.what in READS else self.what
+
+    @property
+    def changes(self) -> bool:
+        return self.kind[1] not in ("look", "show")
+
+    @property
     def at_service(self) -> bool:
         return " /v1/" in self.what
 
@@ -92,32 +105,29 @@ class Point:
 
 def points_of(watched: Watched, seed: int) -> list[Point]:
     """Of everything that changes something, before, during and after; of what only looks, one
-    moment a step. In an order, and with resumes, of the seed.
+    moment a step; of what is shown, one. In an order, and with resumes, of the seed.
     """
     random = Random(seed)
     known: set[tuple[str, str]] = set()
     points: list[Point] = []
     for group, seen in watched.items():
-        effects = [one for one in map(Effect.of, seen) if not NO_EFFECT.match(one.what)]
-        points += [
-            Point(group, struck, effect, moment, random.choice(RESUMES))
-            for effect in effects
-            if (effect.step, effect.what) not in known
-            for struck, moment in _blows(effect)
-        ]
-        known |= {(effect.step, effect.what) for effect in effects}
+        before = frozenset(known)
+        for effect in map(Effect.of, seen):
+            repeats = effect.kind in (before if effect.changes else known)
+            if repeats or NO_EFFECT.match(effect.what):
+                continue
+            known.add(effect.kind)
+            points += [
+                Point(group, struck, effect, moment, random.choice(RESUMES))
+                for struck, moment in _blows(effect)
+            ]
     random.shuffle(points)
     return points
 
 
 def _blows(effect: Effect) -> Iterator[tuple[Struck, Moment]]:
-    if effect.what in READS:
-        if effect.number == 1:
-            yield "flow", "during" if effect.at_service else "after"
-        return
-    if "/artifacts/" in effect.what:
-        # What people are shown; nothing goes by it.
-        yield "flow", "after"
+    if not effect.changes:
+        yield "flow", "during" if effect.at_service else "after"
         return
     for moment in MOMENTS:
         if not (effect.at_prefect and moment == "during"):

@@ -101,6 +101,8 @@ class Story:
     company: Company
     folder: Path
     zygote: Zygote | None = None
+    proven: bool = False
+    """Whether it was as it must be after its last flow run."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -120,6 +122,7 @@ class Story:
     def run(self, group: Literal["new", "reuse"], **job: Any) -> Outcome:
         """Runs the flow."""
         assert self.zygote is not None
+        self.proven = False
         if group == "reuse":
             job["options"] = RefreshOptions(group="reuse", group_name=self.make_group())
         return self.zygote.run(

@@ -78,7 +78,7 @@ def test_flow_run_of_another_server_is_not_taken_for_ended(
         assert claimed(prefect, lake, "join") == "works"
 
 
-def test_two_lakes_do_not_run_a_campaign_twice_at_a_time(
+def test_campaign_of_two_lakes_does_not_run_twice_at_a_time(
     prefect: PrefectServer, reviewed_company: Company, tmp_path: Path
 ) -> None:
     company, list_ = reviewed_company, tmp_path / "list.csv"
@@ -129,7 +129,7 @@ class Register:
         return True
 
 
-def test_version_01_and_this_one_do_not_both_get_a_campaign(
+def test_campaign_is_not_claimed_by_version_01_and_this_one(
     prefect: PrefectServer, tmp_path: Path
 ) -> None:
     lake = tmp_path / "lake"

@@ -11,15 +11,15 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import fastapi  # noqa: F401 - each flow run would import it
+import docker  # noqa: F401 - each flow run would import them
+import fastapi  # noqa: F401
+import graphviz  # noqa: F401
 import prefect.cli.flow_run  # noqa: F401 - and each retry this
+import ray  # noqa: F401
 from prefect import tags
 from prefect.cli import app
 from prefect.plugins import load_prefect_collections
-from prefect.settings import (
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    temporary_settings,
-)
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.tasks import Task
 from pydantic import BaseModel
 
@@ -31,7 +31,9 @@ import tasks.export.run
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
 from nudgescribe.retry import Pace
+from tasks.ui.charts import horizontal_bars
 from tests.chaos.effects import Moment, Watch
+from tests.support.prefect_servers import impatient
 
 ENTRYPOINT = "flows/refresh.py:campaign_refresh"
 
@@ -67,7 +69,7 @@ def work(job: Job) -> None:
     watch.install()
     hurry()
     try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with impatient({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             if job.retry:
                 sys.argv[1:] = ["flow-run", "retry", job.retry, "--entrypoint", ENTRYPOINT]
                 app()
@@ -85,9 +87,9 @@ def hurry() -> None:
     tasks.customers.upload.ROWS_SENT = 125
     blocks.rerun.PATIENCE_SECONDS = 2
     tasks.export.run.ROWS_A_CHUNK = 100
-    CampaignRerun.pace = flows.run.fetch.PACE = tasks.export.run.PACE = Pace(
-        first=0.05, longest=0.5
-    )
+    CampaignRerun.pace = flows.run.fetch.PACE = Pace(first=0.02, longest=0.2)
+    # Between two looks the service has time to write a page.
+    tasks.export.run.PACE = Pace(first=0.05, longest=0.2)
     for module in list(sys.modules.values()):
         if module.__name__.startswith("tasks."):
             for each in vars(module).values():
@@ -111,6 +113,8 @@ def child(job: Job) -> int:
 
 def main() -> None:
     load_prefect_collections()
+    # It imports what draws, and finds the fonts.
+    horizontal_bars({"": {"": 1}})
     print("ready", flush=True)
     for line in sys.stdin:
         job = Job.model_validate_json(line)

@@ -254,7 +254,7 @@ def refusals(run_id: UUID) -> list[str]:
     ]
 
 
-def test_only_running_flow_run_without_process_crashes(
+def test_flow_run_without_process_is_crashed_and_no_other(
     mailbox: Mailbox, processes: Processes
 ) -> None:
     """Last, as it takes the longest."""

@@ -112,7 +112,7 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert limits[CALLS] == 3
 
 
-def test_nothing_is_changed_when_variables_are_wrong(
+def test_bootstrap_changes_nothing_when_variables_are_wrong(
     server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bootstrap"])

@@ -20,7 +20,7 @@ def every(kind: str) -> dict[str, Any]:
     return {name: each[kind] for name, each in SERVICES.items() if kind in each}
 
 
-def test_it_is_what_compose_reads() -> None:
+def test_compose_file_is_valid() -> None:
     validator = jsonschema_rs.validator_for(json.loads(SCHEMA.read_text()))
     given = yaml.safe_load(COMPOSE.read_text())
     assert [error.message for error in validator.iter_errors(given)] == []
@@ -28,7 +28,7 @@ def test_it_is_what_compose_reads() -> None:
     assert not validator.is_valid(given)
 
 
-def test_what_others_made_is_pinned_and_the_rest_is_built_here() -> None:
+def test_image_is_pinned_or_built_here() -> None:
     images = every("image")
     assert images.keys() == SERVICES.keys()
     for name in SERVICES.keys() - OURS:
@@ -38,14 +38,14 @@ def test_what_others_made_is_pinned_and_the_rest_is_built_here() -> None:
 
 
 @pytest.mark.parametrize("build", every("build").values(), ids=every("build"))
-def test_what_is_built_here_can_be(build: dict[str, str]) -> None:
+def test_image_built_here_is_a_stage_of_the_dockerfile(build: dict[str, str]) -> None:
     context = (COMPOSE.parent / build["context"]).resolve()
     assert context == ROOT
     stages = re.findall(r"^FROM .* AS (\S+)$", (context / build["dockerfile"]).read_text(), re.M)
     assert build["target"] in stages
 
 
-def test_no_secret_is_in_it_and_none_has_a_default() -> None:
+def test_secret_is_a_variable_without_default() -> None:
     text = COMPOSE.read_text()
     used = set(re.findall(r"\$\{(\w+)", text))
     assert used == set(VARIABLES)
@@ -58,13 +58,13 @@ def test_no_secret_is_in_it_and_none_has_a_default() -> None:
         assert "${" in value or value.startswith("*"), name
 
 
-def test_only_this_machine_is_let_in() -> None:
+def test_port_is_open_to_this_machine_only() -> None:
     ports = [port for given in every("ports").values() for port in given]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_who_waits_for_whom_can_be_waited_for() -> None:
+def test_service_waits_for_what_can_be_waited_for() -> None:
     for waiting in every("depends_on").values():
         for name, wait in waiting.items():
             healthy = wait["condition"] == "service_healthy"
@@ -73,7 +73,7 @@ def test_who_waits_for_whom_can_be_waited_for() -> None:
             assert SERVICES[name]["restart"] == ("unless-stopped" if healthy else "on-failure:3")
 
 
-def test_the_sandbox_is_there_for_who_asks() -> None:
+def test_sandbox_starts_only_with_its_profile() -> None:
     assert every("profiles") == {"sandbox": ["sandbox"]}
     assert all("sandbox" not in waiting for waiting in every("depends_on").values())
 

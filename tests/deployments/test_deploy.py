@@ -41,7 +41,9 @@ def parameters_of(deployed: Deployed) -> dict[str, Any]:
         return client.read_deployment(deployed.deployment_id).parameters
 
 
-def test_references_become_those_of_saved_blocks(company: Company, save: Save, listed: str) -> None:
+def test_deploy_turns_slugs_into_references_of_saved_blocks(
+    company: Company, save: Save, listed: str
+) -> None:
     saved = save(company, customers(1))
     slugs = {name: slug_reference(block.block_slug) for name, block in saved.blocks.items()}
     others = {"campaign_id": "c", "options": {"review": "suspend"}}
@@ -56,9 +58,7 @@ def test_references_become_those_of_saved_blocks(company: Company, save: Save, l
     assert parameters_of(deployed) == {**saved.references, **others, "crm": missing}
 
 
-def test_what_prefect_could_not_deploy_is_said(
-    listed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deploy_says_that_prefect_could_not(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prefect(monkeypatch, returncode=1)
     with pytest.raises(NotDeployed, match="Prefect could not deploy what prefect.yaml lists"):
         list(tool.deploy())

@@ -183,12 +183,12 @@ def sandbox_image(image: Image) -> Image:
     return other
 
 
-def test_the_dockerfile_has_no_findings() -> None:
+def test_dockerfile_has_no_findings() -> None:
     linter = Path(sys.executable).with_name("hadolint")
     subprocess.run([linter, "--no-color", "--failure-threshold", "style", DOCKERFILE], check=True)
 
 
-def test_every_stage_stands_on_one_exact_python() -> None:
+def test_stages_stand_on_one_exact_python() -> None:
     (base,) = of("", "ARG")
     assert re.fullmatch(r"PYTHON=3\.11\.\d+-slim-bookworm", base)
     stages = {one.stage: one.text.split()[0] for one in instructions() if one.name == "FROM"}
@@ -202,12 +202,12 @@ def test_every_stage_stands_on_one_exact_python() -> None:
     assert list(stages)[-1] == "worker"
 
 
-def test_it_runs_as_a_number_that_is_not_root() -> None:
+def test_image_runs_as_a_number_that_is_not_root() -> None:
     assert of("base", "USER") == ["1001:1001"]
     assert not of("worker", "USER") + of("sandbox", "USER")
 
 
-def test_no_tests_no_benchmarks_and_no_secrets_are_sent_to_the_build(tmp_path: Path) -> None:
+def test_build_context_has_no_tests_benchmarks_or_secrets(tmp_path: Path) -> None:
     context(tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert {"pyproject.toml", "constraints.txt", "flows/refresh.py", "prefect.yaml"} <= names
@@ -216,7 +216,7 @@ def test_no_tests_no_benchmarks_and_no_secrets_are_sent_to_the_build(tmp_path: P
 
 @pytest.mark.stack
 @pytest.mark.timeout(900)
-def test_it_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> None:
+def test_image_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> None:
     assert "3.8" in image.run("prefect", "version")
     assert "--pool" in image.run(*command("worker"), "--help")
     assert "flow" in image.run("prefect", "flow-run", "execute", "--help")
@@ -231,7 +231,7 @@ def test_it_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> No
 
 @pytest.mark.stack
 @pytest.mark.timeout(900)
-def test_prefects_server_and_the_sandbox_run_in_it(image: Image, sandbox_image: Image) -> None:
+def test_image_runs_prefects_server_and_the_sandbox(image: Image, sandbox_image: Image) -> None:
     data = sandbox_image.home / "data"
     serve = [str(data) if part == "/data" else part for part in command("sandbox")]
     with image.serving("prefect", "server", "start") as url:

@@ -49,7 +49,7 @@ def container(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
-def test_a_job_is_one_that_kubernetes_takes(version: str) -> None:
+def test_job_is_valid_for_kubernetes(version: str) -> None:
     manifest = job(image="registry.example.com/nudgeflow:1.2.3")
     # The worker insists on finding them here, too, where Kubernetes overlooks them.
     pod = manifest["spec"]["template"]["spec"]
@@ -57,7 +57,7 @@ def test_a_job_is_one_that_kubernetes_takes(version: str) -> None:
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_a_job_runs_our_image_and_changes_nothing_but_its_temporary_files() -> None:
+def test_job_runs_our_image_and_changes_only_its_temporary_files() -> None:
     manifest = job(image="registry.example.com/nudgeflow:1.2.3", temporary_size="40Gi")
     pod, there = manifest["spec"]["template"]["spec"], container(manifest)
     assert there["image"] == "registry.example.com/nudgeflow:1.2.3"
@@ -76,7 +76,7 @@ def test_a_job_runs_our_image_and_changes_nothing_but_its_temporary_files() -> N
     assert there["resources"]["requests"]["ephemeral-storage"] == "40Gi"
 
 
-def test_a_job_that_is_stopped_is_run_again_by_prefect() -> None:
+def test_job_that_is_stopped_is_run_again_by_prefect() -> None:
     manifest = job(env_secret="keys")
     assert manifest["spec"]["backoffLimit"] == 0
     assert manifest["spec"]["ttlSecondsAfterFinished"] == 3600
@@ -88,7 +88,7 @@ def test_a_job_that_is_stopped_is_run_again_by_prefect() -> None:
     assert source == {"secretRef": {"name": "keys", "optional": True}}
 
 
-def test_every_variable_is_used_and_its_default_is_allowed() -> None:
+def test_variable_of_the_template_is_used_and_has_an_allowed_default() -> None:
     variables = TEMPLATE["variables"]
     used = {one.name for one in find_placeholders(TEMPLATE["job_configuration"])}
     assert used == set(variables["properties"])
@@ -97,21 +97,21 @@ def test_every_variable_is_used_and_its_default_is_allowed() -> None:
     jsonschema_rs.validator_for(variables).validate(given)
 
 
-def test_nothing_of_prefects_own_template_is_missing() -> None:
+def test_template_has_all_of_prefects_own() -> None:
     own = KubernetesWorker.get_default_base_job_template()
     assert set(own["variables"]["properties"]) <= set(TEMPLATE["variables"]["properties"])
     assert set(own["job_configuration"]) == set(TEMPLATE["job_configuration"])
 
 
 @pytest.mark.parametrize("chart", ["server", "worker"])
-def test_a_charts_values_are_those_it_has_and_hold_no_secret(chart: str) -> None:
+def test_chart_values_fit_its_schema_and_hold_no_secret(chart: str) -> None:
     schema = json.loads((HERE / f"schemas/prefect-{chart}-values.json").read_text())
     jsonschema_rs.validator_for(schema).validate(values(chart))
     text = (KUBERNETES / f"{chart}-values.yaml").read_text()
     assert not re.search(r"(?i)password:|authString|://\w+:\w+@", text)
 
 
-def test_the_server_is_set_up_as_in_compose() -> None:
+def test_server_is_set_up_as_in_compose() -> None:
     there = services(COMPOSE.read_text())["services"]["environment"]
     here = {one["name"]: one.get("value") for one in values("server")["global"]["prefect"]["env"]}
     # The chart sets the first two, our values the third, the image the last.
@@ -126,7 +126,7 @@ def test_the_server_is_set_up_as_in_compose() -> None:
     assert plain.items() <= there.items()
 
 
-def test_the_worker_keeps_the_password_out_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_keeps_the_password_out_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     given = values("worker")["worker"]
     for variable in given["extraEnvVars"]:
         monkeypatch.setenv(variable["name"], variable.get("value", "nudgeflow"))

@@ -85,7 +85,7 @@ def emit(stack: Stack, name: str) -> None:
     assert stack.server.prefect(*event).wait(SECONDS) == 0
 
 
-def test_the_worker_runs_deployments_and_schedules_are_planned(stack: Stack) -> None:
+def test_worker_runs_deployments_and_schedules_are_planned(stack: Stack) -> None:
     assert httpx.get(f"{stack.server.url}/ready").is_success
     # Who does not sign in learns no more than that.
     assert httpx.get(f"{stack.server.url}/admin/settings").status_code == 401
@@ -96,7 +96,7 @@ def test_the_worker_runs_deployments_and_schedules_are_planned(stack: Stack) -> 
     until(Deployed(campaign_refresh, deployment("campaign-refresh/monthly")).runs)
 
 
-def test_an_event_starts_a_deployment(stack: Stack) -> None:
+def test_event_starts_a_deployment(stack: Stack) -> None:
     trigger = {"expect": [LOADED], "match": {"prefect.resource.id": "crm.list.spring"}}
     action = {
         "type": "run-deployment",
@@ -115,7 +115,7 @@ def test_an_event_starts_a_deployment(stack: Stack) -> None:
     becomes(run.id, "Completed")
 
 
-def test_what_it_knows_survives_a_kill(stack: Stack) -> None:
+def test_server_knows_runs_leases_and_automations_after_a_kill(stack: Stack) -> None:
     deployed = export()
     before = deployed.plan({})
     with get_client(sync_client=True) as client:

@@ -35,7 +35,7 @@ def names() -> list[str]:
 FLOWS = list({flow.name: flow for flow in map(flow_of, DEPLOYMENTS)}.values())
 
 
-def test_the_deployments_people_know() -> None:
+def test_deployment_names_stay_as_people_know_them() -> None:
     assert names() == [
         "campaign-refresh/monthly",
         "campaign-refresh/when-loaded",
@@ -55,7 +55,7 @@ def test_the_deployments_people_know() -> None:
     ]
 
 
-def test_every_flow_has_a_deployment() -> None:
+def test_flow_of_every_kind_has_a_deployment() -> None:
     found = {
         each.name
         for file in (ROOT / "flows").glob("*.py")
@@ -66,7 +66,9 @@ def test_every_flow_has_a_deployment() -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
-def test_its_entrypoint_is_a_flow_that_takes_its_parameters(deployment: dict[str, Any]) -> None:
+def test_entrypoint_is_a_flow_that_takes_the_deployments_parameters(
+    deployment: dict[str, Any],
+) -> None:
     flow = flow_of(deployment)
     assert isinstance(flow, Flow)
     given = {name: saved(value) for name, value in deployment["parameters"].items()}
@@ -87,7 +89,7 @@ def saved(value: Any) -> Any:
     return KINDS[slug].model_construct()
 
 
-def test_a_reference_to_a_block_of_another_kind_would_be_refused() -> None:
+def test_reference_to_a_block_of_another_kind_is_refused() -> None:
     with pytest.raises(ParameterTypeError, match="crm"):
         plan_refresh.validate_parameters(
             {"campaign_id": "c", **{name: saved(REFERENCES["lake"]) for name in REFERENCES}}
@@ -95,7 +97,7 @@ def test_a_reference_to_a_block_of_another_kind_would_be_refused() -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
-def test_it_runs_one_at_a_time(deployment: dict[str, Any]) -> None:
+def test_deployment_runs_one_at_a_time(deployment: dict[str, Any]) -> None:
     assert deployment["tags"] == ["nudgescribe"]
     if deployment["name"] == "portfolio":
         assert "concurrency_limit" not in deployment
@@ -104,7 +106,7 @@ def test_it_runs_one_at_a_time(deployment: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
-def test_it_comes_at_the_same_hour_in_summer_and_winter(deployment: dict[str, Any]) -> None:
+def test_schedule_comes_at_the_same_hour_in_summer_and_winter(deployment: dict[str, Any]) -> None:
     for schedule in deployment.get("schedules", []):
         if schedule["slug"] == "every-five-minutes":
             continue
@@ -118,7 +120,7 @@ def test_it_comes_at_the_same_hour_in_summer_and_winter(deployment: dict[str, An
 
 
 @pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
-def test_its_form_explains_itself(flow: Flow[..., Any]) -> None:
+def test_form_of_a_flow_explains_each_field(flow: Flow[..., Any]) -> None:
     assert flow.description
     assert flow.flow_run_name
     schema = parameter_schema(flow.fn)

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from json import dumps
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 from uuid import UUID
@@ -16,6 +18,7 @@ import pytest
 from prefect import Flow
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
+import flows
 from flows import customers, export, inventory, plan, portfolio, retention
 from nudgescribe.errors import NudgeflowError
 from tasks.journal.entries import Journal, Series, Step
@@ -180,3 +183,10 @@ def test_portfolio_keeps_journal_open_while_campaigns_have_failed(
     retry(run)
     assert work(flow, run).is_completed()
     assert journals(saved, flow, run) == {"": {"00-claimed", "problem-0001", "99-ended"}}
+
+
+@pytest.mark.parametrize("module", [one.name for one in iter_modules(flows.__path__)])
+def test_no_flow_lets_prefect_keep_its_result(module: str) -> None:
+    declared = vars(import_module(f"flows.{module}")).values()
+    results = [one.persist_result for one in declared if isinstance(one, Flow)]
+    assert {*results} <= {False}

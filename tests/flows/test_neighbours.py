@@ -12,14 +12,18 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
+from prefect.types import KeyValueLabels
 from prefect.utilities.callables import parameter_schema
+from sqlalchemy import delete, update
 
-from blocks import DataLake
+from blocks import DataLake, rerun
+from blocks.rerun import RunRemoved
 from flows.abandon import abandon_refresh
 from flows.customers import sync_customers
 from flows.export import export_messages
@@ -31,13 +35,14 @@ from flows.review import resume_reviewed
 from nudgescribe import contract, rfc4180
 from nudgescribe.contract import Status
 from nudgescribe.errors import NudgeflowError
-from sandbox.data.models import Campaign
+from sandbox.data.models import Campaign, Message, Run
 from tasks.campaigns import RunOpen
 from tasks.customers.group_check import GroupChanged
 from tasks.customers.guardrails import Guardrails, ListGuardrails
+from tasks.ui.signals import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.support.clock import until
-from tests.support.deployed import Deployed, changes, deploy, deployed
+from tests.support.deployed import Deployed, changes, deploy, deployed, retry
 from tests.support.response_tamperer import ResponseTamperer
 
 __all__ = ["deployed"]
@@ -217,17 +222,36 @@ def test_group_of_a_refresh_that_the_lake_does_not_know_is_not_filled(
     assert changes(company) == ["PUT /v1/cg"]
 
 
-def test_pages_of_the_run_before_are_not_taken(company: Company, saved: Saved) -> None:
+def publish_by_hand(company: Company, count: int) -> None:
+    """What people do in the platform: a rerun on a list of so many, published."""
     campaign_id = company.seeded.campaign_id
     with company.client() as client:
         group = client.create_group(company.seeded.workspace_id, "Ours").customer_group_id
-        everybody = rfc4180.write(customers(300))
+        everybody = rfc4180.write(customers(count))
         client.upload_customers(company.seeded.workspace_id, group, everybody)
         client.initiate_rerun(campaign_id, group)
         company.settle(client)
         approve(company)
         client.publish(campaign_id)
-        until(lambda: client.count_message_pages(campaign_id, 1) > 0)
+        until(lambda: client.count_message_pages(campaign_id) == count // 100)
+
+
+def test_run_after_one_that_was_never_exported_is_taken(company: Company, saved: Saved) -> None:
+    campaign_id = company.seeded.campaign_id
+    for page in company.page_file().parent.iterdir():
+        page.unlink()
+    publish_by_hand(company, 300)
+    with company.client() as client:
+        assert client.count_message_pages(campaign_id, 1) == 0
+    (exported,) = export_messages(campaign_id, saved.account, saved.lake)
+    assert (exported.run_number, exported.rows) == (2, 300)
+
+
+def test_pages_of_the_run_before_are_not_taken(company: Company, saved: Saved) -> None:
+    campaign_id = company.seeded.campaign_id
+    for page in company.page_file().parent.iterdir():
+        os.utime(page, (page.stat().st_mtime - 60,) * 2)  # a store tells seconds
+    publish_by_hand(company, 300)
     with company.sandbox.context.store.write() as session:  # the new pages are not in place yet
         session.get_one(Campaign, campaign_id).exported_run = 1
     quick = ExportOptions(export_minutes=0.001)
@@ -245,6 +269,130 @@ def test_run_in_the_lake_is_written_again_when_asked(company: Company, saved: Sa
     assert [first.manifest, same.manifest] == [first.manifest] * 2
     assert again.manifest.endswith("_manifest-00001.json")
     assert len(saved.lake.read(campaign_id, 1)) == 300
+
+
+def unmount(saved: Saved) -> None:
+    """Another store is at the lake's root now: an empty one."""
+    saved.root.rename(saved.root.with_name("unmounted"))
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("nth", [1, 2])
+def test_lake_that_is_missing_after_the_review_is_refused_before_anything(
+    company: Company, saved: Saved, deployed: Deployed, published: bool, nth: int
+) -> None:
+    if nth == 2:
+        deployed.work(deployed.refresh(company, saved, review="stop"))
+        approve(company)
+        publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
+        moved = customers(120).with_columns(plan=pl.lit("never seen"))
+        moved.write_csv(saved.crm_file)
+    run = suspended(company, saved, deployed)
+    unmount(saved)
+    approve(company)
+    with company.client() as client:
+        if published:
+            client.publish(company.seeded.campaign_id)
+    before = changes(company)
+    for _ in range(2):
+        retry(run)
+        state = deployed.work(run)
+        assert f"lake {saved.root} knows nothing of it. Mount" in str(state.message)
+    assert changes(company) == before
+
+
+def test_earlier_group_of_the_flow_run_that_the_lake_does_not_know_is_told(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = deployed.refresh(company, saved, review="suspend")
+    with company.client() as client:
+        client.create_group(company.seeded.workspace_id, "Ours", f"Nudgeflow refresh {run}-3")
+    state = deployed.work(run)
+    assert f"group of refresh {run}-3 is at Nudgescribe already" in str(state.message)
+    assert changes(company) == ["PUT /v1/cg"]
+
+
+# ---- what is gone at the service --------------------------------------------------------------
+
+
+def remove_run(company: Company) -> None:
+    """Takes run 2 out of the platform."""
+    campaign_id = company.seeded.campaign_id
+    with company.sandbox.context.store.write() as session:
+        for kind in (Message, Run):
+            newest = (kind.campaign_id == campaign_id, kind.run_number == 2)
+            session.execute(delete(kind).where(*newest))
+        before = update(Message).where(Message.campaign_id == campaign_id)
+        session.execute(before.values(archived=False))
+        campaign = session.get_one(Campaign, campaign_id)
+        campaign.status, campaign.current_run = Status.PUBLISHED, 1
+
+
+@pytest.mark.parametrize("by", ["retry", "next refresh", "publish-campaign"])
+def test_refresh_whose_run_was_removed_is_over_and_the_next_begins_anew(
+    company: Company, saved: Saved, deployed: Deployed, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(rerun, "PATIENCE_SECONDS", 0)
+    run = deployed.refresh(company, saved, review="stop")
+    assert deployed.work(run).name == "Stopped"
+    remove_run(company)
+    told = "is not in its history, after 0 seconds. It was removed in the platform"
+    if by == "publish-campaign":
+        with pytest.raises(RunRemoved, match=told):
+            publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
+    else:
+        run = run if by == "retry" else deployed.refresh(company, saved, review="stop")
+        retry(run)
+        assert told in str(deployed.work(run).message)
+    state = deployed.work(deployed.refresh(company, saved, review="stop"))
+    assert (state.name, [one.run_number for one in company.history()]) == ("Stopped", [2, 1])
+
+
+def test_group_deleted_in_the_review_is_told_with_the_command_that_ends_the_refresh(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    with company.client() as client:
+        client.delete_group(company.history()[0].customer_group_id or "")
+    state = approve_and_resume(company, deployed, run)
+    assert "cannot go on: `prefect deployment run abandon-refresh/ad-hoc" in str(state.message)
+    assert PUBLISH not in changes(company)
+    abandon_refresh(company.seeded.campaign_id, saved.account, saved.lake, "Ada", "no group")
+
+
+def delete_campaign(company: Company) -> None:
+    campaign_id = company.seeded.campaign_id
+    with company.sandbox.context.store.write() as session:
+        for kind in (Message, Run):
+            session.execute(delete(kind).where(kind.campaign_id == campaign_id))
+        session.execute(delete(Campaign).where(Campaign.id == campaign_id))
+
+
+def test_refresh_of_a_deleted_campaign_is_resumed_and_can_be_abandoned(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    delete_campaign(company)
+    assert str(run) in resume_reviewed()
+    assert "abandon-refresh/ad-hoc" in str(deployed.work(run).message)
+    place = company.seeded.campaign_id, saved.account, saved.lake
+    left = abandon_refresh(*place, "Ada", "deleted")
+    assert left.startswith("Nudgescribe could not be looked at: Account")
+    assert abandon_refresh(*place, "Ada", "deleted") == left
+
+
+def test_review_past_its_deadline_ends_whatever_the_service_says(
+    company: Company, saved: Saved, deployed: Deployed
+) -> None:
+    run = suspended(company, saved, deployed)
+    past: KeyValueLabels = {REVIEW_UNTIL: "2026-01-01T00:00:00+00:00"}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(run, past)
+    saved.save_account(company.account(password="wrong"))
+    assert str(run) in resume_reviewed()
+    assert "Check email, password" in str(deployed.work(run).message)
+    left = abandon_refresh(company.seeded.campaign_id, saved.account, saved.lake, "Ada", "left us")
+    assert left.startswith("Nudgescribe could not be looked at: ")
 
 
 # ---- the end of a refresh that cannot be finished ---------------------------------------------

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Completed, Crashed, Failed, Running, Suspended
+from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Suspended
 
 from blocks import CampaignPortfolio, Member, Portfolio
 from blocks.portfolio import NoPortfolio
@@ -195,8 +195,8 @@ def test_period_follows_planned_time() -> None:
             named("day", unknown)
 
 
-def begun(key: str, **parameters: Any) -> RefreshStatus:
-    return start_refresh.fn(TESTS, "c", parameters, key)
+def begun(key: str, over: bool = False, **parameters: Any) -> RefreshStatus:
+    return start_refresh.fn(TESTS, "c", parameters, key, lambda flow_run: over)
 
 
 def test_campaign_is_refreshed_once_per_period(deployed: Deployed) -> None:
@@ -230,6 +230,17 @@ def test_failed_refresh_is_retried_in_same_period(deployed: Deployed) -> None:
     assert begun("of a day", lake="a third").flow_run == other.flow_run
 
 
+@pytest.mark.parametrize("state", [Failed(), Cancelled()], ids=["its refresh ended", "cancelled"])
+def test_flow_run_that_cannot_go_on_is_followed_by_another_in_same_period(
+    deployed: Deployed, state: State[Any]
+) -> None:
+    first = begun("of a month")
+    become(first, state)
+    second = begun("of a month", over=state.name == "Failed")
+    assert (second.flow_run != first.flow_run, second.state) == (True, "Scheduled")
+    assert begun("of a month", over=state.name == "Failed").flow_run == second.flow_run
+
+
 def become(refreshed: RefreshStatus, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(refreshed.flow_run), state, force=True)
@@ -237,4 +248,4 @@ def become(refreshed: RefreshStatus, state: State[Any]) -> None:
 
 def test_unknown_deployment_is_named(deployed: Deployed) -> None:
     with pytest.raises(NoDeployment, match="no deployment campaign-refresh/nowhere"):
-        start_refresh.fn("campaign-refresh/nowhere", "c", {}, "key")
+        start_refresh.fn("campaign-refresh/nowhere", "c", {}, "key", lambda flow_run: False)

@@ -109,6 +109,32 @@ def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save
     assert ended == Ended(outcome="released", problem=problem)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("00000001/00-claimed.json", '"schema_version": 2', '"schema_version": 3'),
+        ("schema_version.json", '"schema_version": 2', '"schema_version": 3'),
+        ("00000001/00-claimed.json", "{", ""),
+    ],
+    ids=["newer entry", "newer fence", "damaged entry"],
+)
+def test_retention_keeps_list_of_suspended_refresh_whose_journal_it_cannot_read(
+    company: Company, save: Save, name: str, old: str, new: str
+) -> None:
+    saved = save(company, customers(1))
+    store, history = saved.lake.files, History(saved.lake.files, "campaign_id=C")
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=Suspended())
+    refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
+    history.begin(1, Claimed(refresh=refresh, owner=this_process(refresh.id)))
+    store.write(f"staging/{refresh.id}/accepted.parquet", b"")
+    path = f"refreshes/campaign_id=C/{name}"
+    store.write(path, store.read(path).decode().replace(old, new).encode())
+    age(saved.root, "*")
+    assert retain(saved, dry_run=False).removed == {}
+    assert store.list_names("staging") == [refresh.id]
+
+
 def test_retention_refuses_ages_below_one_day() -> None:
     for name in RetentionOptions.model_fields.keys() - {"dry_run"}:
         with pytest.raises(ValidationError, match="greater than or equal to 1"):

@@ -202,5 +202,5 @@ def test_old_parameters_are_accepted(
     getattr(import_module(module), name).validate_parameters(stored)
 
 
-def test_every_old_deployment_still_exists() -> None:
+def test_deployment_of_version_01_still_exists() -> None:
     assert STORED.keys() <= ENTRYPOINTS.keys()

@@ -38,6 +38,20 @@ def test_answer_checks_types_of_known_fields() -> None:
         contract.Run.model_validate(run(run_number="2"))
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"started_at": 1764000000, "completed_at": "yesterday", "phase": []},
+        {"initiated_by": 7, "error": {"code": 1}, "customer_group_name": False},
+        {"comparison_summary": {"matched": "1"}},
+    ],
+)
+def test_field_that_no_refresh_needs_is_none_when_it_does_not_fit(odd: dict[str, object]) -> None:
+    parsed = contract.Run.model_validate(run(**odd, segment_count=3)).model_dump()
+    assert [parsed[name] for name in odd] == [None] * len(odd)
+    assert (parsed["run_number"], parsed["segment_count"]) == (2, 3)
+
+
 def test_answer_parses_times_and_takes_those_without_zone_as_utc() -> None:
     json = '{"run_number": 2, "status": "x", "started_at": "2026-11-21T22:00:00Z"}'
     for time in (json, json.replace("Z", ""), json.replace("22:00:00Z", "23:00:00+01:00")):

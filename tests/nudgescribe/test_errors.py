@@ -42,7 +42,7 @@ def kinds(base: type[errors.NudgeflowError]) -> list[type[errors.NudgeflowError]
 PLAIN = (errors.NudgeflowError.__init__, errors.Retryable.__init__)
 
 
-def test_first_ten_names_are_told_and_the_number_of_the_others() -> None:
+def test_error_tells_first_ten_names_and_the_number_of_the_others() -> None:
     assert errors.first_ten(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert errors.first_ten(range(9_011), "; ").endswith("; 8; 9 and 9,001 more")
     assert errors.first_ten(["e\nmail\u200b", "x" * 81]) == f"e\\nmail\\u200b, {'x' * 79}…"

@@ -148,6 +148,15 @@ def test_poll_overlooks_retryable_errors(clock: Clock) -> None:
     assert len(clock.slept) == 3
 
 
+def test_error_of_the_last_look_does_not_hide_what_was_seen(clock: Clock) -> None:
+    def look() -> str:
+        if clock.now < 9:
+            return "119"
+        raise DOWN
+
+    assert {*poll(look, 10, clock.pace(**PACE))} == {"119"}
+
+
 @pytest.mark.parametrize(
     ("faults", "deadline"), [([DOWN] * 4, 100), ([DOWN], 0), ([ZeroDivisionError()], 100)]
 )

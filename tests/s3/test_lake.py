@@ -39,8 +39,7 @@ from tests.s3.conftest import lake_in
 from tests.support.deployed import flow_run, retry
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply, serving
-from tests.support.lakes import write_page, write_run
-from tests.support.paths import check_paths
+from tests.support.lakes import check_paths, write_page, write_run
 
 ROOT = Path(__file__).parents[2]
 FORMATS: list[Format] = ["parquet", "csv", "csv.zst", "delta"]
@@ -57,7 +56,7 @@ SECONDS = 30.0
     [(1000, None), (2 * UPLOAD_BYTES + 1, 3)],
     ids=["at once", "in pieces"],
 )
-def test_what_is_put_is_there_as_it_was(
+def test_file_that_was_put_is_read_back_as_it_was(
     lake: DataLake, s3: s3fs.S3FileSystem, tmp_path: Path, size: int, pieces: int | None
 ) -> None:
     files, file, copy = lake.files, tmp_path / "file", tmp_path / "copy"
@@ -76,7 +75,7 @@ def test_what_is_put_is_there_as_it_was(
     assert files.list_names("a/b") == []
 
 
-def test_who_reads_while_a_file_is_replaced_sees_a_whole_one(lake: DataLake) -> None:
+def test_reader_sees_whole_file_while_it_is_replaced(lake: DataLake) -> None:
     versions = [bytes([number]) * (number + 1) * 3 * 2**20 for number in range(12)]
     lake.files.write("key", versions[0])
     with ThreadPoolExecutor(1) as threads:
@@ -90,7 +89,7 @@ def test_who_reads_while_a_file_is_replaced_sees_a_whole_one(lake: DataLake) -> 
     assert seen <= {*versions}
 
 
-def test_of_many_creators_of_a_manifest_one_wins(lake: DataLake) -> None:
+def test_manifest_is_created_by_one_of_many_at_once(lake: DataLake) -> None:
     start = Barrier(WRITERS)
 
     def create(number: int) -> bool:
@@ -139,7 +138,7 @@ def test_object_that_stands_for_a_folder_is_no_file(
         ("s3://{bucket}/lake", {"secret": "wrong"}, "SignatureDoesNotMatch, the key or the sec"),
     ],
 )
-def test_refusal_is_told(
+def test_lake_error_tells_refusal_of_gateway(
     ceph: Server, bucket: str, root: str, options: dict[str, str], said: str
 ) -> None:
     files = lake_in(root.format(bucket=bucket), {**ceph.storage_options, **options}).files
@@ -194,7 +193,7 @@ def abort(files: Files, before: datetime) -> int:
     return len(old)
 
 
-def test_an_upload_that_was_killed_shows_nowhere_and_can_be_aborted(
+def test_upload_that_was_killed_shows_nowhere_and_can_be_aborted(
     ceph: Server, bucket: str, s3: s3fs.S3FileSystem, tmp_path: Path
 ) -> None:
     # One piece after the other: two have been sent when the process dies.
@@ -316,7 +315,7 @@ def fetched(lake: DataLake, run_number: int, writer: str) -> ExportRef:
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "delta"])
-def test_of_two_writers_of_a_run_one_wins(
+def test_run_is_written_by_one_of_two_at_once(
     prefect_server: None,
     no_run: None,
     ceph: Server,
@@ -390,7 +389,7 @@ def seals(s3: s3fs.S3FileSystem, bucket: str) -> dict[str, tuple[str | None, str
     }
 
 
-def test_everything_is_encrypted_with_the_key_that_was_asked_for(
+def test_object_is_encrypted_with_the_key_that_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Ceph's key management for tests, and keys over plain HTTP, on the loopback.
@@ -453,7 +452,7 @@ def test_encryption_with_the_stores_own_keys_is_asked_for(aws: dict[str, Any]) -
 # ---- S3 away ----------------------------------------------------------------------------------
 
 
-def test_a_retry_after_s3_was_away_fetches_what_is_missing(
+def test_export_retried_after_s3_was_away_fetches_missing_pages(
     prefect_server: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_A_CHUNK", 2)

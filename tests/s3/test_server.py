@@ -7,7 +7,7 @@ import s3fs
 from tests.s3.ceph import CONFIGURATION, Server, radosgw
 
 
-def test_links_work_while_they_are_signed_and_valid(s3: s3fs.S3FileSystem, bucket: str) -> None:
+def test_link_works_while_it_is_signed_and_valid(s3: s3fs.S3FileSystem, bucket: str) -> None:
     s3.pipe({f"{bucket}/mine": b"mine", f"{bucket}/yours": b"yours"})
     link = s3.sign(f"{bucket}/mine", expiration=60)
     assert httpx.get(link).content == b"mine"
@@ -20,7 +20,7 @@ def test_links_work_while_they_are_signed_and_valid(s3: s3fs.S3FileSystem, bucke
 
 
 @pytest.mark.parametrize("wrong", ["key", "secret"])
-def test_strangers_are_refused(ceph: Server, bucket: str, wrong: str) -> None:
+def test_credentials_of_a_stranger_are_refused(ceph: Server, bucket: str, wrong: str) -> None:
     stranger = s3fs.S3FileSystem(**{**ceph.storage_options, wrong: "wrong"})
     with pytest.raises(PermissionError):
         stranger.ls(bucket)
@@ -28,7 +28,7 @@ def test_strangers_are_refused(ceph: Server, bucket: str, wrong: str) -> None:
         stranger.pipe_file(f"{bucket}/key", b"text")
 
 
-def test_a_start_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gateway_that_fails_to_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.s3.ceph.CONFIGURATION", CONFIGURATION + "rgw_zone = nowhere\n")
     with pytest.raises(RuntimeError, match=r"radosgw-admin ended with 5(.|\n)*name=nowhere"):
         with radosgw():

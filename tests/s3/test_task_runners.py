@@ -147,7 +147,7 @@ def test_chunks_are_worked_on_by_all_workers(
     assert sum(map(len, export.states[0])) > 10 * CHUNKS * BYTES_A_CHUNK
 
 
-def test_a_worker_that_is_killed_is_survived(
+def test_export_survives_the_kill_of_a_worker(
     cluster: Cluster, export: Published, lake: DataLake
 ) -> None:
     blocks = campaign.save("killed", export, lake)

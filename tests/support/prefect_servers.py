@@ -11,14 +11,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_HOME,
     temporary_settings,
 )
@@ -131,27 +135,50 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def known(server: PrefectServer, home: Path) -> Iterator[None]:
-    """This process knows the server, which is killed at the end."""
+def impatient(settings: Mapping[Any, Any]) -> Iterator[None]:
+    """Prefect's client with these settings. What SQLite refuses while something else is recorded,
+    it asks again after 2 s, then longer; here it waits a tenth of that, and more often.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 8, **settings}),
+        pytest.MonkeyPatch.context() as patched,
+    ):
+        soon = SimpleNamespace(sleep=lambda seconds: sleep(seconds / 10))
+        patched.setattr("prefect.client.base.time", soon)
+        yield
+
+
+@contextmanager
+def known(server: PrefectServer) -> Iterator[None]:
+    """This process knows the server."""
     there: dict[Any, Any] = {
         PREFECT_API_URL: server.url,
         PREFECT_API_AUTH_STRING: server.environment.get("PREFECT_API_AUTH_STRING"),
-        PREFECT_HOME: home,
+        PREFECT_HOME: Path(server.environment["PREFECT_HOME"]),
     }
-    with temporary_settings(there):
+    with impatient(there):
         try:
             yield
         finally:
             # What this process has to tell it: without it, Python would try for a minute.
             APILogWorker.drain_all()
             EventsWorker.drain_all()
-            server.kill()
+
+
+@contextmanager
+def started(server: PrefectServer) -> Iterator[None]:
+    """The server is known, and killed at the end."""
+    try:
+        with known(server):
+            yield
+    finally:
+        server.kill()
 
 
 @contextmanager
 def plain(home: Path) -> Iterator[PrefectServer]:
     server = PrefectServer(home)
-    with known(server, home):
+    with started(server):
         yield server
 
 
@@ -165,5 +192,5 @@ def composed(home: Path) -> Iterator[ComposedServer]:
     broker = databases.redis(redis, VARIABLES["REDIS_PASSWORD"])
     with postgresql as database, broker as messages:
         server = ComposedServer(home, database, messages)
-        with known(server, home):
+        with started(server):
             yield server

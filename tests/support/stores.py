@@ -1,13 +1,17 @@
-"""S3 stores on this machine: one whose requests can be changed, one that refuses by its bucket."""
+"""S3 stores on this machine: one whose requests can be changed, one that refuses by its bucket, one
+that can be away.
+"""
 
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 
+import pytest
 import s3fs
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import DomainDispatcherApplication, ThreadedMotoServer, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from blocks import DataLake
@@ -77,6 +81,51 @@ def refusing() -> Generator[Options]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
     with _running(server):
         yield _options(server.server_port)
+
+
+class StoppableStore:
+    """What it holds stays while it is away."""
+
+    def __init__(self) -> None:
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
+        self._server.start()
+        self._port = self._server.get_host_and_port()[1]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    @contextmanager
+    def away(self) -> Generator[None]:
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def new_lake(self) -> DataLake:
+        """A lake in a bucket of its own, without the library's own patience."""
+        bucket = f"lake-{uuid4()}"
+        options = {
+            "key": "canary-key",
+            "secret": "canary-secret",
+            "endpoint_url": f"http://127.0.0.1:{self._port}",
+            "client_kwargs": {"region_name": "us-east-1"},
+            "config_kwargs": {"retries": {"max_attempts": 0}},
+        }
+        lake = DataLake.model_validate({"root": f"s3://{bucket}/lake", "storage_options": options})
+        lake.files.fs.call_s3("create_bucket", Bucket=bucket)
+        return lake
+
+
+@pytest.fixture(scope="session")
+def store() -> Generator[StoppableStore]:
+    store = StoppableStore()
+    yield store
+    store.stop()
 
 
 @contextmanager

@@ -69,7 +69,9 @@ def test_failed_run_is_not_the_previous_run(
     assert find_campaign.fn(local.account, campaign, local.lake, again, "Ours", False) == at_first
 
 
-def test_run_of_somebody_else_is_not_ours(company: Company, local: Local, refresh: Refresh) -> None:
+def test_run_of_somebody_else_is_not_adopted(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
     campaign, workspace = company.seeded.campaign_id, company.seeded.workspace_id
     with company.client() as client:
         client.create_group(workspace, "Ours", refresh.marker(reused=False))

@@ -201,7 +201,7 @@ def test_half_snapshot_is_invisible_and_written_again(office: Office) -> None:
     office.take(started=office.refresh.started - timedelta(days=1))
     blocked = office.local.folder / "lake/campaigns/snapshot=2026-11-21T06-30-00Z"
     blocked.write_bytes(b"")
-    with pytest.raises(LakeError, match="Not a directory"):
+    with pytest.raises(LakeError, match="is a file where a folder belongs"):
         office.take()
     assert len(office.files()) == 4
     blocked.unlink()

@@ -70,18 +70,30 @@ def oldest(status: str) -> Change:
         (CAMPAIGNS, lambda body: body["workspaces"][0]["campaigns"].insert(0, "odd"), TAKEN, BOTH),
         (CAMPAIGNS, in_campaigns(published_at=ZONELESS), TAKEN, BOTH),
         (CAMPAIGNS, in_campaigns(current_run=None, stage=None, start_date=None), TAKEN, BOTH),
-        (CAMPAIGNS, in_campaigns(start_date="2026-11-01T00:00:00Z"), "start_date", BOTH),
-        (CAMPAIGNS, in_campaigns(published_at=1793520000), "published_at", BOTH),
+        (CAMPAIGNS, in_campaigns(start_date="2026-11-01T00:00:00Z", stage=7), TAKEN, BOTH),
+        (CAMPAIGNS, in_campaigns(published_at=1793520000, end_date="soon"), TAKEN, BOTH),
+        (CAMPAIGNS, in_campaigns(customer_group_id=7), "customer_group_id", BOTH),
+        (CAMPAIGNS, in_campaigns(current_run="1"), "current_run", BOTH),
         (CAMPAIGNS, in_campaigns(name=None), "name", BOTH),
         (CAMPAIGNS, in_campaigns(status="published"), "state 'published'", BOTH),
-        (CAMPAIGNS, lambda body: body["workspaces"][0].pop("name"), "name", BOTH),
+        (CAMPAIGNS, lambda body: body["workspaces"][0].pop("name"), TAKEN, BOTH),
+        (CAMPAIGNS, lambda body: body["workspaces"][0].update(name=None), TAKEN, BOTH),
         (CAMPAIGNS, lambda body: body.update(workspaces=None), "workspaces", BOTH),
         (GROUPS, another_group(customer_count=None, updated_at=None), TAKEN, ["refresh"]),
         (GROUPS, another_group(created_at=ZONELESS), TAKEN, ["refresh"]),
         (GROUPS, another_group(name=None, customer_group_id=7), TAKEN, ["refresh"]),
         (GROUPS, another_group(name="Ours", customer_count="9"), "customer_count", ["reuse"]),
+        (GROUPS, another_group(name="Ours", description=7), "description", ["reuse"]),
+        (GROUPS, another_group(name="Ours", updated_at="soon", created_at=7), TAKEN, ["reuse"]),
         (HISTORY, in_runs(started_at=ZONELESS), TAKEN, BOTH),
         (HISTORY, in_runs(started_at=None, segment_count=None, error=None), TAKEN, BOTH),
+        (HISTORY, in_runs(started_at="yesterday", completed_at=1764000000), TAKEN, BOTH),
+        (HISTORY, in_runs(initiated_by=7, error={"code": 1}, phase=[]), TAKEN, BOTH),
+        (HISTORY, in_runs(comparison_summary=[1, 2], customer_group_name=7), TAKEN, BOTH),
+        (HISTORY, lambda body: body["runs"].append(None), TAKEN, BOTH),
+        (HISTORY, in_runs(run_number=None), "run_number", BOTH),
+        (HISTORY, in_runs(customer_group_id=7), "customer_group_id", BOTH),
+        (HISTORY, lambda body: body.update(runs=None), "runs", BOTH),
         (HISTORY, lambda body: body["runs"].extend(body["runs"]), TAKEN, BOTH),
         (HISTORY, oldest("Cancelled"), TAKEN, BOTH),
         (HISTORY, lambda body: body["runs"].clear(), "has no run", BOTH),
@@ -198,6 +210,16 @@ def test_inventory_tells_of_odd_campaigns_and_runs(
     assert f"Run 2 of campaign {company.seeded.campaign_id} is in state 'Cancelled'" in told
     report_inventory.fn(local.account, local.lake, last, refresh)
     assert "Cancelled" in local.artifacts["inventory-main"]
+
+
+def test_inventory_has_workspace_without_a_name(
+    local: Local, refresh: Refresh, through: Through
+) -> None:
+    through(Changed(CAMPAIGNS, lambda body: body["workspaces"][0].update(name=None)))
+    inventory = taken(local, refresh)
+    assert (inventory.campaigns, inventory.unexpected) == (1, [])
+    report_inventory.fn(local.account, local.lake, inventory, refresh)
+    assert local.lake.inventory().campaigns["workspace_name"].to_list() == [None]
 
 
 def taken(local: Local, refresh: Refresh) -> Inventory:

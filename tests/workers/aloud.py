@@ -16,13 +16,14 @@ from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from pydantic import BaseModel
 
 from blocks import NudgescribeAccount
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.retry import RetryPolicy
 from tests.chaos.zygote import hurry
+from tests.support import prefect_servers
 from tests.support.deployed import flow_run
 from tests.support.disks import Disk
 
@@ -78,7 +79,7 @@ def main(answers: int) -> None:
     sys.addaudithook(watch)
     impatient()
     hurry()
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with prefect_servers.impatient({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for line in sys.stdin:
             work(Job.model_validate(json.loads(line)))
             sys.stdout.flush()

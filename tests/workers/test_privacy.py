@@ -28,7 +28,7 @@ import pytest
 from cryptography.fernet import Fernet
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 from prefect.types import SecretDict
 
@@ -63,6 +63,7 @@ from tests.support.deployed import (
     state_of,
 )
 from tests.support.http_server import FakeService, Reply, Request, as_json, serving
+from tests.support.prefect_servers import impatient
 from tests.workers.aloud import READABLE
 from tests.workers.canaries import Canaries, canary
 
@@ -316,7 +317,7 @@ class Stage:
     def export(self, company: Company, ends: str, says: str = "") -> UUID:
         given: dict[str, Any] = {
             "campaign_id": company.seeded.campaign_id,
-            "options": {"export_minutes": 0.05},
+            "options": {"export_minutes": 0.01},
             **references(company, "account", "lake"),
         }
         return self.runner.run("export-messages", ends, says, **given)
@@ -360,7 +361,7 @@ def stage(machine: Machine, tmp_path: Path) -> Iterator[Stage]:
     wait_for(f"{machine.url}/health", server, 120)
     wait_for(f"http://127.0.0.1:{port}", sandbox, 120)
     app = create_app(Settings(data=data, rows_per_file=20))
-    with temporary_settings({PREFECT_API_URL: machine.url}):
+    with impatient({PREFECT_API_URL: machine.url}):
         flows = {flow.name: deploy(flow, "here") for flow in FLOWS}
         runner = Runner(machine, flows)
         service = Sandbox(f"http://127.0.0.1:{port}", app)
@@ -613,7 +614,7 @@ def struck(stage: Stage) -> Iterator[None]:
 # ---- what is found ----------------------------------------------------------------------------
 
 
-def test_no_customer_and_no_secret_is_found_anywhere(
+def test_customers_and_secrets_are_found_nowhere_else(
     stage: Stage, machine: Machine, tmp_path: Path, postgresql_server: str
 ) -> None:
     company = stage.company()
@@ -657,7 +658,7 @@ def assert_private(machine: Machine, lakes: Path) -> None:
         assert {file.stat().st_mode & 0o777 for file in files} == {OWNER_ONLY}
 
 
-def test_keys_in_the_address_of_a_list_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_key_in_the_address_of_a_list_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     signed = SecretDict({"params": {"token": "canary"}})
     crm = FileCrm(path="https://127.0.0.1:9/list.csv", storage_options=signed)
     with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnavailable):

@@ -1,6 +1,6 @@
 """Refreshes on process workers: suspended, cancelled, started twice at one moment."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
@@ -46,7 +46,7 @@ def once(company: Company) -> None:
     assert [run.run_number for run in company.history()] == [2, 1]
 
 
-def test_it_sleeps_without_a_process_and_another_worker_goes_on(
+def test_suspended_refresh_has_no_process_and_another_worker_continues_it(
     company: Company, save: Save, workers: Workers, refreshes: Deployed
 ) -> None:
     saved = save(company, customers(250))
@@ -63,21 +63,27 @@ def test_it_sleeps_without_a_process_and_another_worker_goes_on(
     once(company)
 
 
+Slow = Callable[[str], None]
+
+
 @pytest.fixture
-def slow(company: Company) -> Iterator[None]:
-    """Comparing, uploading and fetching take their time."""
-    for endpoint in ("/v1/campaign/rerun/messages", "/v1/customer/check", "/v1/messages/fetch"):
+def slow(company: Company) -> Iterator[Slow]:
+    """One endpoint takes its time, and no other."""
+
+    def only(endpoint: str) -> None:
+        company.sandbox.no_faults()
         company.sandbox.fault(endpoint, delay=6)
-    yield
+
+    yield only
     company.sandbox.no_faults()
 
 
-def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
+def test_refresh_cancelled_at_any_step_leaves_nothing_and_is_continued(
     company: Company,
     save: Save,
     workers: Workers,
     refreshes: Deployed,
-    slow: None,
+    slow: Slow,
 ) -> None:
     saved = save(company, customers(250))
     workers.start()
@@ -92,13 +98,16 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
         assert all("prefect" in name or name == "runner_storage" for name in left)
         assert not list(saved.root.rglob(f"{DRAFT}*"))
 
+    slow("/v1/campaign/rerun/messages")
     comparing = refreshes.refresh(company, saved)
     until(lambda: list(saved.root.glob("refreshes/*/*/03-validated.json")))
     cancelled(comparing)
     assert list((saved.root / "staging").iterdir()) == []
+    slow("/v1/customer/check")
     uploading = refreshes.refresh(company, saved)
     until(lambda: len(company.groups()) == 2)
     cancelled(uploading)
+    slow("/v1/messages/fetch")
     reviewed = refreshes.refresh(company, saved)
     until(lambda: "Ready for review" in logged(reviewed))
     cancelled(reviewed)
@@ -112,6 +121,7 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
     until(lambda: company.history()[0].status == Status.PUBLISHED)
     until(lambda: "is published" in logged(fetching))
     cancelled(fetching)
+    company.sandbox.no_faults()
     last = refreshes.refresh(company, saved)
     becomes(last, "Completed")
     assert is_whole(company, saved, 250)
@@ -121,7 +131,7 @@ def test_cancelled_at_any_step_nothing_is_left_and_the_next_run_continues_it(
     assert changes(company).count("POST /v1/campaign/rerun/initiate") == 1
 
 
-def test_of_two_at_one_moment_on_two_workers_one_proceeds(
+def test_refresh_proceeds_once_when_two_workers_start_it_at_one_moment(
     company: Company, save: Save, workers: Workers, refreshes: Deployed
 ) -> None:
     saved = save(company, customers(250))

@@ -182,7 +182,7 @@ def translate_source_errors(name: str) -> Generator[None]:
     except IsADirectoryError:
         raise SourceError(f"{name} is a folder: state a pattern, such as {name}/*.csv.") from None
     except Exception as error:
-        reason = describe_storage_error(error) or http.reason_of(error) or type(error).__name__
+        reason = http.reason_of(error) or describe_storage_error(error)
         if is_transient_storage_error(error):
             raise SourceUnavailable(f"{name} could not be reached: {reason}.") from None
         if isinstance(error, PermissionError) and not s3_error_code(error):

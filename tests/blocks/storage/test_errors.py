@@ -2,16 +2,20 @@
 
 import errno
 import os
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import s3fs
+from botocore.exceptions import ClientError, SSLError
 
 from blocks import FileCrm
 from blocks.crm.errors import SourceError, SourceUnavailable
-from blocks.storage.errors import LakeError, LakeUnreachable
-from blocks.storage.files import Files
+from blocks.storage.errors import LakeError, LakeUnreachable, translate_lake_errors
+from blocks.storage.files import Files, InTheWay
 from tests.support import stores
 
 CALLS: dict[str, Callable[[Files, Path], object]] = {
@@ -106,10 +110,7 @@ def test_root_that_cannot_be_used_is_told(root: str, said: str) -> None:
         ("read", "folder", "Is a directory"),
         ("open", "folder", "Is a directory"),
         ("get", "folder", "Is a directory"),
-        ("write", "folder", "Is a directory"),
         ("read", "file/x", "Not a directory"),
-        ("write", "file/x", "Not a directory"),
-        ("create", "file/x", "Not a directory"),
         ("exists", "x" * 256, "File name too long"),
         ("write", "x" * 256, "File name too long"),
         ("write", "forbidden", "Permission denied"),
@@ -139,3 +140,88 @@ def test_refusal_of_disk_is_told(
     }
     with pytest.raises(LakeError, match=f"refuses {path}: {said}"):
         calls[call]()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("folder", "lake/folder is a folder where a file belongs. .*move it away"),
+        ("file/x", "lake/file is a file where a folder belongs. .*move it away"),
+        ("file/x/y", "lake/file is a file where a folder belongs"),
+    ],
+)
+def test_what_is_in_the_way_is_named(path: str, said: str, tmp_path: Path) -> None:
+    files = Files(str(tmp_path / "lake"), {})
+    files.write("file", b"")
+    files.write("folder/x", b"")
+    with pytest.raises(InTheWay, match=said):
+        files.write(path, b"")
+    if path != "folder":
+        with pytest.raises(InTheWay, match=said):
+            files.create(path, b"")
+
+
+def of_s3(code: str, status: int = 400) -> OSError:
+    """As s3fs raises it."""
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    error = OSError(errno.EIO, "canary")
+    error.__cause__ = ClientError(answer, "PutObject")
+    return error
+
+
+def untrusted() -> SSLError:
+    """As botocore raises it."""
+    error = SSLError(endpoint_url="https://canary", error="canary")
+    error.__cause__ = ssl.SSLCertVerificationError(1, "canary")
+    return error
+
+
+class Answered(Exception):
+    """As libraries of other stores raise it."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("canary")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable", "said"),
+    [
+        (of_s3("RequestExpired"), False, "RequestExpired, the token has expired, or .*clock"),
+        (ssl.SSLCertVerificationError(1, "canary"), False, "certificate is not trusted"),
+        (untrusted(), False, "SSLCertVerificationError, its certificate is not trusted"),
+        (ssl.SSLEOFError(8, "canary"), False, "SSLEOFError"),
+        (socket.gaierror(-2, "canary"), True, "gaierror"),
+        (OSError("Forbidden, canary"), False, "OSError"),
+        (PermissionError("canary"), False, "PermissionError, these keys may not do that"),
+        (TypeError("canary"), False, "TypeError, .*storage_options may be mistyped"),
+        (Answered(503), True, "Answered"),
+        (Answered(403), False, "Answered"),
+    ],
+    ids=repr,
+)
+def test_error_of_any_library_is_told_without_its_text(
+    error: Exception, retryable: bool, said: str
+) -> None:
+    with pytest.raises(LakeError, match=said) as caught, translate_lake_errors("a/file", "/tmp"):
+        raise error
+    assert type(caught.value) is (LakeUnreachable if retryable else LakeError)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint_url": "minio:9000"},
+        {"acess_key": "canary"},
+        {"client_kwargs": {"region": "eu"}},
+        {"config_kwargs": {"canary": 1}},
+        {"key": 5},
+    ],
+    ids=str,
+)
+def test_mistyped_option_is_an_error_of_the_lake(options: dict[str, Any]) -> None:
+    given = {"key": "k", "secret": "canary", "endpoint_url": "http://127.0.0.1:9", **options}
+    with pytest.raises(LakeError, match="storage_options may be mistyped") as caught:
+        Files("s3://lake/crm", given).create("a/b", b"x")
+    assert "canary" not in str(caught.value)

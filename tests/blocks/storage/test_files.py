@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from blocks import DataLake
 from blocks.storage.files import Files, LakeError, NotExclusive
-from tests.support.paths import check_paths
+from tests.support.lakes import check_paths
 from tests.support.stores import Store
 
 NAMES = st.text(
@@ -41,7 +41,7 @@ def place(request: pytest.FixtureRequest, store: Store) -> Iterator[tuple[str, d
 @example("crm[1]", "crm[1]", "[a].json")
 @example("eu*", "*", "*")
 @example("a%20b", "a b", "%2F?")
-def test_each_operation_works_on_its_path_alone(
+def test_operation_on_a_path_leaves_other_paths_alone(
     place: tuple[str, dict[str, Any]], root: str, folder: str, name: str
 ) -> None:
     check_paths(*place, root, folder, name)

@@ -1,5 +1,6 @@
 """The lake: how files appear in it, and how runs are read back."""
 
+import errno
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 
 from blocks import DataLake
 from blocks.storage import delta
+from blocks.storage.errors import DiskFull
 from blocks.storage.files import DRAFT, AlreadyThere, Files, LakeError, NotInLake
 from tests.support.lakes import write_run
 from tests.support.stores import Store
@@ -97,14 +99,14 @@ def test_failed_write_leaves_nothing(
     local.put(file, "a/first")
 
     def full(source: str, target: str) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("blocks.storage.files.os.replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull):
         local.put(file, "a/second")
     assert local.list_names("a") == ["first"]
     monkeypatch.setattr("blocks.storage.files.os.link", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull):
         local.create("a/second", b"")
     assert [each.name for each in (tmp_path / "lake/a").iterdir()] == ["first"]
 

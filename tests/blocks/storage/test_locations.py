@@ -36,6 +36,7 @@ def test_root_of_lake_is_taken_as_it_is(root: str) -> None:
         *((root, RELATIVE) for root in ("", "lake", "./lake", "~", "~/lake", "C:\\lake")),
         *((root, RELATIVE) for root in ("file://lake", "file:lake", "local://lake", "s3:/lake")),
         ("s3://", "names nothing behind s3://"),
+        ("FILE:///lake", "a protocol in capitals"),
         ("s3://key:s3cret@lake/crm", SECRET),
         ("s3://AKIA:s3c/ret@lake/crm", SECRET),
         ("s3://s3cret@lake/crm", SECRET),
@@ -70,7 +71,12 @@ def test_root_is_refused_for_delta_only(name: str) -> None:
         ("https://host/list.csv?gid=0&keyword=a&author=b&token=", None),
         ("list.csv", RELATIVE),
         ("zip://list.csv::lists.zip", RELATIVE),
+        ("https://host/list.csv?zip_code=1&pinned=2&sasha=3;country-code=de", None),
+        ("ZIP://list.csv::/data/lists.zip", "a protocol in capitals"),
         ("https://user:s3cret@host/list.csv", SECRET),
+        ("HTTPS://s3cret@host/list.csv", SECRET),
+        ("https://host/list.csv;token=s3cret", SECRET),
+        ("https://host/list.csv;jsessionid=s3cret?a=1", SECRET),
         ("https://user:s3c?ret@host/list.csv", SECRET),
         ("https://user:3#s3cret@host/list.csv", SECRET),
         ("https://host:8080/me@home/list.csv?mail=a@b", None),
@@ -79,7 +85,10 @@ def test_root_is_refused_for_delta_only(name: str) -> None:
         ("zip://list.csv::https://user:s3cret@host/lists.zip", SECRET),
         *(
             (f"https://host/list.csv?a=1&{name}=s3cret", SECRET)
-            for name in ("X-Amz-Signature", "sig", "access_token", "api_key", "Key", "pass%77ord")
+            for name in (
+                *("X-Amz-Signature", "sig", "access_token", "api_key", "Key", "pass%77ord"),
+                *("code", "jwt", "pw", "sas", "passphrase", "passcode", "bearer", "sessionid"),
+            )
         ),
     ],
 )

@@ -98,7 +98,7 @@ def test_damaged_part_is_told_without_its_text(tmp_path: Path, file_format: str)
     assert "canary" not in str(caught.value)
 
 
-def test_what_is_no_run_is_passed_over(lake: DataLake) -> None:
+def test_file_that_is_no_run_is_passed_over(lake: DataLake) -> None:
     for path in (
         "messages/notes.txt",
         "messages/campaign_id=C/.DS_Store",
@@ -115,7 +115,7 @@ def test_what_is_no_run_is_passed_over(lake: DataLake) -> None:
 
 
 @pytest.mark.parametrize("pointer", [b"", b"{", b'{"run_number": 1, "manifest": "x"}'])
-def test_newest_run_is_read_whatever_the_pointer_says(lake: DataLake, pointer: bytes) -> None:
+def test_reader_takes_newest_run_when_pointer_names_another(lake: DataLake, pointer: bytes) -> None:
     lake.files.write("messages/campaign_id=C/_latest.json", pointer)
     assert texts(lake) == ["run 2"]
     lake.files.remove("messages/campaign_id=C/_latest.json")

@@ -124,7 +124,7 @@ def caller(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Caller]
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_answers_are_as_described(case: schemathesis.Case, caller: Caller) -> None:
+def test_answer_is_as_described(case: schemathesis.Case, caller: Caller) -> None:
     caller.send(case)
     in_path, in_body = caller.replace(case.path_parameters), caller.replace(case.body)
     if in_path or in_body:

@@ -7,10 +7,17 @@ import pytest
 
 from blocks.rerun import NotCurrent
 from nudgescribe import errors
+from nudgescribe.bases import Frozen
+from nudgescribe.contract import UpdateGroup
 from nudgescribe.retry import poll
-from tasks.campaigns import Refresh, RunRef, publish_run
+from tasks.campaigns import GroupBusy, Refresh, RunRef, publish_run
 from tasks.customers import upload as tasks
+from tasks.customers.group_check import check_content
 from tasks.customers.staging import Staged, StagingChanged, StagingLost, local_copy
+from tasks.customers.validate import Validated
+from tasks.journal.entries import Journal, Step
+from tasks.journal.owners import Owner
+from tasks.journal.refresh import Claimed
 from tests.conftest import Company, Through, customers
 from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer
@@ -18,6 +25,10 @@ from tests.tasks.conftest import Create, Local, new_refresh
 
 GROUPS, UPLOAD = "/v1/cg", "/v1/customer/check"
 DATED = "{campaign} {run:%Y-%m-%d %H:%M}"
+
+
+class Note(Frozen):
+    """An entry of which only matters that it is there."""
 
 
 def queued(total: int) -> httpx.Response:
@@ -47,6 +58,65 @@ def test_reused_group_is_found_by_name_then_by_marker(
     new = create("Theirs", refresh.model_copy(update={"id": "other"}), reuse=True)
     assert company.groups() == ["First customers", "Ours", "Theirs"]
     assert new.name == "Theirs"
+
+
+def test_reused_group_stays_held_by_a_refresh_of_another_lake(
+    company: Company, local: Local, refresh: Refresh
+) -> None:
+    theirs = refresh.model_copy(update={"journal": "refreshes/campaign_id=C/00000001"})
+    with company.client() as client:
+        client.create_group(company.seeded.workspace_id, "Ours", theirs.marker(reused=True))
+
+    def held_by() -> str | None:
+        group = tasks.find_group.fn(local.account, company.seeded.workspace_id, "Ours", local.lake)
+        assert group is not None
+        return group.held_by
+
+    journal = Journal(local.lake.files, theirs.journal)
+    owner = Owner(flow_run="f", host="h", pid=1)
+    assert held_by() == refresh.id
+    # The same path in this lake, of another refresh that is over.
+    journal.create(Step.CLAIMED, Claimed(refresh=new_refresh(), owner=owner))
+    journal.create(Step.ENDED, Note())
+    assert held_by() == refresh.id
+    local.lake.files.write(f"{theirs.journal}/00-claimed.json", b"")
+    assert held_by() == refresh.id
+    local.lake.files.remove(f"{theirs.journal}/00-claimed.json")
+    journal.create(Step.CLAIMED, Claimed(refresh=theirs, owner=owner))
+    assert held_by() is None
+
+
+def test_group_marked_by_two_refreshes_at_once_is_left_to_the_later_one(
+    company: Company, local: Local, create: Create, through: Through, refresh: Refresh
+) -> None:
+    made = tasks.find_or_create_group.fn(local.account, company.seeded.workspace_id, "Ours")
+    other = new_refresh()
+    marked = UpdateGroup(
+        customer_group_id=made.customer_group_id, description=other.marker(reused=True)
+    )
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        answered = real.handle_request(request)
+        if marking and b"description" in request.read() and request.method != "POST":
+            marking.clear()
+            answered.read()
+            with company.client() as client:
+                client.update_group(marked)
+        return answered
+
+    marking = [True]
+    listed = {"accepted": local.staged(customers(5)), "key": "customer_id", "fingerprint": ""}
+    validated = Validated.model_validate(
+        {**listed, "extracted": 5, "rejected": 0, "quarantine": None}
+    )
+    told = f"held by refresh {other.id}"
+    through(ResponseTamperer(answer=answer))
+    with httpx.HTTPTransport() as real:
+        with pytest.raises(GroupBusy, match=told):
+            create("Ours", reuse=True)
+        with pytest.raises(GroupBusy, match=told):
+            check_content.fn(local.account, made, validated, local.lake, refresh)
+    assert not marking
 
 
 @pytest.mark.parametrize("lost", [httpx.Response(502), httpx.ReadTimeout])

@@ -1,13 +1,17 @@
-"""Fetching an export that grows, changes or lies; proving what is in the lake."""
+"""Which runs are exported; fetching an export that grows, changes or lies; proving what is in the
+lake.
+"""
 
 import re
+from pathlib import Path
 from typing import get_args
 
 import polars as pl
 import pytest
 
+from benchmarks.pages_server import CAMPAIGN, answers
 from blocks.storage.manifest import LATEST, Format, Latest, manifest_name
-from nudgescribe import rfc4180
+from nudgescribe import contract, rfc4180
 from tasks.campaigns import Refresh
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
@@ -18,7 +22,9 @@ from tasks.export.run import ExportIncomplete, RunTaken
 from tasks.refresh.reconcile import NotReconciled, reconcile
 from tests.conftest import Company
 from tests.support import exports
-from tests.support.exports import another, page
+from tests.support.exports import Export, another, page
+from tests.support.http_server import serving
+from tests.support.lakes import write_run
 from tests.tasks.conftest import Local, new_refresh
 from tests.tasks.export.conftest import FOLDER, Exporter, Exporting, export_ref
 
@@ -32,6 +38,27 @@ def another_refresh(one: Exporting) -> Exporting:
     """The same, of a flow run of its own."""
     one.refresh = Refresh(id="another", started=one.refresh.started)
     return one
+
+
+@pytest.mark.parametrize(("manifest", "pages"), [(None, 2), (b"", 1), (b"{}", 1)])
+def test_previous_run_whose_manifest_is_damaged_stops_no_other(
+    company: Company, local: Local, manifest: bytes | None, pages: int
+) -> None:
+    lake = local.lake
+    write_run(lake, CAMPAIGN, 1, {"1": "a"}, {"2": "b"})
+    if manifest is not None:
+        folder = Path(lake.root, f"messages/campaign_id={CAMPAIGN}/run_number=1")
+        (folder / "_manifest-00000.json").write_bytes(manifest)
+    export = Export([])
+    export.answers = answers(2, 2)
+    (workspace,) = export.answers[contract.CAMPAIGNS]["workspaces"]
+    workspace["campaigns"][0]["current_run"] = 2
+    (first,) = export.answers[contract.RERUN_HISTORY]["runs"]
+    export.answers[contract.RERUN_HISTORY]["runs"] = [first, first | {"run_number": 2}]
+    with serving(export):
+        account = company.account(base_url=export.url)
+        (run,) = tasks.find_runs.fn(account, CAMPAIGN, lake, "latest", True)
+    assert (run.run_number, run.previous_run, run.previous_pages) == (2, 1, pages)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from tasks.policies import is_transient
 from tests.conftest import customers
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply
-from tests.support.object_store import Store, store
+from tests.support.stores import StoppableStore, store
 from tests.tasks.conftest import Local
 from tests.tasks.export.conftest import Exporter
 
@@ -33,12 +33,12 @@ __all__ = ["store"]
 
 
 @pytest.fixture
-def lake(store: Store) -> DataLake:
+def lake(store: StoppableStore) -> DataLake:
     return store.new_lake()
 
 
-def test_every_operation_reports_unreachable_lake(
-    store: Store, lake: DataLake, tmp_path: Path
+def test_operation_reports_unreachable_lake(
+    store: StoppableStore, lake: DataLake, tmp_path: Path
 ) -> None:
     files, local = lake.files, tmp_path / "file"
     local.write_bytes(b"content")
@@ -78,7 +78,7 @@ class Note(BaseModel):
 
 
 def test_staged_files_are_not_missing_when_lake_is_away(
-    store: Store, lake: DataLake, tmp_path: Path
+    store: StoppableStore, lake: DataLake, tmp_path: Path
 ) -> None:
     """A retry must go by what was staged and noted, not find it out anew."""
     local = tmp_path / "list.parquet"
@@ -101,7 +101,7 @@ def test_staged_files_are_not_missing_when_lake_is_away(
 
 
 def test_export_continues_when_lake_returns(
-    store: Store,
+    store: StoppableStore,
     lake: DataLake,
     local: Local,
     exporting: Exporter,
@@ -133,7 +133,7 @@ def test_export_continues_when_lake_returns(
 
 
 def test_commit_continues_when_lake_returns(
-    store: Store,
+    store: StoppableStore,
     lake: DataLake,
     local: Local,
     exporting: Exporter,
@@ -166,8 +166,9 @@ def test_commit_continues_when_lake_returns(
         (TimeoutError(), LakeUnreachable),
         (OSError(116, "Stale file handle"), LakeUnreachable),
         (PermissionError("canary"), LakeError),
-        (OSError("compressed canary"), OSError),
-        (ValueError("canary"), ValueError),
+        (OSError("canary"), LakeError),
+        (ValueError("canary"), LakeError),
+        (Exception("canary"), LakeError),
     ],
 )
 def test_storage_errors_are_told_apart(
@@ -177,7 +178,7 @@ def test_storage_errors_are_told_apart(
     with pytest.raises(kind) as caught, files.translate_errors("a/file"):
         raise error
     assert type(caught.value) is kind
-    assert not (isinstance(caught.value, LakeError) and "canary" in str(caught.value))
+    assert "canary" not in str(caught.value)
 
 
 def put_off(seconds: float) -> QuotaExceeded:

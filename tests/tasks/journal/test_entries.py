@@ -43,7 +43,7 @@ def test_entry_that_is_there_stays(journal: Journal) -> None:
     assert journal.add(Step.FOUND, Note(text="second")) == Note(text="first")
 
 
-def test_newest_of_a_series_counts(journal: Journal) -> None:
+def test_entry_that_is_newest_of_a_series_counts(journal: Journal) -> None:
     assert journal.newest(Series.PROBLEM, Note) == (0, None)
     for number in range(1, 13):
         assert journal.append(Series.PROBLEM, number, Note(text=str(number)))

@@ -11,11 +11,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import disable_run_logger
-from prefect.states import Completed, Crashed, Running, Suspended
+from prefect.states import Completed, Crashed, Failed, Running, Suspended
 from pydantic import SecretStr
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.errors import TooNew
+from blocks.storage.errors import LakeUnreachable, TooNew
+from blocks.storage.files import Files, InTheWay
 from nudgescribe.bases import Frozen
 from nudgescribe.retry import Pace
 from tasks.journal.entries import Journal, JournalDamaged, Series, Step
@@ -38,11 +39,13 @@ from tasks.refresh.claim import (
     Refuse,
     StillRunning,
     Wait,
+    cannot_go_on,
     claim_campaign,
     claim_open_refresh,
     decide,
     end_abandoned,
     end_refresh,
+    knows_flow_run,
     record_problem,
 )
 from tasks.refresh.history import History, expire, is_alive, open_refreshes
@@ -109,6 +112,10 @@ OWN_FINISHED_BY_OTHER = standing("own", "other", **ended("completed"))
 OWN_TAKEN_OVER = standing("own", "other", **KEPT)
 OWN_SECOND_FINISHED = standing("own-7", "other", **ended("completed"))
 OTHER_CONTINUED = standing("other", "own")
+LAST = Owner(flow_run="own", host="h", pid=1, gives_up=True)
+OTHER_GIVEN_UP = standing("other", "own", **KEPT).model_copy(update={"owner": LAST})
+THIRD = Owner(flow_run="third", host="h", pid=1, gives_up=True)
+OTHER_GIVEN_UP_BY_THIRD = standing("other", "own", **KEPT).model_copy(update={"owner": THIRD})
 OTHER = standing("other", "other")
 OTHER_KEPT = standing("other", "other", **KEPT)
 OTHER_KEPT_AND_FAILED = standing("other", "other", **KEPT, failed=True)
@@ -128,6 +135,7 @@ JOIN: tuple[Overlap, ...] = ("join",)
         # The claimant's own refresh, or one that it has continued.
         (OWN, ALL, None, None, Continue(OWN)),
         (OTHER_CONTINUED, ALL, None, None, Continue(OTHER_CONTINUED)),
+        (OTHER_GIVEN_UP, ALL, None, None, Begin(OTHER_GIVEN_UP)),
         (OWN_RELEASED, ALL, None, None, Begin(OWN_RELEASED)),
         (OWN_FINISHED, ALL, None, None, Finished(OWN_FINISHED)),
         (OWN_FINISHED_BY_OTHER, ALL, None, None, Finished(OWN_FINISHED_BY_OTHER)),
@@ -145,6 +153,7 @@ JOIN: tuple[Overlap, ...] = ("join",)
         # An open refresh whose flow run has ended.
         (OTHER, ALL, None, None, Begin(OTHER)),
         (OTHER_KEPT_AND_FAILED, ALL, None, None, Begin(OTHER_KEPT_AND_FAILED)),
+        (OTHER_GIVEN_UP_BY_THIRD, ALL, None, None, Begin(OTHER_GIVEN_UP_BY_THIRD)),
         (OTHER_INITIATED_AND_FAILED, JOIN, None, None, Continue(OTHER_INITIATED_AND_FAILED)),
         (OTHER_KEPT, JOIN, None, None, Continue(OTHER_KEPT)),
         (OTHER_KEPT, JOIN, None, "other", Continue(OTHER_KEPT)),
@@ -156,6 +165,7 @@ JOIN: tuple[Overlap, ...] = ("join",)
         (OTHER_KEPT, JOIN, "Running", "other", Wait(OTHER_KEPT)),
         (OTHER, JOIN, UNKNOWN, None, Wait(OTHER)),
         (OTHER, JOIN, "Suspended", None, Joined(OTHER)),
+        (OTHER_GIVEN_UP_BY_THIRD, JOIN, "Running", None, Wait(OTHER_GIVEN_UP_BY_THIRD)),
         (OTHER, ("skip",), "Running", None, Refuse("skip")),
         (OTHER, ("skip",), "Suspended", None, Refuse("skip")),
         (OTHER, ("skip",), UNKNOWN, None, Refuse("skip")),
@@ -475,6 +485,41 @@ def test_problem_that_does_not_pass_is_not_inherited_by_the_next_refresh(
     )
 
 
+@pytest.mark.parametrize("struck", ["99-ended.json", "00000002/00-claimed.json"])
+def test_refresh_given_up_by_a_hiccup_is_begun_anew(
+    flow_run: Runs, lake: DataLake, monkeypatch: pytest.MonkeyPatch, struck: str
+) -> None:
+    first, second, third = flow_run(Running()), flow_run(Running()), flow_run(Running())
+    release(lake, first, claim_and_keep(lake, first))
+    set_state(first, Failed())
+    real = Files.create
+
+    def create(files: Files, path: str, *content: Any, **options: Any) -> None:
+        if path.endswith(struck):
+            raise LakeUnreachable(f"The lake was lost at {path}.")
+        real(files, path, *content, **options)
+
+    for claimant in (second, second, third):
+        with monkeypatch.context() as patched:
+            patched.setattr(Files, "create", create)
+            with pytest.raises(LakeUnreachable):
+                claim(lake, claimant, minutes=0)
+        set_state(claimant, Crashed())
+    # Whoever has come so far, or is the next, has a list of its own.
+    assert begun_by(claim(lake, second), second)
+    assert History(lake.files, PARTITION).newest_number() == 2
+
+
+@pytest.mark.parametrize(("state", "anew"), [(Failed(), True), (Crashed(), False)])
+def test_kept_list_is_not_inherited_when_the_note_of_a_problem_was_lost(
+    flow_run: Runs, lake: DataLake, state: State[Any], anew: bool
+) -> None:
+    first, second = flow_run(Running()), flow_run(Running())
+    claim_and_keep(lake, first)
+    set_state(first, state)
+    assert begun_by(claim(lake, second), second) == anew
+
+
 # ---- abandoned --------------------------------------------------------------------------------
 
 
@@ -514,7 +559,47 @@ def test_refresh_is_not_abandoned_while_it_runs_or_when_there_is_none(
         abandon(lake)
 
 
-def test_only_an_open_refresh_is_published(flow_run: Runs, lake: DataLake) -> None:
+def test_abandonment_that_was_killed_is_finished_by_its_retry(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    refresh = claim_and_keep(lake, flow_run(Crashed()))
+    assert abandon(lake) == abandon(lake) == refresh
+    with pytest.raises(NothingToAbandon):
+        end_abandoned.fn(lake, CAMPAIGN, "Ada", "another reason")
+
+
+def test_flow_run_is_known_to_the_lake_of_its_refresh_only(
+    flow_run: Runs, lake: DataLake, tmp_path: Path
+) -> None:
+    first, second, third = flow_run(Crashed()), flow_run(Crashed()), flow_run(Running())
+
+    def known(lake: DataLake) -> list[bool]:
+        return [knows_flow_run.fn(lake, CAMPAIGN, run) for run in (first, second, third)]
+
+    claim_and_keep(lake, first)
+    claim(lake, second)
+    assert known(lake) == [True, True, False]
+    other = DataLake(root=str(tmp_path / "other"))
+    claim(other, third)
+    assert known(other) == [False, False, True]
+    lake.files.write(f"refreshes/{PARTITION}/00000001/owner-0001.json", b"")
+    assert known(lake) == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("how", "over"), [("completed", False), ("failed", True), ("abandoned", True), (None, False)]
+)
+def test_flow_run_whose_refresh_was_ended_cannot_go_on(
+    flow_run: Runs, lake: DataLake, how: Any, over: bool
+) -> None:
+    own = flow_run(Running())
+    refresh = claim_and_keep(lake, own)
+    if how:
+        end_refresh.fn(lake, CAMPAIGN, own, refresh, ended(how)["ended"])
+    assert cannot_go_on(lake, CAMPAIGN, own.id) == over
+
+
+def test_publish_is_refused_without_an_open_refresh(flow_run: Runs, lake: DataLake) -> None:
     own = flow_run(Running())
     with pytest.raises(NothingToPublish):
         claim_open_refresh.fn(ACCOUNT, lake, CAMPAIGN, own, 1)
@@ -588,6 +673,72 @@ def test_damaged_end_or_fence_stops_nobody(flow_run: Runs, lake: DataLake, damag
     assert begun_by(claim(lake, other), other)
 
 
+def test_damaged_end_is_named_to_whoever_asks_for_its_refresh(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    own, other = flow_run(Suspended()), flow_run(Running())
+    claim_and_keep(lake, own)
+    ended = f"refreshes/{PARTITION}/00000001/99-ended.json"
+    lake.files.write(ended, b"")
+    told = rf"{ended} is empty, cut off or damaged. If it is not, remove that file"
+    with pytest.raises(NothingToPublish, match=told):
+        claim_open_refresh.fn(ACCOUNT, lake, CAMPAIGN, other, 1)
+    with pytest.raises(NothingToAbandon, match=told):
+        abandon(lake)
+    with pytest.raises(RefreshEnded, match=f"{ended} is empty.*Start a new refresh"):
+        claim(lake, own)
+    assert isinstance(open_refreshes(lake.files)[PARTITION], JournalDamaged)
+    lake.files.remove(ended)
+    assert worked_on(claim(lake, own)) == own.id
+    lake.files.write(ended, b"")
+    assert f"{ended} is empty" in claim(lake, other).abandoned
+
+
+@pytest.mark.parametrize("name", ["", "/schema_version.json", "/00000001.json"])
+def test_what_the_store_does_not_give_out_concerns_its_campaign(
+    flow_run: Runs, lake: DataLake, name: str
+) -> None:
+    own = flow_run(Running())
+    claim_campaign.fn(ACCOUNT, lake, "another", own, "join", 1)
+    odd = Path(lake.files.root, f"refreshes/campaign_id=odd{name}")
+    odd.parent.mkdir(exist_ok=True)
+    odd.symlink_to(odd)
+    opened = open_refreshes(lake.files)
+    assert isinstance(opened["campaign_id=another"], Standing)
+    if name == "/schema_version.json":
+        assert "campaign_id=odd" not in opened
+    else:
+        assert isinstance(opened["campaign_id=odd"], JournalDamaged)
+        with pytest.raises(JournalDamaged, match=f"refreshes/campaign_id=odd{name} cannot be read"):
+            claim_campaign.fn(ACCOUNT, lake, "odd", own, "join", 1)
+
+
+def test_file_in_place_of_a_journal_is_named(flow_run: Runs, lake: DataLake) -> None:
+    own = flow_run(Running())
+    close(lake, own, claim_and_keep(lake, own))
+    file = f"refreshes/{PARTITION}/00000002"
+    lake.files.write(file, b"")
+    other = flow_run(Running())
+    with pytest.raises(InTheWay, match=f"{file} is a file where a folder belongs.*move it away"):
+        claim(lake, other)
+    assert open_refreshes(lake.files) == {}
+    lake.files.remove(file)
+    assert begun_by(claim(lake, other), other)
+
+
+def test_lake_that_cannot_be_reached_is_no_damage(
+    lake: DataLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.files.write(f"refreshes/{PARTITION}/00000001/00-claimed.json", b"")
+
+    def lost(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(type(lake.files.fs), "cat_file", lost)
+    with pytest.raises(LakeUnreachable):
+        open_refreshes(lake.files)
+
+
 def test_damaged_entry_of_version_01_can_be_abandoned(flow_run: Runs, lake: DataLake) -> None:
     lake.files.write(f"refreshes/{PARTITION}/00000001.json", b"")
     own = flow_run(Running())
@@ -626,7 +777,7 @@ def test_campaign_of_a_later_version_is_left_alone(flow_run: Runs, lake: DataLak
     assert isinstance(open_refreshes(lake.files)[PARTITION], TooNew)
 
 
-def test_number_that_is_past_is_not_begun(flow_run: Runs, lake: DataLake) -> None:
+def test_refresh_of_a_past_number_is_not_begun(flow_run: Runs, lake: DataLake) -> None:
     history = History(lake.files, PARTITION)
     for _ in range(3):
         own = flow_run(Running())

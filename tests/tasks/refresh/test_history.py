@@ -36,7 +36,7 @@ def lake(tmp_path: Path) -> DataLake:
 @pytest.mark.parametrize(
     "name", ["notes.txt", "00000001.json.bak", ".DS_Store", ".nfs0000001", "@eaDir/x", "00000002/x"]
 )
-def test_what_is_no_journal_is_passed_over(lake: DataLake, name: str) -> None:
+def test_name_that_is_no_journal_is_passed_over(lake: DataLake, name: str) -> None:
     history = begin(lake)
     for folder in ("", f"{PARTITION}/", f"{PARTITION}/00000001/"):
         lake.files.write(f"refreshes/{folder}{name}", b"x")
@@ -44,7 +44,7 @@ def test_what_is_no_journal_is_passed_over(lake: DataLake, name: str) -> None:
     assert [*open_refreshes(lake.files)] == [PARTITION]
 
 
-def test_object_that_stands_for_a_folder_is_passed_over() -> None:
+def test_history_passes_over_object_that_stands_for_a_folder() -> None:
     with serving() as store:
         lake = marked(store)
         history = begin(lake)

@@ -12,7 +12,8 @@ from nudgescribe.errors import AuthError
 from sandbox.data.models import Group
 from tasks.campaigns import GroupBusy
 from tasks.journal.entries import Journal, Step
-from tasks.journal.refresh import Holder, Refresh
+from tasks.journal.owners import Owner
+from tasks.journal.refresh import Claimed, Holder, Refresh
 from tasks.refresh.standing import Ended
 from tasks.retention.rules import CHANGED, Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
@@ -101,7 +102,11 @@ def test_reused_group_is_kept(company: Company, local: Local, create: Create, ma
     assert holder is not None
     with pytest.raises(GroupBusy, match=f"held by refresh {holder.refresh}"):
         create("Ours", another(), reuse=True)
-    Journal(local.lake.files, holder.journal).create(Step.ENDED, Ended(outcome="completed"))
+    journal = Journal(local.lake.files, holder.journal)
+    owner = Owner(flow_run=holder.refresh, host="h", pid=1)
+    me = another().model_copy(update={"id": holder.refresh})
+    journal.create(Step.CLAIMED, Claimed(refresh=me, owner=owner))
+    journal.create(Step.ENDED, Ended(outcome="completed"))
     create("Ours", another(), reuse=True)
     assert tidied(local)[0] == []
     assert ours().updated_at > ours().created_at

@@ -1,8 +1,10 @@
 """What is listed as old, what goes of it, and what stays whatever is old."""
 
+import errno
 import os
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -19,7 +21,7 @@ from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
 from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates
 from tests.support.lakes import write_run
-from tests.support.object_store import Store, store
+from tests.support.stores import StoppableStore, store
 from tests.tasks.conftest import Local
 from tests.tasks.conftest import new_refresh as another
 
@@ -282,7 +284,7 @@ def test_table_shows_totals_and_first_candidates(
 
 
 def test_unfinished_uploads_are_removed_on_s3(
-    local: Local, store: Store, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+    local: Local, store: StoppableStore, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake = local.lake = store.new_lake()
     fs, bucket = lake.files.fs, lake.root.split("/")[2]
@@ -308,3 +310,90 @@ def test_unfinished_uploads_are_removed_on_s3(
     assert left["Key"] == "neighbour"
     assert lake.runs()["run_number"].to_list() == [2]
     assert not paths(lake, "staging/dead")
+
+
+# ---- what cannot be read ----------------------------------------------------------------------
+
+
+def loop(path: Path) -> None:
+    """What no file system gives out: a link to itself."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("odd", ["a folder", "a loop"])
+def test_odd_pointer_keeps_no_old_run(local: Local, refresh: Refresh, odd: str) -> None:
+    for campaign in "CD":
+        write_run(local.lake, campaign, 1, CUSTOMERS)
+        write_run(local.lake, campaign, 2, CUSTOMERS)
+    age(local.lake)
+    pointer = Path(local.lake.root, "messages/campaign_id=C/_latest.json")
+    pointer.unlink()
+    pointer.mkdir() if odd == "a folder" else loop(pointer)
+    assert removed(local, refresh).removed["lake run"].count == 2
+
+
+def test_campaign_whose_journals_cannot_be_listed_is_kept_alone(
+    local: Local, refresh: Refresh
+) -> None:
+    for campaign in "CD":
+        write_run(local.lake, campaign, 1, CUSTOMERS)
+        write_run(local.lake, campaign, 2, CUSTOMERS)
+        local.lake.files.write(f"quarantine/campaign_id={campaign}/old.parquet", b"rows")
+    age(local.lake)
+    loop(Path(local.lake.root, "refreshes/campaign_id=C"))
+    found = removed(local, refresh, Ages(quarantine_days=7, runs_kept=1, journals_days=7))
+    assert {kind: each.count for kind, each in found.removed.items()} == {
+        "quarantine": 1,
+        "lake run": 1,
+    }
+    assert local.lake.runs()["run_number"].to_list() == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("00000001/00-claimed.json", b""),
+        ("00000001/99-ended.json", b""),
+        ("00000001/owner-0001.json", b'{"schema_version": 3}'),
+        ("00000003/00-claimed.json", b"{}"),
+    ],
+)
+def test_staging_that_may_be_of_an_unreadable_journal_is_kept(
+    local: Local, refresh: Refresh, name: str, content: bytes
+) -> None:
+    files, lost, dead, planned = local.lake.files, another(), another(), another()
+    begin_refresh(local.lake, "C", lost)
+    begin_refresh(local.lake, "D", dead)
+    History(files, "campaign_id=D").end(1, Ended(outcome="released"))
+    files.write(f"journals/plan-refresh/{planned.id}-2/00-claimed.json", b"{}")
+    for one in (lost, dead, planned):
+        files.write(f"{one.staging}/accepted.parquet", b"a list")
+    files.write(f"refreshes/campaign_id=C/{name}", content)
+    age(local.lake)
+    found = removed(local, refresh, Ages(journals_days=7))
+    assert found.removed.keys() == {"staging", "journal"}
+    assert files.list_names("staging") == [lost.id]
+    assert name in "".join(paths(local.lake, "refreshes/campaign_id=C"))
+    files.remove("refreshes/campaign_id=C")
+    assert removed(local, another()).removed.keys() == {"staging"}
+    assert files.list_names("staging") == []
+
+
+def test_what_the_store_does_not_let_go_is_kept_with_its_reason(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("staging/held", "staging/dead"):
+        local.lake.files.write(f"{folder}/list", b"123")
+    age(local.lake)
+    remove = local.lake.files.fs.rm
+
+    def refuse(path: str, **options: Any) -> None:
+        if path.endswith("held"):
+            raise PermissionError(errno.EACCES, "x")
+        remove(path, **options)
+
+    monkeypatch.setattr(type(local.lake.files.fs), "rm", lambda fs, *a, **k: refuse(*a, **k))
+    kept = removed(local, refresh).kept
+    assert kept == {"staging/held": "The lake refuses staging/held: Permission denied."}
+    assert local.lake.files.list_names("staging") == ["held"]
