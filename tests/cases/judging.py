@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 import polars as pl
@@ -27,11 +26,6 @@ LONGEST = 1000
 """Characters of what a person is told."""
 Rules = Sequence[str | WorkspaceField]
 """Fields of the workspace; a name is one of text."""
-
-
-def wrong(*values: object, why: str) -> Any:
-    """A row of a table that is not right yet."""
-    return pytest.param(*values, marks=pytest.mark.xfail(strict=True, reason=why))
 
 
 @dataclass(frozen=True)
