@@ -234,7 +234,7 @@ def test_recovery_commands_work(terminal: Terminal, account: Seeded) -> None:
     terminal.run(retry)
     runs = {"id": {"any_": [run["id"]]}}
     until(lambda: terminal.api("flow_runs/filter", flow_runs=runs)[0]["run_count"] == 2)
-    # What they do is shown by tests/flows/test_neighbours.
+    # What they do is shown by tests/flows/refresh/test_neighbours.
     terminal.filled["campaign_id=CAMPAIGN_ID"] = f"campaign_id={account.campaign_id}"
     for command in others:
         assert "Created flow run" in terminal.run(command)

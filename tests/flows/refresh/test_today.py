@@ -27,7 +27,7 @@ __all__ = ["deployed"]
 
 CUSTOMERS, GOOD = 30, 29
 UNTIL = "nudgeflow.review_until"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STORED = json.loads((today.TODAY / "parameters.json").read_text())
 ENTRYPOINTS = {
     f"{each['entrypoint'].rpartition('.')[2].replace('_', '-')}/{each['name']}": each["entrypoint"]
