@@ -9,7 +9,7 @@ from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.finish import publish_and_fetch
-from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_refresh
+from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
@@ -54,7 +54,7 @@ def campaign_refresh(
     """
     check_can_review(options.review)
     check_lake(lake, campaign_id)
-    claimant, watch = this_refresh(), Stopwatch()
+    claimant, watch = this_run(), Stopwatch()
     claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)

@@ -68,14 +68,14 @@ class CampaignDeleted(Retryable):
 
 @materialize("lake://campaigns", **RETRIED, task_run_name="take inventory of {account.block_name}")
 def take_inventory(
-    account: NudgescribeAccount, lake: DataLake, workspaces: list[str], refresh: Refresh
+    account: NudgescribeAccount, lake: DataLake, workspaces: list[str], run: Refresh
 ) -> Inventory:
     """Write the snapshot, unless an earlier try of this flow run has written it.
 
     Raises NotFound if the account lacks one of the workspaces, CampaignDeleted.
     """
     files, unexpected = lake.files, list[str]()
-    name, writer = snapshot_name(refresh.started), refresh.short
+    name, writer = snapshot_name(run.started), run.short
     campaigns_file = snapshot_file(CAMPAIGNS, name, writer)
     runs_file = snapshot_file(RUNS, name, writer)
     if not files.exists(campaigns_file):
@@ -107,13 +107,13 @@ def take_inventory(
 
 @task(**RETRIED, task_run_name="report inventory of {account.block_name}")
 def report_inventory(
-    account: NudgescribeAccount, lake: DataLake, inventory: Inventory, refresh: Refresh
+    account: NudgescribeAccount, lake: DataLake, inventory: Inventory, run: Refresh
 ) -> None:
     """Report the snapshot in Prefect's UI: a page with a chart, and the campaigns as a table."""
     files = lake.files
-    snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
+    snapshot = read_snapshot(files, inventory.snapshot, run.short)
     key = artifact_key("inventory", account.block_name)
-    title = f"Campaigns of {plain(account.block_name)} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
+    title = f"Campaigns of {plain(account.block_name)} on {run.started:%Y-%m-%d at %H:%M} UTC"
     summary = f"{title}: {inventory.campaigns:,}"
     create_markdown_artifact(_page(title, inventory), key=key, description=summary)
     if inventory.campaigns > MOST_SHOWN:

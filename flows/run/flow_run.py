@@ -34,15 +34,17 @@ def this_flow_run() -> FlowRun:
     return context.flow_run
 
 
-def this_refresh() -> Refresh:
-    """Return the identity of a refresh that the running flow run begins."""
-    context, run = FlowRunContext.get(), this_flow_run()
+def this_run() -> Refresh:
+    """Return the identity, with its journal, of what the running flow run begins: a refresh, an
+    export, a plan.
+    """
+    context, flow_run = FlowRunContext.get(), this_flow_run()
     assert context is not None
     assert context.flow is not None
-    started = run.expected_start_time or run.start_time
+    started = flow_run.expected_start_time or flow_run.start_time
     assert started is not None
-    journal = f"{JOURNALS}/{context.flow.name}/{run.id}"
-    return Refresh(id=str(run.id), started=started, journal=journal)
+    journal = f"{JOURNALS}/{context.flow.name}/{flow_run.id}"
+    return Refresh(id=str(flow_run.id), started=started, journal=journal)
 
 
 def check_lake(lake: DataLake, campaign_id: str) -> None:
@@ -55,7 +57,7 @@ def check_lake(lake: DataLake, campaign_id: str) -> None:
             f"This flow run's refresh is in lake {before}; its lake block has root "
             f"{lake.files.root} now."
         )
-    if before and not knows_flow_run(lake, campaign_id, this_refresh()):
+    if before and not knows_flow_run(lake, campaign_id, this_run()):
         raise JournalMissing(
             f"This flow run has started a rerun of campaign {campaign_id}, but lake "
             f"{lake.files.root} knows nothing of it."

@@ -67,7 +67,7 @@ class _Candidates(BaseModel):
 
 @task(**RETRIED, task_run_name="list candidates in {lake.block_name}")
 def list_candidates(
-    lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: Refresh
+    lake: DataLake, account: NudgescribeAccount, ages: Ages, run: Refresh
 ) -> CandidatesRef:
     """List what is old and not needed, once per flow run, and show it as a table in Prefect."""
 
@@ -79,7 +79,7 @@ def list_candidates(
             if isinstance(problem, LakeError):
                 get_run_logger().warning("All of its campaign is kept: %s", problem)
         candidates = [
-            *file_candidates(files, stored, now, ages, open_, refresh),
+            *file_candidates(files, stored, now, ages, open_, run),
             *run_candidates(files, stored, manifests, now, ages, open_),
         ]
         if ages.groups_days is not None:
@@ -88,7 +88,7 @@ def list_candidates(
                 candidates += group_candidates(client, now, ages.groups_days, ids)
         return _Candidates(listed_at=now, candidates=sorted(candidates, key=_order))
 
-    journal = Journal(lake.files, refresh.journal)
+    journal = Journal(lake.files, run.journal)
     listed = journal.step(Step.FOUND, _Candidates, compute)
     amounts = _amounts(listed.candidates)
     summary = _summary(amounts)
@@ -99,7 +99,7 @@ def list_candidates(
         description=plain(summary),
     )
     get_run_logger().info(summary)
-    return CandidatesRef(journal=refresh.journal, amounts=amounts)
+    return CandidatesRef(journal=run.journal, amounts=amounts)
 
 
 @task(**RETRIED, task_run_name="remove candidates in {lake.block_name}")
