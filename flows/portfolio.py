@@ -32,7 +32,7 @@ from tasks.refresh.claim import cannot_go_on
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
-SECONDS_BETWEEN_LOOKS = 3.0
+POLL_SECONDS = 3.0
 MOST_CRASHES = 3
 """Of one refresh: an overloaded worker loses flow runs, and a retry continues them."""
 
@@ -138,7 +138,7 @@ def _refresh_all(
         if monotonic() >= end:
             return [*ended, *running, *map(_not_started, waiting)]
         if running:
-            sleep(SECONDS_BETWEEN_LOOKS)
+            sleep(POLL_SECONDS)
     return ended
 
 
