@@ -36,12 +36,10 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import code, image, link, plain, two_columns
+from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code, image, link, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
-MOST_SHOWN = 200
-"""Campaigns in the table, which Prefect shows on one page."""
 MOST_UNEXPECTED = 20
 
 
@@ -116,10 +114,10 @@ def report_inventory(
     title = f"Campaigns of {plain(account.block_name)} on {run.started:%Y-%m-%d at %H:%M} UTC"
     summary = f"{title}: {inventory.campaigns:,}"
     create_markdown_artifact(_page(title, inventory), key=key, description=summary)
-    if inventory.campaigns > MOST_SHOWN:
+    if inventory.campaigns > MOST_CAMPAIGNS_SHOWN:
         all_in = f"All are in {plain(inventory.campaigns_path)}"
-        summary += f", the {MOST_SHOWN} longest without a run. {all_in}"
-    shown = _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()
+        summary += f", the {MOST_CAMPAIGNS_SHOWN} longest without a run. {all_in}"
+    shown = _with_last_run(snapshot).head(MOST_CAMPAIGNS_SHOWN).to_dicts()
     rows = [_row(campaign, account) for campaign in shown]
     create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
 

@@ -27,10 +27,8 @@ from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.markdown import plain
+from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, plain
 
-MOST_SHOWN = 500
-"""Candidates in the table, which Prefect shows on one page."""
 AT_ONCE = 8
 
 
@@ -182,8 +180,11 @@ def _table(listed: _Candidates, amounts: dict[Kind, Amount]) -> list[dict[str, s
         _row(kind, f"{amount.count:,} in all", "", decimal(amount.bytes))
         for kind, amount in amounts.items()
     ]
-    rows = [_row_of(candidate, listed.listed_at) for candidate in listed.candidates[:MOST_SHOWN]]
-    if (more := len(listed.candidates) - MOST_SHOWN) > 0:
+    rows = [
+        _row_of(candidate, listed.listed_at)
+        for candidate in listed.candidates[:MOST_CANDIDATES_SHOWN]
+    ]
+    if (more := len(listed.candidates) - MOST_CANDIDATES_SHOWN) > 0:
         rows.append(_row("", f"and {more:,} more", "", ""))
     return totals + rows
 
