@@ -51,7 +51,7 @@ def publish_campaign(
             raise NothingToPublish(
                 f"No open refresh of campaign {campaign_id} has started a rerun."
             )
-        with claimed.needing():
+        with claimed.detecting_deletion():
             run = read_run(account, checkpoint.run)
             if run.status not in REVIEWED:
                 raise NotReviewed(

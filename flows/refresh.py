@@ -43,7 +43,7 @@ def campaign_refresh(
 
     Ends in state Skipped or Joined if another refresh of the campaign is open, in Unchanged if
     options.if_unchanged is skip and nothing has changed, in Stopped if options.review is stop, in
-    Rejected or ReviewOverdue if the messages were not approved.
+    ReviewStopped or ReviewOverdue if the messages were not approved.
 
     Args:
         campaign_id: ID of the published campaign to refresh.
@@ -70,7 +70,7 @@ def campaign_refresh(
             ):
                 return _skip(claimed, unchanged)
             checkpoint = _initiate(claimed, crm, options, campaign, validated)
-        with claimed.needing():
+        with claimed.detecting_deletion():
             return _finish(claimed, checkpoint, options)
 
 
@@ -155,7 +155,7 @@ def _initiate(
         account, campaign, options.group_name, lake, refresh, options.group == "reuse"
     )
     send = update_group if group.reused else fill_group
-    with claimed.needing():
+    with claimed.detecting_deletion():
         send(account, group, crm, validated, lake, refresh)
         claimed.watch.lap("upload")
         if group.reused:

@@ -73,8 +73,8 @@ def dated(name: str) -> Callable[[], str]:
     return flow_run_name
 
 
-class NeededIsGone(NudgeflowError):
-    """The group or the campaign that a refresh works on is no longer at Nudgescribe."""
+class CampaignOrGroupDeleted(NudgeflowError):
+    """The campaign or the group that a refresh works on was deleted at Nudgescribe."""
 
     advice = "Retry this flow run; if it stays, end the refresh with that command and start anew."
 
@@ -122,14 +122,14 @@ class ClaimedRefresh:
         self._end(Ended(outcome="released", problem=problem))
 
     @contextmanager
-    def needing(self) -> Generator[None]:
-        """Raise NeededIsGone where the service no longer has what the block works on."""
+    def detecting_deletion(self) -> Generator[None]:
+        """Raise CampaignOrGroupDeleted if the block fails with NotFound."""
         try:
             yield
         except NotFound as error:
             command = abandon_command(self.campaign_id, self.account, self.lake)
-            raise NeededIsGone(
-                f"{error.problem} If it is gone for good, the refresh cannot go on: {command}."
+            raise CampaignOrGroupDeleted(
+                f"{error.problem} If it was deleted, the refresh cannot go on: {command}."
             ) from None
 
     def complete(self, result: RefreshResult) -> None:
