@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.exceptions import ObjectNotFound
 
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, retry_after
 
 LEASE_SECONDS = 60.0
 """The shortest lease Prefect grants; a killed process holds its slots no longer than this."""
@@ -73,8 +73,8 @@ class Leases:
             status = error.response.status_code
             if status != FULL:
                 raise NoSlot(f"could not be asked: Prefect answers {status}") from None
-            pause = error.response.headers.get("retry-after", "1")
-            raise NoSlot("was full", float(pause)) from None
+            pause = retry_after(error.response.headers)
+            raise NoSlot("was full", RETRY_SECONDS if pause is None else pause) from None
         except (httpx.HTTPError, ValueError) as error:
             raise NoSlot(f"could not be asked: {type(error).__name__}") from None
         if not granted.limits:

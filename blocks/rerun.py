@@ -21,10 +21,10 @@ from nudgescribe.errors import (
     ServerError,
     cut,
 )
-from nudgescribe.retry import Pace, poll
+from nudgescribe.retry import PollPolicy, poll
 
 PATIENCE_SECONDS = 60.0
-"""How long to look in the history for a rerun that it does not show."""
+"""How long to poll the history for a rerun that it does not show."""
 
 DONE = (Status.READY_FOR_REVIEW, Status.READY_TO_PUBLISH, Status.PUBLISHED)
 
@@ -127,7 +127,7 @@ class CampaignRerun(JobBlock[Run]):
     deadline_minutes: float = Field(
         default=240, gt=0, description="How long to wait for the rerun, in minutes."
     )
-    pace: ClassVar[Pace] = Pace()
+    poll_policy: ClassVar[PollPolicy] = PollPolicy()
 
     def trigger(self) -> "RerunJob":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Start the rerun on this group, or adopt one that was started on it before.
@@ -164,7 +164,9 @@ class CampaignRerun(JobBlock[Run]):
         return None
 
     def _await_started(self, client: NudgescribeClient, error: ApiError, seconds: float) -> Run:
-        for history in poll(lambda: client.rerun_history(self.campaign_id), seconds, self.pace):
+        for history in poll(
+            lambda: client.rerun_history(self.campaign_id), seconds, self.poll_policy
+        ):
             if run := self._find_started(history):
                 self.logger.info("Run %s was started all the same: adopted", run.run_number)
                 return run
@@ -203,7 +205,7 @@ class RerunJob(JobRun[Run]):
         deadline = self._rerun.deadline_minutes * 60
         seen = ""
         with self._rerun.account.get_client() as client:
-            for run in poll(lambda: self._fetch(client), deadline, self._rerun.pace):
+            for run in poll(lambda: self._fetch(client), deadline, self._rerun.poll_policy):
                 if (now := _describe_status(run)) != seen:
                     self.logger.info("Run %s: %s", run.run_number, now)
                     seen = now
@@ -226,8 +228,8 @@ class RerunJob(JobRun[Run]):
 
     def _fetch(self, client: NudgescribeClient) -> Run:
         # The history may lag behind the answer that gave the run's number.
-        look = partial(client.rerun_history, self._rerun.campaign_id)
-        for history in poll(look, PATIENCE_SECONDS, self._rerun.pace):
+        read = partial(client.rerun_history, self._rerun.campaign_id)
+        for history in poll(read, PATIENCE_SECONDS, self._rerun.poll_policy):
             for run in history:
                 if run.run_number == self.run_number:
                     return run

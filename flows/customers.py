@@ -9,7 +9,7 @@ from blocks import Crm, DataLake, NudgescribeAccount
 from blocks.storage.manifest import NO_CAMPAIGN
 from flows.options import SyncOptions
 from flows.run.customer_list import extract_and_validate, update_group
-from flows.run.flow_run import this_refresh
+from flows.run.flow_run import this_run
 from flows.run.outcomes import completed
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
@@ -41,22 +41,22 @@ def sync_customers(
         options: Advanced settings.
     """
     check_group_name(group_name)
-    with journaled(lake, this_refresh(), resumable=False) as refresh:
+    with journaled(lake, this_run(), resumable=False) as run:
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
             return _skipped(group)
         validated = extract_and_validate(
-            account, workspace_id, crm, lake, refresh, options, NO_CAMPAIGN
+            account, workspace_id, crm, lake, run, options, NO_CAMPAIGN
         )
         options.guardrails.check(validated.counts(group.size if group else None))
         group = find_group(account, workspace_id, group_name, lake)  # the list may have taken long
         if group and group.held_by:
             return _skipped(group)
         group = group or find_or_create_group(account, workspace_id, group_name)
-        changes = update_group(account, group, crm, validated, lake, refresh)
+        changes = update_group(account, group, crm, validated, lake, run)
     report_sync(group, validated, changes)
     counts = {**changes.model_dump(), "rejected": validated.rejected}
-    announce("customers.synced", "group", group.customer_group_id, refresh.id, counts)
+    announce("customers.synced", "group", group.customer_group_id, run.id, counts)
     return changes
 
 

@@ -5,7 +5,7 @@ from prefect import flow
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
 from flows.run.fetch import commit_fetched, fetch_run
-from flows.run.flow_run import this_refresh
+from flows.run.flow_run import this_run
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
@@ -40,10 +40,12 @@ def export_messages(
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
-    with journaled(lake, this_refresh(), resumable=True) as refresh:
+    with journaled(lake, this_run(), resumable=True) as journaled_run:
         for published in find_runs(account, campaign_id, lake, run, options.check_rows):
             try:
-                export = fetch_run(account, published, lake, refresh, options, options.rewrite)
+                export = fetch_run(
+                    account, published, lake, journaled_run, options, options.rewrite
+                )
             except ExportIncomplete as error:
                 incomplete.append(error)
             else:

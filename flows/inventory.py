@@ -3,7 +3,7 @@
 from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
-from flows.run.flow_run import this_refresh
+from flows.run.flow_run import this_run
 from tasks.inventory import Inventory, report_inventory, take_inventory
 from tasks.journal.flow_runs import journaled
 from tasks.ui import assets
@@ -28,8 +28,8 @@ def campaign_inventory(
         workspaces: IDs of the workspaces; all of the account's by default.
     """
     take = take_inventory.with_options(assets=[assets.inventory(lake, account)])
-    with journaled(lake, this_refresh(), resumable=True) as refresh:
-        inventory = take(account, lake, workspaces, refresh)
-        report_inventory(account, lake, inventory, refresh)
-    announce("inventory.taken", "account", account.block_name, refresh.id, inventory.model_dump())
+    with journaled(lake, this_run(), resumable=True) as run:
+        inventory = take(account, lake, workspaces, run)
+        report_inventory(account, lake, inventory, run)
+    announce("inventory.taken", "account", account.block_name, run.id, inventory.model_dump())
     return inventory

@@ -5,7 +5,7 @@ from prefect import flow
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate
-from flows.run.flow_run import this_refresh
+from flows.run.flow_run import this_run
 from tasks.campaigns import find_campaign
 from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
@@ -32,18 +32,18 @@ def plan_refresh(
         options: Settings of the refresh.
     """
     link_campaign(account, campaign_id)
-    with journaled(lake, this_refresh(), resumable=False) as refresh:
+    with journaled(lake, this_run(), resumable=False) as run:
         campaign = find_campaign(
-            account, campaign_id, lake, refresh, options.group_name, options.group == "reuse"
+            account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )
         validated = extract_and_validate(
-            account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
+            account, campaign.workspace_id, crm, lake, run, options, campaign.partition
         )
         make = make_plan.with_options(
             assets=[assets.plans(lake, campaign_id)],
             asset_deps=[assets.campaign(account, campaign_id)],
         )
-        plan = make(account, campaign, validated, lake, refresh, options.guardrails)
+        plan = make(account, campaign, validated, lake, run, options.guardrails)
     payload = plan.model_dump(include={"plan_id", "accepted", "rejected", "messages", "stops"})
     announce("campaign.planned", "campaign", campaign_id, plan.plan_id, payload)
     return plan

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, describe_first_error
 from flows.options import RefreshOptions
-from flows.run.flow_run import dated, this_refresh
+from flows.run.flow_run import dated, this_run
 from flows.run.outcomes import failed
 from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.journal.flow_runs import journaled
@@ -32,7 +32,7 @@ from tasks.refresh.claim import cannot_go_on
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
-SECONDS_BETWEEN_LOOKS = 3.0
+POLL_SECONDS = 3.0
 MOST_CRASHES = 3
 """Of one refresh: an overloaded worker loses flow runs, and a retry continues them."""
 
@@ -81,18 +81,18 @@ def portfolio_refresh(
         deployment: The deployment of campaign-refresh that runs them.
     """
     try:
-        with journaled(lake, this_refresh(), resumable=True) as refresh:
+        with journaled(lake, this_run(), resumable=True) as run:
             chosen = choose_campaigns(
-                lake, refresh, account, campaigns, workspaces, portfolio, portfolio_file
+                lake, run, account, campaigns, workspaces, portfolio, portfolio_file
             )
-            during = period_of(refresh, period, timezone)
+            during = period_of(run, period, timezone)
             planned = [
                 _plan(member, account, crm, lake, options, deployment, during)
                 for member in chosen.members
             ]
             done = _refresh_all(lake, deployment, planned, at_once, hours)
             refreshes = [*chosen.skipped, *done]
-            _report(refreshes, during, refresh)
+            _report(refreshes, during, run)
     except PartlyFailed as error:
         return failed("PartlyFailed", error)
     return refreshes
@@ -138,15 +138,15 @@ def _refresh_all(
         if monotonic() >= end:
             return [*ended, *running, *map(_not_started, waiting)]
         if running:
-            sleep(SECONDS_BETWEEN_LOOKS)
+            sleep(POLL_SECONDS)
     return ended
 
 
-def _report(refreshes: list[RefreshStatus], during: str, refresh: Refresh) -> None:
+def _report(refreshes: list[RefreshStatus], during: str, run: Refresh) -> None:
     """Show people and other teams how the campaigns ended. Raises PartlyFailed."""
     report_portfolio(refreshes)
     outcomes = Counter(one.outcome for one in refreshes)
-    announce("portfolio.refreshed", "portfolio", during, refresh.id, {"outcomes": dict(outcomes)})
+    announce("portfolio.refreshed", "portfolio", during, run.id, {"outcomes": dict(outcomes)})
     if failures := [one for one in refreshes if not one.succeeded]:
         names = first_ten(f"{one.campaign_id} ({one.state})" for one in failures)
         raise PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
@@ -186,12 +186,12 @@ def _plan(
     return PlannedRefresh(member.campaign_id, parameters, key)
 
 
-def period_of(refresh: Refresh, period: Period, timezone: str) -> str:
+def period_of(run: Refresh, period: Period, timezone: str) -> str:
     """Return the name of the period that the planned time belongs to. Raises NoPortfolio."""
     if period == "run":
-        return refresh.id
+        return run.id
     try:
-        local = refresh.started.astimezone(ZoneInfo(timezone))
+        local = run.started.astimezone(ZoneInfo(timezone))
     except (ZoneInfoNotFoundError, ValueError):
         raise NoPortfolio(f"There is no time zone {timezone}.") from None
     match period:

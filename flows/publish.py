@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from blocks import DataLake, NudgescribeAccount
 from flows.options import FetchOptions
 from flows.run.finish import publish_and_fetch
-from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_refresh
+from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
 from flows.run.outcomes import completed
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.checkpoint import load_checkpoint
@@ -39,7 +39,7 @@ def publish_campaign(
         lake: The data lake that the refresh was started with.
         options: Advanced settings.
     """
-    claimant, watch = this_refresh(), Stopwatch()
+    claimant, watch = this_run(), Stopwatch()
     link_campaign(account, campaign_id)
     claim = claim_open_refresh(account, lake, campaign_id, claimant, options.export_minutes)
     if claim.refresh is None:
@@ -51,7 +51,7 @@ def publish_campaign(
             raise NothingToPublish(
                 f"No open refresh of campaign {campaign_id} has started a rerun."
             )
-        with claimed.needing():
+        with claimed.detecting_deletion():
             run = read_run(account, checkpoint.run)
             if run.status not in REVIEWED:
                 raise NotReviewed(

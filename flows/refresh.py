@@ -9,7 +9,7 @@ from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.finish import publish_and_fetch
-from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_refresh
+from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
@@ -43,7 +43,7 @@ def campaign_refresh(
 
     Ends in state Skipped or Joined if another refresh of the campaign is open, in Unchanged if
     options.if_unchanged is skip and nothing has changed, in Stopped if options.review is stop, in
-    Rejected or ReviewOverdue if the messages were not approved.
+    ReviewStopped or ReviewOverdue if the messages were not approved.
 
     Args:
         campaign_id: ID of the published campaign to refresh.
@@ -54,7 +54,7 @@ def campaign_refresh(
     """
     check_can_review(options.review)
     check_lake(lake, campaign_id)
-    claimant, watch = this_refresh(), Stopwatch()
+    claimant, watch = this_run(), Stopwatch()
     claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
@@ -70,7 +70,7 @@ def campaign_refresh(
             ):
                 return _skip(claimed, unchanged)
             checkpoint = _initiate(claimed, crm, options, campaign, validated)
-        with claimed.needing():
+        with claimed.detecting_deletion():
             return _finish(claimed, checkpoint, options)
 
 
@@ -155,7 +155,7 @@ def _initiate(
         account, campaign, options.group_name, lake, refresh, options.group == "reuse"
     )
     send = update_group if group.reused else fill_group
-    with claimed.needing():
+    with claimed.detecting_deletion():
         send(account, group, crm, validated, lake, refresh)
         claimed.watch.lap("upload")
         if group.reused:

@@ -4,7 +4,7 @@ from prefect import flow
 from pydantic import Field
 
 from blocks import DataLake, NudgescribeAccount
-from flows.run.flow_run import this_refresh
+from flows.run.flow_run import this_run
 from tasks.journal.flow_runs import journaled
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
@@ -37,12 +37,12 @@ def lake_retention(
         account: The Nudgescribe account; needed for options.groups_days only.
         options: Ages from which things are removed, and whether they are.
     """
-    with journaled(lake, this_refresh(), resumable=True) as refresh:
-        listed = list_candidates(lake, account, options, refresh)
+    with journaled(lake, this_run(), resumable=True) as run:
+        listed = list_candidates(lake, account, options, run)
         if options.dry_run:
             result = RetentionResult(dry_run=True, removed=listed.amounts)
         else:
             result = remove_candidates(lake, account, listed)
     payload = result.model_dump(exclude={"kept"})
-    announce("lake.tidied", "lake", lake.block_name, refresh.id, payload)
+    announce("lake.tidied", "lake", lake.block_name, run.id, payload)
     return result

@@ -40,8 +40,8 @@ class ReviewsNotChecked(NudgeflowError):
 
 @flow(name="resume-reviewed", flow_run_name=dated("reviewed"), persist_result=False)
 def resume_reviewed() -> list[str]:
-    """Resume every suspended refresh whose messages are approved, or whose review is overdue, which
-    then ends it. Return the ids of their flow runs.
+    """Resume every suspended refresh whose messages are approved, and every one whose review is
+    overdue: that ends as ReviewOverdue. Return the ids of their flow runs.
 
     Raises ReviewsNotChecked if Nudgescribe does not answer for some campaigns, or their runs are in
     a state that is not known.
@@ -88,8 +88,9 @@ def _campaign(run: FlowRun) -> tuple[str, str]:
 
 
 def _ready(account: str, campaign_id: str, runs: list[FlowRun]) -> Iterator[FlowRun]:
-    """Yield the refreshes of a campaign that can go on, or must end: first those that are overdue,
-    for which nobody is asked.
+    """Yield the refreshes of a campaign that can go on, or must end.
+
+    Those that are overdue come first, without a call to Nudgescribe.
     """
     yield from filter(_is_overdue, runs)
     if not (waiting := [run for run in runs if not _is_overdue(run)]):

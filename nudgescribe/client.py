@@ -297,13 +297,13 @@ class NudgescribeClient(Closing):
         it does not say, or its links do not work.
         """
 
-        def look() -> datetime | None:
+        def read() -> datetime | None:
             url, where = self._link_of(campaign_id, file_num)
             with self._downloads():
                 return self._links.written_at(url, where)
 
         try:
-            return self._retry.run(look) if self._links_work else None
+            return self._retry.run(read) if self._links_work else None
         except (errors.LinkFailed, errors.NotFound):
             return None
 

@@ -1,5 +1,6 @@
 """The errors of Nudgeflow: one base, and one class per outcome of a call, with advice."""
 
+import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -89,7 +90,7 @@ def translate_foreign_errors(what: str, kind: type[NudgeflowError]) -> Generator
 
 
 class Retryable(NudgeflowError):
-    """Worth another try: of the call by `RetryPolicy`, of the look by `poll`, then of the task.
+    """Worth another try: of the call by `RetryPolicy` or `poll`, then of the task.
 
     `retry_after` is the wait in seconds that was asked for, None if no wait was.
     """
@@ -225,9 +226,10 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that the Retry-After header asks for, None if it asks for none.
 
     A time (RFC 9110, section 10.2.3) counts from the answer's own Date: our clock may differ.
+    Prefect's server asks for fractions of a second.
     """
     asked = headers.get("retry-after", "")
-    if asked.isdecimal():
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", asked):
         return float(asked)
     try:
         when, now = (parsedate_to_datetime(time) for time in (asked, headers.get("date", "")))

@@ -1,7 +1,8 @@
 """How often and how long calls are repeated.
 
 `RetryPolicy` is for one call: reads are repeated, changes only when the service says when. `poll`
-looks again and again until something has happened, up to a deadline on the monotonic clock.
+calls a function until the caller has what it waits for, up to a deadline on the monotonic clock;
+`PollPolicy` says how often.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,41 +70,42 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The waits between looks, in seconds, and how many errors in a row are `tolerated`."""
+class PollPolicy:
+    """The waits between polls, in seconds, and how many errors in a row are `tolerated`."""
 
-    first: float = 0.5
-    longest: float = 15.0
+    first_wait: float = 0.5
+    longest_wait: float = 15.0
     growth: float = 1.5
     tolerated: int = 20
     clock: Callable[[], float] = monotonic
     sleep: Callable[[float], None] = sleep
 
 
-def poll(look: Callable[[], T], deadline: float, pace: Pace | None = None) -> Iterator[T]:
-    """Yield what `look` returns, again and again; the last time when `deadline` seconds are over.
+def poll(call: Callable[[], T], deadline: float, policy: PollPolicy | None = None) -> Iterator[T]:
+    """Call `call` repeatedly and yield each result, the last one when `deadline` seconds are over.
 
-    The caller stops iterating when satisfied; an exhausted iterator means the time is up.
-    Raises any error of `look`; a Retryable one only after `tolerated` in a row, or at the last look
-    if nothing was seen: a caller who has seen something tells what that was.
+    Stop iterating once a result satisfies; the iterator ends when the time is up.
+
+    A Retryable error of `call` is raised only after more than `tolerated` in a row, or at the last
+    call if none has returned before; any other error is raised at once.
     """
-    pace = pace or Pace()
-    end = pace.clock() + deadline
-    wait = pace.first
-    failures, has_seen = 0, False
+    policy = policy or PollPolicy()
+    end = policy.clock() + deadline
+    wait = policy.first_wait
+    failures, has_result = 0, False
     while True:
-        last_look = pace.clock() >= end
+        is_last = policy.clock() >= end
         try:
-            seen = look()
+            result = call()
         except Retryable:
             failures += 1
-            if failures > pace.tolerated or (last_look and not has_seen):
+            if failures > policy.tolerated or (is_last and not has_result):
                 raise
         else:
-            failures, has_seen = 0, True
-            yield seen
-        if last_look:
+            failures, has_result = 0, True
+            yield result
+        if is_last:
             return
         pause = uniform(wait / 2, wait)
-        pace.sleep(max(0.0, min(pause, end - pace.clock())))
-        wait = min(wait * pace.growth, pace.longest)
+        policy.sleep(max(0.0, min(pause, end - policy.clock())))
+        wait = min(wait * policy.growth, policy.longest_wait)

@@ -92,7 +92,7 @@ RFC_4180 = Dialect()
 
 
 @dataclass(frozen=True)
-class Block:
+class CsvBlock:
     """Whole rows without the header: the bytes of the file, and text columns."""
 
     raw: bytes | memoryview
@@ -123,7 +123,7 @@ def blocks(
     block_bytes: int = BLOCK_BYTES,
     dialect: Dialect = RFC_4180,
     header: list[str] | None = None,
-) -> Iterator[Block]:
+) -> Iterator[CsvBlock]:
     """Yield the rows of a CSV, about `block_bytes` at a time.
 
     There is at least one block, so that a list without rows has its columns. `header` names the
@@ -146,7 +146,7 @@ def blocks(
                 error.row = None if before is None else count + before + 1
                 raise
             count += table.num_rows
-            yield Block(body, table)
+            yield CsvBlock(body, table)
     except _InRow as fault:
         row = count + fault.rows_before + (columns is not None)
         fault.error.row = row or None
@@ -154,10 +154,10 @@ def blocks(
     if columns is None:
         raise MalformedCsv(_EMPTY)
     if table is None:
-        yield Block(b"", _parse(b"", columns, dialect))
+        yield CsvBlock(b"", _parse(b"", columns, dialect))
 
 
-def mapped(file: BinaryIO) -> Iterator[Block]:
+def mapped(file: BinaryIO) -> Iterator[CsvBlock]:
     """Yield the rows of a CSV as `blocks` does, from a memory map of the file.
 
     Faster, and as much of the file may become resident as fits: for files that fit into memory.
@@ -189,12 +189,12 @@ def mapped(file: BinaryIO) -> Iterator[Block]:
             body = memoryview(data)[end:cut]
             table = _parse(body, columns)
             count += table.num_rows
-            yield Block(body, table)
+            yield CsvBlock(body, table)
             end = cut
     if quotes.inside:
         raise MalformedCsv(_CUT_OFF)
     if not body:
-        yield Block(body, _parse(body, columns))
+        yield CsvBlock(body, _parse(body, columns))
 
 
 def write(frame: pl.DataFrame, *, header: bool = True) -> bytes:

@@ -204,7 +204,7 @@ def _unknown_holder(
             # Version 0.1 noted the list, but not the campaign.
             is_here = Step.VALIDATED in Journal(lake.files, refresh.journal).contents().steps
         else:
-            is_here = not holder.is_of_flow_run_of(refresh) or _is_here(lake, refresh, holder)
+            is_here = not holder.is_by_same_flow_run(refresh) or _is_here(lake, refresh, holder)
         if not is_here:
             return holder.refresh
     return None

@@ -36,12 +36,10 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import code, image, link, plain, two_columns
+from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code, image, link, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
-MOST_SHOWN = 200
-"""Campaigns in the table, which Prefect shows on one page."""
 MOST_UNEXPECTED = 20
 
 
@@ -68,14 +66,14 @@ class CampaignDeleted(Retryable):
 
 @materialize("lake://campaigns", **RETRIED, task_run_name="take inventory of {account.block_name}")
 def take_inventory(
-    account: NudgescribeAccount, lake: DataLake, workspaces: list[str], refresh: Refresh
+    account: NudgescribeAccount, lake: DataLake, workspaces: list[str], run: Refresh
 ) -> Inventory:
     """Write the snapshot, unless an earlier try of this flow run has written it.
 
     Raises NotFound if the account lacks one of the workspaces, CampaignDeleted.
     """
     files, unexpected = lake.files, list[str]()
-    name, writer = snapshot_name(refresh.started), refresh.short
+    name, writer = snapshot_name(run.started), run.short
     campaigns_file = snapshot_file(CAMPAIGNS, name, writer)
     runs_file = snapshot_file(RUNS, name, writer)
     if not files.exists(campaigns_file):
@@ -107,19 +105,19 @@ def take_inventory(
 
 @task(**RETRIED, task_run_name="report inventory of {account.block_name}")
 def report_inventory(
-    account: NudgescribeAccount, lake: DataLake, inventory: Inventory, refresh: Refresh
+    account: NudgescribeAccount, lake: DataLake, inventory: Inventory, run: Refresh
 ) -> None:
     """Report the snapshot in Prefect's UI: a page with a chart, and the campaigns as a table."""
     files = lake.files
-    snapshot = read_snapshot(files, inventory.snapshot, refresh.short)
+    snapshot = read_snapshot(files, inventory.snapshot, run.short)
     key = artifact_key("inventory", account.block_name)
-    title = f"Campaigns of {plain(account.block_name)} on {refresh.started:%Y-%m-%d at %H:%M} UTC"
+    title = f"Campaigns of {plain(account.block_name)} on {run.started:%Y-%m-%d at %H:%M} UTC"
     summary = f"{title}: {inventory.campaigns:,}"
     create_markdown_artifact(_page(title, inventory), key=key, description=summary)
-    if inventory.campaigns > MOST_SHOWN:
+    if inventory.campaigns > MOST_CAMPAIGNS_SHOWN:
         all_in = f"All are in {plain(inventory.campaigns_path)}"
-        summary += f", the {MOST_SHOWN} longest without a run. {all_in}"
-    shown = _with_last_run(snapshot).head(MOST_SHOWN).to_dicts()
+        summary += f", the {MOST_CAMPAIGNS_SHOWN} longest without a run. {all_in}"
+    shown = _with_last_run(snapshot).head(MOST_CAMPAIGNS_SHOWN).to_dicts()
     rows = [_row(campaign, account) for campaign in shown]
     create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
 

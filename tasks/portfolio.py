@@ -66,7 +66,7 @@ class RefreshStatus(Frozen):
 class NoDeployment(NudgeflowError):
     """Prefect has no deployment of this name."""
 
-    advice = "Deploy it with `prefect deploy`, or name another one in the parameters."
+    advice = "Deploy it with `python -m deployments.deploy`, or name another one in the parameters."
 
 
 class ChosenCampaigns(Frozen):
@@ -81,7 +81,7 @@ class ChosenCampaigns(Frozen):
 @task(**RETRIED)
 def choose_campaigns(
     lake: DataLake,
-    refresh: Refresh,
+    run: Refresh,
     account: NudgescribeAccount,
     campaigns: list[Member],
     workspaces: list[str],
@@ -97,7 +97,7 @@ def choose_campaigns(
         given = Portfolio(campaigns=campaigns, workspaces=workspaces)
         return _choose(account, [given, *_portfolios(portfolio, portfolio_file)])
 
-    return Journal(lake.files, refresh.journal).step(Step.FOUND, ChosenCampaigns, choose)
+    return Journal(lake.files, run.journal).step(Step.FOUND, ChosenCampaigns, choose)
 
 
 def _choose(account: NudgescribeAccount, portfolios: Sequence[Portfolio]) -> ChosenCampaigns:

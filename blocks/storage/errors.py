@@ -213,7 +213,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _untrusted(error: Exception) -> BaseException | None:
-    """Return the error about a certificate that an error came of."""
+    """Return the certificate error that caused this error, if one did."""
     refusals = (each for each in _chain(error) if isinstance(each, ssl.SSLCertVerificationError))
     return next(refusals, None)
 

@@ -31,7 +31,7 @@ SUFFIX: dict[Format, str] = {
 class PartSink(Protocol):
     """A format's writer for one part."""
 
-    def write(self, block: rfc4180.Block) -> None:
+    def write(self, block: rfc4180.CsvBlock) -> None:
         """Write the rows of a block."""
         ...
 
@@ -79,7 +79,7 @@ class PartWriter:
         if self._open:
             self._open.discard()
 
-    def write(self, page: int, size: int, blocks: Iterable[rfc4180.Block]) -> int:
+    def write(self, page: int, size: int, blocks: Iterable[rfc4180.CsvBlock]) -> int:
         """Write a page of `size` bytes and return its number of rows."""
         rows = 0
         for number, block in enumerate(blocks):
@@ -152,7 +152,7 @@ class _OpenPart:
     def bytes(self) -> int:
         return self._file.tell()
 
-    def write(self, page: int, block: rfc4180.Block) -> None:
+    def write(self, page: int, block: rfc4180.CsvBlock) -> None:
         with self._translate_errors():
             self._sink.write(block)
         self._rows += block.table.num_rows
@@ -206,7 +206,7 @@ class _ParquetPartSink:
         self._tables: list[pa.Table] = []
         self._bytes = 0
 
-    def write(self, block: rfc4180.Block) -> None:
+    def write(self, block: rfc4180.CsvBlock) -> None:
         self._tables.append(block.table.cast(SCHEMA))
         self._bytes += block.table.nbytes
         if self._bytes >= ROW_GROUP_BYTES:
@@ -236,7 +236,7 @@ class _CsvPartSink:
         self._file = file
         file.write(",".join(MESSAGE_COLUMNS).encode() + b"\r\n")
 
-    def write(self, block: rfc4180.Block) -> None:
+    def write(self, block: rfc4180.CsvBlock) -> None:
         self._file.write(block.raw)
         if block.raw and bytes(block.raw[-1:]) not in b"\r\n":
             self._file.write(b"\r\n")

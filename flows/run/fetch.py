@@ -9,7 +9,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import FetchOptions
-from nudgescribe.retry import Pace, poll
+from nudgescribe.retry import PollPolicy, poll
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
 from tasks.export.run import (
     ExportIncomplete,
@@ -26,8 +26,8 @@ from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.progress import Progress, ProgressDisplay, discard_counters, progress_here
 
-PACE = Pace(first=1, longest=120)
-SECONDS_BETWEEN_LOOKS = 0.5
+POLL_POLICY = PollPolicy(first_wait=1, longest_wait=120)
+POLL_SECONDS = 0.5
 SECONDS_TO_GATHER = 30.0
 MOST_LOST = 10
 """Chunks submitted again because their worker died."""
@@ -62,7 +62,7 @@ def fetch_run(
         try:
             export = plan_export(account, run, lake, refresh, minutes, rewrite)
         except ExportIncomplete as error:
-            # There is little time for a last look: what the looks before have found counts more.
+            # The last poll has little time: what the polls before have found counts more.
             problem = problem or error.problem
             return None
         if export.done:
@@ -71,7 +71,7 @@ def fetch_run(
         problem = check_export(export, lake)
         return export if problem is None else None
 
-    for export in poll(attempt, options.export_minutes * 60, PACE):
+    for export in poll(attempt, options.export_minutes * 60, POLL_POLICY):
         if export:
             return export
     raise ExportIncomplete(f"{problem} It did not change in {options.export_minutes:g} minutes.")
@@ -96,7 +96,7 @@ def _fetch_chunks(
         losses, lost = losses_of(options), 0
         finished = Progress()
         while pending:
-            done, _ = wait(list(pending), timeout=SECONDS_BETWEEN_LOOKS)
+            done, _ = wait(list(pending), timeout=POLL_SECONDS)
             for future in done:
                 chunk = pending.pop(future)
                 try:

@@ -34,15 +34,17 @@ def this_flow_run() -> FlowRun:
     return context.flow_run
 
 
-def this_refresh() -> Refresh:
-    """Return the identity of a refresh that the running flow run begins."""
-    context, run = FlowRunContext.get(), this_flow_run()
+def this_run() -> Refresh:
+    """Return the identity, with its journal, of what the running flow run begins: a refresh, an
+    export, a plan.
+    """
+    context, flow_run = FlowRunContext.get(), this_flow_run()
     assert context is not None
     assert context.flow is not None
-    started = run.expected_start_time or run.start_time
+    started = flow_run.expected_start_time or flow_run.start_time
     assert started is not None
-    journal = f"{JOURNALS}/{context.flow.name}/{run.id}"
-    return Refresh(id=str(run.id), started=started, journal=journal)
+    journal = f"{JOURNALS}/{context.flow.name}/{flow_run.id}"
+    return Refresh(id=str(flow_run.id), started=started, journal=journal)
 
 
 def check_lake(lake: DataLake, campaign_id: str) -> None:
@@ -55,7 +57,7 @@ def check_lake(lake: DataLake, campaign_id: str) -> None:
             f"This flow run's refresh is in lake {before}; its lake block has root "
             f"{lake.files.root} now."
         )
-    if before and not knows_flow_run(lake, campaign_id, this_refresh()):
+    if before and not knows_flow_run(lake, campaign_id, this_run()):
         raise JournalMissing(
             f"This flow run has started a rerun of campaign {campaign_id}, but lake "
             f"{lake.files.root} knows nothing of it."
@@ -71,8 +73,8 @@ def dated(name: str) -> Callable[[], str]:
     return flow_run_name
 
 
-class NeededIsGone(NudgeflowError):
-    """The group or the campaign that a refresh works on is no longer at Nudgescribe."""
+class CampaignOrGroupDeleted(NudgeflowError):
+    """The campaign or the group that a refresh works on was deleted at Nudgescribe."""
 
     advice = "Retry this flow run; if it stays, end the refresh with that command and start anew."
 
@@ -120,14 +122,14 @@ class ClaimedRefresh:
         self._end(Ended(outcome="released", problem=problem))
 
     @contextmanager
-    def needing(self) -> Generator[None]:
-        """Raise NeededIsGone where the service no longer has what the block works on."""
+    def detecting_deletion(self) -> Generator[None]:
+        """Raise CampaignOrGroupDeleted if the block fails with NotFound."""
         try:
             yield
         except NotFound as error:
             command = abandon_command(self.campaign_id, self.account, self.lake)
-            raise NeededIsGone(
-                f"{error.problem} If it is gone for good, the refresh cannot go on: {command}."
+            raise CampaignOrGroupDeleted(
+                f"{error.problem} If it was deleted, the refresh cannot go on: {command}."
             ) from None
 
     def complete(self, result: RefreshResult) -> None:

@@ -41,7 +41,7 @@ class SuspensionImpossible(NudgeflowError):
     advice = "Start it as a deployment, or set options.review to wait or stop."
 
 
-class ReviewRejected(NudgeflowError):
+class ReviewStopped(NudgeflowError):
     """A person has stopped the refresh at its review."""
 
     advice = "Retry this flow run to review it again. The run stays at Nudgescribe as it is."
@@ -116,7 +116,7 @@ def _suspended_review(
             note = f": {answer.note.rstrip('.')}." if answer.note else "."
             end_review(lake, refresh)
             stopped = f"Run {run.run_number} was stopped{note} {_how_to_publish(claimed, run)}"
-            return failed("Rejected", ReviewRejected(stopped))
+            return failed("ReviewStopped", ReviewStopped(stopped))
         if answer.note:
             get_run_logger().info("Resumed: %s", answer.note)
     raise AssertionError

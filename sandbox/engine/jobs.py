@@ -22,7 +22,7 @@ from sandbox.errors import JobFailed
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-"""Between two looks for a new job or a run to approve."""
+"""Between two polls for a new job or a run to approve."""
 THREADS = 2
 
 
@@ -55,7 +55,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 did_work = task()
-            except SQLAlchemyError as error:  # the database may be back at the next look
+            except SQLAlchemyError as error:  # the database may be back at the next poll
                 log.error("The database cannot be asked for jobs: %s", type(error).__name__)
                 did_work = False
             if not did_work:

@@ -77,7 +77,7 @@ def check_identifiers(
         )
     if missing:
         get_run_logger().warning(
-            "%s of the list's %s customers were erased since the upload",
+            "%s of the list's %s customers have left the group since the upload",
             f"{missing:,}",
             f"{rows:,}",
         )

@@ -27,7 +27,7 @@ from nudgescribe.bases import Closing, Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import ContractMismatch, NudgeflowError
-from nudgescribe.rfc4180 import Block, MalformedCsv
+from nudgescribe.rfc4180 import CsvBlock, MalformedCsv
 from tasks.export.ledger import Ledger
 from tasks.ui.progress import ProgressCounter
 
@@ -193,7 +193,7 @@ def _convert(number: int, file: BinaryIO, downloads: "_Downloads", writer: PartW
         downloads.fetch(number, file)
 
 
-def _checked_whole(file: BinaryIO, writer: PartWriter) -> Iterable[Block]:
+def _checked_whole(file: BinaryIO, writer: PartWriter) -> Iterable[CsvBlock]:
     """Return a page's rows; all of them are parsed before the first is passed on."""
     if file.seek(0, os.SEEK_END) <= READ_AT_ONCE:
         return list(_checked(rfc4180.mapped(file), writer))
@@ -202,17 +202,17 @@ def _checked_whole(file: BinaryIO, writer: PartWriter) -> Iterable[Block]:
     return _blocks(file, writer)
 
 
-def _blocks(file: BinaryIO, writer: PartWriter) -> Iterator[Block]:
+def _blocks(file: BinaryIO, writer: PartWriter) -> Iterator[CsvBlock]:
     file.seek(0)
     return _checked(rfc4180.blocks(file), writer)
 
 
-def _checked(blocks: Iterator[Block], writer: PartWriter) -> Iterator[Block]:
+def _checked(blocks: Iterator[CsvBlock], writer: PartWriter) -> Iterator[CsvBlock]:
     for block in blocks:
         if tuple(block.table.schema.names) != MESSAGE_COLUMNS:
             # Without a header row they are a customer's values: never print them.
             raise ContractMismatch(f"its columns are not {' and '.join(MESSAGE_COLUMNS)}.")
-        yield block if writer.writes_raw else Block(b"", block.table)
+        yield block if writer.writes_raw else CsvBlock(b"", block.table)
 
 
 class _Downloads(Closing):

@@ -30,7 +30,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Campaign, Run, Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError, first_ten
-from nudgescribe.retry import Pace, poll
+from nudgescribe.retry import PollPolicy, poll
 from tasks.campaigns import campaign_of
 from tasks.export.download import ExportRef, fetch_pages, slots_of
 from tasks.export.ledger import Ledger
@@ -41,7 +41,7 @@ from tasks.ui import assets
 from tasks.ui.progress import Progress, start_counter
 from tasks.ui.signals import announce
 
-PACE = Pace()
+POLL_POLICY = PollPolicy()
 ROWS_A_CHUNK = 250_000
 PAGES_A_CHUNK = 8
 MOST_CHUNKS = 32
@@ -67,10 +67,11 @@ class RunTaken(NudgeflowError):
 
 
 class RunToExport(Frozen):
-    """A published run and what its pages are checked against: with `check_rows` they must hold a
-    row for each customer of its group; and the service must archive as many pages of the
-    `previous_run` as that has, before this run's are visible. A previous run that was never
-    exported has none to archive: this run's pages are those written since it was published.
+    """A published run, and what its pages are checked against.
+
+    With `check_rows` the pages must hold one row for each customer of its group. Pages are this
+    run's once the service has archived the `previous_pages` of the `previous_run`, or if they were
+    written after `published_at`: a previous run that was never exported has nothing to archive.
     """
 
     campaign_id: str
@@ -171,8 +172,9 @@ def _to_export(
 
 
 def _published_at(campaign: Campaign, run: Run) -> datetime | None:
-    """Return when the campaign's current run was published; None if that is not known: before the
-    run began, another one was.
+    """Return when this run was published, None if that is not known.
+
+    A publication before this run began was that of an earlier run.
     """
     at, begun = campaign.published_at, run.started_at
     return at if at and begun and at >= begun else None
@@ -264,7 +266,7 @@ def _settled_pages(client: NudgescribeClient, run: RunToExport, minutes: float) 
     # Where the rows are known, missing pages are noticed later.
     settled = run.past or (run.check_rows and run.previous_run is None)
     seen = 0
-    for count in poll(partial(_count_pages, client, run), minutes * 60, PACE):
+    for count in poll(partial(_count_pages, client, run), minutes * 60, POLL_POLICY):
         if count and (settled or count == seen):
             return count
         seen = count

@@ -21,7 +21,7 @@ class FlowRunEnded(Frozen):
 
 
 @contextmanager
-def journaled(lake: DataLake, refresh: Refresh, *, resumable: bool) -> Generator[Refresh]:
+def journaled(lake: DataLake, run: Refresh, *, resumable: bool) -> Generator[Refresh]:
     """Yield the flow run's identity with its journal, which ends with the block; what the block has
     staged is removed then.
 
@@ -29,39 +29,39 @@ def journaled(lake: DataLake, refresh: Refresh, *, resumable: bool) -> Generator
     on from what is written there. Another one ends, and a retry begins anew. A flow run that was
     killed has ended neither, so its retry goes on.
     """
-    refresh = open_journal(lake, refresh)
+    run = open_journal(lake, run)
     try:
-        yield refresh
+        yield run
     except BaseException as error:
         problem = Problem.of(error)
         with suppress(Exception):
-            note_problem(lake, refresh, problem)
+            note_problem(lake, run, problem)
             if not resumable:
-                end_journal(lake, refresh, problem.problem)
+                end_journal(lake, run, problem.problem)
         raise
-    end_journal(lake, refresh)
+    end_journal(lake, run)
 
 
 @task(**RETRIED)
-def open_journal(lake: DataLake, refresh: Refresh) -> Refresh:
-    """Return the refresh with the journal that an earlier try has left open, or a new one."""
+def open_journal(lake: DataLake, run: Refresh) -> Refresh:
+    """Return its identity with the journal that an earlier try has left open, or a new one."""
     for number in count(1):
-        folder = refresh.journal if number == 1 else f"{refresh.journal}-{number}"
+        folder = run.journal if number == 1 else f"{run.journal}-{number}"
         journal = Journal(lake.files, folder)
         if Step.ENDED not in journal.contents().steps:
-            journal.create(Step.CLAIMED, Claimed(refresh=refresh, owner=this_process(refresh.id)))
-            return refresh.model_copy(update={"journal": folder})
+            journal.create(Step.CLAIMED, Claimed(refresh=run, owner=this_process(run.id)))
+            return run.model_copy(update={"journal": folder})
     raise AssertionError
 
 
 @task(**RETRIED)
-def end_journal(lake: DataLake, refresh: Refresh, problem: str = "") -> None:
+def end_journal(lake: DataLake, run: Refresh, problem: str = "") -> None:
     """End the flow run's journal, and remove what it has in the lake's staging."""
-    Journal(lake.files, refresh.journal).create(Step.ENDED, FlowRunEnded(problem=problem))
-    lake.files.remove(refresh.staging)
+    Journal(lake.files, run.journal).create(Step.ENDED, FlowRunEnded(problem=problem))
+    lake.files.remove(run.staging)
 
 
 @task(**RETRIED)
-def note_problem(lake: DataLake, refresh: Refresh, problem: Problem) -> None:
+def note_problem(lake: DataLake, run: Refresh, problem: Problem) -> None:
     """Note in the flow run's journal what it has failed with."""
-    Journal(lake.files, refresh.journal).append_next(Series.PROBLEM, problem)
+    Journal(lake.files, run.journal).append_next(Series.PROBLEM, problem)

@@ -19,9 +19,10 @@ _MARK = re.compile(r"Nudgeflow refresh ([\w-]+)(?:, of a group reused(?:: (\S+))
 
 
 class Refresh(Frozen):
-    """The identity of a refresh: the `id` of the flow run that began it, with a number appended
-    unless it is the campaign's first; `started` is that flow run's planned start; `journal` is its
-    folder in the lake.
+    """The identity of a refresh, or of another flow's run that has a journal.
+
+    `id` is that of the flow run that began it, with a number appended unless it is the campaign's
+    first; `started` is that flow run's planned start; `journal` is its folder in the lake.
     """
 
     id: str = Field(pattern=r"^[\w-]+$")
@@ -74,7 +75,7 @@ class Holder(Frozen):
         before = self.refresh[_FLOW_RUN + 1 :]
         return int(before) + 1 if before.isdecimal() else 1
 
-    def is_of_flow_run_of(self, refresh: Refresh) -> bool:
+    def is_by_same_flow_run(self, refresh: Refresh) -> bool:
         """Return whether both refreshes were begun by the same flow run."""
         return self.refresh[:_FLOW_RUN] == refresh.id[:_FLOW_RUN]
 

@@ -14,7 +14,7 @@ from blocks.storage.errors import TooNew
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
-from nudgescribe.retry import Pace, poll
+from nudgescribe.retry import PollPolicy, poll
 from tasks.campaigns import CampaignRef
 from tasks.customers.validate import Validated
 from tasks.journal.entries import JournalDamaged, Series
@@ -33,7 +33,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended, Standing
 from tasks.ui.commands import abandon_command
 
-PACE = Pace(longest=30)
+POLL_POLICY = PollPolicy(longest_wait=30)
 
 Overlap = Literal["skip", "join", "fail"]
 
@@ -204,7 +204,7 @@ def claim_open_refresh(
 
 
 def _await(attempt: "_Attempt", minutes: float) -> Claim:
-    for claim in poll(attempt, minutes * 60, PACE):
+    for claim in poll(attempt, minutes * 60, POLL_POLICY):
         if claim:
             return claim
     raise RefreshOpen(f"{attempt.other} It was still open after {minutes:g} minutes.")

@@ -20,6 +20,7 @@ from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import horizontal_bars
 from tasks.ui.markdown import (
+    MOST_RULES_SHOWN,
     change,
     code,
     image,
@@ -30,9 +31,6 @@ from tasks.ui.markdown import (
     two_columns,
     with_share,
 )
-
-MOST_SHOWN = 20
-"""Of the rules that rejected rows, those that rejected most."""
 
 
 class RefreshResult(Frozen):
@@ -132,7 +130,7 @@ def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], 
             {
                 "matched, messages kept": f"{result.matched:,}",
                 "new, messages written and reviewed": f"{result.new:,}",
-                "removed, no customers left": f"{result.orphaned:,}",
+                "orphaned, no customers left": f"{result.orphaned:,}",
             },
         ),
         f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
@@ -155,9 +153,9 @@ def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
     most = sorted(result.broken_rules, key=lambda rule: rule.rows, reverse=True)
     rows = [
         (plain(rule.field), REASONS.get(rule.code, plain(rule.code)), f"{rule.rows:,}")
-        for rule in most[:MOST_SHOWN]
+        for rule in most[:MOST_RULES_SHOWN]
     ]
-    if more := sum(rule.rows for rule in most[MOST_SHOWN:]):
+    if more := sum(rule.rows for rule in most[MOST_RULES_SHOWN:]):
         rows.append(("other fields", "", f"{more:,}"))
     is_overlapping = sum(rule.rows for rule in most) > result.rejected
     return [
@@ -191,7 +189,9 @@ def _compared(result: RefreshResult) -> list[str]:
 
 def _erased(result: RefreshResult) -> dict[str, str]:
     """Return a row about the customers who left the group before the export, if there are any."""
-    return {"erased since, without a message": f"{result.erased:,}"} if result.erased else {}
+    return (
+        {"left the group since, without a message": f"{result.erased:,}"} if result.erased else {}
+    )
 
 
 def _row(name: str, before: int, after: int) -> tuple[str, str, str, str]:
@@ -210,6 +210,6 @@ def _numbers(result: RefreshResult) -> dict[str, dict[str, int]]:
     numbers["segments"] = {
         "matched": result.matched,
         "new": result.new,
-        "removed": result.orphaned,
+        "orphaned": result.orphaned,
     }
     return numbers

@@ -14,9 +14,7 @@ from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.standing import Review
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.markdown import code_block, link, plain, two_columns
-
-MOST_SHOWN = 50
+from tasks.ui.markdown import MOST_SEGMENTS_SHOWN, code_block, link, plain, two_columns
 
 
 @task(**RETRIED)
@@ -79,13 +77,13 @@ def _page(
     diff = segments.compare(_segments(before), _segments(now))
     texts = {segments.key(message.segment): message.message for message in now}
     new = [f"### {_name(one)}\n\n{code_block(texts[segments.key(one)])}" for one in diff.new]
-    removed = [f"- {_name(segment)}" for segment in diff.orphaned]
+    orphaned = [f"- {_name(segment)}" for segment in diff.orphaned]
     counts = {
         "customers in the list": checkpoint.validated.accepted.rows,
         "customers in new segments": checkpoint.expected.customers_in_new,
         "segments matched, message kept": len(diff.matched),
         "segments new, message to review": len(diff.new),
-        "segments removed": len(diff.orphaned),
+        "segments orphaned, no customers left": len(diff.orphaned),
     }
     page = "the campaign's page in the platform"
     if campaign_url:
@@ -98,8 +96,8 @@ def _page(
         two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
         "## New segments",
         _some(new),
-        "## Removed segments",
-        _some(removed),
+        "## Orphaned segments",
+        _some(orphaned),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -113,6 +111,6 @@ def _name(segment: Segment) -> str:
 
 
 def _some(entries: list[str]) -> str:
-    more = len(entries) - MOST_SHOWN
-    shown = entries[:MOST_SHOWN] + ([f"… and {more:,} more."] if more > 0 else [])
+    more = len(entries) - MOST_SEGMENTS_SHOWN
+    shown = entries[:MOST_SEGMENTS_SHOWN] + ([f"… and {more:,} more."] if more > 0 else [])
     return "\n\n".join(shown) or "None."

@@ -27,10 +27,8 @@ from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.markdown import plain
+from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, plain
 
-MOST_SHOWN = 500
-"""Candidates in the table, which Prefect shows on one page."""
 AT_ONCE = 8
 
 
@@ -67,7 +65,7 @@ class _Candidates(BaseModel):
 
 @task(**RETRIED, task_run_name="list candidates in {lake.block_name}")
 def list_candidates(
-    lake: DataLake, account: NudgescribeAccount, ages: Ages, refresh: Refresh
+    lake: DataLake, account: NudgescribeAccount, ages: Ages, run: Refresh
 ) -> CandidatesRef:
     """List what is old and not needed, once per flow run, and show it as a table in Prefect."""
 
@@ -79,7 +77,7 @@ def list_candidates(
             if isinstance(problem, LakeError):
                 get_run_logger().warning("All of its campaign is kept: %s", problem)
         candidates = [
-            *file_candidates(files, stored, now, ages, open_, refresh),
+            *file_candidates(files, stored, now, ages, open_, run),
             *run_candidates(files, stored, manifests, now, ages, open_),
         ]
         if ages.groups_days is not None:
@@ -88,7 +86,7 @@ def list_candidates(
                 candidates += group_candidates(client, now, ages.groups_days, ids)
         return _Candidates(listed_at=now, candidates=sorted(candidates, key=_order))
 
-    journal = Journal(lake.files, refresh.journal)
+    journal = Journal(lake.files, run.journal)
     listed = journal.step(Step.FOUND, _Candidates, compute)
     amounts = _amounts(listed.candidates)
     summary = _summary(amounts)
@@ -99,7 +97,7 @@ def list_candidates(
         description=plain(summary),
     )
     get_run_logger().info(summary)
-    return CandidatesRef(journal=refresh.journal, amounts=amounts)
+    return CandidatesRef(journal=run.journal, amounts=amounts)
 
 
 @task(**RETRIED, task_run_name="remove candidates in {lake.block_name}")
@@ -182,8 +180,11 @@ def _table(listed: _Candidates, amounts: dict[Kind, Amount]) -> list[dict[str, s
         _row(kind, f"{amount.count:,} in all", "", decimal(amount.bytes))
         for kind, amount in amounts.items()
     ]
-    rows = [_row_of(candidate, listed.listed_at) for candidate in listed.candidates[:MOST_SHOWN]]
-    if (more := len(listed.candidates) - MOST_SHOWN) > 0:
+    rows = [
+        _row_of(candidate, listed.listed_at)
+        for candidate in listed.candidates[:MOST_CANDIDATES_SHOWN]
+    ]
+    if (more := len(listed.candidates) - MOST_CANDIDATES_SHOWN) > 0:
         rows.append(_row("", f"and {more:,} more", "", ""))
     return totals + rows
 

@@ -5,6 +5,13 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
+MOST_RULES_SHOWN = 20
+"""Of the rules that rejected rows, those that rejected most."""
+MOST_SEGMENTS_SHOWN = 50
+MOST_CAMPAIGNS_SHOWN = 200
+"""In the table of the inventory, which Prefect shows on one page."""
+MOST_CANDIDATES_SHOWN = 500
+"""In the table of what retention removes, which Prefect shows on one page."""
 _OF_URLS = "%/:?#[]@!$&*+,;=~"
 """All that has a meaning in URLs, but for parentheses and quotes, which have one in links."""
 _ALIGNED = {"l": "---", "r": "---:"}

@@ -22,7 +22,9 @@ HISTORY = "/v1/campaign/rerun/history"
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only when somebody sleeps."""
-    monkeypatch.setattr(CampaignRerun, "pace", Clock().pace(first=1, longest=5))
+    monkeypatch.setattr(
+        CampaignRerun, "poll_policy", Clock().poll_policy(first_wait=1, longest_wait=5)
+    )
 
 
 def create_rerun(company: Company, count: int = 100) -> CampaignRerun:

@@ -30,7 +30,7 @@ import tasks.customers.upload
 import tasks.export.run
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
-from nudgescribe.retry import Pace
+from nudgescribe.retry import PollPolicy
 from tasks.ui.charts import horizontal_bars
 from tests.chaos.effects import Moment, Watch
 from tests.support.prefect_servers import impatient
@@ -87,9 +87,11 @@ def hurry() -> None:
     tasks.customers.upload.ROWS_SENT = 125
     blocks.rerun.PATIENCE_SECONDS = 2
     tasks.export.run.ROWS_A_CHUNK = 100
-    CampaignRerun.pace = flows.run.fetch.PACE = Pace(first=0.02, longest=0.2)
+    CampaignRerun.poll_policy = flows.run.fetch.POLL_POLICY = PollPolicy(
+        first_wait=0.02, longest_wait=0.2
+    )
     # Between two looks the service has time to write a page.
-    tasks.export.run.PACE = Pace(first=0.05, longest=0.2)
+    tasks.export.run.POLL_POLICY = PollPolicy(first_wait=0.05, longest_wait=0.2)
     for module in list(sys.modules.values()):
         if module.__name__.startswith("tasks."):
             for each in vars(module).values():

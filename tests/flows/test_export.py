@@ -43,8 +43,8 @@ RUN = (
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Between two looks no time passes but by this clock."""
     one = Clock()
-    monkeypatch.setattr(fetch, "PACE", one.pace(first=1, longest=120))
-    monkeypatch.setattr(tasks, "PACE", one.pace())
+    monkeypatch.setattr(fetch, "POLL_POLICY", one.poll_policy(first_wait=1, longest_wait=120))
+    monkeypatch.setattr(tasks, "POLL_POLICY", one.poll_policy())
     return one
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from blocks.storage.files import DRAFT
 from flows.retention import RetentionOptions, lake_retention
-from flows.run.flow_run import this_refresh
+from flows.run.flow_run import this_run
 from tasks.journal.entries import Step
 from tasks.journal.owners import this_process
 from tasks.journal.refresh import Claimed, Refresh
@@ -94,7 +94,7 @@ def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save
 
         @flow
         def retried_meanwhile() -> RetentionResult:
-            listed = list_candidates(saved.lake, saved.account, Ages(), this_refresh())
+            listed = list_candidates(saved.lake, saved.account, Ages(), this_run())
             client.set_flow_run_state(run.id, Running(), force=True)
             return remove_candidates(saved.lake, saved.account, listed)
 

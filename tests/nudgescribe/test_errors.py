@@ -103,6 +103,7 @@ def test_error_keeps_only_a_short_text_of_the_body(body: bytes, text: str) -> No
     ("headers", "seconds"),
     [
         ({"retry-after": "77"}, 77),
+        ({"retry-after": "1.25"}, 1.25),
         # By the service's clock, wherever ours is.
         ({"retry-after": LATER, "date": NOW}, 77),
         ({"retry-after": NOW, "date": LATER}, 0),

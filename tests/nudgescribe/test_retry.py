@@ -1,4 +1,4 @@
-"""How often calls and looks are repeated, and how long is waited between."""
+"""How often calls are repeated and polls made, and how long is waited between."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,50 +111,50 @@ def test_read_fails_after_last_attempt(service: Service, clock: Clock) -> None:
     assert all(seconds <= 30 for seconds in clock.slept)
 
 
-# ---- looks ------------------------------------------------------------------------------------
+# ---- polls ------------------------------------------------------------------------------------
 
-PACE = {"first": 1, "longest": 8, "growth": 2, "tolerated": 3}
+POLICY = {"first_wait": 1, "longest_wait": 8, "growth": 2, "tolerated": 3}
 DOWN = ServerError("down.")
 
 
 def test_poll_waits_grow_with_jitter_up_to_the_longest(clock: Clock) -> None:
-    looks = poll(lambda: 1, 100, clock.pace(**PACE))
+    polls = poll(lambda: 1, 100, clock.poll_policy(**POLICY))
     for _ in range(8):
-        next(looks)
+        next(polls)
     for slept, longest in zip(clock.slept, [1, 2, 4, 8, 8, 8, 8], strict=True):
         assert longest / 2 <= slept <= longest
 
 
-def test_poll_looks_last_at_the_deadline(clock: Clock) -> None:
-    times = list(poll(lambda: clock.now, 10, clock.pace(**PACE)))
+def test_poll_calls_last_at_the_deadline(clock: Clock) -> None:
+    times = list(poll(lambda: clock.now, 10, clock.poll_policy(**POLICY)))
     assert (times[0], times[-1]) == (0, 10)
-    assert list(poll(lambda: "seen", 0, clock.pace(**PACE))) == ["seen"]
+    assert list(poll(lambda: "seen", 0, clock.poll_policy(**POLICY))) == ["seen"]
 
 
 def failing(*faults: Exception) -> Callable[[], str]:
-    """A look that meets these errors before it sees something."""
+    """A call that meets these errors before it returns something."""
     left = [*faults]
 
-    def look() -> str:
+    def call() -> str:
         if left:
             raise left.pop()
         return "seen"
 
-    return look
+    return call
 
 
-def test_poll_overlooks_retryable_errors(clock: Clock) -> None:
-    assert next(poll(failing(DOWN, DOWN, DOWN), 100, clock.pace(**PACE))) == "seen"
+def test_poll_tolerates_retryable_errors(clock: Clock) -> None:
+    assert next(poll(failing(DOWN, DOWN, DOWN), 100, clock.poll_policy(**POLICY))) == "seen"
     assert len(clock.slept) == 3
 
 
-def test_error_of_the_last_look_does_not_hide_what_was_seen(clock: Clock) -> None:
-    def look() -> str:
+def test_error_of_the_last_call_does_not_hide_what_was_seen(clock: Clock) -> None:
+    def call() -> str:
         if clock.now < 9:
             return "119"
         raise DOWN
 
-    assert {*poll(look, 10, clock.pace(**PACE))} == {"119"}
+    assert {*poll(call, 10, clock.poll_policy(**POLICY))} == {"119"}
 
 
 @pytest.mark.parametrize(
@@ -164,5 +164,5 @@ def test_poll_raises_last_of_many_errors_and_others_at_once(
     clock: Clock, faults: list[Exception], deadline: float
 ) -> None:
     with pytest.raises(type(faults[0])):
-        next(poll(failing(*faults), deadline, clock.pace(**PACE)))
+        next(poll(failing(*faults), deadline, clock.poll_policy(**POLICY)))
     assert len(clock.slept) == len(faults) - 1

@@ -8,7 +8,7 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
-from nudgescribe.retry import Pace
+from nudgescribe.retry import PollPolicy
 
 SECONDS = 240.0
 
@@ -28,9 +28,9 @@ class Clock:
             self.slept.append(seconds)
             self.now += seconds
 
-    def pace(self, **settings: Any) -> Pace:
-        """A pace by this clock; `settings` are `Pace`'s own."""
-        return Pace(clock=lambda: self.now, sleep=self.sleep, **settings)
+    def poll_policy(self, **settings: Any) -> PollPolicy:
+        """A policy by this clock; `settings` are `PollPolicy`'s own."""
+        return PollPolicy(clock=lambda: self.now, sleep=self.sleep, **settings)
 
 
 def until(

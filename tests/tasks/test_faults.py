@@ -15,7 +15,7 @@ from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import Retryable
-from nudgescribe.retry import Pace, RetryPolicy
+from nudgescribe.retry import PollPolicy, RetryPolicy
 from sandbox.api import auth, messages, security
 from sandbox.middleware.faults import LINKS, ActiveFault, Fault
 from tasks.campaigns import CampaignRef, RunRef, find_campaign, publish_run
@@ -154,7 +154,7 @@ def refreshed(
         return real(self, retry=retry, call_seconds=0.7, page_seconds=0.7)
 
     monkeypatch.setattr(NudgescribeAccount, "get_client", get_client)
-    monkeypatch.setattr(export, "PACE", Pace(first=0.02, longest=0.1))
+    monkeypatch.setattr(export, "POLL_POLICY", PollPolicy(first_wait=0.02, longest_wait=0.1))
     monkeypatch.setattr(rerun, "PATIENCE_SECONDS", 0.0)
     yield Refreshed(company, local, refresh)
     company.sandbox.app.state.faults.clear()

@@ -304,7 +304,7 @@ def test_inventory_table_is_cut_when_long(office: Office, monkeypatch: pytest.Mo
     office.report(taken)
     said = office.local.descriptions
     assert said["inventory-main-campaigns"] == "Campaigns of main on 2026-11-21 at 06:30 UTC: 2"
-    monkeypatch.setattr(inventory, "MOST_SHOWN", 1)
+    monkeypatch.setattr(inventory, "MOST_CAMPAIGNS_SHOWN", 1)
     ((row,), _) = office.report(taken)
     assert row["campaign"] == "Old"
     assert said["inventory-main-campaigns"].endswith(

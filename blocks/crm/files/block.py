@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.csv import CsvDialect, read_csv
-from blocks.crm.files.locate import Format, SourceFile, detect_format, locate, redact_url
+from blocks.crm.files.locate import ListFormat, SourceFile, detect_format, locate, redact_url
 from blocks.crm.files.ndjson import read_ndjson
 from blocks.crm.files.parquet import read_parquet
 from blocks.crm.source import CrmSource
@@ -37,7 +37,7 @@ class FileCrm(CrmSource):
         "pattern for several files with the same columns, such as s3://crm/list-*.csv. Put keys, "
         "passwords and signatures in storage_options: Prefect does not encrypt the path."
     )
-    format: Format | None = Field(
+    format: ListFormat | None = Field(
         default=None,
         description="Format of the file. If empty, its name decides: .csv, .tsv, .txt, .parquet, "
         ".ndjson or .jsonl, followed by .gz, .zst or .zstd if it is compressed.",
@@ -140,10 +140,10 @@ class FileCrm(CrmSource):
             escaped=self.escape is not None,
         )
 
-    def _detect_format(self, files: list[SourceFile]) -> Format:
+    def _detect_format(self, files: list[SourceFile]) -> ListFormat:
         if self.format:
             return self.format
-        formats: dict[Format, str] = {}
+        formats: dict[ListFormat, str] = {}
         for file in files:
             if file.format is None:
                 raise SourceError(

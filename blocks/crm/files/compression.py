@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from blocks.crm.errors import SourceError
 
-Compression = Literal["gzip", "zstd"]
+ListCompression = Literal["gzip", "zstd"]
 MAGIC_BYTES = 512
-_READ: dict[Compression, re.Pattern[bytes]] = {
+_READ: dict[ListCompression, re.Pattern[bytes]] = {
     "gzip": re.compile(rb"\x1f\x8b"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),
 }
@@ -35,7 +35,7 @@ _NO_TEXT = {
 }
 
 
-def compression_of(head: bytes) -> Compression | None:
+def compression_of(head: bytes) -> ListCompression | None:
     """Return how a file is compressed that begins with `head`, None if it is not."""
     return next((kind for kind, magic in _READ.items() if magic.match(head)), None)
 

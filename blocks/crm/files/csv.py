@@ -105,7 +105,9 @@ class _Part:
             text.skip(len(text.head) - len(text.head.lstrip(b"\r\n")))
         return stated or _detect_delimiter(self._name, text.head, self._dialect)
 
-    def _blocks(self, text: rfc4180.Readable, dialect: rfc4180.Dialect) -> Iterator[rfc4180.Block]:
+    def _blocks(
+        self, text: rfc4180.Readable, dialect: rfc4180.Dialect
+    ) -> Iterator[rfc4180.CsvBlock]:
         try:
             yield from rfc4180.blocks(text, BLOCK_BYTES, dialect, self._dialect.header)
         except rfc4180.MalformedCsv as error:
@@ -163,7 +165,7 @@ class _Part:
         return table.filter(pa.array(kept))
 
 
-def _blank_lines(block: rfc4180.Block) -> int:
+def _blank_lines(block: rfc4180.CsvBlock) -> int:
     """Count the lines of a block that are no rows."""
     raw, rows = bytes(block.raw), block.table.num_rows
     if len(block.table.schema.names) == 1 or raw.count(b"\n") == rows:

@@ -27,10 +27,10 @@ from blocks.storage.errors import (
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.errors import first_ten
 
-Format = Literal["csv", "parquet", "ndjson"]
+ListFormat = Literal["csv", "parquet", "ndjson"]
 ReadBytes = Callable[[int], bytes]
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, ListFormat] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "csv",
@@ -51,7 +51,7 @@ class SourceFile:
     name: str
 
     @property
-    def format(self) -> Format | None:
+    def format(self) -> ListFormat | None:
         """Return the format its name says, if any."""
         return detect_format(self.name)
 
@@ -151,7 +151,7 @@ def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
     return [SourceFile(fs, at, name) for at, name in zip(paths, names, strict=True)]
 
 
-def detect_format(name: str) -> Format | None:
+def detect_format(name: str) -> ListFormat | None:
     """Return the format a file's name says, compressed or not; None if it says none."""
     suffixes = PurePosixPath(name.lower()).suffixes
     if suffixes and suffixes[-1] in COMPRESSED:

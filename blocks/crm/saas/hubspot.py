@@ -51,7 +51,7 @@ class _Properties(BaseModel):
     results: list[_Property]
 
 
-class _Member(BaseModel):
+class _ListMember(BaseModel):
     id: Annotated[str, Field(alias="recordId", pattern=r"^[1-9][0-9]{0,17}$")]
 
 
@@ -65,7 +65,7 @@ class _Paging(BaseModel):
 
 class _Members(BaseModel):
     total: int = 0
-    results: list[_Member]
+    results: list[_ListMember]
     paging: _Paging | None = None
 
 

@@ -19,7 +19,7 @@ from blocks.crm.source import CrmSource
 from blocks.saved import documentation_url
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
-from nudgescribe.retry import Pace, RetryPolicy, poll
+from nudgescribe.retry import PollPolicy, RetryPolicy, poll
 
 _POSITION = re.compile(r"Row:(\d+):Column:(\d+)")
 
@@ -29,7 +29,7 @@ class _Token(BaseModel):
     instance: str = Field(alias="instance_url")
 
 
-class _Job(BaseModel):
+class _QueryJob(BaseModel):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{15,18}$")]
     state: Annotated[str, Field(pattern=r"^[A-Za-z]{1,20}$")]
     rows: int | None = Field(default=None, alias="numberRecordsProcessed")
@@ -85,7 +85,7 @@ class SalesforceCrm(CrmSource):
         default=50_000, gt=0, description="Rows to ask for at once. They are put on disk."
     )
     retry: ClassVar[RetryPolicy] = RetryPolicy()
-    pace: ClassVar[Pace] = Pace()
+    poll_policy: ClassVar[PollPolicy] = PollPolicy()
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Run the query as a job and yield its rows, as `CrmSource.batches` does.
@@ -133,7 +133,7 @@ class SalesforceCrm(CrmSource):
             "lineEnding": "LF",
         }
         # Sent once: a job whose id was lost with the answer could not be stopped.
-        job = api.fetch(_Job, "POST", self._path(), "the query", json=query).id
+        job = api.fetch(_QueryJob, "POST", self._path(), "the query", json=query).id
         try:
             yield job
         except BaseException:
@@ -153,8 +153,8 @@ class SalesforceCrm(CrmSource):
     def _wait(self, api: Api, job: str) -> int:
         """Wait until a job is complete and return its number of rows."""
         state = ""
-        look = partial(api.fetch, _Job, "GET", self._path(job), f"query job {job}")
-        for seen in poll(look, self.deadline_minutes * 60, self.pace):
+        read = partial(api.fetch, _QueryJob, "GET", self._path(job), f"query job {job}")
+        for seen in poll(read, self.deadline_minutes * 60, self.poll_policy):
             if seen.state != state:
                 state = seen.state
                 self.logger.info("Query job %s: %s", job, state)

@@ -187,7 +187,7 @@ class CutOnce:
         return self._pieces.pop() if self._pieces else b""
 
 
-def read_back(blocks: Iterable[rfc4180.Block]) -> Rows:
+def read_back(blocks: Iterable[rfc4180.CsvBlock]) -> Rows:
     return [
         row
         for block in blocks

@@ -157,7 +157,7 @@ class Broken(Exception):
     pass
 
 
-def failing_blocks() -> Iterator[rfc4180.Block]:
+def failing_blocks() -> Iterator[rfc4180.CsvBlock]:
     yield next(rfc4180.blocks(BytesIO(make_page(1))))
     raise Broken
 

@@ -86,7 +86,7 @@ def erase(company: Company, count: int) -> None:
 # ---- the group --------------------------------------------------------------------------------
 
 
-def test_customers_erased_in_the_review_are_told_and_the_others_are_published(
+def test_customers_who_left_in_the_review_are_told_and_the_others_are_published(
     company: Company, saved: Saved, deployed: Deployed
 ) -> None:
     run = suspended(company, saved, deployed)
@@ -97,7 +97,7 @@ def test_customers_erased_in_the_review_are_told_and_the_others_are_published(
     assert len(frame) == 117
     with get_client(sync_client=True) as client:
         pages = [str(one.data) for one in client.read_artifacts() if one.flow_run_id == run]
-    assert any("| erased since, without a message | 3 |" in page for page in pages)
+    assert any("| left the group since, without a message | 3 |" in page for page in pages)
 
 
 def test_stranger_in_the_group_stops_the_publication(

@@ -127,7 +127,7 @@ def test_review_goes_by_what_people_answer(
     approve(company)
     resume_flow_run(run, run_input={"decision": "stop here", "note": "wrong list"})
     state = deployed.work(run)
-    assert (state.type.value, state.name) == ("FAILED", "Rejected")
+    assert (state.type.value, state.name) == ("FAILED", "ReviewStopped")
     assert state.message is not None
     assert "Run 2 was stopped: wrong list" in state.message
     assert company.history()[0].status == Status.READY_TO_PUBLISH

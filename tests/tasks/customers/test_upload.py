@@ -174,7 +174,7 @@ def test_upload_sends_chunks_and_waits_for_slow_group(
     local: Local, create: Create, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tasks, "ROWS_SENT", 8)
-    monkeypatch.setattr(tasks, "poll", partial(poll, pace=Clock().pace()))
+    monkeypatch.setattr(tasks, "poll", partial(poll, policy=Clock().poll_policy()))
     half = httpx.Response(200, json={"num_pages": 1, "page_size": 100, "total": 15})
     transport = through(ResponseTamperer({"/v1/customer/pages": [half, half]}))
     assert upload(local, create(DATED), local.staged(customers(30))) == 30

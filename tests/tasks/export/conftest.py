@@ -57,7 +57,7 @@ def lake(tmp_path: Path) -> DataLake:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time passes only when somebody sleeps."""
-    monkeypatch.setattr(tasks, "PACE", Clock().pace())
+    monkeypatch.setattr(tasks, "POLL_POLICY", Clock().poll_policy())
     real = NudgescribeAccount.get_client
 
     def get_client(self: NudgescribeAccount, **options: Any) -> NudgescribeClient:

@@ -18,7 +18,7 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.storage.errors import LakeUnreachable, TooNew
 from blocks.storage.files import Files, InTheWay
 from nudgescribe.bases import Frozen
-from nudgescribe.retry import Pace
+from nudgescribe.retry import PollPolicy
 from tasks.journal.entries import Journal, JournalDamaged, Series, Step
 from tasks.journal.owners import UNKNOWN, Owner
 from tasks.journal.refresh import Problem, Refresh
@@ -305,8 +305,8 @@ class Waiting:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], None]) -> None:
         self.clock = Clock()
         self._happens = happens
-        pace = Pace(clock=lambda: self.clock.now, sleep=self.sleep)
-        monkeypatch.setattr(claims, "PACE", pace)
+        policy = PollPolicy(clock=lambda: self.clock.now, sleep=self.sleep)
+        monkeypatch.setattr(claims, "POLL_POLICY", policy)
 
     def sleep(self, seconds: float) -> None:
         self.clock.sleep(seconds)

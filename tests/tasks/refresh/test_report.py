@@ -80,7 +80,7 @@ Fix these rows in the CRM; they are listed in `/LAKE/quarantine/campaign_id=C/r.
 |---|---:|
 | matched, messages kept | 120 |
 | new, messages written and reviewed | 3 |
-| removed, no customers left | 1 |
+| orphaned, no customers left | 1 |
 
 Customers in new segments: 250 (less than 0.1 %).
 

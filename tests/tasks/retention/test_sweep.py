@@ -270,7 +270,7 @@ def test_draft_in_staging_is_removed_with_its_folder(local: Local, refresh: Refr
 def test_table_shows_totals_and_first_candidates(
     local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.retention.sweep.MOST_SHOWN", 2)
+    monkeypatch.setattr("tasks.retention.sweep.MOST_CANDIDATES_SHOWN", 2)
     for number in range(3):
         local.lake.files.write(f"staging/{number}/list", b"12345")
     age(local.lake)

@@ -11,7 +11,7 @@ from prefect.exceptions import TerminationSignal
 from pydantic import ValidationError
 
 from blocks.crm.saas.salesforce import SalesforceCrm
-from nudgescribe.retry import Pace, RetryPolicy
+from nudgescribe.retry import PollPolicy, RetryPolicy
 from tests.blocks.crm.extracting import CANARY, Extract, Refusal
 from tests.blocks.crm.saas import salesforce_server
 from tests.blocks.crm.saas.salesforce_server import JOBS, QUERY, Salesforce, error, page
@@ -32,7 +32,7 @@ def service() -> Iterator[Salesforce]:
 @pytest.fixture
 def crm(service: Salesforce, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Crm:
     monkeypatch.setattr(SalesforceCrm, "retry", RetryPolicy(sleep=clock.sleep))
-    monkeypatch.setattr(SalesforceCrm, "pace", clock.pace(tolerated=3))
+    monkeypatch.setattr(SalesforceCrm, "poll_policy", clock.poll_policy(tolerated=3))
 
     def make(**changes: Any) -> SalesforceCrm:
         values = {
@@ -210,7 +210,7 @@ def test_extract_aborts_and_deletes_query_when_cancelled(
     cancelled = Mock(side_effect=signal(15))
     service.states = states
     service.rows = numbered(3)
-    monkeypatch.setattr(SalesforceCrm, "pace", Pace(sleep=cancelled))
+    monkeypatch.setattr(SalesforceCrm, "poll_policy", PollPolicy(sleep=cancelled))
     monkeypatch.setattr(SalesforceCrm, "retry", RetryPolicy(sleep=cancelled))
     service.faults["/results"] = [DROPPED]
     with pytest.raises(signal):
