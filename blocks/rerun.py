@@ -152,6 +152,12 @@ class CampaignRerun(JobBlock[Run]):
                 run = self._await_started(client, refusal, 0)
         return RerunJob(self, run.run_number, job_uid=run.job_uid)
 
+    def find(self) -> "RerunJob | None":
+        """Return the rerun that was started on this group; None if the history shows none."""
+        with self.account.get_client() as client:
+            run = self._find_started(client.rerun_history(self.campaign_id))
+        return RerunJob(self, run.run_number, job_uid=run.job_uid) if run else None
+
     def attach(self, run_number: int, on_poll: Callable[[Run], None] | None = None) -> "RerunJob":
         """Return the job of an existing rerun; each poll calls `on_poll` with the run."""
         return RerunJob(self, run_number, on_poll)

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
+from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import Files, LakeError, StoredFile, is_draft
+from nudgescribe.errors import ApiError
 from tasks.journal.refresh import JOURNALS, STAGING, Refresh
 from tasks.refresh.history import (
     REFRESHES,
@@ -16,6 +19,7 @@ from tasks.refresh.history import (
     newest_refreshes,
 )
 from tasks.refresh.plan import PLANS
+from tasks.refresh.rerun import note_started_rerun
 from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
 
@@ -71,12 +75,19 @@ def remove_journal(files: Files, candidate: Candidate, listed_at: datetime) -> s
     return None
 
 
-def remove_staging(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
+def remove_staging(
+    account: NudgescribeAccount, lake: DataLake, candidate: Candidate, listed_at: datetime
+) -> str | None:
     """Remove a staging folder, which ends a refresh left half-way; return why it is kept."""
+    files, partition = lake.files, candidate.partition
     if has_changed(files, candidate, listed_at):
         return CHANGED
-    if candidate.partition and not expire(files, candidate.partition, candidate.target):
-        return OPEN
+    has_started = partial(note_started_rerun, account, lake)
+    try:
+        if partition and not expire(files, partition, candidate.target, has_started):
+            return OPEN
+    except ApiError as error:
+        return error.problem
     files.remove(candidate.target)
     return None
 
