@@ -234,10 +234,15 @@ class RerunJob(JobRun[Run]):
         # The history may lag behind the answer that gave the run's number.
         look = partial(client.rerun_history, self._rerun.campaign_id)
         for history in poll(look, PATIENCE_SECONDS, self._rerun.pace):
-            for run in history:
-                if run.run_number == self.run_number:
-                    return run
+            if run := self._find_in(history):
+                return run
+        # The last looks may have failed, and what they did not show is no proof.
+        if run := self._find_in(look()):
+            return run
         raise RunRemoved(f"{self._name} is not in its history, after {PATIENCE_SECONDS:g} seconds.")
+
+    def _find_in(self, history: list[Run]) -> Run | None:
+        return next((run for run in history if run.run_number == self.run_number), None)
 
 
 def _describe_status(run: Run) -> str:
