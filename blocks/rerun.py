@@ -152,6 +152,12 @@ class CampaignRerun(JobBlock[Run]):
                 run = self._await_started(client, refusal, 0)
         return RerunJob(self, run.run_number, job_uid=run.job_uid)
 
+    def find(self) -> "RerunJob | None":
+        """Return the rerun that was started on this group; None if the history shows none."""
+        with self.account.get_client() as client:
+            run = self._find_started(client.rerun_history(self.campaign_id))
+        return RerunJob(self, run.run_number, job_uid=run.job_uid) if run else None
+
     def attach(self, run_number: int, on_poll: Callable[[Run], None] | None = None) -> "RerunJob":
         """Return the job of an existing rerun; each poll calls `on_poll` with the run."""
         return RerunJob(self, run_number, on_poll)
@@ -230,10 +236,15 @@ class RerunJob(JobRun[Run]):
         # The history may lag behind the answer that gave the run's number.
         read = partial(client.rerun_history, self._rerun.campaign_id)
         for history in poll(read, PATIENCE_SECONDS, self._rerun.poll_policy):
-            for run in history:
-                if run.run_number == self.run_number:
-                    return run
+            if run := self._find_in(history):
+                return run
+        # The last looks may have failed, and what they did not show is no proof.
+        if run := self._find_in(read()):
+            return run
         raise RunRemoved(f"{self._name} is not in its history, after {PATIENCE_SECONDS:g} seconds.")
+
+    def _find_in(self, history: list[Run]) -> Run | None:
+        return next((run for run in history if run.run_number == self.run_number), None)
 
 
 def _describe_status(run: Run) -> str:

@@ -34,7 +34,7 @@ def lake_retention(
 
     Args:
         lake: The data lake.
-        account: The Nudgescribe account; needed for options.groups_days only.
+        account: The Nudgescribe account that the refreshes of the lake use.
         options: Ages from which things are removed, and whether they are.
     """
     with journaled(lake, this_run(), resumable=True) as run:

@@ -650,17 +650,10 @@ class RerunStarted(Answer):
     comparison: SegmentLists
 
 
-def _leave_out_nulls(records: object) -> object:
-    # A null tells nothing of a run.
-    if not isinstance(records, list):
-        return records
-    return [record for record in cast("list[object]", records) if record is not None]
-
-
 class RunHistory(Answer):
-    """Newest first."""
+    """Newest first. A record that is no run may be the newest one, so the others tell nothing."""
 
-    runs: Annotated[list[Run], BeforeValidator(_leave_out_nulls)]
+    runs: list[Run]
 
 
 class SegmentMessage(Answer):

@@ -255,9 +255,22 @@ def release_held_group(account: NudgescribeAccount, lake: DataLake, refresh: Ref
     """Take the mark of a refresh off the group that it has reused, if it has got that far."""
     if not refresh.journal:
         return  # version 0.1 has left it
-    group = Journal(lake.files, refresh.journal).find(Step.GROUPED, GroupRef)
+    journal = Journal(lake.files, refresh.journal)
+    group = journal.find(Step.GROUPED, GroupRef)
+    if group is None and (campaign := journal.find(Step.FOUND, CampaignRef)):
+        group = _marked(account, campaign.workspace_id, refresh)
     if group and group.reused:
         release_group.fn(account, group, refresh)
+
+
+def _marked(account: NudgescribeAccount, workspace_id: str, refresh: Refresh) -> GroupRef | None:
+    """Return the group that the refresh has marked as reused, whether or not it has noted so."""
+    with account.get_client() as client:
+        group = _find(client, workspace_id, refresh.owns, refresh.markers)
+        holder = Holder.of(group) if group else None
+        if group is None or holder is None:
+            return None
+        return _reference(client, group).model_copy(update={"reused": bool(holder.journal)})
 
 
 def refuse_held(client: NudgescribeClient, group: GroupRef, refresh: Refresh) -> None:

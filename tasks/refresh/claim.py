@@ -30,6 +30,7 @@ from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
+from tasks.refresh.rerun import note_started_rerun
 from tasks.refresh.standing import Ended, Standing
 from tasks.ui.commands import abandon_command
 
@@ -243,11 +244,21 @@ class _Attempt:
                 # The note about its problem was lost: that may have been one that does not pass.
                 standing = standing.model_copy(update={"failed": True})
         decision = decide(standing, claimant, self._overlap, owner, self._waited_for)
+        if standing and self._would_lose_a_rerun(decision):
+            started = standing.model_copy(update={"initiated": True})
+            decision = decide(started, claimant, self._overlap, owner, self._waited_for)
         if isinstance(decision, Begin) and flow_run.run_count != 1:
             # It may have begun an earlier refresh, which others have ended since.
             earlier = self._history.ended_of(claimant)
             decision = decide(earlier, claimant, self._overlap, None, None) if earlier else decision
         return self._carry_out(decision)
+
+    def _would_lose_a_rerun(self, decision: Decision) -> bool:
+        """Return whether the refresh to be given up has started its rerun, which is noted then."""
+        previous = decision.previous if isinstance(decision, Begin) else None
+        if previous is None or previous.ended:
+            return False
+        return note_started_rerun(self._account, self._lake, previous.refresh)
 
     def _carry_out(self, decision: Decision) -> Claim | None:
         match decision:

@@ -4,7 +4,7 @@ The newest refresh tells who has the campaign. Files that are none of ours are p
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -261,12 +261,14 @@ def is_alive(standing: Standing | LakeError | None) -> bool:
     return owner is not None and owner_state(owner) is not None
 
 
-def expire(files: Files, partition: str, folder: str) -> bool:
+def expire(
+    files: Files, partition: str, folder: str, has_started: Callable[[Refresh], bool]
+) -> bool:
     """Return whether a staging folder may be removed.
 
     It stays while a flow run works on its refresh or is suspended for the review, or if the journal
     cannot be read. A refresh without a rerun is released; another one stays open: it is finished
-    without its list.
+    without its list. `has_started` tells of a rerun that the journal does not know.
     """
     standing = newest_refresh(files, partition)
     if isinstance(standing, LakeError):
@@ -275,7 +277,7 @@ def expire(files: Files, partition: str, folder: str) -> bool:
         return True
     if is_alive(standing):
         return False
-    if not standing.initiated:
+    if not (standing.initiated or has_started(standing.refresh)):
         problem = f"The list of refresh {standing.refresh.id} was removed by lake-retention."
         ended = Ended(outcome="released", problem=problem)
         History(files, partition).end(standing.number, ended)

@@ -8,6 +8,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import CampaignRerun, DataLake, NudgescribeAccount
+from blocks.rerun import RerunJob
 from nudgescribe.contract import ComparisonSummary, Phase, Run, Status
 from tasks.campaigns import CampaignRef, RunRef
 from tasks.customers.upload import GroupRef
@@ -45,25 +46,40 @@ def initiate_rerun(
     """
 
     def initiate() -> Checkpoint:
-        rerun = CampaignRerun(
-            account=account,
-            campaign_id=campaign.campaign_id,
-            customer_group_id=group.customer_group_id,
-            after_run=campaign.previous_run,
-        )
-        job = rerun.trigger()
+        job = _new_rerun(account, campaign, group).trigger()
         get_run_logger().info("Rerun: run %s, job %s", job.run_number, job.job_uid)
-        started = RunRef(
-            campaign_id=campaign.campaign_id,
-            run_number=job.run_number,
-            customer_group_id=group.customer_group_id,
-            job_uid=job.job_uid,
-        )
+        run = _run_of(job, campaign, group)
         return Checkpoint(
-            campaign=campaign, validated=validated, expected=expected, group=group, run=started
+            campaign=campaign, validated=validated, expected=expected, group=group, run=run
         )
 
     return Journal(lake.files, refresh.journal).step(Step.INITIATED, Checkpoint, initiate)
+
+
+def note_started_rerun(account: NudgescribeAccount, lake: DataLake, refresh: Refresh) -> bool:
+    """Return whether a refresh that nobody works on has started its rerun, though its journal does
+    not tell so: the lake was lost at that moment. Then it is noted here.
+    """
+    if not refresh.journal:
+        return False  # version 0.1 has left it
+    journal = Journal(lake.files, refresh.journal)
+    group = journal.find(Step.GROUPED, GroupRef)
+    if group is None:
+        return False
+    campaign = journal.find(Step.FOUND, CampaignRef)
+    validated = journal.find(Step.VALIDATED, Validated)
+    expected = journal.find(Step.COMPARED, Preview)
+    if not (campaign and validated and expected):
+        return False
+    job = _new_rerun(account, campaign, group).find()
+    if job is None:
+        return False
+    run = _run_of(job, campaign, group)
+    checkpoint = Checkpoint(
+        campaign=campaign, validated=validated, expected=expected, group=group, run=run
+    )
+    journal.create(Step.INITIATED, checkpoint)
+    return True
 
 
 @task(**RETRIED)
@@ -100,6 +116,26 @@ def wait_for_review(account: NudgescribeAccount, run: RunRef, minutes: float) ->
 def read_run(account: NudgescribeAccount, run: RunRef) -> Run:
     """Return the run as the campaign's history shows it now. Raises RunRemoved."""
     return _rerun(account, run).attach(run.run_number).fetch_result()
+
+
+def _new_rerun(
+    account: NudgescribeAccount, campaign: CampaignRef, group: GroupRef
+) -> CampaignRerun:
+    return CampaignRerun(
+        account=account,
+        campaign_id=campaign.campaign_id,
+        customer_group_id=group.customer_group_id,
+        after_run=campaign.previous_run,
+    )
+
+
+def _run_of(job: RerunJob, campaign: CampaignRef, group: GroupRef) -> RunRef:
+    return RunRef(
+        campaign_id=campaign.campaign_id,
+        run_number=job.run_number,
+        customer_group_id=group.customer_group_id,
+        job_uid=job.job_uid,
+    )
 
 
 def _rerun(account: NudgescribeAccount, run: RunRef, minutes: float = 240) -> CampaignRerun:

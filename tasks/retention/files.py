@@ -3,9 +3,14 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
+from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import Files, LakeError, StoredFile, is_draft
-from tasks.journal.refresh import JOURNALS, STAGING, Refresh
+from nudgescribe.errors import ApiError
+from tasks.customers.upload import release_held_group
+from tasks.journal.entries import Journal, Step
+from tasks.journal.refresh import JOURNALS, STAGING, Claimed, Refresh
 from tasks.refresh.history import (
     REFRESHES,
     History,
@@ -16,6 +21,7 @@ from tasks.refresh.history import (
     newest_refreshes,
 )
 from tasks.refresh.plan import PLANS
+from tasks.refresh.rerun import note_started_rerun
 from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, Kind, cutoff
 
@@ -61,22 +67,47 @@ def file_candidates(
         yield from _journal_candidates(files, stored, limit, open_, refresh)
 
 
-def remove_journal(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
-    """Remove the journal of a refresh or of another flow run; return why it is kept."""
+def remove_journal(
+    account: NudgescribeAccount, lake: DataLake, candidate: Candidate, listed_at: datetime
+) -> str | None:
+    """Remove the journal of a refresh or of another flow run; return why it is kept.
+
+    A mark that a refresh has left on a group goes first: only the journal tells that it is over.
+    """
+    files = lake.files
     if has_changed(files, candidate, listed_at):
         return CHANGED
     if candidate.target in _newest_journals(files, [partition_of(candidate.target)]):
         return OPEN
+    try:
+        if candidate.target.startswith(f"{REFRESHES}/"):
+            _release_mark(account, lake, candidate.target)
+    except ApiError as error:
+        return error.problem
     files.remove(candidate.target)
     return None
 
 
-def remove_staging(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
+def _release_mark(account: NudgescribeAccount, lake: DataLake, folder: str) -> None:
+    claimed = Journal(lake.files, folder).find(Step.CLAIMED, Claimed)
+    if claimed:
+        refresh = claimed.refresh.model_copy(update={"journal": folder})
+        release_held_group.fn(account, lake, refresh)
+
+
+def remove_staging(
+    account: NudgescribeAccount, lake: DataLake, candidate: Candidate, listed_at: datetime
+) -> str | None:
     """Remove a staging folder, which ends a refresh left half-way; return why it is kept."""
+    files, partition = lake.files, candidate.partition
     if has_changed(files, candidate, listed_at):
         return CHANGED
-    if candidate.partition and not expire(files, candidate.partition, candidate.target):
-        return OPEN
+    has_started = partial(note_started_rerun, account, lake)
+    try:
+        if partition and not expire(files, partition, candidate.target, has_started):
+            return OPEN
+    except ApiError as error:
+        return error.problem
     files.remove(candidate.target)
     return None
 

@@ -126,10 +126,10 @@ def remove_candidates(
                     )
 
     files, listed_at = lake.files, content.listed_at
-    remove(["staging"], lambda one: remove_staging(files, one, listed_at))
+    remove(["staging"], lambda one: remove_staging(account, lake, one, listed_at))
     remove(["upload"], lambda one: files.abort_upload(one.target, one.upload_id))
     remove(["draft", "quarantine", "plan"], lambda one: remove_file(files, one, listed_at), AT_ONCE)
-    remove(["journal"], lambda one: remove_journal(files, one, listed_at), AT_ONCE)
+    remove(["journal"], lambda one: remove_journal(account, lake, one, listed_at), AT_ONCE)
     remove(["leftover"], lambda one: remove_leftover(files, one, listed_at), AT_ONCE)
     remove(["lake run"], lambda one: remove_run(lake, one))
     if "customer group" in listed.amounts:

@@ -11,6 +11,7 @@ from blocks import CampaignRerun, NudgescribeAccount
 from blocks.rerun import RerunFailed, RerunTimedOut, RunRemoved
 from nudgescribe import errors, rfc4180
 from nudgescribe.contract import Run, Status
+from nudgescribe.errors import ServerError
 from tests.conftest import Company, Through, customers
 from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer, answering
@@ -193,6 +194,14 @@ def test_run_that_stays_out_of_the_history_was_removed(through: Through) -> None
         job.wait_for_completion()
     with pytest.raises(RunRemoved):
         job.fetch_result()
+
+
+def test_run_is_not_taken_for_removed_while_the_service_is_down(through: Through) -> None:
+    job = attach_job(through, "missing", "down")
+    with pytest.raises(ServerError):
+        job.fetch_result()
+    with pytest.raises(ServerError):
+        attach_job(through, "missing", "down").wait_for_completion()
 
 
 def test_time_out_names_the_last_status(through: Through) -> None:

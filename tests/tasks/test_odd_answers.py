@@ -90,7 +90,7 @@ def oldest(status: str) -> Change:
         (HISTORY, in_runs(started_at="yesterday", completed_at=1764000000), TAKEN, BOTH),
         (HISTORY, in_runs(initiated_by=7, error={"code": 1}, phase=[]), TAKEN, BOTH),
         (HISTORY, in_runs(comparison_summary=[1, 2], customer_group_name=7), TAKEN, BOTH),
-        (HISTORY, lambda body: body["runs"].append(None), TAKEN, BOTH),
+        (HISTORY, lambda body: body["runs"].append(None), r"runs\.1", BOTH),
         (HISTORY, in_runs(run_number=None), "run_number", BOTH),
         (HISTORY, in_runs(customer_group_id=7), "customer_group_id", BOTH),
         (HISTORY, lambda body: body.update(runs=None), "runs", BOTH),
@@ -152,14 +152,28 @@ def test_run_in_unknown_state_is_exported_by_nobody(
         find(local.account, company.seeded.campaign_id, local.lake, 0, True)
 
 
-def test_run_is_not_published_when_a_later_one_is_in_an_unknown_state(
-    company: Company, local: Local, refresh: Refresh, through: Through
+@pytest.mark.parametrize(
+    ("change", "error", "told"),
+    [
+        (newest("Cancelled"), UnknownState, "Run 2"),
+        (lambda body: body["runs"].insert(0, None), ContractMismatch, r"runs\.0"),
+    ],
+    ids=["unknown state", "null"],
+)
+def test_run_is_not_published_when_a_later_one_is_not_known(
+    company: Company,
+    local: Local,
+    refresh: Refresh,
+    through: Through,
+    change: Change,
+    error: type[ContractMismatch],
+    told: str,
 ) -> None:
-    transport = through(Changed(HISTORY, newest("Cancelled")))
+    transport = through(Changed(HISTORY, change))
     run = RunRef(
         campaign_id=company.seeded.campaign_id, run_number=1, customer_group_id="", job_uid=None
     )
-    with pytest.raises(UnknownState, match="Run 2"):
+    with pytest.raises(error, match=told):
         publish_run.fn(local.account, run, local.lake, refresh)
     assert not transport.calls[contract.PUBLISH]
 

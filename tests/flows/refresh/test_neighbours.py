@@ -24,6 +24,8 @@ from sqlalchemy import delete, update
 
 from blocks import DataLake, rerun
 from blocks.rerun import RunRemoved
+from blocks.storage.errors import LakeError
+from blocks.storage.files import Files
 from flows.abandon import abandon_refresh
 from flows.customers import sync_customers
 from flows.export import export_messages
@@ -166,17 +168,21 @@ def test_reused_group_is_left_alone_until_its_refresh_is_over(
 # ---- the list and the lake --------------------------------------------------------------------
 
 
+def tidy_old_lists(saved: Saved) -> None:
+    old = datetime.now(UTC).timestamp() - 8.01 * 86400
+    for path in (saved.root / "staging").rglob("*"):
+        os.utime(path, (old, old))
+    lake_retention(saved.lake, saved.account, options=RetentionOptions(dry_run=False))
+    assert not [*(saved.root / "staging").iterdir()]
+
+
 def test_overdue_refresh_is_published_without_its_list(
     company: Company, saved: Saved, deployed: Deployed
 ) -> None:
     run = suspended(company, saved, deployed)
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run, Failed(name="ReviewOverdue"), force=True)
-    old = datetime.now(UTC).timestamp() - 8.01 * 86400
-    for path in (saved.root / "staging").rglob("*"):
-        os.utime(path, (old, old))
-    lake_retention(saved.lake, saved.account, options=RetentionOptions(dry_run=False))
-    assert not [*(saved.root / "staging").iterdir()]
+    tidy_old_lists(saved)
     approve(company)
     publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
     assert len(saved.lake.read(company.seeded.campaign_id, 2)) == 120
@@ -452,3 +458,54 @@ def told_run(message: str | None) -> UUID:
     assert done.returncode == 0, done.stdout + done.stderr
     (created,) = re.findall(r"UUID: ([0-9a-f-]{36})", done.stdout)
     return UUID(created)
+
+
+# ---- a lake that is lost when the rerun starts ------------------------------------------------
+
+
+def lose_note(company: Company, saved: Saved, monkeypatch: pytest.MonkeyPatch, noted: bool) -> None:
+    """A refresh that starts its rerun in the very moment in which the lake refuses all."""
+    real = Files.create
+
+    def create(files: Files, path: str, *content: Any, **options: Any) -> None:
+        name = path.rpartition("/")[2]
+        if name == "07-initiated.json" or (name.startswith("problem-") and not noted):
+            raise LakeError(f"The lake refuses {path}: ExpiredToken.")
+        real(files, path, *content, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Files, "create", create)
+        assert refresh(company, saved).name == "Failed"
+    assert [one.run_number for one in company.history()] == [2, 1]
+
+
+def refresh(company: Company, saved: Saved) -> State[Any]:
+    options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review="stop")
+    return campaign_refresh(
+        company.seeded.campaign_id, **saved.blocks, options=options, return_state=True
+    )
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "not noted"])
+def test_rerun_whose_note_was_lost_is_continued_by_the_next_refresh(
+    company: Company, saved: Saved, monkeypatch: pytest.MonkeyPatch, noted: bool
+) -> None:
+    lose_note(company, saved, monkeypatch, noted)
+    state = refresh(company, saved)
+    assert (state.name, [one.run_number for one in company.history()]) == ("Stopped", [2, 1])
+    approve(company)
+    publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
+    assert len(saved.lake.read(company.seeded.campaign_id, 2)) == 120
+
+
+@pytest.mark.parametrize("tidied", [True, False], ids=["tidied", "in time"])
+def test_rerun_whose_note_was_lost_is_published(
+    company: Company, saved: Saved, monkeypatch: pytest.MonkeyPatch, tidied: bool
+) -> None:
+    lose_note(company, saved, monkeypatch, noted=False)
+    if tidied:
+        tidy_old_lists(saved)
+    until(lambda: company.history()[0].status != Status.PROCESSING)
+    approve(company)
+    publish_campaign(company.seeded.campaign_id, saved.account, saved.lake)
+    assert len(saved.lake.read(company.seeded.campaign_id, 2)) == 120

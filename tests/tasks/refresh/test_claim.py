@@ -615,19 +615,22 @@ def test_publish_is_refused_without_an_open_refresh(flow_run: Runs, lake: DataLa
 def test_expiry_releases_a_refresh_unless_its_owner_is_alive_or_its_rerun_runs(
     flow_run: Runs, lake: DataLake
 ) -> None:
+    def expired(folder: str) -> bool:
+        return expire(lake.files, PARTITION, folder, lambda _: False)
+
     own = flow_run(Suspended())
     refresh = claim_and_keep(lake, own)
     (newest,) = open_refreshes(lake.files).values()
     assert is_alive(newest)
-    assert not expire(lake.files, PARTITION, refresh.staging)
-    assert expire(lake.files, PARTITION, "staging/of-nobody")
+    assert not expired(refresh.staging)
+    assert expired("staging/of-nobody")
     set_state(own, Crashed())
     assert not is_alive(newest)
     Journal(lake.files, refresh.journal).create(Step.INITIATED, Note())
-    assert expire(lake.files, PARTITION, refresh.staging)
+    assert expired(refresh.staging)
     assert [*open_refreshes(lake.files)] == [PARTITION]
     lake.files.remove(f"{refresh.journal}/{Step.INITIATED}.json")
-    assert expire(lake.files, PARTITION, refresh.staging)
+    assert expired(refresh.staging)
     assert open_refreshes(lake.files) == {}
     assert worked_on(claim(lake, own)) == f"{own.id}-1"
 

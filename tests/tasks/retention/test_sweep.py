@@ -13,6 +13,10 @@ import pytest
 from blocks import DataLake
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
+from nudgescribe.contract import UpdateGroup
+from tasks.campaigns import CampaignRef
+from tasks.customers.upload import find_group, find_or_create_group
+from tasks.journal.entries import Step
 from tasks.journal.owners import Owner
 from tasks.journal.refresh import Claimed, Refresh
 from tasks.refresh.history import History
@@ -20,6 +24,7 @@ from tasks.refresh.standing import Ended
 from tasks.retention.rules import CHANGED, OPEN, Ages
 from tasks.retention.runs import NEEDED, NEWEST
 from tasks.retention.sweep import CandidatesRef, RetentionResult, list_candidates, remove_candidates
+from tests.conftest import Company
 from tests.support.lakes import write_run
 from tests.support.stores import StoppableStore, store
 from tests.tasks.conftest import Local
@@ -378,6 +383,40 @@ def test_staging_that_may_be_of_an_unreadable_journal_is_kept(
     files.remove("refreshes/campaign_id=C")
     assert removed(local, another()).removed.keys() == {"staging"}
     assert files.list_names("staging") == []
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "killed before"])
+def test_mark_on_a_reused_group_goes_with_the_journal_that_tells_it_is_over(
+    company: Company, local: Local, refresh: Refresh, noted: bool
+) -> None:
+    account, files, workspace = local.account, local.lake.files, company.seeded.workspace_id
+    group = find_or_create_group.fn(account, workspace, "Ours")
+    number = begin_refresh(local.lake, "C", me := another())
+    history = History(files, "campaign_id=C")
+    over = me.model_copy(update={"journal": history.journal(number).folder})
+    campaign = CampaignRef(
+        campaign_id="C",
+        name="C",
+        workspace_id=workspace,
+        previous_run=1,
+        previous_group=None,
+        previous_pages=1,
+    )
+    history.journal(number).create(Step.FOUND, campaign)
+    if noted:
+        reused = group.model_copy(update={"reused": True})
+        history.journal(number).create(Step.GROUPED, reused)
+    with company.client() as client:
+        marked = UpdateGroup(
+            customer_group_id=group.customer_group_id, description=over.marker(reused=True)
+        )
+        client.update_group(marked)
+    history.end(number, Ended(outcome="released"))
+    begin_refresh(local.lake, "C")
+    age(local.lake)
+    assert removed(local, refresh, Ages(journals_days=7)).removed["journal"].count == 1
+    found = find_group.fn(account, workspace, "Ours", local.lake)
+    assert (found and found.held_by, history.newest_number()) == (None, 2)
 
 
 def test_what_the_store_does_not_let_go_is_kept_with_its_reason(
