@@ -1,6 +1,5 @@
 """The claim on a campaign: one open refresh at a time, whichever flow run works on it."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.errors import TooNew
+from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
@@ -336,10 +335,13 @@ def cannot_go_on(lake: DataLake, campaign_id: str, flow_run_id: str) -> bool:
     retry can solve it.
     """
     claimant = Refresh(id=flow_run_id, started=datetime.now(UTC))
-    with suppress(TooNew):
+    try:
         standing = History(lake.files, campaign_partition(campaign_id)).ended_of(claimant)
-        return standing is not None and standing.ended is not None and not standing.ended.result
-    return False
+    except LakeUnreachable:
+        raise
+    except LakeError:
+        return False  # the retry of this campaign tells it, and stops no other
+    return standing is not None and standing.ended is not None and not standing.ended.result
 
 
 @task(**RETRIED)

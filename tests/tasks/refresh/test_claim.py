@@ -599,6 +599,18 @@ def test_flow_run_whose_refresh_was_ended_cannot_go_on(
     assert cannot_go_on(lake, CAMPAIGN, own.id) == over
 
 
+@pytest.mark.parametrize("odd", ["campaign_id=odd", "campaign_id=odd/00000001"])
+def test_flow_run_whose_journals_cannot_be_read_is_retried(
+    flow_run: Runs, lake: DataLake, odd: str
+) -> None:
+    own = flow_run(Failed())
+    loop = Path(lake.files.root, "refreshes", odd)
+    loop.parent.mkdir(parents=True)
+    loop.symlink_to(loop)
+    assert not cannot_go_on(lake, "odd", own.id)
+    assert not cannot_go_on(lake, "x" * 300, own.id)
+
+
 def test_publish_is_refused_without_an_open_refresh(flow_run: Runs, lake: DataLake) -> None:
     own = flow_run(Running())
     with pytest.raises(NothingToPublish):
