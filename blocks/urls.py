@@ -9,9 +9,16 @@ import httpx
 from pydantic import AfterValidator
 
 _SECRET_PARAMETER = re.compile(
-    r"token|secret|passw|passphrase|passcode|pwd|signature|credential|authoriz|bearer"
-    r"|(api|access)-?key|session-?id|\b(sig|sas|key|auth|jwt|hmac|otp|pass|pin|pw)\b|^code$"
+    r".*(token|secret|password|passwd|passphrase|passcode|pwd|signature|credentials?|bearer)"
+    r"|.*(authorization|session-?id)|key"
+    r"|.*(access|account|api|auth|functions|private|secret|shared|subscription)-?key(-?id)?"
+    r"|(.*-)?(auth|hmac|jwt|otp|pass|pin|pw|sas|sig)"
 )
+_KEY_LENGTH = 16
+"""Characters from which a `code` is a key, such as Azure's; a country's is shorter."""
+_IPV6 = re.compile(r"\[[\da-fA-F:.]*\]")
+_CHAIN = re.compile(r"::(?![^\[\]]*\])")
+"""Two colons in brackets belong to an address of IPv6."""
 
 
 def is_loopback(host: str) -> bool:
@@ -62,11 +69,16 @@ SecureUrl = Annotated[str, AfterValidator(_secure)]
 """The base URL of an API that secrets may be sent to."""
 
 
+def split_chain(location: str) -> list[str]:
+    """Return the URLs of a chain, which is fsspec's way of writing a file in an archive."""
+    return _CHAIN.split(location)
+
+
 def holds_secret(location: str) -> bool:
     """Return whether a URL, or a chain of them, has a password before a host, or a secret among its
     parameters.
     """
-    return any(map(_part_holds_secret, location.split("::")))
+    return any(map(_part_holds_secret, split_chain(location)))
 
 
 def _part_holds_secret(url: str) -> bool:
@@ -80,12 +92,18 @@ def _part_holds_secret(url: str) -> bool:
         return True
     # A password with a slash, ? or #: what follows the colon is no port, or no path follows it.
     behind = rest.removeprefix(host)
-    name, colon, port = host.rpartition("@")[2].partition(":")
+    name, colon, port = _IPV6.sub("ipv6", host.rpartition("@")[2]).partition(":")
     is_port = re.fullmatch(r"\d*", port) and not (colon and behind[:1] in ("?", "#"))
     if "@" in behind and not is_port and name != "arn":
         return True
     # Other stores have names with semicolons in them.
     _, *query = re.split("[?#;]" if is_http else "[?#]", rest, maxsplit=1)
     parameters = (each.partition("=") for each in re.split("[?#&;]", "".join(query)))
-    names = (name for name, _, value in parameters if value)
-    return any(_SECRET_PARAMETER.search(unquote(name).lower().replace("_", "-")) for name in names)
+    return any(_is_secret(name, value) for name, _, value in parameters if value)
+
+
+def _is_secret(parameter: str, value: str) -> bool:
+    name = re.sub("[_.]", "-", unquote(parameter).lower())
+    if name == "code":
+        return len(value) >= _KEY_LENGTH
+    return _SECRET_PARAMETER.fullmatch(name) is not None

@@ -52,14 +52,17 @@ class Links(Closing):
             raise errors.LinkFailed(f"{where} broke: {type(error).__name__}.") from None
 
     def written_at(self, url: str, where: str) -> datetime | None:
-        """Return when the body was written; None if its store does not say. Raises LinkFailed."""
+        """Return when the body was written; None if its store does not say, or not in which time
+        zone. Raises LinkFailed.
+        """
         try:
             with self._open(url, where) as response:
-                return parsedate_to_datetime(response.headers["last-modified"])
+                at = parsedate_to_datetime(response.headers["last-modified"])
         except (KeyError, ValueError):
             return None
         except urllib3.exceptions.HTTPError as error:
             raise errors.LinkFailed(f"{where} broke: {type(error).__name__}.") from None
+        return at if at.tzinfo else None
 
     def _download(self, url: str, target: BinaryIO, where: str) -> int:
         with self._open(url, where) as response:

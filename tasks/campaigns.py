@@ -211,11 +211,15 @@ def _unknown_holder(
 
 
 def _is_here(lake: DataLake, refresh: Refresh, holder: Holder) -> bool:
-    """Return whether the holder has a journal beside that of a later refresh of its flow run."""
+    """Return whether the holder has a journal beside that of a later refresh of its flow run, or
+    had one until retention removed it, which leaves a gap.
+    """
     journals = refresh.journal.rpartition("/")[0]
     path = f"{journals}/{holder.number:08d}"
     with suppress(JournalDamaged):
         claimed = Journal(lake.files, path).find(Step.CLAIMED, Claimed)
+        if claimed is None and holder.number < Holder(refresh=refresh.id).number:
+            return True
         known = claimed is not None and claimed.refresh.id == holder.refresh
         return known or lake.files.exists(f"{path}.json")  # an entry of version 0.1
     return True

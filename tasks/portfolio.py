@@ -168,7 +168,7 @@ def start_refresh(
     is_over: Callable[[str], bool],
 ) -> RefreshStatus:
     """Return the campaign's flow run, created unless there is one of this idempotency `key`. One
-    that failed is retried, or followed by a new one if it was cancelled, its refresh `is_over`, or
+    that failed or was cancelled is retried, or followed by a new one if its refresh `is_over`, or
     the parameters have changed.
 
     Raises NoDeployment.
@@ -187,8 +187,9 @@ def start_refresh(
             refresh = _with_state(created, run.state)
             if refresh.succeeded or not refresh.ended:
                 return refresh
-            goes_on = refresh.state_type != "CANCELLED" and not is_over(refresh.flow_run)
-            if goes_on and run.parameters == {**deployed.parameters, **wanted}:
+            same = run.parameters == {**deployed.parameters, **wanted}
+            # One that was cancelled may have left a refresh open that only itself may continue.
+            if same and not is_over(refresh.flow_run):
                 return retry_refresh(refresh)
             key = f"{key} {run.id}"
 

@@ -7,6 +7,8 @@ import socket
 import ssl
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any, Self, cast
 
 from nudgescribe.errors import NudgeflowError, Retryable
@@ -21,6 +23,7 @@ _TRANSIENT_NUMBERS = {
     errno.ENOTCONN,
     errno.ESTALE,
 }
+_FAULTS = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
 _TRANSIENT_STATUSES = {408, 425, 429}
 _TRANSIENT_CODES = {
     "BadDigest",
@@ -116,6 +119,15 @@ class TooNew(LakeError):
     advice = "Another worker has a newer version of Nudgeflow: update this one, then try again."
 
 
+class Unexpected(LakeError):
+    """Work on a file of the lake met an error that is neither the store's nor the disk's."""
+
+    advice = (
+        "Retry this flow run. If it stays, it is a fault of Nudgeflow or of a library: report it "
+        "with this line."
+    )
+
+
 class DiskFull(NudgeflowError):
     """A disk has no room left."""
 
@@ -139,8 +151,8 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
 
     The texts of the libraries are left out: some of them hold addresses and keys.
 
-    Raises NotInLake, LakeUnreachable if another try may succeed, DiskFull, LakeError in all other
-    cases.
+    Raises NotInLake, LakeUnreachable if another try may succeed, DiskFull, Unexpected if the block
+    itself is at fault, LakeError in all other cases.
     """
     try:
         with translate_disk_full(path, folder):
@@ -153,7 +165,31 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
         reason = describe_storage_error(error)
         if is_transient_storage_error(error):
             raise LakeUnreachable(f"The lake could not be reached at {path}: {reason}.") from None
+        if _is_fault(error):
+            met = f"{type(error).__name__} at {_line(error)}"
+            raise Unexpected(f"Work on {path} stopped: {met}.") from None
         raise LakeError(f"The lake refuses {path}: {reason}.") from None
+
+
+def _is_fault(error: Exception) -> bool:
+    """Return whether an error is one of the code that works on a file, not one of its store."""
+    if isinstance(error, OSError):
+        return False
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if any(module.startswith("fsspec.") for module in modules):
+        return False  # what is mistyped in storage_options shows at the first use
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, _FAULTS) or library in ("polars", "pyarrow")
+
+
+def _line(error: Exception) -> str:
+    """Return the last line before a library's that met an error, such as runs.py:12."""
+    lines = [
+        f"{Path(frame.f_code.co_filename).name}:{number}"
+        for frame, number in walk_tb(error.__traceback__)
+        if "site-packages" not in frame.f_code.co_filename
+    ]
+    return lines[-1]
 
 
 def is_missing(error: Exception) -> bool:

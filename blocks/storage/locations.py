@@ -2,7 +2,7 @@
 
 import re
 
-from blocks.urls import holds_secret
+from blocks.urls import holds_secret, split_chain
 
 # Prefect does not encrypt these fields, and they are shown in logs and in the UI.
 _REFUSED = "holds a password, a key or a token: put it into storage_options"
@@ -20,7 +20,7 @@ def check_location(location: str) -> str:
         raise ValueError("begins or ends with a blank, or holds a character that does not show")
     if re.search(r"(^|::)\w*[A-Z]\w*(://|::)", location):
         raise ValueError("begins with a protocol in capitals: write it small, such as file://")
-    *_, last = location.split("::")  # fsspec's way of writing a file in an archive
+    *_, last = split_chain(location)
     protocol, separator, rest = last.partition("://")
     if not separator or protocol in ("file", "local"):
         path = rest if separator else re.sub("^(file|local):", "", last)

@@ -48,8 +48,9 @@ def this_run() -> Refresh:
 
 
 def check_lake(lake: DataLake, campaign_id: str) -> None:
-    """Raise JournalMissing if the flow run's rerun was started with another lake, or the lake no
-    longer knows of it: another store is mounted there, or none.
+    """Raise JournalMissing if the flow run's rerun was started with another lake, or the lake does
+    not know of it: another store is mounted there, or none. Raises RefreshEnded if it no longer
+    does.
     """
     before = this_flow_run().labels.get(LAKE)
     if before not in (None, lake.files.root):

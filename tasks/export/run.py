@@ -1,6 +1,7 @@
 """The export of a run: planned, fetched in chunks of pages, checked, committed to the lake."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -45,6 +46,7 @@ POLL_POLICY = PollPolicy()
 ROWS_A_CHUNK = 250_000
 PAGES_A_CHUNK = 8
 MOST_CHUNKS = 32
+LOOKS_AT_ONCE = 8
 FEW_CHUNKS = 7
 """Chunks have a price: each costs Prefect as much time as half a page takes."""
 
@@ -70,8 +72,8 @@ class RunToExport(Frozen):
     """A published run, and what its pages are checked against.
 
     With `check_rows` the pages must hold one row for each customer of its group. Pages are this
-    run's once the service has archived the `previous_pages` of the `previous_run`, or if they were
-    written after `published_at`: a previous run that was never exported has nothing to archive.
+    run's once the service has archived the `previous_pages` of the `previous_run`. If that has none
+    to archive, or nobody knows how many (None), they are those written since `published_at`.
     """
 
     campaign_id: str
@@ -82,7 +84,7 @@ class RunToExport(Frozen):
     check_rows: bool = False
     past: bool = False
     previous_run: int | None = None
-    previous_pages: int = 0
+    previous_pages: int | None = None
     published_at: datetime | None = None
 
 
@@ -166,7 +168,7 @@ def _to_export(
         check_rows=check_rows,
         past=past,
         previous_run=None if past else previous,
-        previous_pages=_pages_in_lake(lake, campaign_id, previous) or 1,
+        previous_pages=_pages_in_lake(lake, campaign_id, previous),
         published_at=_published_at(campaign, run),
     )
 
@@ -180,16 +182,16 @@ def _published_at(campaign: Campaign, run: Run) -> datetime | None:
     return at if at and begun and at >= begun else None
 
 
-def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int:
-    """Return how many pages a run has in the lake; 0 also if its manifest cannot be read, which
-    stops no other run.
+def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> int | None:
+    """Return how many pages a run has in the lake; None if it is not there, or its manifest cannot
+    be read, which stops no other run.
     """
     try:
         manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
     except (ManifestDamaged, TooNew) as error:
         get_run_logger().warning("Passed over: %s", error)
-        return 0
-    return len(manifest.pages) if manifest else 0
+        return None
+    return len(manifest.pages) if manifest else None
 
 
 def _requested(which: WhichRuns, current: int, published: list[int]) -> list[int]:
@@ -287,20 +289,39 @@ def _count_pages(client: NudgescribeClient, run: RunToExport) -> int:
     """
     if run.past:
         return client.count_message_pages(run.campaign_id, run.run_number)
-    archived = run.previous_pages
+    archived = 0
     if run.previous_run is not None:
         archived = client.count_message_pages(run.campaign_id, run.previous_run)
     pages = client.count_message_pages(run.campaign_id)
-    return pages if archived >= run.previous_pages or _are_new(client, run, pages) else 0
+    if run.previous_run is None or _is_whole(archived, run.previous_pages):
+        return pages
+    new = _are_new(client, run, pages)
+    # Where neither is known, a page in the archive has to do.
+    unknown = new is None and run.previous_pages is None
+    return pages if new or (unknown and archived) else 0
 
 
-def _are_new(client: NudgescribeClient, run: RunToExport, pages: int) -> bool:
-    """Return whether the first and the last page were surely written after the publication."""
+def _is_whole(archived: int, pages: int | None) -> bool:
+    return pages is not None and archived >= pages
+
+
+def _are_new(client: NudgescribeClient, run: RunToExport, pages: int) -> bool | None:
+    """Return whether all pages were written after the publication; None if that is not known."""
     if not pages or run.published_at is None:
-        return False
+        return None
     since = run.published_at.replace(microsecond=0)  # stores tell seconds
-    written = (client.page_written_at(run.campaign_id, page) for page in {0, pages - 1})
-    return all(at is not None and at >= since for at in written)
+
+    def is_new(page: int) -> bool | None:
+        at = client.page_written_at(run.campaign_id, page)
+        return None if at is None else at >= since
+
+    found = {is_new(0), is_new(pages - 1)}
+    if found == {True}:  # the service may write the others last
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+            found.update(threads.map(is_new, range(1, pages - 1)))
+    if False in found:
+        return False
+    return None if None in found else True
 
 
 def chunks(export: ExportRef) -> list[tuple[int, int]]:

@@ -1,6 +1,5 @@
 """The claim on a campaign: one open refresh at a time, whichever flow run works on it."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.storage.errors import TooNew
+from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
@@ -352,19 +351,36 @@ def find_unchanged(
 def knows_flow_run(lake: DataLake, campaign_id: str, claimant: Refresh) -> bool:
     """Return whether the claimant's flow run has worked on a refresh of the campaign that is in the
     lake, or may have: on one that cannot be read.
+
+    Raises RefreshEnded if its journal may be one that retention has removed: only those of
+    refreshes that are over go.
     """
-    return History(lake.files, campaign_partition(campaign_id)).knows(claimant)
+    history = History(lake.files, campaign_partition(campaign_id))
+    if history.knows(claimant):
+        return True
+    if history.has_lost_any():
+        raise RefreshEnded(
+            f"The refresh of this flow run is over: campaign {campaign_id} has had others since, "
+            f"and lake {lake.files.root} no longer has its journal."
+        )
+    return False
 
 
 def cannot_go_on(lake: DataLake, campaign_id: str, flow_run_id: str) -> bool:
-    """Return whether the newest refresh of a flow run was ended before it was finished, so that no
-    retry can solve it.
+    """Return whether the newest refresh of a flow run was ended before it was finished, or its
+    journal was removed since, so that no retry can solve it.
     """
+    history = History(lake.files, campaign_partition(campaign_id))
     claimant = Refresh(id=flow_run_id, started=datetime.now(UTC))
-    with suppress(TooNew):
-        standing = History(lake.files, campaign_partition(campaign_id)).ended_of(claimant)
-        return standing is not None and standing.ended is not None and not standing.ended.result
-    return False
+    try:
+        if not history.knows(claimant):
+            return history.has_lost_any()
+        standing = history.ended_of(claimant)
+    except LakeUnreachable:
+        raise
+    except LakeError:
+        return False  # the retry of this campaign tells it, and stops no other
+    return standing is not None and standing.ended is not None and not standing.ended.result
 
 
 @task(**RETRIED)

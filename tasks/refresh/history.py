@@ -111,6 +111,11 @@ class History:
         except (JournalDamaged, TooNew):
             return True
 
+    def has_lost_any(self) -> bool:
+        """Return whether a journal before the newest one is missing, as retention leaves it."""
+        numbers = {number for number, _ in self._entries(self._names())}
+        return not numbers.issuperset(range(1, self.newest_number()))
+
     def _workers(self, number: int, is_old: bool) -> set[str]:
         """Return the flow runs that have worked on a refresh."""
         if is_old:

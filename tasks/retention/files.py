@@ -191,8 +191,9 @@ def _journal_candidates(
     journals: dict[str, list[StoredFile]] = {}
     for file in stored:
         top, *rest = file.path.split("/")
-        unreadable = top == REFRESHES and isinstance(open_.get(rest[0]), LakeError)
-        if top in (REFRESHES, JOURNALS) and len(rest) > 2 and not unreadable:
+        if top not in (REFRESHES, JOURNALS) or len(rest) < 3:
+            continue
+        if not (top == REFRESHES and isinstance(open_.get(rest[0]), LakeError)):
             journals.setdefault("/".join([top, *rest[:2]]), []).append(file)
     kept = {own.journal, *_newest_journals(files, {partition_of(folder) for folder in journals})}
     for folder, content in journals.items():

@@ -2,31 +2,40 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from prefect.logging import get_run_logger
 
+from blocks.storage.errors import LakeError
+from blocks.storage.manifest import campaign_partition
 from nudgescribe import contract, errors
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from nudgescribe.errors import ApiError, AuthError, ContractMismatch, NotFound, Retryable
+from tasks.refresh.history import OpenRefreshes
+from tasks.refresh.standing import Standing
 from tasks.retention.rules import CHANGED, Candidate, cutoff
 
 MARKER = re.compile(r"Nudgeflow refresh (\S+)")
 UNCHANGED_FOR = timedelta(minutes=1)
+IN_DOUBT = "A refresh whose journal cannot be read may need it."
 RUNS_NEEDED = 2
 """Of each campaign: a rerun that fails puts it back on the run before."""
 
 
 def group_candidates(
-    client: NudgescribeClient, now: datetime, days: float, open_refreshes: Collection[str]
+    client: NudgescribeClient, now: datetime, days: float, open_: OpenRefreshes
 ) -> Iterator[Candidate]:
     """Yield the old groups that a refresh has created, no campaign needs and nobody has changed."""
     limit = cutoff(now, days)
     for workspace in client.campaigns():
+        if _may_need_any(workspace, open_):
+            message = "The groups of workspace %s stay: a journal of its campaigns cannot be read"
+            get_run_logger().warning(message, workspace.workspace_id)
+            continue
         try:
-            yield from _candidates(client, workspace, limit, open_refreshes)
+            yield from _candidates(client, workspace, limit, open_)
         except ContractMismatch as error:
             # What cannot be read may need any group.
             get_run_logger().warning(
@@ -38,7 +47,7 @@ def _candidates(
     client: NudgescribeClient,
     workspace: contract.WorkspaceCampaigns,
     limit: datetime,
-    open_refreshes: Collection[str],
+    open_: OpenRefreshes,
 ) -> list[Candidate]:
     candidates = [
         Candidate(
@@ -50,26 +59,28 @@ def _candidates(
             workspace_id=group.workspace_id,
         )
         for group in client.list_groups(workspace.workspace_id)
-        if group.created_at and group.created_at < limit and _is_removable(group, open_refreshes)
+        if group.created_at and group.created_at < limit and _is_removable(group, open_)
     ]
     needed = _needed(client, workspace) if candidates else set[str]()
     return [candidate for candidate in candidates if candidate.target not in needed]
 
 
 def remove_group(
-    client: NudgescribeClient, candidate: Candidate, open_refreshes: Collection[str]
+    client: NudgescribeClient, candidate: Candidate, open_: OpenRefreshes
 ) -> str | None:
     """Delete a group; return why it is kept, be it the service's reason."""
     groups = client.list_groups(candidate.workspace_id)
     group = next((one for one in groups if one.customer_group_id == candidate.target), None)
     if group is None:
         return None
-    if not _is_removable(group, open_refreshes):
+    if not _is_removable(group, open_):
         return CHANGED
     workspaces = client.campaigns()
     if any(candidate.target in record.texts for record in workspaces.malformed):
         return "A campaign that cannot be read may be on it."
     for workspace in workspaces:
+        if workspace.workspace_id == candidate.workspace_id and _may_need_any(workspace, open_):
+            return IN_DOUBT
         for campaign in workspace.campaigns:
             if campaign.customer_group_id == candidate.target:
                 return f"Campaign {campaign.campaign_id} is on it."
@@ -84,13 +95,23 @@ def remove_group(
     return None
 
 
-def _is_removable(group: contract.CustomerGroup, open_refreshes: Collection[str]) -> bool:
+def _is_removable(group: contract.CustomerGroup, open_: OpenRefreshes) -> bool:
     """Return whether a refresh that is not open made the group, and nobody has changed it since."""
     marker = MARKER.fullmatch(group.description or "")
     if not (marker and group.updated_at and group.created_at):
         return False
     unchanged = group.updated_at - group.created_at < UNCHANGED_FOR
-    return unchanged and marker[1] not in open_refreshes
+    needed = (one.refresh.id for one in open_.values() if isinstance(one, Standing))
+    return unchanged and marker[1] not in needed
+
+
+def _may_need_any(workspace: contract.WorkspaceCampaigns, open_: OpenRefreshes) -> bool:
+    """Return whether a refresh in the workspace, which may be open, has a journal that cannot be
+    read.
+    """
+    ids = [campaign.campaign_id for campaign in workspace.campaigns]
+    ids += [record.id for record in workspace.malformed]
+    return any(isinstance(open_.get(campaign_partition(id_)), LakeError) for id_ in ids)
 
 
 def _needed(client: NudgescribeClient, workspace: contract.WorkspaceCampaigns) -> set[str | None]:

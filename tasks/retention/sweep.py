@@ -20,8 +20,7 @@ from nudgescribe.bases import Frozen
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
-from tasks.refresh.history import OpenRefreshes, open_refreshes
-from tasks.refresh.standing import Standing
+from tasks.refresh.history import open_refreshes
 from tasks.retention.files import file_candidates, remove_file, remove_journal, remove_staging
 from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind
@@ -81,9 +80,8 @@ def list_candidates(
             *run_candidates(files, stored, manifests, now, ages, open_),
         ]
         if ages.groups_days is not None:
-            ids = _ids(open_)
             with account.get_client() as client:
-                candidates += group_candidates(client, now, ages.groups_days, ids)
+                candidates += group_candidates(client, now, ages.groups_days, open_)
         return _Candidates(listed_at=now, candidates=sorted(candidates, key=_order))
 
     journal = Journal(lake.files, run.journal)
@@ -133,9 +131,9 @@ def remove_candidates(
     remove(["leftover"], lambda one: remove_leftover(files, one, listed_at), AT_ONCE)
     remove(["lake run"], lambda one: remove_run(lake, one))
     if "customer group" in listed.amounts:
-        ids = _ids(open_refreshes(files))
+        open_ = open_refreshes(files)
         with account.get_client() as client:
-            remove(["customer group"], lambda one: remove_group(client, one, ids))
+            remove(["customer group"], lambda one: remove_group(client, one, open_))
     removed = _amounts(one for one in content.candidates if one.target not in kept)
     get_run_logger().info("Removed from %s: %s", files.root, _summary(removed) or "nothing")
     return RetentionResult(dry_run=False, removed=removed, kept=kept)
@@ -149,11 +147,6 @@ def _attempt(remove_one: Callable[[Candidate], str | None], candidate: Candidate
         raise
     except LakeError as error:
         return error.problem
-
-
-def _ids(open_: OpenRefreshes) -> set[str]:
-    """Return the ids of the open refreshes, whose groups stay."""
-    return {one.refresh.id for one in open_.values() if isinstance(one, Standing)}
 
 
 def _order(candidate: Candidate) -> tuple[int, str]:

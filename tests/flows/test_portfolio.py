@@ -230,15 +230,22 @@ def test_failed_refresh_is_retried_in_same_period(deployed: Deployed) -> None:
     assert begun("of a day", lake="a third").flow_run == other.flow_run
 
 
-@pytest.mark.parametrize("state", [Failed(), Cancelled()], ids=["its refresh ended", "cancelled"])
+@pytest.mark.parametrize("state", [Failed(), Cancelled()], ids=["failed", "cancelled"])
 def test_flow_run_that_cannot_go_on_is_followed_by_another_in_same_period(
     deployed: Deployed, state: State[Any]
 ) -> None:
     first = begun("of a month")
     become(first, state)
-    second = begun("of a month", over=state.name == "Failed")
+    second = begun("of a month", over=True)
     assert (second.flow_run != first.flow_run, second.state) == (True, "Scheduled")
-    assert begun("of a month", over=state.name == "Failed").flow_run == second.flow_run
+    assert begun("of a month", over=True).flow_run == second.flow_run
+
+
+def test_cancelled_flow_run_goes_on_with_its_refresh(deployed: Deployed) -> None:
+    first = begun("of a week")
+    become(first, Cancelled())
+    again = begun("of a week")
+    assert (again.flow_run, again.state) == (first.flow_run, "AwaitingRetry")
 
 
 def become(refreshed: RefreshStatus, state: State[Any]) -> None:

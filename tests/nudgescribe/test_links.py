@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 
 import httpx
@@ -15,7 +16,7 @@ from nudgescribe.links import Links
 from nudgescribe.retry import RetryPolicy
 from tests.support import exports
 from tests.support.exports import Export, Fault, broken_off, downloaded, refused
-from tests.support.http_server import serving
+from tests.support.http_server import Reply, serving
 from tests.support.response_tamperer import answering
 
 ONE = Credentials("a", "b", "c", "d")
@@ -115,3 +116,20 @@ def test_calls_and_downloads_go_by_proxy_unless_host_is_exempt(
         assert target.getvalue() == PAGE
         with pytest.raises(errors.LinkFailed):
             links.download("http://elsewhere.example/0", BytesIO(), "Page 0")
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ("Mon, 01 Jan 2024 00:00:00 GMT", True),
+        ("Mon, 01 Jan 2024 00:00:00 -0000", False),
+        ("Mon, 01 Jan 2024 00:00:00", False),
+        ("yesterday", False),
+    ],
+)
+def test_time_of_a_page_is_known_with_its_time_zone_only(
+    export: Export, client: NudgescribeClient, told: str, known: bool
+) -> None:
+    export.page_faults[0] = [lambda body: Reply(200, body, {"last-modified": told})]
+    at = client.page_written_at("C", 0)
+    assert at == (datetime(2024, 1, 1, tzinfo=UTC) if known else None)

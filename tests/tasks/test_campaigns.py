@@ -4,11 +4,12 @@ from nudgescribe import rfc4180
 from nudgescribe.bases import Frozen
 from nudgescribe.contract import Status
 from nudgescribe.errors import NotPublished
-from tasks.campaigns import GroupInUse, find_campaign
+from tasks.campaigns import GroupInUse, JournalMissing, find_campaign
 from tasks.journal.entries import Journal, Step
-from tasks.journal.refresh import Refresh
+from tasks.journal.owners import Owner
+from tasks.journal.refresh import Claimed, Refresh
 from tests.conftest import Company, customers
-from tests.tasks.conftest import Local, forgotten
+from tests.tasks.conftest import Local, forgotten, new_refresh
 
 
 class Note(Frozen):
@@ -82,3 +83,24 @@ def test_run_of_somebody_else_is_not_adopted(
     old = left_by_version_01(local, refresh)
     with pytest.raises(NotPublished, match="is Ready for review, not Published"):
         find_campaign.fn(local.account, campaign, local.lake, old, "Ours", False)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_earlier_group_of_the_flow_run_is_no_stranger_when_retention_has_removed_its_journal(
+    company: Company, local: Local, refresh: Refresh, removed: bool
+) -> None:
+    campaign, folder = company.seeded.campaign_id, "refreshes/campaign_id=C"
+    earlier = refresh.model_copy(update={"journal": f"{folder}/00000001"})
+    with company.client() as client:
+        client.create_group(company.seeded.workspace_id, "Ours", earlier.marker(reused=False))
+    if not removed:  # another lake than the group's has other refreshes
+        other = Claimed(refresh=new_refresh(), owner=Owner(flow_run="another", host="h", pid=1))
+        Journal(local.lake.files, earlier.journal).create(Step.CLAIMED, other)
+    later = {"id": f"{refresh.id}-2", "journal": f"{folder}/00000003"}
+    begun = refresh.model_copy(update=later)
+    if removed:
+        found = find_campaign.fn(local.account, campaign, local.lake, begun, "New", False)
+        assert found.previous_run == 1
+    else:
+        with pytest.raises(JournalMissing, match=f"refresh {refresh.id} is at Nudgescribe already"):
+            find_campaign.fn(local.account, campaign, local.lake, begun, "New", False)

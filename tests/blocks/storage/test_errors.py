@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import s3fs
 from botocore.exceptions import ClientError, SSLError
+from polars.exceptions import ComputeError
+from pyarrow.lib import ArrowInvalid
 
 from blocks import FileCrm
 from blocks.crm.errors import SourceError, SourceUnavailable
-from blocks.storage.errors import LakeError, LakeUnreachable, translate_lake_errors
+from blocks.storage.errors import LakeError, LakeUnreachable, Unexpected, translate_lake_errors
 from blocks.storage.files import Files, InTheWay
 from tests.support import stores
 
@@ -194,7 +196,6 @@ class Answered(Exception):
         (socket.gaierror(-2, "canary"), True, "gaierror"),
         (OSError("Forbidden, canary"), False, "OSError"),
         (PermissionError("canary"), False, "PermissionError, these keys may not do that"),
-        (TypeError("canary"), False, "TypeError, .*storage_options may be mistyped"),
         (Answered(503), True, "Answered"),
         (Answered(403), False, "Answered"),
     ],
@@ -207,6 +208,21 @@ def test_error_of_any_library_is_told_without_its_text(
         raise error
     assert type(caught.value) is (LakeUnreachable if retryable else LakeError)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TypeError("canary"), KeyError("canary"), ComputeError("canary"), ArrowInvalid("canary")],
+    ids=repr,
+)
+def test_fault_of_what_is_written_does_not_blame_the_lake(tmp_path: Path, error: Exception) -> None:
+    files = Files(str(tmp_path), {})
+    told = rf"Work on a/file stopped: {type(error).__name__} at test_errors.py:\d+.*report it"
+    with pytest.raises(Unexpected, match=told) as caught, files.new_file("a/file"):
+        raise error
+    assert "canary" not in str(caught.value)
+    assert "storage options" not in str(caught.value)
+    assert not files.exists("a/file")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ def test_root_is_refused_for_delta_only(name: str) -> None:
         ("list.csv", RELATIVE),
         ("zip://list.csv::lists.zip", RELATIVE),
         ("https://host/list.csv?zip_code=1&pinned=2&sasha=3;country-code=de", None),
+        ("https://host/list.csv?sort_key=a&partition_key=b&secretary=c&code=DE&tokens=3", None),
+        ("https://[2001:db8::1]:8080/me@home/list.csv?page=1", None),
+        ("https://[2001:db8::1]/list.csv?api_key=s3cret", SECRET),
+        ("zip://list.csv::https://[::1]/lists.zip?token=s3cret", SECRET),
+        ("https://host/list.csv?code=s3cret-of-an-azure-function", SECRET),
         ("ZIP://list.csv::/data/lists.zip", "a protocol in capitals"),
         ("https://user:s3cret@host/list.csv", SECRET),
         ("HTTPS://s3cret@host/list.csv", SECRET),
@@ -87,7 +92,8 @@ def test_root_is_refused_for_delta_only(name: str) -> None:
             (f"https://host/list.csv?a=1&{name}=s3cret", SECRET)
             for name in (
                 *("X-Amz-Signature", "sig", "access_token", "api_key", "Key", "pass%77ord"),
-                *("code", "jwt", "pw", "sas", "passphrase", "passcode", "bearer", "sessionid"),
+                *("X-Amz-Security-Token", "clientSecret", "AWSAccessKeyId", "x-functions-key"),
+                *("jwt", "pw", "sas", "passphrase", "passcode", "bearer", "sessionid"),
             )
         ),
     ],

@@ -3,6 +3,8 @@ lake.
 """
 
 import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import get_args
 
@@ -22,8 +24,8 @@ from tasks.export.run import ExportIncomplete, RunTaken
 from tasks.refresh.reconcile import NotReconciled, reconcile
 from tests.conftest import Company
 from tests.support import exports
-from tests.support.exports import Export, another, page
-from tests.support.http_server import serving
+from tests.support.exports import Export, Fault, another, page
+from tests.support.http_server import Reply, serving
 from tests.support.lakes import write_run
 from tests.tasks.conftest import Local, new_refresh
 from tests.tasks.export.conftest import FOLDER, Exporter, Exporting, export_ref
@@ -40,9 +42,9 @@ def another_refresh(one: Exporting) -> Exporting:
     return one
 
 
-@pytest.mark.parametrize(("manifest", "pages"), [(None, 2), (b"", 1), (b"{}", 1)])
+@pytest.mark.parametrize(("manifest", "pages"), [(None, 2), (b"", None), (b"{}", None)])
 def test_previous_run_whose_manifest_is_damaged_stops_no_other(
-    company: Company, local: Local, manifest: bytes | None, pages: int
+    company: Company, local: Local, manifest: bytes | None, pages: int | None
 ) -> None:
     lake = local.lake
     write_run(lake, CAMPAIGN, 1, {"1": "a"}, {"2": "b"})
@@ -104,6 +106,38 @@ def test_pages_of_previous_run_are_not_taken(exporting: Exporter) -> None:
     never = exporting(WHOLE, rows=4, moves=exports.FOREVER)
     with pytest.raises(ExportIncomplete, match="or still those of run 1, after 1 minutes"):
         never.plan()
+
+
+def written(when: datetime) -> Fault:
+    """Downloaded from a store that tells when it was written."""
+    told = {"last-modified": format_datetime(when, usegmt=True)}
+    return lambda content: Reply(200, content, told)
+
+
+@pytest.mark.parametrize("known", [2, None], ids=["as many pages", "unknown to the lake"])
+@pytest.mark.parametrize("old", [0, 1, 2, 3, None])
+def test_export_is_taken_by_its_age_only_when_every_page_is_new(
+    exporting: Exporter, known: int | None, old: int | None
+) -> None:
+    never_moved = exports.FOREVER if known else 0
+    one = exporting([page([each]) for each in IDS], rows=4, moves=never_moved)
+    published = datetime(2026, 11, 21, 6, tzinfo=UTC)
+    one.run = one.run.model_copy(update={"previous_pages": known, "published_at": published})
+    for number in range(4):
+        when = published - timedelta(minutes=1) if number == old else published
+        one.service.page_faults[number] = [written(when)] * 200
+    if old is None:
+        assert one.plan().pages == 4
+    else:
+        with pytest.raises(ExportIncomplete, match="or still those of run 1"):
+            one.plan()
+
+
+def test_archived_page_proves_the_export_when_ages_are_unknown(exporting: Exporter) -> None:
+    one = exporting(WHOLE, rows=4, moves=5)
+    one.run = one.run.model_copy(update={"previous_pages": None})
+    assert one.plan().pages == 2
+    assert one.service.calls["moves"] == 7
 
 
 @pytest.mark.parametrize(

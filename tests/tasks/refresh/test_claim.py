@@ -599,6 +599,34 @@ def test_flow_run_whose_refresh_was_ended_cannot_go_on(
     assert cannot_go_on(lake, CAMPAIGN, own.id) == over
 
 
+def test_flow_run_whose_journal_retention_has_removed_is_over(
+    flow_run: Runs, lake: DataLake
+) -> None:
+    first, second = flow_run(Failed()), flow_run(Running())
+    refresh = claim_and_keep(lake, first)
+    end_refresh.fn(lake, CAMPAIGN, first, refresh, Ended(outcome="released"))
+    assert not cannot_go_on(lake, CAMPAIGN, first.id)
+    close(lake, second, claim_and_keep(lake, second))
+    assert not cannot_go_on(lake, CAMPAIGN, first.id)
+    lake.files.remove(refresh.journal)
+    assert cannot_go_on(lake, CAMPAIGN, first.id)
+    with pytest.raises(RefreshEnded, match="has had others since.*no longer has.*new refresh"):
+        knows_flow_run.fn(lake, CAMPAIGN, first)
+    assert knows_flow_run.fn(lake, CAMPAIGN, second)
+
+
+@pytest.mark.parametrize("odd", ["campaign_id=odd", "campaign_id=odd/00000001"])
+def test_flow_run_whose_journals_cannot_be_read_is_retried(
+    flow_run: Runs, lake: DataLake, odd: str
+) -> None:
+    own = flow_run(Failed())
+    loop = Path(lake.files.root, "refreshes", odd)
+    loop.parent.mkdir(parents=True)
+    loop.symlink_to(loop)
+    assert not cannot_go_on(lake, "odd", own.id)
+    assert not cannot_go_on(lake, "x" * 300, own.id)
+
+
 def test_publish_is_refused_without_an_open_refresh(flow_run: Runs, lake: DataLake) -> None:
     own = flow_run(Running())
     with pytest.raises(NothingToPublish):

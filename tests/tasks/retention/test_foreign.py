@@ -15,7 +15,7 @@ from tasks.retention.runs import UNREADABLE, remove_leftover, remove_run, run_ca
 from tests.support.lakes import write_run
 
 NOW = datetime.now(UTC) + timedelta(days=30)
-AGES = Ages(quarantine_days=7, plans_days=7, runs_days=7)
+AGES = Ages(quarantine_days=7, plans_days=7, journals_days=7, runs_days=7)
 MANIFEST = "messages/campaign_id={}/run_number={}/_manifest-00000.json"
 
 
@@ -43,6 +43,8 @@ def candidates(lake: DataLake, refresh: Refresh) -> list[Candidate]:
     [
         ".DS_Store",
         "notes.txt",
+        *("staging", "quarantine", "plans", "refreshes", "journals"),
+        "refreshes/notes.txt",
         "messages/notes.txt",
         "messages/campaign_id=C/notes.txt",
         "messages/campaign_id=C/run_number=1/.DS_Store",

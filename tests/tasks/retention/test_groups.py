@@ -7,6 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from blocks.storage.manifest import campaign_partition
 from nudgescribe.contract import CustomerGroup, UpdateGroup
 from nudgescribe.errors import AuthError
 from sandbox.data.models import Group
@@ -15,6 +16,7 @@ from tasks.journal.entries import Journal, Step
 from tasks.journal.owners import Owner
 from tasks.journal.refresh import Claimed, Holder, Refresh
 from tasks.refresh.standing import Ended
+from tasks.retention.groups import IN_DOUBT
 from tasks.retention.rules import CHANGED, Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Through
@@ -127,6 +129,26 @@ def test_group_is_kept_when_changed_since_listed(
         used: f"Campaign {company.seeded.campaign_id} is on it.",
         renamed: CHANGED,
     }
+
+
+def damage(company: Company, local: Local) -> None:
+    """Nobody can tell whether the campaign's refresh is open, nor which it is."""
+    partition = campaign_partition(company.seeded.campaign_id)
+    local.lake.files.write(f"refreshes/{partition}/00000001/00-claimed.json", b"")
+
+
+def test_groups_stay_while_a_journal_of_their_workspace_cannot_be_read(
+    company: Company, local: Local, make: Make
+) -> None:
+    make("Ours")
+    begin_refresh(local.lake, "elsewhere")
+    local.lake.files.write("refreshes/campaign_id=elsewhere/00000001/00-claimed.json", b"")
+    assert tidied(local)[0] == ["Ours"]
+    group = make("Ours again")
+    found = list_candidates.fn(local.lake, local.account, Ages(groups_days=30), another())
+    damage(company, local)
+    assert remove_candidates.fn(local.lake, local.account, found).kept == {group: IN_DOUBT}
+    assert tidied(local)[0] == []
 
 
 def refusing(status: int) -> ResponseTamperer:
