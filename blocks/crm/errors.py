@@ -9,6 +9,12 @@ class SourceError(NudgeflowError):
     advice = "Nothing was changed. Correct the CRM block, then start again."
 
 
+class ColumnMissing(SourceError):
+    """A list lacks a column that a field is to be filled from."""
+
+    advice = "Nothing was changed. Correct options.fields, or the list, then start again."
+
+
 class SourceUnavailable(SourceError, Retryable):
     """The CRM cannot be reached, or is busy."""
 

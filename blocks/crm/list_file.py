@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet, types
 
-from blocks.crm.errors import SourceError
+from blocks.crm.errors import ColumnMissing, SourceError
 from blocks.crm.text import TEXT, NoText, check_type, to_text
 from blocks.storage.parquet import ParquetSink, read_batches
 from blocks.storage.reader import to_polars
@@ -94,8 +94,8 @@ class ListWriter(Closing):
 
     def _select(self, schema: pa.Schema) -> list[str]:
         names = [name for name in schema.names if self._needed is None or name in self._needed]
-        if self._needed and not names:
-            raise SourceError(f"The list has no column {first_ten(sorted(self._needed))}.")
+        if missing := sorted((self._needed or set[str]()) - {*names}):
+            raise ColumnMissing(f"The list has no column {first_ten(missing)}.")
         if repeated := {name for name in names if names.count(name) > 1}:
             raise SourceError(f"The list has two columns of one name: {first_ten(repeated)}.")
         for name in names:

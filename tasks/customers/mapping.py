@@ -74,9 +74,7 @@ class FieldMapping(Frozen):
         missing = [column for column in self._columns.values() if column not in listed]
         if missing:
             # Without a header row the columns' names are a customer's values: never print them.
-            raise MappingRefused(
-                f"The list has no column {first_ten(missing)}, of {len(listed)} columns in all."
-            )
+            raise MappingRefused(f"The list has no column {first_ten(missing)}.")
         return self._columns
 
     def expressions(self, listed: ListFile) -> dict[str, pl.Expr]:

@@ -440,7 +440,7 @@ def refused_lists(stage: Stage, company: Company) -> None:
     refused("new segments", guardrails={"max_shrink": 1, "max_new_segments": 1})
     fields = {"first_name": {"column": "Vorname"}}
     stage.lists(company, listed.write_csv(include_header=False))
-    refused("no column Vorname, of 9", fields=fields)
+    refused("no column Vorname", fields=fields)
     stage.lists(company, listed)
 
 
@@ -661,7 +661,7 @@ def assert_private(machine: Machine, lakes: Path) -> None:
 def test_key_in_the_address_of_a_list_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     signed = SecretDict({"params": {"token": "canary"}})
     crm = FileCrm(path="https://127.0.0.1:9/list.csv", storage_options=signed)
-    with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnavailable):
+    with caplog.at_level(logging.DEBUG), pytest.raises(SourceUnavailable) as caught:
         crm.extract(Path("none"))
-    assert "127.0.0.1:9/list.csv" in caplog.text
-    assert "canary" not in caplog.text
+    assert "127.0.0.1:9/list.csv" in str(caught.value)
+    assert "canary" not in caplog.text + str(caught.value)

@@ -11,7 +11,7 @@ from typing import cast
 import polars as pl
 import pyarrow as pa
 
-from blocks.crm.errors import SourceError
+from blocks.crm.errors import ColumnMissing, SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
 from blocks.crm.files.names import name_or_place
@@ -70,7 +70,7 @@ def read_ndjson(
         if not drafts:
             raise SourceError(f"{files[0].name} is empty: its columns are not known.")
         if not columns.seen:
-            raise SourceError(f"The list has no column {first_ten(sorted(needed or ()))}.")
+            raise ColumnMissing(f"The list has no column {first_ten(sorted(needed or ()))}.")
         for draft in drafts:
             for batch in read_batches(draft):
                 yield _complete(batch, list(columns.seen))

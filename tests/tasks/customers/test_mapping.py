@@ -48,7 +48,7 @@ def mapped(tmp_path: Path) -> Mapped:
 
 def test_thousands_of_missing_columns_are_told_in_short() -> None:
     mapping = FieldMapping(rules=[], sources={f"field {n}": FieldSource() for n in range(5000)})
-    with pytest.raises(MappingRefused, match="field 9 and 4,990 more, of 1 columns in all"):
+    with pytest.raises(MappingRefused, match="field 9 and 4,990 more"):
         mapping.columns(["Id"])
 
 
@@ -84,7 +84,7 @@ def test_mapping_needs_the_columns_of_its_sources() -> None:
 
 def test_mapping_names_missing_column() -> None:
     mapping = FieldMapping(rules=[], sources={"name": FieldSource(column="Nme")})
-    with pytest.raises(MappingRefused, match="no column Nme, of 2 columns in all"):
+    with pytest.raises(MappingRefused, match="no column Nme"):
         mapping.columns(["Id", "Name"])
 
 
