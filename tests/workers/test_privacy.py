@@ -583,7 +583,7 @@ def lost_lakes(stage: Stage, company: Company) -> None:
     secret = stage.secret("storage")
     for root, store, problem in [
         (f"{file}/lake", {}, ""),
-        ("s3://bucket/lake", lost(secret), "The lake was lost"),
+        ("s3://bucket/lake", lost(secret), "The lake could not be reached"),
     ]:
         lake = DataLake.model_validate({"root": root, "storage_options": store})
         lake.save(f"{name}-lost", overwrite=True)
