@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Failed, Running, Suspended
 from pydantic import ValidationError
 
-from blocks.storage.files import DRAFT
+from blocks.storage.files import DRAFT, Files
 from flows.retention import RetentionOptions, lake_retention
 from flows.run.flow_run import this_run
 from tasks.journal.entries import Step
@@ -80,14 +81,20 @@ def test_retention_lists_then_removes_what_is_old(company: Company, save: Save) 
 def nothing() -> None: ...
 
 
+def begin_suspended(client: SyncPrefectClient, files: Files) -> FlowRun:
+    """Begins a refresh of campaign C with a list, and the suspended flow run that has it."""
+    run = client.create_flow_run(nothing, state=Suspended())
+    refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
+    claimed = Claimed(refresh=refresh, owner=this_process(refresh.id))
+    History(files, "campaign_id=C").begin(1, claimed)
+    files.write(f"{refresh.staging}/accepted.parquet", b"")
+    return run
+
+
 def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save: Save) -> None:
     saved = save(company, customers(1))
-    store, history = saved.lake.files, History(saved.lake.files, "campaign_id=C")
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(nothing, state=Suspended())
-        refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
-        history.begin(1, Claimed(refresh=refresh, owner=this_process(refresh.id)))
-        store.write(f"staging/{refresh.id}/accepted.parquet", b"")
+        run = begin_suspended(client, saved.lake.files)
         age(saved.root, "*")
         assert retain(saved, dry_run=False).removed == {}
         client.set_flow_run_state(run.id, Failed(), force=True)
@@ -99,13 +106,11 @@ def test_retention_keeps_list_while_refresh_awaits_review(company: Company, save
             return remove_candidates(saved.lake, saved.account, listed)
 
         kept = retried_meanwhile()
-        assert kept == RetentionResult(
-            dry_run=False, removed={}, kept={f"staging/{refresh.id}": OPEN}
-        )
+        assert kept == RetentionResult(dry_run=False, removed={}, kept={f"staging/{run.id}": OPEN})
         client.set_flow_run_state(run.id, Failed(), force=True)
     assert retain(saved, dry_run=False).removed.keys() == {"staging"}
-    problem = f"The list of refresh {refresh.id} was removed by lake-retention."
-    ended = history.journal(1).find(Step.ENDED, Ended)
+    problem = f"The list of refresh {run.id} was removed by lake-retention."
+    ended = History(saved.lake.files, "campaign_id=C").journal(1).find(Step.ENDED, Ended)
     assert ended == Ended(outcome="released", problem=problem)
 
 
@@ -122,17 +127,14 @@ def test_retention_keeps_list_of_suspended_refresh_whose_journal_it_cannot_read(
     company: Company, save: Save, name: str, old: str, new: str
 ) -> None:
     saved = save(company, customers(1))
-    store, history = saved.lake.files, History(saved.lake.files, "campaign_id=C")
+    store = saved.lake.files
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(nothing, state=Suspended())
-    refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
-    history.begin(1, Claimed(refresh=refresh, owner=this_process(refresh.id)))
-    store.write(f"staging/{refresh.id}/accepted.parquet", b"")
+        run = begin_suspended(client, store)
     path = f"refreshes/campaign_id=C/{name}"
     store.write(path, store.read(path).decode().replace(old, new).encode())
     age(saved.root, "*")
     assert retain(saved, dry_run=False).removed == {}
-    assert store.list_names("staging") == [refresh.id]
+    assert store.list_names("staging") == [str(run.id)]
 
 
 def test_retention_refuses_ages_below_one_day() -> None:

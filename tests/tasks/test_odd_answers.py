@@ -254,7 +254,7 @@ def test_groups_stay_while_a_campaign_of_the_workspace_cannot_be_read(
     def found() -> list[str]:
         with local.account.get_client() as client:
             now = datetime(2026, 11, 1, tzinfo=UTC)
-            return [one.target for one in group_candidates(client, now, 30, set())]
+            return [one.target for one in group_candidates(client, now, 30, {})]
 
     assert found() == [group]
     odd = {"campaign_id": "c2", "name": None, "status": Status.DRAFT}

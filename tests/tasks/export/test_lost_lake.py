@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from blocks import DataLake
 from blocks.storage import delta
-from blocks.storage.errors import LakeError, LakeUnreachable
+from blocks.storage.errors import LakeError, LakeUnreachable, Unexpected
 from nudgescribe.errors import QuotaExceeded
 from tasks.customers.staging import StagingLost, describe, local_copy
 from tasks.export import run as tasks
@@ -167,7 +167,7 @@ def test_commit_continues_when_lake_returns(
         (OSError(116, "Stale file handle"), LakeUnreachable),
         (PermissionError("canary"), LakeError),
         (OSError("canary"), LakeError),
-        (ValueError("canary"), LakeError),
+        (ValueError("canary"), Unexpected),
         (Exception("canary"), LakeError),
     ],
 )
