@@ -9,13 +9,16 @@ an error that is none of ours, or the end of the process.
 
 import csv
 import json
-import multiprocessing
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from itertools import zip_longest
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,18 +36,17 @@ Rows = list[tuple[Any, ...]]
 
 
 def outcome(file: Path) -> str:
-    """What becomes of a file, found out in a process of its own."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(_outcome(file)))
-    process.start()
-    sender.close()
+    """What becomes of a file, found out in another process, which it may end."""
     try:
-        return receiver.recv()
-    except EOFError:
+        return _other_process().submit(_outcome, file).result()
+    except BrokenProcessPool:
+        _other_process.cache_clear()
         return "raw: the process ended"
-    finally:
-        process.join()
+
+
+@cache
+def _other_process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"))
 
 
 def _outcome(file: Path) -> str:
@@ -120,8 +122,12 @@ def _convert(kind: Callable[[Any], Any], value: Any) -> Any:
 
 def _read_csv(file: Path) -> Rows:
     with file.open(encoding="utf-8-sig", newline="") as text:
-        delimiter = csv.Sniffer().sniff(text.readline(), ",;\t|").delimiter
-        text.seek(0)
+        first = text.readline()
+        if first.startswith("sep="):
+            delimiter = first[4]
+        else:
+            delimiter = csv.Sniffer().sniff(first, ",;\t|").delimiter
+            text.seek(0)
         _, *rows = csv.reader(text, delimiter=delimiter, strict=True)
         return [tuple(row) for row in rows if row]
 

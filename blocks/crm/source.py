@@ -11,6 +11,7 @@ from blocks.crm.errors import SourceError
 from blocks.crm.list_file import ListWriter
 from blocks.iterators import prefetch
 from blocks.saved import SavedBlock
+from blocks.storage.errors import translate_disk_full
 from nudgescribe.errors import translate_foreign_errors
 
 
@@ -32,10 +33,11 @@ class CrmSource(SavedBlock, ABC):
         How values are written stands in `blocks.crm.text`. Some thousand rows at a time are in
         memory, however long the list is.
 
-        Raises SourceUnavailable if another try may succeed, else SourceError.
+        Raises SourceUnavailable if another try may succeed, DiskFull, else SourceError.
         """
         with (
             translate_foreign_errors(self.block_slug, SourceError),
+            translate_disk_full("the customer list", str(target.parent)),
             ListWriter(target, needed) as writer,
             closing(prefetch(self.batches(needed))) as batches,
         ):

@@ -10,6 +10,7 @@ from pydantic import AliasChoices, Field
 
 from blocks import DataLake
 from blocks.crm.list_file import ListFile
+from blocks.storage.errors import translate_disk_full
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
@@ -85,16 +86,19 @@ def validate_customers(
         with (
             local_copy(lake, staged) as source,
             scratch_folder("the validation of a list") as folder,
-            translate_foreign_errors(staged.path, ListRefused),
         ):
-            split = split_list(
-                ListFile(source),
-                mapping,
-                folder,
-                strict=strict,
-                duplicates=duplicates,
-                show=lake.show_identifiers,
-            )
+            with (
+                translate_foreign_errors(staged.path, ListRefused),
+                translate_disk_full("the validation of a list", str(folder)),
+            ):
+                split = split_list(
+                    ListFile(source),
+                    mapping,
+                    folder,
+                    strict=strict,
+                    duplicates=duplicates,
+                    show=lake.show_identifiers,
+                )
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
             broken_rules = _report_errors(split.errors) if split.rejected else []

@@ -22,7 +22,7 @@ from blocks.leases import RENEW_SECONDS, Lease, Leases, LimitMissing, NoSlot
 from blocks.limits import TURN_SECONDS, LimitFull, SharedLimit, get_shared_limit
 from tests.conftest import Company, Sandbox
 
-DEADLINE_SECONDS = 4.0
+DEADLINE_SECONDS = 30.0
 """Seconds; less than a turn."""
 
 

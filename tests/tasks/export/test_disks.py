@@ -100,9 +100,9 @@ def test_extract_fails_when_disk_is_full(
     customers(500).write_csv(listed)
     crm = FileCrm(path=str(listed))
     with disk.full():
-        with pytest.raises(DiskFull, match="/disk for the customer list"):
-            extract_customers.fn(crm, local.lake, refresh)
-    staged = extract_customers.fn(crm, local.lake, refresh)
+        with pytest.raises(DiskFull, match=r"/disk/\S+ for the customer list"):
+            extract_customers.fn(crm, local.lake, refresh, None)
+    staged = extract_customers.fn(crm, local.lake, refresh, None)
     assert staged.rows == 500
     with disk.full():
         with pytest.raises(DiskFull, match=rf"/disk/\S+ for {staged.path}"):
