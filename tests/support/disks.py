@@ -50,4 +50,4 @@ def small(folder: Path) -> Iterator[Disk]:
         yield Disk(folder, mounted)
     finally:
         if mounted:
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)

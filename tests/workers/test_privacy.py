@@ -91,8 +91,9 @@ HELD = {
     "staging": {"customer", "segment"},
     "messages": {"customer", "segment", "template"},
     "plans": {"segment"},
+    "quarantine": {"customer"},
 }
-"""What the lake holds; quarantined rows are named by their number, fields and rules."""
+"""What the lake holds; of quarantined rows it is the identifier."""
 
 Twist = Callable[[Any], Any]
 
