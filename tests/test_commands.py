@@ -85,10 +85,9 @@ class Terminal:
         )
 
     def end(self) -> None:
-        for process in self._running:
+        for process in reversed(self._running):  # a worker asks its server until it ends
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-        for process in self._running:
             process.wait(60)
 
     def api(self, path: str, **filters: Any) -> Any:
