@@ -54,7 +54,7 @@ def sync_customers(
             return _skipped(group)
         group = group or find_or_create_group(account, workspace_id, group_name)
         changes = update_group(account, group, crm, validated, lake, run)
-    report_sync(group, validated, changes)
+    report_sync(lake, group, validated, changes)
     counts = {**changes.model_dump(), "rejected": validated.rejected}
     announce("customers.synced", "group", group.customer_group_id, run.id, counts)
     return changes

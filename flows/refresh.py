@@ -68,7 +68,7 @@ def campaign_refresh(
             if options.if_unchanged == "skip" and (
                 unchanged := find_unchanged(lake, campaign, validated)
             ):
-                return _skip(claimed, unchanged)
+                return _skip(claimed, options, campaign, validated, unchanged)
             checkpoint = _initiate(claimed, crm, options, campaign, validated)
         with claimed.detecting_deletion():
             return _finish(claimed, checkpoint, options)
@@ -129,9 +129,21 @@ def _read_list(
     return campaign, validated
 
 
-def _skip(claimed: ClaimedRefresh, last: RefreshResult) -> State[Any]:
+def _skip(
+    claimed: ClaimedRefresh,
+    options: RefreshOptions,
+    campaign: CampaignRef,
+    validated: Validated,
+    last: RefreshResult,
+) -> State[Any]:
+    """End the refresh of a list that is still the last one, if it keeps the limits."""
+    options.guardrails.check(validated.counts(last.accepted))
+    if options.plan_id:
+        check_plan(claimed.lake, options.plan_id, campaign, validated)
     message = f"The list is still that of run {last.run_number}, the campaign's current one."
-    claimed.release(message)
+    if validated.quarantine:
+        message += f" {validated.rejected:,} rows were rejected: {validated.quarantine}."
+    claimed.release(message, last)
     return completed("Unchanged", message, last)
 
 

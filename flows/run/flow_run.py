@@ -118,9 +118,11 @@ class ClaimedRefresh:
                 self._record(error)
             raise
 
-    def release(self, problem: str) -> None:
-        """End the refresh, which has changed nothing at Nudgescribe."""
-        self._end(Ended(outcome="released", problem=problem))
+    def release(self, problem: str, last: RefreshResult | None = None) -> None:
+        """End the refresh, which has changed nothing at Nudgescribe, with the `last` result if that
+        still stands.
+        """
+        self._end(Ended(outcome="released", problem=problem, result=last))
 
     @contextmanager
     def detecting_deletion(self) -> Generator[None]:

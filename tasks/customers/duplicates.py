@@ -12,6 +12,8 @@ from nudgescribe.fields import Validation
 from nudgescribe.identifiers import NO_IDS
 
 Choice = Literal["refuse", "first", "last"]
+DUPLICATE = "duplicate"
+"""Code of a rejected copy."""
 
 
 class Duplicates:
@@ -39,7 +41,7 @@ class Duplicates:
         others = (~copies).arg_true().cast(found.errors.schema["row"])
         errors = found.errors.with_columns(others.gather(found.errors["row"]).alias("row"))
         rejected = pl.DataFrame({"row": copies.arg_true()}, schema={"row": errors.schema["row"]})
-        rejected = rejected.with_columns(field=pl.lit(key), code=pl.lit("duplicate"))
+        rejected = rejected.with_columns(field=pl.lit(key), code=pl.lit(DUPLICATE))
         return Validation(found.accepted, pl.concat([errors, rejected]).sort("row"))
 
 

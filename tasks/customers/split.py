@@ -13,7 +13,7 @@ from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.fields import Validation
-from tasks.customers.duplicates import Choice, Duplicates, find_duplicates
+from tasks.customers.duplicates import DUPLICATE, Choice, Duplicates, find_duplicates
 from tasks.customers.fingerprint import Fingerprint
 from tasks.customers.mapping import FieldMapping
 
@@ -80,8 +80,11 @@ def split_list(
     ):
         texts = _texts(listed, values)
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
-            if strict and validation.errors.height:
-                raise _first_of(validation.errors)
+            bad = validation.errors
+            if duplicates != "refuse":
+                bad = bad.filter(pl.col("code") != DUPLICATE)
+            if strict and bad.height:
+                raise _first_of(bad)
             accepted_sink.write(validation.accepted)
             fingerprint.add(validation.accepted)
             errors_sink.write(validation.errors)

@@ -15,7 +15,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import translate_foreign_errors
-from tasks.customers.duplicates import Choice
+from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.guardrails import ListCounts
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.split import ListRefused, SplitList, split_list
@@ -52,10 +52,13 @@ class Validated(Frozen):
     fingerprint: str
 
     def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> ListCounts:
-        """Return the list in numbers, for the guardrails."""
+        """Return the list in numbers, for the guardrails. Copies of rows that were taken, as the
+        options say, are not counted as rejected.
+        """
+        copies = sum(rule.rows for rule in self.broken_rules if rule.code == DUPLICATE)
         return ListCounts(
             accepted=self.accepted.rows,
-            rejected=self.rejected,
+            rejected=self.rejected - copies,
             quarantine=self.quarantine,
             before=before,
             new_segments=new,

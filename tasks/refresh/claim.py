@@ -339,12 +339,14 @@ class _Attempt:
 def find_unchanged(
     lake: DataLake, campaign: CampaignRef, validated: Validated
 ) -> RefreshResult | None:
-    """Return the result of the last refresh, None unless the campaign is still on its run and the
-    list has the same rows.
+    """Return the result of the last refresh, None unless the campaign is still on its run, the lake
+    has that run, and the list has the same accepted rows.
     """
     last = History(lake.files, campaign.partition).last_result()
-    same = last and last.run_number == campaign.previous_run
-    return last if last and same and last.fingerprint == validated.fingerprint else None
+    if last is None or last.fingerprint != validated.fingerprint:
+        return None
+    is_current = last.run_number == campaign.previous_run
+    return last if is_current and lake.manifest(last.campaign_id, last.run_number) else None
 
 
 @task(**RETRIED)

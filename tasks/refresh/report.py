@@ -11,7 +11,7 @@ from rich.filesize import decimal
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
 from nudgescribe.fields import REASONS
-from tasks.customers.duplicates import Choice
+from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
@@ -83,23 +83,26 @@ def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshR
 
 
 @task(**NEVER_CACHED)
-def report_sync(group: GroupRef, validated: Validated, changes: ListDiff) -> None:
+def report_sync(lake: DataLake, group: GroupRef, validated: Validated, changes: ListDiff) -> None:
     """Report the synchronisation as a page in Prefect's UI."""
-    quarantine = code(validated.quarantine or "").replace("|", "\\|")  # it is in a table
-    listed = f" (listed in {quarantine})" if validated.quarantine else ""
     counts = two_columns(
         "customers",
         {
             "extracted from the CRM": f"{validated.extracted:,}",
-            f"rejected{listed}": f"{validated.rejected:,}",
+            "rejected": with_share(validated.rejected, validated.extracted),
             "added": f"{changes.added:,}",
             "changed": f"{changes.changed:,}",
             "removed, no longer in the list": f"{changes.removed:,}",
             "unchanged": f"{changes.unchanged:,}",
         },
     )
+    parts = [
+        f"# Customer group *{plain(group.name)}*",
+        counts,
+        *_rejected(validated, lake.files.url),
+    ]
     create_markdown_artifact(
-        f"# Customer group *{plain(group.name)}*\n\n{counts}\n",
+        _joined(parts),
         key=artifact_key("sync", group.customer_group_id),
         description=f"{plain(group.name)}: {validated.accepted.rows:,} customers",
     )
@@ -144,10 +147,14 @@ def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], 
         f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in "
         f"{code(url(result.path))}",
     ]
+    return _joined(parts)
+
+
+def _joined(parts: list[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
+def _rejected(result: RefreshResult | Validated, url: Callable[[str], str]) -> list[str]:
     if not result.quarantine:
         return []
     most = sorted(result.broken_rules, key=lambda rule: rule.rows, reverse=True)
@@ -162,8 +169,9 @@ def _rejected(result: RefreshResult, url: Callable[[str], str]) -> list[str]:
         "## What was rejected and why",
         table("llr", ("field", "what is wrong", "rows"), rows),
         "A row with several faults is counted with each of them." if is_overlapping else "",
-        f"Of customers who are listed more than once, the {result.duplicates} row was taken."
-        if any(rule.code == "duplicate" for rule in most)
+        f"Of customers who are listed more than once, the {result.duplicates} row was taken, "
+        "unless it broke a rule itself."
+        if any(rule.code == DUPLICATE for rule in most)
         else "",
         f"Fix these rows in the CRM; they are listed in {code(url(result.quarantine))}",
     ]

@@ -17,8 +17,8 @@ class Review(Frozen):
 
 class Ended(Frozen):
     """How a refresh ended: completed, with its result; failed for good; abandoned by a person;
-    released before anything was changed at Nudgescribe; or unreadable, which is never written: the
-    entry that tells it is damaged.
+    released before anything was changed at Nudgescribe, with the last result if that still stands;
+    or unreadable, which is never written: the entry that tells it is damaged.
     """
 
     outcome: Literal["completed", "failed", "abandoned", "released", "unreadable"]

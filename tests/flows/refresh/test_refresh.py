@@ -2,11 +2,13 @@
 
 import logging
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -18,6 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from pydantic import ValidationError
 
+from blocks import DataLake
 from blocks.rerun import RerunFailed
 from blocks.storage.errors import LakeUnreachable
 from flows.options import RefreshOptions
@@ -26,9 +29,14 @@ from nudgescribe import errors
 from nudgescribe.contract import Status
 from sandbox import seed
 from sandbox.engine import reruns
-from tasks.customers.guardrails import GuardrailHit
+from tasks.campaigns import CampaignRef
+from tasks.customers.guardrails import GuardrailHit, TooManyRejected
 from tasks.customers.split import ListRefused
+from tasks.customers.staging import Staged
+from tasks.customers.validate import Validated
 from tasks.export.run_diff import RunDiffSummary
+from tasks.refresh.claim import find_unchanged
+from tasks.refresh.plan import PlanNotFound
 from tasks.refresh.report import RefreshResult
 from tests.conftest import (
     SEEDED_CUSTOMERS,
@@ -211,8 +219,47 @@ def test_refresh_of_an_unchanged_list_is_skipped_when_asked(story: Story) -> Non
     )
     assert (state.name, state.type) == ("Unchanged", "COMPLETED")
     assert "still that of run 3" in str(state.message)
+    assert "5 rows were rejected: quarantine/" in str(state.message)
     assert len(story.company.history()) == runs
     assert [*(story.saved.root / "staging").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "refused"),
+    [
+        ({"guardrails": {"max_rejected": 0.01}}, TooManyRejected),
+        ({"plan_id": "none"}, PlanNotFound),
+    ],
+)
+def test_unchanged_list_is_skipped_only_within_the_limits(
+    story: Story, wanted: dict[str, Any], refused: type[errors.NudgeflowError]
+) -> None:
+    with pytest.raises(refused):
+        refresh(story.company, story.saved, if_unchanged="skip", **wanted)
+
+
+def test_run_that_is_not_in_the_lake_is_not_unchanged(story: Story, tmp_path: Path) -> None:
+    shutil.copytree(story.saved.root, tmp_path / "lake")
+    last, lake = story.second, DataLake(root=str(tmp_path / "lake"))
+    campaign = CampaignRef(
+        campaign_id=last.campaign_id,
+        name=last.campaign,
+        workspace_id=story.company.seeded.workspace_id,
+        previous_run=last.run_number,
+        previous_group=last.customer_group_id,
+        previous_pages=3,
+    )
+    validated = Validated(
+        accepted=Staged(path="a", rows=245, sha256="0"),
+        extracted=250,
+        rejected=5,
+        quarantine=None,
+        key="customer_id",
+        fingerprint=last.fingerprint,
+    )
+    assert find_unchanged.fn(lake, campaign, validated) == last
+    shutil.rmtree(tmp_path / "lake" / last.path)
+    assert find_unchanged.fn(lake, campaign, validated) is None
 
 
 def test_refresh_logs_and_stores_no_customer_data_or_secret(story: Story) -> None:

@@ -248,6 +248,17 @@ def test_one_row_of_a_customer_is_taken_when_asked(
     assert accepted.height + validated.rejected == 12
     errors = in_lake(local, validated.quarantine)
     assert errors.select("row", "identifier", "code").rows() == rejected
+    counted = [row for row in rejected if row[-1] != "duplicate"]
+    assert validated.counts(before=None).rejected == len(counted)
+
+
+def test_strict_validation_takes_copies_that_are_left_out_as_asked(validate: Validate) -> None:
+    listed = pl.DataFrame({"id": ["1", "1", "2"], "n": ["1", "2", "many"]})
+    rules = [rule("id", "string").model_copy(update={"unique": True}), rule("n", "number")]
+    given: dict[str, Any] = {"rules": rules, "duplicates": "first", "strict": True}
+    assert validate(listed.head(2), **given).accepted.rows == 1
+    with pytest.raises(ListRefused, match="Row 3, field 'n'"):
+        validate(listed, **given)
 
 
 def test_quarantine_has_a_keyed_hash_of_identifiers_when_asked(
@@ -270,10 +281,18 @@ def test_quarantine_of_all_flows_is_one_table(
         mapping = FieldMapping(rules=rules, sources={})
         staged = local.staged(listed, id_)
         validate_customers.fn(mapping, staged, local.lake, other, partition)
-    (query,) = re.findall(r"pl\.scan_parquet\(.*quarantine.*\)", Path("docs/lake.md").read_text())
+    for folder in ("campaign_id=0007", "workspace_id=W"):  # as version 0.1 has left them
+        old = Path(local.lake.root, "quarantine", folder, "0.parquet")
+        old.parent.mkdir()
+        row = {"row": [1], "field": ["age"], "code": ["number"], "reason": ["no number"]}
+        pl.DataFrame(row, schema_overrides={"row": pl.UInt32}).write_parquet(old)
+    (query,) = re.findall(
+        r"```python\n(pl\.scan_parquet\([^`]*quarantine[^`]*)```", Path("docs/lake.md").read_text()
+    )
     frame = eval(query.replace("LAKE", local.lake.root)).collect()
     assert frame.group_by("campaign_id").len().sort("campaign_id").rows() == [
         (None, 3),
+        ("0007", 1),
         ("C", 3),
         ("D", 3),
     ]

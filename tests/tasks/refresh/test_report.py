@@ -196,11 +196,14 @@ def test_sync_report_page_is_complete(shown: dict[str, str]) -> None:
         accepted=Staged(path="a", rows=999, sha256="0"),
         extracted=1000,
         rejected=1,
-        quarantine="quarantine/workspace_id=W/r.parquet",
+        broken_rules=[BrokenRule(field="id", code="duplicate", rows=1)],
+        quarantine="quarantine/campaign_id=C/r.parquet",
+        duplicates="last",
         key="id",
         fingerprint="f",
     )
-    report_sync.fn(group, validated, ListDiff(added=10, changed=20, removed=1, unchanged=969))
+    lake = DataLake(root="/lake")
+    report_sync.fn(lake, group, validated, ListDiff(added=10, changed=20, removed=1, unchanged=969))
     assert (
         shown["sync-g"]
         == """\
@@ -209,10 +212,20 @@ def test_sync_report_page_is_complete(shown: dict[str, str]) -> None:
 | | customers |
 |---|---:|
 | extracted from the CRM | 1,000 |
-| rejected (listed in `quarantine/workspace_id=W/r.parquet`) | 1 |
+| rejected | 1 (0.1 %) |
 | added | 10 |
 | changed | 20 |
 | removed, no longer in the list | 1 |
 | unchanged | 969 |
+
+## What was rejected and why
+
+| field | what is wrong | rows |
+|---|---|---:|
+| id | the customer identifier occurs more than once in the list | 1 |
+
+Of customers who are listed more than once, the last row was taken, unless it broke a rule itself.
+
+Fix these rows in the CRM; they are listed in `/lake/quarantine/campaign_id=C/r.parquet`
 """
     )

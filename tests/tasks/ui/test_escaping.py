@@ -119,7 +119,9 @@ def test_reports_show_names_as_text(shown: Shown, local: Local) -> None:
         "run_diff": RunDiffSummary(problem=NAME),
     }
     report_refresh.fn(local.account, local.lake, RESULT.model_copy(update=changes))
-    report_sync.fn(GROUP, VALIDATED, ListDiff(added=1, changed=0, removed=0, unchanged=0))
+    report_sync.fn(
+        local.lake, GROUP, VALIDATED, ListDiff(added=1, changed=0, removed=0, unchanged=0)
+    )
     shown.check(least=4)
 
 
