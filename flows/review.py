@@ -16,13 +16,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import NotPausedError
+from prefect.exceptions import FlowPauseTimeout, NotPausedError, PrefectHTTPStatusError
 from prefect.flow_runs import resume_flow_run
 from prefect.logging import get_run_logger
 
 from blocks import NudgescribeAccount
 from blocks.rerun import refuse_unknown
 from flows.run.flow_run import dated
+from flows.run.review_gate import ReviewDecision
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import NotFound, NudgeflowError, first_ten
 from tasks.refresh.rerun import REVIEWED
@@ -92,8 +93,9 @@ def _ready(account: str, campaign_id: str, runs: list[FlowRun]) -> Iterator[Flow
 
     Those that are overdue come first, without a call to Nudgescribe.
     """
-    yield from filter(_is_overdue, runs)
-    if not (waiting := [run for run in runs if not _is_overdue(run)]):
+    overdue = [run for run in runs if _is_overdue(run)]
+    yield from overdue
+    if not (waiting := [run for run in runs if run not in overdue]):
         return
     block = NudgescribeAccount.model_validate(json.loads(account))
     try:
@@ -119,11 +121,24 @@ def _is_ready(flow_run: FlowRun, campaign_id: str, history: dict[int, Run]) -> b
 def _resume(run: FlowRun) -> bool:
     """Return whether this flow resumed the run; a person may have been faster."""
     try:
-        resume_flow_run(run.id, run_input={})
-    except NotPausedError:
+        try:
+            resume_flow_run(run.id, run_input={})
+        except RuntimeError:
+            _save_form(run)
+            resume_flow_run(run.id, run_input={})
+    except (NotPausedError, FlowPauseTimeout):
         return False
-    except RuntimeError as error:
+    except (RuntimeError, PrefectHTTPStatusError) as error:
         get_run_logger().warning("%s cannot be resumed, retry it: %s", run.name, error)
         return False
     get_run_logger().info("Resumed %s", run.name)
     return True
+
+
+def _save_form(run: FlowRun) -> None:
+    """Save the form of a review whose worker died when the flow run was suspended, but before it
+    had saved the form, without which Prefect resumes nothing.
+    """
+    keyset = run.state.state_details.run_input_keyset if run.state else None
+    if keyset:
+        ReviewDecision.save(keyset, run.id)

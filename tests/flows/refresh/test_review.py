@@ -118,6 +118,21 @@ def test_review_suspends_until_approved(
     assert staged(saved) == []
 
 
+def test_review_whose_form_was_never_saved_is_resumed_once_approved(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    """Its worker was killed between Prefect's two calls of a suspension."""
+    saved, run = suspend()
+    approve(company)
+    keyset = state_of(run).state_details.run_input_keyset
+    assert keyset
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run_input(run, keyset["schema"])
+    assert str(run) in resume_reviewed()
+    assert deployed.work(run).name == "Completed"
+    assert in_lake(company, saved)
+
+
 def test_review_goes_by_what_people_answer(
     company: Company, suspend: Suspend, deployed: Deployed
 ) -> None:
