@@ -5,7 +5,8 @@ that was a float from one that was not, only while the types are there; so the f
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Origin(StrEnum):
     FLOAT16 = "float16"
     FLOAT32 = "float32"
     FLOAT64 = "float64"
+    MIXED = "mixed"
+    """Numbers of types that write the same number differently, such as 5 and 5.00."""
 
 
 _BY_TYPE = {
@@ -66,6 +69,7 @@ class ListWriter(Closing):
         self._sink: ParquetSink | None = None
         self._columns: list[str] = []
         self._origins: dict[str, set[Origin]] = {}
+        self._scales: dict[str, set[int]] = {}
         self._file, self._rows_of_others = "", 0
         self._uncertain = False
 
@@ -95,9 +99,11 @@ class ListWriter(Closing):
     def _select(self, schema: pa.Schema) -> list[str]:
         names = [name for name in schema.names if self._needed is None or name in self._needed]
         if missing := sorted((self._needed or set[str]()) - {*names}):
-            raise ColumnMissing(f"The list has no column {first_ten(missing)}.")
-        if repeated := {name for name in names if names.count(name) > 1}:
-            raise SourceError(f"The list has two columns of one name: {first_ten(repeated)}.")
+            raise ColumnMissing(
+                f"The list has no column {first_ten(missing)}{self._folders(missing)}."
+            )
+        if same := repeated(schema.names, self._needed):
+            raise SourceError(f"The list has two columns of one name: {same}.")
         for name in names:
             try:
                 check_type(schema.field(name).type)
@@ -105,8 +111,21 @@ class ListWriter(Closing):
                 raise self._refusal(name, error) from None
         return names
 
+    def _folders(self, missing: Sequence[str]) -> str:
+        """Return what to say of missing columns that are folders of a partitioned list."""
+        folders = [name for name in missing if f"/{name}=" in self._file]
+        return f": {folders[0]}=… is a folder, not written in its files" if folders else ""
+
     def _to_text(self, batch: pa.RecordBatch, name: str) -> pa.Array:
-        self._origins.setdefault(name, set()).update(_origins_of(batch.schema.field(name)))
+        field, scales = batch.schema.field(name), self._scales.setdefault(name, set())
+        origins = self._origins.setdefault(name, set())
+        origins |= _origins_of(field)
+        if any(
+            fits(field.type) for fits in (types.is_decimal, types.is_integer, types.is_floating)
+        ):
+            scales.add(max(0, getattr(field.type, "scale", 0)))
+        if len(scales) > 1:
+            origins.add(Origin.MIXED)
         try:
             return to_text(batch.column(name))
         except NoText as error:
@@ -152,6 +171,16 @@ class ListFile:
             frame = to_polars(pa.table([to_text(batch.column(name)) for name in names], names))
             frame.columns = names  # polars renames a column whose name is empty
             yield frame
+
+
+def repeated(names: Sequence[str], needed: Collection[str] | None) -> str:
+    """Return which columns have one name, if they are needed: by that name, or if all are needed,
+    by their numbers, for then it may be a value. "" if none have.
+    """
+    counts = Counter(names)
+    if needed is not None:
+        return first_ten(sorted(name for name in needed if counts[name] > 1))
+    return first_ten(number for number, name in enumerate(names, 1) if counts[name] > 1)
 
 
 def to_batches(table: pa.Table) -> list[pa.RecordBatch]:

@@ -47,7 +47,10 @@ def check_type(type_: pa.DataType) -> None:
         except pa.ArrowInvalid:
             raise NoText(f"has times in the unknown zone {type_.tz!r:.60}") from None
     if _writer(type_) is None:
-        raise NoText(f"is of type {str(type_)[:60]}, which has no text")
+        raise NoText(
+            f"is of type {str(type_)[:60]}, which has no text: write it as text in the source, or "
+            "leave it out of options.fields"
+        )
 
 
 def to_text(values: pa.Array) -> pa.Array:
@@ -62,6 +65,21 @@ def to_text(values: pa.Array) -> pa.Array:
     write = _writer(stored.type)
     assert write
     return write(stored)
+
+
+def int96(s: pa.Array, us: pa.Array, ns: pa.Array) -> pa.Array:
+    """Return times of Parquet's INT96, read in three units, with all their digits: no unit has
+    room for those of all times, and beyond its last number Arrow goes on with the first.
+    """
+    try:
+        _check_days(s)
+    except NoText:
+        return s
+    numbers, last = us.view(pa.int64()), 2**63 // 1000 - 1
+    near = pc.and_(pc.greater_equal(numbers, -last), pc.less_equal(numbers, last))
+    if pc.all(near).as_py() is not False:
+        return ns
+    return pc.if_else(near, to_text(pc.if_else(near, ns, None)), to_text(us))
 
 
 def _stored_type(type_: pa.DataType) -> pa.DataType:
@@ -118,6 +136,11 @@ def _is_utf8(piece: bytes | None) -> bool:
     return True
 
 
+def plain(number: str) -> str:
+    """Return a number without exponent, and without the .0 of a whole one."""
+    return format(Decimal(number), "f").removesuffix(".0")
+
+
 def _digits(values: pa.Array) -> pa.Array:
     """Write numbers; those that Arrow writes with an exponent are written anew."""
     texts = values.cast(TEXT)
@@ -132,8 +155,9 @@ def _floats(values: pa.Array) -> pa.Array:
     if types.is_float16(values.type):
         # Arrow writes the digits of the next larger type.
         numbers = (None if each is None else np.float16(each) for each in values.to_pylist())
-        texts = (None if each is None else _positional(each) for each in numbers)
+        texts = (None if each is None else _positional(each + np.float16(0)) for each in numbers)
         return pa.array(texts, TEXT)
+    values = pc.add(values, pa.scalar(0, values.type))  # minus zero is zero
     finite = pc.is_finite(values)
     texts = _digits(pc.if_else(finite, values, pa.scalar(None, values.type)))
     if pc.all(finite).as_py() in (True, None):
@@ -171,7 +195,12 @@ def _timestamps(values: pa.Array) -> pa.Array:
         return _short_fraction(_whole_seconds(values).cast(TEXT))
     local = pc.local_timestamp(values)
     _check_days(local)
-    offsets = pc.subtract(local.view(pa.int64()), values.view(pa.int64()))
+    there, here = local.view(pa.int64()), values.view(pa.int64())
+    offsets = pc.subtract(there, here)
+    # Beyond its last number Arrow goes on with the first.
+    place = pc.index(pc.xor(pc.less(there, here), pc.less(offsets, 0)), True).as_py()
+    if place >= 0:
+        raise NoText("holds a time beyond the years 1677 to 2262", place)
     seconds = pc.divide(offsets, _PER_SECOND[values.type.unit]).dictionary_encode()
     written = [_offset(each) for each in seconds.dictionary.to_pylist()]
     endings = pa.DictionaryArray.from_arrays(seconds.indices, pa.array(written, TEXT))

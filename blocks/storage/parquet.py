@@ -56,7 +56,7 @@ class ParquetSink(Closing):
     def write(self, rows: pl.DataFrame | pa.Table) -> None:
         """Append a frame, cast to the schema, or a table of it."""
         table = self._cast(rows) if isinstance(rows, pl.DataFrame) else rows
-        self._writer.write_table(table, _rows_of(table.nbytes, table.num_rows, GROUP_BYTES))
+        self._writer.write_table(table, rows_of(table.nbytes, table.num_rows, GROUP_BYTES))
         self.rows += table.num_rows
         if callback := _CALLBACK.get():
             callback(self.rows)
@@ -109,7 +109,7 @@ def read_batches(
         source = parquet.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
         names = source.schema_arrow.names if columns is None else [*columns]
         left = source.metadata.num_rows
-        for batch in source.iter_batches(_few_rows(source, rows), columns=names):
+        for batch in source.iter_batches(few_rows_of(source, rows), columns=names):
             left -= batch.num_rows
             yield batch.select(names)
         if left:
@@ -121,16 +121,16 @@ def few_rows(file: Path, most: int) -> int:
     BYTES_AT_ONCE on average.
     """
     with file.open("rb") as opened:
-        return _few_rows(parquet.ParquetFile(opened), most)
+        return few_rows_of(parquet.ParquetFile(opened), most)
 
 
-def _few_rows(source: parquet.ParquetFile, most: int) -> int:
+def few_rows_of(source: parquet.ParquetFile, most: int) -> int:
     metadata = source.metadata
     groups = map(metadata.row_group, range(metadata.num_row_groups))
     size = sum(group.total_byte_size for group in groups)
-    return min(most, _rows_of(size, metadata.num_rows, BYTES_AT_ONCE))
+    return min(most, rows_of(size, metadata.num_rows, BYTES_AT_ONCE))
 
 
-def _rows_of(size: int, rows: int, wanted: int) -> int:
+def rows_of(size: int, rows: int, wanted: int) -> int:
     """Return the number of rows that have the wanted size on average, if all have `size`."""
     return max(1, wanted * rows // max(1, size))

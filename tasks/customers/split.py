@@ -7,6 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from blocks.crm.list_file import ListFile, Origin
+from blocks.crm.text import SPECIAL_FLOATS
 from blocks.iterators import prefetch
 from blocks.storage.parquet import ParquetSink, text_schema
 from nudgescribe import fields
@@ -112,17 +113,29 @@ def _texts(listed: ListFile, values: Mapping[str, pl.Expr]) -> Iterator[pl.DataF
 def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
     """Yield the customer identifiers, which `column` holds unless they are all the same.
 
-    Raises ListRefused for one that was a floating-point number and may have lost digits.
+    Raises ListRefused for one that was a floating-point number and may have lost digits or is none,
+    and for numbers that are the same but written differently.
     """
     origins = listed.origins(column) if column is not None else set[Origin]()
     exact = min((EXACT[origin] for origin in origins if origin in EXACT), default=None)
+    if Origin.MIXED in origins:
+        raise ListRefused(
+            "The customer identifiers are numbers of several types, which write the same one "
+            "differently, such as 5 and 5.00. Write all as integers or text."
+        )
     read = None if column is None else [column]
     for frame in listed.frames(ROWS_VALIDATED, read):
         ids = frame.select(value.alias("id")).to_series()
-        if exact and (ids.cast(pl.Float64, strict=False).abs() > exact).any():
+        if exact and ids.is_in(list(SPECIAL_FLOATS.values())).any():
             raise ListRefused(
-                f"The customer identifiers are floating-point numbers, some above {exact:,}: "
-                "these have lost digits. Write them as integers or text."
+                "The customer identifiers are floating-point numbers, some of which are no number: "
+                "NaN or Infinity. Leave out their rows, or write identifiers."
+            )
+        # From there on a number may be its neighbour's.
+        if exact and (ids.cast(pl.Float64, strict=False).abs() >= exact).any():
+            raise ListRefused(
+                f"The customer identifiers are floating-point numbers, some of {exact:,} or more: "
+                "these may have lost digits. Write them as integers or text."
             )
         yield ids
 

@@ -29,7 +29,20 @@ class FileMetaData:
     metadata: dict[bytes, bytes] | None
     def row_group(self, i: int) -> RowGroupMetaData: ...
 
+class ColumnSchema:
+    path: str
+    physical_type: str
+
+class ParquetSchema:
+    def __len__(self) -> int: ...
+    def column(self, i: int) -> ColumnSchema: ...
+
+class ParquetReader:
+    def set_batch_size(self, batch_size: int) -> None: ...
+
 class ParquetFile:
+    reader: ParquetReader
+    schema: ParquetSchema
     metadata: FileMetaData
     schema_arrow: Schema
     def __init__(

@@ -15,6 +15,7 @@ from blocks.crm.files.parquet import read_parquet
 from blocks.crm.source import CrmSource
 from blocks.saved import documentation_url
 from blocks.storage.locations import check_location
+from nudgescribe.errors import first_ten
 
 
 class FileCrm(CrmSource):
@@ -123,6 +124,8 @@ class FileCrm(CrmSource):
         """Yield the rows of the files, as `CrmSource.batches` does; columns keep their order."""
         options = self.storage_options.get_secret_value() if self.storage_options else {}
         files = locate(self.path, options)
+        if odd := [file.name for file in files if "\udc80" <= max(file.name) <= "\udcff"]:
+            raise SourceError(f"The file name {first_ten(odd[:1])} is not UTF-8: rename the file.")
         format_ = self._detect_format(files)
         if format_ == "csv":
             return read_csv(files, self._dialect, needed, self.logger)

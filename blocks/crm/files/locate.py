@@ -114,8 +114,9 @@ class SourceFile:
         """Check for the first file's columns, in any order. Raises SourceError, which tells names
         only as far as it is `certain` that they are none of a customer's values.
         """
-        missing = [column for column in expected if column not in columns]
-        added = [column for column in columns if column not in expected]
+        here, there = set(columns), set(expected)
+        missing = [column for column in expected if column not in here]
+        added = [column for column in columns if column not in there]
         lacks = first_ten(missing) if certain else told(missing, expected)
         more = first_ten(added) if certain else f"{len(added):,}"
         kinds = (("lacks", missing, lacks), ("has in addition", added, more))

@@ -211,9 +211,11 @@ class HubSpotCrm(CrmSource):
                 raise SourceError(f"HubSpot cannot read {about}: {shown(failure.category)}.")
             gone.update(failure.context.get("ids", []))
         contacts = {contact.id: contact.properties for contact in answer.results}
-        lacking = set(ids) - contacts.keys() - gone
+        # A contact that was merged into another is answered with that one.
+        merged = contacts.keys() - set(ids)
+        lacking = max(0, len(set(ids) - contacts.keys() - gone) - len(merged))
         if lacking or answer.status != "COMPLETE":
-            raise SourceUnavailable(f"HubSpot's answer lacks {len(lacking)} of {about}.")
+            raise SourceUnavailable(f"HubSpot's answer lacks {lacking} of {about}.")
         return [contacts[each] for each in ids if each in contacts]
 
     @property

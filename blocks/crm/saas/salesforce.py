@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from tempfile import TemporaryFile
 from typing import Annotated, Any, BinaryIO, ClassVar
 
@@ -16,11 +16,15 @@ from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.list_file import to_batches
 from blocks.crm.saas.http import Api, code_of, shown
 from blocks.crm.source import CrmSource
+from blocks.crm.text import plain
 from blocks.saved import documentation_url
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
 from nudgescribe.retry import PollPolicy, RetryPolicy, poll
 
+_NUMBERS = ("double", "currency", "percent")
+_JAVA_NUMBER = r"^-?\d+\.\d+E-?\d+$|^-?\d+\.0$"
+"""A number as Java writes it, if that is not our form: 8.0E7, 5.0."""
 _POSITION = re.compile(r"Row:(\d+):Column:(\d+)")
 
 
@@ -32,8 +36,20 @@ class _Token(BaseModel):
 class _QueryJob(BaseModel):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{15,18}$")]
     state: Annotated[str, Field(pattern=r"^[A-Za-z]{1,20}$")]
+    source: Annotated[str, Field(alias="object", pattern=r"^\w{0,80}$")] = ""
     rows: int | None = Field(default=None, alias="numberRecordsProcessed")
     error: str | None = Field(default=None, alias="errorMessage")
+
+
+class _Field(BaseModel):
+    name: str
+    type: str
+    parent: str | None = Field(default=None, alias="relationshipName")
+    parents: list[str] = Field(default=[], alias="referenceTo")
+
+
+class _Description(BaseModel):
+    fields: list[_Field]
 
 
 class _Session(httpx.Auth):
@@ -95,10 +111,14 @@ class SalesforceCrm(CrmSource):
         """
         rows = 0
         with self._signed_in() as api, self._job(api) as job:
-            announced = self._wait(api, job)
+            done = self._wait(api, job)
+            announced = done.rows or 0
+            is_number = cache(
+                partial(self._is_number, cache(partial(self._fields, api)), done.source)
+            )
             for table in self._tables(api, job):
                 rows += table.num_rows
-                yield from to_batches(table)
+                yield from to_batches(_plain_numbers(table, is_number))
         if rows != announced:
             raise SourceUnavailable(
                 f"Query job {job} gave {rows} rows where {announced} were announced."
@@ -150,8 +170,8 @@ class SalesforceCrm(CrmSource):
                     error.problem,
                 )
 
-    def _wait(self, api: Api, job: str) -> int:
-        """Wait until a job is complete and return its number of rows."""
+    def _wait(self, api: Api, job: str) -> _QueryJob:
+        """Wait until a job is complete and return what it tells of itself."""
         state = ""
         read = partial(api.fetch, _QueryJob, "GET", self._path(job), f"query job {job}")
         for seen in poll(read, self.deadline_minutes * 60, self.poll_policy):
@@ -159,13 +179,35 @@ class SalesforceCrm(CrmSource):
                 state = seen.state
                 self.logger.info("Query job %s: %s", job, state)
             if state == "JobComplete":
-                return seen.rows or 0
+                return seen
             if state in ("Failed", "Aborted"):
                 raise SourceError(f"Query job {job} ended as {state}{_reason(seen.error or '')}.")
         raise SourceError(
             f"Query job {job} was not complete after {self.deadline_minutes:g} minutes, "
             f"last seen: {state}. Ask for less, or raise deadline_minutes."
         )
+
+    def _fields(self, api: Api, source: str) -> list[_Field]:
+        """Return the fields of a kind of object."""
+        path = f"/services/data/{self.api_version}/sobjects/{source}/describe"
+        about = f"the fields of {source}"
+        read = partial(api.fetch, _Description, "GET", path, about)
+        return self.retry.run(read).fields
+
+    def _is_number(self, fields: Callable[[str], list[_Field]], source: str, column: str) -> bool:
+        """Return whether a column of the query, such as Account.Sales__c, is a field of numbers."""
+        *parents, name = column.lower().split(".")
+        sources = {source}
+        for parent in parents:
+            found = (each for one in sources for each in fields(one))
+            sources = {
+                above
+                for each in found
+                if (each.parent or "").lower() == parent
+                for above in each.parents
+            }
+        found = (each for one in sources for each in fields(one))
+        return any(each.name.lower() == name and each.type in _NUMBERS for each in found)
 
     def _tables(self, api: Api, job: str) -> Iterator[pa.Table]:
         """Yield the rows, at least one table; "" as null, for Salesforce has no empty text."""
@@ -210,6 +252,19 @@ class SalesforceCrm(CrmSource):
 
     def _path(self, job: str = "") -> str:
         return f"/services/data/{self.api_version}/jobs/query/{job}".rstrip("/")
+
+
+def _plain_numbers(table: pa.Table, is_number: Callable[[str], bool]) -> pa.Table:
+    """Return a table with numbers as other sources write them."""
+    columns = list(table.columns)
+    for place, name in enumerate(table.schema.names):
+        odd = pc.match_substring_regex(columns[place], _JAVA_NUMBER)
+        if pc.any(odd).as_py() and is_number(name):
+            texts = columns[place].combine_chunks()
+            odd = odd.combine_chunks()
+            written = pa.array(map(plain, texts.filter(odd).to_pylist()), texts.type)
+            columns[place] = pc.replace_with_mask(texts, odd.fill_null(False), written)
+    return pa.table(columns, table.schema.names)
 
 
 def _nulls(texts: pa.ChunkedArray) -> pa.ChunkedArray:

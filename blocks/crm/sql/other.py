@@ -1,8 +1,9 @@
 """Customer lists from a database without a way of its own here, by its driver for SQLAlchemy."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from math import ceil
+from time import monotonic
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +12,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.sql.messages import failure
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, bind, check_time, to_batches
+from blocks.crm.sql.rows import (
+    ROWS_AT_ONCE,
+    Query,
+    bind,
+    check_time,
+    column_error,
+    option_error,
+    to_batches,
+)
 
 # By dialect: how to make a transaction read-only, and how to set a time limit.
 _READ_ONLY = {
@@ -25,6 +34,8 @@ _TIME_LIMIT = {
     "mysql": "SET SESSION max_execution_time = {milliseconds}",
     "mariadb": "SET SESSION max_statement_time = {seconds}",
 }
+_MYSQL = ("mysql", "mariadb")
+_FLOAT = 4  # the type's code in the protocol of both
 # Codes of MySQL and MariaDB.
 _REFUSED = {1044, 1045, 1049, 1698}
 _WRITES = {1290, 1792}
@@ -35,27 +46,50 @@ _TRANSIENT = {1205, 1213, 2006, 2013}
 def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
     """Yield the query's rows as text. Raises SourceError, SourceUnavailable."""
     try:
-        engine = create_engine(url, poolclass=NullPool)
+        engine = create_engine(_in_utf8(url), poolclass=NullPool)
     except ArgumentError:
         raise SourceError("The URL names a database that SQLAlchemy does not know.") from None
+    except ValueError:
+        raise option_error() from None
     with _connected(engine) as connection:
         try:
             _begin(connection, query)
+            deadline = monotonic() + query.seconds
             result = _execute(connection, query)
             places = query.places(result.keys() if result.returns_rows else ())
-            yield from to_batches(places, check_time(result.partitions(ROWS_AT_ONCE), query))
+            if connection.dialect.name in _MYSQL:
+                _check_floats(result, places)
+            rows = check_time(result.partitions(ROWS_AT_ONCE), query, deadline)
+            yield from to_batches(places, rows)
         except SQLAlchemyError as error:
             raise _translate_error(error, query) from None
+
+
+def _in_utf8(url: URL) -> URL:
+    """Return the URL with the character set that loses none: MySQL writes ? for what a smaller one
+    lacks.
+    """
+    # MariaDB's own connector has no other, and no option for it.
+    if url.get_backend_name() not in _MYSQL or url.get_driver_name() == "mariadbconnector":
+        return url
+    return url.update_query_dict({"charset": "utf8mb4"})
+
+
+def _check_floats(result: CursorResult[Any], places: Mapping[str, int]) -> None:
+    """Raise SourceError for a needed column whose digits MySQL or MariaDB cuts off."""
+    description = result.cursor.description if result.cursor else ()
+    for name, place in places.items():
+        if description[place][1] == _FLOAT:
+            problem = "is FLOAT, of which the server gives six digits: CAST(… AS DOUBLE)"
+            raise column_error(name, problem)
 
 
 @contextmanager
 def _connected(engine: Engine) -> Generator[Connection]:
     try:
         connection = engine.connect()
-    except TypeError:
-        raise SourceError(
-            "The URL has an option that the database's driver does not know."
-        ) from None
+    except (TypeError, ValueError):
+        raise option_error() from None
     except DBAPIError as error:
         if _REFUSED & _numbers(error):
             raise SourceError(

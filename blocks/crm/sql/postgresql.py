@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from math import ceil
+from time import monotonic
 from uuid import uuid4
 
 import polars as pl
@@ -17,11 +18,19 @@ from psycopg import errors
 from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
 from sqlalchemy import URL
+from sqlalchemy.exc import ArgumentError
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.list_file import ORIGINS, Origin
 from blocks.crm.sql.messages import failure, parse_failure
-from blocks.crm.sql.rows import Query, bind, check_time, column_error, to_batches
+from blocks.crm.sql.rows import (
+    Query,
+    bind,
+    check_time,
+    column_error,
+    option_error,
+    to_batches,
+)
 from blocks.crm.sql.values import BINARY
 from nudgescribe import rfc4180
 
@@ -40,6 +49,8 @@ _SETTINGS = (
 # A refused connection has no SQLSTATE. Texts in other languages than English are not recognized.
 _TEMPORARY_REFUSALS = ("too many", "starting up", "shutting down", "recovery", "reserved for")
 _TRANSIENT_STATES = ("08", "40", "53", "57P")
+_OBJECTS = {"context", "cursor_factory", "prepare_threshold", "row_factory"}
+"""Options of psycopg that are objects, which no URL can hold."""
 _CLASS_42 = "42"
 """Of SQLSTATE: the query is wrong in itself."""
 
@@ -134,8 +145,12 @@ def _read(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[pa
 
 
 def _connect(url: URL) -> psycopg.Connection:
-    _, options = url.get_dialect()().create_connect_args(url)
     try:
+        _, options = url.get_dialect()().create_connect_args(url)
+        if _OBJECTS & options.keys():
+            raise option_error()
+        # What is read-only, and limited in time, is a transaction.
+        options["autocommit"] = False
         return psycopg.connect(**options)
     except psycopg.OperationalError as error:
         message, pgconn = str(error), error.pgconn
@@ -150,8 +165,8 @@ def _connect(url: URL) -> psycopg.Connection:
             "The database could not be reached: check the URL's host, port and sslmode, and that "
             "this machine may connect to it."
         ) from None
-    except psycopg.Error:
-        raise SourceError("The URL has an option that PostgreSQL's driver does not know.") from None
+    except (psycopg.Error, ArgumentError, TypeError, ValueError):
+        raise option_error() from None
 
 
 def _begin(connection: psycopg.Connection, query: Query) -> None:
@@ -161,11 +176,12 @@ def _begin(connection: psycopg.Connection, query: Query) -> None:
 
 def _describe(connection: psycopg.Connection, query: Query) -> Columns:
     """Return the columns of a query without running it; it must be a single statement."""
-    prepared = connection.pgconn.prepare(b"", query.text.encode())
-    if prepared.status != ExecStatus.COMMAND_OK:
-        error = errors.error_from_result(prepared)
+    result = connection.pgconn.prepare(b"", query.text.encode())
+    if result.status == ExecStatus.COMMAND_OK:
+        result = connection.pgconn.describe_prepared(b"")
+    if result.status != ExecStatus.COMMAND_OK:
+        error = errors.error_from_result(result)
         raise _parse_error(error, query, error.diag.statement_position)
-    result = connection.pgconn.describe_prepared(b"")
     names = ((result.fname(number) or b"").decode() for number in range(result.nfields))
     return Columns(query, list(zip(names, map(result.ftype, range(result.nfields)), strict=True)))
 
@@ -204,11 +220,12 @@ def _fetch(connection: psycopg.Connection, url: URL, query: Query) -> Iterator[p
     for type_ in connection.adapters.types:
         for oid in (type_.oid, type_.array_oid):
             connection.adapters.register_loader(oid, TextLoader)
+    deadline = monotonic() + query.seconds
     with connection.cursor("customers") as cursor:
         _open(cursor, url, query)
         described = cursor.description or ()
         columns = Columns(query, [(column.name, column.type_code) for column in described])
-        fetched = check_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query)
+        fetched = check_time(iter(lambda: cursor.fetchmany(ROWS_AT_ONCE), []), query, deadline)
         for batch in to_batches(columns.places, fetched):
             yield columns.to_batch([batch.column(name) for name in columns.places])
 
@@ -229,7 +246,9 @@ def _parse_error(error: psycopg.Error, query: Query, position: str | None = None
         return _translate_error(error, query)
     where = f" at character {position}" if position else ""
     code = f"{type(error).__name__}, SQLSTATE {error.sqlstate}{where}"
-    return parse_failure(query.text, code, error.diag.message_primary or "")
+    # One with a context is from within a function, which may raise what it likes.
+    message = "" if error.diag.context else error.diag.message_primary
+    return parse_failure(query.text, code, message or "")
 
 
 def _translate_error(error: psycopg.Error, query: Query) -> SourceError:

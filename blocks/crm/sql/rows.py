@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from time import monotonic
 from types import NoneType
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 from sqlalchemy import TextClause, text
 
 from blocks.crm.errors import SourceError
-from blocks.crm.list_file import ORIGINS, Origin
+from blocks.crm.list_file import ORIGINS, Origin, repeated
 from blocks.crm.sql.values import origins, to_text
 from blocks.crm.text import TEXT, NoText
 from nudgescribe.errors import first_ten
@@ -47,23 +48,26 @@ class Query:
 
         Raises SourceError if it has no columns, or two needed ones of the same name.
         """
-        columns = list(enumerate(names))
+        columns = list(names)
         if not columns:
             raise SourceError("The query returns no columns: a customer list comes from a SELECT.")
-        taken = [each for each in columns if self.needed is None or each[1] in self.needed]
-        places = {name: place for place, name in taken}
-        if len(places) < len(taken):
-            raise SourceError("The query returns two columns of the same name: rename one with AS.")
-        return places
+        needed = self.needed
+        if same := repeated(columns, needed):
+            raise SourceError(
+                f"The query returns two columns of one name: {same}. Rename one with AS."
+            )
+        return {
+            name: place for place, name in enumerate(columns) if needed is None or name in needed
+        }
 
 
-def check_time(batches: Iterable[Rows], query: Query) -> Iterator[Rows]:
+def check_time(batches: Iterable[Rows], query: Query, deadline: float) -> Iterator[Rows]:
     """Yield the batches. Raises SourceError once the query has taken too long."""
-    deadline = monotonic() + query.seconds
-    for rows in batches:
+    for rows in chain([()], batches):
         if monotonic() > deadline:
             raise query.timeout_error()
-        yield rows
+        if rows:
+            yield rows
 
 
 def bind(query: Query) -> TextClause:
@@ -71,11 +75,23 @@ def bind(query: Query) -> TextClause:
     clause = text(query.text)
     missing = sorted(clause.compile().params.keys() - query.parameters.keys())
     if missing:
+        error = parameter_error(missing[0])
         raise SourceError(
-            f"The query names :{missing[0]}, for which the block has no parameter. In a query with "
-            r"parameters, write any other colon as \:."
+            rf"{error.problem} In a query with parameters, write any other colon as \:."
         )
     return clause
+
+
+def parameter_error(name: str) -> SourceError:
+    """Return the error for a query that names a parameter without a value."""
+    return SourceError(f"The query names :{name}, for which the block has no parameter.")
+
+
+def option_error() -> SourceError:
+    """Return the error for an option of the URL that is none."""
+    return SourceError(
+        "The URL has an option that the database's driver does not know, or not with this value."
+    )
 
 
 def column_error(column: str, problem: str, row: int | None = None) -> SourceError:

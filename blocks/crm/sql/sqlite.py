@@ -15,11 +15,25 @@ from sqlalchemy import URL
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.sql.messages import failure
-from blocks.crm.sql.rows import ROWS_AT_ONCE, Query, column_error, to_batches
+from blocks.crm.sql.rows import (
+    ROWS_AT_ONCE,
+    Query,
+    column_error,
+    option_error,
+    parameter_error,
+    to_batches,
+)
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 STEPS_BETWEEN_CHECKS = 100_000
 _UNDECODABLE = re.compile(r"Could not decode to UTF-8 column '(.*?)' with text")
+_UNBOUND = re.compile(r"You did not supply a value for binding parameter :(\w+)")
+# By texts of Python's driver, which hold no value.
+_MISUSES = {
+    "Binding ": "The query has a parameter without a name: write :name instead of ?.",
+    "You can only execute one": "The query is more than one statement: leave one SELECT.",
+    "the query contains a null": "The query holds a NUL character: take it out.",
+}
 _PROBLEMS = {
     "SQLITE_CANTOPEN": "The database's file cannot be opened: check the URL's path.",
     "SQLITE_NOTADB": "The file is no SQLite database, or an encrypted one.",
@@ -43,7 +57,10 @@ def batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
 
 
 def _connect(url: URL) -> sqlite3.Connection:
-    arguments, keywords = url.get_dialect()().create_connect_args(url)
+    try:
+        arguments, keywords = url.get_dialect()().create_connect_args(url)
+    except ValueError:
+        raise option_error() from None
     database, options = str(arguments[0]), dict(keywords)
     if not options.get("uri"):
         database = f"{Path(database).absolute().as_uri()}?mode=ro"
@@ -56,6 +73,11 @@ def _translate_error(error: Exception, query: Query) -> SourceError:
     """Return our error, without what may be a value in SQLite's text."""
     if undecodable := _UNDECODABLE.match(str(error)):
         return column_error(undecodable[1], "holds text that is not UTF-8")
+    if unbound := _UNBOUND.match(str(error)):
+        return parameter_error(unbound[1])
+    for start, problem in _MISUSES.items():
+        if str(error).startswith(start):
+            return SourceError(problem)
     name = getattr(error, "sqlite_errorname", "")
     if name == "SQLITE_INTERRUPT":
         return query.timeout_error()

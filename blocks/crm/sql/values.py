@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from blocks.crm.list_file import Origin
-from blocks.crm.text import SPECIAL_FLOATS, NoText
+from blocks.crm.text import SPECIAL_FLOATS, NoText, plain
 
 BINARY = "holds binary values: convert them to text in the query"
 """What is said of a column without text."""
@@ -46,7 +46,7 @@ def _text(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise NoText("holds text that is not UTF-8") from None
-    return str(value)
+    return str.__str__(value)  # of an Enum, str() gives the name
 
 
 def _boolean(value: bool) -> str:
@@ -59,10 +59,8 @@ def _integer(value: int) -> str:
 
 
 def _float(value: float) -> str:
-    written = float.__repr__(value)
-    if special := SPECIAL_FLOATS.get(written):
-        return special
-    return format(Decimal(written), "f").removesuffix(".0")
+    written = float.__repr__(value + 0.0)  # minus zero is zero
+    return SPECIAL_FLOATS.get(written) or plain(written)
 
 
 def _decimal(value: Decimal) -> str:
@@ -70,6 +68,7 @@ def _decimal(value: Decimal) -> str:
 
 
 def _timestamp(value: datetime) -> str:
+    _refuse_nanoseconds(value, "nanosecond")
     return _short_fraction(value.isoformat(" "), len("2026-01-02 05:30:00"))
 
 
@@ -90,12 +89,20 @@ def _short_fraction(text: str, whole: int) -> str:
 
 
 def _duration(value: timedelta) -> str:
+    _refuse_nanoseconds(value, "nanoseconds")
     seconds, fraction = divmod(abs(value), _SECOND)
     minutes, second = divmod(seconds, 60)
     hour, minute = divmod(minutes, 60)
     sign = "-" if value < timedelta(0) else ""
     written = f"{sign}{hour:02}:{minute:02}:{second:02}"
     return f"{written}.{fraction.microseconds:06}".rstrip("0") if fraction else written
+
+
+def _refuse_nanoseconds(value: object, name: str) -> None:
+    """Raise NoText for a time of pandas that has them, or is none."""
+    if getattr(value, name, 0):
+        kind = type(value).__name__
+        raise NoText(f"holds a {kind} with nanoseconds: cast the column to text in the query")
 
 
 def _binary(value: object) -> str:

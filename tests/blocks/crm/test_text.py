@@ -41,6 +41,8 @@ def broken_text() -> pa.Array:
         (pa.array([float("nan"), float("inf"), -float("inf")]), ["NaN", "Infinity", "-Infinity"]),
         (pa.array([0.1, 1e10, None], pa.float32()), ["0.1", "10000000000", None]),
         (pa.array(np.array([0.1, 2048, np.nan], np.float16)), ["0.1", "2048", "NaN"]),
+        (pa.array([-0.0, 0.0]), ["0", "0"]),
+        (pa.array(np.array([-0.0], np.float16)), ["0"]),
         (pa.array([True, False, None]), ["true", "false", None]),
         (pa.array([date(2026, 1, 2), date.min, None]), ["2026-01-02", "0001-01-01", None]),
         (pa.array([DAY_US // 1000], pa.date64()), ["1970-01-02"]),
@@ -94,6 +96,8 @@ def test_text_has_all_of_a_value_and_nothing_else(
         (stamps("us", 0, 2**63 - 1), 1, "a time beyond the years"),
         (stamps("us", -(2**63)), 0, "a time beyond the years"),
         (stamps("s", 253402300799, zone="+05:30"), 0, "a time beyond the years"),
+        (stamps("ns", None, 2**63 - 1, zone="Asia/Kolkata"), 1, "beyond the years 1677 to 2262"),
+        (stamps("ns", 0, -(2**63), zone="America/New_York"), 1, "beyond the years 1677 to 2262"),
     ],
 )
 def test_value_that_has_no_text_is_told_by_its_place(

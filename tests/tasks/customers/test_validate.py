@@ -4,6 +4,7 @@ import hmac
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -314,10 +315,38 @@ def test_float_identifiers_that_have_lost_digits_are_refused(
     local: Local, validate: Validate
 ) -> None:
     key = rule("id", "string").model_copy(update={"unique": True})
-    whole = validate(pl.DataFrame({"id": [123.0, 2.0**53]}), rules=[key])
-    assert in_lake(local, whole.accepted.path)["id"].to_list() == ["123", str(2**53)]
-    with pytest.raises(ListRefused, match="floating-point numbers, some above 9,007"):
-        validate(pl.DataFrame({"id": [2.0**53 + 2]}), rules=[key])
+    whole = validate(pl.DataFrame({"id": [123.0, 2.0**53 - 1]}), rules=[key])
+    assert in_lake(local, whole.accepted.path)["id"].to_list() == ["123", str(2**53 - 1)]
+    with pytest.raises(ListRefused, match="floating-point numbers, some of 9,007.* or more"):
+        validate(pl.DataFrame({"id": [9007199254740993.0]}), rules=[key])
+    for odd in ("nan", "inf", "-inf"):
+        with pytest.raises(ListRefused, match="some of which are no number"):
+            validate(pl.DataFrame({"id": [1.0, float(odd)]}), rules=[key])
+
+
+def test_identifiers_of_several_types_of_numbers_are_refused(
+    local: Local, validate: Validate, refresh: Refresh
+) -> None:
+    key = rule("id", "string").model_copy(update={"unique": True})
+    mapping = FieldMapping(rules=[key, rule("n", "string")], sources={})
+    whole, parts = pl.Series([5]), pl.Series([Decimal("5.00")], dtype=pl.Decimal(10, 2))
+
+    def validated(id_: pl.Series, n: pl.Series) -> Validated:
+        folder = local.folder / "parts"
+        folder.mkdir(exist_ok=True)
+        pl.DataFrame({"id": whole, "n": whole}).write_parquet(folder / "p0.parquet")
+        pl.DataFrame({"id": id_, "n": n}).write_parquet(folder / "p1.parquet")
+        again = forgotten(refresh)
+        local.lake.files.remove("staging")
+        crm = FileCrm(path=f"{folder}/*.parquet")
+        staged = extract_customers.fn(crm, local.lake, again, None)
+        return validate_customers.fn(
+            mapping, staged, local.lake, again, PARTITION, duplicates="first"
+        )
+
+    assert validated(whole + 1, parts).accepted.rows == 2
+    with pytest.raises(ListRefused, match="numbers of several types"):
+        validated(parts, whole)
 
 
 # ---- before and after ---------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import lzma
+import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 from prefect.types import SecretDict
+from pyarrow.parquet import write_table
 from pydantic import ValidationError
 
 from blocks import FileCrm
@@ -29,6 +32,7 @@ from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.files import csv as csv_files
 from blocks.crm.files import encoding as text_encoding
 from blocks.crm.files import ndjson
+from blocks.crm.list_file import ListWriter
 from nudgescribe import rfc4180
 from tests.blocks.crm.extracting import read_back
 from tests.support.http_server import FakeService, Reply, Request, serving
@@ -480,6 +484,90 @@ WHOLE = parquet(id=["1"], n=[1])
 def test_files_that_do_not_combine_are_refused(tmp_path: Path, files: Files, problem: str) -> None:
     with pytest.raises(SourceError, match=problem):
         extract(tmp_path, files, "*")
+
+
+def as_parquet(table: pa.Table, **options: Any) -> bytes:
+    file = io.BytesIO()
+    write_table(table, file, **options)
+    return file.getvalue()
+
+
+def old_timestamps(*times: tuple[int, int]) -> bytes:
+    """A file with these days since 1970 and nanoseconds as INT96, as Impala and Spark write it."""
+    column = pa.array([n * 10**9 for n in range(1, len(times) + 1)], pa.timestamp("ns"))
+    content = as_parquet(
+        pa.table({"at": column}),
+        use_deprecated_int96_timestamps=True,
+        compression="none",
+        use_dictionary=False,
+    )
+    for n, (day, nanoseconds) in enumerate(times, 1):
+        placeholder = struct.pack("<QI", n * 10**9, 2440588)
+        content = content.replace(placeholder, struct.pack("<QI", nanoseconds, day + 2440588))
+    return content
+
+
+def test_old_timestamps_keep_all_their_digits(tmp_path: Path) -> None:
+    near, far, beyond = (0, 1), (2932896, 5_000), (2**32 - 1 - 2440588, 0)
+    found = extract(tmp_path, {"a.parquet": old_timestamps(near)}, "a.parquet")
+    assert found.rows() == [("1970-01-01 00:00:00.000000001",)]
+    found = extract(tmp_path, {"b.parquet": old_timestamps(near, far)}, "b.parquet")
+    assert found["at"].to_list() == ["1970-01-01 00:00:00.000000001", "9999-12-31 00:00:00.000005"]
+    with pytest.raises(SourceError, match="column at, row 2, holds a time beyond the years 1 to"):
+        extract(tmp_path, {"c.parquet": old_timestamps(near, beyond)}, "c.parquet")
+
+
+def test_parquet_column_of_a_type_that_is_not_read_is_told(tmp_path: Path) -> None:
+    content = parquet(id=["1"], n=pl.Series([1], dtype=pl.Int128))
+    with pytest.raises(SourceError, match="list.parquet has a column of a type .* write it as te"):
+        extract(tmp_path, {"list.parquet": content})
+
+
+def test_parquet_columns_of_one_name_are_refused_if_they_are_needed(tmp_path: Path) -> None:
+    file = tmp_path / "list.parquet"
+    file.write_bytes(as_parquet(pa.table([["1"], ["2"], ["3"]], ["a", "b", "b"])))
+    crm, target = FileCrm(path=str(file)), tmp_path / "out"
+    assert crm.extract(target, frozenset(["a"])) == 1
+    with pytest.raises(SourceError, match="two columns of one name: b"):
+        crm.extract(target, frozenset(["b"]))
+    with pytest.raises(SourceError, match="two columns of one name: 2, 3"):
+        crm.extract(target)
+
+
+def test_wide_rows_of_parquet_are_read_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    write = ListWriter.write
+    monkeypatch.setattr(
+        ListWriter, "write", lambda *each: (seen.append(each[1].nbytes), write(*each))
+    )
+    notes = pa.array([f"{n % 50:02}" * 5_000 for n in range(6_000)])
+    for name, table in {"plain": notes, "dictionary": notes.dictionary_encode()}.items():
+        content = as_parquet(pa.table({"a": table, "n": range(6_000)}))
+        assert (
+            extract(tmp_path, {f"{name}.parquet": content}, f"{name}.parquet")["a"].len() == 6_000
+        )
+        assert max(seen) < 24 * 1024 * 1024
+    narrow = as_parquet(pa.table({"n": range(100_000)}))
+    seen.clear()
+    extract(tmp_path, {"narrow.parquet": narrow}, "narrow.parquet")
+    assert len(seen) < 12
+
+
+def test_folder_of_a_partitioned_list_is_told_to_be_no_column(tmp_path: Path) -> None:
+    folder = tmp_path / "country=DE"
+    folder.mkdir()
+    (folder / "part.parquet").write_bytes(WHOLE)
+    crm = FileCrm(path=f"{tmp_path}/*/part.parquet")
+    with pytest.raises(SourceError, match="no column country: country=… is a folder"):
+        crm.extract(tmp_path / "out", frozenset(["id", "country"]))
+
+
+def test_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff.parquet")).write_bytes(WHOLE)
+    with pytest.raises(SourceError, match="is not UTF-8: rename the file"):
+        extract(tmp_path, {}, "*.parquet")
 
 
 def test_ndjson_numbers_keep_their_notation(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,9 @@ CALLS, WINDOW = 100, 10.0
 
 
 class HubSpot(FakeService):
-    """`contacts` by record id, `lists` of their ids; `window` is whether calls are limited."""
+    """`contacts` by record id, `lists` of their ids; `merged` are ids of contacts that
+    are now another's.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__()
@@ -30,6 +32,7 @@ class HubSpot(FakeService):
         self.lists: dict[str, list[str]] = {}
         self.object_type = "0-1"
         self.processing = "COMPLETE"
+        self.merged: dict[str, str] = {}
         self.hidden: set[str] = set()
         self.moments: list[float] = []
 
@@ -108,7 +111,7 @@ class HubSpot(FakeService):
         return [{**texts, "name": name, "options": []} for name in names]
 
     def _read(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        ids = [each["id"] for each in asked["inputs"]]
+        ids = [self.merged.get(each["id"], each["id"]) for each in asked["inputs"]]
         gone = [each for each in ids if each not in self.contacts]
         body: dict[str, Any] = {"status": "COMPLETE", "startedAt": NOW, "completedAt": NOW}
         # In an order of its own.

@@ -17,13 +17,15 @@ ENDED = ("JobComplete", "Failed", "Aborted")
 
 class Salesforce(FakeService):
     """`rows` are a query's result under `columns`; a job is seen in `states` one after the other,
-    the last of them for good. A token is good for `uses` calls.
+    the last of them for good; `fields` are those of each kind of object. A token is good for
+    `uses` calls.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.columns = ["Id", "Name", "Note__c"]
         self.rows: list[list[str]] = []
+        self.fields: dict[str, list[dict[str, Any]]] = {}
         self.states = ["UploadComplete", "InProgress", "JobComplete"]
         self.error_message = ""
         self.uses = 1000
@@ -42,6 +44,8 @@ class Salesforce(FakeService):
         self.tokens[token] -= 1
         if request.call == f"POST {JOBS}":
             return self._create(json.loads(request.body))
+        if described := re.fullmatch(r"/services/data/v62.0/sobjects/(\w+)/describe", request.path):
+            return as_json({"name": described[1], "fields": self.fields[described[1]]})
         found = re.fullmatch(rf"{JOBS}/(\w+)(/results)?", request.path)
         assert found, f"No such place: {request.path}"
         job = found[1]

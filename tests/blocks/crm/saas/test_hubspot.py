@@ -119,6 +119,16 @@ def test_extract_counts_members_that_no_longer_exist(
     assert "3 members of list 12 no longer exist" in logged.text
 
 
+def test_merged_contact_counts_as_gone(
+    service: HubSpot, extract: Extract, logged: pytest.LogCaptureFixture
+) -> None:
+    service.add("12", *numbered(3))
+    service.merged = {"1007": "2000"}
+    service.contacts["2000"] = {"email": "survivor", "hs_object_id": "2000"}
+    assert extract()["hs_object_id"].to_list() == ["1000", "1014"]
+    assert "1 members of list 12 no longer exist" in logged.text
+
+
 def test_extract_survives_temporary_faults(
     service: HubSpot, extract: Extract, clock: Clock
 ) -> None:

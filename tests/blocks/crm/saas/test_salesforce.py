@@ -83,6 +83,28 @@ def test_extract_reads_page_larger_than_a_block(service: Salesforce, extract: Ex
     assert found["Note__c"].unique().to_list() == ['"\r\n' * 10]
 
 
+def test_numbers_are_written_without_exponent_and_texts_as_they_are(
+    service: Salesforce, extract: Extract
+) -> None:
+    def field(name: str, kind: str, **more: object) -> dict[str, Any]:
+        return {"name": name, "type": kind, "referenceTo": [], "relationshipName": None, **more}
+
+    service.fields["Contact"] = [
+        field("Phone__c", "double"),
+        field("Note__c", "string"),
+        field("AccountId", "reference", referenceTo=["Account"], relationshipName="Account"),
+    ]
+    service.fields["Account"] = [field("AnnualRevenue", "currency")]
+    service.columns = ["Phone__c", "Note__c", "Account.AnnualRevenue"]
+    service.rows = [["1.6147805824397E13", "8.0E7", "8.0E7"], ["5.0", "5.0", "-0.25"], [""] * 3]
+    assert extract().rows() == [
+        ("16147805824397", "8.0E7", "80000000"),
+        ("5", "5.0", "-0.25"),
+        (None, None, None),
+    ]
+    assert service.count("/describe") == 2
+
+
 VALUES = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n'), max_size=6)
 
 

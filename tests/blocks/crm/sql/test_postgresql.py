@@ -199,6 +199,32 @@ def test_message_is_shown_where_it_holds_no_value(
     assert said in each_postgresql_way.refused(query)
 
 
+def test_message_that_a_function_raises_is_not_shown(each_postgresql_way: Database) -> None:
+    with each_postgresql_way.connected() as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION tell(what text) RETURNS text IMMUTABLE LANGUAGE plpgsql "
+            "AS $$ BEGIN RAISE '%', what USING errcode = '42703'; END $$"
+        )
+    said = each_postgresql_way.refused(f"SELECT tell('{CANARY}') AS x")
+    assert "failed: UndefinedColumn, SQLSTATE 42703" in said
+
+
+def test_url_cannot_switch_the_transaction_off(each_postgresql_way: Database) -> None:
+    url = f"{each_postgresql_way.url}&autocommit=true"
+    query = "SELECT nextval('texts_number_seq') AS n"
+    assert "tries to write" in each_postgresql_way.refused(query, url=url)
+    said = each_postgresql_way.refused("SELECT pg_sleep(9) AS x", url=url, timeout_seconds=0.1)
+    assert "more than 0.1 seconds" in said
+
+
+@pytest.mark.parametrize(
+    "option", ["prepare_threshold=5", "row_factory=x", "cursor_factory=x", "context=x", "port=abc"]
+)
+def test_option_that_is_no_text_is_refused(postgresql: Database, option: str) -> None:
+    said = postgresql.refused("SELECT 1 AS a", url=f"{postgresql.url}&{option}")
+    assert "an option that" in said
+
+
 def test_lost_connection_is_unavailable(each_postgresql_way: Database) -> None:
     query = "SELECT pg_terminate_backend(pg_backend_pid()) AS x"
     assert "broke off" in each_postgresql_way.unavailable(query)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow.parquet import ParquetFile
 
 from blocks import SqlCrm
+from blocks.crm.errors import SourceError
 from blocks.crm.sql import postgresql
 from tests.blocks.crm.extracting import CANARY, refused, unavailable
 from tests.blocks.crm.sql.conftest import Database
@@ -93,7 +94,7 @@ def test_empty_result_has_its_columns(each_way: Database) -> None:
     [
         (f'SELECT "{CANARY}" FROM nowhere', "no such table: nowhere|UndefinedTable"),
         ("SELECT b.number FROM texts", 'no such column: b.number|entry for table "b"'),
-        ("SELECT 1 AS a, 2 AS a", "two columns of the same name"),
+        ("SELECT 1 AS a, 2 AS a", "two columns of one name: 1, 2"),
         ("DELETE FROM texts RETURNING a", "tries to write|failed: OperationalError"),
         ("CREATE TABLE other (id int)", "tries to write|failed: OperationalError|no columns"),
         ("", "no columns"),
@@ -105,6 +106,19 @@ def test_query_that_gives_no_list_is_refused(each_kind: Database, query: str, pr
 
 def test_query_is_stopped_after_timeout(each_kind: Database) -> None:
     assert "more than 0.1 seconds" in each_kind.refused(FOREVER, timeout_seconds=0.1)
+
+
+def test_query_of_a_single_late_row_is_stopped_after_timeout(each_kind: Database) -> None:
+    limited = FOREVER.replace("FROM n)", "FROM n WHERE i < 100000)")
+    query = limited.replace("SELECT i FROM", "SELECT sum(i) AS i FROM")
+    assert "more than 0.001 seconds" in each_kind.refused(query, timeout_seconds=0.001)
+
+
+def test_columns_of_one_name_are_refused_only_if_they_are_needed(each_kind: Database) -> None:
+    crm, target = each_kind.crm("SELECT 1 AS a, 2 AS b, 3 AS b"), each_kind.target
+    assert crm.extract(target, frozenset(["a"])) == 1
+    with pytest.raises(SourceError, match="two columns of one name: b. Rename"):
+        crm.extract(target, frozenset(["b"]))
 
 
 @pytest.mark.parametrize(

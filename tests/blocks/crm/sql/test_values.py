@@ -2,11 +2,12 @@
 
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import IntEnum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -25,6 +26,10 @@ class Plan(StrEnum):
 
 class Level(IntEnum):
     HIGH = 3
+
+
+class Tier(str, Enum):  # noqa: UP042 - others write them so
+    LOW = "low"
 
 
 class Unknown:
@@ -50,6 +55,8 @@ def texts(*values: Any) -> list[str | None]:
         ("\ufeffé😀\0", "\ufeffé😀\0"),
         (Plan.GOLD, "gold"),
         (Level.HIGH, "3"),
+        (Tier.LOW, "low"),
+        (pd.Timestamp("2026-01-02 05:30:00.25"), "2026-01-02 05:30:00.25"),
         (True, "true"),
         (2**64 + 1, "18446744073709551617"),
         pytest.param(-(10**5000), "-1" + 5000 * "0", id="long"),
@@ -57,7 +64,7 @@ def texts(*values: Any) -> list[str | None]:
         (123.0, "123"),
         (1e16, "1" + 16 * "0"),
         (-2.5e-7, "-0.00000025"),
-        (-0.0, "-0"),
+        (-0.0, "0"),
         (float("nan"), "NaN"),
         (float("-inf"), "-Infinity"),
         (np.float64(0.5), "0.5"),
@@ -108,6 +115,9 @@ def test_value_is_written_as_lists_of_other_sources_write_it(value: object) -> N
         ([CANARY], "holds a value of type list"),
         ({CANARY}, "holds a value of type set"),
         (Unknown(), "holds a value of type Unknown"),
+        (pd.Timestamp("2026-01-02 05:30:00.000000001"), "holds a Timestamp with nanoseconds"),
+        (pd.Timedelta(1, "ns"), "holds a Timedelta with nanoseconds"),
+        (pd.NaT, "holds a NaTType with nanoseconds"),
     ],
 )
 def test_value_without_text_is_told_by_column_row_and_type(value: object, problem: str) -> None:
