@@ -176,8 +176,11 @@ class QuotaExceeded(ApiError, Retryable):
 _BY_TEXT: dict[str, type[ApiError]] = {
     Text.NOT_PUBLISHED: NotPublished,
     Text.UNPUBLISHED_MESSAGES: UnpublishedMessages,
-    # The service's pages list these under 401 as well as under 404.
+    # The service's pages do not agree on the status of these: the text counts.
+    Text.AUTH_ERROR: AuthError,
+    Text.UNAUTHORIZED: AuthError,
     Text.CAMPAIGN_NOT_FOUND: NotFound,
+    Text.CAMPAIGN_DETAILS_NOT_FOUND: NotFound,
     Text.INVALID_WORKSPACE: NotFound,
 }
 _BY_STATUS: dict[int, type[ApiError]] = {
