@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from nudgescribe import contract, errors
 from nudgescribe.contract import AuthContext, SignIn, Text, Tokens
+from nudgescribe.envelope import read_answer
 
 RENEW_BEFORE_EXPIRY = 300.0
 """Seconds; longer than a call takes."""
@@ -114,6 +115,6 @@ class TokenAuth(httpx.Auth):
 
 def _parsed(response: httpx.Response) -> Tokens:
     try:
-        return Tokens.model_validate_json(response.content)
+        return read_answer(Tokens, response.content)
     except ValidationError as error:
         raise errors.mismatch(contract.AUTH, error) from None
