@@ -12,12 +12,14 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from blocks.limits import SharedLimit, get_shared_limit
 from blocks.saved import SavedBlock, documentation_url
+from blocks.secrets import HINT, SecretUnusable, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 
 PLACEHOLDER = "{campaign_id}"
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
+_NO_HEADER = "is empty, or holds a line break or characters that no header has"
 CALL_SECONDS = 300.0
 """Most seconds for a whole call, or twice the time-out of one wait if that is more."""
 
@@ -55,11 +57,14 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         description="URL of the API, without /v1.",
     )
     email: str = Field(description="The user's email address.")
-    password: SecretStr = Field(description="The user's password.")
-    api_key: SecretStr = Field(description="The account's API key, sent as x-api-key.")
-    api_code: SecretStr = Field(description="The account's API code, sent in x-auth-context.")
+    password: SecretStr = Field(description=f"The user's password. {HINT}")
+    api_key: SecretStr = Field(description=f"The account's API key, sent as x-api-key. {HINT}")
+    api_code: SecretStr = Field(
+        description=f"The account's API code, sent in x-auth-context. {HINT}"
+    )
     profile_key: SecretStr | None = Field(
-        default=None, description="Key that decrypts customer profiles, to read them back."
+        default=None,
+        description=f"Key that decrypts customer profiles, to read them back. {HINT}",
     )
     client_ip: str = Field(
         default="127.0.0.1", description="IP address that Nudgescribe's audit log shows for calls."
@@ -98,7 +103,7 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
     def _fits_in_a_header(cls, secret: SecretStr) -> SecretStr:
         # httpx's own error about a header holds its value.
         if not _HEADER.fullmatch(secret.get_secret_value()):
-            raise ValueError("is empty, or holds a line break or characters that no header has")
+            raise ValueError(_NO_HEADER)
         return secret
 
     @field_validator("client_ip")
@@ -143,13 +148,16 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         return self.campaign_url and self.campaign_url.replace(PLACEHOLDER, quote(campaign_id, ""))
 
     def get_client(self, *args: Any, **kwargs: Any) -> NudgescribeClient:
-        """Return a client of this account; keyword arguments go to `NudgescribeClient`."""
+        """Return a client of this account; keyword arguments go to `NudgescribeClient`.
+
+        Raises SecretUnusable.
+        """
         credentials = Credentials(
             email=self.email,
-            password=self.password.get_secret_value(),
-            api_key=self.api_key.get_secret_value(),
-            api_code=self.api_code.get_secret_value(),
-            profile_key=self.profile_key.get_secret_value() if self.profile_key else None,
+            password=self._read(self.password, "password"),
+            api_key=self._read_header(self.api_key, "api_key"),
+            api_code=self._read_header(self.api_code, "api_code"),
+            profile_key=self._read(self.profile_key, "profile_key") if self.profile_key else None,
         )
         timeout = httpx.Timeout(self.answer_seconds, connect=self.connect_seconds)
         names = {"calls": self.calls_limit, "downloads": self.downloads_limit}
@@ -163,3 +171,12 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         client = _LimitedClient(self.base_url, credentials, **{**options, **kwargs})
         client.limits = list(limits.values())
         return client
+
+    def _read(self, secret: SecretStr, name: str) -> str:
+        return read_secret(secret, f"{self.block_slug}, {name}")
+
+    def _read_header(self, secret: SecretStr, name: str) -> str:
+        value = self._read(secret, name)
+        if not _HEADER.fullmatch(value):
+            raise SecretUnusable(f"{self.block_slug}, {name}: {_NO_HEADER}.")
+        return value

@@ -11,6 +11,7 @@ from prefect.types import SecretDict
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from blocks.saved import SavedBlock, documentation_url
+from blocks.secrets import HINT, read_secret, read_secrets
 from blocks.storage import reader
 from blocks.storage.files import Files, LakeError
 from blocks.storage.locations import check_delta_root, check_root
@@ -44,7 +45,9 @@ class DataLake(SavedBlock):
         "root."
     )
     storage_options: SecretDict | None = Field(
-        default=None, description="Options of the file system, such as its keys."
+        default=None,
+        description="Options of the file system, such as its keys. A value may say where "
+        "it is: env:NAME, file:/PATH or prefect:BLOCK.",
     )
     format: Format = Field(
         default="parquet",
@@ -63,7 +66,7 @@ class DataLake(SavedBlock):
     identifier_key: SecretStr | None = Field(
         default=None,
         description="Key of a hash that stands for customer identifiers in the quarantine. If "
-        "empty, they stand there themselves.",
+        f"empty, they stand there themselves. {HINT}",
     )
 
     @field_validator("root")
@@ -96,8 +99,12 @@ class DataLake(SavedBlock):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return the options of the file system, with its encryption. They are secret."""
-        options = dict(self.storage_options.get_secret_value()) if self.storage_options else {}
+        """Return the options of the file system, with its encryption. They are secret.
+
+        Raises SecretUnusable.
+        """
+        given = self.storage_options.get_secret_value() if self.storage_options else {}
+        options = read_secrets(given, f"{self.block_slug}, storage_options")
         if self.encryption:
             headers = {"ServerSideEncryption": self.encryption}
             if self.kms_key:
@@ -109,11 +116,17 @@ class DataLake(SavedBlock):
         """Return what stands for identifiers in the quarantine: they themselves or, with an
         `identifier_key`, their HMAC-SHA256 as hexadecimal digits.
         """
-        if self.identifier_key is None:
+        key = self._hash_key
+        if key is None:
             return ids
-        key = self.identifier_key.get_secret_value().encode()
         hashes = (id_ and hmac.digest(key, id_.encode(), "sha256").hex() for id_ in ids)
         return pl.Series(hashes, dtype=pl.String)
+
+    @cached_property
+    def _hash_key(self) -> bytes | None:
+        if self.identifier_key is None:
+            return None
+        return read_secret(self.identifier_key, f"{self.block_slug}, identifier_key").encode()
 
     # ---- reading ------------------------------------------------------------------------------
 

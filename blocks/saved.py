@@ -26,6 +26,9 @@ from nudgescribe.errors import NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
+_FlowRun = tuple[UUID | None, int] | None
+"""Its id, and how often it has begun."""
+
 PROJECT_URL = "https://nudgeflow.example"
 """Where the README and the docs folder are published; set it to your own site."""
 MAIN = "main"
@@ -95,7 +98,8 @@ class SavedBlock(Block):
         return {"$ref": {"block_document_id": str(self._block_document_id)}}
 
     def resolve(self) -> Self:
-        """Return the block itself; if it was unpickled, load it once per process and flow run.
+        """Return the block itself; if it was unpickled, load it once per process and flow run,
+        and anew if that was suspended or retried.
 
         Unpickling does not load it, since the event loop of a cluster's scheduler unpickles, too.
 
@@ -104,12 +108,19 @@ class SavedBlock(Block):
         if self._resolved:
             return self
         assert self._block_document_id is not None
-        return cast(Self, _load_once(type(self), self._block_document_id, _flow_run_id()))
+        return cast(Self, _load_once(type(self), self._block_document_id, _flow_run()))
 
     def __reduce__(self) -> Any:
         if self._block_document_id is None:
             return super().__reduce__()
         return _unresolved, (type(self), self._block_document_id, self._block_document_name)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave out what has been made of the fields here: it may hold secrets they refer to."""
+        state = super().__getstate__()
+        fields = type(self).model_fields
+        made = {name: each for name, each in state["__dict__"].items() if name in fields}
+        return {**state, "__dict__": made}
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field; the block is another one than the saved one then, until it is saved."""
@@ -199,7 +210,7 @@ def _invalid(block: str, error: RuntimeError) -> Exception:
 
 
 @lru_cache(maxsize=64)
-def _load_once(kind: type[SavedBlock], document_id: UUID, flow_run_id: UUID | None) -> SavedBlock:
+def _load_once(kind: type[SavedBlock], document_id: UUID, flow_run: _FlowRun) -> SavedBlock:
     return _load(kind, document_id)
 
 
@@ -207,8 +218,8 @@ def _unresolved(kind: type[SavedBlock], document_id: UUID, name: str | None) -> 
     return kind._from_reference(document_id, name)  # pyright: ignore[reportPrivateUsage]
 
 
-def _flow_run_id() -> UUID | None:
+def _flow_run() -> _FlowRun:
     if task := TaskRunContext.get():
-        return task.task_run.flow_run_id
+        return task.task_run.flow_run_id, task.task_run.flow_run_run_count
     flow = FlowRunContext.get()
-    return flow.flow_run.id if flow and flow.flow_run else None
+    return (flow.flow_run.id, flow.flow_run.run_count) if flow and flow.flow_run else None

@@ -11,9 +11,15 @@ from pydantic import ValidationError
 
 from nudgescribe import contract, errors
 from nudgescribe.contract import AuthContext, SignIn, Text, Tokens
+from nudgescribe.envelope import read_answer
 
 RENEW_BEFORE_EXPIRY = 300.0
 """Seconds; longer than a call takes."""
+
+_REFUSALS = {401: {Text.AUTH_ERROR, Text.UNAUTHORIZED}, 403: {Text.AUTH_ERROR}}
+"""The texts that may refuse a token, by status. A 403 `Unauthorized` is about the API code, as the
+service's pages say; gateways in front of a service say it of a token, with a 401.
+"""
 
 Extensions = Mapping[str, Any]
 """Those of a httpx request: its time-outs and its deadline, which its sign-in shares."""
@@ -40,7 +46,7 @@ class Credentials:
 
 
 class TokenAuth(httpx.Auth):
-    """Adds the bearer token; on a 403 `auth error` renews it and sends the call once more.
+    """Adds the bearer token; renews it if it is refused, and sends the call once more.
 
     That is safe for every call: one that was refused has changed nothing.
     """
@@ -61,10 +67,10 @@ class TokenAuth(httpx.Auth):
         token = yield from self._token(request.extensions)
         request.headers["authorization"] = f"Bearer {token}"
         response = yield request
-        if response.status_code != 403:
+        if response.status_code not in _REFUSALS:
             return
         response.read()
-        if errors.message_of(response) == Text.AUTH_ERROR:
+        if errors.message_of(response) in _REFUSALS[response.status_code]:
             token = yield from self._token(request.extensions, refused=token)
             request.headers["authorization"] = f"Bearer {token}"
             yield request
@@ -109,6 +115,6 @@ class TokenAuth(httpx.Auth):
 
 def _parsed(response: httpx.Response) -> Tokens:
     try:
-        return Tokens.model_validate_json(response.content)
+        return read_answer(Tokens, response.content)
     except ValidationError as error:
         raise errors.mismatch(contract.AUTH, error) from None

@@ -8,7 +8,7 @@ from datetime import datetime
 from io import BytesIO
 from tempfile import TemporaryFile
 from threading import Lock
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import httpx
 import pyarrow as pa
@@ -19,8 +19,10 @@ from pydantic import TypeAdapter, ValidationError
 from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
-from nudgescribe.contract import Answer, MalformedRecord, Profile, Request
+from nudgescribe.contract import Answer, CsvPage, MalformedRecord, Profile, Request
+from nudgescribe.envelope import open_envelope, read_answer
 from nudgescribe.links import Links, is_framed
+from nudgescribe.names import spelled_in, wire_name
 from nudgescribe.retry import RetryPolicy
 from nudgescribe.transport import DeadlineExceeded, open_transport
 
@@ -30,6 +32,9 @@ Limit = Callable[[], AbstractContextManager[object]]
 """Returns a context that is held while a connection is in use; entering it may wait."""
 
 _UNPACKING = Lock()
+_ANSWER = "answer"
+_BEFORE, _AFTER = b'{"%s": ' % _ANSWER.encode(), b"}"
+"""Make an object of an answer that may be a bare string, for Arrow reads only objects."""
 logger = logging.getLogger(__name__)
 _PROFILE: TypeAdapter[Profile] = TypeAdapter(Profile)
 
@@ -260,7 +265,7 @@ class NudgescribeClient(Closing):
     def fetch_csv(self, campaign_id: str, file_num: int, run_number: int | None = None) -> str:
         """Return a page's CSV as text; of the current run, or of the past run `run_number`."""
         body = _fetch(campaign_id, file_num, "utf8", run_number)
-        return self._read(contract.MESSAGES_FETCH, body, contract.CsvPage).content
+        return self._read(contract.MESSAGES_FETCH, body, CsvPage).content
 
     def fetch_rows(
         self, campaign_id: str, file_num: int, run_number: int | None = None
@@ -322,7 +327,9 @@ class NudgescribeClient(Closing):
     def _save_text(self, body: Request, target: BinaryIO) -> int:
         request = self._request("POST", contract.MESSAGES_FETCH, body)
         with TemporaryFile() as answer:
+            answer.write(_BEFORE)
             self._stream(request, answer)
+            answer.write(_AFTER)
             _empty(target)
             # One at a time: an answer in memory is several times as large as its page.
             with _UNPACKING:
@@ -371,7 +378,7 @@ class NudgescribeClient(Closing):
         if response.is_error:
             raise errors.from_response(response)
         try:
-            return answer.model_validate_json(response.content)
+            return read_answer(answer, response.content)
         except ValidationError as error:
             if not is_framed(response.headers):
                 what = f"The answer of {request.method} {request.url.path}"
@@ -434,17 +441,23 @@ def _content(answer: BinaryIO) -> memoryview:
     """
     size = answer.tell()
     answer.seek(0)
-    schema = pa.schema({"content": pa.string()})
     try:
-        text = arrow_json.read_json(
+        body: object = arrow_json.read_json(
             answer,
             read_options=arrow_json.ReadOptions(block_size=size + 1),
-            parse_options=arrow_json.ParseOptions(
-                schema, newlines_in_values=True, unexpected_field_behavior="ignore"
-            ),
-        )["content"]
+            parse_options=arrow_json.ParseOptions(newlines_in_values=True),
+        )[_ANSWER].combine_chunks()
     except pa.ArrowInvalid:
-        text = None
-    if text is None or len(text) != 1 or text.null_count:
+        body = pa.nulls(1)
+    page = cast("dict[str, Any]", open_envelope(CsvPage, _objects(body)))
+    text = page.get(spelled_in(page, wire_name("content")))
+    if text is None or not pa.types.is_string(text.type) or len(text) != 1 or text.null_count:
         raise errors.ContractMismatch(f"The answer of {contract.MESSAGES_FETCH} holds no content.")
     return memoryview(text[0].as_buffer())
+
+
+def _objects(values: Any) -> object:
+    """Return JSON that Arrow has read with its objects as dicts, all else as arrays."""
+    if not pa.types.is_struct(values.type):
+        return values
+    return {field.name: _objects(values.field(at)) for at, field in enumerate(values.type)}

@@ -1,7 +1,7 @@
-"""The Nudgescribe API as models: its paths, names and texts, each written here only.
+"""The Nudgescribe API as models: its paths, fields and texts, each written here only.
 
 Nudgescribe does not publish all names; the others are this project's reading of its pages. Where a
-real account differs, one `alias` here changes the client and the sandbox.
+real account differs, one line in `nudgescribe.names` changes the client and the sandbox.
 """
 
 import re
@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
+    AliasGenerator,
     AwareDatetime,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +28,7 @@ from pydantic import (
 )
 
 from nudgescribe.bases import Frozen
+from nudgescribe.names import spelled_in, spellings, wire_name
 
 # ---- paths ------------------------------------------------------------------------------------
 
@@ -108,7 +111,9 @@ def _limit_fields(values: object) -> object:
 
 
 class _Wire(Frozen):
-    model_config = ConfigDict(strict=True, validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        strict=True, validate_by_name=True, serialize_by_alias=True, alias_generator=wire_name
+    )
 
 
 class Request(_Wire):
@@ -136,8 +141,18 @@ def _is_broken(text: str) -> bool:
     return "\0" in text or any("\ud800" <= each <= "\udfff" for each in text)
 
 
+def _in_answers(field: str) -> AliasChoices:
+    return AliasChoices(*spellings(wire_name(field)))
+
+
 class Answer(_Wire):
-    """Ignores unknown fields; the types of known ones are checked."""
+    """Ignores unknown fields; the types of known ones are checked. Names may be in camel case."""
+
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(
+            alias=wire_name, validation_alias=_in_answers, serialization_alias=wire_name
+        )
+    )
 
 
 class MalformedRecord(Frozen):
@@ -165,17 +180,21 @@ class Listing(Answer):
     @model_validator(mode="wrap")
     @classmethod
     def _set_malformed_aside(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        name, kind = next(_list_fields(cls))
-        records = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
-        if not isinstance(records, list):
+        if not isinstance(value, dict):
             return validate(value)
+        body = cast("dict[str, Any]", value)
+        name, kind = next(_list_fields(cls))
+        name = spelled_in(body, name)
+        records = body.get(name)
+        if not isinstance(records, list):
+            return validate(body)
         fitting, malformed = list[Answer](), list[MalformedRecord]()
         for record in cast("list[object]", records):
             try:
                 fitting.append(kind.model_validate(record))
             except ValidationError as error:
                 malformed.append(_describe_malformed(kind, record, error))
-        answer = validate({**cast("dict[str, Any]", value), name: fitting})
+        answer = validate({**body, name: fitting})
         answer._malformed = tuple(malformed)
         return answer
 
@@ -192,7 +211,7 @@ def _describe_malformed(
 ) -> MalformedRecord:
     first, field = next(iter(kind.model_fields.items()))
     named = cast("dict[str, object]", record if isinstance(record, dict) else {})
-    id_ = named.get(field.alias or first)
+    id_ = named.get(spelled_in(named, field.alias or first))
     return MalformedRecord(
         id=id_ if isinstance(id_, str) else "",
         texts=frozenset(_texts(cast("object", record))),

@@ -12,7 +12,9 @@ from typing import ClassVar, cast
 import httpx
 from pydantic import ValidationError
 
-from nudgescribe.contract import MalformedRecord, Text, wrong_fields
+from nudgescribe.contract import ErrorBody, MalformedRecord, Text, wrong_fields
+from nudgescribe.envelope import open_envelope
+from nudgescribe.names import wire_name
 
 LONGEST_TEXT = 200
 LONGEST_NAME = 80
@@ -146,7 +148,10 @@ class TooLarge(ApiError):
 class ContractMismatch(ApiError):
     """An answer does not fit the contract."""
 
-    advice = "The service's answer differs from nudgescribe/contract.py: correct the name there."
+    advice = (
+        "The service's answer differs from nudgescribe/contract.py: correct a name in names.py, "
+        "what lies around the answer in envelope.py."
+    )
 
 
 class ConnectionFailed(ApiError, Retryable):
@@ -176,8 +181,11 @@ class QuotaExceeded(ApiError, Retryable):
 _BY_TEXT: dict[str, type[ApiError]] = {
     Text.NOT_PUBLISHED: NotPublished,
     Text.UNPUBLISHED_MESSAGES: UnpublishedMessages,
-    # The service's pages list these under 401 as well as under 404.
+    # The service's pages do not agree on the status of these: the text counts.
+    Text.AUTH_ERROR: AuthError,
+    Text.UNAUTHORIZED: AuthError,
     Text.CAMPAIGN_NOT_FOUND: NotFound,
+    Text.CAMPAIGN_DETAILS_NOT_FOUND: NotFound,
     Text.INVALID_WORKSPACE: NotFound,
 }
 _BY_STATUS: dict[int, type[ApiError]] = {
@@ -212,13 +220,12 @@ def message_of(response: httpx.Response) -> str:
         body: object = response.json()
     except ValueError:
         return ""
-    if not isinstance(body, dict):
-        return ""
-    texts = cast("dict[str, object]", body)
-    for name in ("message", "error", "detail"):
-        text = texts.get(name)
-        if isinstance(text, str):
-            return text[:LONGEST_TEXT]
+    for each in (body, open_envelope(ErrorBody, body)):
+        texts = cast("dict[str, object]", each if isinstance(each, dict) else {})
+        for name in (wire_name("message"), "error", "detail"):
+            text = texts.get(name)
+            if isinstance(text, str):
+                return text[:LONGEST_TEXT]
     return ""
 
 

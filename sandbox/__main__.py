@@ -5,14 +5,14 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import uvicorn
 
 from sandbox import seed
 from sandbox.context import open_context
 from sandbox.service import create_app
-from sandbox.settings import ChatEndpoint, Settings
+from sandbox.settings import ChatEndpoint, Envelope, Settings
 
 CHAT_KEY = "NUDGEFLOW_SANDBOX_CHAT_KEY"
 
@@ -40,6 +40,12 @@ serve_parser.add_argument(
     "--chat-url", help=f"OpenAI-compatible endpoint that writes messages; its key: ${CHAT_KEY}"
 )
 serve_parser.add_argument("--chat-model", default="", help="the model to ask there")
+serve_parser.add_argument(
+    "--envelope",
+    choices=get_args(Envelope),
+    default="object",
+    help="how answers are wrapped: not, in an object's data, bare texts and arrays, in camel case",
+)
 
 seed_parser = commands.add_parser(
     "seed", parents=[storage], help="make an account with a Published campaign, print it"
@@ -57,7 +63,11 @@ def run_serve(options: Namespace) -> None:
         key = os.environ.get(CHAT_KEY, "")
         chat = ChatEndpoint(url=options.chat_url, model=options.chat_model, key=key)
     settings = _settings(
-        options, phase_seconds=options.phase_seconds, approve_after=options.approve_after, chat=chat
+        options,
+        phase_seconds=options.phase_seconds,
+        approve_after=options.approve_after,
+        chat=chat,
+        envelope=options.envelope,
     )
     uvicorn.run(create_app(settings), host=options.host, port=options.port, log_level="warning")
 

@@ -16,6 +16,7 @@ from sandbox.engine.jobs import Worker
 from sandbox.errors import COMMON_ERRORS, handle_http_error, handle_validation_error
 from sandbox.middleware.audit import AuditLog
 from sandbox.middleware.body_limit import BodyLimit
+from sandbox.middleware.envelope import EnvelopeChanger
 from sandbox.middleware.faults import FaultInjector, Faults
 from sandbox.middleware.in_flight import InFlightCounter, InFlightCounts
 from sandbox.settings import Settings
@@ -84,6 +85,8 @@ def create_app(settings: Settings) -> Service:
     for router in ROUTERS:
         app.include_router(router)
     # The last one added sees a call first.
+    if settings.envelope != "object":
+        app.add_middleware(EnvelopeChanger, envelope=settings.envelope)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(AuditLog, file=settings.audit_file)
     return app

@@ -4,10 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_urlsafe
+from typing import Literal
 
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, Field
 
+Envelope = Literal["object", "data", "bare", "camel"]
 DAY = 24 * 60 * 60
 MIB = 1024 * 1024
 
@@ -45,7 +47,8 @@ class Settings:
     `phase_seconds` is the least time of each phase of a rerun, so that it can be watched.
     `approve_after` is the time after which a run that is ready for review is approved, None for
     never. Files above `upload_at_once` are processed in the background. Messages are written by
-    `chat`, by default from the campaign's template.
+    `chat`, by default from the campaign's template. `envelope` is what lies around answers, for
+    rehearsals of a client: see `sandbox.middleware.envelope`.
     """
 
     data: Path
@@ -62,6 +65,7 @@ class Settings:
     largest_file: int = 1024 * MIB
     largest_body: int = 32 * MIB
     chat: ChatEndpoint | None = None
+    envelope: Envelope = "object"
 
     @property
     def database_url(self) -> str:

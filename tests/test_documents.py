@@ -125,6 +125,11 @@ def test_sources_and_mapping_of_lists_are_valid() -> None:
     assert len(RefreshOptions.model_validate({"fields": json.loads(mapping)}).fields) == 4
 
 
+def test_blocks_without_secrets_are_valid() -> None:
+    (example,) = code("python", document("secrets"))
+    exec(example, dict(vars(blocks)))
+
+
 def test_code_of_a_rejected_row_is_explained() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", CUSTOMERS, re.MULTILINE)) == set(REASONS)
 

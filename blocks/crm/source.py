@@ -33,7 +33,8 @@ class CrmSource(SavedBlock, ABC):
         How values are written stands in `blocks.crm.text`. Some thousand rows at a time are in
         memory, however long the list is.
 
-        Raises SourceUnavailable if another try may succeed, DiskFull, else SourceError.
+        Raises SourceUnavailable if another try may succeed, DiskFull, SecretUnusable, else
+        SourceError.
         """
         with (
             translate_foreign_errors(self.block_slug, SourceError),

@@ -173,6 +173,23 @@ def test_unpickled_block_is_loaded_once_per_process_and_flow_run(
     assert len(loads) == 4
 
 
+@flow(retries=1)
+def begun_twice(content: bytes, account: NudgescribeAccount) -> str:
+    """A password that is changed between two starts of a flow run."""
+    password, _ = resolve(**cloudpickle.loads(content))
+    if password != "rotated":
+        name = account.block_name
+        account.model_copy(update={"password": "rotated"}).save(name, overwrite=True)
+        raise ValueError("Begin anew.")
+    return password
+
+
+def test_unpickled_block_is_loaded_anew_when_its_flow_run_begins_anew(
+    pickled: bytes, saved: Saved
+) -> None:
+    assert begun_twice(pickled, saved.account) == "rotated"
+
+
 def test_deleted_block_is_named(prefect_server: None, tmp_path: Path) -> None:
     lake = DataLake(root=str(tmp_path))
     lake.save("deleted")

@@ -6,12 +6,18 @@ import pytest
 
 from nudgescribe import auth, errors
 from nudgescribe.auth import Credentials, TokenAuth
-from nudgescribe.contract import AUTH, CAMPAIGNS
+from nudgescribe.contract import AUTH, CAMPAIGNS, GROUPS
 from tests.conftest import Company
 from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer
 
-REFUSAL = httpx.Response(403, json={"message": "auth error"})
+
+def refusal(status: int, text: str) -> httpx.Response:
+    return httpx.Response(status, json={"message": text})
+
+
+REFUSAL = refusal(403, "auth error")
+REFUSALS = [REFUSAL, refusal(401, "auth error"), refusal(401, "Unauthorized")]
 
 
 @pytest.fixture
@@ -62,14 +68,37 @@ def test_token_is_renewed_before_it_expires_or_sign_in_repeats(
     assert asked[1].content == b""
 
 
-def test_call_repeats_once_with_new_token_when_token_is_refused(company: Company) -> None:
-    transport = ResponseTamperer({CAMPAIGNS: [REFUSAL, None, REFUSAL, REFUSAL]})
+@pytest.mark.parametrize("refused", REFUSALS)
+def test_call_repeats_once_with_new_token_when_token_is_refused(
+    company: Company, refused: httpx.Response
+) -> None:
+    transport = ResponseTamperer({CAMPAIGNS: [refused, None, refused, refused]})
     with company.client(transport=transport) as client:
         assert client.campaigns()
         assert transport.calls == {AUTH: 2, CAMPAIGNS: 2}
-        with pytest.raises(errors.AuthError, match="auth error"):
+        with pytest.raises(errors.AuthError, match="auth error|Unauthorized"):
             client.campaigns()
     assert transport.calls[CAMPAIGNS] == 4
+
+
+@pytest.mark.parametrize("refused", REFUSALS)
+def test_change_is_made_once_when_its_token_is_refused(
+    company: Company, refused: httpx.Response
+) -> None:
+    transport = ResponseTamperer({GROUPS: [refused]})
+    with company.client(transport=transport) as client:
+        client.create_group(company.seeded.workspace_id, "New")
+    assert transport.calls == {AUTH: 2, GROUPS: 2}
+    assert company.groups() == ["First customers", "New"]
+
+
+@pytest.mark.parametrize("text", ["Campaign/details not found.", "Missing required fields."])
+def test_token_is_kept_when_a_401_is_about_something_else(company: Company, text: str) -> None:
+    transport = ResponseTamperer({CAMPAIGNS: [refusal(401, text)]})
+    with company.client(transport=transport) as client:
+        with pytest.raises(errors.ApiError, match=text):
+            client.campaigns()
+    assert transport.calls == {AUTH: 1, CAMPAIGNS: 1}
 
 
 def test_token_is_kept_when_call_is_refused_for_another_reason(company: Company) -> None:

@@ -61,3 +61,14 @@ def test_serve_accepts_what_seed_prints(seed: Seed, tmp_path: Path) -> None:
             ]
             (row,) = client.fetch_rows(listed["campaign_id"], 0)
     assert (row.customer_id, row.message) == ("01", "Dear customer 01,\nthis is for you (job a).\n")
+
+
+def test_serve_answers_in_the_envelope_it_is_told(seed: Seed, tmp_path: Path) -> None:
+    one = seed()
+    who = {name: one[name] for name in ("email", "password")}
+    with local.sandbox(tmp_path, local.free_port(), "--envelope", "data") as url:
+        answer = httpx.post(f"{url}/v1/auth", json=who, headers={"x-api-key": one["api_key"]})
+        refusal = httpx.post(f"{url}/v1/auth", json=who)
+    assert list(answer.json()) == ["data"]
+    assert answer.json()["data"]["token_type"] == "Bearer"
+    assert refusal.json() == {"message": "Unauthorized"}

@@ -14,6 +14,7 @@ from blocks.crm.files.ndjson import read_ndjson
 from blocks.crm.files.parquet import read_parquet
 from blocks.crm.source import CrmSource
 from blocks.saved import documentation_url
+from blocks.secrets import read_secrets
 from blocks.storage.locations import check_location
 from nudgescribe.errors import first_ten
 
@@ -69,7 +70,9 @@ class FileCrm(CrmSource):
         description="Column names, for a CSV file without a header row.",
     )
     storage_options: SecretDict | None = Field(
-        default=None, description="Options of the file system, such as its keys."
+        default=None,
+        description="Options of the file system, such as its keys. A value may say where "
+        "it is: env:NAME, file:/PATH or prefect:BLOCK.",
     )
 
     @field_validator("path")
@@ -122,7 +125,8 @@ class FileCrm(CrmSource):
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the files, as `CrmSource.batches` does; columns keep their order."""
-        options = self.storage_options.get_secret_value() if self.storage_options else {}
+        given = self.storage_options.get_secret_value() if self.storage_options else {}
+        options = read_secrets(given, f"{self.block_slug}, storage_options")
         files = locate(self.path, options)
         if odd := [file.name for file in files if "\udc80" <= max(file.name) <= "\udcff"]:
             raise SourceError(f"The file name {first_ten(odd[:1])} is not UTF-8: rename the file.")

@@ -10,7 +10,6 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     Field,
-    SecretStr,
     TypeAdapter,
     ValidationError,
 )
@@ -148,9 +147,8 @@ def shown(code: str) -> str:
     return code if _CODE.fullmatch(code) else ""
 
 
-def bearer(token: SecretStr) -> dict[str, str]:
+def bearer(token: str) -> dict[str, str]:
     """Return the header with a token. Raises SourceError if it is empty or no token."""
-    secret = token.get_secret_value()
-    if not _TOKEN.fullmatch(secret):
+    if not _TOKEN.fullmatch(token):
         raise SourceError("The token is empty or holds characters that no token has.")
-    return {"authorization": f"Bearer {secret}"}
+    return {"authorization": f"Bearer {token}"}

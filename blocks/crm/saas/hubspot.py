@@ -17,6 +17,7 @@ from blocks.crm.source import CrmSource
 from blocks.crm.text import TEXT
 from blocks.iterators import batched
 from blocks.saved import documentation_url
+from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl
 from nudgescribe.errors import first_ten
 from nudgescribe.retry import RetryPolicy
@@ -101,7 +102,8 @@ class HubSpotCrm(CrmSource):
     _documentation_url = documentation_url("customer-lists")
 
     token: SecretStr = Field(
-        description="The private app's token; scopes crm.lists.read and crm.objects.contacts.read."
+        description="The private app's token; scopes crm.lists.read and crm.objects.contacts.read. "
+        f"{HINT}"
     )
     list_id: str = Field(description="The list's ILS id, shown in its details.")
     properties: list[str] = Field(
@@ -129,7 +131,8 @@ class HubSpotCrm(CrmSource):
         names = [each for each in self.properties if needed is None or each in needed]
         never_given = set(names)
         rows = gone = 0
-        with Api("HubSpot", self.base_url, headers=bearer(self.token), explain=_limit) as api:
+        headers = bearer(read_secret(self.token, f"{self.block_slug}, token"))
+        with Api("HubSpot", self.base_url, headers=headers, explain=_limit) as api:
             self._check_list(api)
             self._check_properties(api, names)
             yield _batch([], names)

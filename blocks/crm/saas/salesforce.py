@@ -18,6 +18,7 @@ from blocks.crm.saas.http import Api, code_of, shown
 from blocks.crm.source import CrmSource
 from blocks.crm.text import plain
 from blocks.saved import documentation_url
+from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
 from nudgescribe.retry import PollPolicy, RetryPolicy, poll
@@ -87,7 +88,7 @@ class SalesforceCrm(CrmSource):
 
     login_url: SecureUrl = Field(description="My Domain, https://….my.salesforce.com.")
     client_id: str = Field(description="The app's consumer key; it needs the flow for clients.")
-    client_secret: SecretStr = Field(description="The app's consumer secret.")
+    client_secret: SecretStr = Field(description=f"The app's consumer secret. {HINT}")
     query: str = Field(
         description="The SOQL query whose rows are the customers and whose columns are the fields."
     )
@@ -138,7 +139,7 @@ class SalesforceCrm(CrmSource):
         who = {
             "grant_type": "client_credentials",
             "client_id": self.client_id,
-            "client_secret": self.client_secret.get_secret_value(),
+            "client_secret": read_secret(self.client_secret, f"{self.block_slug}, client_secret"),
         }
         return login_api.fetch(_Token, "POST", "/services/oauth2/token", "the sign-in", data=who)
 

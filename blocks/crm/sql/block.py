@@ -12,6 +12,7 @@ from blocks.crm.source import CrmSource
 from blocks.crm.sql import other, sqlite
 from blocks.crm.sql.rows import Query
 from blocks.saved import documentation_url
+from blocks.secrets import HINT, read_secret, read_secrets
 from blocks.storage.locations import check_database
 
 MOST_SECONDS = 7 * 24 * 60 * 60
@@ -34,7 +35,7 @@ class SqlCrm(CrmSource):
 
     url: SecretStr = Field(
         description="SQLAlchemy URL of the database. One that is a file has an absolute path, such "
-        "as sqlite:////data/crm.db."
+        f"as sqlite:////data/crm.db. {HINT}"
     )
     query: str = Field(
         description="Query with a row for each customer and a column for each field. Prefect does "
@@ -42,7 +43,8 @@ class SqlCrm(CrmSource):
     )
     parameters: dict[str, str | int | float | bool | None] = Field(
         default={},
-        description="Values of the :names in the query. If empty, colons are left as they are.",
+        description="Values of the :names in the query. If empty, colons are left as they are. "
+        "A text may say where the value is: env:NAME, file:/PATH or prefect:BLOCK.",
     )
     timeout_seconds: float = Field(
         default=3600, gt=0, le=MOST_SECONDS, description="Time limit of the query, in seconds."
@@ -63,13 +65,9 @@ class SqlCrm(CrmSource):
 
         Raises SourceError also if the query takes longer than `timeout_seconds`.
         """
-        query = Query(self.query, self.parameters, self.timeout_seconds, needed)
-        try:
-            url = make_url(self.url.get_secret_value())
-        except (ArgumentError, ValueError):
-            raise SourceError(
-                "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
-            ) from None
+        parameters = read_secrets(self.parameters, f"{self.block_slug}, parameters")
+        query = Query(self.query, parameters, self.timeout_seconds, needed)
+        url = self._read_url()
         try:
             yield from _batches(url, query)
         except ImportError as error:
@@ -78,6 +76,20 @@ class SqlCrm(CrmSource):
                 f"The database's driver {driver} is not installed. For PostgreSQL it is psycopg, "
                 'whatever driver the URL names: pip install "nudgeflow[postgresql]".'
             ) from None
+
+    def _read_url(self) -> URL:
+        secret = read_secret(self.url, f"{self.block_slug}, url")
+        try:
+            url = make_url(secret)
+        except (ArgumentError, ValueError):
+            raise SourceError(
+                "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
+            ) from None
+        try:
+            check_database(url.get_backend_name(), url.database)
+        except ValueError as error:
+            raise SourceError(f"The URL {error}.") from None
+        return url
 
 
 def _batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
