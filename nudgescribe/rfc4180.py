@@ -167,14 +167,15 @@ def mapped(file: BinaryIO) -> Iterator[CsvBlock]:
     data = mmap(file.fileno(), 0, access=ACCESS_READ)
     end = _first_row_end(data[:HEAD_BYTES])
     first_row = data[:end].removeprefix(_BOM) or b"\n"
-    quotes = _Quotes(RFC_4180)
-    if stray := quotes.follow(first_row):
-        raise stray.error(first_row[: stray.at])
-    columns, rest = _header(first_row)
-    if rest or end == HEAD_BYTES:
+    # Its end may be further on, even in the midst of a character, or a CR alone.
+    if end == HEAD_BYTES or re.search(rb"\r(?!\n)", first_row):
         file.seek(0)
         yield from blocks(file)
         return
+    quotes = _Quotes(RFC_4180)
+    if stray := quotes.follow(first_row):
+        raise stray.error(first_row[: stray.at])
+    columns, _ = _header(first_row)
     count, body = 0, memoryview(b"")
     for start in range(end, len(data), PIECE_BYTES):
         stop = min(start + PIECE_BYTES, len(data))

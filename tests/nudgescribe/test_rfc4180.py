@@ -82,7 +82,14 @@ def test_malformed_csv_is_refused_without_its_values(data: bytes, problem: str) 
         mapped(data)
 
 
-@pytest.mark.parametrize("data", [b"a,b\r1,2\r3,4\r", b'a,b,"' + b"x" * 70_000 + b'"\n1,2,3\n'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a,b\r1,2\r3,4\r",
+        b'a,b,"' + b"x" * 70_000 + b'"\n1,2,3\n',
+        "a,bé\r".encode() + "é,é\r".encode() * 20_000,
+    ],
+)
 def test_mapped_csv_falls_back_to_blocks(data: bytes) -> None:
     assert mapped(data) == rfc4180.read(data).rows()
 
