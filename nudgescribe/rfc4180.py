@@ -309,9 +309,10 @@ def _cut(chunk: bytes, quotes: _Quotes) -> tuple[int, _Stray | None]:
     return _last_row_end(chunk, 0, stop, inside if stray else quotes.inside), stray
 
 
-def row_ends(rows: bytes) -> int:
-    """Count the line ends outside quotes."""
-    return len(re.findall(rb"\r\n?|\n", re.sub(rb'"[^"]*(?:"|\Z)', b"", rows)))
+def row_ends(rows: bytes, quoted: bool = True) -> int:
+    """Count the line ends, of a file that is `quoted` those outside quotes."""
+    unquoted = re.sub(rb'"[^"]*(?:"|\Z)', b"", rows) if quoted else rows
+    return len(re.findall(rb"\r\n?|\n", unquoted))
 
 
 def _last_row_end(data: bytes | mmap, begin: int, stop: int, inside: bool) -> int:

@@ -79,12 +79,13 @@ class _Part:
             dialect, readable = replace(dialect, null=NULL), BackslashReader(text)
         blanks = 0
         for block in self._blocks(readable, dialect):
-            blanks += _blank_lines(block)
+            blanks += _blank_lines(block, dialect)
             names = self._trimmed(block.table.schema.names)
             yield self._without_headers(block.table).rename_columns(names)
             self._rows += block.table.num_rows
         if blanks:
-            self._logger.info("%s: %s blank lines left out", self._name, f"{blanks:,}")
+            lines = "1 blank line" if blanks == 1 else f"{blanks:,} blank lines"
+            self._logger.info("%s: %s left out", self._name, lines)
 
     def _delimiter(self, text: Utf8Reader) -> str:
         """Return the delimiter; leave out Excel's line that says it, and blank ones before a
@@ -165,12 +166,12 @@ class _Part:
         return table.filter(pa.array(kept))
 
 
-def _blank_lines(block: rfc4180.CsvBlock) -> int:
+def _blank_lines(block: rfc4180.CsvBlock, dialect: rfc4180.Dialect) -> int:
     """Count the lines of a block that are no rows."""
     raw, rows = bytes(block.raw), block.table.num_rows
     if len(block.table.schema.names) == 1 or raw.count(b"\n") == rows:
         return 0
-    return rfc4180.row_ends(raw) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
+    return rfc4180.row_ends(raw, dialect.quoted) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
 
 
 def _detect_delimiter(name: str, head: bytes, dialect: CsvDialect) -> str:

@@ -369,6 +369,20 @@ def test_lines_left_out_are_logged(tmp_path: Path, log: pytest.LogCaptureFixture
     ]
 
 
+@pytest.mark.parametrize("block_bytes", [9, 1000])
+def test_blank_lines_between_quotes_that_are_text_are_counted(
+    tmp_path: Path,
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    block_bytes: int,
+) -> None:
+    monkeypatch.setattr(text_encoding, "HEAD_BYTES", block_bytes)
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", block_bytes)
+    content = b'id,n\n1,5" pipe\n2,"x"\n3,a"\n\n4,"b\n'
+    assert extract(tmp_path, {"list.csv": content}, quoting="none").height == 4
+    assert f"{tmp_path}/list.csv: 1 blank line left out" in log.messages
+
+
 @pytest.mark.parametrize(
     ("content", "fields", "problem"),
     [
