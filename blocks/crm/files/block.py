@@ -122,13 +122,13 @@ class FileCrm(CrmSource):
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the files, as `CrmSource.batches` does; columns keep their order."""
         options = self.storage_options.get_secret_value() if self.storage_options else {}
-        files = locate(self.path, options)
+        files = locate(self.path, options, self.logger)
         format_ = self._detect_format(files)
         if format_ == "csv":
-            return read_csv(files, self._dialect, needed, self.logger)
+            return read_csv(files, self._dialect, needed)
         if format_ == "ndjson":
-            return read_ndjson(files, self.encoding, needed, self.logger)
-        return read_parquet(files, needed, self.logger)
+            return read_ndjson(files, self.encoding, needed)
+        return read_parquet(files, needed)
 
     @property
     def _dialect(self) -> CsvDialect:

@@ -13,7 +13,6 @@ from blocks.crm.files.backslash import NULL, BackslashReader
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
 from blocks.crm.list_file import UNCERTAIN, to_batches
-from blocks.saved import Logger
 from nudgescribe import rfc4180
 from nudgescribe.errors import first_ten
 
@@ -35,10 +34,7 @@ class CsvDialect:
 
 
 def read_csv(
-    files: Sequence[SourceFile],
-    dialect: CsvDialect,
-    needed: frozenset[str] | None,
-    logger: Logger,
+    files: Sequence[SourceFile], dialect: CsvDialect, needed: frozenset[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of files with the same columns. Raises SourceError, SourceUnavailable."""
     rows = 0
@@ -47,25 +43,24 @@ def read_csv(
     for file in files:
         before = rows
         with open_text(file, dialect.encoding) as text:
-            part = _Part(file.name, dialect, needed, logger)
+            part = _Part(file, dialect, needed)
             for table in part.read(text):
                 columns = columns or table.schema.names
                 file.check_columns(table.schema.names, columns, certain=bool(dialect.header))
                 rows += table.num_rows
                 yield from to_batches(table.select(columns).replace_schema_metadata(metadata))
-        file.log_rows(logger, f"{part.form}, {text.encoding}", before, rows)
+        file.log_rows(f"{part.form}, {text.encoding}", before, rows)
 
 
 class _Part:
     """One of the files. `form` says what it is like, once it is read."""
 
     def __init__(
-        self, name: str, dialect: CsvDialect, needed: frozenset[str] | None, logger: Logger
+        self, file: SourceFile, dialect: CsvDialect, needed: frozenset[str] | None
     ) -> None:
-        self._name = name
+        self._name, self._logger = file.name, file.logger
         self._dialect = dialect
         self._needed = needed or frozenset[str]()
-        self._logger = logger
         self._rows = 0
         self.form = ""
 

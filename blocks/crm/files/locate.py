@@ -49,6 +49,7 @@ class SourceFile:
     fs: AbstractFileSystem
     path: str
     name: str
+    logger: Logger
 
     @property
     def format(self) -> ListFormat | None:
@@ -66,7 +67,7 @@ class SourceFile:
             path = Path(self.path) if is_local else folder / "list"
             with translate_source_errors(self.name):
                 if isinstance(self.fs, HTTPFileSystem):
-                    http.fetch(self.fs, self.path, path, self.name)
+                    http.fetch(self.fs, self.path, path, self.name, self.logger)
                 elif not is_local:
                     self._copy(path)
                 path.open("rb").close()
@@ -125,13 +126,13 @@ class SourceFile:
                 f"{self.name} has other columns than the first file: it {differences}.{look}"
             )
 
-    def log_rows(self, logger: Logger, form: str, before: int, after: int) -> None:
+    def log_rows(self, form: str, before: int, after: int) -> None:
         """Log which rows of the list are this file's, so that a rejected row can be found."""
         rows = f"rows {before + 1:,} to {after:,} of the list" if after > before else "no rows"
-        logger.info("%s: %s, %s", self.name, form, rows)
+        self.logger.info("%s: %s, %s", self.name, form, rows)
 
 
-def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
+def locate(url: str, options: dict[str, Any], logger: Logger) -> list[SourceFile]:
     """Return the file at a path or fsspec URL, or all that a pattern matches, sorted by path.
 
     Raises SourceError if a pattern matches none, SourceUnavailable.
@@ -140,7 +141,7 @@ def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
     with translate_source_errors(name):
         fs, path = url_to_fs(url, **options)
         if not has_magic(redact_url(path)) or fs.exists(path):
-            return [SourceFile(fs, path, name)]
+            return [SourceFile(fs, path, name, logger)]
         fs.invalidate_cache()  # an earlier run may have listed it
         infos = fs.glob(path, detail=True)
         paths = sorted(path for path, info in infos.items() if info["type"] != "directory")
@@ -148,7 +149,7 @@ def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
         names = [at if is_local else redact_url(fs.unstrip_protocol(at)) for at in paths]
     if not paths:
         raise SourceError(f"{name}: there is no such file.")
-    return [SourceFile(fs, at, name) for at, name in zip(paths, names, strict=True)]
+    return [SourceFile(fs, at, name, logger) for at, name in zip(paths, names, strict=True)]
 
 
 def detect_format(name: str) -> ListFormat | None:

@@ -17,7 +17,6 @@ from blocks.crm.files.locate import SourceFile
 from blocks.crm.files.names import name_or_place
 from blocks.crm.list_file import UNCERTAIN
 from blocks.crm.text import TEXT
-from blocks.saved import Logger
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
@@ -55,14 +54,14 @@ class _Constant:
 
 
 def read_ndjson(
-    files: Sequence[SourceFile], encoding: str | None, needed: frozenset[str] | None, logger: Logger
+    files: Sequence[SourceFile], encoding: str | None, needed: frozenset[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the objects of files as text, with a column for each key of any object, of the needed
     ones, and null where an object lacks the key. Raises SourceError, SourceUnavailable.
     """
     with temporary_folder() as folder:
         columns = _Columns(needed)
-        frames = _read_frames(files, encoding, columns, logger)
+        frames = _read_frames(files, encoding, columns)
         drafts: list[Path] = []
         for names, group in groupby(frames, key=lambda frame: frame.columns):
             drafts.append(folder / str(len(drafts)))
@@ -123,7 +122,7 @@ def _complete(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
 
 
 def _read_frames(
-    files: Sequence[SourceFile], encoding: str | None, columns: _Columns, logger: Logger
+    files: Sequence[SourceFile], encoding: str | None, columns: _Columns
 ) -> Iterator[pl.DataFrame]:
     """Yield the objects as text, with the columns known so far."""
     rows = 0
@@ -136,7 +135,7 @@ def _read_frames(
                 for start in range(0, len(batch.rows), at_once):
                     yield _to_frame(batch, slice(start, start + at_once), columns)
                 rows += len(batch.rows)
-        file.log_rows(logger, f"NDJSON, {text.encoding}", before, rows)
+        file.log_rows(f"NDJSON, {text.encoding}", before, rows)
 
 
 def _read_batches(

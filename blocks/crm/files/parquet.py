@@ -10,14 +10,13 @@ from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
 from blocks.crm.list_file import FILE, no_rows
 from blocks.crm.text import NoText, check_type
-from blocks.saved import Logger
 from nudgescribe.errors import first_ten
 
 ROWS_AT_ONCE = 20_000
 
 
 def read_parquet(
-    files: Sequence[SourceFile], needed: Collection[str] | None, logger: Logger
+    files: Sequence[SourceFile], needed: Collection[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the needed columns of files with the same columns, whatever their types.
 
@@ -49,7 +48,7 @@ def read_parquet(
                     f"{file.name} is damaged: it holds {rows - before:,} rows and says "
                     f"{source.metadata.num_rows:,}."
                 )
-        file.log_rows(logger, "Parquet", before, rows)
+        file.log_rows("Parquet", before, rows)
 
 
 def _names(file: str, source: parquet.ParquetFile) -> list[str]:
