@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientResponse, ClientTimeout
+from aiohttp import ClientResponse, ClientResponseError, ClientTimeout
+from aiohttp.http import HttpProcessingError
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 from multidict import CIMultiDictProxy
@@ -67,8 +68,16 @@ def fetch(fs: HTTPFileSystem, url: str, target: Path, name: str, logger: Logger)
         _check_end(name, target, logger)
 
 
+def is_no_http(error: Exception) -> bool:
+    """Return whether an error is about an answer that is no HTTP; to aiohttp it is a 400."""
+    refused = isinstance(error, ClientResponseError)
+    return refused and isinstance(error.__cause__, HttpProcessingError)
+
+
 def reason_of(error: Exception) -> str:
     """Return what a server has answered, and what that means; empty for errors of others."""
+    if is_no_http(error):
+        return "its answer is no valid HTTP"
     status = getattr(error, "status", None)
     return _said(status) if isinstance(status, int) and status else ""
 

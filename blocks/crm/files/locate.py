@@ -184,7 +184,7 @@ def translate_source_errors(name: str) -> Generator[None]:
         raise SourceError(f"{name} is a folder: state a pattern, such as {name}/*.csv.") from None
     except Exception as error:
         reason = http.reason_of(error) or describe_storage_error(error)
-        if is_transient_storage_error(error):
+        if is_transient_storage_error(error) or http.is_no_http(error):
             raise SourceUnavailable(f"{name} could not be reached: {reason}.") from None
         if isinstance(error, PermissionError) and not s3_error_code(error):
             raise SourceError(f"{name} may not be read by this user or with these keys.") from None
