@@ -39,14 +39,15 @@ def read_csv(
     """Yield the rows of files with the same columns. Raises SourceError, SourceUnavailable."""
     rows = 0
     columns: list[str] | None = None
-    metadata = None if dialect.header else UNCERTAIN
+    # A file's first row, which may be a customer's; a name that is asked for is none.
+    metadata, known = (None, None) if dialect.header else (UNCERTAIN, needed or frozenset[str]())
     for file in files:
         before = rows
         with open_text(file, dialect.encoding) as text:
             part = _Part(file, dialect, needed)
             for table in part.read(text):
                 columns = columns or table.schema.names
-                file.check_columns(table.schema.names, columns, certain=bool(dialect.header))
+                file.check_columns(table.schema.names, columns, known)
                 rows += table.num_rows
                 yield from to_batches(table.select(columns).replace_schema_metadata(metadata))
         file.log_rows(f"{part.form}, {text.encoding}", before, rows)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.files import compression, http
-from blocks.crm.files.names import told
 from blocks.saved import Logger
 from blocks.storage.errors import (
     describe_storage_error,
@@ -110,20 +109,26 @@ class SourceFile:
                 yield copy
 
     def check_columns(
-        self, columns: Sequence[str], expected: Sequence[str], certain: bool = True
+        self, columns: Sequence[str], expected: Sequence[str], known: Collection[str] | None = None
     ) -> None:
-        """Check for the first file's columns, in any order. Raises SourceError, which tells names
-        only as far as it is `certain` that they are none of a customer's values.
+        """Check for the first file's columns, in any order. Raises SourceError, which tells only
+        names that are `known` to be none of a customer's values; None knows all.
         """
-        missing = [column for column in expected if column not in columns]
-        added = [column for column in columns if column not in expected]
-        lacks = first_ten(missing) if certain else told(missing, expected)
-        more = first_ten(added) if certain else f"{len(added):,}"
-        kinds = (("lacks", missing, lacks), ("has in addition", added, more))
-        if differences := " and ".join(f"{verb} {names}" for verb, some, names in kinds if some):
-            look = "" if certain else " Look whether each file has a header row, and the same one."
+        missing, added = {*expected} - {*columns}, {*columns} - {*expected}
+        lacks = [
+            name if known is None or name in known else f"that file's column {number}"
+            for number, name in enumerate(expected, 1)
+            if name in missing
+        ]
+        more = f"in addition {first_ten(sorted(added))}"
+        if known is not None:
+            more = "1 other" if len(added) == 1 else f"{len(added):,} others"
+        kinds = (("lacks", missing, first_ten(lacks)), ("has", added, more))
+        if differences := " and ".join(f"{verb} {what}" for verb, some, what in kinds if some):
+            look = " Look whether each file has a header row, and the same one."
             raise SourceError(
-                f"{self.name} has other columns than the first file: it {differences}.{look}"
+                f"{self.name} has other columns than the first file: it {differences}."
+                f"{'' if known is None else look}"
             )
 
     def log_rows(self, form: str, before: int, after: int) -> None:

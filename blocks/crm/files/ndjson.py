@@ -14,7 +14,6 @@ import pyarrow as pa
 from blocks.crm.errors import ColumnMissing, SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.files.names import name_or_place
 from blocks.crm.list_file import UNCERTAIN
 from blocks.crm.text import TEXT
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
@@ -109,7 +108,7 @@ class _Columns:
         """
         for number, (key, value) in enumerate(row.items(), 1):
             if problem := _describe_problem(value):
-                field = key if self.needed else name_or_place(key, number)
+                field = key if self.needed else f"column {number}"
                 raise SourceError(f"{name}, line {line:,}: {first_ten([field])} {problem}.")
 
 
