@@ -29,7 +29,7 @@ Positions = npt.NDArray[np.intp]
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
 _QUOTE = ord('"')
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Readable(Protocol):
@@ -61,10 +61,13 @@ class RepeatedColumns(MalformedCsv):
 
 
 class StrayQuote(MalformedCsv):
-    """A quote stands where RFC 4180 has none; `escaped` if a backslash is before it."""
+    """A quote stands where RFC 4180 has none; `escaped` if a backslash is before it, `marked` if a
+    byte order mark is.
+    """
 
     advice = "Write values that hold a quote in quotes, and theirs twice, as RFC 4180 has it."
     escaped: bool = False
+    marked: bool = False
 
 
 class _InRow(Exception):
@@ -166,7 +169,7 @@ def mapped(file: BinaryIO) -> Iterator[CsvBlock]:
         raise MalformedCsv(_EMPTY)
     data = mmap(file.fileno(), 0, access=ACCESS_READ)
     end = _first_row_end(data[:HEAD_BYTES])
-    first_row = data[:end].removeprefix(_BOM) or b"\n"
+    first_row = data[:end].removeprefix(BOM) or b"\n"
     # Its end may be further on, even in the midst of a character, or a CR alone.
     if end == HEAD_BYTES or re.search(rb"\r(?!\n)", first_row):
         file.seek(0)
@@ -214,6 +217,7 @@ class _Stray(NamedTuple):
         place = "text behind a closing quote" if self.closing else "a quote in an unquoted value"
         error = StrayQuote(f"There is {place}.")
         error.escaped = before.endswith(b"\\")
+        error.marked = before.endswith(BOM)
         return error
 
 
@@ -266,9 +270,9 @@ class _Quotes:
 def _pieces(file: Readable, block_bytes: int, marked: bool) -> Iterator[bytes]:
     """Yield a file in pieces that are not empty; if `marked`, without its byte order mark."""
     first = file.read(block_bytes)
-    while marked and first and len(first) < len(_BOM) and (more := file.read(block_bytes)):
+    while marked and first and len(first) < len(BOM) and (more := file.read(block_bytes)):
         first += more
-    if first := first.removeprefix(_BOM) if marked else first:
+    if first := first.removeprefix(BOM) if marked else first:
         yield first
     while piece := file.read(block_bytes):
         yield piece
@@ -374,8 +378,8 @@ def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC
     types = dict.fromkeys(columns, pa.string())
     if not block:
         return pa.schema(types).empty_table()
-    if bytes(block[:3]) == _BOM:
-        block = _BOM + bytes(block)  # Arrow takes the first for a mark and drops it
+    if bytes(block[:3]) == BOM:
+        block = BOM + bytes(block)  # Arrow takes the first for a mark and drops it
     try:
         return arrow_csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),

@@ -1,5 +1,6 @@
 """Customer lists from CSV files."""
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,13 @@ from nudgescribe import rfc4180
 from nudgescribe.errors import first_ten
 
 BLOCK_BYTES = 2 * 1024 * 1024
+_JOINED = "it is several files, joined. List them apart, by a pattern."
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SEPARATOR_LINE = re.compile(rb'"?sep=([ -~\t])"?(?:\r\n?|\n|\Z)', re.IGNORECASE)
+_MARK = rb"(?:\A|(?<=[\r\n]))\xef\xbb\xbf"
+"""A byte order mark at the begin of a line."""
+_MARKED = {True: re.compile(rb'("[^"]*")|' + _MARK), False: re.compile(rb"()" + _MARK)}
+"""By whether there is quoting: the marks before rows; quoted values are passed over as a group."""
 _BLANKS = " \t"
 
 
@@ -75,6 +81,7 @@ class _Part:
             dialect, readable = replace(dialect, null=NULL), BackslashReader(text)
         blanks = 0
         for block in self._blocks(readable, dialect):
+            block = self._unmarked(block, dialect)
             blanks += _blank_lines(block, dialect)
             names = self._trimmed(block.table.schema.names)
             yield self._without_headers(block.table).rename_columns(names)
@@ -119,6 +126,8 @@ class _Part:
             return " State its encoding, such as windows-1252."
         if not isinstance(error, rfc4180.StrayQuote):
             return ""
+        if error.marked:
+            return f" A byte order mark is before it: {_JOINED}"
         if error.escaped and not self._dialect.escaped:
             return " A backslash is before it: if it escapes quotes, state escape: backslash."
         return (
@@ -137,21 +146,37 @@ class _Part:
             self._logger.info("%s: blanks around column names left out", self._name)
         return trimmed
 
+    def _unmarked(self, block: rfc4180.CsvBlock, dialect: rfc4180.Dialect) -> rfc4180.CsvBlock:
+        """Return the rows without byte order marks before them, as joined files have them."""
+        raw = bytes(block.raw)
+        if b"\xef" not in raw or rfc4180.BOM not in raw:  # one byte is found the fastest
+            return block
+        unmarked = _MARKED[dialect.quoted].sub(rb"\1", raw)
+        if unmarked == raw:
+            return block
+        self._logger.warning("%s: byte order marks before rows left out", self._name)
+        names = block.table.schema.names
+        return next(rfc4180.blocks(io.BytesIO(unmarked), len(raw), dialect, names))
+
     def _without_headers(self, table: pa.Table) -> pa.Table:
-        """Return the rows but those that repeat the header. Raises SourceError for one that has it
-        in another order.
+        """Return the rows but those that repeat the header, in capitals or not. Raises SourceError
+        for one that has it in another order.
         """
         names = [name.strip(_BLANKS) for name in table.schema.names]
-        written = pa.array({*names, *table.schema.names}, pa.string())
+        first, written = table.column(0), pa.array({*names, *table.schema.names}, pa.string())
+        fold = str
+        if len(names) > 1:  # the value of a row of one may be a customer's, but for its capitals
+            first, written, fold = pc.utf8_lower(first), pc.utf8_lower(written), str.casefold
+            names = [fold(name) for name in names]
         repeated: list[int] = []
-        for index in np.flatnonzero(pc.is_in(table.column(0), written).to_numpy()).tolist():
-            row = [str(each[index]).strip(_BLANKS) for each in table.columns]
+        for index in np.flatnonzero(pc.is_in(first, written).to_numpy()).tolist():
+            row = [fold(str(each[index]).strip(_BLANKS)) for each in table.columns]
             if row == names:
                 repeated.append(index)
             elif sorted(row) == sorted(names):
                 raise SourceError(
                     f"{self._name}, row {self._rows + index + 1:,}: the header is repeated with "
-                    "its columns in another order. List the files apart, by a pattern."
+                    f"its columns in another order: {_JOINED}"
                 )
         if not repeated:
             return table

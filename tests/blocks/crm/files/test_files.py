@@ -63,7 +63,9 @@ def tables(draw: st.DrawFn) -> tuple[str, list[list[str]]]:
     characters = st.sampled_from('",;|\t\n\r\ufeffé0 \0') | st.characters()
     encodable = characters.filter(lambda one: one.encode(encoding, "ignore").decode(encoding))
     row = st.lists(st.text(encodable, max_size=6), min_size=2, max_size=2)
-    return encoding, draw(st.lists(row, max_size=8))
+    # Without quotes, a byte order mark before a row is none of its values.
+    rows = st.lists(row.filter(lambda values: values[0][:1] != "\ufeff"), max_size=8)
+    return encoding, draw(rows)
 
 
 @settings(max_examples=50)
@@ -349,19 +351,43 @@ def test_stray_quote_behind_a_backslash_is_told_with_the_option(tmp_path: Path) 
         (b"id,n\nid,n\n1,a\nid,n\n", {}),
         (b"id , n\n1,a\nid , n\n", {}),
         (b"id,n\n1,a\n", {"header": ["id", "n"]}),
+        (b"id,n\n1,a\n\xef\xbb\xbfid,n\n", {}),
+        (codecs.BOM_UTF8 + b"id,n\r\n\xef\xbb\xbfid,n\r\n1,a", {}),
+        ("\ufeffid,n\n1,a\n\ufeffid,n\n".encode("utf-16-le"), {}),
+        (b"id,n\n\xef\xbb\xbf1,a\n", {}),
+        (b"\xef\xbb\xbf1,a\n\xef\xbb\xbfid,n\n", {"header": ["id", "n"]}),
+        (b"id,n\r\xef\xbb\xbf1,a\r", {"quoting": "none"}),
+        (b"id,n\n1,a\nID,N\n", {}),
+        (b"id , n\nId , N\n1,a\n", {}),
     ],
 )
+@pytest.mark.parametrize("block_bytes", [7, 1000])
 def test_lines_that_are_no_customers_are_left_out(
-    tmp_path: Path, content: bytes, fields: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    fields: dict[str, Any],
+    block_bytes: int,
 ) -> None:
+    monkeypatch.setattr(text_encoding, "HEAD_BYTES", max(block_bytes, 16))
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", block_bytes)
     frame = extract(tmp_path, {"list.csv": content}, **fields)
     assert frame.rows(named=True) == [{"id": "1", "n": "a"}]
 
 
+def test_byte_order_mark_in_quotes_and_value_of_one_column_are_kept(tmp_path: Path) -> None:
+    content = 'id,n\n"\ufeff1",a\n2,"x\n\ufeffy"\n\ufeff3,b\n'.encode()
+    frame = extract(tmp_path, {"list.csv": content})
+    assert frame.rows() == [("\ufeff1", "a"), ("2", "x\n\ufeffy"), ("3", "b")]
+    assert extract(tmp_path, {"list.csv": b"id\n1\nID\nid\n"})["id"].to_list() == ["1", "ID"]
+
+
 def test_lines_left_out_are_logged(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    extract(tmp_path, {"list.csv": b'sep=,\nid , n\n\n1,"\n\n"\nid,n\n\r\n2,b'})
+    content = b'sep=,\nid , n\n\n1,"\n\n"\n\xef\xbb\xbfid,n\n\r\n2,b'
+    extract(tmp_path, {"list.csv": content})
     assert [message.removeprefix(f"{tmp_path}/list.csv: ") for message in log.messages] == [
         "its first line says the delimiter",
+        "byte order marks before rows left out",
         "blanks around column names left out",
         "row 2 repeats the header, left out",
         "2 blank lines left out",
@@ -390,7 +416,12 @@ def test_blank_lines_between_quotes_that_are_text_are_counted(
         (
             b"id,n\n1,a\nn,id\nb,2\n",
             {},
-            "row 2: the header is repeated with its columns in another",
+            "row 2: the header is repeated with its columns in another order: it is several files",
+        ),
+        (
+            b'"id","n"\n"1","a"\n\xef\xbb\xbf"id","n"\n"2","b"\n',
+            {},
+            "row 2: .* A byte order mark is before it: it is several files, joined. List them",
         ),
     ],
 )
