@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
@@ -126,12 +126,13 @@ def blocks(
     block_bytes: int = BLOCK_BYTES,
     dialect: Dialect = RFC_4180,
     header: list[str] | None = None,
+    needed: Collection[str] | None = None,
 ) -> Iterator[CsvBlock]:
     """Yield the rows of a CSV, about `block_bytes` at a time.
 
     There is at least one block, so that a list without rows has its columns. `header` names the
-    columns of a file without a header row. In a list of one column a blank line is a row
-    in any dialect.
+    columns of a file without a header row. Only the names that are `needed` must be one column's,
+    or all. In a list of one column a blank line is a row in any dialect.
     Raises MalformedCsv: no header, repeated column names, rows with too many or too few values or
     longer than `LONGEST_ROW`, a stray quote, an open one at the end, invalid UTF-8.
     """
@@ -141,7 +142,7 @@ def blocks(
         for rows in _aligned(pieces, dialect):
             body = rows
             if columns is None:
-                columns, body = _header(rows, dialect)
+                columns, body = _header(rows, dialect, needed)
             try:
                 table = _parse(body, columns, dialect)
             except MalformedCsv as error:
@@ -347,7 +348,9 @@ def _first_row_end(block: bytes, quoted: bool = True) -> int:
             return len(block)
 
 
-def _header(block: bytes, dialect: Dialect = RFC_4180) -> tuple[list[str], bytes]:
+def _header(
+    block: bytes, dialect: Dialect = RFC_4180, needed: Collection[str] | None = None
+) -> tuple[list[str], bytes]:
     """Return the column names, and the bytes that follow the header row."""
     end = _first_row_end(block, dialect.quoted)
     try:
@@ -365,19 +368,29 @@ def _header(block: bytes, dialect: Dialect = RFC_4180) -> tuple[list[str], bytes
         raise MalformedCsv(f"The CSV has more than {MOST_FIELDS:,} columns.")
     if any("\0" in name for name in columns):
         raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
-    counts = Counter(columns)
-    if repeated := [number for number, name in enumerate(columns, 1) if counts[name] > 1]:
-        error = RepeatedColumns(f"It repeats a name in the columns {first_ten(repeated)}.")
-        error.names = sorted(name for name, count in counts.items() if count > 1)
+    if error := _repeated(columns, needed):
         raise error
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]
 
 
+def _repeated(columns: Sequence[str], needed: Collection[str] | None) -> RepeatedColumns | None:
+    """Return the error about needed columns with the name of another, or about several without."""
+    counts = Counter(columns if needed is None else (name for name in columns if name in needed))
+    names = sorted(name for name, count in counts.items() if count > 1)
+    if not names:
+        return None
+    named = names != [""]
+    told = [n for n, name in enumerate(columns, 1) if name in names and (name or not named)]
+    problem = "It repeats a name in the columns {}." if named else "The columns {} have no name."
+    error = RepeatedColumns(problem.format(first_ten(told)))
+    error.names = names
+    return error
+
+
 def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC_4180) -> pa.Table:
-    types = dict.fromkeys(columns, pa.string())
     if not block:
-        return pa.schema(types).empty_table()
+        return pa.schema([(name, pa.string()) for name in columns]).empty_table()
     if bytes(block[:3]) == BOM:
         block = BOM + bytes(block)  # Arrow takes the first for a mark and drops it
     try:
@@ -393,7 +406,7 @@ def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC
                 ignore_empty_lines=not dialect.blank_rows and len(columns) > 1,
             ),
             convert_options=arrow_csv.ConvertOptions(
-                column_types=types,
+                column_types=dict.fromkeys(columns, pa.string()),
                 null_values=[] if dialect.null is None else [dialect.null],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,

@@ -17,6 +17,7 @@ from blocks.crm.errors import ColumnMissing, SourceError
 from blocks.crm.text import TEXT, NoText, check_type, to_text
 from blocks.storage.parquet import ParquetSink, read_batches
 from blocks.storage.reader import to_polars
+from nudgescribe import fields
 from nudgescribe.bases import Closing
 from nudgescribe.errors import first_ten
 
@@ -93,9 +94,8 @@ class ListWriter(Closing):
             self._sink.close()
 
     def _select(self, schema: pa.Schema) -> list[str]:
+        check_needed(schema.names, self._needed)
         names = [name for name in schema.names if self._needed is None or name in self._needed]
-        if missing := sorted((self._needed or set[str]()) - {*names}):
-            raise ColumnMissing(f"The list has no column {first_ten(missing)}.")
         if repeated := {name for name in names if names.count(name) > 1}:
             raise SourceError(f"The list has two columns of one name: {first_ten(repeated)}.")
         for name in names:
@@ -152,6 +152,14 @@ class ListFile:
             frame = to_polars(pa.table([to_text(batch.column(name)) for name in names], names))
             frame.columns = names  # polars renames a column whose name is empty
             yield frame
+
+
+def check_needed(columns: Sequence[str], needed: frozenset[str] | None) -> None:
+    """Raise ColumnMissing if a list of these columns lacks one that is needed."""
+    if missing := sorted((needed or frozenset[str]()) - {*columns}):
+        hints = fields.look_alikes(columns, missing).values()
+        hint = f": {first_ten(hints)}" if hints else ""
+        raise ColumnMissing(f"The list has no column {first_ten(missing)}{hint}.")
 
 
 def to_batches(table: pa.Table) -> list[pa.RecordBatch]:

@@ -13,7 +13,7 @@ from blocks.crm.errors import SourceError
 from blocks.crm.files.backslash import NULL, BackslashReader
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import UNCERTAIN, to_batches
+from blocks.crm.list_file import UNCERTAIN, check_needed, to_batches
 from nudgescribe import rfc4180
 from nudgescribe.errors import first_ten
 
@@ -52,8 +52,12 @@ def read_csv(
         with open_text(file, dialect.encoding) as text:
             part = _Part(file, dialect, needed)
             for table in part.read(text):
-                columns = columns or table.schema.names
-                file.check_columns(table.schema.names, columns, known)
+                names: list[str] = table.schema.names
+                chosen = [name for name in names if needed is None or name in needed]
+                if columns is None:
+                    check_needed(names, needed)
+                    columns = chosen
+                file.check_columns(chosen, columns, known)
                 rows += table.num_rows
                 yield from to_batches(table.select(columns).replace_schema_metadata(metadata))
         file.log_rows(f"{part.form}, {text.encoding}", before, rows)
@@ -67,7 +71,7 @@ class _Part:
     ) -> None:
         self._name, self._logger = file.name, file.logger
         self._dialect = dialect
-        self._needed = needed or frozenset[str]()
+        self._needed = needed
         self._rows = 0
         self.form = ""
 
@@ -113,7 +117,9 @@ class _Part:
         self, text: rfc4180.Readable, dialect: rfc4180.Dialect
     ) -> Iterator[rfc4180.CsvBlock]:
         try:
-            yield from rfc4180.blocks(text, BLOCK_BYTES, dialect, self._dialect.header)
+            yield from rfc4180.blocks(
+                text, BLOCK_BYTES, dialect, self._dialect.header, self._needed
+            )
         except rfc4180.MalformedCsv as error:
             place = f", row {error.row:,}" if error.row else ""
             if isinstance(error, rfc4180.StrayQuote):
@@ -139,8 +145,9 @@ class _Part:
         """Return the names without blanks around them, unless two become one."""
         if self._dialect.header:
             return names
-        trimmed = [name if name in self._needed else name.strip(_BLANKS) for name in names]
-        if trimmed == names or len(set(trimmed)) < len(names):
+        kept = self._needed or frozenset[str]()
+        trimmed = [name if name in kept else name.strip(_BLANKS) for name in names]
+        if trimmed == names or len(set(trimmed)) < len(set(names)):
             return names
         if not self._rows:
             self._logger.info("%s: blanks around column names left out", self._name)

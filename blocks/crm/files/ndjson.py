@@ -11,10 +11,10 @@ from typing import cast
 import polars as pl
 import pyarrow as pa
 
-from blocks.crm.errors import ColumnMissing, SourceError
+from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import UNCERTAIN
+from blocks.crm.list_file import UNCERTAIN, check_needed
 from blocks.crm.text import TEXT
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
@@ -67,19 +67,21 @@ def read_ndjson(
             write_parquet(drafts[-1], text_schema(names), group)
         if not drafts:
             raise SourceError(f"{files[0].name} is empty: its columns are not known.")
-        if not columns.seen:
-            raise ColumnMissing(f"The list has no column {first_ten(sorted(needed or ()))}.")
+        check_needed([*(columns.first | columns.seen)], needed)
         for draft in drafts:
             for batch in read_batches(draft):
                 yield _complete(batch, list(columns.seen))
 
 
 class _Columns:
-    """The columns of a list: the needed ones, or those of all keys `seen`, in their order."""
+    """The columns of a list: the needed ones, or those of all keys `seen`, in their order; `first`
+    are those of the first object.
+    """
 
     def __init__(self, needed: frozenset[str] | None) -> None:
         self.needed = needed
         self.seen: dict[str, object] = {}
+        self.first: dict[str, object] = {}
 
     @property
     def names(self) -> list[str]:
@@ -91,6 +93,7 @@ class _Columns:
     def take(self, batch: _JsonLines) -> _JsonLines:
         """Note the keys of objects; return the objects with the needed ones. Raises SourceError."""
         rows = batch.rows
+        self.first = self.first or rows[0]
         if (needed := self.needed) is not None:
             rows = [{key: row[key] for key in needed & row.keys()} for row in rows]
         known = len(self.seen)

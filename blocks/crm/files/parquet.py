@@ -1,6 +1,6 @@
 """Customer lists from Parquet files."""
 
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import FILE, no_rows
+from blocks.crm.list_file import FILE, check_needed, no_rows
 from blocks.crm.text import NoText, check_type
 from nudgescribe.errors import first_ten
 
@@ -16,7 +16,7 @@ ROWS_AT_ONCE = 20_000
 
 
 def read_parquet(
-    files: Sequence[SourceFile], needed: Collection[str] | None
+    files: Sequence[SourceFile], needed: frozenset[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the needed columns of files with the same columns, whatever their types.
 
@@ -37,10 +37,12 @@ def read_parquet(
                     coerce_int96_timestamp_unit="us",
                 )
                 names = _names(file.name, source)
-            expected = expected or names
-            file.check_columns(names, expected)
-            chosen = [name for name in expected if needed is None or name in needed]
-            for batch in _read(file.name, source, chosen):
+            chosen = [name for name in names if needed is None or name in needed]
+            if expected is None:
+                check_needed(names, needed)
+                expected = chosen
+            file.check_columns(chosen, expected)
+            for batch in _read(file.name, source, expected):
                 rows += batch.num_rows
                 yield batch
             if rows - before != source.metadata.num_rows:

@@ -25,7 +25,7 @@ from prefect.types import SecretDict
 from pydantic import ValidationError
 
 from blocks import FileCrm
-from blocks.crm.errors import SourceError, SourceUnavailable
+from blocks.crm.errors import ColumnMissing, SourceError, SourceUnavailable
 from blocks.crm.files import csv as csv_files
 from blocks.crm.files import encoding as text_encoding
 from blocks.crm.files import ndjson
@@ -437,6 +437,52 @@ def test_padded_name_that_is_asked_for_is_kept(tmp_path: Path) -> None:
     crm = FileCrm(path=str(tmp_path / "list.csv"))
     crm.extract(tmp_path / "out", frozenset({"id", " n"}))
     assert pl.read_parquet(tmp_path / "out").columns == ["id", " n"]
+
+
+@pytest.mark.parametrize("end", ["", "1,a,,\n", "\n1,a,,\nid,n,,\n"])
+def test_columns_without_a_name_do_no_harm_unless_they_are_needed(tmp_path: Path, end: str) -> None:
+    (tmp_path / "list.csv").write_text(f"id , n,,\n{end}")
+    (tmp_path / "more.csv").write_text("x,n,id,x\n,b,2,\n")
+    crm = FileCrm(path=str(tmp_path / "*.csv"))
+    crm.extract(tmp_path / "out", frozenset({"id", "n"}))
+    assert pl.read_parquet(tmp_path / "out").rows() == [("1", "a")] * bool(end) + [("2", "b")]
+    with pytest.raises(SourceError, match="list.csv: The columns 3, 4 have no name[.]"):
+        crm.extract(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["Straße", "stra\u00dfe\u200b", " STRASSE\u00a0", "straſſe"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_name_that_looks_like_a_needed_one_is_told_escaped(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    first = {"id": ["1"], name: ["a"]}
+    content = {
+        "csv": f'id,"{name}"\n1,a\n'.encode(),
+        "jsonl": json.dumps({"id": "1", name: "a"}).encode() + b'\n{"id": "2"}',
+        "parquet": parquet(**first),
+    }
+    (tmp_path / f"list.{kind}").write_bytes(content[kind])
+    with pytest.raises(ColumnMissing) as caught:
+        FileCrm(path=str(tmp_path / f"list.{kind}")).extract(
+            tmp_path / "out", frozenset({"id", "straße"})
+        )
+    told = name.strip(" \t") if kind == "csv" else name
+    problem = f"The list has no column straße: column 2 is {told!a}, not 'straße'."
+    assert caught.value.problem == problem
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_files_may_differ_in_columns_that_are_not_needed(tmp_path: Path, kind: str) -> None:
+    files = {
+        "1.csv": b"id,x,n\n1,y,a\n",
+        "2.csv": b"n,id,z\nb,2,y\n",
+        "1.parquet": parquet(id=["1"], x=["y"], n=["a"]),
+        "2.parquet": parquet(n=["b"], id=["2"], z=["y"]),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    FileCrm(path=f"{tmp_path}/*.{kind}").extract(tmp_path / "out", frozenset({"id", "n"}))
+    assert pl.read_parquet(tmp_path / "out").rows() == [("1", "a"), ("2", "b")]
 
 
 def test_pattern_combines_several_files(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
