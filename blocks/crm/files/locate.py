@@ -138,7 +138,8 @@ class SourceFile:
 
 
 def locate(url: str, options: dict[str, Any], logger: Logger) -> list[SourceFile]:
-    """Return the file at a path or fsspec URL, or all that a pattern matches, sorted by path.
+    """Return the file at a path or fsspec URL, or all that a pattern matches, sorted by path, but
+    as in a shell no hidden ones that it does not name as such.
 
     Raises SourceError if a pattern matches none, SourceUnavailable.
     """
@@ -149,12 +150,18 @@ def locate(url: str, options: dict[str, Any], logger: Logger) -> list[SourceFile
             return [SourceFile(fs, path, name, logger)]
         fs.invalidate_cache()  # an earlier run may have listed it
         infos = fs.glob(path, detail=True)
-        paths = sorted(path for path, info in infos.items() if info["type"] != "directory")
+        found = sorted(at for at, info in infos.items() if info["type"] != "directory")
+        paths = [at for at in found if _hidden(at) <= _hidden(path)]
         is_local = isinstance(fs, LocalFileSystem)
         names = [at if is_local else redact_url(fs.unstrip_protocol(at)) for at in paths]
     if not paths:
         raise SourceError(f"{name}: there is no such file.")
     return [SourceFile(fs, at, name, logger) for at, name in zip(paths, names, strict=True)]
+
+
+def _hidden(path: str) -> int:
+    """Count the hidden files and folders of a path."""
+    return f"/{path}".count("/.")
 
 
 def detect_format(name: str) -> ListFormat | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import Mock
+from zipfile import ZipFile
 
 import fsspec
 import polars as pl
@@ -504,6 +505,32 @@ def test_pattern_combines_several_files(tmp_path: Path, log: pytest.LogCaptureFi
         "part-2.csv: CSV with semicolons, utf-8, rows 2 to 3 of the list",
         "part-3.csv: CSV with tabs, utf-16-le, no rows",
     ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*.csv", ["1"]),
+        ("**/*.csv", ["1", "4"]),
+        ("*/*.csv", ["4"]),
+        (".*.csv", ["2"]),
+        (".hidden/*.csv", ["3"]),
+    ],
+)
+def test_pattern_leaves_out_hidden_files(tmp_path: Path, pattern: str, found: list[str]) -> None:
+    for number, name in enumerate(("1.csv", ".2.csv", ".hidden/3.csv", "open/4.csv"), 1):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"id\n{number}\n")
+    FileCrm(path=f"{tmp_path}/{pattern}").extract(tmp_path / "out")
+    assert pl.read_parquet(tmp_path / "out")["id"].to_list() == found
+
+
+def test_pattern_within_an_archive_leaves_out_hidden_files(tmp_path: Path) -> None:
+    with ZipFile(tmp_path / "lists.zip", "w") as archive:
+        archive.writestr("1.csv", "id\n1\n")
+        archive.writestr(".2.csv", "id\n2\n")
+    crm = FileCrm(path=f"zip://*.csv::file://{tmp_path}/lists.zip")
+    assert crm.extract(tmp_path / "out") == 1
 
 
 def test_existing_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
