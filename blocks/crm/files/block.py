@@ -146,6 +146,7 @@ class FileCrm(CrmSource):
         formats: dict[ListFormat, str] = {}
         for file in files:
             if file.format is None:
+                file.check_kind()
                 raise SourceError(
                     f"{file.name}: its name does not say its format; state it in the CRM block."
                 )

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.backslash import NULL, BackslashReader
+from blocks.crm.files.compression import check_csv
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
 from blocks.crm.list_file import UNCERTAIN, check_needed, to_batches
@@ -77,6 +78,8 @@ class _Part:
 
     def read(self, text: Utf8Reader) -> Iterator[pa.Table]:
         """Yield its rows. Raises SourceError."""
+        if self._dialect.quoted:
+            check_csv(self._name, text.head)
         delimiter = self._delimiter(text)
         self.form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}"
         dialect = rfc4180.Dialect(delimiter, self._dialect.quoted, blank_rows=False)

@@ -55,6 +55,13 @@ class SourceFile:
         """Return the format its name says, if any."""
         return detect_format(self.name)
 
+    def check_kind(self) -> None:
+        """Raise SourceError if its first bytes are those of a kind that is no list of text."""
+        with translate_source_errors(self.name), self.fs.open(self.path, "rb") as file:
+            head = file.read(compression.MAGIC_BYTES)
+        compression.check_kind(self.name, head)
+        compression.check_text(self.name, head)
+
     @contextmanager
     def fetch(self) -> Generator[Path]:
         """Fetch the file and yield its local path, still compressed.

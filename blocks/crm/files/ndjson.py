@@ -25,6 +25,7 @@ BLOCK_BYTES = 2 * 1024 * 1024
 CELLS_AT_ONCE = 2_000_000
 LONGEST_LINE = 64 * 1024 * 1024
 _WITH_TEXT = {str, bool, type(None)}
+_FORM = "NDJSON has one object a line"
 _SURROGATE = "half of a surrogate pair, which is no character"
 
 
@@ -178,13 +179,13 @@ def _parse(name: str, lines: str, first: int, needed: frozenset[str] | None) -> 
         try:
             row = _DECODER.decode(line)
             if not isinstance(row, dict) or not row:
-                raise _InvalidLine("is not an object with keys")
+                raise _InvalidLine(f"is not an object with keys: {_FORM}")
             if isinstance(row, _Repeating) and (needed is None or needed & row.repeated):
                 raise _InvalidLine("names a key twice")
         except (ValueError, RecursionError) as error:
             if not line.strip(" \t\r"):
                 continue
-            problem = error if isinstance(error, _InvalidLine) else "is not valid JSON"
+            problem = error if isinstance(error, _InvalidLine) else f"is not valid JSON: {_FORM}"
             raise SourceError(f"{name}, line {number:,} {problem}.") from None
         batch.rows.append(cast("dict[str, object]", row))
         batch.lines.append(number)

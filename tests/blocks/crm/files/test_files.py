@@ -273,16 +273,44 @@ def test_first_bytes_decide_compression_whatever_the_name_says(tmp_path: Path, n
         (b"%PDF-1.7", "is a PDF"),
         (b"PAR1x", "is a Parquet file: state the format parquet"),
         (b"\n <!DOCTYPE HTML><html>", "is a web page"),
-        (compressed(b"PK\x03\x04x", ".gz"), "is a zip"),
-        (compressed(b"<html lang=en>", ".zst"), "is a web page"),
     ],
 )
-@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.csv.gz"])
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.csv.gz", "list.xlsx", "list"])
 def test_file_of_another_kind_is_refused_in_words(
     tmp_path: Path, content: bytes, problem: str, name: str
 ) -> None:
     with pytest.raises(SourceError, match=f"{name} {problem}"):
         extract(tmp_path, {name: content}, name)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (compressed(b"PK\x03\x04x", ".gz"), "is a zip"),
+        (compressed(b"<html lang=en>", ".zst"), "is a web page"),
+        (
+            b'{"id": 1, "n": "ada"}\n',
+            "is JSON: if it has one object a line, state the format ndjson",
+        ),
+        (b'\n[{"id": 1}]', "is JSON"),
+        (codecs.BOM_UTF8 + b'{\r\n  "id": 1\r\n}', "is JSON"),
+        ('\ufeff["id", "n"]'.encode("utf-16-le"), "is JSON"),
+        (b'<?xml version="1.0"?>\n<list/>', "is XML: export it as CSV"),
+        (b"<list>\n  <customer><id>1</id></customer>\n</list>\n", "is XML"),
+    ],
+)
+def test_text_of_another_format_is_refused_in_words(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    with pytest.raises(SourceError, match=f"list.csv {problem}") as caught:
+        extract(tmp_path, {"list.csv": content})
+    assert "ada" not in str(caught.value)
+
+
+def test_json_and_xml_are_values_where_nothing_is_quoted(tmp_path: Path) -> None:
+    content = b'{"x": 1}\t<a>\n'
+    fields = {"quoting": "none", "header": ["x", "y"]}
+    assert extract(tmp_path, {"list.tsv": content}, **fields).rows() == [('{"x": 1}', "<a>")]
 
 
 @pytest.mark.parametrize(
@@ -678,14 +706,24 @@ def third(line: str) -> bytes:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (third("[1]"), ", line 3 is not an object with keys"),
+        (third("[1]"), ", line 3 is not an object with keys: NDJSON has one object a line"),
+        (
+            b'[{"a": 1}, {"a": 2}]',
+            ", line 1 is not an object with keys: NDJSON has one object a line",
+        ),
+        (b'[\n{"a": 1},\n{"a": 2}]', ", line 1 is not valid JSON: NDJSON has one object a line"),
+        (b'{\n"a": 1\n}', ", line 1 is not valid JSON: NDJSON has one object a line"),
         (third("{}"), ", line 3 is not an object with keys"),
         (third('{"a": 1'), ", line 3 is not valid JSON"),
         (third('{"a": 1} {"a": 2}'), ", line 3 is not valid JSON"),
         (third('{"a": ' + "[" * 100_000), ", line 3 is not valid JSON"),
         (third("\N{NO-BREAK SPACE}"), ", line 3 is not valid JSON"),
         (third('{"a": NaN}'), ", line 3: column 1 holds NaN or Infinity"),
-        (third('{"a": 1, "b": 2, "a": 3}'), ", line 3 names a key twice"),
+        (
+            third('{"a": 1, "b": 2, "a": 3}'),
+            ", line 3 names a key twice[.] Nothing was changed[.] "
+            "Correct the list or the CRM block",
+        ),
         (third('{"b": "x", "a": {"c": 1}}'), ", line 3: column 2 holds a nested value"),
         (third('{"a": []}'), ", line 3: column 1 holds a nested value"),
         (third('{"a": "\\ud800"}'), ", line 3: column 1 holds half of a surrogate pair"),
