@@ -200,7 +200,8 @@ class _Part:
 def _blank_lines(block: rfc4180.CsvBlock, dialect: rfc4180.Dialect) -> int:
     """Count the lines of a block that are no rows."""
     raw, rows = bytes(block.raw), block.table.num_rows
-    if len(block.table.schema.names) == 1 or raw.count(b"\n") == rows:
+    lines = np.count_nonzero(np.frombuffer(raw, np.uint8) == ord("\n"))  # faster than bytes.count
+    if len(block.table.schema.names) == 1 or lines == rows:
         return 0
     return rfc4180.row_ends(raw, dialect.quoted) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
 
