@@ -18,6 +18,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import FlowPauseTimeout, NotPausedError, PrefectHTTPStatusError
 from prefect.flow_runs import resume_flow_run
+from prefect.input.run_input import keyset_from_paused_state
 from prefect.logging import get_run_logger
 
 from blocks import NudgescribeAccount
@@ -139,6 +140,5 @@ def _save_form(run: FlowRun) -> None:
     """Save the form of a review whose worker died when the flow run was suspended, but before it
     had saved the form, without which Prefect resumes nothing.
     """
-    keyset = run.state.state_details.run_input_keyset if run.state else None
-    if keyset:
-        ReviewDecision.save(keyset, run.id)
+    if run.state and run.state.is_paused():
+        ReviewDecision.save(keyset_from_paused_state(run.state), run.id)

@@ -120,12 +120,11 @@ def header_problems(
     known = {field.field_name for field in fields}
     needed = [field.field_name for field in fields if field.required or field.unique]
     missing = [name for name in needed if name not in columns]
-    unknown = [(number, name) for number, name in enumerate(columns, 1) if name not in known]
     counts = Counter(name for name in columns if name in known)
     repeated = [name for name, count in counts.items() if count > 1]
     return [
         *(_about("is missing", "are missing", missing)),
-        *(_unknown(unknown, known, certain)),
+        *(_unknown(columns, known, certain)),
         *(_about("occurs more than once", "occur more than once", repeated)),
     ]
 
@@ -136,21 +135,27 @@ def _about(one: str, several: str, names: Sequence[str]) -> Iterable[str]:
         yield f"column{'s' * (len(names) > 1)} {quoted} {one if len(names) == 1 else several}"
 
 
-def _unknown(
-    unknown: Sequence[tuple[int, str]], known: Iterable[str], certain: bool
-) -> Iterable[str]:
+def look_alikes(columns: Sequence[str], wanted: Collection[str]) -> dict[int, str]:
+    """Return what is to be said of columns that only look like wanted ones, by their number."""
+    alike = {_plain(name): name for name in wanted}
+    return {
+        number: f"column {number} is {name!a}, not '{alike[_plain(name)]}'"
+        for number, name in enumerate(columns, 1)
+        if name not in wanted and _plain(name) in alike
+    }
+
+
+def _unknown(columns: Sequence[str], known: Collection[str], certain: bool) -> Iterable[str]:
     """Yield the problems of columns that are no fields, by number and name."""
-    alike = {_plain(name): name for name in known}
-    meant = [
-        (number, name, alike[_plain(name)]) for number, name in unknown if _plain(name) in alike
-    ]
+    meant = look_alikes(columns, known)
     if meant:
-        named = first_ten(
-            f"column {number} is {name!a}, not '{field}'" for number, name, field in meant
-        )
-        yield named
-    rest = [(number, name) for number, name in unknown if _plain(name) not in alike]
-    told = first_ten(f"'{name}'" if certain else f"{number}" for number, name in rest)
+        yield first_ten(meant.values())
+    rest = [
+        f"'{name}'" if certain else f"{number}"
+        for number, name in enumerate(columns, 1)
+        if name not in known and number not in meant
+    ]
+    told = first_ten(rest)
     if len(rest) == 1:
         yield f"column {told} is no field of the workspace"
     elif rest:

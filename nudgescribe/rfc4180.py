@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from os import SEEK_END
@@ -29,7 +29,7 @@ Positions = npt.NDArray[np.intp]
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
 _QUOTE = ord('"')
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Readable(Protocol):
@@ -61,10 +61,13 @@ class RepeatedColumns(MalformedCsv):
 
 
 class StrayQuote(MalformedCsv):
-    """A quote stands where RFC 4180 has none; `escaped` if a backslash is before it."""
+    """A quote stands where RFC 4180 has none; `escaped` if a backslash is before it, `marked` if a
+    byte order mark is.
+    """
 
     advice = "Write values that hold a quote in quotes, and theirs twice, as RFC 4180 has it."
     escaped: bool = False
+    marked: bool = False
 
 
 class _InRow(Exception):
@@ -123,12 +126,13 @@ def blocks(
     block_bytes: int = BLOCK_BYTES,
     dialect: Dialect = RFC_4180,
     header: list[str] | None = None,
+    needed: Collection[str] | None = None,
 ) -> Iterator[CsvBlock]:
     """Yield the rows of a CSV, about `block_bytes` at a time.
 
     There is at least one block, so that a list without rows has its columns. `header` names the
-    columns of a file without a header row. In a list of one column a blank line is a row
-    in any dialect.
+    columns of a file without a header row. Only the names that are `needed` must be one column's,
+    or all. In a list of one column a blank line is a row in any dialect.
     Raises MalformedCsv: no header, repeated column names, rows with too many or too few values or
     longer than `LONGEST_ROW`, a stray quote, an open one at the end, invalid UTF-8.
     """
@@ -138,7 +142,7 @@ def blocks(
         for rows in _aligned(pieces, dialect):
             body = rows
             if columns is None:
-                columns, body = _header(rows, dialect)
+                columns, body = _header(rows, dialect, needed)
             try:
                 table = _parse(body, columns, dialect)
             except MalformedCsv as error:
@@ -166,15 +170,16 @@ def mapped(file: BinaryIO) -> Iterator[CsvBlock]:
         raise MalformedCsv(_EMPTY)
     data = mmap(file.fileno(), 0, access=ACCESS_READ)
     end = _first_row_end(data[:HEAD_BYTES])
-    first_row = data[:end].removeprefix(_BOM) or b"\n"
-    quotes = _Quotes(RFC_4180)
-    if stray := quotes.follow(first_row):
-        raise stray.error(first_row[: stray.at])
-    columns, rest = _header(first_row)
-    if rest or end == HEAD_BYTES:
+    first_row = data[:end].removeprefix(BOM) or b"\n"
+    # Its end may be further on, even in the midst of a character, or a CR alone.
+    if end == HEAD_BYTES or re.search(rb"\r(?!\n)", first_row):
         file.seek(0)
         yield from blocks(file)
         return
+    quotes = _Quotes(RFC_4180)
+    if stray := quotes.follow(first_row):
+        raise stray.error(first_row[: stray.at])
+    columns, _ = _header(first_row)
     count, body = 0, memoryview(b"")
     for start in range(end, len(data), PIECE_BYTES):
         stop = min(start + PIECE_BYTES, len(data))
@@ -213,6 +218,7 @@ class _Stray(NamedTuple):
         place = "text behind a closing quote" if self.closing else "a quote in an unquoted value"
         error = StrayQuote(f"There is {place}.")
         error.escaped = before.endswith(b"\\")
+        error.marked = before.endswith(BOM)
         return error
 
 
@@ -265,9 +271,9 @@ class _Quotes:
 def _pieces(file: Readable, block_bytes: int, marked: bool) -> Iterator[bytes]:
     """Yield a file in pieces that are not empty; if `marked`, without its byte order mark."""
     first = file.read(block_bytes)
-    while marked and first and len(first) < len(_BOM) and (more := file.read(block_bytes)):
+    while marked and first and len(first) < len(BOM) and (more := file.read(block_bytes)):
         first += more
-    if first := first.removeprefix(_BOM) if marked else first:
+    if first := first.removeprefix(BOM) if marked else first:
         yield first
     while piece := file.read(block_bytes):
         yield piece
@@ -308,9 +314,10 @@ def _cut(chunk: bytes, quotes: _Quotes) -> tuple[int, _Stray | None]:
     return _last_row_end(chunk, 0, stop, inside if stray else quotes.inside), stray
 
 
-def row_ends(rows: bytes) -> int:
-    """Count the line ends outside quotes."""
-    return len(re.findall(rb"\r\n?|\n", re.sub(rb'"[^"]*(?:"|\Z)', b"", rows)))
+def row_ends(rows: bytes, quoted: bool = True) -> int:
+    """Count the line ends, of a file that is `quoted` those outside quotes."""
+    unquoted = re.sub(rb'"[^"]*(?:"|\Z)', b"", rows) if quoted else rows
+    return len(re.findall(rb"\r\n?|\n", unquoted))
 
 
 def _last_row_end(data: bytes | mmap, begin: int, stop: int, inside: bool) -> int:
@@ -341,7 +348,9 @@ def _first_row_end(block: bytes, quoted: bool = True) -> int:
             return len(block)
 
 
-def _header(block: bytes, dialect: Dialect = RFC_4180) -> tuple[list[str], bytes]:
+def _header(
+    block: bytes, dialect: Dialect = RFC_4180, needed: Collection[str] | None = None
+) -> tuple[list[str], bytes]:
     """Return the column names, and the bytes that follow the header row."""
     end = _first_row_end(block, dialect.quoted)
     try:
@@ -359,21 +368,31 @@ def _header(block: bytes, dialect: Dialect = RFC_4180) -> tuple[list[str], bytes
         raise MalformedCsv(f"The CSV has more than {MOST_FIELDS:,} columns.")
     if any("\0" in name for name in columns):
         raise MalformedCsv("The CSV's header row holds a NUL: it may be UTF-16.")
-    counts = Counter(columns)
-    if repeated := [number for number, name in enumerate(columns, 1) if counts[name] > 1]:
-        error = RepeatedColumns(f"It repeats a name in the columns {first_ten(repeated)}.")
-        error.names = sorted(name for name, count in counts.items() if count > 1)
+    if error := _repeated(columns, needed):
         raise error
     # Nothing is left of the lines unless rows end with CR alone.
     return columns, lines.read().encode() + block[end:]
 
 
+def _repeated(columns: Sequence[str], needed: Collection[str] | None) -> RepeatedColumns | None:
+    """Return the error about needed columns with the name of another, or about several without."""
+    counts = Counter(columns if needed is None else (name for name in columns if name in needed))
+    names = sorted(name for name, count in counts.items() if count > 1)
+    if not names:
+        return None
+    named = names != [""]
+    told = [n for n, name in enumerate(columns, 1) if name in names and (name or not named)]
+    problem = "It repeats a name in the columns {}." if named else "The columns {} have no name."
+    error = RepeatedColumns(problem.format(first_ten(told)))
+    error.names = names
+    return error
+
+
 def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC_4180) -> pa.Table:
-    types = dict.fromkeys(columns, pa.string())
     if not block:
-        return pa.schema(types).empty_table()
-    if bytes(block[:3]) == _BOM:
-        block = _BOM + bytes(block)  # Arrow takes the first for a mark and drops it
+        return pa.schema([(name, pa.string()) for name in columns]).empty_table()
+    if bytes(block[:3]) == BOM:
+        block = BOM + bytes(block)  # Arrow takes the first for a mark and drops it
     try:
         return arrow_csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),
@@ -387,7 +406,7 @@ def _parse(block: bytes | memoryview, columns: list[str], dialect: Dialect = RFC
                 ignore_empty_lines=not dialect.blank_rows and len(columns) > 1,
             ),
             convert_options=arrow_csv.ConvertOptions(
-                column_types=types,
+                column_types=dict.fromkeys(columns, pa.string()),
                 null_values=[] if dialect.null is None else [dialect.null],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,

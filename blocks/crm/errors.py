@@ -6,7 +6,7 @@ from nudgescribe.errors import NudgeflowError, Retryable
 class SourceError(NudgeflowError):
     """A list cannot be extracted as the CRM block says."""
 
-    advice = "Nothing was changed. Correct the CRM block, then start again."
+    advice = "Nothing was changed. Correct the list or the CRM block, then start again."
 
 
 class ColumnMissing(SourceError):

@@ -18,6 +18,7 @@ from blocks.crm.errors import ColumnMissing, SourceError
 from blocks.crm.text import TEXT, NoText, check_type, to_text
 from blocks.storage.parquet import ParquetSink, read_batches
 from blocks.storage.reader import to_polars
+from nudgescribe import fields
 from nudgescribe.bases import Closing
 from nudgescribe.errors import first_ten
 
@@ -97,11 +98,8 @@ class ListWriter(Closing):
             self._sink.close()
 
     def _select(self, schema: pa.Schema) -> list[str]:
+        check_needed(schema.names, self._needed, self._file)
         names = [name for name in schema.names if self._needed is None or name in self._needed]
-        if missing := sorted((self._needed or set[str]()) - {*names}):
-            raise ColumnMissing(
-                f"The list has no column {first_ten(missing)}{self._folders(missing)}."
-            )
         if same := repeated(schema.names, self._needed):
             raise SourceError(f"The list has two columns of one name: {same}.")
         for name in names:
@@ -110,11 +108,6 @@ class ListWriter(Closing):
             except NoText as error:
                 raise self._refusal(name, error) from None
         return names
-
-    def _folders(self, missing: Sequence[str]) -> str:
-        """Return what to say of missing columns that are folders of a partitioned list."""
-        folders = [name for name in missing if f"/{name}=" in self._file]
-        return f": {folders[0]}=… is a folder, not written in its files" if folders else ""
 
     def _to_text(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         field, scales = batch.schema.field(name), self._scales.setdefault(name, set())
@@ -181,6 +174,18 @@ def repeated(names: Sequence[str], needed: Collection[str] | None) -> str:
     if needed is not None:
         return first_ten(sorted(name for name in needed if counts[name] > 1))
     return first_ten(number for number, name in enumerate(names, 1) if counts[name] > 1)
+
+
+def check_needed(columns: Sequence[str], needed: frozenset[str] | None, file: str = "") -> None:
+    """Raise ColumnMissing if a list of these columns, which begins in a `file`, lacks one that is
+    needed.
+    """
+    if missing := sorted((needed or frozenset[str]()) - {*columns}):
+        hints = [*fields.look_alikes(columns, missing).values()]
+        folders = [name for name in missing if f"/{name}=" in file]
+        hints += [f"{name}=… is a folder, not written in its files" for name in folders]
+        hint = f": {first_ten(hints)}" if hints else ""
+        raise ColumnMissing(f"The list has no column {first_ten(missing)}{hint}.")
 
 
 def to_batches(table: pa.Table) -> list[pa.RecordBatch]:

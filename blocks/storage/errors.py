@@ -62,8 +62,10 @@ _MEANINGS = {
     "AllAccessDisabled": _FORBIDDEN,
     "AttributeError": _MISTYPED,
     "AuthorizationHeaderMalformed": _REGION,
+    "ClientPayloadError": "the connection ended before all had arrived",
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
+    "FSTimeoutError": "no answer came in time",
     "IllegalLocationConstraintException": _REGION,
     "InvalidAccessKeyId": _KEYS,
     "InvalidObjectState": "it has been archived and must be restored first",
@@ -77,6 +79,7 @@ _MEANINGS = {
     "RecursionError": _REGION,  # redirected for ever, to https for instance
     "RequestExpired": "the token has expired, or this machine's clock is wrong",
     "RequestTimeTooSkewed": "this machine's clock is wrong, set it",
+    "ServerDisconnectedError": "the server ended the connection without an answer",
     "SSLCertVerificationError": _UNTRUSTED,
     "SignatureDoesNotMatch": _KEYS,
     "TokenRefreshRequired": _EXPIRED,

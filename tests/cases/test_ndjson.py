@@ -9,9 +9,13 @@ NDJSON = CASES / "ndjson"
 
 
 @pytest.mark.parametrize("kind", ["object", "struct", "bool", "null"])
-def test_array_of_several_types_is_refused_with_line_and_field(kind: str) -> None:
+@pytest.mark.parametrize(("fields", "told"), [((), "column 2"), (("customer_id", "v"), "v")])
+def test_array_of_several_types_is_refused_with_line_and_field(
+    kind: str, fields: tuple[str, ...], told: str
+) -> None:
     file = f"mixed_{kind}.ndjson"
-    said = refused(FileCrm(path=str(NDJSON / file)), file, "line 1", r"\bv\b")
+    crm = FileCrm(path=str(NDJSON / file))
+    said = refused(crm, file, f"line 1: {told} holds a nested value", fields=fields)
     assert "Ann Miller" not in said
 
 

@@ -68,6 +68,8 @@ def test_csv_keeps_values_and_columns_as_text(
         (b"", "empty"),
         (b"\n1\n", "no header row"),
         (b"a,a\n1,2\n", "in the columns 1, 2"),
+        (b"a,b,,\n1,2,,\n", "The columns 3, 4 have no name[.]"),
+        (b"a,a,,\n1,2,,\n", "in the columns 1, 2[.]"),
         (b"a,b\n1\n", "too many or too few"),
         (b"a,b\n1,2,3\n", "too many or too few"),
         (b'a,b\n1,"cut', "cut off"),
@@ -82,7 +84,14 @@ def test_malformed_csv_is_refused_without_its_values(data: bytes, problem: str) 
         mapped(data)
 
 
-@pytest.mark.parametrize("data", [b"a,b\r1,2\r3,4\r", b'a,b,"' + b"x" * 70_000 + b'"\n1,2,3\n'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a,b\r1,2\r3,4\r",
+        b'a,b,"' + b"x" * 70_000 + b'"\n1,2,3\n',
+        "a,bé\r".encode() + "é,é\r".encode() * 20_000,
+    ],
+)
 def test_mapped_csv_falls_back_to_blocks(data: bytes) -> None:
     assert mapped(data) == rfc4180.read(data).rows()
 
@@ -168,6 +177,16 @@ def test_file_without_quoting_is_read_with_its_quotes() -> None:
         frames = pl.concat(list(rfc4180.frames(io.BytesIO(data), size, dialect)))
         assert frames.columns == ["id", '"n"']
         assert frames.rows() == [("1", '"Blue Hour" live'), ("2", '5"'), ("3", '"')]
+
+
+def test_columns_that_are_not_needed_may_have_one_name() -> None:
+    header = b"a,,b,,b\n"
+    for rows in (b"", b"1,2,3,4,5\n"):
+        (block,) = rfc4180.blocks(io.BytesIO(header + rows), needed={"a"})
+        assert block.table.schema.names == ["a", "", "b", "", "b"]
+    assert [str(each[0]) for each in block.table.columns] == ["1", "2", "3", "4", "5"]
+    with pytest.raises(rfc4180.RepeatedColumns, match="in the columns 3, 5[.]"):
+        list(rfc4180.blocks(io.BytesIO(header), needed={"a", "b"}))
 
 
 @pytest.mark.parametrize(("data", "row"), [(b'a,b\n1,2\n3,"x\n', 2), (b'a,"b', None)])

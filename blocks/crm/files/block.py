@@ -127,15 +127,15 @@ class FileCrm(CrmSource):
         """Yield the rows of the files, as `CrmSource.batches` does; columns keep their order."""
         given = self.storage_options.get_secret_value() if self.storage_options else {}
         options = read_secrets(given, f"{self.block_slug}, storage_options")
-        files = locate(self.path, options)
+        files = locate(self.path, options, self.logger)
         if odd := [file.name for file in files if "\udc80" <= max(file.name) <= "\udcff"]:
             raise SourceError(f"The file name {first_ten(odd[:1])} is not UTF-8: rename the file.")
         format_ = self._detect_format(files)
         if format_ == "csv":
-            return read_csv(files, self._dialect, needed, self.logger)
+            return read_csv(files, self._dialect, needed)
         if format_ == "ndjson":
-            return read_ndjson(files, self.encoding, needed, self.logger)
-        return read_parquet(files, needed, self.logger)
+            return read_ndjson(files, self.encoding, needed)
+        return read_parquet(files, needed)
 
     @property
     def _dialect(self) -> CsvDialect:
@@ -153,6 +153,7 @@ class FileCrm(CrmSource):
         formats: dict[ListFormat, str] = {}
         for file in files:
             if file.format is None:
+                file.check_kind()
                 raise SourceError(
                     f"{file.name}: its name does not say its format; state it in the CRM block."
                 )

@@ -33,6 +33,11 @@ _NO_TEXT = {
     rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html[\s>])": "is a web page, maybe one to sign in: "
     "look where the path leads",
 }
+_NO_CSV = {
+    rb'\s*(\[\s*)?[\[{]\s*"': "is JSON: if it has one object a line, state the format ndjson, else "
+    "export it as CSV",
+    rb"\s*<(\?xml\s|[A-Za-z][^<>]*>[\r\n]\s*<)": "is XML: export it as CSV",
+}
 
 
 def compression_of(head: bytes) -> ListCompression | None:
@@ -71,6 +76,11 @@ def check_kind(name: str, head: bytes) -> bytes:
 def check_text(name: str, head: bytes) -> None:
     """Raise SourceError if a file that begins with `head` is no text."""
     _refuse(name, head, _NO_TEXT)
+
+
+def check_csv(name: str, head: bytes) -> None:
+    """Raise SourceError if text that begins with `head` is of another format than quoted CSV."""
+    _refuse(name, head, _NO_CSV)
 
 
 def _refuse(name: str, head: bytes, kinds: dict[bytes, str]) -> None:

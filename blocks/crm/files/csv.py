@@ -1,5 +1,6 @@
 """Customer lists from CSV files."""
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,16 +11,21 @@ import pyarrow.compute as pc
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.backslash import NULL, BackslashReader
+from blocks.crm.files.compression import check_csv
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import UNCERTAIN, to_batches
-from blocks.saved import Logger
+from blocks.crm.list_file import UNCERTAIN, check_needed, to_batches
 from nudgescribe import rfc4180
 from nudgescribe.errors import first_ten
 
 BLOCK_BYTES = 2 * 1024 * 1024
+_JOINED = "it is several files, joined. List them apart, by a pattern."
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SEPARATOR_LINE = re.compile(rb'"?sep=([ -~\t])"?(?:\r\n?|\n|\Z)', re.IGNORECASE)
+_MARK = rb"(?:\A|(?<=[\r\n]))\xef\xbb\xbf"
+"""A byte order mark at the begin of a line."""
+_MARKED = {True: re.compile(rb'("[^"]*")|' + _MARK), False: re.compile(rb"()" + _MARK)}
+"""By whether there is quoting: the marks before rows; quoted values are passed over as a group."""
 _BLANKS = " \t"
 
 
@@ -35,42 +41,45 @@ class CsvDialect:
 
 
 def read_csv(
-    files: Sequence[SourceFile],
-    dialect: CsvDialect,
-    needed: frozenset[str] | None,
-    logger: Logger,
+    files: Sequence[SourceFile], dialect: CsvDialect, needed: frozenset[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of files with the same columns. Raises SourceError, SourceUnavailable."""
     rows = 0
     columns: list[str] | None = None
-    metadata = None if dialect.header else UNCERTAIN
+    # A file's first row, which may be a customer's; a name that is asked for is none.
+    metadata, known = (None, None) if dialect.header else (UNCERTAIN, needed or frozenset[str]())
     for file in files:
         before = rows
         with open_text(file, dialect.encoding) as text:
-            part = _Part(file.name, dialect, needed, logger)
+            part = _Part(file, dialect, needed)
             for table in part.read(text):
-                columns = columns or table.schema.names
-                file.check_columns(table.schema.names, columns, certain=bool(dialect.header))
+                names: list[str] = table.schema.names
+                chosen = [name for name in names if needed is None or name in needed]
+                if columns is None:
+                    check_needed(names, needed)
+                    columns = chosen
+                file.check_columns(chosen, columns, known)
                 rows += table.num_rows
                 yield from to_batches(table.select(columns).replace_schema_metadata(metadata))
-        file.log_rows(logger, f"{part.form}, {text.encoding}", before, rows)
+        file.log_rows(f"{part.form}, {text.encoding}", before, rows)
 
 
 class _Part:
     """One of the files. `form` says what it is like, once it is read."""
 
     def __init__(
-        self, name: str, dialect: CsvDialect, needed: frozenset[str] | None, logger: Logger
+        self, file: SourceFile, dialect: CsvDialect, needed: frozenset[str] | None
     ) -> None:
-        self._name = name
+        self._name, self._logger = file.name, file.logger
         self._dialect = dialect
-        self._needed = needed or frozenset[str]()
-        self._logger = logger
+        self._needed = needed
         self._rows = 0
         self.form = ""
 
     def read(self, text: Utf8Reader) -> Iterator[pa.Table]:
         """Yield its rows. Raises SourceError."""
+        if self._dialect.quoted:
+            check_csv(self._name, text.head)
         delimiter = self._delimiter(text)
         self.form = f"CSV with {DELIMITERS.get(delimiter, repr(delimiter))}"
         dialect = rfc4180.Dialect(delimiter, self._dialect.quoted, blank_rows=False)
@@ -79,12 +88,14 @@ class _Part:
             dialect, readable = replace(dialect, null=NULL), BackslashReader(text)
         blanks = 0
         for block in self._blocks(readable, dialect):
-            blanks += _blank_lines(block)
+            block = self._unmarked(block, dialect)
+            blanks += _blank_lines(block, dialect)
             names = self._trimmed(block.table.schema.names)
             yield self._without_headers(block.table).rename_columns(names)
             self._rows += block.table.num_rows
         if blanks:
-            self._logger.info("%s: %s blank lines left out", self._name, f"{blanks:,}")
+            lines = "1 blank line" if blanks == 1 else f"{blanks:,} blank lines"
+            self._logger.info("%s: %s left out", self._name, lines)
 
     def _delimiter(self, text: Utf8Reader) -> str:
         """Return the delimiter; leave out Excel's line that says it, and blank ones before a
@@ -109,7 +120,9 @@ class _Part:
         self, text: rfc4180.Readable, dialect: rfc4180.Dialect
     ) -> Iterator[rfc4180.CsvBlock]:
         try:
-            yield from rfc4180.blocks(text, BLOCK_BYTES, dialect, self._dialect.header)
+            yield from rfc4180.blocks(
+                text, BLOCK_BYTES, dialect, self._dialect.header, self._needed
+            )
         except rfc4180.MalformedCsv as error:
             place = f", row {error.row:,}" if error.row else ""
             if isinstance(error, rfc4180.StrayQuote):
@@ -122,6 +135,8 @@ class _Part:
             return " State its encoding, such as windows-1252."
         if not isinstance(error, rfc4180.StrayQuote):
             return ""
+        if error.marked:
+            return f" A byte order mark is before it: {_JOINED}"
         if error.escaped and not self._dialect.escaped:
             return " A backslash is before it: if it escapes quotes, state escape: backslash."
         return (
@@ -133,28 +148,45 @@ class _Part:
         """Return the names without blanks around them, unless two become one."""
         if self._dialect.header:
             return names
-        trimmed = [name if name in self._needed else name.strip(_BLANKS) for name in names]
-        if trimmed == names or len(set(trimmed)) < len(names):
+        kept = self._needed or frozenset[str]()
+        trimmed = [name if name in kept else name.strip(_BLANKS) for name in names]
+        if trimmed == names or len(set(trimmed)) < len(set(names)):
             return names
         if not self._rows:
             self._logger.info("%s: blanks around column names left out", self._name)
         return trimmed
 
+    def _unmarked(self, block: rfc4180.CsvBlock, dialect: rfc4180.Dialect) -> rfc4180.CsvBlock:
+        """Return the rows without byte order marks before them, as joined files have them."""
+        raw = bytes(block.raw)
+        if b"\xef" not in raw or rfc4180.BOM not in raw:  # one byte is found the fastest
+            return block
+        unmarked = _MARKED[dialect.quoted].sub(rb"\1", raw)
+        if unmarked == raw:
+            return block
+        self._logger.warning("%s: byte order marks before rows left out", self._name)
+        names = block.table.schema.names
+        return next(rfc4180.blocks(io.BytesIO(unmarked), len(raw), dialect, names))
+
     def _without_headers(self, table: pa.Table) -> pa.Table:
-        """Return the rows but those that repeat the header. Raises SourceError for one that has it
-        in another order.
+        """Return the rows but those that repeat the header, in capitals or not. Raises SourceError
+        for one that has it in another order.
         """
         names = [name.strip(_BLANKS) for name in table.schema.names]
-        written = pa.array({*names, *table.schema.names}, pa.string())
+        first, written = table.column(0), pa.array({*names, *table.schema.names}, pa.string())
+        fold = str
+        if len(names) > 1:  # the value of a row of one may be a customer's, but for its capitals
+            first, written, fold = pc.utf8_lower(first), pc.utf8_lower(written), str.casefold
+            names = [fold(name) for name in names]
         repeated: list[int] = []
-        for index in np.flatnonzero(pc.is_in(table.column(0), written).to_numpy()).tolist():
-            row = [str(each[index]).strip(_BLANKS) for each in table.columns]
+        for index in np.flatnonzero(pc.is_in(first, written).to_numpy()).tolist():
+            row = [fold(str(each[index]).strip(_BLANKS)) for each in table.columns]
             if row == names:
                 repeated.append(index)
             elif sorted(row) == sorted(names):
                 raise SourceError(
                     f"{self._name}, row {self._rows + index + 1:,}: the header is repeated with "
-                    "its columns in another order. List the files apart, by a pattern."
+                    f"its columns in another order: {_JOINED}"
                 )
         if not repeated:
             return table
@@ -165,12 +197,13 @@ class _Part:
         return table.filter(pa.array(kept))
 
 
-def _blank_lines(block: rfc4180.CsvBlock) -> int:
+def _blank_lines(block: rfc4180.CsvBlock, dialect: rfc4180.Dialect) -> int:
     """Count the lines of a block that are no rows."""
     raw, rows = bytes(block.raw), block.table.num_rows
-    if len(block.table.schema.names) == 1 or raw.count(b"\n") == rows:
+    lines = np.count_nonzero(np.frombuffer(raw, np.uint8) == ord("\n"))  # faster than bytes.count
+    if len(block.table.schema.names) == 1 or lines == rows:
         return 0
-    return rfc4180.row_ends(raw) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
+    return rfc4180.row_ends(raw, dialect.quoted) + (raw[-1:] not in (b"", b"\r", b"\n")) - rows
 
 
 def _detect_delimiter(name: str, head: bytes, dialect: CsvDialect) -> str:

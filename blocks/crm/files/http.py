@@ -1,18 +1,19 @@
 """Files from web servers, whole or refused with what the server says."""
 
-import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientResponse, ClientTimeout
+from aiohttp import ClientResponse, ClientResponseError, ClientTimeout
+from aiohttp.http import HttpProcessingError
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
+from multidict import CIMultiDictProxy
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.files import compression
+from blocks.saved import Logger
 from blocks.storage.errors import is_transient_status
 from nudgescribe.errors import retry_after
 from nudgescribe.retry import RetryPolicy
@@ -35,19 +36,17 @@ _MEANINGS = {
     503: "the server is busy",
 }
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class _Answer:
     """An answer without its body, of which the begin is kept if it refuses."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: CIMultiDictProxy[str]
     refusal: bytes
 
 
-def fetch(fs: HTTPFileSystem, url: str, target: Path, name: str) -> None:
+def fetch(fs: HTTPFileSystem, url: str, target: Path, name: str, logger: Logger) -> None:
     """Write the file to `target` as it was sent, still encoded.
 
     A busy server is asked again. Raises SourceUnavailable; SourceError for a refusal, for a coding
@@ -65,12 +64,20 @@ def fetch(fs: HTTPFileSystem, url: str, target: Path, name: str) -> None:
 
     answer = RETRY.run(ask)
     _check_coding(name, answer.headers.get("content-encoding", ""))
-    if not {"content-length", "transfer-encoding"} & {key.lower() for key in answer.headers}:
-        _check_end(name, target)
+    if not _shows_its_end(answer.headers):
+        _check_end(name, target, logger)
+
+
+def is_no_http(error: Exception) -> bool:
+    """Return whether an error is about an answer that is no HTTP; to aiohttp it is a 400."""
+    refused = isinstance(error, ClientResponseError)
+    return refused and isinstance(error.__cause__, HttpProcessingError)
 
 
 def reason_of(error: Exception) -> str:
     """Return what a server has answered, and what that means; empty for errors of others."""
+    if is_no_http(error):
+        return "its answer is no valid HTTP"
     status = getattr(error, "status", None)
     return _said(status) if isinstance(status, int) and status else ""
 
@@ -126,7 +133,15 @@ def _check_coding(name: str, codings: str) -> None:
         )
 
 
-def _check_end(name: str, target: Path) -> None:
+def _shows_its_end(headers: CIMultiDictProxy[str]) -> bool:
+    """Return whether an answer that is cut off shows it: without length and chunks it ends where
+    its connection does.
+    """
+    *_, coding = ",".join(headers.getall("transfer-encoding", [""])).split(",")
+    return "content-length" in headers or coding.strip().lower() == "chunked"
+
+
+def _check_end(name: str, target: Path, logger: Logger) -> None:
     with target.open("rb") as file:
         head = file.read(compression.MAGIC_BYTES)
     if not compression.says_its_end(head):
@@ -134,4 +149,8 @@ def _check_end(name: str, target: Path) -> None:
             f"{name} is sent without its length, so that nobody can tell whether it is whole or "
             "cut off: have the server send Content-Length, or compress the file with gzip."
         )
-    logger.warning("%s is sent without its length; that it is whole is seen by its format", name)
+    logger.warning(
+        "%s is sent without its length. It is whole by its format, but if it was packed in several "
+        "parts, the last ones may be missing: have the server send Content-Length",
+        name,
+    )

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,6 @@ from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.files import compression, http
-from blocks.crm.files.names import told
 from blocks.saved import Logger
 from blocks.storage.errors import (
     describe_storage_error,
@@ -49,11 +48,19 @@ class SourceFile:
     fs: AbstractFileSystem
     path: str
     name: str
+    logger: Logger
 
     @property
     def format(self) -> ListFormat | None:
         """Return the format its name says, if any."""
         return detect_format(self.name)
+
+    def check_kind(self) -> None:
+        """Raise SourceError if its first bytes are those of a kind that is no list of text."""
+        with translate_source_errors(self.name), self.fs.open(self.path, "rb") as file:
+            head = file.read(compression.MAGIC_BYTES)
+        compression.check_kind(self.name, head)
+        compression.check_text(self.name, head)
 
     @contextmanager
     def fetch(self) -> Generator[Path]:
@@ -66,7 +73,7 @@ class SourceFile:
             path = Path(self.path) if is_local else folder / "list"
             with translate_source_errors(self.name):
                 if isinstance(self.fs, HTTPFileSystem):
-                    http.fetch(self.fs, self.path, path, self.name)
+                    http.fetch(self.fs, self.path, path, self.name, self.logger)
                 elif not is_local:
                     self._copy(path)
                 path.open("rb").close()
@@ -109,31 +116,37 @@ class SourceFile:
                 yield copy
 
     def check_columns(
-        self, columns: Sequence[str], expected: Sequence[str], certain: bool = True
+        self, columns: Sequence[str], expected: Sequence[str], known: Collection[str] | None = None
     ) -> None:
-        """Check for the first file's columns, in any order. Raises SourceError, which tells names
-        only as far as it is `certain` that they are none of a customer's values.
+        """Check for the first file's columns, in any order. Raises SourceError, which tells only
+        names that are `known` to be none of a customer's values; None knows all.
         """
-        here, there = set(columns), set(expected)
-        missing = [column for column in expected if column not in here]
-        added = [column for column in columns if column not in there]
-        lacks = first_ten(missing) if certain else told(missing, expected)
-        more = first_ten(added) if certain else f"{len(added):,}"
-        kinds = (("lacks", missing, lacks), ("has in addition", added, more))
-        if differences := " and ".join(f"{verb} {names}" for verb, some, names in kinds if some):
-            look = "" if certain else " Look whether each file has a header row, and the same one."
+        missing, added = {*expected} - {*columns}, {*columns} - {*expected}
+        lacks = [
+            name if known is None or name in known else f"that file's column {number}"
+            for number, name in enumerate(expected, 1)
+            if name in missing
+        ]
+        more = f"in addition {first_ten(sorted(added))}"
+        if known is not None:
+            more = "1 other" if len(added) == 1 else f"{len(added):,} others"
+        kinds = (("lacks", missing, first_ten(lacks)), ("has", added, more))
+        if differences := " and ".join(f"{verb} {what}" for verb, some, what in kinds if some):
+            look = " Look whether each file has a header row, and the same one."
             raise SourceError(
-                f"{self.name} has other columns than the first file: it {differences}.{look}"
+                f"{self.name} has other columns than the first file: it {differences}."
+                f"{'' if known is None else look}"
             )
 
-    def log_rows(self, logger: Logger, form: str, before: int, after: int) -> None:
+    def log_rows(self, form: str, before: int, after: int) -> None:
         """Log which rows of the list are this file's, so that a rejected row can be found."""
         rows = f"rows {before + 1:,} to {after:,} of the list" if after > before else "no rows"
-        logger.info("%s: %s, %s", self.name, form, rows)
+        self.logger.info("%s: %s, %s", self.name, form, rows)
 
 
-def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
-    """Return the file at a path or fsspec URL, or all that a pattern matches, sorted by path.
+def locate(url: str, options: dict[str, Any], logger: Logger) -> list[SourceFile]:
+    """Return the file at a path or fsspec URL, or all that a pattern matches, sorted by path, but
+    as in a shell no hidden ones that it does not name as such.
 
     Raises SourceError if a pattern matches none, SourceUnavailable.
     """
@@ -141,15 +154,21 @@ def locate(url: str, options: dict[str, Any]) -> list[SourceFile]:
     with translate_source_errors(name):
         fs, path = url_to_fs(url, **options)
         if not has_magic(redact_url(path)) or fs.exists(path):
-            return [SourceFile(fs, path, name)]
+            return [SourceFile(fs, path, name, logger)]
         fs.invalidate_cache()  # an earlier run may have listed it
         infos = fs.glob(path, detail=True)
-        paths = sorted(path for path, info in infos.items() if info["type"] != "directory")
+        found = sorted(at for at, info in infos.items() if info["type"] != "directory")
+        paths = [at for at in found if _hidden(at) <= _hidden(path)]
         is_local = isinstance(fs, LocalFileSystem)
         names = [at if is_local else redact_url(fs.unstrip_protocol(at)) for at in paths]
     if not paths:
         raise SourceError(f"{name}: there is no such file.")
-    return [SourceFile(fs, at, name) for at, name in zip(paths, names, strict=True)]
+    return [SourceFile(fs, at, name, logger) for at, name in zip(paths, names, strict=True)]
+
+
+def _hidden(path: str) -> int:
+    """Count the hidden files and folders of a path."""
+    return f"/{path}".count("/.")
 
 
 def detect_format(name: str) -> ListFormat | None:
@@ -184,7 +203,7 @@ def translate_source_errors(name: str) -> Generator[None]:
         raise SourceError(f"{name} is a folder: state a pattern, such as {name}/*.csv.") from None
     except Exception as error:
         reason = http.reason_of(error) or describe_storage_error(error)
-        if is_transient_storage_error(error):
+        if is_transient_storage_error(error) or http.is_no_http(error):
             raise SourceUnavailable(f"{name} could not be reached: {reason}.") from None
         if isinstance(error, PermissionError) and not s3_error_code(error):
             raise SourceError(f"{name} may not be read by this user or with these keys.") from None

@@ -11,13 +11,11 @@ from typing import cast
 import polars as pl
 import pyarrow as pa
 
-from blocks.crm.errors import ColumnMissing, SourceError
+from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.files.names import name_or_place
-from blocks.crm.list_file import UNCERTAIN
+from blocks.crm.list_file import UNCERTAIN, check_needed
 from blocks.crm.text import TEXT
-from blocks.saved import Logger
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
@@ -27,6 +25,7 @@ BLOCK_BYTES = 2 * 1024 * 1024
 CELLS_AT_ONCE = 2_000_000
 LONGEST_LINE = 64 * 1024 * 1024
 _WITH_TEXT = {str, bool, type(None)}
+_FORM = "NDJSON has one object a line"
 _SURROGATE = "half of a surrogate pair, which is no character"
 
 
@@ -55,33 +54,35 @@ class _Constant:
 
 
 def read_ndjson(
-    files: Sequence[SourceFile], encoding: str | None, needed: frozenset[str] | None, logger: Logger
+    files: Sequence[SourceFile], encoding: str | None, needed: frozenset[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the objects of files as text, with a column for each key of any object, of the needed
     ones, and null where an object lacks the key. Raises SourceError, SourceUnavailable.
     """
     with temporary_folder() as folder:
         columns = _Columns(needed)
-        frames = _read_frames(files, encoding, columns, logger)
+        frames = _read_frames(files, encoding, columns)
         drafts: list[Path] = []
         for names, group in groupby(frames, key=lambda frame: frame.columns):
             drafts.append(folder / str(len(drafts)))
             write_parquet(drafts[-1], text_schema(names), group)
         if not drafts:
             raise SourceError(f"{files[0].name} is empty: its columns are not known.")
-        if not columns.seen:
-            raise ColumnMissing(f"The list has no column {first_ten(sorted(needed or ()))}.")
+        check_needed([*(columns.first | columns.seen)], needed)
         for draft in drafts:
             for batch in read_batches(draft):
                 yield _complete(batch, list(columns.seen))
 
 
 class _Columns:
-    """The columns of a list: the needed ones, or those of all keys `seen`, in their order."""
+    """The columns of a list: the needed ones, or those of all keys `seen`, in their order; `first`
+    are those of the first object.
+    """
 
     def __init__(self, needed: frozenset[str] | None) -> None:
         self.needed = needed
         self.seen: dict[str, object] = {}
+        self.first: dict[str, object] = {}
 
     @property
     def names(self) -> list[str]:
@@ -93,6 +94,7 @@ class _Columns:
     def take(self, batch: _JsonLines) -> _JsonLines:
         """Note the keys of objects; return the objects with the needed ones. Raises SourceError."""
         rows = batch.rows
+        self.first = self.first or rows[0]
         if (needed := self.needed) is not None:
             rows = [{key: row[key] for key in needed & row.keys()} for row in rows]
         known = len(self.seen)
@@ -110,7 +112,7 @@ class _Columns:
         """
         for number, (key, value) in enumerate(row.items(), 1):
             if problem := _describe_problem(value):
-                field = key if self.needed else name_or_place(key, number)
+                field = key if self.needed else f"column {number}"
                 raise SourceError(f"{name}, line {line:,}: {first_ten([field])} {problem}.")
 
 
@@ -123,7 +125,7 @@ def _complete(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
 
 
 def _read_frames(
-    files: Sequence[SourceFile], encoding: str | None, columns: _Columns, logger: Logger
+    files: Sequence[SourceFile], encoding: str | None, columns: _Columns
 ) -> Iterator[pl.DataFrame]:
     """Yield the objects as text, with the columns known so far."""
     rows = 0
@@ -136,7 +138,7 @@ def _read_frames(
                 for start in range(0, len(batch.rows), at_once):
                     yield _to_frame(batch, slice(start, start + at_once), columns)
                 rows += len(batch.rows)
-        file.log_rows(logger, f"NDJSON, {text.encoding}", before, rows)
+        file.log_rows(f"NDJSON, {text.encoding}", before, rows)
 
 
 def _read_batches(
@@ -177,13 +179,13 @@ def _parse(name: str, lines: str, first: int, needed: frozenset[str] | None) -> 
         try:
             row = _DECODER.decode(line)
             if not isinstance(row, dict) or not row:
-                raise _InvalidLine("is not an object with keys")
+                raise _InvalidLine(f"is not an object with keys: {_FORM}")
             if isinstance(row, _Repeating) and (needed is None or needed & row.repeated):
                 raise _InvalidLine("names a key twice")
         except (ValueError, RecursionError) as error:
             if not line.strip(" \t\r"):
                 continue
-            problem = error if isinstance(error, _InvalidLine) else "is not valid JSON"
+            problem = error if isinstance(error, _InvalidLine) else f"is not valid JSON: {_FORM}"
             raise SourceError(f"{name}, line {number:,} {problem}.") from None
         batch.rows.append(cast("dict[str, object]", row))
         batch.lines.append(number)

@@ -9,9 +9,8 @@ from pyarrow import parquet, types
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
-from blocks.crm.list_file import FILE, no_rows, repeated
+from blocks.crm.list_file import FILE, check_needed, no_rows, repeated
 from blocks.crm.text import NoText, check_type, int96
-from blocks.saved import Logger
 from blocks.storage.parquet import BYTES_AT_ONCE, few_rows_of, rows_of
 from nudgescribe.errors import first_ten
 
@@ -21,7 +20,7 @@ FIRST_ROWS = 1_000
 
 
 def read_parquet(
-    files: Sequence[SourceFile], needed: Collection[str] | None, logger: Logger
+    files: Sequence[SourceFile], needed: frozenset[str] | None
 ) -> Iterator[pa.RecordBatch]:
     """Yield the needed columns of files with the same columns, whatever their types.
 
@@ -37,16 +36,18 @@ def read_parquet(
                 source = _open(opened, "us")
                 schema = source.schema_arrow
             names: list[str] = schema.names
-            expected = expected or names
-            file.check_columns(names, expected)
             if same := repeated(names, needed):
                 raise SourceError(f"{file.name} has two columns of one name: {same}.")
-            chosen = [name for name in expected if needed is None or name in needed]
-            fields = [schema.field(name) for name in chosen]
+            chosen = [name for name in names if needed is None or name in needed]
+            if expected is None:
+                check_needed(names, needed, file.name)
+                expected = chosen
+            file.check_columns(chosen, expected)
+            fields = [schema.field(name) for name in expected]
             _check_types(file.name, fields)
             metadata = {FILE: file.name}
             yield no_rows(pa.schema(fields, metadata=metadata))
-            for batch in _read(file.name, source, opened, chosen):
+            for batch in _read(file.name, source, opened, expected):
                 batch = batch.replace_schema_metadata(metadata)
                 rows += batch.num_rows
                 yield batch
@@ -55,7 +56,7 @@ def read_parquet(
                     f"{file.name} is damaged: it holds {rows - before:,} rows and says "
                     f"{source.metadata.num_rows:,}."
                 )
-        file.log_rows(logger, "Parquet", before, rows)
+        file.log_rows("Parquet", before, rows)
 
 
 def _open(opened: BinaryIO, unit: str) -> parquet.ParquetFile:
