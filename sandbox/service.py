@@ -28,6 +28,7 @@ ROUTERS = (
     workspaces.router,
     customers.router,
     campaigns.router,
+    campaigns.rerun_router,
     messages.router,
     messages.links,
     admin.router,

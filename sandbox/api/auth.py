@@ -9,7 +9,13 @@ from sqlalchemy import select
 
 from nudgescribe import contract
 from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
-from sandbox.api.security import BEARER, issue_token, verify_password, verify_token
+from sandbox.api.security import (
+    BEARER,
+    check_api_key,
+    issue_token,
+    verify_password,
+    verify_token,
+)
 from sandbox.context import Caller, context_of
 from sandbox.data.models import Account, User
 
@@ -39,7 +45,10 @@ def sign_in(
 @router.get(contract.AUTH, dependencies=BEARER)
 def renew(request: Request) -> Tokens:
     """Exchange a refresh token, sent as the bearer, for two new tokens."""
-    return _tokens(request, verify_token(context_of(request).keys, request, "refresh"))
+    caller = verify_token(context_of(request).keys, request, "refresh")
+    request.state.caller = caller
+    check_api_key(request)
+    return _tokens(request, caller)
 
 
 def _tokens(request: Request, caller: Caller) -> Tokens:

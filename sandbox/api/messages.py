@@ -19,7 +19,12 @@ from sandbox.data.profiles import count_customers
 from sandbox.engine import exports, quota, reruns
 from sandbox.errors import LINK_REFUSED, NOT_FOUND, describe_errors
 
-router = APIRouter(route_class=ThreeHeaderRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
+router = APIRouter(
+    route_class=ThreeHeaderRoute,
+    dependencies=THREE_HEADERS,
+    responses=NOT_FOUND,
+    strict_content_type=False,  # their pages do not list the header
+)
 links = APIRouter()
 
 

@@ -1,0 +1,172 @@
+"""What a second reading of the API's pages has found; where it differs, it counts."""
+
+import json
+from typing import Any
+
+import jwt
+import pytest
+
+from sandbox.api.security import account_secret
+from tests.conformance import DOC, OURS, statements_of
+from tests.conformance.wire import (
+    CAMPAIGN_ENDPOINTS,
+    CAMPAIGN_LIST,
+    CONTENT_ENDPOINTS,
+    MESSAGE_ENDPOINTS,
+    RERUN_ENDPOINTS,
+    Account,
+    Endpoint,
+)
+from tests.conftest import Sandbox
+
+states = statements_of("Found in a second reading")
+
+ALL = [*CONTENT_ENDPOINTS, *CAMPAIGN_ENDPOINTS]
+AUTH_ERROR, UNAUTHORIZED = (403, "auth error"), (403, "Unauthorized")
+NO_ADDRESS = (400, "Invalid x-ip header.")
+NOT_JSON = (400, "Content-Type must be application/json.")
+
+
+def over(endpoints: list[Endpoint]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("endpoint", endpoints, ids=str)
+
+
+def context(account: Account, **values: object) -> dict[str, str]:
+    """Return the header with the account's code, and these values."""
+    return {"x-auth-context": json.dumps({"api_code": account.access.api_code, **values})}
+
+
+def audited(controls: Sandbox) -> list[dict[str, Any]]:
+    """Return the entries of the audit log."""
+    return [json.loads(line) for line in controls.settings.audit_file.read_text().splitlines()]
+
+
+# ---- who calls --------------------------------------------------------------------------------
+
+
+@states("JWT: signed and verified with a secret of the account", DOC)
+@states("JWT: a token signed with another account's secret is `auth error`", OURS)
+@over(ALL)
+def test_token_signed_with_another_accounts_secret_is_an_auth_error(
+    account: Account, stranger: Account, controls: Sandbox, endpoint: Endpoint
+) -> None:
+    answers: list[tuple[int, str]] = []
+    for signer in (stranger, account):
+        secret = account_secret(controls.settings.keys, signer.claims["account_id"])
+        bearer = {"authorization": f"Bearer {jwt.encode(account.claims, secret, 'HS256')}"}
+        answers.append(account.refused(endpoint.path, b"{", bearer, endpoint.verb))
+    theirs, own = answers
+    assert theirs == AUTH_ERROR
+    assert own[0] == 400
+
+
+@states("Order: a right api_code with a bad JWT is `auth error`, `api_access` or not", DOC)
+@states("Order: a good JWT without `api_access: true` is `Unauthorized`", DOC)
+@over(CAMPAIGN_ENDPOINTS)
+def test_token_is_judged_before_api_access(account: Account, endpoint: Endpoint) -> None:
+    for values in ({}, {"api_access": False}, {"api_access": None}, {"api_access": "yes"}):
+        sent = context(account, **values)
+        answer = account.refused(endpoint.path, endpoint.body, sent)
+        assert answer == UNAUTHORIZED, values
+        bad_token = {**sent, "authorization": "Bearer wrong"}
+        assert account.refused(endpoint.path, endpoint.body, bad_token) == AUTH_ERROR, values
+
+
+@states("Order: the api_code is judged before the JWT, whatever else is in the context", DOC)
+@over(CAMPAIGN_ENDPOINTS)
+def test_api_code_is_judged_first(account: Account, endpoint: Endpoint) -> None:
+    for values in ({}, {"api_access": True}, {"unknown": 1}):
+        sent = {**context(account, **values, api_code="wrong"), "authorization": "Bearer wrong"}
+        assert account.refused(endpoint.path, endpoint.body, sent) == UNAUTHORIZED
+
+
+@states("Keys in `x-auth-context` that nobody knows are ignored", OURS)
+def test_unknown_key_in_the_context_is_ignored(account: Account) -> None:
+    sent = context(account, api_access=True, client="spreadsheet", nested={"a": [1]})
+    assert account.call("POST", CAMPAIGN_LIST.path, {}, sent).status_code == 200
+
+
+@states("**x-api-key**: a wrong one is 403 `Unauthorized` on every call", OURS)
+@over(ALL)
+def test_wrong_api_key_is_refused(account: Account, endpoint: Endpoint) -> None:
+    for key in ("wrong", "", account.access.api_key[:-1]):
+        answer = account.refused(endpoint.path, b"{", {"x-api-key": key}, endpoint.verb)
+        assert answer == UNAUTHORIZED, key
+    bad_token = {"x-api-key": "wrong", "authorization": "Bearer wrong"}
+    assert account.refused(endpoint.path, b"{", bad_token, endpoint.verb) == AUTH_ERROR
+
+
+@states("**x-api-key**: a wrong one is refused at renewal, too, and none is fine there", OURS)
+def test_wrong_api_key_is_refused_at_renewal(account: Account) -> None:
+    bearer = {"authorization": f"Bearer {account.tokens['refresh_token']}"}
+    for key, status in (("wrong", 403), (None, 200), (account.access.api_key, 200)):
+        answer = account.call("GET", "/v1/auth", headers={**bearer, "x-api-key": key})
+        assert answer.status_code == status
+
+
+@states("**x-api-key**: another account's is a wrong one", OURS)
+def test_api_key_of_another_account_is_refused(account: Account, stranger: Account) -> None:
+    theirs = {"x-api-key": stranger.access.api_key}
+    assert account.refused(CAMPAIGN_LIST.path, {}, theirs) == UNAUTHORIZED
+
+
+# ---- headers ----------------------------------------------------------------------------------
+
+
+@states("**x-ip** must be an address where it is required: 400 `Invalid x-ip header.`", OURS)
+@over(CAMPAIGN_ENDPOINTS)
+def test_client_ip_that_is_no_address_is_refused(account: Account, endpoint: Endpoint) -> None:
+    for sent in ("", "localhost", "256.1.1.1", "1.2.3.4, 5.6.7.8", "1.2.3", "::g"):
+        assert account.refused(endpoint.path, endpoint.body, {"x-ip": sent}) == NO_ADDRESS, sent
+    bad_token = {"x-ip": "localhost", "authorization": "Bearer wrong"}
+    assert account.refused(endpoint.path, endpoint.body, bad_token) == AUTH_ERROR
+
+
+@states("**x-ip** must be an IPv4 or IPv6 address", OURS)
+def test_client_ip_may_be_of_either_version(account: Account) -> None:
+    for sent in ("192.0.2.7", "2001:DB8::7", "::ffff:192.0.2.7"):
+        assert account.call("POST", CAMPAIGN_LIST.path, {}, {"x-ip": sent}).status_code == 200
+
+
+@states("**x-ip** is not demanded of content endpoints, whatever it holds", OURS)
+@over(CONTENT_ENDPOINTS)
+def test_client_ip_of_a_content_endpoint_is_not_judged(
+    account: Account, endpoint: Endpoint
+) -> None:
+    sent = {"x-ip": "localhost"}
+    assert account.refused(endpoint.path, {}, sent, endpoint.verb)[0] == 401
+
+
+@states("**x-ip**: the audit log keeps what was sent, also when refused", OURS)
+def test_client_ip_is_in_the_audit_log_as_it_was_sent(account: Account, controls: Sandbox) -> None:
+    for sent, status in (("2001:DB8::0007", 200), ("some where", 400)):
+        answer = account.call("POST", CAMPAIGN_LIST.path, {}, {"x-ip": sent})
+        entry = audited(controls)[-1]
+        assert (entry["ip"], entry["status"], answer.status_code) == (sent, status, status)
+
+
+@states("**Content-Type**: required and exactly `application/json` on rerun endpoints", DOC)
+@states("**Content-Type**: else 400 `Content-Type must be application/json.`", OURS)
+@over(RERUN_ENDPOINTS)
+def test_rerun_endpoint_demands_its_content_type(account: Account, endpoint: Endpoint) -> None:
+    for sent in (None, "", "text/plain", "application/problem+json", "application/jsonx"):
+        headers = {"content-type": sent}
+        assert account.refused(endpoint.path, endpoint.body, headers) == NOT_JSON, sent
+        bad_token = {**headers, "authorization": "Bearer wrong"}
+        assert account.refused(endpoint.path, endpoint.body, bad_token) == AUTH_ERROR
+
+
+@states("**Content-Type**: parameters such as charset are allowed on rerun endpoints", DOC)
+@over(RERUN_ENDPOINTS)
+def test_content_type_may_have_parameters(account: Account, endpoint: Endpoint) -> None:
+    for sent in ("application/json; charset=utf-8", "Application/JSON"):
+        answer = account.refused(endpoint.path, endpoint.body, {"content-type": sent})
+        assert answer == (404, "Campaign not found")
+
+
+@states("**Content-Type**: messages endpoints take a JSON body without it", DOC)
+@over(MESSAGE_ENDPOINTS)
+def test_messages_endpoint_needs_no_content_type(account: Account, endpoint: Endpoint) -> None:
+    without = {"content-type": None}
+    assert account.refused(endpoint.path, endpoint.body, without) == (404, "Campaign not found.")
+    assert account.refused(endpoint.path, b"{", without)[0] == 400
