@@ -16,6 +16,7 @@ from sandbox.engine.jobs import Worker
 from sandbox.errors import COMMON_ERRORS, handle_http_error, handle_validation_error
 from sandbox.middleware.audit import AuditLog
 from sandbox.middleware.body_limit import BodyLimit
+from sandbox.middleware.failures import FailureAnswers
 from sandbox.middleware.faults import FaultInjector, Faults
 from sandbox.middleware.in_flight import InFlightCounter, InFlightCounts
 from sandbox.settings import Settings
@@ -87,4 +88,5 @@ def create_app(settings: Settings) -> Service:
     # The last one added sees a call first.
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(AuditLog, file=settings.audit_file)
+    app.add_middleware(FailureAnswers)
     return app

@@ -39,11 +39,11 @@ def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
     context = context_of(request)
     with context.store.write() as session:
         campaign = _find(session, request, body)
-        if campaign.status not in (Status.READY_TO_PUBLISH, Status.PUBLISHED):
-            raise HTTPException(400, Text.NOT_READY_TO_PUBLISH)
         customers = count_customers(session, reruns.current_run(session, campaign).group_id)
         if not customers or not reruns.current_messages(session, campaign):
             raise HTTPException(404, Text.CAMPAIGN_DETAILS_NOT_FOUND)
+        if campaign.status not in (Status.READY_TO_PUBLISH, Status.PUBLISHED):
+            raise HTTPException(400, Text.NOT_READY_TO_PUBLISH)
         if campaign.status == Status.READY_TO_PUBLISH:
             quota.charge(session, context.settings, account_of(request), customers)
             reruns.publish(session, campaign)
@@ -83,16 +83,18 @@ def fetch(
     name, run_number = page_name(body.file_num), _run_with_pages(campaign, body)
     if run_number is None or not context.page_files.exists(campaign.id, run_number, name):
         raise HTTPException(404, Text.FILE_NOT_FOUND)
-    if body.export_type == "utf8":
-        content = context.page_files.read(campaign.id, run_number, name)
-        return contract.CsvPage(content=content.decode())
     if body.export_type == "url":
         return _link(context, request, campaign.id, run_number, name)
     try:
-        rows = exports.read_json_rows(context.page_files, campaign.id, run_number, name)
+        content = context.page_files.read(campaign.id, run_number, name)
+        page = exports.parse_page(content)
+    except FileNotFoundError:  # a new export has fewer pages
+        raise HTTPException(404, Text.FILE_NOT_FOUND) from None
     except rfc4180.MalformedCsv:
         raise HTTPException(500, Text.UNPARSABLE) from None
-    return contract.JsonPage(messages=rows)
+    if body.export_type == "utf8":
+        return contract.CsvPage(content=content.decode())
+    return contract.JsonPage(messages=exports.first_rows(page))
 
 
 @links.get("/exports/{campaign_id}/run-{run_number}/{name}", include_in_schema=False)

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 import polars as pl
 
 from nudgescribe import rfc4180
-from nudgescribe.contract import MessageRow
+from nudgescribe.contract import MESSAGE_COLUMNS, MessageRow
 from sandbox.context import Context
 from sandbox.data.models import Campaign, Group
-from sandbox.data.page_files import PageFiles, page_name
+from sandbox.data.page_files import page_name
 from sandbox.data.profiles import Profiles
 from sandbox.engine.reruns import current_messages, current_run
 from sandbox.errors import JobFailed
@@ -47,11 +47,16 @@ def run_job(context: Context, campaign_id: str, run_number: int) -> None:
             context.page_files.remove(campaign_id, run_number, name)
 
 
-def read_json_rows(
-    page_files: PageFiles, campaign_id: str, run_number: int, name: str
-) -> list[MessageRow]:
-    """Return the rows of a page for the JSON export. Raises MalformedCsv."""
-    page = rfc4180.read(page_files.read(campaign_id, run_number, name))
+def parse_page(content: bytes) -> pl.DataFrame:
+    """Return the rows of a page. Raises MalformedCsv, also if its columns are not an export's."""
+    page = rfc4180.read(content)
+    if tuple(page.columns) != MESSAGE_COLUMNS:
+        raise rfc4180.MalformedCsv("The page has other columns than an export.")
+    return page
+
+
+def first_rows(page: pl.DataFrame) -> list[MessageRow]:
+    """Return the rows of a page that the JSON export has."""
     return [MessageRow.model_validate(row) for row in page.head(JSON_ROWS).rows(named=True)]
 
 

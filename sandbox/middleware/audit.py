@@ -29,12 +29,21 @@ class AuditLog:
             await self._app(scope, receive, send)
             return
 
+        is_written = False
+
         async def audited(message: Message) -> None:
+            nonlocal is_written
             if message["type"] == "http.response.start":
+                is_written = True
                 self._write(scope, message["status"])
             await send(message)
 
-        await self._app(scope, receive, audited)
+        try:
+            await self._app(scope, receive, audited)
+        except Exception:  # `FailureAnswers` answers it
+            if not is_written:
+                self._write(scope, 500)
+            raise
 
     def _write(self, scope: Scope, status: int) -> None:
         caller: Caller | None = scope.get("state", {}).get("caller")

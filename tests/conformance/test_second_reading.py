@@ -1,12 +1,14 @@
 """What a second reading of the API's pages has found; where it differs, it counts."""
 
 import json
+import re
 from typing import Any
 
 import jwt
 import pytest
 
 from sandbox.api.security import account_secret
+from sandbox.data.models import Campaign
 from tests.conformance import DOC, OURS, statements_of
 from tests.conformance.wire import (
     CAMPAIGN_ENDPOINTS,
@@ -17,13 +19,14 @@ from tests.conformance.wire import (
     Account,
     Endpoint,
 )
-from tests.conftest import Sandbox
+from tests.conftest import Company, Sandbox
 
 states = statements_of("Found in a second reading")
 
 ALL = [*CONTENT_ENDPOINTS, *CAMPAIGN_ENDPOINTS]
 AUTH_ERROR, UNAUTHORIZED = (403, "auth error"), (403, "Unauthorized")
 NO_ADDRESS = (400, "Invalid x-ip header.")
+UUID_IN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 NOT_JSON = (400, "Content-Type must be application/json.")
 
 
@@ -170,3 +173,22 @@ def test_messages_endpoint_needs_no_content_type(account: Account, endpoint: End
     without = {"content-type": None}
     assert account.refused(endpoint.path, endpoint.body, without) == (404, "Campaign not found.")
     assert account.refused(endpoint.path, b"{", without)[0] == 400
+
+
+# ---- errors -----------------------------------------------------------------------------------
+
+
+@states("**Errors**: every 500 has the JSON body", OURS)
+def test_unexpected_failure_has_its_body_and_is_logged(
+    fresh: Account, company: Company, caplog: pytest.LogCaptureFixture
+) -> None:
+    with company.sandbox.context.store.write() as session:
+        session.get_one(Campaign, fresh.access.campaign_id).current_run = 99
+    for path in ("/v1/campaign/all", "/v1/messages/publish"):
+        body = {} if path.endswith("all") else {"campaign_id": fresh.access.campaign_id}
+        answer = fresh.call("POST", path, body)
+        assert (answer.status_code, [*answer.json()]) == (500, ["message"])
+        error_id = UUID_IN.search(answer.json()["message"])
+        assert error_id
+        assert error_id[0] in caplog.text
+        assert audited(company.sandbox)[-1]["status"] == 500
