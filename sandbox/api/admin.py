@@ -45,7 +45,7 @@ class Approved(BaseModel):
 
 
 class Quota(BaseModel):
-    """The messages that an account may publish in one window; None for any number."""
+    """The messages that an account may generate and publish in one window; None for any number."""
 
     messages: int | None = Field(ge=0, le=2**31 - 1)
 

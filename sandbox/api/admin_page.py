@@ -22,7 +22,7 @@ from sandbox.api import admin
 from sandbox.api.admin import PathId, forbid_cross_origin
 from sandbox.api.security import Handler
 from sandbox.context import context_of
-from sandbox.data.models import Account, Campaign, Job, Message, Run, Usage, Workspace, now
+from sandbox.data.models import Account, Campaign, Job, Message, Run, Workspace, now
 from sandbox.engine import quota, reruns
 from sandbox.middleware.faults import ActiveFault, Fault
 from sandbox.settings import Settings
@@ -161,9 +161,9 @@ def _campaigns(session: Session) -> dict[str, Any]:
 
 def _quotas(session: Session, settings: Settings) -> dict[str, Any]:
     """Return what each account has used of the current window, and when the window ends."""
-    window = quota.current_window(settings)
-    used = select(Usage.account_id, Usage.messages).where(Usage.window == window.number)
-    return {"used": dict(session.execute(used).tuples().all()), "window_end": window.end}
+    accounts = session.scalars(select(Account.id)).all()
+    used = {each: quota.used(session, settings, each) for each in accounts}
+    return {"used": used, "window_end": quota.current_window(settings).end}
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> Mapping[str, list[Row]]:

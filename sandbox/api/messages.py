@@ -44,8 +44,9 @@ def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
             raise HTTPException(404, Text.CAMPAIGN_DETAILS_NOT_FOUND)
         if campaign.status not in (Status.READY_TO_PUBLISH, Status.PUBLISHED):
             raise HTTPException(400, Text.NOT_READY_TO_PUBLISH)
-        if campaign.status == Status.READY_TO_PUBLISH:
-            quota.charge(session, context.settings, account_of(request), customers)
+        is_first = campaign.status == Status.READY_TO_PUBLISH
+        _charge(session, request, customers if is_first else 0)
+        if is_first:
             reruns.publish(session, campaign)
         campaign.exported_run = campaign.current_run
         job = Job(kind=exports.EXPORT, subject=campaign.id, run_number=campaign.current_run)
@@ -60,6 +61,8 @@ def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCou
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)
+    with context.store.write() as session:
+        quota.count_pages_call(session, context.settings, account_of(request))
     run_number = _run_with_pages(campaign, body)
     names = [] if run_number is None else context.page_files.names(campaign.id, run_number)
     return contract.PageCount(num_files=len(names))
@@ -119,6 +122,20 @@ def follow_link(
 
 def _find(session: Session, request: Request, body: contract.CampaignRequest) -> Campaign:
     return find_campaign(session, account_of(request), body.campaign_id, Text.CAMPAIGN_NOT_FOUND)
+
+
+def _charge(session: Session, request: Request, messages: int) -> None:
+    """Charge the account for messages that are published for the first time.
+
+    Raises HTTPException, 429 with the seconds until the next window, if its quota is too small,
+    also for no message.
+    """
+    settings = context_of(request).settings
+    try:
+        quota.charge(session, settings, account_of(request), published=messages)
+    except quota.QuotaReached as reached:
+        wait = {"retry-after": str(reached.retry_after)}
+        raise HTTPException(429, str(reached), wait) from None
 
 
 def _run_with_pages(campaign: Campaign, body: contract.RunRequest) -> int | None:

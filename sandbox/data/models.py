@@ -17,8 +17,11 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    false,
+    inspect,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.schema import CreateColumn
 
 CONNECTIONS = 50
 """More than the threads that serve requests and process jobs."""
@@ -63,7 +66,7 @@ class Account(Base):
     """An account of the service.
 
     `wrapped_key` is its profile key, encrypted with the service's master key; `quota` the messages
-    it may publish in one window, None for any number.
+    it may generate and publish in one window, None for any number.
     """
 
     __tablename__ = "accounts"
@@ -74,12 +77,21 @@ class Account(Base):
 
 
 class Usage(Base):
-    """The messages that an account has published in one window of its quota."""
+    """What an account has used in one window of its quota: `generated` messages, published
+    `messages`, and calls that have counted `pages`.
+    """
 
     __tablename__ = "usage"
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     window: Mapped[int] = mapped_column(primary_key=True)
     messages: Mapped[int]
+    generated: Mapped[int] = mapped_column(server_default="0")
+    pages: Mapped[int] = mapped_column(server_default="0")
+
+    @property
+    def total(self) -> int:
+        """Return the messages that count against the quota."""
+        return self.generated + self.messages
 
 
 class User(Base):
@@ -174,7 +186,10 @@ class Campaign(Base):
 
 
 class Run(Base):
-    """A run of a campaign; `comparison` is a `contract.SegmentLists`, `summary` has its sizes."""
+    """A run of a campaign; `comparison` is a `contract.SegmentLists`, `summary` has its sizes.
+
+    `charged` says whether its generated messages have been counted against the quota.
+    """
 
     __tablename__ = "runs"
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -192,6 +207,7 @@ class Run(Base):
     started_at: Mapped[datetime] = mapped_column(default=now)
     completed_at: Mapped[datetime | None]
     error: Mapped[str | None]
+    charged: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Message(Base):
@@ -250,7 +266,9 @@ class Store:
                 writing=False, isolation_level="REPEATABLE READ"
             )
         event.listen(self._writing, "begin", _begin)
-        Base.metadata.create_all(self._writing)
+        with self._writing.begin() as connection:
+            Base.metadata.create_all(connection)
+            _add_missing_columns(connection)
 
     @contextmanager
     def read(self) -> Generator[Session, None, None]:
@@ -267,6 +285,19 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._writing.dispose()
+
+
+def _add_missing_columns(connection: Connection) -> None:
+    """Add the columns that the tables of an earlier version lack.
+
+    Each of them may be null or has a default of the database, for the rows that are there.
+    """
+    for table in Base.metadata.sorted_tables:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                added = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:

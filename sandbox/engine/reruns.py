@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from nudgescribe import segments
 from nudgescribe.contract import ComparisonSummary, Phase, Segment, SegmentLists, Status, Text
 from sandbox.context import Context
-from sandbox.data.lookup import fields_of
+from sandbox.data.lookup import account_id_of, fields_of
 from sandbox.data.models import Campaign, Group, Job, Message, Run, new_id, now
 from sandbox.data.profiles import Profiles
+from sandbox.engine import quota
 from sandbox.errors import JobFailed
 from sandbox.settings import Keys
 from sandbox.writing.writers import Brief
@@ -206,18 +207,29 @@ def _copy(context: Context, campaign_id: str, run_number: int) -> None:
 
 
 def _generate(context: Context, campaign_id: str, run_number: int) -> None:
-    """Write each text as it comes, so that a repeated phase asks no chat endpoint twice."""
+    """Write each text as it comes, so that a repeated phase asks no chat endpoint twice.
+
+    The messages are charged when all of them are there, once. Raises JobFailed.
+    """
     with context.store.read() as session:
         run = session.get_one(Run, (campaign_id, run_number))
+        new = segment_lists(run).new_segments
+        if not new or run.charged:
+            return
         existing = _existing_keys(session, run)
-        wanted = [each for each in segment_lists(run).new_segments if _key(each) not in existing]
+        wanted = [each for each in new if _key(each) not in existing]
         campaign = session.get_one(Campaign, campaign_id)
+        account_id = account_id_of(session, campaign)
+        quota.check(session, context.settings, account_id, len(new))
         names = [field.field_name for field in fields_of(session, campaign.workspace_id)]
         brief = Brief(campaign.template, names)
     for texts in context.writer.write(brief, wanted):
         with context.store.write() as session:
             run = session.get_one(Run, (campaign_id, run_number))
             add_messages(session, run, texts, PENDING)
+    with context.store.write() as session:
+        quota.charge(session, context.settings, account_id, generated=len(new))
+        session.get_one(Run, (campaign_id, run_number)).charged = True
 
 
 def _archive_orphans(context: Context, campaign_id: str, run_number: int) -> None:

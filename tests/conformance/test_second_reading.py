@@ -4,12 +4,13 @@ import json
 import re
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 
 from sandbox.api.security import account_secret
 from sandbox.data.models import Campaign
-from tests.conformance import DOC, OURS, statements_of
+from tests.conformance import DOC, OURS, lists, statements_of, stories
 from tests.conformance.wire import (
     CAMPAIGN_ENDPOINTS,
     CAMPAIGN_LIST,
@@ -18,12 +19,15 @@ from tests.conformance.wire import (
     RERUN_ENDPOINTS,
     Account,
     Endpoint,
+    refusal,
 )
 from tests.conftest import Company, Sandbox
 
 states = statements_of("Found in a second reading")
 
 ALL = [*CONTENT_ENDPOINTS, *CAMPAIGN_ENDPOINTS]
+QUOTA = (429, "Usage limit reached.")
+PUBLISH = "/v1/messages/publish"
 AUTH_ERROR, UNAUTHORIZED = (403, "auth error"), (403, "Unauthorized")
 NO_ADDRESS = (400, "Invalid x-ip header.")
 UUID_IN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -42,6 +46,88 @@ def context(account: Account, **values: object) -> dict[str, str]:
 def audited(controls: Sandbox) -> list[dict[str, Any]]:
     """Return the entries of the audit log."""
     return [json.loads(line) for line in controls.settings.audit_file.read_text().splitlines()]
+
+
+# ---- quota ------------------------------------------------------------------------------------
+
+
+def new_rows() -> list[lists.Customer]:
+    """Return four customers in two segments that no campaign has at first."""
+    return stories.customers_in(stories.NEW_SEGMENTS)
+
+
+def rerun(account: Account) -> dict[str, Any]:
+    """Rerun onto a new group of four customers, in two new segments; return the ended run."""
+    stories.initiate(account, stories.new_group(account, lists.unique_name(), new_rows()))
+    return stories.settle(account)
+
+
+@states("**Quota**: publish checks it on every call, also of a *Published* campaign", DOC)
+def test_publish_again_is_refused_when_the_quota_is_used_up(
+    fresh: Account, company: Company
+) -> None:
+    before = stories.View.of(fresh)
+    stories.set_quota(company, 0)
+    answer = fresh.call("POST", PUBLISH, {"campaign_id": fresh.access.campaign_id})
+    assert refusal(answer) == QUOTA
+    assert int(answer.headers["retry-after"]) > 0
+    stories.set_quota(company, 1)
+    for _ in range(3):  # what is published already is charged no more
+        fresh.ask_campaign(PUBLISH)
+    assert stories.View.of(fresh) == before
+
+
+@states("**Quota** covers message generation: the run ends *Failed*, `Usage limit reached.`", DOC)
+@states("**Quota**: nothing is charged for such a run, and the campaign is on its previous", OURS)
+@states("**Quota**: `initiate` itself is not refused for it", DOC)
+def test_generation_above_the_quota_fails_the_run(fresh: Account, company: Company) -> None:
+    first = stories.View.of(fresh)
+    for quota in (0, 1):
+        stories.set_quota(company, quota)
+        run = rerun(fresh)
+        assert (run["status"], run["error"]) == ("Failed", "Usage limit reached.")
+        assert (fresh.campaign(), fresh.messages()) == (first.campaign, first.messages)
+    stories.set_quota(company, 2)
+    assert rerun(fresh)["status"] == "Ready for review"
+
+
+@states("**Quota**: each generated message is charged when the phase ends", OURS)
+@states("**Quota**: each message of a run is charged once, at its first publish", OURS)
+def test_messages_are_charged_when_generated_and_when_first_published(
+    fresh: Account, company: Company
+) -> None:
+    rows = new_rows()
+    rerun(fresh)
+    assert company.sandbox.approve(fresh.access.campaign_id).status_code == 200
+    for quota in (0, 2, 2 + len(rows) - 1):
+        stories.set_quota(company, quota)
+        assert fresh.refused_campaign(PUBLISH) == QUOTA
+        assert fresh.campaign()["status"] == "Ready to publish"
+    stories.set_quota(company, 2 + len(rows))
+    stories.publish(fresh, rows)
+    assert fresh.refused_campaign(PUBLISH) == QUOTA
+    stories.set_quota(company, 2 + len(rows) + 1)
+    for _ in range(2):
+        fresh.ask_campaign(PUBLISH)
+
+
+@states("**Quota**: a rerun that generates nothing needs none", OURS)
+def test_rerun_without_new_segments_needs_no_quota(fresh: Account, company: Company) -> None:
+    stories.set_quota(company, 0)
+    stories.ready_to_publish(fresh)
+
+
+@states("**Quota**: `pages` calls are tracked as usage, per account", DOC)
+def test_pages_calls_are_counted(fresh: Account, stranger: Account, company: Company) -> None:
+    for _ in range(3):
+        fresh.num_files()
+    stranger.num_files()
+    fresh.refused("/v1/messages/pages", {"campaign_id": stranger.access.campaign_id})
+    page = httpx.get(company.sandbox.url).text
+    _, _, ours = page.partition(f'id="account-{company.seeded.account_id}"')
+    shown = re.search(r"pages counted ([0-9,]+) times", ours)
+    assert shown
+    assert shown[1] == "3"
 
 
 # ---- who calls --------------------------------------------------------------------------------
