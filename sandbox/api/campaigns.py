@@ -40,6 +40,7 @@ def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunSt
         )
         keys = context_of(request).keys
         run = reruns.initiate(session, keys, campaign, group, caller.user_id)
+        request.state.job_uid = run.job_uid
         return contract.RerunStarted(run=_run_on_wire(run), comparison=reruns.segment_lists(run))
 
 
@@ -48,9 +49,7 @@ def history(body: contract.CampaignRequest, request: Request) -> contract.RunHis
     """List the runs of a campaign, newest first."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
-        runs = session.scalars(
-            select(Run).where(Run.campaign_id == campaign.id).order_by(Run.run_number.desc())
-        )
+        runs = reruns.runs_of(session, campaign)
         return contract.RunHistory(runs=[_run_on_wire(run) for run in runs])
 
 

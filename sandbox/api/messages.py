@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from nudgescribe import contract, rfc4180
 from nudgescribe.contract import Status, Text
 from sandbox.api.security import THREE_HEADERS, ThreeHeaderRoute, sign_link, verify_link
-from sandbox.context import Context, account_of, context_of
+from sandbox.context import Caller, Context, account_of, caller_of, context_of
 from sandbox.data.lookup import find_campaign
 from sandbox.data.models import Campaign, Job
-from sandbox.data.page_files import page_name
+from sandbox.data.page_files import RunFolder, page_name
 from sandbox.data.profiles import count_customers
 from sandbox.engine import exports, quota, reruns
 from sandbox.errors import LINK_REFUSED, NOT_FOUND, describe_errors
@@ -49,9 +49,15 @@ def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
         if is_first:
             reruns.publish(session, campaign)
         campaign.exported_run = campaign.current_run
-        job = Job(kind=exports.EXPORT, subject=campaign.id, run_number=campaign.current_run)
+        job = Job(
+            kind=exports.EXPORT,
+            subject=campaign.id,
+            run_number=campaign.current_run,
+            user_id=caller_of(request).user_id,
+        )
         session.add(job)
         session.flush()
+        request.state.job_uid = job.uid
         return contract.Job(job_uid=job.uid, status=job.state)
 
 
@@ -63,8 +69,8 @@ def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCou
         campaign = _find(session, request, body)
     with context.store.write() as session:
         quota.count_pages_call(session, context.settings, account_of(request))
-    run_number = _run_with_pages(campaign, body)
-    names = [] if run_number is None else context.page_files.names(campaign.id, run_number)
+    folder = _folder_with_pages(request, campaign, body)
+    names = [] if folder is None else context.page_files.names(folder)
     return contract.PageCount(num_files=len(names))
 
 
@@ -83,13 +89,13 @@ def fetch(
         raise HTTPException(401, Text.INVALID_EXPORT)
     if body.export_type == "url" and body.run_number is not None:
         raise HTTPException(400, Text.NO_LINK_FOR_PAST_RUN)
-    name, run_number = page_name(body.file_num), _run_with_pages(campaign, body)
-    if run_number is None or not context.page_files.exists(campaign.id, run_number, name):
+    name, folder = page_name(body.file_num), _folder_with_pages(request, campaign, body)
+    if folder is None or not context.page_files.exists(folder, name):
         raise HTTPException(404, Text.FILE_NOT_FOUND)
     if body.export_type == "url":
-        return _link(context, request, campaign.id, run_number, name)
+        return _link(context, request, folder, name)
     try:
-        content = context.page_files.read(campaign.id, run_number, name)
+        content = context.page_files.read(folder, name)
         page = exports.parse_page(content)
     except FileNotFoundError:  # a new export has fewer pages
         raise HTTPException(404, Text.FILE_NOT_FOUND) from None
@@ -100,24 +106,28 @@ def fetch(
     return contract.JsonPage(messages=exports.first_rows(page))
 
 
-@links.get("/exports/{campaign_id}/run-{run_number}/{name}", include_in_schema=False)
+@links.get("/exports/{account_id}/{campaign_id}/run-{run_number}/{name}", include_in_schema=False)
 def follow_link(
+    account_id: str,
     campaign_id: str,
     run_number: int,
     name: str,
+    user_id: Annotated[str, Query()],
     expires: Annotated[int, Query()],
     signature: Annotated[str, Query()],
     request: Request,
 ) -> Response:
-    """Serve the page of a signed link."""
+    """Serve the page of a signed link, for the user that it was issued to."""
     context = context_of(request)
-    if not verify_link(context.keys, request.url.path, expires, signature):
+    if not verify_link(context.keys, request.url.path, user_id, expires, signature):
         raise HTTPException(403, LINK_REFUSED)
-    if not context.page_files.exists(campaign_id, run_number, name):
+    request.state.caller = Caller(user_id, account_id, role_code="")
+    folder = RunFolder(account_id, campaign_id, run_number)
+    if not context.page_files.exists(folder, name):
         raise HTTPException(404, Text.FILE_NOT_FOUND)
-    if file := context.page_files.local_file(campaign_id, run_number, name):
+    if file := context.page_files.local_file(folder, name):
         return FileResponse(file, media_type="text/csv")
-    return Response(context.page_files.read(campaign_id, run_number, name), media_type="text/csv")
+    return Response(context.page_files.read(folder, name), media_type="text/csv")
 
 
 def _find(session: Session, request: Request, body: contract.CampaignRequest) -> Campaign:
@@ -138,29 +148,30 @@ def _charge(session: Session, request: Request, messages: int) -> None:
         raise HTTPException(429, str(reached), wait) from None
 
 
-def _run_with_pages(campaign: Campaign, body: contract.RunRequest) -> int | None:
-    """Return the run whose pages are meant, None if there is none.
+def _folder_with_pages(
+    request: Request, campaign: Campaign, body: contract.RunRequest
+) -> RunFolder | None:
+    """Return the folder of the run whose pages are meant, None if there is none.
 
     Without a run number those are the files directly in the campaign's folder, with one those in a
     past run's sub-folder. Both are stored in a folder of their run; the column `exported_run` says
     which ones count as directly in the campaign's folder, so that a publish need not move files.
     """
-    if body.run_number is None:
-        return campaign.exported_run
-    return None if body.run_number == campaign.exported_run else body.run_number
+    number = campaign.exported_run if body.run_number is None else body.run_number
+    if number is None or body.run_number == campaign.exported_run:
+        return None
+    return RunFolder(account_of(request), campaign.id, number)
 
 
-def _link(
-    context: Context, request: Request, campaign_id: str, run_number: int, name: str
-) -> contract.PageLink:
+def _link(context: Context, request: Request, folder: RunFolder, name: str) -> contract.PageLink:
     """Return a link to a page, signed by its file system or else by this service."""
     seconds = context.settings.link_seconds
     expires = int(time()) + seconds
-    link = context.page_files.signed_url(campaign_id, run_number, name, seconds)
+    link = context.page_files.signed_url(folder, name, seconds)
     if link is None:
-        url = request.url_for(
-            "follow_link", campaign_id=campaign_id, run_number=run_number, name=name
-        )
-        signature = sign_link(context.keys, url.path, expires)
-        link = str(url.include_query_params(expires=expires, signature=signature))
+        url = request.url_for("follow_link", **folder._asdict(), name=name)
+        user_id = caller_of(request).user_id
+        signature = sign_link(context.keys, url.path, user_id, expires)
+        signed = url.include_query_params(user_id=user_id, expires=expires, signature=signature)
+        link = str(signed)
     return contract.PageLink(url=link, expires_at=datetime.fromtimestamp(expires, UTC))

@@ -196,12 +196,13 @@ BEARER = [Security(HTTPBearer(bearerFormat="JWT", scheme_name="bearer", auto_err
 THREE_HEADERS = [*BEARER, Depends(_context_headers)]
 
 
-def sign_link(keys: Keys, path: str, expires: int) -> str:
-    """Return the signature of a link to `path` until `expires`, in seconds since 1970."""
-    return hmac.new(keys.link_key.encode(), f"{path}?{expires}".encode(), "sha256").hexdigest()
+def sign_link(keys: Keys, path: str, user_id: str, expires: int) -> str:
+    """Return the signature of a user's link to `path` until `expires`, in seconds since 1970."""
+    signed = f"{path}?{expires}&{user_id}".encode()
+    return hmac.new(keys.link_key.encode(), signed, "sha256").hexdigest()
 
 
-def verify_link(keys: Keys, path: str, expires: int, signature: str) -> bool:
+def verify_link(keys: Keys, path: str, user_id: str, expires: int, signature: str) -> bool:
     """Return whether a link was signed here and has not expired."""
-    expected = sign_link(keys, path, expires)
+    expected = sign_link(keys, path, user_id, expires)
     return expires >= time() and hmac.compare_digest(expected.encode(), signature.encode())

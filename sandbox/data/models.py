@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -19,6 +19,7 @@ from sqlalchemy import (
     event,
     false,
     inspect,
+    update,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.schema import CreateColumn
@@ -49,6 +50,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
         return datetime.fromisoformat(value) if value else None
+
+
+Created = Annotated[datetime | None, mapped_column(default=now)]
+Updated = Annotated[datetime | None, mapped_column(default=now, onupdate=now)]
+"""Times of a row; None if an earlier version has made it, until it is changed."""
 
 
 class Base(DeclarativeBase):
@@ -169,6 +175,7 @@ class Campaign(Base):
 
     `template` is the text that messages are written from, `variables` are the fields that make its
     segments, `exported_run` is the run whose pages are directly in the campaign's folder.
+    `group_id` is the group of Run #1, of which there is no other record.
     """
 
     __tablename__ = "campaigns"
@@ -183,6 +190,9 @@ class Campaign(Base):
     start_date: Mapped[date | None]
     end_date: Mapped[date | None]
     published_at: Mapped[datetime | None]
+    group_id: Mapped[str | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]
 
 
 class Run(Base):
@@ -223,10 +233,13 @@ class Message(Base):
     review_status: Mapped[str]
     approval_stage: Mapped[str]
     archived: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]
 
 
 class Job(Base):
     """Background work on one `subject`: the campaign of a *rerun* or *export*, an *upload*'s group.
+    It is the user's who has asked for it.
 
     `state` is queued, running, done, failed (for good) or broken (tried again at the service's next
     start); `note` says how it ended.
@@ -240,6 +253,9 @@ class Job(Base):
     run_number: Mapped[int | None]
     state: Mapped[str] = mapped_column(default="queued", index=True)
     note: Mapped[str | None]
+    user_id: Mapped[str | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]
 
 
 class UploadChunk(Base):
@@ -292,12 +308,19 @@ def _add_missing_columns(connection: Connection) -> None:
 
     Each of them may be null or has a default of the database, for the rows that are there.
     """
-    for table in Base.metadata.sorted_tables:
-        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                added = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
+    missing = [
+        (table, column)
+        for table in Base.metadata.sorted_tables
+        for there in [{each["name"] for each in inspect(connection).get_columns(table.name)}]
+        for column in table.columns
+        if column.name not in there
+    ]
+    for table, column in missing:
+        added = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
+    if missing:  # first runs were stored, and as if they had ended before they began
+        late = Run.started_at > Run.completed_at
+        connection.execute(update(Run).where(late).values(started_at=Run.completed_at))
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:

@@ -2,14 +2,16 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from sqlalchemy import select
 
 from sandbox.api.security import account_secret
-from sandbox.data.models import Campaign
+from sandbox.data.models import Base, Campaign, Job, Message, Run
 from tests.conformance import DOC, OURS, lists, statements_of, stories
 from tests.conformance.wire import (
     CAMPAIGN_ENDPOINTS,
@@ -20,6 +22,7 @@ from tests.conformance.wire import (
     Account,
     Endpoint,
     refusal,
+    until,
 )
 from tests.conftest import Company, Sandbox
 
@@ -43,9 +46,25 @@ def context(account: Account, **values: object) -> dict[str, str]:
     return {"x-auth-context": json.dumps({"api_code": account.access.api_code, **values})}
 
 
-def audited(controls: Sandbox) -> list[dict[str, Any]]:
+def entries(controls: Sandbox) -> list[dict[str, Any]]:
     """Return the entries of the audit log."""
     return [json.loads(line) for line in controls.settings.audit_file.read_text().splitlines()]
+
+
+def audited(controls: Sandbox) -> list[dict[str, Any]]:
+    """Return the entries of calls, without those of jobs, which may end at any time."""
+    return [each for each in entries(controls) if not each["endpoint"].startswith("job ")]
+
+
+def stored(company: Company, *kinds: type[Base]) -> list[Any]:
+    """Return all rows of these kinds that belong to the company's campaign."""
+    campaign_id = company.seeded.campaign_id
+    columns = {Campaign: Campaign.id, Message: Message.campaign_id, Run: Run.campaign_id}
+    with company.sandbox.context.store.read() as session:
+        queries = [
+            select(each).where(columns.get(each, Job.subject) == campaign_id) for each in kinds
+        ]
+        return [row for query in queries for row in session.scalars(query)]
 
 
 # ---- quota ------------------------------------------------------------------------------------
@@ -278,3 +297,75 @@ def test_unexpected_failure_has_its_body_and_is_logged(
         assert error_id
         assert error_id[0] in caplog.text
         assert audited(company.sandbox)[-1]["status"] == 500
+
+
+# ---- what is stored and recorded --------------------------------------------------------------
+
+
+@states("**Storage** is isolated by account and campaign: an account's prefix first", DOC)
+def test_pages_are_below_their_account_and_campaign(fresh: Account, company: Company) -> None:
+    exports = Path(company.sandbox.settings.exports_url)
+    pages = [each for each in exports.rglob("*.csv") if fresh.access.campaign_id in str(each)]
+    below = f"{company.seeded.account_id}/{company.seeded.campaign_id}/"
+    assert pages
+    assert all(str(each.relative_to(exports)).startswith(below) for each in pages)
+    assert httpx.URL(fresh.fetch("url")["url"]).path.startswith(f"/exports/{below}")
+
+
+@states("**Recorded**: a job id on each asynchronous operation's audit line", DOC)
+@states("**Recorded**: user id for every operation, background work included", DOC)
+def test_job_is_on_the_lines_of_its_call_and_its_end(fresh: Account, company: Company) -> None:
+    run = rerun(fresh)
+    assert company.sandbox.approve(fresh.access.campaign_id).status_code == 200
+    published = fresh.ask_campaign(PUBLISH)
+    group = stories.new_group(fresh, lists.unique_name(), [])
+    many = lists.customers(fresh, map(str, range(2000)), first_name="Ada " * 10)
+    uploaded = lists.upload(fresh, group, many)
+    assert uploaded["status"] == "queued"
+    for job_uid, call, job in (
+        (run["job_uid"], "POST /v1/campaign/rerun/initiate", "job rerun"),
+        (published["job_uid"], f"POST {PUBLISH}", "job export"),
+        (uploaded["job_uid"], "POST /v1/customer/check", "job upload"),
+    ):
+        lines = until(
+            lambda wanted=job_uid: [
+                each for each in entries(company.sandbox) if each["job_uid"] == wanted
+            ],
+            lambda found: len(found) == 2,
+        )
+        assert [(each["endpoint"], each["status"]) for each in lines] == [
+            (call, 200),
+            (job, "done"),
+        ]
+        assert {each["user_id"] for each in lines} == {fresh.claims["user_id"]}
+        assert {each["account_id"] for each in lines} == {fresh.claims["account_id"]}
+
+
+@states("**Recorded**: following a signed link is an operation", OURS)
+def test_followed_link_is_recorded(fresh: Account, company: Company) -> None:
+    link = httpx.URL(fresh.fetch("url")["url"])
+    forged = link.copy_merge_params({"signature": "0" * 64})
+    for url, status, user_id in ((link, 200, fresh.claims["user_id"]), (forged, 403, None)):
+        assert httpx.get(url).status_code == status
+        entry = audited(company.sandbox)[-1]
+        assert (entry["endpoint"], entry["status"]) == (f"GET {link.path}", status)
+        assert entry["user_id"] == user_id
+
+
+@states("**Recorded**: created and modified times on campaigns, messages, jobs", DOC)
+def test_campaigns_messages_and_jobs_have_their_times(fresh: Account, company: Company) -> None:
+    rerun(fresh)
+    before = {each: stored(company, each) for each in (Campaign, Message, Job)}
+    assert all(before.values())
+    for each in (row for rows in before.values() for row in rows):
+        assert each.created_at <= each.updated_at
+    assert company.sandbox.approve(fresh.access.campaign_id).status_code == 200
+    assert [each.created_at for each in stored(company, *before)] == [
+        each.created_at for rows in before.values() for each in rows
+    ]
+    (campaign,), (earlier,) = stored(company, Campaign), before[Campaign]
+    assert campaign.updated_at > earlier.updated_at
+    modified = {each.id: each.updated_at for each in stored(company, Message)}
+    approved = [each for each in before[Message] if each.review_status == "Pending"]
+    assert approved
+    assert all(modified[each.id] > each.updated_at for each in approved)
