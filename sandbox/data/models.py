@@ -175,7 +175,8 @@ class Campaign(Base):
 
     `template` is the text that messages are written from, `variables` are the fields that make its
     segments, `exported_run` is the run whose pages are directly in the campaign's folder.
-    `group_id` is the group of Run #1, of which there is no other record.
+    `group_id` is the group of Run #1, of which there is no other record. `ai` is the rest of its
+    `writing.AiConfiguration`, beside the template.
     """
 
     __tablename__ = "campaigns"
@@ -191,6 +192,7 @@ class Campaign(Base):
     end_date: Mapped[date | None]
     published_at: Mapped[datetime | None]
     group_id: Mapped[str | None]
+    ai: Mapped[dict[str, Any] | None]
     created_at: Mapped[Created]
     updated_at: Mapped[Updated]
 

@@ -17,6 +17,7 @@ from sandbox.data.profiles import Profiles
 from sandbox.engine import quota
 from sandbox.errors import JobFailed
 from sandbox.settings import Keys
+from sandbox.writing.configuration import AiConfiguration, writer_for
 from sandbox.writing.writers import Brief
 
 APPROVED, PENDING = "Approved", "Pending"
@@ -258,7 +259,9 @@ def _generate(context: Context, campaign_id: str, run_number: int) -> None:
         quota.check(session, context.settings, account_id, len(new))
         names = [field.field_name for field in fields_of(session, campaign.workspace_id)]
         brief = Brief(campaign.template, names)
-    for texts in context.writer.write(brief, wanted):
+        configuration = AiConfiguration.model_validate(campaign.ai or {})
+    writer = writer_for(configuration, context.settings.chat)
+    for texts in writer.write(brief, wanted):
         with context.store.write() as session:
             run = session.get_one(Run, (campaign_id, run_number))
             add_messages(session, run, texts, PENDING)

@@ -25,6 +25,8 @@ from tests.conformance.wire import (
     until,
 )
 from tests.conftest import Company, Sandbox
+from tests.support import http_server
+from tests.support.chat import Chat
 
 states = statements_of("Found in a second reading")
 
@@ -369,3 +371,34 @@ def test_campaigns_messages_and_jobs_have_their_times(fresh: Account, company: C
     approved = [each for each in before[Message] if each.review_status == "Pending"]
     assert approved
     assert all(modified[each.id] > each.updated_at for each in approved)
+
+
+# ---- AI configuration -------------------------------------------------------------------------
+
+
+def configure(company: Company, **values: object) -> None:
+    url = f"{company.sandbox.url}/sandbox/campaigns/{company.seeded.campaign_id}/ai"
+    assert httpx.put(url, json=values).status_code == 200
+
+
+def generated(account: Account) -> set[str]:
+    """Rerun; return the texts of the messages for new segments."""
+    rerun(account)
+    return {each["message"] for each in account.messages() if each["review_status"] == "Pending"}
+
+
+@states("**AI configuration** belongs to the campaign: its template", DOC)
+def test_campaign_is_written_from_its_own_template(fresh: Account, company: Company) -> None:
+    configure(company, template="To {{ first_name }}, with {{ plan }}.")
+    assert generated(fresh) == {"To {{ first_name }}, with student."}
+
+
+@states("**AI configuration**: model, prompt, temperature, endpoint", OURS)
+def test_campaign_is_written_by_its_own_model(fresh: Account, company: Company) -> None:
+    with http_server.serving(Chat()) as chat:
+        endpoint, own = f"{chat.url}/v1", {"model": "tall", "temperature": 0.5}
+        configure(company, endpoint=endpoint, prompt="Be brief.", **own)
+        assert generated(fresh) == {"Hello {{ first_name }}."}
+    for body in chat.bodies:
+        assert {name: body[name] for name in own} == own
+        assert body["messages"][0]["content"].startswith("Be brief.")

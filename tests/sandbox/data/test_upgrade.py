@@ -17,7 +17,7 @@ from tests.support.sandboxes import NewDatabase
 
 LATER = {
     "usage": ["generated", "pages"],
-    "campaigns": ["group_id", "created_at", "updated_at"],
+    "campaigns": ["group_id", "ai", "created_at", "updated_at"],
     "runs": ["charged"],
     "messages": ["created_at", "updated_at"],
     "jobs": ["user_id", "created_at", "updated_at"],
