@@ -73,7 +73,7 @@ def issue_token(keys: Keys, token_type: TokenType, caller: Caller, seconds: int)
 
 
 def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
-    """Return the caller that the request's bearer token names.
+    """Return the caller that the request's bearer token names, who is its caller from here on.
 
     Raises HTTPException, 403 `auth error`, unless the token is valid and of this type.
     """
@@ -87,7 +87,9 @@ def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
         raise HTTPException(403, Text.AUTH_ERROR) from None
     if claims.type != token_type:
         raise HTTPException(403, Text.AUTH_ERROR)
-    return Caller(claims.user_id, claims.account_id, claims.role_code)
+    # The audit log has the user also if the call is refused for another reason.
+    request.state.caller = Caller(claims.user_id, claims.account_id, claims.role_code)
+    return request.state.caller
 
 
 def _claimed_account(token: str) -> str:
@@ -126,7 +128,7 @@ class BearerRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def authenticated(request: Request) -> Response:
-            request.state.caller = self.authenticate(request)
+            self.authenticate(request)
             await run_in_threadpool(check_api_key, request)  # it asks the database
             self.check_headers(request)
             return await handle(request)
@@ -134,9 +136,9 @@ class BearerRoute(APIRoute):
         return authenticated
 
     @staticmethod
-    def authenticate(request: Request) -> Caller:
-        """Return the caller. Raises HTTPException, 403."""
-        return verify_token(context_of(request).keys, request, "access")
+    def authenticate(request: Request) -> None:
+        """Check who calls. Raises HTTPException, 403."""
+        verify_token(context_of(request).keys, request, "access")
 
     @staticmethod
     def check_headers(request: Request) -> None:
@@ -150,8 +152,8 @@ class ThreeHeaderRoute(BearerRoute):
     """
 
     @staticmethod
-    def authenticate(request: Request) -> Caller:
-        """Return the caller. Raises HTTPException, 403."""
+    def authenticate(request: Request) -> None:
+        """Check who calls. Raises HTTPException, 403."""
         keys = context_of(request).keys
         try:
             context = AuthContext.model_validate_json(request.headers.get(AUTH_CONTEXT_HEADER, ""))
@@ -159,10 +161,9 @@ class ThreeHeaderRoute(BearerRoute):
             raise HTTPException(403, Text.UNAUTHORIZED) from None
         if not hmac.compare_digest(context.api_code.encode(), keys.api_code.encode()):
             raise HTTPException(403, Text.UNAUTHORIZED)
-        caller = verify_token(keys, request, "access")
+        verify_token(keys, request, "access")
         if not context.api_access or CLIENT_IP_HEADER not in request.headers:
             raise HTTPException(403, Text.UNAUTHORIZED)
-        return caller
 
     @staticmethod
     def check_headers(request: Request) -> None:

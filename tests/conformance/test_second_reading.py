@@ -343,6 +343,13 @@ def test_job_is_on_the_lines_of_its_call_and_its_end(fresh: Account, company: Co
         assert {each["account_id"] for each in lines} == {fresh.claims["account_id"]}
 
 
+@states("**Recorded**: user id for every operation, refused ones included", DOC)
+def test_user_of_a_refused_call_is_recorded(account: Account, controls: Sandbox) -> None:
+    for headers in ({"x-ip": "no address"}, {"x-api-key": "wrong"}, context(account)):
+        assert account.call("POST", CAMPAIGN_LIST.path, {}, headers).status_code in (400, 403)
+        assert audited(controls)[-1]["user_id"] == account.claims["user_id"], headers
+
+
 @states("**Recorded**: following a signed link is an operation", OURS)
 def test_followed_link_is_recorded(fresh: Account, company: Company) -> None:
     link = httpx.URL(fresh.fetch("url")["url"])
