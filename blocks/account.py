@@ -66,8 +66,10 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         default=None,
         description=f"Key that decrypts customer profiles, to read them back. {HINT}",
     )
-    client_ip: str = Field(
-        default="127.0.0.1", description="IP address that Nudgescribe's audit log shows for calls."
+    client_ip: str | None = Field(
+        default=None,
+        description="IP address that Nudgescribe's audit log shows for calls; by default this "
+        "machine's.",
     )
     connect_seconds: float = Field(
         default=10, gt=0, description="Time-out for connecting, in seconds."
@@ -108,9 +110,10 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
 
     @field_validator("client_ip")
     @classmethod
-    def _is_address(cls, ip: str) -> str:
+    def _is_address(cls, ip: str | None) -> str | None:
         try:
-            ip_address(ip)
+            if ip is not None:
+                ip_address(ip)
         except ValueError:
             raise ValueError("is no IP address") from None
         return ip

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from ipaddress import ip_address
 from tempfile import TemporaryFile
 from threading import Lock
 from typing import Any, BinaryIO, TypeVar, cast
@@ -24,7 +25,7 @@ from nudgescribe.envelope import open_envelope, read_answer
 from nudgescribe.links import Links, is_framed
 from nudgescribe.names import spelled_in, wire_name
 from nudgescribe.retry import RetryPolicy
-from nudgescribe.transport import DeadlineExceeded, open_transport
+from nudgescribe.transport import DeadlineExceeded, open_transport, own_address
 
 A = TypeVar("A", bound=Answer)
 
@@ -71,7 +72,8 @@ class NudgescribeClient(Closing):
     Every method raises errors of `nudgescribe.errors`. `retry` repeats reads, and a call that
     changes something only after a refusal that says when. `calls` limits the calls at once,
     `downloads` the downloads by link. `timeout` is for each wait; the body of a call may take
-    `call_seconds`, that of a page `page_seconds`.
+    `call_seconds`, that of a page `page_seconds`. `client_ip` is the address in the service's audit
+    log, by default this machine's. Raises ValueError if it is no address.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class NudgescribeClient(Closing):
         base_url: str,
         credentials: Credentials,
         *,
-        client_ip: str = "127.0.0.1",
+        client_ip: str | None = None,
         timeout: httpx.Timeout | float = 60.0,
         retry: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -95,7 +97,7 @@ class NudgescribeClient(Closing):
         self._http = httpx.Client(
             base_url=base_url,
             auth=TokenAuth(base_url, credentials),
-            headers={**credentials.headers, contract.CLIENT_IP_HEADER: client_ip},
+            headers={**credentials.headers, contract.CLIENT_IP_HEADER: _checked(client_ip)},
             timeout=timeout,
             transport=transport or open_transport(base_url, call_seconds),
         )
@@ -396,6 +398,16 @@ class NudgescribeClient(Closing):
                     raise errors.from_response(response)
                 for block in response.iter_bytes():
                     target.write(block)
+
+
+def _checked(client_ip: str | None) -> str:
+    """Return an address as it is, by default this machine's. Raises ValueError."""
+    address = own_address() if client_ip is None else client_ip
+    try:
+        ip_address(address)
+    except ValueError:
+        raise ValueError("client_ip is no IP address") from None
+    return address
 
 
 @contextmanager

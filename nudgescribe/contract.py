@@ -77,6 +77,8 @@ class Text(StrEnum):
     CURRENT_RUN = "Current run cannot be archived"
     QUOTA = "Usage limit reached."
     TOO_LARGE = "The body is too large."
+    INVALID_IP = "Invalid x-ip header."
+    NOT_JSON = "Content-Type must be application/json."
 
 
 class Status(StrEnum):
@@ -293,10 +295,14 @@ Segment = Mapping[str, str]
 # ---- authentication ---------------------------------------------------------------------------
 
 
-class AuthContext(Request):
-    """The content of the `x-auth-context` header."""
+class AuthContext(Answer):
+    """The content of the `x-auth-context` header.
 
-    api_access: bool
+    The service judges the code and the token first, whatever `api_access` is: if it is no flag, it
+    is None.
+    """
+
+    api_access: Annotated[bool | None, IF_IT_FITS] = None
     api_code: Secret
 
 

@@ -1,7 +1,9 @@
 """Connections to a service: one TLS context, the system's proxies, and bodies that must end."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from ssl import SSLContext
 from threading import Lock
 from time import monotonic
@@ -12,6 +14,9 @@ import httpx
 
 _build_tls = cache(httpx.create_ssl_context)
 _building = Lock()
+LOOPBACK = "127.0.0.1"
+_OUTSIDE = ((AF_INET, "192.0.2.1"), (AF_INET6, "2001:db8::1"))
+"""Addresses that nobody has, and that are not on any network of this machine."""
 
 
 def tls() -> SSLContext:
@@ -26,6 +31,18 @@ def proxy_for(url: str) -> str | None:
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     return None if proxy and proxy_bypass(parts.netloc) else proxy
+
+
+def own_address() -> str:
+    """Return the address that this machine has towards others, the loopback one if it has none.
+
+    Nothing is sent: a datagram socket is only told where to send to.
+    """
+    for family, outside in _OUTSIDE:
+        with suppress(OSError), socket(family, SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))
+            return probe.getsockname()[0]
+    return LOOPBACK
 
 
 def open_transport(base_url: str, seconds: float) -> httpx.BaseTransport:

@@ -37,7 +37,9 @@ serve_parser.add_argument(
 )
 serve_parser.add_argument("--approve-after", type=float, help="seconds until a run approves itself")
 serve_parser.add_argument(
-    "--chat-url", help=f"OpenAI-compatible endpoint that writes messages; its key: ${CHAT_KEY}"
+    "--chat-url",
+    help="OpenAI-compatible endpoint that writes messages of campaigns that name no other; "
+    f"its key: ${CHAT_KEY}",
 )
 serve_parser.add_argument("--chat-model", default="", help="the model to ask there")
 serve_parser.add_argument(

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from fastapi import Request
+from sqlalchemy import select
 
-from sandbox.data.models import Store
+from sandbox.data.models import Campaign, Store, Workspace
 from sandbox.data.page_files import PageFiles
 from sandbox.settings import Keys, Settings
-from sandbox.writing.writers import ChatWriter, MessageWriter, TemplateWriter
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,6 @@ class Context:
     keys: Keys
     store: Store
     page_files: PageFiles
-    writer: MessageWriter
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,11 @@ class Caller:
 def open_context(settings: Settings) -> Context:
     """Return the service's parts for these settings; make data folder and database if needed."""
     keys = settings.keys  # makes the data folder
-    writer = ChatWriter(settings.chat) if settings.chat else TemplateWriter()
-    return Context(
-        settings, keys, Store(settings.database_url), PageFiles(settings.exports_url), writer
-    )
+    store, page_files = Store(settings.database_url), PageFiles(settings.exports_url)
+    with store.read() as session:
+        campaigns = select(Campaign.id, Workspace.account_id).join(Workspace)
+        page_files.move_below_accounts(dict(session.execute(campaigns).tuples().all()))
+    return Context(settings, keys, store, page_files)
 
 
 def context_of(request: Request) -> Context:

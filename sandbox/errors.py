@@ -31,6 +31,7 @@ COMMON_ERRORS = describe_errors(
         403: "missing or bad authentication",
         413: "the body is too large",
         415: "the body is compressed",
+        500: "an unexpected failure, which the log has under the id in the text",
     }
 )
 NOT_FOUND = describe_errors(

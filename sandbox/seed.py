@@ -17,7 +17,7 @@ from nudgescribe.contract import CreateField, Status, WorkspaceField
 from sandbox import demo_customers
 from sandbox.api.security import hash_password
 from sandbox.context import Context
-from sandbox.data.models import Account, Campaign, Field, Group, Run, User, Workspace, now
+from sandbox.data.models import Account, Campaign, Field, Group, User, Workspace
 from sandbox.data.profiles import Profiles, new_profile_key, profile_key
 from sandbox.engine import exports, reruns
 from sandbox.settings import Keys
@@ -127,22 +127,13 @@ def _published_campaign(
         template=template,
         start_date=date.today(),
         exported_run=1,
+        group_id=group.id,
     )
     session.add(campaign)
     session.flush()
     wanted = reruns.segments_of(session, keys, campaign, group.id)
-    run = Run(
-        campaign_id=campaign.id,
-        run_number=1,
-        status=Status.DRAFT,
-        group_id=group.id,
-        group_name=group.name,
-        segment_count=len(wanted),
-        completed_at=now(),
-    )
-    session.add(run)
     texts = [(segment, fill_segment(template, segment)) for segment in wanted]
-    reruns.add_messages(session, run, texts, reruns.APPROVED)
+    reruns.add_messages(session, reruns.current_run(session, campaign), texts, reruns.APPROVED)
     session.flush()
     reruns.publish(session, campaign)
     return campaign

@@ -17,6 +17,7 @@ from sandbox.errors import COMMON_ERRORS, handle_http_error, handle_validation_e
 from sandbox.middleware.audit import AuditLog
 from sandbox.middleware.body_limit import BodyLimit
 from sandbox.middleware.envelope import EnvelopeChanger
+from sandbox.middleware.failures import FailureAnswers
 from sandbox.middleware.faults import FaultInjector, Faults
 from sandbox.middleware.in_flight import InFlightCounter, InFlightCounts
 from sandbox.settings import Settings
@@ -29,6 +30,7 @@ ROUTERS = (
     workspaces.router,
     customers.router,
     campaigns.router,
+    campaigns.rerun_router,
     messages.router,
     messages.links,
     admin.router,
@@ -89,4 +91,5 @@ def create_app(settings: Settings) -> Service:
         app.add_middleware(EnvelopeChanger, envelope=settings.envelope)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(AuditLog, file=settings.audit_file)
+    app.add_middleware(FailureAnswers)
     return app

@@ -46,9 +46,10 @@ class Settings:
     URL; by default both are in `data`. `rows_per_file` is the size of an exported page.
     `phase_seconds` is the least time of each phase of a rerun, so that it can be watched.
     `approve_after` is the time after which a run that is ready for review is approved, None for
-    never. Files above `upload_at_once` are processed in the background. Messages are written by
-    `chat`, by default from the campaign's template. `envelope` is what lies around answers, for
-    rehearsals of a client: see `sandbox.middleware.envelope`.
+    never. Files above `upload_at_once` are processed in the background. Messages of campaigns
+    whose AI configuration leaves that open are written by `chat`, by default from the template.
+    `envelope` is what lies around answers, for rehearsals of a client: see
+    `sandbox.middleware.envelope`.
     """
 
     data: Path

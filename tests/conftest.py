@@ -91,7 +91,8 @@ class Company:
     def page_file(self, number: int = 0) -> Path:
         """A page of Run #1, where the service keeps it."""
         folder = Path(self.sandbox.settings.exports_url)
-        return folder / self.seeded.campaign_id / "run-1" / f"{number:05d}.csv"
+        campaign = folder / self.seeded.account_id / self.seeded.campaign_id
+        return campaign / "run-1" / f"{number:05d}.csv"
 
     def client(self, **options: Any) -> NudgescribeClient:
         return NudgescribeClient(self.sandbox.url, self.credentials, **options)

@@ -1,7 +1,7 @@
 """Admin endpoints, which the real service does not have, or only in its platform.
 
-They approve a run's messages, set an account's quota, count what is in flight and switch faults on.
-They need no sign-in, since the sandbox serves one machine.
+They approve a run's messages, set a campaign's AI configuration and an account's quota, count what
+is in flight and switch faults on. They need no sign-in, since the sandbox serves one machine.
 """
 
 from typing import Annotated
@@ -16,6 +16,7 @@ from sandbox.engine import reruns
 from sandbox.errors import NOT_FOUND
 from sandbox.middleware.faults import Fault, Faults
 from sandbox.middleware.in_flight import InFlightCounts
+from sandbox.writing.configuration import AiConfiguration
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -45,7 +46,7 @@ class Approved(BaseModel):
 
 
 class Quota(BaseModel):
-    """The messages that an account may publish in one window; None for any number."""
+    """The messages that an account may generate and publish in one window; None for any number."""
 
     messages: int | None = Field(ge=0, le=2**31 - 1)
 
@@ -84,6 +85,19 @@ def approve(campaign_id: PathId, request: Request) -> Approved:
             raise HTTPException(404, Text.CAMPAIGN_NOT_FOUND)
         reruns.approve(session, campaign)
         return Approved(status=campaign.status)
+
+
+@router.put("/campaigns/{campaign_id}/ai")
+def configure(campaign_id: PathId, body: AiConfiguration, request: Request) -> AiConfiguration:
+    """Set a campaign's AI configuration for its next runs; without a template it keeps its own."""
+    with context_of(request).store.write() as session:
+        campaign = session.get(Campaign, campaign_id)
+        if campaign is None:
+            raise HTTPException(404, Text.CAMPAIGN_NOT_FOUND)
+        campaign.ai = body.model_dump(exclude={"template"})
+        if body.template is not None:
+            campaign.template = body.template
+        return body.model_copy(update={"template": campaign.template})
 
 
 @router.put("/accounts/{account_id}/quota")

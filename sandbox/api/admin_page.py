@@ -22,7 +22,7 @@ from sandbox.api import admin
 from sandbox.api.admin import PathId, forbid_cross_origin
 from sandbox.api.security import Handler
 from sandbox.context import context_of
-from sandbox.data.models import Account, Campaign, Job, Message, Run, Usage, Workspace, now
+from sandbox.data.models import Account, Campaign, Job, Message, Workspace, now
 from sandbox.engine import quota, reruns
 from sandbox.middleware.faults import ActiveFault, Fault
 from sandbox.settings import Settings
@@ -103,7 +103,7 @@ def run_segments(campaign_id: PathId, run_number: Number, request: Request) -> H
         campaign = session.get(Campaign, campaign_id)
         if campaign is None:
             raise HTTPException(404, Text.CAMPAIGN_NOT_FOUND)
-        run = session.get(Run, (campaign_id, run_number))
+        run = reruns.find_run(session, campaign, run_number)
         if run is None:
             raise HTTPException(404, "Run not found.")
         query = select(Message).where(
@@ -149,21 +149,20 @@ def _campaigns(session: Session) -> dict[str, Any]:
     Runs are newest first.
     """
     workspaces = session.scalars(select(Workspace).order_by(Workspace.name, Workspace.id))
-    campaigns = session.scalars(select(Campaign).order_by(Campaign.name, Campaign.id))
-    runs = session.scalars(select(Run).order_by(Run.run_number.desc()))
+    campaigns = session.scalars(select(Campaign).order_by(Campaign.name, Campaign.id)).all()
     return {
         "accounts": session.scalars(select(Account).order_by(Account.id)).all(),
         "workspaces": _grouped(workspaces, lambda workspace: workspace.account_id),
         "campaigns": _grouped(campaigns, lambda campaign: campaign.workspace_id),
-        "runs": _grouped(runs, lambda run: run.campaign_id),
+        "runs": {each.id: reruns.runs_of(session, each) for each in campaigns},
     }
 
 
 def _quotas(session: Session, settings: Settings) -> dict[str, Any]:
     """Return what each account has used of the current window, and when the window ends."""
-    window = quota.current_window(settings)
-    used = select(Usage.account_id, Usage.messages).where(Usage.window == window.number)
-    return {"used": dict(session.execute(used).tuples().all()), "window_end": window.end}
+    accounts = session.scalars(select(Account.id)).all()
+    used = {each: quota.used(session, settings, each) for each in accounts}
+    return {"used": used, "window_end": quota.current_window(settings).end}
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> Mapping[str, list[Row]]:

@@ -9,7 +9,13 @@ from sqlalchemy import select
 
 from nudgescribe import contract
 from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
-from sandbox.api.security import BEARER, issue_token, verify_password, verify_token
+from sandbox.api.security import (
+    BEARER,
+    check_api_key,
+    issue_token,
+    verify_password,
+    verify_token,
+)
 from sandbox.context import Caller, context_of
 from sandbox.data.models import Account, User
 
@@ -33,19 +39,21 @@ def sign_in(
     user, account = row
     if not hmac.compare_digest((api_key or "").encode(), account.api_key.encode()):
         raise HTTPException(403, Text.UNAUTHORIZED)
-    return _tokens(request, Caller(user.id, user.account_id, user.role_code))
+    request.state.caller = Caller(user.id, user.account_id, user.role_code)
+    return _tokens(request, request.state.caller)
 
 
 @router.get(contract.AUTH, dependencies=BEARER)
 def renew(request: Request) -> Tokens:
     """Exchange a refresh token, sent as the bearer, for two new tokens."""
-    return _tokens(request, verify_token(context_of(request).keys, request, "refresh"))
+    caller = verify_token(context_of(request).keys, request, "refresh")
+    check_api_key(request)
+    return _tokens(request, caller)
 
 
 def _tokens(request: Request, caller: Caller) -> Tokens:
     context = context_of(request)
     keys, settings = context.keys, context.settings
-    request.state.caller = caller
     return Tokens(
         access_token=issue_token(keys, "access", caller, settings.access_token_seconds),
         refresh_token=issue_token(keys, "refresh", caller, settings.refresh_token_seconds),

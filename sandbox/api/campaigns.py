@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import contract
 from nudgescribe.contract import Status, Text
-from sandbox.api.security import THREE_HEADERS, ThreeHeaderRoute
+from sandbox.api.security import THREE_HEADERS, RerunRoute, ThreeHeaderRoute
 from sandbox.context import account_of, caller_of, context_of
 from sandbox.data.lookup import find_campaign, find_group
 from sandbox.data.models import Campaign, Message, Run, Workspace
@@ -14,6 +14,7 @@ from sandbox.engine import reruns
 from sandbox.errors import NOT_FOUND
 
 router = APIRouter(route_class=ThreeHeaderRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
+rerun_router = APIRouter(route_class=RerunRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
 
 
 @router.post(contract.CAMPAIGNS)
@@ -28,7 +29,7 @@ def list_campaigns(body: contract.CampaignListRequest, request: Request) -> cont
         )
 
 
-@router.post(contract.RERUN_INITIATE)
+@rerun_router.post(contract.RERUN_INITIATE)
 def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunStarted:
     """Begin a rerun of a campaign onto another customer group."""
     with context_of(request).store.write() as session:
@@ -39,21 +40,20 @@ def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunSt
         )
         keys = context_of(request).keys
         run = reruns.initiate(session, keys, campaign, group, caller.user_id)
+        request.state.job_uid = run.job_uid
         return contract.RerunStarted(run=_run_on_wire(run), comparison=reruns.segment_lists(run))
 
 
-@router.post(contract.RERUN_HISTORY)
+@rerun_router.post(contract.RERUN_HISTORY)
 def history(body: contract.CampaignRequest, request: Request) -> contract.RunHistory:
     """List the runs of a campaign, newest first."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
-        runs = session.scalars(
-            select(Run).where(Run.campaign_id == campaign.id).order_by(Run.run_number.desc())
-        )
+        runs = reruns.runs_of(session, campaign)
         return contract.RunHistory(runs=[_run_on_wire(run) for run in runs])
 
 
-@router.post(contract.RERUN_MESSAGES)
+@rerun_router.post(contract.RERUN_MESSAGES)
 def run_messages(body: contract.RunRequest, request: Request) -> contract.SegmentMessageList:
     """List a run's messages; without a run number, the current run's active ones."""
     with context_of(request).store.read() as session:

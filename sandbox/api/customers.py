@@ -15,7 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from nudgescribe import contract
 from nudgescribe.contract import Text
 from sandbox.api.security import BEARER, BearerRoute
-from sandbox.context import account_of, context_of
+from sandbox.context import account_of, caller_of, context_of
 from sandbox.data.lookup import find_group, find_workspace
 from sandbox.data.models import new_id
 from sandbox.data.profiles import Profiles, count_customers
@@ -134,7 +134,9 @@ def _check_file(
     with context_of(request).store.write() as session:
         profiles = _profiles(session, request, target)
         file.seek(0)
-        job_uid = uploads.queue(session, profiles, target.customer_group_id, file)
+        user_id = caller_of(request).user_id
+        job_uid = uploads.queue(session, profiles, target.customer_group_id, file, user_id)
+        request.state.job_uid = job_uid
     return contract.UploadResult(
         job_uid=job_uid,
         status=contract.UPLOAD_QUEUED,

@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from ipaddress import ip_address
 from secrets import token_bytes
 from time import time
 from typing import Annotated, Any, Literal
@@ -13,9 +15,19 @@ from fastapi import Depends, Header, HTTPException, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 
-from nudgescribe.contract import AUTH_CONTEXT_HEADER, CLIENT_IP_HEADER, AuthContext, Claims, Text
-from sandbox.context import Caller, context_of
+from nudgescribe.contract import (
+    API_KEY_HEADER,
+    AUTH_CONTEXT_HEADER,
+    CLIENT_IP_HEADER,
+    AuthContext,
+    Claims,
+    Text,
+)
+from sandbox.context import Caller, account_of, context_of
+from sandbox.data.models import Account
+from sandbox.middleware.body_limit import JSON, media_type
 from sandbox.settings import Keys
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -41,6 +53,11 @@ def _digest(password: str, salt: bytes, cost: int) -> str:
     return hashlib.scrypt(password.encode(), salt=salt, n=cost, r=8, p=1).hex()
 
 
+def account_secret(keys: Keys, account_id: str) -> bytes:
+    """Return the secret that signs an account's tokens, derived from the service's own."""
+    return hmac.digest(keys.jwt_key.encode(), account_id.encode(), "sha512")
+
+
 def issue_token(keys: Keys, token_type: TokenType, caller: Caller, seconds: int) -> str:
     """Return a JWT for the caller that expires after `seconds`."""
     issued = int(time())
@@ -52,11 +69,11 @@ def issue_token(keys: Keys, token_type: TokenType, caller: Caller, seconds: int)
         # Two tokens of one second must differ, or renewing would hand out the old one again.
         "jti": token_bytes(8).hex(),
     }
-    return jwt.encode(claims, keys.jwt_key, algorithm=ALGORITHM)
+    return jwt.encode(claims, account_secret(keys, caller.account_id), algorithm=ALGORITHM)
 
 
 def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
-    """Return the caller that the request's bearer token names.
+    """Return the caller that the request's bearer token names, who is its caller from here on.
 
     Raises HTTPException, 403 `auth error`, unless the token is valid and of this type.
     """
@@ -64,41 +81,79 @@ def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
     try:
         if scheme.lower() != "bearer":
             raise jwt.InvalidTokenError
-        claims = Claims.model_validate(jwt.decode(token, keys.jwt_key, algorithms=[ALGORITHM]))
+        secret = account_secret(keys, _claimed_account(token))
+        claims = Claims.model_validate(jwt.decode(token, secret, algorithms=[ALGORITHM]))
     except (jwt.InvalidTokenError, ValidationError):
         raise HTTPException(403, Text.AUTH_ERROR) from None
     if claims.type != token_type:
         raise HTTPException(403, Text.AUTH_ERROR)
-    return Caller(claims.user_id, claims.account_id, claims.role_code)
+    # The audit log has the user also if the call is refused for another reason.
+    request.state.caller = Caller(claims.user_id, claims.account_id, claims.role_code)
+    return request.state.caller
+
+
+def _claimed_account(token: str) -> str:
+    """Return the account that a token names, which its signature is still to prove.
+
+    Raises InvalidTokenError.
+    """
+    try:
+        payload = token.split(".")[1]
+        claims = urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
+        return Claims.model_validate_json(claims).account_id
+    except (IndexError, ValueError):
+        raise jwt.InvalidTokenError from None
+
+
+def check_api_key(request: Request) -> None:
+    """Check that the API key of an authenticated call is its account's; it may have none.
+
+    Raises HTTPException, 403.
+    """
+    key = request.headers.get(API_KEY_HEADER)
+    if key is None:
+        return
+    with context_of(request).store.read() as session:
+        account = session.get(Account, account_of(request))
+    if account is None or not hmac.compare_digest(key.encode(), account.api_key.encode()):
+        raise HTTPException(403, Text.UNAUTHORIZED)
 
 
 class BearerRoute(APIRoute):
-    """Route of a content endpoint: checks the bearer token alone, before the body is read."""
+    """Route of a content endpoint: checks who calls before the body is read, by the bearer token
+    alone and by the API key if there is one.
+    """
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def authenticated(request: Request) -> Response:
-            request.state.caller = self.authenticate(request)
+            self.authenticate(request)
+            await run_in_threadpool(check_api_key, request)  # it asks the database
+            self.check_headers(request)
             return await handle(request)
 
         return authenticated
 
     @staticmethod
-    def authenticate(request: Request) -> Caller:
-        """Return the caller. Raises HTTPException, 403."""
-        return verify_token(context_of(request).keys, request, "access")
+    def authenticate(request: Request) -> None:
+        """Check who calls. Raises HTTPException, 403."""
+        verify_token(context_of(request).keys, request, "access")
+
+    @staticmethod
+    def check_headers(request: Request) -> None:
+        """Check the headers that do not authenticate. Raises HTTPException, 400."""
 
 
 class ThreeHeaderRoute(BearerRoute):
     """Route of a campaign, message or rerun endpoint: three headers are checked before the body.
 
-    Source: Nudgescribe's order is api_code, JWT, api_access; the ip comes last.
+    Source: Nudgescribe's order is api_code, JWT, api_access, account; the address comes last.
     """
 
     @staticmethod
-    def authenticate(request: Request) -> Caller:
-        """Return the caller. Raises HTTPException, 403."""
+    def authenticate(request: Request) -> None:
+        """Check who calls. Raises HTTPException, 403."""
         keys = context_of(request).keys
         try:
             context = AuthContext.model_validate_json(request.headers.get(AUTH_CONTEXT_HEADER, ""))
@@ -106,10 +161,28 @@ class ThreeHeaderRoute(BearerRoute):
             raise HTTPException(403, Text.UNAUTHORIZED) from None
         if not hmac.compare_digest(context.api_code.encode(), keys.api_code.encode()):
             raise HTTPException(403, Text.UNAUTHORIZED)
-        caller = verify_token(keys, request, "access")
+        verify_token(keys, request, "access")
         if not context.api_access or CLIENT_IP_HEADER not in request.headers:
             raise HTTPException(403, Text.UNAUTHORIZED)
-        return caller
+
+    @staticmethod
+    def check_headers(request: Request) -> None:
+        """Check that the client's address is one. Raises HTTPException, 400."""
+        try:
+            ip_address(request.headers[CLIENT_IP_HEADER])
+        except ValueError:
+            raise HTTPException(400, Text.INVALID_IP) from None
+
+
+class RerunRoute(ThreeHeaderRoute):
+    """Route of a rerun endpoint, whose body is declared as JSON."""
+
+    @staticmethod
+    def check_headers(request: Request) -> None:
+        """Check address and content type. Raises HTTPException, 400."""
+        ThreeHeaderRoute.check_headers(request)
+        if media_type(request.headers) != JSON:
+            raise HTTPException(400, Text.NOT_JSON)
 
 
 def _context_headers(
@@ -124,12 +197,13 @@ BEARER = [Security(HTTPBearer(bearerFormat="JWT", scheme_name="bearer", auto_err
 THREE_HEADERS = [*BEARER, Depends(_context_headers)]
 
 
-def sign_link(keys: Keys, path: str, expires: int) -> str:
-    """Return the signature of a link to `path` until `expires`, in seconds since 1970."""
-    return hmac.new(keys.link_key.encode(), f"{path}?{expires}".encode(), "sha256").hexdigest()
+def sign_link(keys: Keys, path: str, user_id: str, expires: int) -> str:
+    """Return the signature of a user's link to `path` until `expires`, in seconds since 1970."""
+    signed = f"{path}?{expires}&{user_id}".encode()
+    return hmac.new(keys.link_key.encode(), signed, "sha256").hexdigest()
 
 
-def verify_link(keys: Keys, path: str, expires: int, signature: str) -> bool:
+def verify_link(keys: Keys, path: str, user_id: str, expires: int, signature: str) -> bool:
     """Return whether a link was signed here and has not expired."""
-    expected = sign_link(keys, path, expires)
+    expected = sign_link(keys, path, user_id, expires)
     return expires >= time() and hmac.compare_digest(expected.encode(), signature.encode())

@@ -36,6 +36,11 @@ def find_campaign(session: Session, account_id: str, campaign_id: str, text: Tex
     return campaign
 
 
+def account_id_of(session: Session, campaign: Campaign) -> str:
+    """Return the id of the account that a campaign belongs to."""
+    return session.get_one(Workspace, campaign.workspace_id).account_id
+
+
 def fields_of(session: Session, workspace_id: str) -> list[WorkspaceField]:
     """Return a workspace's fields in the order of their creation."""
     fields = session.scalars(

@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -17,8 +17,12 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    false,
+    inspect,
+    update,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.schema import CreateColumn
 
 CONNECTIONS = 50
 """More than the threads that serve requests and process jobs."""
@@ -48,6 +52,11 @@ class UtcDateTime(TypeDecorator[datetime]):
         return datetime.fromisoformat(value) if value else None
 
 
+Created = Annotated[datetime | None, mapped_column(default=now)]
+Updated = Annotated[datetime | None, mapped_column(default=now, onupdate=now)]
+"""Times of a row; None if an earlier version has made it, until it is changed."""
+
+
 class Base(DeclarativeBase):
     """The base of all tables."""
 
@@ -63,7 +72,7 @@ class Account(Base):
     """An account of the service.
 
     `wrapped_key` is its profile key, encrypted with the service's master key; `quota` the messages
-    it may publish in one window, None for any number.
+    it may generate and publish in one window, None for any number.
     """
 
     __tablename__ = "accounts"
@@ -74,12 +83,21 @@ class Account(Base):
 
 
 class Usage(Base):
-    """The messages that an account has published in one window of its quota."""
+    """What an account has used in one window of its quota: `generated` messages, published
+    `messages`, and calls that have counted `pages`.
+    """
 
     __tablename__ = "usage"
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     window: Mapped[int] = mapped_column(primary_key=True)
     messages: Mapped[int]
+    generated: Mapped[int] = mapped_column(server_default="0")
+    pages: Mapped[int] = mapped_column(server_default="0")
+
+    @property
+    def total(self) -> int:
+        """Return the messages that count against the quota."""
+        return self.generated + self.messages
 
 
 class User(Base):
@@ -157,6 +175,8 @@ class Campaign(Base):
 
     `template` is the text that messages are written from, `variables` are the fields that make its
     segments, `exported_run` is the run whose pages are directly in the campaign's folder.
+    `group_id` is the group of Run #1, of which there is no other record. `ai` is the rest of its
+    `writing.AiConfiguration`, beside the template.
     """
 
     __tablename__ = "campaigns"
@@ -171,10 +191,17 @@ class Campaign(Base):
     start_date: Mapped[date | None]
     end_date: Mapped[date | None]
     published_at: Mapped[datetime | None]
+    group_id: Mapped[str | None]
+    ai: Mapped[dict[str, Any] | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]
 
 
 class Run(Base):
-    """A run of a campaign; `comparison` is a `contract.SegmentLists`, `summary` has its sizes."""
+    """A run of a campaign; `comparison` is a `contract.SegmentLists`, `summary` has its sizes.
+
+    `charged` says whether its generated messages have been counted against the quota.
+    """
 
     __tablename__ = "runs"
     campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
@@ -192,6 +219,7 @@ class Run(Base):
     started_at: Mapped[datetime] = mapped_column(default=now)
     completed_at: Mapped[datetime | None]
     error: Mapped[str | None]
+    charged: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Message(Base):
@@ -207,10 +235,13 @@ class Message(Base):
     review_status: Mapped[str]
     approval_stage: Mapped[str]
     archived: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]
 
 
 class Job(Base):
     """Background work on one `subject`: the campaign of a *rerun* or *export*, an *upload*'s group.
+    It is the user's who has asked for it.
 
     `state` is queued, running, done, failed (for good) or broken (tried again at the service's next
     start); `note` says how it ended.
@@ -224,6 +255,9 @@ class Job(Base):
     run_number: Mapped[int | None]
     state: Mapped[str] = mapped_column(default="queued", index=True)
     note: Mapped[str | None]
+    user_id: Mapped[str | None]
+    created_at: Mapped[Created]
+    updated_at: Mapped[Updated]
 
 
 class UploadChunk(Base):
@@ -250,7 +284,9 @@ class Store:
                 writing=False, isolation_level="REPEATABLE READ"
             )
         event.listen(self._writing, "begin", _begin)
-        Base.metadata.create_all(self._writing)
+        with self._writing.begin() as connection:
+            Base.metadata.create_all(connection)
+            _add_missing_columns(connection)
 
     @contextmanager
     def read(self) -> Generator[Session, None, None]:
@@ -267,6 +303,26 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._writing.dispose()
+
+
+def _add_missing_columns(connection: Connection) -> None:
+    """Add the columns that the tables of an earlier version lack.
+
+    Each of them may be null or has a default of the database, for the rows that are there.
+    """
+    missing = [
+        (table, column)
+        for table in Base.metadata.sorted_tables
+        for there in [{each["name"] for each in inspect(connection).get_columns(table.name)}]
+        for column in table.columns
+        if column.name not in there
+    ]
+    for table, column in missing:
+        added = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
+    if missing:  # first runs were stored, and as if they had ended before they began
+        late = Run.started_at > Run.completed_at
+        connection.execute(update(Run).where(late).values(started_at=Run.completed_at))
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:

@@ -1,10 +1,25 @@
 """Exported pages on any fsspec file system: one folder per run, one file per page."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+
+
+class RunFolder(NamedTuple):
+    """The folder of a run's pages, which is in its campaign's, and that in its account's."""
+
+    account_id: str
+    campaign_id: str
+    run_number: int
+
+    @property
+    def path(self) -> str:
+        """Return the path below the root of all pages."""
+        return f"{self.account_id}/{self.campaign_id}/run-{self.run_number}"
 
 
 class PageFiles:
@@ -15,21 +30,30 @@ class PageFiles:
         self._fs, root = url_to_fs(url, use_listings_cache=False)
         self._root = root.rstrip("/")
 
-    def names(self, campaign_id: str, run_number: int) -> list[str]:
+    def move_below_accounts(self, accounts: Mapping[str, str]) -> None:
+        """Move folders of campaigns that are directly at the root, as earlier versions had them.
+
+        `accounts` has the account of each campaign.
+        """
+        for path in self._list(self._root):
+            name = path.rstrip("/").rpartition("/")[2]
+            if name in accounts:
+                account = f"{self._root}/{accounts[name]}"
+                self._fs.makedirs(account, exist_ok=True)
+                self._fs.mv(path, f"{account}/{name}", recursive=True)
+
+    def names(self, folder: RunFolder) -> list[str]:
         """Return the names of a run's pages, in order; empty if it has none."""
-        try:
-            paths = self._fs.ls(f"{self._root}/{_folder(campaign_id, run_number)}", detail=False)
-        except FileNotFoundError:
-            return []
+        paths = self._list(f"{self._root}/{folder.path}")
         return sorted(path.rpartition("/")[2] for path in paths if path.endswith(".csv"))
 
-    def read(self, campaign_id: str, run_number: int, name: str) -> bytes:
+    def read(self, folder: RunFolder, name: str) -> bytes:
         """Return a page's bytes. Raises FileNotFoundError."""
-        return self._fs.cat_file(self._path(campaign_id, run_number, name))
+        return self._fs.cat_file(self._path(folder, name))
 
-    def write(self, campaign_id: str, run_number: int, name: str, content: bytes) -> None:
+    def write(self, folder: RunFolder, name: str, content: bytes) -> None:
         """Write a page; readers see all of it or nothing."""
-        target = self._path(campaign_id, run_number, name)
+        target = self._path(folder, name)
         if not isinstance(self._fs, LocalFileSystem):
             self._fs.pipe_file(target, content)  # an object appears when its upload is complete
             return
@@ -38,34 +62,36 @@ class PageFiles:
         draft.write_bytes(content)
         os.replace(draft, target)
 
-    def remove(self, campaign_id: str, run_number: int, name: str) -> None:
+    def remove(self, folder: RunFolder, name: str) -> None:
         """Delete a page."""
-        self._fs.rm_file(self._path(campaign_id, run_number, name))
+        self._fs.rm_file(self._path(folder, name))
 
-    def local_file(self, campaign_id: str, run_number: int, name: str) -> Path | None:
+    def local_file(self, folder: RunFolder, name: str) -> Path | None:
         """Return a page's path if the pages are on this machine, else None."""
-        path = Path(self._path(campaign_id, run_number, name))
+        path = Path(self._path(folder, name))
         return path if isinstance(self._fs, LocalFileSystem) else None
 
-    def signed_url(self, campaign_id: str, run_number: int, name: str, seconds: int) -> str | None:
+    def signed_url(self, folder: RunFolder, name: str, seconds: int) -> str | None:
         """Return a link signed by the file system, valid for `seconds`; None if it signs none."""
         try:
-            return self._fs.sign(self._path(campaign_id, run_number, name), seconds)
+            return self._fs.sign(self._path(folder, name), seconds)
         except NotImplementedError:
             return None
 
-    def exists(self, campaign_id: str, run_number: int, name: str) -> bool:
+    def exists(self, folder: RunFolder, name: str) -> bool:
         """Return whether a run has a page of this name."""
-        return self._fs.exists(self._path(campaign_id, run_number, name))
+        return self._fs.exists(self._path(folder, name))
 
-    def _path(self, campaign_id: str, run_number: int, name: str) -> str:
-        return f"{self._root}/{_folder(campaign_id, run_number)}/{name}"
+    def _list(self, path: str) -> list[str]:
+        try:
+            return self._fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+
+    def _path(self, folder: RunFolder, name: str) -> str:
+        return f"{self._root}/{folder.path}/{name}"
 
 
 def page_name(file_num: int) -> str:
     """Return the file name of a page; `file_num` counts from 0."""
     return f"{file_num:05d}.csv"
-
-
-def _folder(campaign_id: str, run_number: int) -> str:
-    return f"{campaign_id}/run-{run_number}"

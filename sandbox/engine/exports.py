@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 import polars as pl
 
 from nudgescribe import rfc4180
-from nudgescribe.contract import MessageRow
+from nudgescribe.contract import MESSAGE_COLUMNS, MessageRow
 from sandbox.context import Context
+from sandbox.data.lookup import account_id_of
 from sandbox.data.models import Campaign, Group
-from sandbox.data.page_files import PageFiles, page_name
+from sandbox.data.page_files import RunFolder, page_name
 from sandbox.data.profiles import Profiles
 from sandbox.engine.reruns import current_messages, current_run
 from sandbox.errors import JobFailed
@@ -36,22 +37,28 @@ def run_job(context: Context, campaign_id: str, run_number: int) -> None:
             raise JobFailed("The customer group is gone.")
         profiles = Profiles(session, context.keys, group_id)
         customers = profiles.frames(profiles.columns)
+        folder = RunFolder(account_id_of(session, campaign), campaign_id, run_number)
         for content in _page_contents(
             renderer, customers, profiles.key, context.settings.rows_per_file
         ):
             name = page_name(len(written))
-            context.page_files.write(campaign_id, run_number, name, content)
+            context.page_files.write(folder, name, content)
             written.add(name)
-    for name in context.page_files.names(campaign_id, run_number):
+    for name in context.page_files.names(folder):
         if name not in written:
-            context.page_files.remove(campaign_id, run_number, name)
+            context.page_files.remove(folder, name)
 
 
-def read_json_rows(
-    page_files: PageFiles, campaign_id: str, run_number: int, name: str
-) -> list[MessageRow]:
-    """Return the rows of a page for the JSON export. Raises MalformedCsv."""
-    page = rfc4180.read(page_files.read(campaign_id, run_number, name))
+def parse_page(content: bytes) -> pl.DataFrame:
+    """Return the rows of a page. Raises MalformedCsv, also if its columns are not an export's."""
+    page = rfc4180.read(content)
+    if tuple(page.columns) != MESSAGE_COLUMNS:
+        raise rfc4180.MalformedCsv("The page has other columns than an export.")
+    return page
+
+
+def first_rows(page: pl.DataFrame) -> list[MessageRow]:
+    """Return the rows of a page that the JSON export has."""
     return [MessageRow.model_validate(row) for row in page.head(JSON_ROWS).rows(named=True)]
 
 

@@ -15,9 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nudgescribe.contract import Status
 from sandbox.context import Context
-from sandbox.data.models import Campaign, Job, Run, now
+from sandbox.data.models import Campaign, Job, Run, User, now
 from sandbox.engine import exports, reruns, uploads
 from sandbox.errors import JobFailed
+from sandbox.middleware.audit import write_entry
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,17 @@ class Worker:
                 state = "failed"  # the campaign is back on its previous run: that is final
             values = {"state": state, "note": note}
             session.execute(update(Job).where(Job.number == job.number).values(values))
+            user = session.get(User, job.user_id) if job.user_id else None
+            account_id = user.account_id if user else None
+        write_entry(
+            self._context.settings.audit_file,
+            user_id=job.user_id,
+            account_id=account_id,
+            ip=None,
+            endpoint=f"job {job.kind}",
+            job_uid=job.uid,
+            status=state,
+        )
         return True
 
     def _claim(self) -> Job | None:

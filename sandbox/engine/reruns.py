@@ -11,11 +11,13 @@ from sqlalchemy.orm import Session
 from nudgescribe import segments
 from nudgescribe.contract import ComparisonSummary, Phase, Segment, SegmentLists, Status, Text
 from sandbox.context import Context
-from sandbox.data.lookup import fields_of
+from sandbox.data.lookup import account_id_of, fields_of
 from sandbox.data.models import Campaign, Group, Job, Message, Run, new_id, now
 from sandbox.data.profiles import Profiles
+from sandbox.engine import quota
 from sandbox.errors import JobFailed
 from sandbox.settings import Keys
+from sandbox.writing.configuration import AiConfiguration, writer_for
 from sandbox.writing.writers import Brief
 
 APPROVED, PENDING = "Approved", "Pending"
@@ -66,8 +68,8 @@ def _queue_run(
     summary = ComparisonSummary(matched=len(matched), new=len(new), orphaned=len(orphaned))
     # A failed run keeps its number: the next one counts on from it.
     last = session.scalar(select(func.max(Run.run_number)).where(Run.campaign_id == campaign.id))
-    number = (last or 0) + 1
-    job = Job(kind=RERUN, subject=campaign.id, run_number=number)
+    number = (last or 1) + 1
+    job = Job(kind=RERUN, subject=campaign.id, run_number=number, user_id=user_id)
     session.add(job)
     session.flush()
     run = Run(
@@ -134,7 +136,42 @@ def publish(session: Session, campaign: Campaign) -> None:
 
 def current_run(session: Session, campaign: Campaign) -> Run:
     """Return the campaign's current run."""
-    return session.get_one(Run, (campaign.id, campaign.current_run))
+    run = find_run(session, campaign, campaign.current_run)
+    assert run is not None
+    return run
+
+
+def find_run(session: Session, campaign: Campaign, run_number: int) -> Run | None:
+    """Return a run of the campaign, None if it has no such run."""
+    run = session.get(Run, (campaign.id, run_number))
+    return _first_run(session, campaign) if run is None and run_number == 1 else run
+
+
+def runs_of(session: Session, campaign: Campaign) -> list[Run]:
+    """Return the campaign's runs, newest first."""
+    query = select(Run).where(Run.campaign_id == campaign.id).order_by(Run.run_number.desc())
+    runs = list(session.scalars(query))
+    is_stored = runs and runs[-1].run_number == 1  # by an earlier version
+    return runs if is_stored else [*runs, _first_run(session, campaign)]
+
+
+def _first_run(session: Session, campaign: Campaign) -> Run:
+    """Return Run #1, synthesised: it is the campaign as it was before its first rerun."""
+    query = select(func.count(), func.max(Message.created_at)).where(
+        Message.campaign_id == campaign.id, Message.run_number == 1
+    )
+    count, last = session.execute(query).tuples().one()
+    group = session.get(Group, campaign.group_id) if campaign.group_id else None
+    return Run(
+        campaign_id=campaign.id,
+        run_number=1,
+        status=campaign.status if campaign.current_run == 1 else Status.PUBLISHED,
+        group_id=campaign.group_id,
+        group_name=group.name if group else None,
+        segment_count=count,
+        started_at=campaign.created_at,
+        completed_at=last,
+    )
 
 
 def current_messages(session: Session, campaign: Campaign) -> list[Message]:
@@ -206,18 +243,31 @@ def _copy(context: Context, campaign_id: str, run_number: int) -> None:
 
 
 def _generate(context: Context, campaign_id: str, run_number: int) -> None:
-    """Write each text as it comes, so that a repeated phase asks no chat endpoint twice."""
+    """Write each text as it comes, so that a repeated phase asks no chat endpoint twice.
+
+    The messages are charged when all of them are there, once. Raises JobFailed.
+    """
     with context.store.read() as session:
         run = session.get_one(Run, (campaign_id, run_number))
+        new = segment_lists(run).new_segments
+        if not new or run.charged:
+            return
         existing = _existing_keys(session, run)
-        wanted = [each for each in segment_lists(run).new_segments if _key(each) not in existing]
+        wanted = [each for each in new if _key(each) not in existing]
         campaign = session.get_one(Campaign, campaign_id)
+        account_id = account_id_of(session, campaign)
+        quota.check(session, context.settings, account_id, len(new))
         names = [field.field_name for field in fields_of(session, campaign.workspace_id)]
         brief = Brief(campaign.template, names)
-    for texts in context.writer.write(brief, wanted):
+        configuration = AiConfiguration.model_validate(campaign.ai or {})
+    writer = writer_for(configuration, context.settings.chat)
+    for texts in writer.write(brief, wanted):
         with context.store.write() as session:
             run = session.get_one(Run, (campaign_id, run_number))
             add_messages(session, run, texts, PENDING)
+    with context.store.write() as session:
+        quota.charge(session, context.settings, account_id, generated=len(new))
+        session.get_one(Run, (campaign_id, run_number)).charged = True
 
 
 def _archive_orphans(context: Context, campaign_id: str, run_number: int) -> None:

@@ -93,9 +93,9 @@ def accepted_rows(
         yield validation.accepted
 
 
-def queue(session: Session, profiles: Profiles, group_id: str, file: Readable) -> str:
-    """Store a file, encrypted, and queue its job. Return the job's uid."""
-    job = Job(kind=UPLOAD, subject=group_id)
+def queue(session: Session, profiles: Profiles, group_id: str, file: Readable, user_id: str) -> str:
+    """Store a file, encrypted, and queue its job for the user. Return the job's uid."""
+    job = Job(kind=UPLOAD, subject=group_id, user_id=user_id)
     session.add(job)
     session.flush()
     for number, content in enumerate(iter(lambda: file.read(CHUNK_BYTES), b"")):

@@ -1,1 +1,1 @@
-"""Middleware of every call: audit log, body limit, faults, calls in flight."""
+"""Middleware of every call: audit log, body limit, failures, faults, calls in flight."""

@@ -1,8 +1,6 @@
-"""The audit log: one JSON line per call, written before its answer leaves."""
+"""The audit log: one JSON line per call, written before its answer leaves, and per ended job."""
 
 import json
-from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -13,13 +11,41 @@ from sandbox.context import Caller
 from sandbox.data.models import now
 from sandbox.settings import open_private
 
-API = "/v1/"
+AUDITED = ("/v1/", "/exports/")
+
+
+def write_entry(
+    file: Path,
+    *,
+    user_id: str | None,
+    account_id: str | None,
+    ip: str | None,
+    endpoint: str,
+    job_uid: str | None,
+    status: int | str,
+) -> None:
+    """Write what has been done, now, and by whom; `status` is that of the answer or of the job.
+
+    A file and not a table: a call must not wait for the database's writer to be written down.
+    """
+    entry = {
+        "time": now().isoformat(),
+        "user_id": user_id,
+        "account_id": account_id,
+        "ip": ip,
+        "endpoint": endpoint,
+        "job_uid": job_uid,
+        "status": status,
+    }
+    with open(file, "ab", opener=open_private) as log:
+        log.write(json.dumps(entry).encode() + b"\n")
 
 
 class AuditLog:
-    """Middleware that writes who called what, from where and when, and the answer's status.
+    """Middleware that writes who called what, from where, and the answer's status.
 
-    A file and not a table: a call must not wait for the database's writer to be written down.
+    A call that is worked in the background has its job's id. Links into an object store are
+    followed there, and not seen here.
     """
 
     def __init__(self, app: ASGIApp, file: Path) -> None:
@@ -27,34 +53,36 @@ class AuditLog:
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(API):
+        if scope["type"] != "http" or not scope["path"].startswith(AUDITED):
             await self._app(scope, receive, send)
             return
 
+        is_written = False
+
         async def audited(message: Message) -> None:
+            nonlocal is_written
             if message["type"] == "http.response.start":
+                is_written = True
                 self._write(scope, message["status"])
             await send(message)
 
-        await self._app(scope, receive, audited)
+        try:
+            await self._app(scope, receive, audited)
+        except Exception:  # `FailureAnswers` answers it
+            if not is_written:
+                self._write(scope, 500)
+            raise
 
     def _write(self, scope: Scope, status: int) -> None:
-        caller: Caller | None = scope.get("state", {}).get("caller")
+        state = scope.get("state", {})
+        caller: Caller | None = state.get("caller")
         is_endpoint = "route" in scope
-        entry = {
-            "time": now().isoformat(),
-            "user_id": caller.user_id if caller else None,
-            "account_id": caller.account_id if caller else None,
-            "ip": _address(Headers(scope=scope).get(CLIENT_IP_HEADER, "")),
-            "endpoint": f"{scope['method']} {scope['path']}" if is_endpoint else "unknown",
-            "status": status,
-        }
-        with open(self._file, "ab", opener=open_private) as log:
-            log.write(json.dumps(entry).encode() + b"\n")
-
-
-def _address(text: str) -> str | None:
-    """Return an IP address in canonical form, None for any other text."""
-    with suppress(ValueError):
-        return str(ip_address(text.strip()))
-    return None
+        write_entry(
+            self._file,
+            user_id=caller.user_id if caller else None,
+            account_id=caller.account_id if caller else None,
+            ip=Headers(scope=scope).get(CLIENT_IP_HEADER),
+            endpoint=f"{scope['method']} {scope['path']}" if is_endpoint else "unknown",
+            job_uid=state.get("job_uid"),
+            status=status,
+        )

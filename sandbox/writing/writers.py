@@ -29,8 +29,9 @@ TIMEOUT_SECONDS = 60.0
 MAX_WAIT_SECONDS = 30.0
 TOO_MANY_REQUESTS = 429
 
-INSTRUCTIONS = """\
-You write one marketing message for one segment of customers, from the campaign's template.
+PROMPT = """\
+You write one marketing message for one segment of customers, from the campaign's template."""
+RULES = """\
 Where the template has a placeholder such as {{ first_name }}, keep it, written exactly so: it is
 filled in later for each customer. These placeholders may be used: %s.
 Answer with the message and nothing else."""
@@ -68,8 +69,17 @@ class TemplateWriter:
 class ChatWriter:
     """Writer by an OpenAI-compatible chat endpoint, asked once per segment, several at a time."""
 
-    def __init__(self, endpoint: ChatEndpoint, *, max_wait: float = MAX_WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        endpoint: ChatEndpoint,
+        *,
+        prompt: str = PROMPT,
+        temperature: float | None = None,
+        max_wait: float = MAX_WAIT_SECONDS,
+    ) -> None:
         self._endpoint = endpoint
+        self._prompt = prompt
+        self._options = {} if temperature is None else {"temperature": temperature}
         self._max_wait = max_wait
         self._backoff = wait_random_exponential(max=max_wait)
 
@@ -103,13 +113,14 @@ class ChatWriter:
         request = {
             "model": self._endpoint.model,
             "messages": [
-                {"role": "system", "content": INSTRUCTIONS % ", ".join(brief.fields)},
-                {"role": "user", "content": _prompt(brief, segment)},
+                {"role": "system", "content": f"{self._prompt}\n{RULES % ', '.join(brief.fields)}"},
+                {"role": "user", "content": _task(brief, segment)},
             ],
+            **self._options,
         }
         try:
             response = http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _NoMessage(f"{type(error).__name__}.") from None
         if response.status_code == TOO_MANY_REQUESTS or response.is_server_error:
             raise _NoMessage(f"it answered {response.status_code}.", retry_after(response.headers))
@@ -122,6 +133,8 @@ class ChatWriter:
             raise _NoMessage("its answer is no chat completion.") from None
         except templates.BadTemplate as error:
             raise _NoMessage(str(error)) from None
+        if not text.strip():
+            raise _NoMessage("its message is blank.")
         return text
 
     def _wait(self, state: RetryCallState) -> float:
@@ -151,6 +164,6 @@ class _Completion(BaseModel):
     choices: list[_Choice]
 
 
-def _prompt(brief: Brief, segment: Segment) -> str:
+def _task(brief: Brief, segment: Segment) -> str:
     values = json.dumps(dict(segment), ensure_ascii=False)
     return f"The segment: {values}\n\nThe campaign's template:\n{brief.template}"

@@ -48,7 +48,8 @@ class Plan(Frozen):
 
     `changes` compares the list with the customers of the current run, and is None if their group is
     deleted; orphaned segments count their customers there. `messages` is the number of messages to
-    generate, `quota` of those to publish. `stops` lists the guardrails that would stop the refresh.
+    generate, `quota` of those to generate and to publish. `stops` lists the guardrails that would
+    stop the refresh.
     """
 
     plan_id: str
@@ -226,7 +227,7 @@ def _plan(
         new=new,
         orphaned=orphaned,
         messages=new.segments,
-        quota=validated.accepted.rows,
+        quota=new.segments + validated.accepted.rows,
         stops=[hit.problem for hit in guardrails.hits(counts)],
     )
 
@@ -266,5 +267,5 @@ def _rows(plan: Plan) -> dict[str, int]:
         "segments orphaned": plan.orphaned.segments,
         "customers previously in orphaned segments": plan.orphaned.customers,
         "messages to generate": plan.messages,
-        "messages to publish, of the quota": plan.quota,
+        "messages to generate and publish, of the quota": plan.quota,
     }

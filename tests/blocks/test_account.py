@@ -87,12 +87,19 @@ def test_slash_at_the_end_of_base_url_is_left_out(company: Company) -> None:
         {"api_code": "s3crét"},
         {"api_key": ""},
         {"client_ip": "s3cret\r\nx: y"},
+        {"client_ip": ""},
     ],
 )
 def test_value_that_fits_in_no_header_is_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ValidationError, match=next(iter(changes))) as caught:
         NudgescribeAccount.model_validate({**SECRETS, **changes})
     assert "s3c" not in str(caught.value)
+
+
+def test_client_ip_is_this_machines_by_default(company: Company) -> None:
+    assert company.account().client_ip is None
+    with company.account().get_client() as client:
+        assert client.campaigns()
 
 
 @pytest.mark.parametrize("url", ["http://a.example", "https://me:s3cret@a.example"])

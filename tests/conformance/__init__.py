@@ -23,6 +23,7 @@ SECTIONS = [
     "Customers",
     "Campaigns and messages",
     "Reruns",
+    "Found in a second reading",
 ]
 MODULES = [
     "test_everywhere",
@@ -30,6 +31,7 @@ MODULES = [
     "test_customers",
     "test_messages",
     "test_reruns",
+    "test_second_reading",
 ]
 NEED_THE_SANDBOX = {"controls", "stranger", "company", "fresh", "story", "watched", "failure"}
 """Fixtures that no real service can give."""

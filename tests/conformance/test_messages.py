@@ -11,6 +11,7 @@ from tests.conformance.wire import CAMPAIGN_LIST, Account, has_shape, refusal, u
 from tests.conftest import Company, Sandbox
 
 states, states_everywhere = statements_of("Campaigns and messages"), statements_of("Everywhere")
+states_again = statements_of("Found in a second reading")
 
 FETCH = "/v1/messages/fetch"
 MOST_ROWS_AS_JSON = 1000
@@ -124,6 +125,9 @@ def test_publish_above_the_quota_is_refused(fresh: Account, company: Company) ->
 
 @states_everywhere("`Campaign/details not found.` (404: campaign without audience)", DOC)
 @states_everywhere("`Campaign/details not found.` (404: campaign without messages)", DOC)
+@states_again(
+    "`Campaign/details not found.` is answered before anything about the campaign's state", OURS
+)
 @pytest.mark.parametrize("lost", ["audience", "messages"])
 def test_publish_without_audience_or_messages_is_not_found(
     fresh: Account, company: Company, lost: str
@@ -133,8 +137,10 @@ def test_publish_without_audience_or_messages_is_not_found(
         fresh.ask("/v1/cg", body, verb="DELETE")
     else:
         stories.drop_messages(company)
-    answer = fresh.refused_campaign("/v1/messages/publish")
-    assert answer == (404, "Campaign/details not found.")
+    for status in ("Published", "Ready to publish", "Draft", "Processing", "Ready for review"):
+        stories.put_into(company, status)
+        answer = fresh.refused_campaign("/v1/messages/publish")
+        assert answer == (404, "Campaign/details not found."), status
 
 
 # ---- pages ------------------------------------------------------------------------------------
@@ -185,10 +191,32 @@ def test_fetch_of_an_unknown_export_type_is_refused(account: Account) -> None:
 
 
 @states_everywhere("`Failed to parse.` (500)", DOC)
-def test_fetch_of_a_damaged_file_is_a_500(fresh: Account, company: Company) -> None:
-    company.page_file().write_bytes(b"customer_id,message\r\n1\r\n")
-    answer = fresh.refused_campaign(FETCH, file_num=0, export_type="json")
-    assert answer == (500, "Failed to parse.")
+@states_again(
+    "**Errors**: `Failed to parse.` whenever an exported file cannot be read as UTF-8 CSV with its "
+    "two columns, for each export type but `url`",
+    DOC,
+)
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"customer_id,message\r\n1\r\n",
+        b"customer_id,message\r\n1,\xff\r\n",
+        b"customer_\xff,message\r\n1,a\r\n",
+        b"customer_id\r\n1\r\n",
+        b"message,customer_id\r\na,1\r\n",
+        b"customer_id,text\r\n1,a\r\n",
+        b"customer_id,message,more\r\n1,a,b\r\n",
+        b'customer_id,message\r\n1,"a\r\n',
+        b"",
+    ],
+    ids=str,
+)
+def test_fetch_of_a_damaged_file_is_a_500(fresh: Account, company: Company, damaged: bytes) -> None:
+    company.page_file().write_bytes(damaged)
+    for export_type in ("utf8", "json"):
+        answer = fresh.refused_campaign(FETCH, file_num=0, export_type=export_type)
+        assert answer == (500, "Failed to parse."), export_type
+    assert httpx.get(fresh.fetch("url")["url"]).content == damaged
 
 
 @pytest.mark.usefixtures("controls")

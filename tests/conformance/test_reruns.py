@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from sandbox.data.models import Run
 from tests.conformance import DOC, OURS, lists, statements_of, stories
 from tests.conformance.stories import NEW_SEGMENTS, Failure, Segment, Story, View, Watched
 from tests.conformance.wire import (
@@ -209,7 +210,25 @@ def test_history_of_a_campaign_never_rerun_has_run_1(account: Account) -> None:
     assert (run["run_number"], run["status"]) == (1, "Published")
     assert run["customer_group_id"] == account.access.customer_group_id
     assert run["customer_group_name"] == "First customers"
+    assert run["segment_count"] == len(account.messages())
     assert run["comparison_summary"] is None
+    assert (run["phase"], run["job_uid"], run["initiated_by"], run["error"]) == (None,) * 4
+
+
+@states("a campaign never rerun answers one *synthesised* Run #1: there is no record of it", DOC)
+def test_run_1_has_no_record(company: Company, fresh: Account) -> None:
+    with company.sandbox.context.store.read() as session:
+        assert session.get(Run, (fresh.access.campaign_id, 1)) is None
+    fresh.ask("/v1/cg", {"customer_group_id": fresh.access.customer_group_id}, verb="DELETE")
+    (run,) = fresh.runs()
+    assert run["customer_group_id"] == fresh.access.customer_group_id
+
+
+@states("a run does not start after its end", OURS)
+def test_run_does_not_start_after_its_end(account: Account) -> None:
+    for run in account.runs():
+        started, completed = run["started_at"], run["completed_at"]
+        assert not (started and completed) or utc(started) <= utc(completed)
 
 
 @states(

@@ -7,6 +7,7 @@ import pytest
 from nudgescribe import auth, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.contract import AUTH, CAMPAIGNS, GROUPS
+from nudgescribe.transport import own_address
 from tests.conftest import Company
 from tests.support.clock import Clock
 from tests.support.response_tamperer import Fault, ResponseTamperer
@@ -38,6 +39,20 @@ def test_call_carries_all_documented_headers(company: Company) -> None:
     assert json.loads(call.headers["x-auth-context"]) == context
     assert call.headers["x-ip"] == "192.0.2.7"
     assert call.headers["content-type"] == "application/json"
+
+
+def test_call_carries_this_machines_address_by_default(company: Company) -> None:
+    transport = ResponseTamperer()
+    with company.client(transport=transport) as client:
+        client.campaigns()
+    assert transport.requests[-1].headers["x-ip"] == own_address()
+
+
+@pytest.mark.parametrize("client_ip", ["", "localhost", "1.2.3.4, 5.6.7.8", "s3cret\r\nx: y"])
+def test_client_ip_that_is_no_address_is_refused(company: Company, client_ip: str) -> None:
+    with pytest.raises(ValueError, match="client_ip is no IP address") as caught:
+        company.client(client_ip=client_ip)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_sign_in_serves_all_calls_and_threads(company: Company) -> None:

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from io import BytesIO
+from ipaddress import ip_address
 from threading import Event
 from typing import Any
 
@@ -15,7 +16,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import AUTH, MESSAGES_FETCH, PUBLISH
 from nudgescribe.links import Links
 from nudgescribe.retry import RetryPolicy
-from nudgescribe.transport import DeadlineExceeded, DeadlineTransport
+from nudgescribe.transport import DeadlineExceeded, DeadlineTransport, own_address
 from tests.support.exports import Export, downloaded
 from tests.support.http_server import Reply, serving
 
@@ -134,3 +135,13 @@ def test_tls_context_is_built_once_when_threads_begin_together(
     with ThreadPoolExecutor(4) as pool:
         contexts = {*pool.map(lambda _: transport.tls(), range(4))}
     assert len(built) == len(contexts) == 1
+
+
+def test_own_address_is_the_one_towards_others_or_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ip_address(own_address())
+
+    def refuse(*arguments: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("nudgescribe.transport.socket", refuse)
+    assert own_address() == "127.0.0.1"

@@ -49,7 +49,7 @@ def test_plan_has_the_numbers_of_the_service(reviewed_sandbox: Sandbox, save: Sa
     assert (plan.accepted, plan.rejected) == (result.accepted, result.rejected)
     assert plan.new.customers == result.customers_in_new
     assert plan.matched.customers + plan.new.customers == len(after)
-    assert plan.quota == published(company)
+    assert plan.quota == used(company)
     segments = pl.read_parquet(next(saved.root.glob("plans/*/*-segments.parquet")))
     assert segments["customers"].sum() == len(after)
     assert segments["before"].sum() <= len(before)
@@ -84,10 +84,10 @@ def held(company: Company, group: str) -> dict[str, object]:
         return {one.customer_id: {k: v or "" for k, v in one.profile.items()} for one in everyone}
 
 
-def published(company: Company) -> int:
+def used(company: Company) -> int:
     """Messages of the account's quota that are used up."""
     context = company.sandbox.context
     with context.store.read() as session:
         window = current_window(context.settings)
         usage = session.get_one(Usage, (company.seeded.account_id, window.number))
-        return usage.messages
+        return usage.total

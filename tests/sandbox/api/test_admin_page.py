@@ -143,16 +143,16 @@ def test_quota_form_sets_shows_and_lifts_a_quota(
     rerun(company, client)
     page.goto(company.sandbox.url.replace("127.0.0.1", "localhost"))
     account = account_on(page, company)
-    expect(account).to_contain_text("0 messages published")
+    expect(account).to_contain_text("4 messages: 4 generated, 0 published")
     campaign_on(page, company).get_by_role("button", name="Approve").click()
     client.publish(company.seeded.campaign_id)
     account.get_by_label("Quota").fill("1500")
     account.get_by_role("button", name="Set quota").click()
-    expect(account).to_contain_text("100 of 1,500 messages published")
+    expect(account).to_contain_text("104 of 1,500 messages: 4 generated, 100 published")
     assert quota() == 1500
     account.get_by_label("Quota").fill("")
     account.get_by_role("button", name="Set quota").click()
-    expect(account).to_contain_text("100 messages published")
+    expect(account).to_contain_text("104 messages: 4 generated, 100 published")
     assert quota() is None
 
 

@@ -180,11 +180,10 @@ def test_document_says_what_authenticates_each_operation_and_no_422() -> None:
 
 
 def requests(model: type[contract.Request] = contract.Request) -> Iterator[type[contract.Request]]:
-    """Yield all models of request bodies; the context of a caller is a header."""
+    """Yield all models of request bodies."""
     for each in model.__subclasses__():
         yield from requests(each)
-        if each is not contract.AuthContext:
-            yield each
+        yield each
 
 
 def body_schemas() -> dict[str, Any]:

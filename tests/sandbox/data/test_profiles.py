@@ -98,7 +98,7 @@ def test_database_has_no_readable_customer_data(
     with sandbox.context.store.write() as session:
         group = Profiles(session, sandbox.context.keys, company.seeded.customer_group_id)
         file = io.BytesIO(rfc4180.write(marked))
-        uid = uploads.queue(session, group, company.seeded.customer_group_id, file)
+        uid = uploads.queue(session, group, company.seeded.customer_group_id, file, "user")
         session.flush()
         session.scalars(select(Job).where(Job.uid == uid)).one().state = "waiting"
         for table in Base.metadata.sorted_tables:
@@ -141,7 +141,7 @@ def test_upload_to_a_deleted_group_fails_and_deletes_its_file(
 ) -> None:
     with sandbox.context.store.write() as session:
         group = Profiles(session, sandbox.context.keys, company.seeded.customer_group_id)
-        uid = uploads.queue(session, group, str(uuid4()), io.BytesIO(b"customer_id"))
+        uid = uploads.queue(session, group, str(uuid4()), io.BytesIO(b"customer_id"), "user")
         number = session.scalars(select(Job.number).where(Job.uid == uid)).one()
     job = ended_job(sandbox, number)
     with sandbox.context.store.read() as session:

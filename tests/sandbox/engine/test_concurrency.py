@@ -32,6 +32,7 @@ REFUSALS = {
     (400, "Campaign is not ready to publish."),
     (400, "Campaign is not ready for review."),
     (404, "File not found."),
+    (404, "Campaign/details not found."),
 }
 """Errors that a client must expect when others use the same campaign."""
 

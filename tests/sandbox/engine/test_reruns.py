@@ -11,7 +11,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from sandbox import demo_customers
 from sandbox.data.models import Job
-from sandbox.engine import reruns
+from sandbox.engine import quota, reruns
 from sandbox.engine.jobs import Worker
 from sandbox.settings import Settings
 from tests.conftest import Company, customers, seed, serving
@@ -24,6 +24,17 @@ def test_rerun_without_customers_fails_and_the_next_has_another_number(
     run = rerun(company, client, 0)
     assert (run.status, run.error) == (Status.FAILED, "The customer group has no customers.")
     assert initiate(company, client).run_number == 3
+
+
+def test_repeated_phases_charge_the_generated_messages_once(
+    company: Company, client: NudgescribeClient
+) -> None:
+    context, account_id = company.sandbox.context, company.seeded.account_id
+    number = rerun(company, client).run_number
+    for _ in range(2):
+        reruns.run_job(context, company.seeded.campaign_id, number)
+    with context.store.read() as session:
+        assert quota.used(session, context.settings, account_id).generated == 4
 
 
 def test_unexpected_error_fails_the_run_and_not_the_service(

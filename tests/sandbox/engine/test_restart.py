@@ -14,6 +14,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Phase, Status
 from sandbox import seed
 from sandbox.context import open_context
+from sandbox.engine import quota
 from sandbox.settings import Settings
 from tests.conftest import credentials_of, customers
 from tests.sandbox.conftest import new_group
@@ -98,6 +99,10 @@ def test_rerun_killed_in_any_phase_finishes_after_a_restart(
     assert len(written) == len(set(written)) == run.segment_count == 16
     assert len(archived) == 16
     assert all(message.archived for message in archived)
+    context = open_context(settings)
+    with context.store.read() as session:
+        assert quota.used(session, settings, seeded.account_id).generated == 4
+    context.store.close()
 
 
 def test_export_killed_half_way_finishes_after_a_restart(

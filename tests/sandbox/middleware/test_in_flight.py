@@ -81,5 +81,5 @@ def test_connection_closed_by_the_client_is_not_in_flight(
 def test_traffic_counts_refused_links_and_not_the_admin_page(sandbox: Sandbox) -> None:
     reset_peak(sandbox)
     assert httpx.get(f"{sandbox.url}/").status_code == 200
-    assert httpx.get(f"{sandbox.url}/exports/none/run-1/00000.csv").status_code == 401
+    assert httpx.get(f"{sandbox.url}/exports/none/none/run-1/00000.csv").status_code == 401
     assert traffic(sandbox) == {"calls": {"now": 0, "most": 0}, "downloads": {"now": 0, "most": 1}}

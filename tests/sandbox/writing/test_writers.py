@@ -2,8 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,11 @@ from sandbox.writing.writers import Brief, ChatWriter
 from tests.conftest import Company, serving
 from tests.sandbox.conftest import rerun
 from tests.support import http_server
-from tests.support.http_server import FakeService, Reply, Request, as_json
+from tests.support.chat import HELLO, Chat, saying
+from tests.support.http_server import Reply, as_json
 
 BRIEF = Brief("Dear {{ first_name }}, {{ plan }}!", ["first_name", "plan", "region"])
 WANTED = [{"plan": f"plan {number}"} for number in range(20)]
-
-
-def saying(text: str) -> Reply:
-    return as_json({"choices": [{"message": {"role": "assistant", "content": text}}]})
-
-
-HELLO = saying("Hello {{ first_name }}.")
-
-
-class Chat(FakeService):
-    """The endpoint: `say` is given a request's number and its body."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.say: Callable[[int, Any], Reply] = lambda number, body: HELLO
-        self.numbers = count(1)
-        self.at_once = 0
-        self.most_at_once = 0
-
-    @property
-    def authorised(self) -> set[str | None]:
-        return {request.headers["authorization"] for request in self.requests}
-
-    def answer(self, request: Request) -> Reply:
-        with self.lock:
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-            number = next(self.numbers)
-        reply = self.say(number, json.loads(request.body))
-        with self.lock:
-            self.at_once -= 1
-        return reply
 
 
 @pytest.fixture

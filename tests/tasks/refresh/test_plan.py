@@ -69,7 +69,7 @@ def test_plan_counts_customers_of_segments(local: Local, plan: Plan) -> None:
     before = demo_customers.customers(SEEDED_CUSTOMERS, demo_customers.PLANS_BEFORE)
     left = sum(customer["plan"] == "legacy" for customer in before)
     assert plan.orphaned == Share(segments=4, customers=left)
-    assert (plan.messages, plan.quota) == (4, 250)
+    assert (plan.messages, plan.quota) == (4, 254)
 
 
 @pytest.mark.parametrize("gone", ["deleted", None])

@@ -39,12 +39,13 @@ FETCHES = [
     Endpoint("POST", FETCH.path, {**FETCH.body, "export_type": kind}, FETCH.more)
     for kind in ("utf8", "json", "url")
 ]
+MESSAGES = [PUBLISH, PAGES, *FETCHES]
 HISTORY = wire.RERUN_ENDPOINTS[1]
 FAMILIES = [
     wire.FIELD_ENDPOINTS,
     wire.GROUP_ENDPOINTS,
     [CHECK, *wire.CUSTOMER_ENDPOINTS[1:]],
-    [PUBLISH, PAGES, *FETCHES],
+    MESSAGES,
     wire.RERUN_ENDPOINTS,
 ]
 WITH_IDS = [*chain.from_iterable(FAMILIES)]

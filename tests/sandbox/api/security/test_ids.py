@@ -80,27 +80,30 @@ def get_raw(link: httpx.URL, path: str) -> httpx.Response:
     "path",
     [
         "/exports/../keys.json",
-        "/exports/%2e%2e/run-1/keys.json",
-        "/exports/..%2f..%2fkeys.json/run-1/00000.csv",
-        "/exports/{campaign}/run-1/../../../keys.json",
-        "/exports/{campaign}/run-1/..%2F..%2F..%2Fkeys.json",
-        "/exports/{campaign}/run-1/%2Fetc%2Fpasswd",
-        "/exports/{campaign}/run-1/%00",
-        "/exports/{campaign}/run-1/00001.csv",
-        "/exports/%00/run-1/00000.csv",
-        "/exports/{campaign}/run--1/00000.csv",
-        "/exports/{campaign}/run-1e400/00000.csv",
-        "/exports/{campaign}/run-01/00000.csv",
-        "/exports/{campaign}/run-1/00000.csv%3F",
-        "/exports/{campaign}/run-" + "9" * 5000 + "/00000.csv",
+        "/exports/%2e%2e/%2e%2e/run-1/keys.json",
+        "/exports/{account}/..%2f..%2f..%2fkeys.json/run-1/00000.csv",
+        "/exports/{other}/{campaign}/run-1/00000.csv",
+        "/exports/{campaign}/run-1/00000.csv",
+        "/exports/{account}/{campaign}/run-1/../../../keys.json",
+        "/exports/{account}/{campaign}/run-1/..%2F..%2F..%2Fkeys.json",
+        "/exports/{account}/{campaign}/run-1/%2Fetc%2Fpasswd",
+        "/exports/{account}/{campaign}/run-1/%00",
+        "/exports/{account}/{campaign}/run-1/00001.csv",
+        "/exports/{account}/%00/run-1/00000.csv",
+        "/exports/{account}/{campaign}/run--1/00000.csv",
+        "/exports/{account}/{campaign}/run-1e400/00000.csv",
+        "/exports/{account}/{campaign}/run-01/00000.csv",
+        "/exports/{account}/{campaign}/run-1/00000.csv%3F",
+        "/exports/{account}/{campaign}/run-" + "9" * 5000 + "/00000.csv",
         "/exports//etc/passwd",
-        "//exports/{campaign}/run-1/00000.csv",
-        "/exports/%ff%fe/run-1/00000.csv",
+        "//exports/{account}/{campaign}/run-1/00000.csv",
+        "/exports/{account}/%ff%fe/run-1/00000.csv",
     ],
     ids=lambda path: path[:50],
 )
 def test_link_to_another_path_serves_nothing(link: httpx.URL, ours: Tenant, path: str) -> None:
-    target = path.format(campaign=ours.own["campaign_id"])
+    account_id = ours.company.seeded.account_id
+    target = path.format(account=account_id, campaign=ours.own["campaign_id"], other=uuid4())
     with unharmed(ours):
         for query in ("", f"?{link.query.decode()}"):
             check_refused(get_raw(link, target + query), 400, 401, 403, 404)
@@ -116,6 +119,9 @@ def test_link_to_another_path_serves_nothing(link: httpx.URL, ours: Tenant, path
         ("signature", "{}0", 403),
         ("signature", "é", 403),
         ("signature", "\0", 403),
+        ("user_id", None, 401),
+        ("user_id", "", 403),
+        ("user_id", "{}0", 403),
         ("expires", None, 401),
         ("expires", "1", 403),
         ("expires", "-1", 403),

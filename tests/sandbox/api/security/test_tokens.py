@@ -17,6 +17,7 @@ from tests.sandbox.api.security.tenants import (
     AUTHENTICATED,
     WITH_IDS,
     Tenant,
+    check_refused,
     check_same,
     on_one_database,
     paired,
@@ -24,8 +25,8 @@ from tests.sandbox.api.security.tenants import (
 )
 
 Claims = dict[str, Any]
-Forge = Callable[[str, Claims, str], str]
-"""Makes a token from a genuine one, its claims, and the key that the service signs with."""
+Forge = Callable[[str, Claims, bytes], str]
+"""Makes a token from a genuine one, its claims, and the account's secret."""
 
 
 def test_password_is_verified_at_the_cost_of_its_hash() -> None:
@@ -45,17 +46,17 @@ def encoded(content: bytes) -> str:
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-def signed(key: str | None = None, algorithm: str = "HS256", **changes: object) -> Forge:
+def signed(key: bytes | None = None, algorithm: str = "HS256", **changes: object) -> Forge:
     """Sign the claims with some of them changed, or left out if None."""
 
-    def forge(token: str, claims: Claims, jwt_key: str) -> str:
+    def forge(token: str, claims: Claims, secret: bytes) -> str:
         changed = {name: each for name, each in {**claims, **changes}.items() if each is not None}
-        return jwt.encode(changed, key or jwt_key, algorithm)
+        return jwt.encode(changed, key or secret, algorithm)
 
     return forge
 
 
-def of_another_account(token: str, claims: Claims, jwt_key: str) -> str:
+def of_another_account(token: str, claims: Claims, secret: bytes) -> str:
     head, _, signature = token.split(".")
     changed = json.dumps({**claims, "account_id": str(uuid4())})
     return f"{head}.{encoded(changed.encode())}.{signature}"
@@ -63,6 +64,14 @@ def of_another_account(token: str, claims: Claims, jwt_key: str) -> str:
 
 def with_header(header: bytes) -> Forge:
     return lambda token, claims, key: f"{encoded(header)}.{token.partition('.')[2]}"
+
+
+def with_claims(claims: bytes) -> Forge:
+    def forge(token: str, genuine: Claims, secret: bytes) -> str:
+        head, _, signature = token.split(".")
+        return f"{head}.{encoded(claims)}.{signature}"
+
+    return forge
 
 
 TOKENS: dict[str, Forge] = {
@@ -73,9 +82,12 @@ TOKENS: dict[str, Forge] = {
     "without account": signed(account_id=None),
     "account is a number": signed(account_id=7),
     "without type": signed(type=None),
-    "another key": signed("another key that is as long as a key must be: 32 bytes"),
+    "account is another": signed(account_id=str(uuid4())),
+    "another key": signed(b"another key that is as long as a key must be: 64 bytes, for HS512"),
     "HS512": signed(algorithm="HS512"),
     "HS384": signed(algorithm="HS384"),
+    "claims are deep": with_claims(b"[" * 20_000),
+    "claims are no JSON": with_claims(b"\xff{"),
     "unsigned": lambda token, claims, key: jwt.encode(claims, "", "none"),
     "unsigned, with a signature": with_header(b'{"alg":"none","typ":"JWT"}'),
     "algorithm is a list": with_header(b'{"alg":["HS256"]}'),
@@ -94,8 +106,9 @@ TOKENS: dict[str, Forge] = {
 
 def forged(tenant: Tenant, kind: str, forge: Forge) -> str:
     """Return an authorization header with a token that is nearly the tenant's own."""
-    key, token = tenant.company.sandbox.settings.keys.jwt_key, tenant.tokens[f"{kind}_token"]
-    return f"Bearer {forge(token, jwt.decode(token, key, ['HS256']), key)}"
+    keys, token = tenant.company.sandbox.settings.keys, tenant.tokens[f"{kind}_token"]
+    secret = security.account_secret(keys, tenant.company.seeded.account_id)
+    return f"Bearer {forge(token, jwt.decode(token, secret, ['HS256']), secret)}"
 
 
 def check_auth_error(answer: httpx.Response) -> None:
@@ -115,10 +128,14 @@ def test_forged_token_is_an_auth_error(
 
 
 def test_token_of_an_unknown_account_finds_nothing(ours: Tenant) -> None:
-    bearer = forged(ours, "access", signed(account_id=str(uuid4())))
+    unknown_account = str(uuid4())
+    secret = security.account_secret(ours.company.sandbox.settings.keys, unknown_account)
+    bearer = forged(ours, "access", signed(secret, account_id=unknown_account))
+    as_unknown = {"authorization": bearer, "x_api_key": None}
     with unharmed(ours):
-        answer = ours.send(CAMPAIGN_LIST, authorization=bearer)
+        answer = ours.send(CAMPAIGN_LIST, **as_unknown)
         assert answer.json() == {"workspaces": []}
+        check_refused(ours.send(CAMPAIGN_LIST, authorization=bearer), 403)
         for endpoint in WITH_IDS:
-            unknown = ours.send(endpoint, endpoint.body, authorization=bearer)
-            check_same(ours.send(endpoint, authorization=bearer), unknown)
+            unknown = ours.send(endpoint, endpoint.body, **as_unknown)
+            check_same(ours.send(endpoint, **as_unknown), unknown)
