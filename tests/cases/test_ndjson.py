@@ -9,13 +9,13 @@ NDJSON = CASES / "ndjson"
 
 
 @pytest.mark.parametrize("kind", ["object", "struct", "bool", "null"])
-@pytest.mark.parametrize(("fields", "told"), [((), "column 2"), (("customer_id", "v"), "v")])
+@pytest.mark.parametrize("fields", [(), ("id", "v")])
 def test_array_of_several_types_is_refused_with_line_and_field(
-    kind: str, fields: tuple[str, ...], told: str
+    kind: str, fields: tuple[str, ...]
 ) -> None:
     file = f"mixed_{kind}.ndjson"
     crm = FileCrm(path=str(NDJSON / file))
-    said = refused(crm, file, f"line 1: {told} holds a nested value", fields=fields)
+    said = refused(crm, file, "line 1: v holds a nested value", fields=fields)
     assert "Ann Miller" not in said
 
 

@@ -14,6 +14,7 @@ from blocks.crm.files.backslash import NULL, BackslashReader
 from blocks.crm.files.compression import check_csv
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
+from blocks.crm.files.names import known_names
 from blocks.crm.list_file import UNCERTAIN, check_needed, to_batches
 from nudgescribe import rfc4180
 from nudgescribe.errors import first_ten
@@ -46,8 +47,8 @@ def read_csv(
     """Yield the rows of files with the same columns. Raises SourceError, SourceUnavailable."""
     rows = 0
     columns: list[str] | None = None
-    # A file's first row, which may be a customer's; a name that is asked for is none.
-    metadata, known = (None, None) if dialect.header else (UNCERTAIN, needed or frozenset[str]())
+    metadata = None if dialect.header else UNCERTAIN
+    known: frozenset[str] | None = None
     for file in files:
         before = rows
         with open_text(file, dialect.encoding) as text:
@@ -58,6 +59,7 @@ def read_csv(
                 if columns is None:
                     check_needed(names, needed)
                     columns = chosen
+                    known = None if dialect.header else known_names(names, needed)
                 file.check_columns(chosen, columns, known)
                 rows += table.num_rows
                 yield from to_batches(table.select(columns).replace_schema_metadata(metadata))

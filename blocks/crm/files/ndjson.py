@@ -14,6 +14,7 @@ import pyarrow as pa
 from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
+from blocks.crm.files.names import known_names
 from blocks.crm.list_file import UNCERTAIN, check_needed
 from blocks.crm.text import TEXT
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
@@ -112,7 +113,7 @@ class _Columns:
         """
         for number, (key, value) in enumerate(row.items(), 1):
             if problem := _describe_problem(value):
-                field = key if self.needed else f"column {number}"
+                field = key if key in known_names(row, self.needed) else f"column {number}"
                 raise SourceError(f"{name}, line {line:,}: {first_ten([field])} {problem}.")
 
 
