@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from nudgescribe import contract
 from nudgescribe.contract import Text
-from sandbox.api.security import BEARER, BearerRoute
+from sandbox.api.security import CONTENT_HEADERS, BearerRoute
 from sandbox.context import account_of, caller_of, context_of
 from sandbox.data.lookup import find_group, find_workspace
 from sandbox.data.models import new_id
@@ -23,7 +23,12 @@ from sandbox.engine import uploads
 from sandbox.errors import NOT_FOUND
 from sandbox.middleware.body_limit import FORM, JSON, media_type
 
-router = APIRouter(route_class=BearerRoute, dependencies=BEARER, responses=NOT_FOUND)
+router = APIRouter(
+    route_class=BearerRoute,
+    dependencies=CONTENT_HEADERS,
+    responses=NOT_FOUND,
+    tags=["Customers"],
+)
 
 PAGE_SIZE = 1000
 
@@ -61,7 +66,9 @@ async def check_customers(request: Request) -> contract.UploadResult:
 
 
 @router.post(contract.CUSTOMERS_PAGES)
-def count_pages(body: contract.GroupRequest, request: Request) -> contract.CustomerPageCount:
+def count_customer_pages(
+    body: contract.GroupRequest, request: Request
+) -> contract.CustomerPageCount:
     """Count the pages of a group."""
     with context_of(request).store.read() as session:
         _find(session, request, body)
@@ -70,7 +77,7 @@ def count_pages(body: contract.GroupRequest, request: Request) -> contract.Custo
 
 
 @router.post(contract.CUSTOMERS)
-def read_customers(body: contract.CustomerPageRequest, request: Request) -> contract.CustomerPage:
+def fetch_customers(body: contract.CustomerPageRequest, request: Request) -> contract.CustomerPage:
     """Return one page of a group, each profile encrypted with the account's key."""
     with context_of(request).store.read() as session:
         profiles = _profiles(session, request, body)

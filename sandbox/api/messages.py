@@ -23,6 +23,7 @@ router = APIRouter(
     route_class=ThreeHeaderRoute,
     dependencies=THREE_HEADERS,
     responses=NOT_FOUND,
+    tags=["Campaigns and messages"],
     strict_content_type=False,  # their pages do not list the header
 )
 links = APIRouter()
@@ -34,7 +35,7 @@ links = APIRouter()
         {429: "the quota is used up; Retry-After tells when the next window begins"}
     ),
 )
-def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
+def publish_messages(body: contract.CampaignRequest, request: Request) -> contract.Job:
     """Queue the CSV export of the current run; publish it if it is ready to be published."""
     context = context_of(request)
     with context.store.write() as session:
@@ -62,7 +63,7 @@ def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
 
 
 @router.post(contract.MESSAGES_PAGES)
-def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCount:
+def count_message_pages(body: contract.RunRequest, request: Request) -> contract.PageCount:
     """Count the exported files of a run."""
     context = context_of(request)
     with context.store.read() as session:
@@ -78,7 +79,7 @@ def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCou
     contract.MESSAGES_FETCH,
     responses=describe_errors({500: "an export that cannot be parsed"}),
 )
-def fetch(
+def fetch_messages(
     body: contract.FetchRequest, request: Request
 ) -> contract.CsvPage | contract.JsonPage | contract.PageLink:
     """Return an exported file as text, as rows, or as a link."""
