@@ -28,7 +28,7 @@ def sign_in(
     api_key: Annotated[str | None, Security(API_KEY)],
     request: Request,
 ) -> Tokens:
-    """Exchange credentials for an access and a refresh token."""
+    """Exchange email, password and API key for an access and a refresh token."""
     with context_of(request).store.read() as session:
         query = select(User, Account).join(Account).where(User.email == body.email)
         row = session.execute(query).tuples().one_or_none()

@@ -40,7 +40,11 @@ def list_campaigns(body: contract.CampaignListRequest, request: Request) -> cont
 def initiate_campaign_rerun(
     body: contract.InitiateRerun, request: Request
 ) -> contract.RerunStarted:
-    """Begin a rerun of a campaign onto another customer group."""
+    """Begin a rerun of a campaign onto another customer group.
+
+    The campaign and all its messages must be Published. Messages of segments that both groups have
+    are copied; if there are new segments, theirs are generated, and the run waits for its review.
+    """
     with context_of(request).store.write() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
         caller = caller_of(request)
@@ -55,7 +59,7 @@ def initiate_campaign_rerun(
 
 @rerun_router.post(contract.RERUN_HISTORY)
 def list_campaign_runs(body: contract.CampaignRequest, request: Request) -> contract.RunHistory:
-    """List the runs of a campaign, newest first."""
+    """List the runs of a campaign, newest first; the way to see how far a rerun is."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
         runs = reruns.runs_of(session, campaign)

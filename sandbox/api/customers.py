@@ -38,7 +38,11 @@ M = TypeVar("M", bound=contract.Request)
 def _describe_upload() -> dict[str, Any]:
     """Return the OpenAPI request body: a form with a file, or JSON with one customer."""
     form = contract.UploadForm.model_json_schema()
-    form["properties"][contract.UPLOAD_FILE] = {"type": "string", "format": "binary"}
+    form["properties"][contract.UPLOAD_FILE] = {
+        "type": "string",
+        "format": "binary",
+        "description": "A CSV in UTF-8 whose header names the workspace's fields.",
+    }
     form["required"].append(contract.UPLOAD_FILE)
     customer = contract.UploadCustomer.model_json_schema()
     return {"required": True, "content": {FORM: {"schema": form}, JSON: {"schema": customer}}}
@@ -46,7 +50,10 @@ def _describe_upload() -> dict[str, Any]:
 
 @router.post(contract.CUSTOMERS_CHECK, openapi_extra={"requestBody": _describe_upload()})
 async def check_customers(request: Request) -> contract.UploadResult:
-    """Check a file of customers, or one customer as JSON, and upsert the accepted rows."""
+    """Check a file of customers, or one customer as JSON, and upsert the accepted rows.
+
+    A rejected row stops no other one. A large file is `queued` and worked off in the background.
+    """
     kind = media_type(request.headers)
     if kind == FORM:
         try:

@@ -36,7 +36,10 @@ links = APIRouter()
     ),
 )
 def publish_messages(body: contract.CampaignRequest, request: Request) -> contract.Job:
-    """Queue the CSV export of the current run; publish it if it is ready to be published."""
+    """Queue the CSV export of the current run; publish it if it is ready to be published.
+
+    Nothing tells how the job stands: the export has ended when its files can be counted.
+    """
     context = context_of(request)
     with context.store.write() as session:
         campaign = _find(session, request, body)
@@ -64,7 +67,7 @@ def publish_messages(body: contract.CampaignRequest, request: Request) -> contra
 
 @router.post(contract.MESSAGES_PAGES)
 def count_message_pages(body: contract.RunRequest, request: Request) -> contract.PageCount:
-    """Count the exported files of a run."""
+    """Count the exported files of the current run, or of a past one by its number."""
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)
@@ -82,7 +85,10 @@ def count_message_pages(body: contract.RunRequest, request: Request) -> contract
 def fetch_messages(
     body: contract.FetchRequest, request: Request
 ) -> contract.CsvPage | contract.JsonPage | contract.PageLink:
-    """Return an exported file as text, as rows, or as a link."""
+    """Return an exported file as text, as its first 1000 rows, or as a link for about an hour.
+
+    There are no links to the files of past runs.
+    """
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)

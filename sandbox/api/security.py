@@ -15,6 +15,7 @@ from fastapi import Depends, Header, HTTPException, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from nudgescribe.contract import (
@@ -198,7 +199,7 @@ def _client_ip(client_ip: Annotated[str, _IP]) -> None:
     """Declare the client's address as required."""
 
 
-def _optional_client_ip(client_ip: Annotated[str | None, _IP] = None) -> None:
+def _optional_client_ip(client_ip: Annotated[str | SkipJsonSchema[None], _IP] = None) -> None:
     """Declare the client's address as one that may be missing."""
 
 

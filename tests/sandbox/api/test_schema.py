@@ -236,6 +236,15 @@ def test_document_has_every_field_of_a_request(model: type[contract.Request]) ->
     assert described["additionalProperties"] is False
 
 
+@pytest.mark.parametrize("model", [*requests()], ids=lambda model: model.__name__)
+def test_document_has_an_example_of_a_request(model: type[contract.Request]) -> None:
+    properties = body_schemas()[model.__name__]["properties"]
+    examples = {
+        name: each["examples"][0] for name, each in properties.items() if "examples" in each
+    }
+    model.model_validate_json(json.dumps(examples))
+
+
 def references(value: object) -> Iterator[str]:
     """Yield the targets of all references in a document."""
     if isinstance(value, dict):
