@@ -281,16 +281,44 @@ IF_IT_FITS = WrapValidator(_none_if_odd)
 class ErrorBody(Answer):
     """The body of an error: its text."""
 
-    message: str
+    message: Annotated[str, Field(examples=["Campaign not found."])]
 
 
 Secret = Annotated[str, Field(repr=False)]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 """The number of a page, a file or a run."""
+PageNumber = Annotated[Number, Field(description="A page or a file, counted from 0.", examples=[0])]
+RunNumber = Annotated[Number, Field(description="A run, counted from 1.", examples=[2])]
 LONGEST_GROUP_NAME = 200
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_GROUP_NAME)]
+FieldName = Annotated[
+    Name, Field(description="A field's name, as it heads a column of a file.", examples=["plan"])
+]
+GroupName = Annotated[
+    Name, Field(description="Unique in its workspace.", examples=["Spring customers"])
+]
 Segment = Mapping[str, str]
 """A distinct combination of a campaign's variables: variable -> value, "" for no value."""
+
+# Ids are opaque texts; those of the sandbox look like these.
+WorkspaceId = Annotated[
+    str,
+    Field(description="The id of a workspace.", examples=["0b9c1d36-7a52-4d0e-9f3b-5f0c6e7a1d20"]),
+]
+FieldId = Annotated[
+    str,
+    Field(description="The id of a field.", examples=["41f7a2c8-3e6d-4b19-8a05-d2c4e6f80b13"]),
+]
+GroupId = Annotated[
+    str,
+    Field(
+        description="The id of a customer group.", examples=["9d2e5b71-6c48-4f3a-b0e9-1a7c3f5d8e42"]
+    ),
+]
+CampaignId = Annotated[
+    str,
+    Field(description="The id of a campaign.", examples=["c3a84f60-2b1d-4e97-8d5c-7e9f0a1b2c35"]),
+]
 
 # ---- authentication ---------------------------------------------------------------------------
 
@@ -320,8 +348,8 @@ class Claims(Answer):
 class SignIn(Request):
     """What a user signs in with, beside the API key."""
 
-    email: str
-    password: Secret
+    email: Annotated[str, Field(examples=["ada@example.com"])]
+    password: Annotated[Secret, Field(examples=["correct horse battery staple"])]
 
 
 class Tokens(Answer):
@@ -335,18 +363,31 @@ class Tokens(Answer):
 
 # ---- workspace fields -------------------------------------------------------------------------
 
-FieldType = Literal["string", "number", "char", "Date", "currency"]
+FieldType = Annotated[
+    Literal["string", "number", "char", "Date", "currency"],
+    Field(
+        description="The type of a field's values; Date and currency need a format.",
+        examples=["string"],
+    ),
+]
+FieldFormat = Annotated[
+    str,
+    Field(
+        description="How dates are written, or the ISO 4217 code of a currency.",
+        examples=["yyyy-MM-dd", "EUR"],
+    ),
+]
 
 
 class WorkspaceField(Answer):
     """A field of a workspace's customers, with its type and rules."""
 
-    field_id: str
-    workspace_id: str
+    field_id: FieldId
+    workspace_id: WorkspaceId
     field_name: str
     display_name: Annotated[str | None, IF_IT_FITS] = None
     field_type: FieldType
-    field_format: str | None = None
+    field_format: FieldFormat | None = None
     required: bool = False
     unique: bool = False
 
@@ -354,11 +395,11 @@ class WorkspaceField(Answer):
 class CreateField(Request):
     """A new field; its `display_name` is by default its `field_name`."""
 
-    workspace_id: str
-    field_name: Name
+    workspace_id: WorkspaceId
+    field_name: FieldName
     display_name: str | None = None
     field_type: FieldType
-    field_format: str | None = None
+    field_format: FieldFormat | None = None
     required: bool = False
     unique: bool = False
 
@@ -366,22 +407,22 @@ class CreateField(Request):
 class UpdateField(Request):
     """A field with what changes; None leaves a value as it is."""
 
-    field_id: str
+    field_id: FieldId
     display_name: str | None = None
-    field_format: str | None = None
+    field_format: FieldFormat | None = None
     required: bool | None = None
 
 
 class DeleteField(Request):
     """The field to delete."""
 
-    field_id: str
+    field_id: FieldId
 
 
 class WorkspaceRequest(Request):
     """A workspace whose fields or groups are listed."""
 
-    workspace_id: str
+    workspace_id: WorkspaceId
 
 
 class FieldList(Answer):
@@ -402,8 +443,8 @@ class Deleted(Answer):
 class CustomerGroup(Answer):
     """A customer group; `customer_count` is None where the service does not count."""
 
-    customer_group_id: str
-    workspace_id: str
+    customer_group_id: GroupId
+    workspace_id: WorkspaceId
     name: str
     description: str | None = None
     customer_count: int | None = None
@@ -414,23 +455,23 @@ class CustomerGroup(Answer):
 class CreateGroup(Request):
     """A new customer group, which is empty."""
 
-    workspace_id: str
-    name: Name
+    workspace_id: WorkspaceId
+    name: GroupName
     description: str | None = None
 
 
 class UpdateGroup(Request):
     """A customer group with what changes; None leaves a value as it is."""
 
-    customer_group_id: str
-    name: Name | None = None
+    customer_group_id: GroupId
+    name: GroupName | None = None
     description: str | None = None
 
 
 class DeleteGroup(Request):
     """The customer group to delete."""
 
-    customer_group_id: str
+    customer_group_id: GroupId
 
 
 class GroupList(Listing):
@@ -447,8 +488,8 @@ Profile = Mapping[str, str | int | float | None]
 class GroupRequest(Request):
     """A customer group, with its workspace."""
 
-    workspace_id: str
-    customer_group_id: str
+    workspace_id: WorkspaceId
+    customer_group_id: GroupId
 
 
 class UploadForm(GroupRequest):
@@ -460,7 +501,11 @@ class UploadForm(GroupRequest):
 class UploadCustomer(GroupRequest):
     """One customer to upsert, or only to check; values by field name."""
 
-    customer: Annotated[Profile, Field(repr=False), BeforeValidator(_limit_fields)]
+    customer: Annotated[
+        Profile,
+        Field(repr=False, examples=[{"customer_id": "0007", "plan": "student", "visits": 3}]),
+        BeforeValidator(_limit_fields),
+    ]
     validate_only: bool = False
 
 
@@ -499,7 +544,7 @@ class CustomerPageCount(Answer):
 class CustomerPageRequest(GroupRequest):
     """One page of a group's customers; pages count from 0."""
 
-    page: Number
+    page: PageNumber
 
 
 class EncryptedCustomer(Answer):
@@ -520,7 +565,7 @@ class CustomerPage(Answer):
 class DeleteCustomers(GroupRequest):
     """The customers to delete from a group, by their identifiers."""
 
-    customer_ids: Annotated[list[str], FailFast(), Field(repr=False)]
+    customer_ids: Annotated[list[str], FailFast(), Field(repr=False, examples=[["0007", "0042"]])]
 
 
 # ---- campaigns and messages -------------------------------------------------------------------
@@ -529,20 +574,20 @@ class DeleteCustomers(GroupRequest):
 class CampaignListRequest(Request):
     """The earliest and latest publication of the campaigns to list; None for any."""
 
-    published_from: Time | None = None
-    published_to: Time | None = None
+    published_from: Annotated[Time | None, Field(examples=["2026-11-01T00:00:00Z"])] = None
+    published_to: Annotated[Time | None, Field(examples=["2026-11-30T23:59:59Z"])] = None
 
 
 class Campaign(Answer):
     """A campaign: `current_run` is the run it is on, `customer_group_id` that run's group."""
 
-    campaign_id: str
+    campaign_id: CampaignId
     name: str
     status: str
     stage: Annotated[str | None, IF_IT_FITS] = None
     start_date: Annotated[Date | None, IF_IT_FITS] = None
     end_date: Annotated[Date | None, IF_IT_FITS] = None
-    customer_group_id: str | None = None
+    customer_group_id: GroupId | None = None
     current_run: int | None = None
     published_at: Annotated[UtcTime | None, IF_IT_FITS] = None
 
@@ -550,7 +595,7 @@ class Campaign(Answer):
 class WorkspaceCampaigns(Listing):
     """A workspace with its campaigns."""
 
-    workspace_id: str
+    workspace_id: WorkspaceId
     name: Annotated[str | None, IF_IT_FITS] = None
     campaigns: list[Campaign]
 
@@ -564,7 +609,7 @@ class CampaignList(Listing):
 class CampaignRequest(Request):
     """The campaign that a call is about."""
 
-    campaign_id: str
+    campaign_id: CampaignId
 
 
 class Job(Answer):
@@ -577,7 +622,7 @@ class Job(Answer):
 class RunRequest(CampaignRequest):
     """A past run of a campaign; without `run_number` its current run."""
 
-    run_number: Number | None = None
+    run_number: RunNumber | None = None
 
 
 class PageCount(Answer):
@@ -592,8 +637,15 @@ ExportType = Literal["utf8", "json", "url"]
 class FetchRequest(RunRequest):
     """One file of an export, counted from 0, and the `ExportType` to fetch it as."""
 
-    file_num: Number
-    export_type: str
+    file_num: PageNumber
+    export_type: Annotated[
+        str,
+        Field(
+            description="The CSV's text, its first rows, or a link to it.",
+            examples=["json"],
+            json_schema_extra={"enum": [*get_args(ExportType)]},
+        ),
+    ]
 
 
 class MessageRow(Answer):
@@ -632,7 +684,7 @@ class PageLink(Answer):
 class InitiateRerun(CampaignRequest):
     """A campaign, and the customer group to re-run it on."""
 
-    new_customer_group_id: str
+    new_customer_group_id: GroupId
 
 
 class ComparisonSummary(Answer):
@@ -649,7 +701,7 @@ class Run(Answer):
     run_number: int
     status: str
     phase: Annotated[str | None, IF_IT_FITS] = None
-    customer_group_id: str | None = None
+    customer_group_id: GroupId | None = None
     customer_group_name: Annotated[str | None, IF_IT_FITS] = None
     segment_count: int | None = None
     comparison_summary: Annotated[ComparisonSummary | None, IF_IT_FITS] = None

@@ -35,7 +35,10 @@ def forbid_cross_origin(request: Request) -> None:
 
 
 router = APIRouter(
-    prefix="/sandbox", dependencies=[Depends(forbid_cross_origin)], responses=NOT_FOUND
+    prefix="/sandbox",
+    dependencies=[Depends(forbid_cross_origin)],
+    responses=NOT_FOUND,
+    tags=["Sandbox"],
 )
 
 
@@ -77,7 +80,7 @@ def faults_of(request: Request) -> Faults:
 
 
 @router.post("/campaigns/{campaign_id}/approve")
-def approve(campaign_id: PathId, request: Request) -> Approved:
+def approve_campaign(campaign_id: PathId, request: Request) -> Approved:
     """Approve the messages of a campaign that is *Ready for review*."""
     with context_of(request).store.write() as session:
         campaign = session.get(Campaign, campaign_id)
@@ -88,7 +91,9 @@ def approve(campaign_id: PathId, request: Request) -> Approved:
 
 
 @router.put("/campaigns/{campaign_id}/ai")
-def configure(campaign_id: PathId, body: AiConfiguration, request: Request) -> AiConfiguration:
+def configure_campaign_ai(
+    campaign_id: PathId, body: AiConfiguration, request: Request
+) -> AiConfiguration:
     """Set a campaign's AI configuration for its next runs; without a template it keeps its own."""
     with context_of(request).store.write() as session:
         campaign = session.get(Campaign, campaign_id)
@@ -101,7 +106,7 @@ def configure(campaign_id: PathId, body: AiConfiguration, request: Request) -> A
 
 
 @router.put("/accounts/{account_id}/quota")
-def set_quota(account_id: PathId, body: Quota, request: Request) -> Quota:
+def set_account_quota(account_id: PathId, body: Quota, request: Request) -> Quota:
     """Set the quota of an account, from the current window on."""
     with context_of(request).store.write() as session:
         account = session.get(Account, account_id)

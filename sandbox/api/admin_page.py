@@ -116,7 +116,7 @@ def run_segments(campaign_id: PathId, run_number: Number, request: Request) -> H
 @router.post("/page/campaigns/{campaign_id}/approve")
 def approve(campaign_id: PathId, request: Request) -> RedirectResponse:
     """Approve a campaign's messages and show the overview."""
-    admin.approve(campaign_id, request)
+    admin.approve_campaign(campaign_id, request)
     return _redirect_to_overview()
 
 
@@ -125,7 +125,7 @@ def set_quota(
     account_id: PathId, wanted: Annotated[admin.Quota, Depends(parse_quota)], request: Request
 ) -> RedirectResponse:
     """Set an account's quota and show the overview."""
-    admin.set_quota(account_id, wanted, request)
+    admin.set_account_quota(account_id, wanted, request)
     return _redirect_to_overview()
 
 

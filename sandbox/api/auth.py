@@ -4,13 +4,13 @@ import hmac
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Request, Security
-from fastapi.security import APIKeyHeader
 from sqlalchemy import select
 
 from nudgescribe import contract
-from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
+from nudgescribe.contract import Text, Tokens
 from sandbox.api.security import (
-    BEARER,
+    API_KEY,
+    TOKEN,
     check_api_key,
     issue_token,
     verify_password,
@@ -19,18 +19,16 @@ from sandbox.api.security import (
 from sandbox.context import Caller, context_of
 from sandbox.data.models import Account, User
 
-router = APIRouter()
-
-api_key_header = APIKeyHeader(name=API_KEY_HEADER, scheme_name="apiKey", auto_error=False)
+router = APIRouter(tags=["Authentication"])
 
 
 @router.post(contract.AUTH)
 def sign_in(
     body: contract.SignIn,
-    api_key: Annotated[str | None, Security(api_key_header)],
+    api_key: Annotated[str | None, Security(API_KEY)],
     request: Request,
 ) -> Tokens:
-    """Exchange credentials for an access and a refresh token."""
+    """Exchange email, password and API key for an access and a refresh token."""
     with context_of(request).store.read() as session:
         query = select(User, Account).join(Account).where(User.email == body.email)
         row = session.execute(query).tuples().one_or_none()
@@ -43,8 +41,8 @@ def sign_in(
     return _tokens(request, request.state.caller)
 
 
-@router.get(contract.AUTH, dependencies=BEARER)
-def renew(request: Request) -> Tokens:
+@router.get(contract.AUTH, dependencies=TOKEN)
+def renew_tokens(request: Request) -> Tokens:
     """Exchange a refresh token, sent as the bearer, for two new tokens."""
     caller = verify_token(context_of(request).keys, request, "refresh")
     check_api_key(request)

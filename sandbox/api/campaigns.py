@@ -13,8 +13,15 @@ from sandbox.data.models import Campaign, Message, Run, Workspace
 from sandbox.engine import reruns
 from sandbox.errors import NOT_FOUND
 
-router = APIRouter(route_class=ThreeHeaderRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
-rerun_router = APIRouter(route_class=RerunRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND)
+router = APIRouter(
+    route_class=ThreeHeaderRoute,
+    dependencies=THREE_HEADERS,
+    responses=NOT_FOUND,
+    tags=["Campaigns and messages"],
+)
+rerun_router = APIRouter(
+    route_class=RerunRoute, dependencies=THREE_HEADERS, responses=NOT_FOUND, tags=["Reruns"]
+)
 
 
 @router.post(contract.CAMPAIGNS)
@@ -30,8 +37,14 @@ def list_campaigns(body: contract.CampaignListRequest, request: Request) -> cont
 
 
 @rerun_router.post(contract.RERUN_INITIATE)
-def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunStarted:
-    """Begin a rerun of a campaign onto another customer group."""
+def initiate_campaign_rerun(
+    body: contract.InitiateRerun, request: Request
+) -> contract.RerunStarted:
+    """Begin a rerun of a campaign onto another customer group.
+
+    The campaign and all its messages must be Published. Messages of segments that both groups have
+    are copied; if there are new segments, theirs are generated, and the run waits for its review.
+    """
     with context_of(request).store.write() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
         caller = caller_of(request)
@@ -45,8 +58,8 @@ def initiate(body: contract.InitiateRerun, request: Request) -> contract.RerunSt
 
 
 @rerun_router.post(contract.RERUN_HISTORY)
-def history(body: contract.CampaignRequest, request: Request) -> contract.RunHistory:
-    """List the runs of a campaign, newest first."""
+def list_campaign_runs(body: contract.CampaignRequest, request: Request) -> contract.RunHistory:
+    """List the runs of a campaign, newest first; the way to see how far a rerun is."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)
         runs = reruns.runs_of(session, campaign)
@@ -54,7 +67,9 @@ def history(body: contract.CampaignRequest, request: Request) -> contract.RunHis
 
 
 @rerun_router.post(contract.RERUN_MESSAGES)
-def run_messages(body: contract.RunRequest, request: Request) -> contract.SegmentMessageList:
+def list_campaign_run_messages(
+    body: contract.RunRequest, request: Request
+) -> contract.SegmentMessageList:
     """List a run's messages; without a run number, the current run's active ones."""
     with context_of(request).store.read() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)

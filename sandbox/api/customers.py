@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from nudgescribe import contract
 from nudgescribe.contract import Text
-from sandbox.api.security import BEARER, BearerRoute
+from sandbox.api.security import CONTENT_HEADERS, BearerRoute
 from sandbox.context import account_of, caller_of, context_of
 from sandbox.data.lookup import find_group, find_workspace
 from sandbox.data.models import new_id
@@ -23,7 +23,12 @@ from sandbox.engine import uploads
 from sandbox.errors import NOT_FOUND
 from sandbox.middleware.body_limit import FORM, JSON, media_type
 
-router = APIRouter(route_class=BearerRoute, dependencies=BEARER, responses=NOT_FOUND)
+router = APIRouter(
+    route_class=BearerRoute,
+    dependencies=CONTENT_HEADERS,
+    responses=NOT_FOUND,
+    tags=["Customers"],
+)
 
 PAGE_SIZE = 1000
 
@@ -33,7 +38,11 @@ M = TypeVar("M", bound=contract.Request)
 def _describe_upload() -> dict[str, Any]:
     """Return the OpenAPI request body: a form with a file, or JSON with one customer."""
     form = contract.UploadForm.model_json_schema()
-    form["properties"][contract.UPLOAD_FILE] = {"type": "string", "format": "binary"}
+    form["properties"][contract.UPLOAD_FILE] = {
+        "type": "string",
+        "format": "binary",
+        "description": "A CSV in UTF-8 whose header names the workspace's fields.",
+    }
     form["required"].append(contract.UPLOAD_FILE)
     customer = contract.UploadCustomer.model_json_schema()
     return {"required": True, "content": {FORM: {"schema": form}, JSON: {"schema": customer}}}
@@ -41,7 +50,10 @@ def _describe_upload() -> dict[str, Any]:
 
 @router.post(contract.CUSTOMERS_CHECK, openapi_extra={"requestBody": _describe_upload()})
 async def check_customers(request: Request) -> contract.UploadResult:
-    """Check a file of customers, or one customer as JSON, and upsert the accepted rows."""
+    """Check a file of customers, or one customer as JSON, and upsert the accepted rows.
+
+    A rejected row stops no other one. A large file is `queued` and worked off in the background.
+    """
     kind = media_type(request.headers)
     if kind == FORM:
         try:
@@ -61,7 +73,9 @@ async def check_customers(request: Request) -> contract.UploadResult:
 
 
 @router.post(contract.CUSTOMERS_PAGES)
-def count_pages(body: contract.GroupRequest, request: Request) -> contract.CustomerPageCount:
+def count_customer_pages(
+    body: contract.GroupRequest, request: Request
+) -> contract.CustomerPageCount:
     """Count the pages of a group."""
     with context_of(request).store.read() as session:
         _find(session, request, body)
@@ -70,7 +84,7 @@ def count_pages(body: contract.GroupRequest, request: Request) -> contract.Custo
 
 
 @router.post(contract.CUSTOMERS)
-def read_customers(body: contract.CustomerPageRequest, request: Request) -> contract.CustomerPage:
+def fetch_customers(body: contract.CustomerPageRequest, request: Request) -> contract.CustomerPage:
     """Return one page of a group, each profile encrypted with the account's key."""
     with context_of(request).store.read() as session:
         profiles = _profiles(session, request, body)

@@ -23,6 +23,7 @@ router = APIRouter(
     route_class=ThreeHeaderRoute,
     dependencies=THREE_HEADERS,
     responses=NOT_FOUND,
+    tags=["Campaigns and messages"],
     strict_content_type=False,  # their pages do not list the header
 )
 links = APIRouter()
@@ -34,8 +35,11 @@ links = APIRouter()
         {429: "the quota is used up; Retry-After tells when the next window begins"}
     ),
 )
-def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
-    """Queue the CSV export of the current run; publish it if it is ready to be published."""
+def publish_messages(body: contract.CampaignRequest, request: Request) -> contract.Job:
+    """Queue the CSV export of the current run; publish it if it is ready to be published.
+
+    Nothing tells how the job stands: the export has ended when its files can be counted.
+    """
     context = context_of(request)
     with context.store.write() as session:
         campaign = _find(session, request, body)
@@ -62,8 +66,8 @@ def publish(body: contract.CampaignRequest, request: Request) -> contract.Job:
 
 
 @router.post(contract.MESSAGES_PAGES)
-def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCount:
-    """Count the exported files of a run."""
+def count_message_pages(body: contract.RunRequest, request: Request) -> contract.PageCount:
+    """Count the exported files of the current run, or of a past one by its number."""
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)
@@ -78,10 +82,13 @@ def count_pages(body: contract.RunRequest, request: Request) -> contract.PageCou
     contract.MESSAGES_FETCH,
     responses=describe_errors({500: "an export that cannot be parsed"}),
 )
-def fetch(
+def fetch_messages(
     body: contract.FetchRequest, request: Request
 ) -> contract.CsvPage | contract.JsonPage | contract.PageLink:
-    """Return an exported file as text, as rows, or as a link."""
+    """Return an exported file as text, as its first 1000 rows, or as a link for about an hour.
+
+    There are no links to the files of past runs.
+    """
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict
 from ipaddress import ip_address
 from secrets import token_bytes
@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 import jwt
 from fastapi import Depends, Header, HTTPException, Request, Response, Security
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import ValidationError
+from pydantic.json_schema import SkipJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from nudgescribe.contract import (
@@ -185,16 +186,55 @@ class RerunRoute(ThreeHeaderRoute):
             raise HTTPException(400, Text.NOT_JSON)
 
 
-def _context_headers(
-    auth_context: Annotated[str, Header(alias=AUTH_CONTEXT_HEADER)],
-    client_ip: Annotated[str, Header(alias=CLIENT_IP_HEADER)],
-) -> None:
-    """Declare the headers for the OpenAPI document; the route's class has checked them."""
+# What follows declares the headers for the OpenAPI document; the routes' classes check them.
+
+_IP = Header(
+    alias=CLIENT_IP_HEADER,
+    description="The IPv4 or IPv6 address that the call is made for; the audit log keeps it.",
+    examples=["203.0.113.7"],
+)
 
 
-BEARER = [Security(HTTPBearer(bearerFormat="JWT", scheme_name="bearer", auto_error=False))]
-"""Declares the token for the OpenAPI document; `verify_token` checks it."""
-THREE_HEADERS = [*BEARER, Depends(_context_headers)]
+def _client_ip(client_ip: Annotated[str, _IP]) -> None:
+    """Declare the client's address as required."""
+
+
+def _optional_client_ip(client_ip: Annotated[str | SkipJsonSchema[None], _IP] = None) -> None:
+    """Declare the client's address as one that may be missing."""
+
+
+BEARER = HTTPBearer(
+    bearerFormat="JWT",
+    scheme_name="bearer",
+    description="The access token of a sign-in; its renewal alone takes the refresh token.",
+    auto_error=False,
+)
+API_KEY = APIKeyHeader(
+    name=API_KEY_HEADER,
+    scheme_name="apiKey",
+    description="The account's API key. Sign-in needs it; elsewhere it may be missing, not wrong.",
+    auto_error=False,
+)
+AUTH_CONTEXT = APIKeyHeader(
+    name=AUTH_CONTEXT_HEADER,
+    scheme_name="authContext",
+    description='The API code as a JSON object: `{"api_access": true, "api_code": "…"}`.',
+    auto_error=False,
+)
+TOKEN = [Security(BEARER), Security(API_KEY)]
+"""What authenticates renewal."""
+CONTENT_HEADERS = [*TOKEN, Depends(_optional_client_ip)]
+THREE_HEADERS = [*TOKEN, Security(AUTH_CONTEXT), Depends(_client_ip)]
+
+
+def require_together(alternatives: Iterable[dict[str, list[str]]]) -> list[dict[str, list[str]]]:
+    """Return the requirement of an operation whose schemes FastAPI lists as alternatives.
+
+    They are all required; only the API key may be missing, unless it is the only one.
+    """
+    schemes = {name: scopes for each in alternatives for name, scopes in each.items()}
+    without_key = {name: schemes[name] for name in schemes if name != API_KEY.scheme_name}
+    return [each for each in (without_key, schemes) if each]
 
 
 def sign_link(keys: Keys, path: str, user_id: str, expires: int) -> str:

@@ -9,21 +9,32 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import contract, fields
 from nudgescribe.contract import Text
-from sandbox.api.security import BEARER, BearerRoute
+from sandbox.api.security import CONTENT_HEADERS, BearerRoute
 from sandbox.context import account_of, context_of
 from sandbox.data.lookup import field_on_wire, fields_of, find_group, find_workspace
 from sandbox.data.models import Field, Group, ProfileChunk, Workspace
 from sandbox.data.profiles import Profiles, count_customers
 from sandbox.errors import NOT_FOUND
 
-router = APIRouter(route_class=BearerRoute, dependencies=BEARER, responses=NOT_FOUND)
+router = APIRouter(
+    route_class=BearerRoute,
+    dependencies=CONTENT_HEADERS,
+    responses=NOT_FOUND,
+    tags=["Workspace fields"],
+)
+group_router = APIRouter(
+    route_class=BearerRoute,
+    dependencies=CONTENT_HEADERS,
+    responses=NOT_FOUND,
+    tags=["Customer groups"],
+)
 
 COLUMN_PATTERN = re.compile(r"\*|\^.*\$", re.DOTALL)
 """Names that polars reads as a pattern of columns, so that no column can have one."""
 
 
 @router.put(contract.FIELDS)
-def create_field(body: contract.CreateField, request: Request) -> contract.WorkspaceField:
+def create_workspace_field(body: contract.CreateField, request: Request) -> contract.WorkspaceField:
     """Create a field of a workspace."""
     _check_format(body.field_type, body.field_format)
     if COLUMN_PATTERN.fullmatch(body.field_name):
@@ -43,7 +54,7 @@ def create_field(body: contract.CreateField, request: Request) -> contract.Works
 
 
 @router.post(contract.FIELDS)
-def list_fields(body: contract.WorkspaceRequest, request: Request) -> contract.FieldList:
+def list_workspace_fields(body: contract.WorkspaceRequest, request: Request) -> contract.FieldList:
     """List a workspace's fields."""
     with context_of(request).store.read() as session:
         find_workspace(session, account_of(request), body.workspace_id)
@@ -51,7 +62,7 @@ def list_fields(body: contract.WorkspaceRequest, request: Request) -> contract.F
 
 
 @router.patch(contract.FIELDS)
-def update_field(body: contract.UpdateField, request: Request) -> contract.WorkspaceField:
+def update_workspace_field(body: contract.UpdateField, request: Request) -> contract.WorkspaceField:
     """Change a field; customers keep their values."""
     with context_of(request).store.write() as session:
         field = _find_field(session, account_of(request), body.field_id)
@@ -62,7 +73,7 @@ def update_field(body: contract.UpdateField, request: Request) -> contract.Works
 
 
 @router.delete(contract.FIELDS)
-def delete_field(body: contract.DeleteField, request: Request) -> contract.Deleted:
+def delete_workspace_field(body: contract.DeleteField, request: Request) -> contract.Deleted:
     """Delete a field and the values that customers have for it."""
     with context_of(request).store.write() as session:
         field = _find_field(session, account_of(request), body.field_id)
@@ -75,8 +86,8 @@ def delete_field(body: contract.DeleteField, request: Request) -> contract.Delet
     return contract.Deleted(deleted=1)
 
 
-@router.put(contract.GROUPS)
-def create_group(body: contract.CreateGroup, request: Request) -> contract.CustomerGroup:
+@group_router.put(contract.GROUPS)
+def create_customer_group(body: contract.CreateGroup, request: Request) -> contract.CustomerGroup:
     """Create an empty customer group."""
     with context_of(request).store.write() as session:
         find_workspace(session, account_of(request), body.workspace_id)
@@ -86,8 +97,8 @@ def create_group(body: contract.CreateGroup, request: Request) -> contract.Custo
         return _group_on_wire(group, 0)
 
 
-@router.post(contract.GROUPS)
-def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.GroupList:
+@group_router.post(contract.GROUPS)
+def list_customer_groups(body: contract.WorkspaceRequest, request: Request) -> contract.GroupList:
     """List a workspace's customer groups with their sizes."""
     with context_of(request).store.read() as session:
         find_workspace(session, account_of(request), body.workspace_id)
@@ -105,8 +116,8 @@ def list_groups(body: contract.WorkspaceRequest, request: Request) -> contract.G
         return contract.GroupList(groups=[_group_on_wire(group, size) for group, size in rows])
 
 
-@router.patch(contract.GROUPS)
-def update_group(body: contract.UpdateGroup, request: Request) -> contract.CustomerGroup:
+@group_router.patch(contract.GROUPS)
+def update_customer_group(body: contract.UpdateGroup, request: Request) -> contract.CustomerGroup:
     """Rename or describe a customer group; it keeps its customers."""
     with context_of(request).store.write() as session:
         group = find_group(session, account_of(request), body.customer_group_id)
@@ -116,8 +127,8 @@ def update_group(body: contract.UpdateGroup, request: Request) -> contract.Custo
         return _group_on_wire(group, count_customers(session, group.id))
 
 
-@router.delete(contract.GROUPS)
-def delete_group(body: contract.DeleteGroup, request: Request) -> contract.Deleted:
+@group_router.delete(contract.GROUPS)
+def delete_customer_group(body: contract.DeleteGroup, request: Request) -> contract.Deleted:
     """Delete a customer group with its customers."""
     with context_of(request).store.write() as session:
         group = find_group(session, account_of(request), body.customer_group_id)
