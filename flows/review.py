@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import cast
 
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -18,6 +19,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import FlowPauseTimeout, NotPausedError, PrefectHTTPStatusError
 from prefect.flow_runs import resume_flow_run
+from prefect.input import Keyset
 from prefect.logging import get_run_logger
 
 from blocks import NudgescribeAccount
@@ -141,4 +143,4 @@ def _save_form(run: FlowRun) -> None:
     """
     keyset = run.state.state_details.run_input_keyset if run.state else None
     if keyset:
-        ReviewDecision.save(keyset, run.id)
+        ReviewDecision.save(cast(Keyset, keyset), run.id)

@@ -7,6 +7,7 @@ from secrets import token_urlsafe
 
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, Field
+from sqlalchemy import URL
 
 DAY = 24 * 60 * 60
 MIB = 1024 * 1024
@@ -66,7 +67,8 @@ class Settings:
     @property
     def database_url(self) -> str:
         """Return the SQLAlchemy URL of the database."""
-        return self.database or f"sqlite:///{self.data / 'sandbox.db'}"
+        file = URL.create("sqlite", database=str(self.data / "sandbox.db"))
+        return self.database or file.render_as_string()
 
     @property
     def exports_url(self) -> str:

@@ -163,7 +163,7 @@ def _quotas(session: Session, settings: Settings) -> dict[str, Any]:
     """Return what each account has used of the current window, and when the window ends."""
     window = quota.current_window(settings)
     used = select(Usage.account_id, Usage.messages).where(Usage.window == window.number)
-    return {"used": dict(session.execute(used).tuples().all()), "window_end": window.end}
+    return {"used": dict(session.execute(used).all()), "window_end": window.end}
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> Mapping[str, list[Row]]:

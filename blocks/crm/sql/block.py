@@ -15,6 +15,10 @@ from blocks.saved import documentation_url
 from blocks.storage.locations import check_database
 
 MOST_SECONDS = 7 * 24 * 60 * 60
+_DECODES = make_url("sqlite:///%25").database == "%"
+"""Whether it is SQLAlchemy 2.1 or later, for which %20 in a database's name is a blank: a saved URL
+would mean another database.
+"""
 
 
 class SqlCrm(CrmSource):
@@ -52,7 +56,7 @@ class SqlCrm(CrmSource):
     @classmethod
     def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
         try:
-            parts = make_url(url.get_secret_value())
+            parts = _parse(url)
         except (ArgumentError, ValueError):
             return url  # `extract` tells it: this text may hold the password
         check_database(parts.get_backend_name(), parts.database)
@@ -65,7 +69,7 @@ class SqlCrm(CrmSource):
         """
         query = Query(self.query, self.parameters, self.timeout_seconds, needed)
         try:
-            url = make_url(self.url.get_secret_value())
+            url = _parse(self.url)
         except (ArgumentError, ValueError):
             raise SourceError(
                 "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
@@ -78,6 +82,18 @@ class SqlCrm(CrmSource):
                 f"The database's driver {driver} is not installed. For PostgreSQL it is psycopg, "
                 'whatever driver the URL names: pip install "nudgeflow[postgresql]".'
             ) from None
+
+
+def _parse(url: SecretStr) -> URL:
+    """Return the URL; its database is named as it stands there, with every %.
+
+    Raises ArgumentError, ValueError.
+    """
+    text = url.get_secret_value()
+    parts = make_url(text)
+    if not _DECODES or parts.database is None:
+        return parts
+    return parts.set(database=make_url(text.replace("%", "%25")).database)
 
 
 def _batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
