@@ -11,6 +11,7 @@ from blocks.crm.errors import SourceError
 from blocks.crm.source import CrmSource
 from blocks.crm.sql import other, sqlite
 from blocks.crm.sql.rows import Query
+from blocks.extras import require
 from blocks.saved import documentation_url
 from blocks.storage.locations import check_database
 
@@ -65,7 +66,7 @@ class SqlCrm(CrmSource):
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the query's rows, as `CrmSource.batches` does.
 
-        Raises SourceError also if the query takes longer than `timeout_seconds`.
+        Raises SourceError also if the query takes longer than `timeout_seconds`, ExtraMissing.
         """
         query = Query(self.query, self.parameters, self.timeout_seconds, needed)
         try:
@@ -78,10 +79,7 @@ class SqlCrm(CrmSource):
             yield from _batches(url, query)
         except ImportError as error:
             driver = error.name or "library"
-            raise SourceError(
-                f"The database's driver {driver} is not installed. For PostgreSQL it is psycopg, "
-                'whatever driver the URL names: pip install "nudgeflow[postgresql]".'
-            ) from None
+            raise SourceError(f"The database's driver {driver} is not installed.") from None
 
 
 def _parse(url: SecretStr) -> URL:
@@ -101,6 +99,7 @@ def _batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
         return sqlite.batches(url, query)
     if url.get_backend_name() == "postgresql":
         # Whatever driver the URL names: others make objects of values, some of which lose by it.
+        require("postgresql", "A list from PostgreSQL")
         from blocks.crm.sql import postgresql
 
         return postgresql.batches(url.set(drivername="postgresql+psycopg"), query)
