@@ -38,10 +38,8 @@ def _never_failing(draw: Callable[[Groups], bytes]) -> Callable[[Groups], Chart]
 
     @wraps(draw)
     def drawn(groups: Groups) -> Chart:
-        if not is_installed("charts"):
-            return Chart(None, NOT_INSTALLED)
         try:
-            return Chart(draw(groups))
+            return Chart(draw(groups)) if is_installed("charts") else Chart(None, NOT_INSTALLED)
         except Exception as error:
             return Chart(None, f"The chart could not be drawn: {type(error).__name__}.")
 

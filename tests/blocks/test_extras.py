@@ -4,13 +4,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from prefect import flow
 from prefect.blocks.core import Block
 
 from blocks import DataLake
-from blocks.extras import MODULES, ExtraMissing
+from blocks.extras import MODULES, Extra, ExtraMissing, is_installed
 from flows.export import export_messages
 from flows.options import ExportOptions, FetchOptions, RefreshOptions
 from flows.publish import publish_campaign
@@ -36,6 +37,11 @@ def test_extras_are_those_of_the_package() -> None:
     assert extras().keys() - MODULES.keys() == {"sandbox", "benchmarks", "development"}
     for extra in MODULES:
         assert extra in extras()["development"][0]
+
+
+@pytest.mark.parametrize("extra", MODULES)
+def test_extra_can_be_imported(extra: Extra) -> None:
+    assert is_installed(extra)
 
 
 def test_flows_import_no_extra() -> None:
@@ -77,7 +83,10 @@ def test_saved_lake_with_format_delta_is_refused_before_its_flow_begins(
 
 @pytest.mark.parametrize("task_runner", ["dask", "ray"])
 def test_task_runner_is_refused_without_its_extra_before_anything_is_changed(
-    company: Company, save: Save, monkeypatch: pytest.MonkeyPatch, task_runner: str
+    company: Company,
+    save: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    task_runner: Literal["dask", "ray"],
 ) -> None:
     saved, campaign_id = save(company, customers(100)), company.seeded.campaign_id
     monkeypatch.setitem(sys.modules, MODULES[task_runner], None)
