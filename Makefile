@@ -57,7 +57,8 @@ documents: $(READY)
 	@$(BIN)/python -m deployments.reference > docs/reference.md
 	@$(BIN)/python -m tests.conformance
 
-# Resolves all extras anew and pins what the resolver chose.
+# Resolves all extras anew and pins what the resolver chose. A uv.lock would hold the addresses of the
+# index that made it.
 constraints:
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --editable ".[development]"
