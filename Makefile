@@ -1,4 +1,4 @@
-# make demo | test | test-s3 | test-stack | chaos | coverage | check | up | format | documents | constraints | clean
+# make demo | test | test-s3 | test-stack | chaos | coverage | check | bounds | up | format | documents | constraints | clean
 # Every target makes .venv first, from constraints.txt; it is made again when that file changes.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 
-.PHONY: demo test test-s3 test-stack chaos coverage check up format documents constraints clean
+.PHONY: demo test test-s3 test-stack chaos coverage check bounds up format documents constraints clean
 
 demo: $(READY)
 	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
@@ -37,7 +37,12 @@ check: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonversion 3.13
 	@$(BIN)/lint-imports
+
+# The oldest and the newest libraries that pyproject.toml allows, on each Python that is here.
+bounds: $(READY)
+	@$(BIN)/python -m tests.bounds
 
 up: $(READY)
 	@$(BIN)/python -m deployments.up
@@ -52,7 +57,8 @@ documents: $(READY)
 	@$(BIN)/python -m deployments.reference > docs/reference.md
 	@$(BIN)/python -m tests.conformance
 
-# Resolves all extras anew and pins what the resolver chose.
+# Resolves all extras anew and pins what the resolver chose. A uv.lock would hold the addresses of the
+# index that made it.
 constraints:
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --editable ".[development]"

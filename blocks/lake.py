@@ -10,6 +10,7 @@ import pyarrow as pa
 from prefect.types import SecretDict
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from blocks.extras import require
 from blocks.saved import SavedBlock, documentation_url
 from blocks.secrets import HINT, read_secret, read_secrets
 from blocks.storage import reader
@@ -52,7 +53,7 @@ class DataLake(SavedBlock):
     format: Format = Field(
         default="parquet",
         description="Format of the messages. csv and csv.zst hold the service's own bytes; delta "
-        "is Parquet with a Delta table over all runs.",
+        "is Parquet with a Delta table over all runs, and needs the extra delta.",
     )
     compression: Compression = Field(default="zstd", description="Compression of Parquet files.")
     compression_level: int | None = Field(
@@ -79,6 +80,7 @@ class DataLake(SavedBlock):
     def _fits_the_root(cls, format_: Format, info: ValidationInfo) -> Format:
         if format_ == "delta":
             check_delta_root(info.data.get("root", ""))
+            require("delta", "A lake with format delta")
         return format_
 
     @cached_property

@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
-from flows.run.fetch import commit_fetched, fetch_run
+from flows.run.fetch import check_runner, commit_fetched, fetch_run
 from flows.run.flow_run import this_run
 from tasks.export.run import (
     ExportIncomplete,
@@ -37,6 +37,7 @@ def export_messages(
         run: Number of a run; or latest, for the campaign's current run; or all.
         options: Advanced settings.
     """
+    check_runner(options)
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []

@@ -8,6 +8,7 @@ from typing import Literal
 
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, Field
+from sqlalchemy import URL
 
 Envelope = Literal["object", "data", "bare", "camel"]
 DAY = 24 * 60 * 60
@@ -71,7 +72,8 @@ class Settings:
     @property
     def database_url(self) -> str:
         """Return the SQLAlchemy URL of the database."""
-        return self.database or f"sqlite:///{self.data / 'sandbox.db'}"
+        file = URL.create("sqlite", database=str(self.data / "sandbox.db"))
+        return self.database or file.render_as_string()
 
     @property
     def exports_url(self) -> str:

@@ -36,7 +36,7 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code, image, link, plain, two_columns
+from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code, link, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
@@ -247,7 +247,7 @@ def _page(title: str, inventory: Inventory) -> str:
 
 {table}
 
-{image("Campaigns by status", chart)}
+{chart.show("Campaigns by status")}
 
 {section}Saved to {code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}.
 """

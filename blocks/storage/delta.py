@@ -13,12 +13,11 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from blocks.storage.errors import LakeUnreachable
 from blocks.storage.files import Files, LakeError, is_s3
-from blocks.storage.manifest import MESSAGES, Manifest, run_folder
+from blocks.storage.manifest import DELTA_LOG, MESSAGES, Manifest, run_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 PARTITIONS = ["campaign_id", "run_number"]
 TRIES = 20
-LOG = f"{MESSAGES}/_delta_log"
 _SCHEMA = Schema.from_arrow(
     pa.schema(
         [
@@ -42,28 +41,28 @@ def commit(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
 
 
 def remove(files: Files, options: dict[str, Any], manifest: Manifest) -> None:
-    """Remove a run from the table; do nothing if the table does not show the manifest's parts.
+    """Remove a run from the table, which exists; do nothing if it does not show the manifest's
+    parts.
 
     Raises as `commit` does.
     """
     with _translate_errors(files):
-        if files.exists(LOG):
-            _overwrite(files, options, manifest, [], only_if_shown=True)
+        _overwrite(files, options, manifest, [], only_if_shown=True)
 
 
 @contextmanager
 def _translate_errors(files: Files) -> Generator[None]:
-    with files.translate_errors(LOG):
+    with files.translate_errors(DELTA_LOG):
         try:
             yield
         except OSError:
             if files.is_local:
                 raise
             # Delta has tried again itself; its text holds addresses.
-            raise LakeUnreachable(f"The lake could not be reached at {LOG}.") from None
+            raise LakeUnreachable(f"The lake could not be reached at {DELTA_LOG}.") from None
         except DeltaError as error:
             raise LakeError(
-                f"The Delta table at {LOG} cannot be read or written: {type(error).__name__}."
+                f"The Delta table at {DELTA_LOG} cannot be read or written: {type(error).__name__}."
             ) from None
 
 

@@ -14,6 +14,7 @@ from nudgescribe.bases import Frozen
 Format = Literal["parquet", "csv", "csv.zst", "delta"]
 SCHEMA_VERSION = 2
 MESSAGES = "messages"
+DELTA_LOG = f"{MESSAGES}/_delta_log"
 CAMPAIGNS = "campaigns"
 RUNS = "runs"
 """Folders of the inventory's snapshots."""

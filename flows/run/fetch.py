@@ -8,6 +8,7 @@ from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.extras import require
 from flows.options import FetchOptions
 from nudgescribe.retry import PollPolicy, poll
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
@@ -114,6 +115,14 @@ def _fetch_chunks(
             display.update(sum(here, finished))
         display.update(finished, last=True)
     discard_counters(export.writer)
+
+
+def check_runner(options: FetchOptions) -> None:
+    """Raise ExtraMissing if the library of the task runner is not installed: before the rerun, not
+    when its messages are fetched.
+    """
+    if options.task_runner != "threads":
+        require(options.task_runner, f"options.task_runner {options.task_runner}")
 
 
 def runner_of(options: FetchOptions) -> TaskRunner[Any]:

@@ -31,7 +31,7 @@ def sign_in(
     """Exchange email, password and API key for an access and a refresh token."""
     with context_of(request).store.read() as session:
         query = select(User, Account).join(Account).where(User.email == body.email)
-        row = session.execute(query).tuples().one_or_none()
+        row = session.execute(query).one_or_none()
     if row is None or not verify_password(body.password, row[0].password_hash):
         raise HTTPException(403, Text.AUTH_ERROR)
     user, account = row

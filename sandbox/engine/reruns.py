@@ -237,7 +237,7 @@ def _copy(context: Context, campaign_id: str, run_number: int) -> None:
                 Message.campaign_id == campaign_id, Message.run_number == run.previous_run
             )
         )
-        approved = dict(previous.tuples().all())
+        approved = dict(previous.all())
         texts = [(segment, approved[_key(segment)]) for segment in matched]
         add_messages(session, run, texts, APPROVED)
 

@@ -15,7 +15,6 @@ from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import find_current_run, is_known, refuse_unknown
-from blocks.storage import delta
 from blocks.storage.errors import TooNew
 from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import (
@@ -385,6 +384,8 @@ def commit_run(export: ExportRef, lake: DataLake) -> RunInLake:
     _refuse_taken(lake, export)
     manifest = read_manifest(lake.files, path)
     if lake.format == "delta":
+        from blocks.storage import delta
+
         delta.commit(lake.files, lake.options, manifest)
     update_pointer(lake.files, manifest.campaign_id)
     get_run_logger().info("%s messages in %s", f"{manifest.rows:,}", lake.files.url(folder))

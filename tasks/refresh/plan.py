@@ -29,8 +29,8 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key
-from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import code, image, plain, two_columns
+from tasks.ui.charts import Chart, vertical_bars
+from tasks.ui.markdown import code, plain, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"
@@ -107,7 +107,8 @@ def make_plan(
     path = path_of(campaign, plan.plan_id)
     with lake.files.new_file(f"{path}-segments.parquet") as file:
         comparison.segments.write_parquet(file)
-    lake.files.write(f"{path}.png", chart)
+    if chart.png:
+        lake.files.write(f"{path}.png", chart.png)
     lake.files.write(f"{path}.json", plan.model_dump_json(indent=2).encode())
     _report(plan, chart, lake.files.url(f"{path}.json"))
     return plan
@@ -232,7 +233,7 @@ def _plan(
     )
 
 
-def _report(plan: Plan, chart: bytes, url: str) -> None:
+def _report(plan: Plan, chart: Chart, url: str) -> None:
     rows = _rows(plan)
     stops = "\n".join(f"- {plain(stop)}" for stop in plan.stops) or "No guardrail would stop it."
     page = f"""# Plan for {plain(plan.campaign)}, after run {plan.current_run}
@@ -243,7 +244,7 @@ def _report(plan: Plan, chart: bytes, url: str) -> None:
 
 {stops}
 
-{image("Customers and segments", chart)}
+{chart.show("Customers and segments")}
 
 To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to {code(url)}.
 """

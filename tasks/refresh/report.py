@@ -23,7 +23,6 @@ from tasks.ui.markdown import (
     MOST_RULES_SHOWN,
     change,
     code,
-    image,
     link,
     percent,
     plain,
@@ -139,7 +138,7 @@ def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], 
         f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
         "## Compared with the last run",
         *_compared(result),
-        image("The numbers above", horizontal_bars(_numbers(result))),
+        horizontal_bars(_numbers(result)).show("The numbers above"),
         "## Technical details",
         two_columns(
             "seconds", {plain(step): f"{seconds:.1f}" for step, seconds in result.seconds.items()}

@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from blocks import DataLake
-from blocks.storage import delta
+from blocks.extras import require
 from blocks.storage.files import Files, LakeError, StoredFile
-from blocks.storage.manifest import Manifest, is_of_a_run, manifest_name
+from blocks.storage.manifest import DELTA_LOG, Manifest, is_of_a_run, manifest_name
 from blocks.storage.reader import (
     find_newest,
     read_manifests,
@@ -44,6 +44,8 @@ def run_candidates(
     yield from _leftovers(stored, written.keys(), readable, cutoff(now, ages.staging_days), kept)
     if ages.runs_kept is None and ages.runs_days is None:
         return
+    if files.exists(DELTA_LOG):
+        require("delta", f"To remove runs from the Delta table in {files.root}")
     campaigns: dict[str, list[str]] = {}
     for path in sorted(readable, key=lambda path: readable[path].run_number, reverse=True):
         campaigns.setdefault(partition_of(path), []).append(path)
@@ -93,7 +95,10 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
     pointed = (read_pointer(files, manifest.campaign_id), find_newest(files, manifest.campaign_id))
     if manifest.run_number in (one.run_number for one in pointed if one):
         return NEWEST
-    delta.remove(files, lake.options, manifest)
+    if files.exists(DELTA_LOG):
+        from blocks.storage import delta
+
+        delta.remove(files, lake.options, manifest)
     # The newest manifest last: without it an earlier one would count.
     for generation in range(manifest.generation + 1):
         files.remove(f"{folder}/{manifest_name(generation)}")

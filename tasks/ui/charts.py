@@ -4,16 +4,50 @@
 # matplotlib leaves its keyword arguments open.
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING
+
+from blocks.extras import how_to_install, is_installed
+from tasks.ui.markdown import image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE = "#2563eb"
+NOT_INSTALLED = f"There is no chart here: the extra charts draws it, `{how_to_install('charts')}`."
+
+Groups = Mapping[str, Mapping[str, int]]
 
 
-def vertical_bars(groups: Mapping[str, Mapping[str, int]]) -> bytes:
+@dataclass(frozen=True)
+class Chart:
+    """A chart as a PNG image, or a sentence that says why there is none."""
+
+    png: bytes | None
+    missing: str = ""
+
+    def show(self, description: str) -> str:
+        """Return the image, or the sentence, as markdown."""
+        return self.missing if self.png is None else image(description, self.png)
+
+
+def _never_failing(draw: Callable[[Groups], bytes]) -> Callable[[Groups], Chart]:
+    """Make a drawing that fails a missing chart: no flow run fails because of a picture."""
+
+    @wraps(draw)
+    def drawn(groups: Groups) -> Chart:
+        try:
+            return Chart(draw(groups)) if is_installed("charts") else Chart(None, NOT_INSTALLED)
+        except Exception as error:
+            return Chart(None, f"The chart could not be drawn: {type(error).__name__}.")
+
+    return drawn
+
+
+@_never_failing
+def vertical_bars(groups: Groups) -> bytes:
     """Draw a chart for each group of numbers, side by side, under the group's name."""
     # Imported when it draws, for it takes half a second; pyplot would keep every figure.
     from matplotlib.figure import Figure
@@ -32,7 +66,8 @@ def vertical_bars(groups: Mapping[str, Mapping[str, int]]) -> bytes:
     return _png(figure, dpi=120)
 
 
-def horizontal_bars(groups: Mapping[str, Mapping[str, int]]) -> bytes:
+@_never_failing
+def horizontal_bars(groups: Groups) -> bytes:
     """Draw all groups in one small chart, one below the other; the largest number of each group
     has the full length.
     """
@@ -57,6 +92,6 @@ def horizontal_bars(groups: Mapping[str, Mapping[str, int]]) -> bytes:
 
 
 def _png(figure: "Figure", dpi: int) -> bytes:
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=dpi)
-    return image.getvalue()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return file.getvalue()

@@ -18,6 +18,7 @@ import httpx
 import pytest
 import yaml
 
+from blocks.extras import MODULES
 from deployments.local import free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -217,14 +218,14 @@ def test_build_context_has_no_tests_benchmarks_or_secrets(tmp_path: Path) -> Non
 @pytest.mark.stack
 @pytest.mark.timeout(900)
 def test_image_holds_what_runs_and_nothing_that_tests_or_builds(image: Image) -> None:
-    assert "3.8" in image.run("prefect", "version")
+    assert "3.9" in image.run("prefect", "version")
     assert "--pool" in image.run(*command("worker"), "--help")
     assert "flow" in image.run("prefect", "flow-run", "execute", "--help")
     said = image.run("python", "-m", "deployments.bootstrap", "--help")
     assert "environment variables" in " ".join(said.split())
     deployments = yaml.safe_load((image.work / "prefect.yaml").read_text())["deployments"]
     image.run("python", "-c", LOAD, *{one["entrypoint"] for one in deployments})
-    used = ["prefect_kubernetes", "prefect_redis", "prefect_dask", "psycopg", "s3fs"]
+    used = [name for extra, name in MODULES.items() if extra != "ray"] + ["s3fs"]
     unused = ["pip", "setuptools", "pytest", "moto", "ruff", "tests", "benchmarks", "multipart"]
     assert image.run("python", "-c", FOUND, *used, *unused).split() == used
 

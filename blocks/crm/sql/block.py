@@ -11,11 +11,16 @@ from blocks.crm.errors import SourceError
 from blocks.crm.source import CrmSource
 from blocks.crm.sql import other, sqlite
 from blocks.crm.sql.rows import Query
+from blocks.extras import require
 from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret, read_secrets
 from blocks.storage.locations import check_database
 
 MOST_SECONDS = 7 * 24 * 60 * 60
+_DECODES = make_url("sqlite:///%25").database == "%"
+"""Whether it is SQLAlchemy 2.1 or later, for which %20 in a database's name is a blank: a saved URL
+would mean another database.
+"""
 
 
 class SqlCrm(CrmSource):
@@ -54,7 +59,7 @@ class SqlCrm(CrmSource):
     @classmethod
     def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
         try:
-            parts = make_url(url.get_secret_value())
+            parts = _parse(url.get_secret_value())
         except (ArgumentError, ValueError):
             return url  # `extract` tells it: this text may hold the password
         check_database(parts.get_backend_name(), parts.database)
@@ -63,7 +68,7 @@ class SqlCrm(CrmSource):
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the query's rows, as `CrmSource.batches` does.
 
-        Raises SourceError also if the query takes longer than `timeout_seconds`.
+        Raises SourceError also if the query takes longer than `timeout_seconds`, ExtraMissing.
         """
         parameters = read_secrets(self.parameters, f"{self.block_slug}, parameters")
         query = Query(self.query, parameters, self.timeout_seconds, needed)
@@ -72,15 +77,12 @@ class SqlCrm(CrmSource):
             yield from _batches(url, query)
         except ImportError as error:
             driver = error.name or "library"
-            raise SourceError(
-                f"The database's driver {driver} is not installed. For PostgreSQL it is psycopg, "
-                'whatever driver the URL names: pip install "nudgeflow[postgresql]".'
-            ) from None
+            raise SourceError(f"The database's driver {driver} is not installed.") from None
 
     def _read_url(self) -> URL:
         secret = read_secret(self.url, f"{self.block_slug}, url")
         try:
-            url = make_url(secret)
+            url = _parse(secret)
         except (ArgumentError, ValueError):
             raise SourceError(
                 "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
@@ -92,11 +94,23 @@ class SqlCrm(CrmSource):
         return url
 
 
+def _parse(text: str) -> URL:
+    """Return the URL; its database is named as it stands there, with every %.
+
+    Raises ArgumentError, ValueError.
+    """
+    parts = make_url(text)
+    if not _DECODES or parts.database is None:
+        return parts
+    return parts.set(database=make_url(text.replace("%", "%25")).database)
+
+
 def _batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
     if url.drivername in sqlite.DRIVERS:
         return sqlite.batches(url, query)
     if url.get_backend_name() == "postgresql":
         # Whatever driver the URL names: others make objects of values, some of which lose by it.
+        require("postgresql", "A list from PostgreSQL")
         from blocks.crm.sql import postgresql
 
         return postgresql.batches(url.set(drivername="postgresql+psycopg"), query)

@@ -1,5 +1,7 @@
 """A plan's numbers against what the service reports after the refresh."""
 
+import sys
+
 import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
@@ -13,6 +15,17 @@ from sandbox.engine.quota import current_window
 from tasks.customers.guardrails import Guardrails
 from tasks.refresh.plan import PlanOutdated
 from tests.conftest import Company, Sandbox, Save, customers
+
+
+def page_of(company: Company) -> str:
+    """The page of the campaign's plan in Prefect's UI, which has a table, too."""
+    with get_client(sync_client=True) as client:
+        artifacts = {one.key: one for one in client.read_artifacts()}
+    key = f"plan-{company.seeded.campaign_id}"
+    assert artifacts[f"{key}-numbers"].type == "table"
+    page = artifacts[key].data
+    assert isinstance(page, str)
+    return page
 
 
 def test_plan_has_the_numbers_of_the_service(reviewed_sandbox: Sandbox, save: Save) -> None:
@@ -60,6 +73,17 @@ def test_plan_has_the_numbers_of_the_service(reviewed_sandbox: Sandbox, save: Sa
     assert len(company.history()) == 2
 
 
+def test_plan_without_the_extra_charts_has_no_picture(
+    company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    saved = save(company, customers(100))
+    plan = plan_refresh(company.seeded.campaign_id, **saved.blocks)
+    assert {path.suffix for path in saved.root.glob("plans/*/*")} == {".json", ".parquet"}
+    assert plan.accepted == 100
+    assert 'the extra charts draws it, `pip install "nudgeflow[charts]"`.' in page_of(company)
+
+
 def test_plan_lists_guardrails_that_stop(company: Company, save: Save) -> None:
     saved = save(company, customers(100, invalid_every=10))
     plan = plan_refresh(company.seeded.campaign_id, **saved.blocks)
@@ -67,15 +91,10 @@ def test_plan_lists_guardrails_that_stop(company: Company, save: Save) -> None:
         "10 of 100 rows were rejected",
         "The list has 90 customers",
     ]
-    with get_client(sync_client=True) as client:
-        key = f"plan-{company.seeded.campaign_id}"
-        artifacts = {one.key: one for one in client.read_artifacts()}
-    page = artifacts[key].data
-    assert isinstance(page, str)
+    page = page_of(company)
     assert "- 10 of 100 rows were rejected, more than 5.0%." in page
     assert "| customers removed | 210 |" in page
     assert "data:image/png;base64," in page
-    assert artifacts[f"{key}-numbers"].type == "table"
 
 
 def held(company: Company, group: str) -> dict[str, object]:

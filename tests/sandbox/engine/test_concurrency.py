@@ -237,7 +237,7 @@ def check_jobs(office: Office) -> None:
 
     def states() -> set[str]:
         with office.company.sandbox.context.store.read() as session:
-            found = session.execute(jobs).tuples()
+            found = session.execute(jobs)
             return {"late" if note == LATE else state for state, note in found}
 
     until(lambda: not {"queued", "running"} & states())

@@ -8,12 +8,12 @@ from typing import Any, get_args
 import pytest
 
 from blocks import DataLake, FileCrm
+from blocks.storage import delta
 from blocks.storage.errors import DiskFull
 from blocks.storage.files import DRAFT
 from blocks.storage.manifest import Format
 from tasks.customers.extract import extract_customers
 from tasks.customers.staging import local_copy
-from tasks.export import run as tasks
 from tasks.journal.refresh import Refresh
 from tests.conftest import customers
 from tests.support import disks
@@ -65,14 +65,14 @@ def test_commit_fails_when_lake_is_full(
 ) -> None:
     """The manifest is there already."""
     export.lake.format = "delta"
-    planned, real = export.fetched(), tasks.delta.commit
+    planned, real = export.fetched(), delta.commit
 
     def commit(*given: Any) -> None:
         with disk.full():
             real(*given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(tasks.delta, "commit", commit)
+        patched.setattr(delta, "commit", commit)
         with pytest.raises(DiskFull, match="for messages/_delta_log"):
             export.commit(planned)
     assert export.commit(planned).rows == 1500

@@ -1,6 +1,7 @@
 """The page that people read after a refresh."""
 
 import re
+import sys
 from base64 import b64decode
 from datetime import UTC, datetime
 from typing import Any
@@ -138,6 +139,26 @@ def test_report_image_is_small(shown: dict[str, str]) -> None:
     assert encoded
     assert b64decode(encoded[1]).startswith(b"\x89PNG")
     assert len(shown["refresh-c"]) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("module", "loaded", "sentence"),
+    [
+        ("matplotlib", None, 'the extra charts draws it, `pip install "nudgeflow[charts]"`.'),
+        ("matplotlib.figure", object(), "The chart could not be drawn: ImportError."),
+    ],
+)
+def test_report_without_a_chart_says_why(
+    shown: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    loaded: object,
+    sentence: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, loaded)
+    page, *parts = page_of(shown).split("\n\n![The numbers above](PICTURE)\n\n")
+    assert parts == []
+    assert sentence in page
 
 
 @pytest.mark.parametrize(

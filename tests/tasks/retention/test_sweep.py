@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -11,6 +12,7 @@ import polars as pl
 import pytest
 
 from blocks import DataLake
+from blocks.extras import ExtraMissing
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.contract import UpdateGroup
@@ -175,6 +177,18 @@ def test_delta_table_is_kept_when_it_has_another_generation(local: Local, refres
     log = paths(delta, "messages/_delta_log")
     assert removed(local, refresh).removed["lake run"].count == 1
     assert paths(delta, "messages/_delta_log") == log
+
+
+def test_runs_of_delta_table_are_not_listed_without_the_extra(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delta = DataLake(root=local.lake.root, format="delta")
+    write_runs(delta, 1, 2)
+    age(delta)
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    with pytest.raises(ExtraMissing, match=r"nudgeflow\[delta\]"):
+        listed(local, refresh)
+    assert listed(local, refresh, Ages(quarantine_days=7)).amounts == {}
 
 
 def test_files_are_kept_while_refresh_is_open(local: Local, refresh: Refresh) -> None:

@@ -14,6 +14,7 @@ from pyarrow.parquet import ParquetFile
 from blocks import SqlCrm
 from blocks.crm.errors import SourceError
 from blocks.crm.sql import postgresql
+from blocks.extras import ExtraMissing
 from tests.blocks.crm.extracting import CANARY, refused, unavailable
 from tests.blocks.crm.sql.conftest import Database
 
@@ -146,9 +147,8 @@ def test_driver_that_cannot_be_imported_is_reported(
     monkeypatch.setattr("blocks.crm.sql.other.batches", failure)
     assert "driver library is not installed" in refused(crm("other://"), target)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "blocks.crm.sql.postgresql")
-    monkeypatch.delattr("blocks.crm.sql.postgresql")
-    assert "driver psycopg is not installed" in refused(crm("postgresql+pg8000://h/db"), target)
+    with pytest.raises(ExtraMissing, match=r'pip install "nudgeflow\[postgresql\]"'):
+        crm("postgresql+pg8000://h/db").extract(target)
 
 
 def test_missing_parameter_is_named(target: Path) -> None:

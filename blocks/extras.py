@@ -1,0 +1,45 @@
+"""The extras of this package: libraries that only some of what it does needs."""
+
+from importlib import import_module
+from typing import Literal
+
+from nudgescribe.errors import NudgeflowError
+
+Extra = Literal["charts", "dask", "delta", "kubernetes", "postgresql", "ray", "redis"]
+
+MODULES: dict[Extra, str] = {
+    "charts": "matplotlib",
+    "dask": "prefect_dask",
+    "delta": "deltalake",
+    "kubernetes": "prefect_kubernetes",
+    "postgresql": "psycopg",
+    "ray": "prefect_ray",
+    "redis": "prefect_redis",
+}
+"""What is imported if an extra is installed."""
+
+
+class ExtraMissing(NudgeflowError):
+    """An extra that the parameters or a block ask for is not installed."""
+
+    advice = "Install it on every machine that flow runs work on, then retry."
+
+
+def is_installed(extra: Extra) -> bool:
+    """Return whether an extra's library can be imported."""
+    try:
+        import_module(MODULES[extra])
+    except ImportError:
+        return False
+    return True
+
+
+def require(extra: Extra, what: str) -> None:
+    """Raise ExtraMissing if `what` cannot be had for want of an extra."""
+    if not is_installed(extra):
+        raise ExtraMissing(f"{what} needs the extra {extra}: {how_to_install(extra)}.")
+
+
+def how_to_install(extra: Extra) -> str:
+    """Return the command that installs an extra."""
+    return f'pip install "nudgeflow[{extra}]"'
