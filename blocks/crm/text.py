@@ -154,8 +154,8 @@ def _digits(values: pa.Array) -> pa.Array:
 def _floats(values: pa.Array) -> pa.Array:
     if types.is_float16(values.type):
         # Arrow writes the digits of the next larger type.
-        numbers = (None if each is None else np.float16(each) for each in values.to_pylist())
-        texts = (None if each is None else _positional(each + np.float16(0)) for each in numbers)
+        numbers = (None if each is None else float(each) + 0.0 for each in values.to_pylist())
+        texts = (None if each is None else _positional(np.float16(each)) for each in numbers)
         return pa.array(texts, TEXT)
     values = pc.add(values, pa.scalar(0, values.type))  # minus zero is zero
     finite = pc.is_finite(values)

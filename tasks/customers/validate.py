@@ -25,6 +25,9 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui.markdown import plain
 
+PURPOSE = "the validation of a list"
+"""What temporary files are for, if there is no room for them."""
+
 
 class BrokenRule(Frozen):
     """The number of rows that one rule rejected, by field and code; a row may break several."""
@@ -86,22 +89,8 @@ def validate_customers(
     quarantine = f"quarantine/{partition}/{refresh.id}.parquet"
 
     def validate() -> Validated:
-        with (
-            local_copy(lake, staged) as source,
-            scratch_folder("the validation of a list") as folder,
-        ):
-            with (
-                translate_foreign_errors(staged.path, ListRefused),
-                translate_disk_full("the validation of a list", str(folder)),
-            ):
-                split = split_list(
-                    ListFile(source),
-                    mapping,
-                    folder,
-                    strict=strict,
-                    duplicates=duplicates,
-                    show=lake.show_identifiers,
-                )
+        with scratch_folder(PURPOSE) as folder:
+            split = _split(mapping, staged, lake, folder, strict, duplicates)
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
             broken_rules = _report_errors(split.errors) if split.rejected else []
@@ -123,6 +112,30 @@ def validate_customers(
         )
 
     return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, validate)
+
+
+def _split(
+    mapping: FieldMapping,
+    staged: Staged,
+    lake: DataLake,
+    folder: Path,
+    strict: bool,
+    duplicates: Choice,
+) -> SplitList:
+    """Split the list into files in a folder. Raises MappingRefused, ListRefused."""
+    with (
+        local_copy(lake, staged) as source,
+        translate_foreign_errors(staged.path, ListRefused),
+        translate_disk_full(PURPOSE, str(folder)),
+    ):
+        return split_list(
+            ListFile(source),
+            mapping,
+            folder,
+            strict=strict,
+            duplicates=duplicates,
+            show=lake.show_identifiers,
+        )
 
 
 def _stage(lake: DataLake, split: SplitList, staged: Staged, path: str) -> Staged:

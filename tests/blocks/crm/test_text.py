@@ -43,6 +43,7 @@ def broken_text() -> pa.Array:
         (pa.array(np.array([0.1, 2048, np.nan], np.float16)), ["0.1", "2048", "NaN"]),
         (pa.array([-0.0, 0.0]), ["0", "0"]),
         (pa.array(np.array([-0.0], np.float16)), ["0"]),
+        (pa.array(np.array([0x7C01], np.uint16).view(np.float16)), ["NaN"]),
         (pa.array([True, False, None]), ["true", "false", None]),
         (pa.array([date(2026, 1, 2), date.min, None]), ["2026-01-02", "0001-01-01", None]),
         (pa.array([DAY_US // 1000], pa.date64()), ["1970-01-02"]),

@@ -597,6 +597,13 @@ def test_parquet_column_may_have_another_type_in_each_file(
     assert log.messages[1].endswith("b.parquet: Parquet, rows 2 to 3 of the list")
 
 
+def identifiers_in_structs() -> bytes:
+    """What Arrow cannot make an empty column of."""
+    file, ids = io.BytesIO(), pa.array([bytes(16)], pa.uuid())
+    write_table(pa.table({"v": pa.StructArray.from_arrays([ids], ["u"])}), file)
+    return file.getvalue()
+
+
 WHOLE = parquet(id=["1"], n=[1])
 
 
@@ -626,6 +633,10 @@ WHOLE = parquet(id=["1"], n=[1])
         ),
         ({"a.csv": b"id\n", "b.parquet": b""}, "a.csv and .*b.parquet are of different formats"),
         ({"a.csv": b"id\n", "b": b""}, "/b: its name does not say its format"),
+        (
+            {"a.parquet": identifiers_in_structs()},
+            "a.parquet, column v is of type struct<.*, which has no text",
+        ),
         (
             {"a.parquet": WHOLE, "b.parquet": parquet(id=["1"], n=[[1]])},
             r"b.parquet, column n is of type .*list<.*, which has no text",
