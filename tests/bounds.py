@@ -21,6 +21,8 @@ TESTS = (
     "tests/blocks/crm/sql/test_sql.py::test_values_become_text",
     "tests/blocks/storage/test_lake.py",
     "tests/flows/refresh/test_plan.py::test_plan_has_the_numbers_of_the_service",
+    "tests/sandbox/api/test_admin_page.py"
+    "::test_fault_form_switches_a_fault_on_and_clear_button_off",
     f"{SECURITY}/test_tokens.py::test_forged_token_is_an_auth_error",
     f"{SECURITY}/test_uploads.py::test_content_type_of_a_form_may_be_in_capitals",
     "tests/tasks/refresh/test_report.py",
