@@ -35,7 +35,7 @@ def open_context(settings: Settings) -> Context:
     store, page_files = Store(settings.database_url), PageFiles(settings.exports_url)
     with store.read() as session:
         campaigns = select(Campaign.id, Workspace.account_id).join(Workspace)
-        page_files.move_below_accounts(dict(session.execute(campaigns).tuples().all()))
+        page_files.move_below_accounts(dict(session.execute(campaigns).all()))
     return Context(settings, keys, store, page_files)
 
 

@@ -160,7 +160,7 @@ def _first_run(session: Session, campaign: Campaign) -> Run:
     query = select(func.count(), func.max(Message.created_at)).where(
         Message.campaign_id == campaign.id, Message.run_number == 1
     )
-    count, last = session.execute(query).tuples().one()
+    count, last = session.execute(query).one()
     group = session.get(Group, campaign.group_id) if campaign.group_id else None
     return Run(
         campaign_id=campaign.id,
