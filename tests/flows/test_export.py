@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from benchmarks.pages_server import CAMPAIGN, answers
@@ -28,6 +27,7 @@ from tasks.export.run import ExportIncomplete, RunInLake, WhichRuns
 from tasks.ui.assets import messages
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support import exports
+from tests.support.artifacts import all_artifacts
 from tests.support.clock import SECONDS, Clock, until
 from tests.support.deployed import events_of, flow_run_of, retry, work
 from tests.support.exports import Export, page
@@ -145,8 +145,7 @@ def test_export_fetches_current_run_once(
         "bytes": first.bytes,
     }
     assert {"flow", "flow-run"} <= {one["prefect.resource.role"] for one in event["related"]}
-    with get_client(sync_client=True) as client:
-        artifacts = {one.key: str(one.data) for one in client.read_artifacts()}
+    artifacts = {one.key: str(one.data) for one in all_artifacts()}
     assert f"(https://service.example/{campaign})" in artifacts[f"campaign-{campaign}"]
 
 
@@ -253,8 +252,7 @@ def test_export_has_few_task_runs_for_many_pages(
     assert len([name for name in names if name.startswith("pages-")]) == done.files > 4
     assert len(names) <= 14
     assert run.name == f"export-{CAMPAIGN}-latest"
-    with get_client(sync_client=True) as client:
-        (shown,) = [one for one in client.read_artifacts() if one.flow_run_id == run.id]
+    (shown,) = [one for one in all_artifacts() if one.flow_run_id == run.id]
     assert (shown.type, shown.key, shown.data) == ("progress", f"export-{CAMPAIGN}", 100.0)
     assert str(shown.description).startswith("40 of 40 pages, 80 rows, ")
 

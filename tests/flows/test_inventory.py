@@ -1,7 +1,6 @@
 """The inventory as a flow run of a deployment, and the same again when it is retried."""
 
 import pytest
-from prefect.client.orchestration import get_client
 from prefect.server.schemas.states import StateType
 
 from blocks.storage.snapshots import snapshot_name
@@ -9,6 +8,7 @@ from flows.inventory import campaign_inventory
 from nudgescribe.errors import NudgeflowError
 from tasks import inventory
 from tests.conftest import Company, Save, customers
+from tests.support.artifacts import all_artifacts
 from tests.support.deployed import deploy, flow_run, retry
 
 
@@ -39,8 +39,7 @@ def test_inventory_writes_same_snapshot_when_retried(
     ]
     assert saved.lake.inventory().campaigns.equals(first.campaigns)
     assert flow_run(run).name == f"inventory-{saved.name}"
-    with get_client(sync_client=True) as client:
-        artifacts = {one.key: one for one in client.read_artifacts()}
+    artifacts = {one.key: one for one in all_artifacts()}
     table = artifacts[f"inventory-{saved.name}-campaigns"]
     assert (table.type, table.description) == (
         "table",

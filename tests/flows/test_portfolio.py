@@ -20,6 +20,7 @@ from nudgescribe.errors import NotFound
 from tasks.journal.refresh import Refresh
 from tasks.portfolio import NoDeployment, RefreshStatus, read_statuses, start_refresh
 from tests.conftest import Company, Save, customers
+from tests.support.artifacts import all_artifacts
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
 
 __all__ = ["deployed"]
@@ -88,8 +89,7 @@ def test_portfolio_refreshes_others_when_one_fails(work: Work, shared: dict[str,
     assert state.message is not None
     assert state.message.startswith("1 of 4 campaigns failed: bad (Failed). The rest succeeded;")
     assert counts == [2, 2]
-    with get_client(sync_client=True) as client:
-        artifacts = client.read_artifacts()
+    artifacts = all_artifacts()
     run = state.state_details.flow_run_id
     (table,) = [one for one in artifacts if (one.key, one.flow_run_id) == ("portfolio", run)]
     assert isinstance(table.data, str)

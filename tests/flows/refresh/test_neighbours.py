@@ -43,6 +43,7 @@ from tasks.customers.group_check import GroupChanged
 from tasks.customers.guardrails import Guardrails, ListGuardrails
 from tasks.ui.signals import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, Through, customers
+from tests.support.artifacts import all_artifacts
 from tests.support.clock import until
 from tests.support.deployed import Deployed, changes, deploy, deployed, retry
 from tests.support.response_tamperer import ResponseTamperer
@@ -97,8 +98,7 @@ def test_customers_who_left_in_the_review_are_told_and_the_others_are_published(
     assert state.name == "Completed", state.message
     frame = saved.lake.read(company.seeded.campaign_id, 2, "polars")
     assert len(frame) == 117
-    with get_client(sync_client=True) as client:
-        pages = [str(one.data) for one in client.read_artifacts() if one.flow_run_id == run]
+    pages = [str(one.data) for one in all_artifacts() if one.flow_run_id == run]
     assert any("| left the group since, without a message | 3 |" in page for page in pages)
 
 

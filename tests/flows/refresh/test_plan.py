@@ -4,7 +4,6 @@ import sys
 
 import polars as pl
 import pytest
-from prefect.client.orchestration import get_client
 
 from flows.options import RefreshOptions
 from flows.plan import plan_refresh
@@ -15,12 +14,12 @@ from sandbox.engine.quota import current_window
 from tasks.customers.guardrails import Guardrails
 from tasks.refresh.plan import PlanOutdated
 from tests.conftest import Company, Sandbox, Save, customers
+from tests.support.artifacts import all_artifacts
 
 
 def page_of(company: Company) -> str:
     """The page of the campaign's plan in Prefect's UI, which has a table, too."""
-    with get_client(sync_client=True) as client:
-        artifacts = {one.key: one for one in client.read_artifacts()}
+    artifacts = {one.key: one for one in all_artifacts()}
     key = f"plan-{company.seeded.campaign_id}"
     assert artifacts[f"{key}-numbers"].type == "table"
     page = artifacts[key].data

@@ -49,6 +49,7 @@ from tests.conftest import (
 from tests.conftest import (
     saved as saved_blocks,
 )
+from tests.support.artifacts import all_artifacts
 from tests.support.deployed import GUARDRAILS, Deployed, deployed, events_of, flow_run_of
 
 __all__ = ["deployed"]
@@ -265,7 +266,7 @@ def test_run_that_is_not_in_the_lake_is_not_unchanged(story: Story, tmp_path: Pa
 def test_refresh_logs_and_stores_no_customer_data_or_secret(story: Story) -> None:
     with get_client(sync_client=True) as client:
         stored = [
-            *(str(one.data) for one in client.read_artifacts()),
+            *(str(one.data) for one in all_artifacts()),
             *(str(one.parameters) for one in client.read_flow_runs(limit=200)),
         ]
     assert "Accepted 245 rows" in story.log
@@ -309,7 +310,7 @@ def test_refresh_is_reported_when_comparison_fails(
     result = refresh(reviewed_company, saved)
     run = flow_run_of(saved)
     with get_client(sync_client=True) as client:
-        artifacts = {one.key: one for one in client.read_artifacts() if one.flow_run_id == run.id}
+        artifacts = {one.key: one for one in all_artifacts() if one.flow_run_id == run.id}
         only = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
         task_runs = client.read_task_runs(flow_run_filter=only)
     assert run.name == f"refresh-{result.campaign_id}"

@@ -24,6 +24,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Review
 from tasks.ui.signals import REVIEW_UNTIL
 from tests.conftest import Company, Save, Saved, Through, customers
+from tests.support.artifacts import all_artifacts
 from tests.support.deployed import (
     CHANGING,
     Deployed,
@@ -79,8 +80,7 @@ def in_time(company: Company, saved: Saved, run: UUID, until: str) -> None:
 
 def page_of(run: UUID) -> str:
     """What the reviewers are shown."""
-    with get_client(sync_client=True) as client:
-        artifacts = [one for one in client.read_artifacts() if one.flow_run_id == run]
+    artifacts = [one for one in all_artifacts() if one.flow_run_id == run]
     (page,) = [one.data for one in artifacts if (one.key or "").startswith("review-")]
     return str(page)
 
