@@ -17,7 +17,7 @@ from nudgescribe.contract import CreateField, Status, WorkspaceField
 from sandbox import demo_customers
 from sandbox.api.security import hash_password
 from sandbox.context import Context
-from sandbox.data.models import Account, Campaign, Field, Group, User, Workspace
+from sandbox.data.models import Account, Campaign, Charged, Field, Group, User, Workspace
 from sandbox.data.profiles import Profiles, new_profile_key, profile_key
 from sandbox.engine import exports, reruns
 from sandbox.settings import Keys
@@ -136,4 +136,6 @@ def _published_campaign(
     reruns.add_messages(session, reruns.current_run(session, campaign), texts, reruns.APPROVED)
     session.flush()
     reruns.publish(session, campaign)
+    messages = exports.count_messages(session, keys, campaign)
+    session.add(Charged(campaign_id=campaign.id, run_number=1, messages=messages))
     return campaign

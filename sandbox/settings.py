@@ -43,8 +43,9 @@ class ChatEndpoint(BaseModel):
 class Settings:
     """All that can be set. Durations are in seconds, sizes in bytes.
 
-    `data` is the folder of keys and audit log. `database` is a SQLAlchemy URL, `exports` an fsspec
-    URL; by default both are in `data`. `rows_per_file` is the size of an exported page.
+    `data` is the folder of keys, audit log and counts of calls. `database` is a SQLAlchemy URL,
+    `exports` an fsspec URL; by default both are in `data`. `rows_per_file` is the size of an
+    exported page.
     `phase_seconds` is the least time of each phase of a rerun, so that it can be watched.
     `approve_after` is the time after which a run that is ready for review is approved, None for
     never. Files above `upload_at_once` are processed in the background. Messages of campaigns
@@ -84,6 +85,11 @@ class Settings:
     def audit_file(self) -> Path:
         """Return the path of the audit log."""
         return self.data / "audit.jsonl"
+
+    @property
+    def pages_calls(self) -> Path:
+        """Return the folder of the counts of calls that have counted pages."""
+        return self.data / "pages-calls"
 
     @property
     def keys(self) -> Keys:

@@ -161,8 +161,11 @@ def _campaigns(session: Session) -> dict[str, Any]:
 def _quotas(session: Session, settings: Settings) -> dict[str, Any]:
     """Return what each account has used of the current window, and when the window ends."""
     accounts = session.scalars(select(Account.id)).all()
-    used = {each: quota.used(session, settings, each) for each in accounts}
-    return {"used": used, "window_end": quota.current_window(settings).end}
+    return {
+        "used": {each: quota.used(session, settings, each) for each in accounts},
+        "pages_calls": {each: quota.count_pages_calls(settings, each) for each in accounts},
+        "window_end": quota.current_window(settings).end,
+    }
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> Mapping[str, list[Row]]:

@@ -48,9 +48,8 @@ def publish_messages(body: contract.CampaignRequest, request: Request) -> contra
             raise HTTPException(404, Text.CAMPAIGN_DETAILS_NOT_FOUND)
         if campaign.status not in (Status.READY_TO_PUBLISH, Status.PUBLISHED):
             raise HTTPException(400, Text.NOT_READY_TO_PUBLISH)
-        is_first = campaign.status == Status.READY_TO_PUBLISH
-        _charge(session, request, customers if is_first else 0)
-        if is_first:
+        _charge(session, request, campaign)
+        if campaign.status == Status.READY_TO_PUBLISH:
             reruns.publish(session, campaign)
         campaign.exported_run = campaign.current_run
         job = Job(
@@ -71,8 +70,7 @@ def count_message_pages(body: contract.RunRequest, request: Request) -> contract
     context = context_of(request)
     with context.store.read() as session:
         campaign = _find(session, request, body)
-    with context.store.write() as session:
-        quota.count_pages_call(session, context.settings, account_of(request))
+    quota.count_pages_call(context.settings, account_of(request))
     folder = _folder_with_pages(request, campaign, body)
     names = [] if folder is None else context.page_files.names(folder)
     return contract.PageCount(num_files=len(names))
@@ -141,15 +139,16 @@ def _find(session: Session, request: Request, body: contract.CampaignRequest) ->
     return find_campaign(session, account_of(request), body.campaign_id, Text.CAMPAIGN_NOT_FOUND)
 
 
-def _charge(session: Session, request: Request, messages: int) -> None:
-    """Charge the account for messages that are published for the first time.
+def _charge(session: Session, request: Request, campaign: Campaign) -> None:
+    """Charge the account for the messages that it publishes for the first time.
 
-    Raises HTTPException, 429 with the seconds until the next window, if its quota is too small,
-    also for no message.
+    Raises HTTPException, 429 with the seconds until the next window, if its quota is used up or
+    too small for them.
     """
-    settings = context_of(request).settings
+    context, account_id = context_of(request), account_of(request)
+    messages = exports.count_messages(session, context.keys, campaign)
     try:
-        quota.charge(session, settings, account_of(request), published=messages)
+        quota.charge_export(session, context.settings, account_id, campaign, messages)
     except quota.QuotaReached as reached:
         wait = {"retry-after": str(reached.retry_after)}
         raise HTTPException(429, str(reached), wait) from None

@@ -83,8 +83,8 @@ class Account(Base):
 
 
 class Usage(Base):
-    """What an account has used in one window of its quota: `generated` messages, published
-    `messages`, and calls that have counted `pages`.
+    """What an account has used in one window of its quota: `generated` messages and published
+    `messages`.
     """
 
     __tablename__ = "usage"
@@ -92,7 +92,6 @@ class Usage(Base):
     window: Mapped[int] = mapped_column(primary_key=True)
     messages: Mapped[int]
     generated: Mapped[int] = mapped_column(server_default="0")
-    pages: Mapped[int] = mapped_column(server_default="0")
 
     @property
     def total(self) -> int:
@@ -220,6 +219,15 @@ class Run(Base):
     completed_at: Mapped[datetime | None]
     error: Mapped[str | None]
     charged: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class Charged(Base):
+    """How many messages of a run have been charged when it was published; Run #1 is one, too."""
+
+    __tablename__ = "charged"
+    campaign_id: Mapped[str] = mapped_column(ForeignKey("campaigns.id"), primary_key=True)
+    run_number: Mapped[int] = mapped_column(primary_key=True)
+    messages: Mapped[int]
 
 
 class Message(Base):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import polars as pl
+from sqlalchemy.orm import Session
 
 from nudgescribe import rfc4180
 from nudgescribe.contract import MESSAGE_COLUMNS, MessageRow
@@ -13,6 +14,7 @@ from sandbox.data.page_files import RunFolder, page_name
 from sandbox.data.profiles import Profiles
 from sandbox.engine.reruns import current_messages, current_run
 from sandbox.errors import JobFailed
+from sandbox.settings import Keys
 from sandbox.writing.templates import MessageRenderer
 
 EXPORT = "export"
@@ -47,6 +49,15 @@ def run_job(context: Context, campaign_id: str, run_number: int) -> None:
     for name in context.page_files.names(folder):
         if name not in written:
             context.page_files.remove(folder, name)
+
+
+def count_messages(session: Session, keys: Keys, campaign: Campaign) -> int:
+    """Count the messages that an export of the current run has: one a customer of its segments."""
+    # Nothing is rendered, so no text is parsed.
+    texts = [(each.segment, "") for each in current_messages(session, campaign)]
+    renderer = MessageRenderer(campaign.variables, texts)
+    profiles = Profiles(session, keys, current_run(session, campaign).group_id)
+    return sum(renderer.select(each).height for each in profiles.frames(campaign.variables))
 
 
 def parse_page(content: bytes) -> pl.DataFrame:

@@ -2,14 +2,15 @@
 
 from datetime import UTC, datetime
 from math import ceil
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from nudgescribe.contract import Text
-from sandbox.data.models import Account, Usage, now
+from nudgescribe.contract import Status, Text
+from sandbox.data.models import Account, Campaign, Charged, Usage, now
 from sandbox.errors import JobFailed
-from sandbox.settings import Settings
+from sandbox.settings import Settings, open_private
 
 
 class QuotaReached(JobFailed):
@@ -35,16 +36,16 @@ def current_window(settings: Settings) -> Window:
 
 def used(session: Session, settings: Settings, account_id: str) -> Usage:
     """Return what an account has used of the current window."""
-    key = (account_id, current_window(settings).number)
-    return session.get(Usage, key) or Usage(
-        account_id=account_id, window=key[1], generated=0, messages=0, pages=0
+    window = current_window(settings).number
+    return session.get(Usage, (account_id, window)) or Usage(
+        account_id=account_id, window=window, generated=0, messages=0
     )
 
 
 def check(session: Session, settings: Settings, account_id: str, messages: int) -> None:
-    """Check that so many messages more, or none, are within the account's quota.
+    """Check that the account's quota is not used up, and has room for `messages` more.
 
-    A quota that is used up is too small for none, too. Raises QuotaReached.
+    Raises QuotaReached.
     """
     usage = used(session, settings, account_id)
     quota = session.get_one(Account, account_id).quota
@@ -62,6 +63,42 @@ def charge(
     usage.messages += published
 
 
-def count_pages_call(session: Session, settings: Settings, account_id: str) -> None:
-    """Count a call that has counted pages, which no quota limits."""
-    session.merge(used(session, settings, account_id)).pages += 1
+def charge_export(
+    session: Session, settings: Settings, account_id: str, campaign: Campaign, messages: int
+) -> None:
+    """Charge those of the `messages` in the current run's export that have not been charged yet.
+
+    Raises QuotaReached.
+    """
+    run = {"campaign_id": campaign.id, "run_number": campaign.current_run}
+    charged = session.get(Charged, run)
+    if charged is None:
+        # An earlier version charged all of a run when it was published, and did not write it down.
+        before = messages if campaign.status == Status.PUBLISHED else 0
+        charged = Charged(**run, messages=before)
+        session.add(charged)
+    charge(session, settings, account_id, published=max(messages - charged.messages, 0))
+    charged.messages = max(messages, charged.messages)
+
+
+def count_pages_call(settings: Settings, account_id: str) -> None:
+    """Count a call that has counted pages, which no quota limits.
+
+    The count is the size of a file: a poll must not wait for the database's writer.
+    """
+    file = _pages_calls(settings, account_id)
+    file.parent.mkdir(exist_ok=True)
+    with open(file, "ab", opener=open_private) as calls:
+        calls.write(b".")
+
+
+def count_pages_calls(settings: Settings, account_id: str) -> int:
+    """Return how many calls of the current window have counted pages."""
+    try:
+        return _pages_calls(settings, account_id).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _pages_calls(settings: Settings, account_id: str) -> Path:
+    return settings.pages_calls / f"{account_id}-{current_window(settings).number}"

@@ -132,6 +132,36 @@ def test_messages_are_charged_when_generated_and_when_first_published(
         fresh.ask_campaign(PUBLISH)
 
 
+@states("**Quota**: customers added to a published run are charged at its next publish", OURS)
+@states("**Quota**: a customer without a message is not charged", OURS)
+def test_customers_added_to_a_published_run_are_charged(fresh: Account, company: Company) -> None:
+    (group,) = fresh.groups()
+    segments = [message["segment"] for message in fresh.messages()[:3]]
+    none = {"plan": "never", "region": "North"}
+    added = [
+        {"customer_id": f"added {number}", "first_name": "Ada", **segment}
+        for number, segment in enumerate([*segments, *[none] * 5])
+    ]
+    lists.upload(fresh, group, added)
+    stories.set_quota(company, 2)
+    assert fresh.refused_campaign(PUBLISH) == QUOTA
+    stories.set_quota(company, 3)
+    fresh.ask_campaign(PUBLISH)
+    assert fresh.refused_campaign(PUBLISH) == QUOTA
+    stories.set_quota(company, 4)
+    fresh.ask_campaign(PUBLISH)
+
+
+@states("**Quota**: a customer without a message is not charged at the first publish", OURS)
+def test_only_messages_are_charged_at_the_first_publish(fresh: Account, company: Company) -> None:
+    rows = stories.ready_to_publish(fresh)
+    group_id = fresh.campaign()["customer_group_id"]
+    (group,) = (one for one in fresh.groups() if one["customer_group_id"] == group_id)
+    lists.upload(fresh, group, [{**rows[0], "customer_id": "added", "plan": "never"}])
+    stories.set_quota(company, len(rows))
+    stories.publish(fresh, rows)
+
+
 @states("**Quota**: a rerun that generates nothing needs none", OURS)
 def test_rerun_without_new_segments_needs_no_quota(fresh: Account, company: Company) -> None:
     stories.set_quota(company, 0)
@@ -149,6 +179,13 @@ def test_pages_calls_are_counted(fresh: Account, stranger: Account, company: Com
     shown = re.search(r"pages counted ([0-9,]+) times", ours)
     assert shown
     assert shown[1] == "3"
+
+
+@states("**Quota**: `pages` waits for nobody who writes, and its calls are counted", OURS)
+def test_pages_call_waits_for_no_writer(fresh: Account, company: Company) -> None:
+    with company.sandbox.context.store.write() as session:
+        session.get_one(Campaign, fresh.access.campaign_id)  # takes the lock
+        assert fresh.num_files() == 1
 
 
 # ---- who calls --------------------------------------------------------------------------------

@@ -5,18 +5,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import create_engine, insert, select, text
 
 from sandbox import seed
 from sandbox.context import Context, open_context
-from sandbox.data.models import Run, now
+from sandbox.data.models import Run, Usage, now
 from sandbox.settings import Settings
+from tests.conformance import stories
 from tests.conftest import Company, customers, serving
 from tests.sandbox.conftest import new_group
 from tests.support.sandboxes import NewDatabase
 
 LATER = {
-    "usage": ["generated", "pages"],
+    "usage": ["generated"],
     "campaigns": ["group_id", "ai", "created_at", "updated_at"],
     "runs": ["charged"],
     "messages": ["created_at", "updated_at"],
@@ -46,6 +47,7 @@ def make_older(context: Context, seeded: seed.Seeded) -> None:
         for table, columns in LATER.items():
             for column in columns:
                 connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(text("DROP TABLE charged"))
     engine.dispose()
     exports = Path(context.settings.exports_url)
     (exports / seeded.account_id / seeded.campaign_id).rename(exports / seeded.campaign_id)
@@ -62,6 +64,21 @@ def older(tmp_path: Path, database: NewDatabase) -> Iterator[Company]:
     open_context(settings).store.close()
     with serving(settings) as service:
         yield Company(service, seeded)
+
+
+def test_older_publication_is_not_charged_again(older: Company) -> None:
+    stories.set_quota(older, 250)
+    campaign, group = older.seeded.campaign_id, older.seeded.customer_group_id
+    with older.client() as client:
+        for _ in range(2):
+            client.publish(campaign)
+        added = {**client.rerun_messages(campaign)[0].segment, "customer_id": "added"}
+        one = {"first_name": "Ada", **added}
+        assert client.upload_customer(older.seeded.workspace_id, group, one).accepted == 1
+        client.publish(campaign)
+    with older.sandbox.context.store.read() as session:
+        (usage,) = session.scalars(select(Usage))
+    assert usage.messages == 1
 
 
 def test_older_folder_is_refreshed_and_keeps_its_pages(older: Company) -> None:
