@@ -33,14 +33,21 @@ class PageFiles:
     def move_below_accounts(self, accounts: Mapping[str, str]) -> None:
         """Move folders of campaigns that are directly at the root, as earlier versions had them.
 
-        `accounts` has the account of each campaign.
+        `accounts` has the account of each campaign. Files are moved one by one, so that a move that
+        was interrupted goes on where it was.
         """
         for path in self._list(self._root):
-            name = path.rstrip("/").rpartition("/")[2]
-            if name in accounts:
-                account = f"{self._root}/{accounts[name]}"
-                self._fs.makedirs(account, exist_ok=True)
-                self._fs.mv(path, f"{account}/{name}", recursive=True)
+            folder = path.rstrip("/")
+            name = folder.rpartition("/")[2]
+            if name not in accounts:
+                continue
+            for file in self._fs.find(folder, detail=True):
+                target = f"{self._root}/{accounts[name]}/{name}{file.removeprefix(folder)}"
+                self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+                self._fs.cp_file(file, target)
+                self._fs.rm_file(file)
+            if self._fs.exists(folder):  # object stores have no empty folders
+                self._fs.rm(folder, recursive=True)
 
     def names(self, folder: RunFolder) -> list[str]:
         """Return the names of a run's pages, in order; empty if it has none."""

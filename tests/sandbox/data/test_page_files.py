@@ -6,11 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 import s3fs
+from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from nudgescribe import rfc4180
 from sandbox import seed
+from sandbox.data.page_files import PageFiles, RunFolder, page_name
 from sandbox.settings import Settings
 from tests.conftest import Company, customers, serving
 from tests.sandbox.conftest import new_group
@@ -75,3 +77,24 @@ def test_links_are_signed_by_s3(bucket: str, tmp_path: Path) -> None:
     assert link.path.startswith("/exports/pages/")
     assert {"X-Amz-Signature", "Signature"} & {*link.params}
     assert httpx.get(link, headers={"range": "bytes=0-10"}).content == b"customer_id"
+
+
+@pytest.mark.parametrize("kind", ["s3", "memory", "data folder"])
+def test_interrupted_move_below_accounts_goes_on(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    urls = {"memory": "memory://moved", "data folder": str(tmp_path)}
+    url = f"{request.getfixturevalue('bucket')}-moved" if kind == "s3" else urls[kind]
+    files, names = PageFiles(url), [page_name(number) for number in range(4)]
+    file_system, root = url_to_fs(url, use_listings_cache=False)
+    # The first is moved, the second copied.
+    for folder, there in ((f"{root}/campaign", names[1:]), (f"{root}/account/campaign", names[:2])):
+        file_system.makedirs(f"{folder}/run-1", exist_ok=True)
+        for name in there:
+            file_system.pipe_file(f"{folder}/run-1/{name}", name.encode())
+    for _ in range(2):
+        files.move_below_accounts({"campaign": "account"})
+        moved = RunFolder("account", "campaign", 1)
+        assert files.names(moved) == names
+        assert [files.read(moved, name).decode() for name in names] == names
+        assert not file_system.exists(f"{root}/campaign")
