@@ -8,14 +8,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
 
 from nudgescribe.contract import Text
 from sandbox.context import context_of
+from sandbox.data.lookup import fields_of
 from sandbox.data.models import Account, Campaign
 from sandbox.engine import reruns
 from sandbox.errors import NOT_FOUND
 from sandbox.middleware.faults import Fault, Faults
 from sandbox.middleware.in_flight import InFlightCounts
+from sandbox.writing import templates
 from sandbox.writing.configuration import AiConfiguration
 
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -99,10 +102,22 @@ def configure_campaign_ai(
         campaign = session.get(Campaign, campaign_id)
         if campaign is None:
             raise HTTPException(404, Text.CAMPAIGN_NOT_FOUND)
-        campaign.ai = body.model_dump(exclude={"template"})
         if body.template is not None:
+            _check_template(session, campaign, body.template)
             campaign.template = body.template
+        campaign.ai = body.model_dump(exclude={"template"})
         return body.model_copy(update={"template": campaign.template})
+
+
+def _check_template(session: Session, campaign: Campaign, template: str) -> None:
+    """Check a template for a campaign. Raises HTTPException, 400, which does not repeat it."""
+    if not template.strip():
+        raise HTTPException(400, "The template is blank.")
+    names = [field.field_name for field in fields_of(session, campaign.workspace_id)]
+    try:
+        templates.check(template, names)
+    except templates.BadTemplate as error:
+        raise HTTPException(400, str(error)) from None
 
 
 @router.put("/accounts/{account_id}/quota")

@@ -47,7 +47,7 @@ def writer_for(configuration: AiConfiguration, default: ChatEndpoint | None) -> 
         url=url,
         model=configuration.model or (default.model if default else ""),
         # The service's key is a secret between it and its own endpoint.
-        key=default.key if default and url == default.url else "",
+        key=default.key if default and url.rstrip("/") == default.url.rstrip("/") else "",
     )
     return ChatWriter(
         endpoint,

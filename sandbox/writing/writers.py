@@ -120,7 +120,7 @@ class ChatWriter:
         }
         try:
             response = http.post(f"{self._endpoint.url.rstrip('/')}/chat/completions", json=request)
-        except httpx.RequestError as error:
+        except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
             raise _NoMessage(f"{type(error).__name__}.") from None
         if response.status_code == TOO_MANY_REQUESTS or response.is_server_error:
             raise _NoMessage(f"it answered {response.status_code}.", retry_after(response.headers))

@@ -103,7 +103,7 @@ def test_key_of_the_service_goes_to_no_other_endpoint(company: Company, own_chat
 
 
 def test_own_model_at_the_services_endpoint_has_its_key(company: Company, chat: Chat) -> None:
-    configure(company, model="large")
+    configure(company, model="large", endpoint=f"{chat.url}/v1/")
     assert rewritten(company)[0].status == Status.READY_FOR_REVIEW
     assert chat.authorised == {"Bearer sk-service"}
     assert {body["model"] for body in chat.bodies} == {"large"}
@@ -219,6 +219,19 @@ def test_endpoint_that_stays_unusable_fails_the_run(
     assert run.error == f"The chat endpoint gave no message: {reason}"
     assert company.history()[1:] == before
     assert generated(company) == 0
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("host", "error"), [("é..x", "InvalidURL"), ("a" * 64, "UnicodeError"), ("x:0", "ConnectError")]
+)
+def test_endpoint_that_cannot_be_reached_fails_the_run(
+    company: Company, host: str, error: str
+) -> None:
+    configure(company, endpoint=f"http://{host}/v1")
+    run, _ = rewritten(company)
+    assert run.status == Status.FAILED
+    assert run.error == f"The chat endpoint gave no message: {error}."
 
 
 @pytest.mark.usefixtures("hurried")
