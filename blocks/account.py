@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +15,7 @@ from blocks.secrets import HINT, SecretUnusable, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
+from nudgescribe.contract import is_client_ip
 
 PLACEHOLDER = "{campaign_id}"
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -111,11 +111,8 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
     @field_validator("client_ip")
     @classmethod
     def _is_address(cls, ip: str | None) -> str | None:
-        try:
-            if ip is not None:
-                ip_address(ip)
-        except ValueError:
-            raise ValueError("is no IP address") from None
+        if ip is not None and not is_client_ip(ip):
+            raise ValueError("is no IPv4 or IPv6 address, without a zone such as %eth0")
         return ip
 
     @field_validator("base_url")

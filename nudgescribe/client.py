@@ -1,15 +1,14 @@
 """The Nudgescribe client: one typed method per endpoint, synchronous."""
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
-from ipaddress import ip_address
+from io import SEEK_END, BytesIO
 from tempfile import TemporaryFile
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 import pyarrow as pa
@@ -21,9 +20,8 @@ from nudgescribe import contract, errors
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
 from nudgescribe.contract import Answer, CsvPage, MalformedRecord, Profile, Request
-from nudgescribe.envelope import open_envelope, read_answer
+from nudgescribe.envelope import read_answer, text_paths
 from nudgescribe.links import Links, is_framed
-from nudgescribe.names import spelled_in, wire_name
 from nudgescribe.retry import RetryPolicy
 from nudgescribe.transport import DeadlineExceeded, open_transport, own_address
 
@@ -403,10 +401,8 @@ class NudgescribeClient(Closing):
 def _checked(client_ip: str | None) -> str:
     """Return an address as it is, by default this machine's. Raises ValueError."""
     address = own_address() if client_ip is None else client_ip
-    try:
-        ip_address(address)
-    except ValueError:
-        raise ValueError("client_ip is no IP address") from None
+    if not contract.is_client_ip(address):
+        raise ValueError("client_ip is no IPv4 or IPv6 address, without a zone such as %eth0")
     return address
 
 
@@ -451,25 +447,32 @@ def _content(answer: BinaryIO) -> memoryview:
 
     Read by Arrow: a Python text with one emoji in it takes four bytes a character.
     """
-    size = answer.tell()
+    for path in text_paths(CsvPage):
+        text = _text_at(answer, path)
+        if text is not None:
+            return memoryview(text.as_buffer())
+    raise errors.ContractMismatch(f"The answer of {contract.MESSAGES_FETCH} holds no content.")
+
+
+def _text_at(answer: BinaryIO, path: Sequence[str]) -> pa.StringScalar | None:
+    """Return the text at a path of names, None if there is none. All else is skipped unread."""
+    kind: pa.DataType = pa.string()
+    for name in reversed(path):
+        kind = pa.struct({name: kind})
+    size = answer.seek(0, SEEK_END)
     answer.seek(0)
     try:
-        body: object = arrow_json.read_json(
+        values: Any = arrow_json.read_json(
             answer,
             read_options=arrow_json.ReadOptions(block_size=size + 1),
-            parse_options=arrow_json.ParseOptions(newlines_in_values=True),
+            parse_options=arrow_json.ParseOptions(
+                explicit_schema=pa.schema({_ANSWER: kind}),
+                newlines_in_values=True,
+                unexpected_field_behavior="ignore",
+            ),
         )[_ANSWER].combine_chunks()
     except pa.ArrowInvalid:
-        body = pa.nulls(1)
-    page = cast("dict[str, Any]", open_envelope(CsvPage, _objects(body)))
-    text = page.get(spelled_in(page, wire_name("content")))
-    if text is None or not pa.types.is_string(text.type) or len(text) != 1 or text.null_count:
-        raise errors.ContractMismatch(f"The answer of {contract.MESSAGES_FETCH} holds no content.")
-    return memoryview(text[0].as_buffer())
-
-
-def _objects(values: Any) -> object:
-    """Return JSON that Arrow has read with its objects as dicts, all else as arrays."""
-    if not pa.types.is_struct(values.type):
-        return values
-    return {field.name: _objects(values.field(at)) for at, field in enumerate(values.type)}
+        return None
+    for name in path:
+        values = values.field(name)
+    return None if len(values) != 1 or values.null_count else values[0]

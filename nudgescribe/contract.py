@@ -5,9 +5,11 @@ real account differs, one line in `nudgescribe.names` changes the client and the
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import partial
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 from pydantic import (
@@ -52,6 +54,16 @@ API_KEY_HEADER = "x-api-key"
 AUTH_CONTEXT_HEADER = "x-auth-context"
 CLIENT_IP_HEADER = "x-ip"
 UPLOAD_FILE = "file"
+
+
+def is_client_ip(value: object) -> bool:
+    """Return whether a value is an IPv4 or IPv6 address as text, without a zone: zones, such as
+    %eth0, mean something on one machine only.
+    """
+    try:
+        return isinstance(value, str) and "%" not in value and bool(ip_address(value))
+    except ValueError:
+        return False
 
 
 class Text(StrEnum):
@@ -113,9 +125,16 @@ def _limit_fields(values: object) -> object:
 
 
 class _Wire(Frozen):
-    model_config = ConfigDict(
-        strict=True, validate_by_name=True, serialize_by_alias=True, alias_generator=wire_name
-    )
+    model_config = ConfigDict(strict=True, validate_by_name=True, serialize_by_alias=True)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # For each model: Pydantic tells a generator the field alone.
+        cls.model_config["alias_generator"] = cls._aliases(partial(wire_name, cls.__name__))
+
+    @classmethod
+    def _aliases(cls, name: Callable[[str], str]) -> AliasGenerator:
+        return AliasGenerator(alias=name)
 
 
 class Request(_Wire):
@@ -143,18 +162,15 @@ def _is_broken(text: str) -> bool:
     return "\0" in text or any("\ud800" <= each <= "\udfff" for each in text)
 
 
-def _in_answers(field: str) -> AliasChoices:
-    return AliasChoices(*spellings(wire_name(field)))
-
-
 class Answer(_Wire):
     """Ignores unknown fields; the types of known ones are checked. Names may be in camel case."""
 
-    model_config = ConfigDict(
-        alias_generator=AliasGenerator(
-            alias=wire_name, validation_alias=_in_answers, serialization_alias=wire_name
-        )
-    )
+    @classmethod
+    def _aliases(cls, name: Callable[[str], str]) -> AliasGenerator:
+        def in_answers(field: str) -> AliasChoices:
+            return AliasChoices(*spellings(name(field)))
+
+        return AliasGenerator(alias=name, validation_alias=in_answers, serialization_alias=name)
 
 
 class MalformedRecord(Frozen):
@@ -323,8 +339,8 @@ CampaignId = Annotated[
 # ---- authentication ---------------------------------------------------------------------------
 
 
-class AuthContext(Answer):
-    """The content of the `x-auth-context` header.
+class AuthContext(_Wire):
+    """The content of the `x-auth-context` header, with these names exactly.
 
     The service judges the code and the token first, whatever `api_access` is: if it is no flag, it
     is None.
@@ -334,8 +350,10 @@ class AuthContext(Answer):
     api_code: Secret
 
 
-class Claims(Answer):
-    """The claims of a JWT of Nudgescribe. `exp` and `iat`: seconds since 1970."""
+class Claims(_Wire):
+    """The claims of a JWT of Nudgescribe, with these names exactly. `exp` and `iat`: seconds since
+    1970.
+    """
 
     user_id: str
     account_id: str

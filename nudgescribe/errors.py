@@ -200,7 +200,8 @@ def from_response(response: httpx.Response) -> ApiError:
     """Return the error that a 4xx or 5xx answer stands for; its body must have been read."""
     text = message_of(response)
     fallback = ServerError if response.status_code >= 500 else BadRequest
-    kind = _BY_TEXT.get(text) or _BY_STATUS.get(response.status_code, fallback)
+    by_status = _BY_STATUS.get(response.status_code, fallback)
+    kind = by_status if response.status_code >= 500 else _BY_TEXT.get(text, by_status)
     request = response.request
     said = f": {text}" if text else "."
     if text and text[-1] not in ".!?":
@@ -222,7 +223,7 @@ def message_of(response: httpx.Response) -> str:
         return ""
     for each in (body, open_envelope(ErrorBody, body)):
         texts = cast("dict[str, object]", each if isinstance(each, dict) else {})
-        for name in (wire_name("message"), "error", "detail"):
+        for name in (wire_name(ErrorBody.__name__, "message"), "error", "detail"):
             text = texts.get(name)
             if isinstance(text, str):
                 return text[:LONGEST_TEXT]

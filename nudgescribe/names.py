@@ -5,12 +5,18 @@ from collections.abc import Container
 from pydantic.alias_generators import to_camel
 
 WIRE_NAMES: dict[str, str] = {}
-"""Our name of a field in `nudgescribe.contract` -> its name on the wire, where they differ."""
+"""A field of `nudgescribe.contract` -> its name on the wire, where they differ.
+
+`"campaign_id"` is the field of this name in all models, `"Campaign.name"` that of one model, which
+counts for more. A model is what it is called there, whatever it inherits from. `ErrorBody.message`
+is the text of errors; `MessageRow.customer_id` and `MessageRow.message` head the columns of an
+export's CSV, too.
+"""
 
 
-def wire_name(field: str) -> str:
-    """Return what a field is called in requests, and in the sandbox's answers."""
-    return WIRE_NAMES.get(field, field)
+def wire_name(model: str, field: str) -> str:
+    """Return what a model's field is called in requests, and in the sandbox's answers."""
+    return WIRE_NAMES.get(f"{model}.{field}") or WIRE_NAMES.get(field, field)
 
 
 def spellings(name: str) -> tuple[str, ...]:

@@ -16,7 +16,9 @@ _build_tls = cache(httpx.create_ssl_context)
 _building = Lock()
 LOOPBACK = "127.0.0.1"
 _OUTSIDE = ((AF_INET, "192.0.2.1"), (AF_INET6, "2001:db8::1"))
-"""Addresses that nobody has, and that are not on any network of this machine."""
+"""Addresses that are kept for documentation (RFC 5737, RFC 3849): no network of this machine has
+them, so they are reached as others outside are.
+"""
 
 
 def tls() -> SSLContext:
@@ -41,7 +43,7 @@ def own_address() -> str:
     for family, outside in _OUTSIDE:
         with suppress(OSError), socket(family, SOCK_DGRAM) as probe:
             probe.connect((outside, 9))
-            return probe.getsockname()[0]
+            return probe.getsockname()[0].partition("%")[0]
     return LOOPBACK
 
 

@@ -88,6 +88,8 @@ def test_slash_at_the_end_of_base_url_is_left_out(company: Company) -> None:
         {"api_key": ""},
         {"client_ip": "s3cret\r\nx: y"},
         {"client_ip": ""},
+        {"client_ip": "fe80::1%s3cret"},
+        {"client_ip": "fe80::1%a\r\nx: s3cret"},
     ],
 )
 def test_value_that_fits_in_no_header_is_refused(changes: dict[str, str]) -> None:

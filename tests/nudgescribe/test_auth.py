@@ -1,5 +1,6 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -48,9 +49,16 @@ def test_call_carries_this_machines_address_by_default(company: Company) -> None
     assert transport.requests[-1].headers["x-ip"] == own_address()
 
 
-@pytest.mark.parametrize("client_ip", ["", "localhost", "1.2.3.4, 5.6.7.8", "s3cret\r\nx: y"])
-def test_client_ip_that_is_no_address_is_refused(company: Company, client_ip: str) -> None:
-    with pytest.raises(ValueError, match="client_ip is no IP address") as caught:
+@pytest.mark.parametrize(
+    "client_ip",
+    [
+        *("", "localhost", "1.2.3.4, 5.6.7.8", "s3cret\r\nx: y"),
+        *("fe80::1%eth0", "fe80::1%ü", "fe80::1%s3cret\r\nx: y", "1.2.3.4\n"),
+        *(b"\x7f\0\0\1", 2130706433),
+    ],
+)
+def test_client_ip_that_is_no_address_is_refused(company: Company, client_ip: Any) -> None:
+    with pytest.raises(ValueError, match="client_ip is no IPv4 or IPv6 address") as caught:
         company.client(client_ip=client_ip)
     assert "s3cret" not in str(caught.value)
 

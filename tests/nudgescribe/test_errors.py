@@ -70,6 +70,7 @@ def test_error_tells_first_ten_names_and_the_number_of_the_others() -> None:
         (404, "File not found.", errors.NotFound),
         (429, "Usage limit reached.", errors.QuotaExceeded),
         (500, "Failed to parse.", errors.ServerError),
+        (500, "Unauthorized", errors.ServerError),
         (502, "", errors.ServerError),
     ],
 )
