@@ -46,7 +46,8 @@ serve_parser.add_argument(
     "--envelope",
     choices=get_args(Envelope),
     default="object",
-    help="how answers are wrapped: not, in an object's data, bare texts and arrays, in camel case",
+    help="form of the answers: object, as the contract has them (default); data, inside an "
+    "object's data; bare, a lone text or array without its object; camel, names in camel case",
 )
 
 seed_parser = commands.add_parser(

@@ -70,6 +70,8 @@ def handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     if any(problem["type"] == "json_invalid" for problem in problems):
         return error_response(400, "The body is not valid JSON.")
     names = sorted({".".join(map(str, problem["loc"][1:])) or "body" for problem in problems})
+    if names == ["body"] and "json" not in request.headers.get("content-type", ""):
+        return error_response(400, Text.NOT_JSON)  # it was not read at all
     shown = [name[:MAX_NAME_LENGTH] for name in names[:MAX_NAMES]]
     more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
     return error_response(400, f"Wrong type or value: {', '.join(shown)}{more}.")

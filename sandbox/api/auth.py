@@ -1,13 +1,12 @@
 """Sign-in, and renewal with the refresh token."""
 
 import hmac
-from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Request, Security
 from sqlalchemy import select
 
 from nudgescribe import contract
-from nudgescribe.contract import Text, Tokens
+from nudgescribe.contract import API_KEY_HEADER, Text, Tokens
 from sandbox.api.security import (
     API_KEY,
     TOKEN,
@@ -18,16 +17,13 @@ from sandbox.api.security import (
 )
 from sandbox.context import Caller, context_of
 from sandbox.data.models import Account, User
+from sandbox.middleware.audit import header
 
 router = APIRouter(tags=["Authentication"])
 
 
-@router.post(contract.AUTH)
-def sign_in(
-    body: contract.SignIn,
-    api_key: Annotated[str | None, Security(API_KEY)],
-    request: Request,
-) -> Tokens:
+@router.post(contract.AUTH, dependencies=[Security(API_KEY)])
+def sign_in(body: contract.SignIn, request: Request) -> Tokens:
     """Exchange email, password and API key for an access and a refresh token."""
     with context_of(request).store.read() as session:
         query = select(User, Account).join(Account).where(User.email == body.email)
@@ -35,9 +31,11 @@ def sign_in(
     if row is None or not verify_password(body.password, row[0].password_hash):
         raise HTTPException(403, Text.AUTH_ERROR)
     user, account = row
-    if not hmac.compare_digest((api_key or "").encode(), account.api_key.encode()):
-        raise HTTPException(403, Text.UNAUTHORIZED)
+    # The audit log has the user also if the key is a wrong one.
     request.state.caller = Caller(user.id, user.account_id, user.role_code)
+    key = header(request.headers, API_KEY_HEADER) or ""
+    if not hmac.compare_digest(key.encode(), account.api_key.encode()):
+        raise HTTPException(403, Text.UNAUTHORIZED)
     return _tokens(request, request.state.caller)
 
 

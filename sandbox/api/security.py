@@ -5,7 +5,6 @@ import hmac
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict
-from ipaddress import ip_address
 from secrets import token_bytes
 from time import time
 from typing import Annotated, Any, Literal
@@ -25,9 +24,11 @@ from nudgescribe.contract import (
     AuthContext,
     Claims,
     Text,
+    is_client_ip,
 )
 from sandbox.context import Caller, account_of, context_of
 from sandbox.data.models import Account
+from sandbox.middleware.audit import header
 from sandbox.middleware.body_limit import JSON, media_type
 from sandbox.settings import Keys
 
@@ -74,11 +75,11 @@ def issue_token(keys: Keys, token_type: TokenType, caller: Caller, seconds: int)
 
 
 def verify_token(keys: Keys, request: Request, token_type: TokenType) -> Caller:
-    """Return the caller that the request's bearer token names, who is its caller from here on.
+    """Return the caller that the bearer token names, and note it as the request's caller.
 
     Raises HTTPException, 403 `auth error`, unless the token is valid and of this type.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = (header(request.headers, "authorization") or "").partition(" ")
     try:
         if scheme.lower() != "bearer":
             raise jwt.InvalidTokenError
@@ -111,7 +112,7 @@ def check_api_key(request: Request) -> None:
 
     Raises HTTPException, 403.
     """
-    key = request.headers.get(API_KEY_HEADER)
+    key = header(request.headers, API_KEY_HEADER)
     if key is None:
         return
     with context_of(request).store.read() as session:
@@ -157,7 +158,8 @@ class ThreeHeaderRoute(BearerRoute):
         """Check who calls. Raises HTTPException, 403."""
         keys = context_of(request).keys
         try:
-            context = AuthContext.model_validate_json(request.headers.get(AUTH_CONTEXT_HEADER, ""))
+            sent = header(request.headers, AUTH_CONTEXT_HEADER) or ""
+            context = AuthContext.model_validate_json(sent)
         except ValidationError:
             raise HTTPException(403, Text.UNAUTHORIZED) from None
         if not hmac.compare_digest(context.api_code.encode(), keys.api_code.encode()):
@@ -169,10 +171,8 @@ class ThreeHeaderRoute(BearerRoute):
     @staticmethod
     def check_headers(request: Request) -> None:
         """Check that the client's address is one. Raises HTTPException, 400."""
-        try:
-            ip_address(request.headers[CLIENT_IP_HEADER])
-        except ValueError:
-            raise HTTPException(400, Text.INVALID_IP) from None
+        if not is_client_ip(header(request.headers, CLIENT_IP_HEADER)):
+            raise HTTPException(400, Text.INVALID_IP)
 
 
 class RerunRoute(ThreeHeaderRoute):

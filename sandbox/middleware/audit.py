@@ -41,6 +41,13 @@ def write_entry(
         log.write(json.dumps(entry).encode() + b"\n")
 
 
+def header(headers: Headers, name: str) -> str | None:
+    """Return a header's value, None if it is missing; other values sent with it are kept, too, so
+    that nothing is judged or written down by the first of several.
+    """
+    return ", ".join(dict.fromkeys(headers.getlist(name))) if name in headers else None
+
+
 class AuditLog:
     """Middleware that writes who called what, from where, and the answer's status.
 
@@ -81,7 +88,7 @@ class AuditLog:
             self._file,
             user_id=caller.user_id if caller else None,
             account_id=caller.account_id if caller else None,
-            ip=Headers(scope=scope).get(CLIENT_IP_HEADER),
+            ip=header(Headers(scope=scope), CLIENT_IP_HEADER),
             endpoint=f"{scope['method']} {scope['path']}" if is_endpoint else "unknown",
             job_uid=state.get("job_uid"),
             status=status,

@@ -8,7 +8,6 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nudgescribe.contract import CUSTOMERS_CHECK, Text
-from sandbox.errors import error_response
 from sandbox.settings import Settings
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -17,10 +16,11 @@ DRAIN_SECONDS = 30.0
 
 
 class BodyLimit:
-    """Middleware that answers 413 to a body above the limit, before anything is done with it.
+    """Middleware that lets a body above the limit be answered with 413 as soon as it is read.
 
-    A form may be as large as a file only where files are taken: elsewhere it would be held in
-    memory. Compressed bodies get a 415: nobody can tell how large they get.
+    That is after the caller is known, and before anything is done with the body. A form may be as
+    large as a file only where files are taken: elsewhere it would be held in memory. Compressed
+    bodies get a 415: nobody can tell how large they get.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -32,14 +32,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        body = _Body(receive, send, self._limit(scope["path"], headers))
-        if headers.get("content-encoding", "identity") != "identity":
-            refusal = error_response(415, "Send the body as it is, without Content-Encoding.")
-            await refusal(scope, body.receive, body.send)
-        elif int(headers.get("content-length", 0)) > body.limit:
-            await error_response(413, Text.TOO_LARGE)(scope, body.receive, body.send)
-        else:
-            await self._app(scope, body.receive_limited, body.send)
+        body = _Body(receive, send, headers, self._limit(scope["path"], headers))
+        await self._app(scope, body.receive_limited, body.send)
 
     def _limit(self, path: str, headers: Headers) -> int:
         is_file = path == CUSTOMERS_CHECK and media_type(headers) == FORM
@@ -49,12 +43,15 @@ class BodyLimit:
 class _Body:
     """The body of one call, counted as it is received, and the sending of its answer."""
 
-    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(self, receive: Receive, send: Send, headers: Headers, limit: int) -> None:
         self._receive = receive
         self._send = send
+        self._is_compressed = headers.get("content-encoding", "identity") != "identity"
+        self._announced = int(headers.get("content-length", 0))
         self._received = 0
         self._ended = False
-        self.limit = limit
+        self._is_answered = False
+        self._limit = limit
 
     async def receive(self) -> Message:
         """Receive the next part of the body and count it."""
@@ -64,9 +61,18 @@ class _Body:
         return message
 
     async def receive_limited(self) -> Message:
-        """Receive the next part. Raises HTTPException, 413, if there is more than the limit."""
+        """Receive the next part.
+
+        Raises HTTPException, 413 if there is more than the limit, 415 if it is compressed.
+        """
+        if self._is_answered:  # what sends a file listens meanwhile whether the client is there
+            return await self.receive()
+        if self._is_compressed:
+            raise HTTPException(415, "Send the body as it is, without Content-Encoding.")
+        if self._announced > self._limit:
+            raise HTTPException(413, Text.TOO_LARGE)
         message = await self.receive()
-        if self._received > self.limit:
+        if self._received > self._limit:
             raise HTTPException(413, Text.TOO_LARGE)
         return message
 
@@ -75,6 +81,7 @@ class _Body:
 
         A connection that is closed under a client that still sends takes the answer with it.
         """
+        self._is_answered = True
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if is_last and not self._ended:
             await self._send({**message, "more_body": True})

@@ -15,8 +15,11 @@ SEGMENTS = ("segment", "matched_segments", "new_segments", "orphaned_segments")
 
 
 class EnvelopeChanger:
-    """Middleware that rewrites good answers of the API: as `data`'s value in an object, a bare text
-    or array for an object with nothing else in it, or names in camel case.
+    """Middleware that rewrites the good answers of the API, as the envelope is called.
+
+    *data*: the answer is the value of `data` in an object. *bare*: an object that holds one text or
+    one array, and nothing else, is answered as that text or array. *camel*: camel case for names.
+    Errors, redirects and answers without a body stay as they are.
     """
 
     def __init__(self, app: ASGIApp, envelope: Envelope) -> None:
@@ -38,7 +41,7 @@ class EnvelopeChanger:
             body += message.get("body", b"")
             if message.get("more_body", False):
                 return
-            if start["status"] < 400:
+            if start["status"] < 300 and body:
                 answer = _in_envelope(json.loads(body), self._envelope)
                 body = json.dumps(answer, ensure_ascii=False).encode()
                 MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))

@@ -17,6 +17,7 @@ from tests.conformance.wire import (
     CAMPAIGN_ENDPOINTS,
     CAMPAIGN_LIST,
     CONTENT_ENDPOINTS,
+    FIELD_ENDPOINTS,
     MESSAGE_ENDPOINTS,
     RERUN_ENDPOINTS,
     Account,
@@ -227,6 +228,19 @@ def test_api_code_is_judged_first(account: Account, endpoint: Endpoint) -> None:
         assert account.refused(endpoint.path, endpoint.body, sent) == UNAUTHORIZED
 
 
+@states("Order: context and claims count under their exact names", OURS)
+def test_names_of_context_and_claims_are_exact(account: Account, controls: Sandbox) -> None:
+    code = account.access.api_code
+    for sent in ({"apiAccess": True, "apiCode": code}, {"apiAccess": True, "api_code": code}):
+        headers = {"x-auth-context": json.dumps(sent)}
+        assert account.refused(CAMPAIGN_LIST.path, {}, headers) == UNAUTHORIZED, sent
+    claims = account.claims
+    claims["userId"] = claims.pop("user_id")
+    secret = account_secret(controls.settings.keys, claims["account_id"])
+    bearer = {"authorization": f"Bearer {jwt.encode(claims, secret, 'HS256')}"}
+    assert account.refused(CAMPAIGN_LIST.path, {}, bearer) == AUTH_ERROR
+
+
 @states("Keys in `x-auth-context` that nobody knows are ignored", OURS)
 def test_unknown_key_in_the_context_is_ignored(account: Account) -> None:
     sent = context(account, api_access=True, client="spreadsheet", nested={"a": [1]})
@@ -263,7 +277,7 @@ def test_api_key_of_another_account_is_refused(account: Account, stranger: Accou
 @states("**x-ip** must be an address where it is required: 400 `Invalid x-ip header.`", OURS)
 @over(CAMPAIGN_ENDPOINTS)
 def test_client_ip_that_is_no_address_is_refused(account: Account, endpoint: Endpoint) -> None:
-    for sent in ("", "localhost", "256.1.1.1", "1.2.3.4, 5.6.7.8", "1.2.3", "::g"):
+    for sent in ("", "localhost", "256.1.1.1", "1.2.3.4, 5.6.7.8", "1.2.3", "::g", "fe80::1%eth0"):
         assert account.refused(endpoint.path, endpoint.body, {"x-ip": sent}) == NO_ADDRESS, sent
     bad_token = {"x-ip": "localhost", "authorization": "Bearer wrong"}
     assert account.refused(endpoint.path, endpoint.body, bad_token) == AUTH_ERROR
@@ -273,6 +287,25 @@ def test_client_ip_that_is_no_address_is_refused(account: Account, endpoint: End
 def test_client_ip_may_be_of_either_version(account: Account) -> None:
     for sent in ("192.0.2.7", "2001:DB8::7", "::ffff:192.0.2.7"):
         assert account.call("POST", CAMPAIGN_LIST.path, {}, {"x-ip": sent}).status_code == 200
+
+
+def call_with(account: Account, *more: tuple[str, str]) -> httpx.Response:
+    """Call with these headers beside all others, also beside one of the same name."""
+    headers = [*account.headers.items(), *more]
+    return account.http.post(CAMPAIGN_LIST.path, content=b"{}", headers=headers)
+
+
+@states("**x-ip** and **x-api-key** that come twice and differ are refused", OURS)
+def test_headers_that_come_twice_are_both_judged(account: Account, controls: Sandbox) -> None:
+    for name, other, refused in (
+        ("x-ip", "192.0.2.2", NO_ADDRESS),
+        ("x-ip", "localhost", NO_ADDRESS),
+        ("x-api-key", "wrong", UNAUTHORIZED),
+    ):
+        assert refusal(call_with(account, (name, other))) == refused
+        assert call_with(account, (name, account.headers[name])).status_code == 200
+    call_with(account, ("x-ip", "some where"))
+    assert audited(controls)[-1]["ip"] == f"{account.headers['x-ip']}, some where"
 
 
 @states("**x-ip** is not demanded of content endpoints, whatever it holds", OURS)
@@ -387,7 +420,42 @@ def test_user_of_a_refused_call_is_recorded(account: Account, controls: Sandbox)
         assert audited(controls)[-1]["user_id"] == account.claims["user_id"], headers
 
 
-@states("**Recorded**: following a signed link is an operation", OURS)
+@states("**Recorded**: user id and endpoint of a call whose body is refused", OURS)
+@over([CAMPAIGN_LIST, FIELD_ENDPOINTS[0]])
+def test_user_of_a_call_with_a_refused_body_is_recorded(
+    account: Account, controls: Sandbox, endpoint: Endpoint
+) -> None:
+    too_large = b" " * (controls.settings.largest_body + 1)
+    for body, headers, status in (
+        (too_large, {}, 413),
+        (b"x", {"content-encoding": "gzip"}, 415),
+        (too_large, {"authorization": "Bearer wrong"}, 403),
+    ):
+        answer = account.call(endpoint.verb, endpoint.path, body, headers)
+        entry = audited(controls)[-1]
+        assert (answer.status_code, entry["status"]) == (status, status)
+        assert entry["endpoint"] == str(endpoint)
+        assert entry["user_id"] == (None if status == 403 else account.claims["user_id"])
+
+
+@states("**Recorded**: the user of a sign-in with the right password and a wrong API key", OURS)
+def test_user_of_a_sign_in_with_a_wrong_key_is_recorded(
+    account: Account, controls: Sandbox
+) -> None:
+    for headers, password, user_id in (
+        ({"x-api-key": "wrong"}, account.access.password, account.claims["user_id"]),
+        ({"x-api-key": None}, account.access.password, account.claims["user_id"]),
+        ({}, "wrong", None),
+    ):
+        assert account.sign_in(headers, password=password).status_code == 403
+        assert audited(controls)[-1]["user_id"] == user_id
+
+
+@states(
+    "**Recorded**: following a signed link is an operation; links into an object store are "
+    "followed there, where this service sees nothing",
+    OURS,
+)
 def test_followed_link_is_recorded(fresh: Account, company: Company) -> None:
     link = httpx.URL(fresh.fetch("url")["url"])
     forged = link.copy_merge_params({"signature": "0" * 64})
@@ -435,6 +503,17 @@ def generated(account: Account) -> set[str]:
 def test_campaign_is_written_from_its_own_template(fresh: Account, company: Company) -> None:
     configure(company, template="To {{ first_name }}, with {{ plan }}.")
     assert generated(fresh) == {"To {{ first_name }}, with student."}
+
+
+@states("**AI configuration**: a template that cannot be filled in is refused", OURS)
+def test_template_that_cannot_be_filled_in_is_refused(fresh: Account, company: Company) -> None:
+    url = f"{company.sandbox.url}/sandbox/campaigns/{company.seeded.campaign_id}/ai"
+    before = httpx.put(url, json={}).json()
+    for template in ("", " \n", "Hi {{ nobody_knows }}", "Hi {{ first_name", "{% if x %}"):
+        answer = httpx.put(url, json={"template": template, "prompt": "Be brief."})
+        assert answer.status_code == 400, template
+        assert "template" in answer.json()["message"]
+    assert httpx.put(url, json={}).json() == before
 
 
 @states("**AI configuration**: model, prompt, temperature, endpoint", OURS)

@@ -69,6 +69,8 @@ def test_serve_answers_in_the_envelope_it_is_told(seed: Seed, tmp_path: Path) ->
     with local.sandbox(tmp_path, local.free_port(), "--envelope", "data") as url:
         answer = httpx.post(f"{url}/v1/auth", json=who, headers={"x-api-key": one["api_key"]})
         refusal = httpx.post(f"{url}/v1/auth", json=who)
+        again = httpx.get(f"{url}/v1/auth/")
+    assert (again.status_code, again.content) == (307, b"")
     assert list(answer.json()) == ["data"]
     assert answer.json()["data"]["token_type"] == "Bearer"
     assert refusal.json() == {"message": "Unauthorized"}

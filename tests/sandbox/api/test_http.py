@@ -11,6 +11,7 @@ from tests.conformance.lists import send_file
 from tests.conformance.wire import Access, Account, Changes, signed_in
 from tests.conftest import Company
 
+NOT_JSON = (400, "Content-Type must be application/json.")
 INITIATE = "/v1/campaign/rerun/initiate"
 
 
@@ -32,9 +33,12 @@ def account(company: Company) -> Iterator[Account]:
             {},
             (400, "Wrong type or value: published_from."),
         ),
+        ("POST /v1/campaign/all", {}, {"content-type": None}, NOT_JSON),
+        ("POST /v1/cpf", {"workspace_id": "x"}, {"content-type": "text/plain"}, NOT_JSON),
+        ("POST /v1/cpf", [], {}, (400, "Wrong type or value: body.")),
         ("DELETE /v1/cpf", {"field_id": "unknown"}, {}, (404, "Field not found.")),
     ],
-    ids=["identity first", "identity first, content", "no ip", "value not repeated", "field"],
+    ids=str,
 )
 def test_wrong_call_is_refused_with_its_reason(
     account: Account, call: str, body: object, headers: Changes, answer: tuple[int, str]
