@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from blocks.limits import SharedLimit, get_shared_limit
 from blocks.saved import SavedBlock, documentation_url
-from blocks.secrets import HINT, SecretUnusable, read_secret
+from blocks.secrets import HINT, SecretUnusable, is_reference, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
@@ -104,7 +104,8 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
     @classmethod
     def _fits_in_a_header(cls, secret: SecretStr) -> SecretStr:
         # httpx's own error about a header holds its value.
-        if not _HEADER.fullmatch(secret.get_secret_value()):
+        text = secret.get_secret_value()
+        if not is_reference(text) and not _HEADER.fullmatch(text):
             raise ValueError(_NO_HEADER)
         return secret
 

@@ -5,18 +5,16 @@ from typing import Literal
 
 from nudgescribe.errors import NudgeflowError
 
-Extra = Literal["charts", "dask", "delta", "kubernetes", "postgresql", "ray", "redis"]
+Extra = Literal["charts", "dask", "delta", "postgresql", "ray"]
 
 MODULES: dict[Extra, str] = {
     "charts": "matplotlib",
     "dask": "prefect_dask",
     "delta": "deltalake",
-    "kubernetes": "prefect_kubernetes",
     "postgresql": "psycopg",
     "ray": "prefect_ray",
-    "redis": "prefect_redis",
 }
-"""What is imported if an extra is installed."""
+"""The library of each extra; not of `kubernetes` and `redis`, which Prefect itself imports."""
 
 
 class ExtraMissing(NudgeflowError):
@@ -35,7 +33,7 @@ def is_installed(extra: Extra) -> bool:
 
 
 def require(extra: Extra, what: str) -> None:
-    """Raise ExtraMissing if `what` cannot be had for want of an extra."""
+    """Check that the extra is installed that `what` needs. Raises ExtraMissing."""
     if not is_installed(extra):
         raise ExtraMissing(f"{what} needs the extra {extra}: {how_to_install(extra)}.")
 

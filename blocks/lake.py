@@ -47,8 +47,8 @@ class DataLake(SavedBlock):
     )
     storage_options: SecretDict | None = Field(
         default=None,
-        description="Options of the file system, such as its keys. A value may say where "
-        "it is: env:NAME, file:/PATH or prefect:BLOCK.",
+        description="Options of the file system, such as its keys. A value may be a "
+        "reference: env:NAME, file:/PATH or prefect:BLOCK.",
     )
     format: Format = Field(
         default="parquet",

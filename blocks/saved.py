@@ -116,7 +116,7 @@ class SavedBlock(Block):
         return _unresolved, (type(self), self._block_document_id, self._block_document_name)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Leave out what has been made of the fields here: it may hold secrets they refer to."""
+        """Leave out cached values: they may hold the secrets that fields only refer to."""
         state = super().__getstate__()
         fields = type(self).model_fields
         made = {name: each for name, each in state["__dict__"].items() if name in fields}

@@ -3,7 +3,8 @@
 What begins with `env:`, `file:` or `prefect:` says where the secret is: in an environment variable,
 a file or a Secret block of Prefect. It is read whenever a client is made of it, on the machine that
 makes it; the block itself is saved, loaded and sent with the reference. Behind `literal:` stands a
-secret that itself begins so.
+secret that itself begins so. What begins with `file://` is a URL, as file systems take it in their
+options, and no reference.
 """
 
 import re
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 from blocks.saved import BlockNotFound, load_by_name
 from nudgescribe.errors import NudgeflowError
 
-HINT = "May say where it is: env:NAME, file:/PATH or prefect:BLOCK."
+HINT = "Or a reference to it: env:NAME, file:/PATH or prefect:BLOCK."
 """Ends the description of each secret in forms."""
 
 
@@ -31,15 +32,21 @@ class SecretUnusable(NudgeflowError):
     )
 
 
+def is_reference(text: str) -> bool:
+    """Return whether a text says where a secret is, and is not the secret itself."""
+    kind, colon, place = text.partition(":")
+    return bool(colon) and kind in _SOURCES and not (kind == "file" and place.startswith("//"))
+
+
 def read_secret(secret: SecretStr | str, what: str) -> str:
     """Return a secret, read from where it is if it is a reference.
 
     Raises SecretUnusable, which says what is missing of `what`, and never its value.
     """
     text = secret if isinstance(secret, str) else secret.get_secret_value()
-    kind, _, place = text.partition(":")
-    if text == kind or kind not in _SOURCES:
+    if not is_reference(text):
         return text
+    kind, _, place = text.partition(":")
     form, example, read = _SOURCES[kind]
     if not re.fullmatch(form, place, re.DOTALL):
         raise SecretUnusable(f"{what}: what begins with {kind}: must be {example}.")
@@ -81,7 +88,7 @@ def _variable(name: str) -> str:
 
 def _content(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        return Path(path).read_text(encoding="utf-8-sig").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise _Missing(f"the file {path} cannot be read: {type(error).__name__}") from None
 
@@ -90,7 +97,8 @@ def _saved(name: str) -> str:
     try:
         block = load_by_name(name, Secret)
     except BlockNotFound:
-        raise _Missing(f"there is no Secret block {name} in Prefect") from None
+        # A secret may itself begin with prefect:, so the name may be part of one.
+        raise _Missing("Prefect has no Secret block of the name behind prefect:") from None
     # Its `get` takes a password of digits for a number.
     value: object = cast("Secret[Any]", block).value.get_secret_value()
     if not isinstance(value, str):
@@ -99,7 +107,7 @@ def _saved(name: str) -> str:
 
 
 _SOURCES: dict[str, tuple[str, str, Callable[[str], str]]] = {
-    "env": (r"[A-Za-z_]\w*", "env: and a variable's name", _variable),
+    "env": (r"[A-Z_][A-Z0-9_]*", "env: and a variable's name in capitals", _variable),
     "file": (r"/[^\0\r\n]+", "file: and an absolute path", _content),
     "prefect": (r"\w[\w -]*", "prefect: and the name of a Secret block", _saved),
     "literal": (r".*", "literal: and the secret", str),

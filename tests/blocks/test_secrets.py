@@ -59,9 +59,16 @@ def test_secret_is_read_from_where_it_is(put: Put, secret: str) -> None:
     assert read_secret(SecretStr(put(secret)), "password") == secret
 
 
-@pytest.mark.parametrize("secret", ["", "plain", "environment", "https://a/b", "ENV:A", " env:A"])
+@pytest.mark.parametrize(
+    "secret", ["", "plain", "environment", "https://a/b", "ENV:A", " env:A", "file:///a/list.zip"]
+)
 def test_what_is_no_reference_is_the_secret_itself(secret: str) -> None:
     assert read_secret(SecretStr(secret), "password") == secret
+
+
+def test_file_of_a_secret_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(f"{FOUND}\r\n", encoding="utf-8-sig")
+    assert read_secret(f"file:{tmp_path / 'secret'}", "password") == FOUND
 
 
 @pytest.mark.parametrize(
@@ -70,10 +77,15 @@ def test_what_is_no_reference_is_the_secret_itself(secret: str) -> None:
         ("env:NOT_THERE", "there is no environment variable NOT_THERE."),
         ("env:EMPTY", "env:EMPTY is empty."),
         ("file:/not/there", "the file /not/there cannot be read: FileNotFoundError."),
-        ("prefect:not-there", "there is no Secret block not-there in Prefect."),
+        ("prefect:s3cret", "Prefect has no Secret block of the name behind prefect:."),
         ("prefect:a-number", "the Secret block a-number holds no text."),
         ("literal:", "literal: is empty."),
-        ("env:s3cret-word", "what begins with env: must be env: and a variable's name."),
+        (
+            "env:s3cret-word",
+            "what begins with env: must be env: and a variable's name in capitals.",
+        ),
+        ("env:s3cret", "env: and a variable's name in capitals."),
+        ("env:S3CRÉT", "env: and a variable's name in capitals."),
         ("file:s3cret", "what begins with file: must be file: and an absolute path."),
         ("prefect:data-lake/s3cret", "must be prefect: and the name of a Secret block."),
         ("file:/s3cret\ns3cret", "must be file: and an absolute path."),
@@ -133,6 +145,16 @@ def test_referred_secret_that_fits_in_no_header_is_refused(
     with pytest.raises(SecretUnusable, match=f"not-saved, {name}: .*no header has") as caught:
         account.get_client()
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["api_key", "api_code"])
+def test_header_may_come_from_a_file_of_any_name(
+    company: Company, tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / "schlüssel"
+    file.write_text(getattr(company.seeded, name))
+    with company.account(**{name: f"file:{file}"}).get_client() as client:
+        assert client.campaigns()
 
 
 # ---- what is stored and travels -----------------------------------------------------------------
@@ -220,18 +242,17 @@ def extracted(crm: CrmSource, target: Path) -> list[tuple[Any, ...]]:
     return pl.read_parquet(target).rows()
 
 
-def test_sql_list_has_its_url_and_values_from_where_they_are(
+def test_sql_list_has_its_url_from_where_it_is_and_its_values_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRM_URL", f"sqlite:///{tmp_path / 'crm.db'}")
-    monkeypatch.setenv("TENANT", "7")
     crm = SqlCrm(
         url=SecretStr("env:CRM_URL"),
-        query="SELECT :tenant AS tenant, :number AS number",
-        parameters={"tenant": "env:TENANT", "number": 8},
+        query="SELECT :segment AS segment, :number AS number",
+        parameters={"segment": "env:prod", "number": 8},
     )
     (tmp_path / "crm.db").touch()
-    assert extracted(crm, tmp_path / "list.parquet") == [("7", "8")]
+    assert extracted(crm, tmp_path / "list.parquet") == [("env:prod", "8")]
 
 
 @pytest.mark.parametrize("url", ["sqlite:///s3cret.db", "s3cret"])

@@ -71,8 +71,8 @@ class FileCrm(CrmSource):
     )
     storage_options: SecretDict | None = Field(
         default=None,
-        description="Options of the file system, such as its keys. A value may say where "
-        "it is: env:NAME, file:/PATH or prefect:BLOCK.",
+        description="Options of the file system, such as its keys. A value may be a "
+        "reference: env:NAME, file:/PATH or prefect:BLOCK.",
     )
 
     @field_validator("path")

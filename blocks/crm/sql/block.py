@@ -13,7 +13,7 @@ from blocks.crm.sql import other, sqlite
 from blocks.crm.sql.rows import Query
 from blocks.extras import require
 from blocks.saved import documentation_url
-from blocks.secrets import HINT, read_secret, read_secrets
+from blocks.secrets import HINT, read_secret
 from blocks.storage.locations import check_database
 
 MOST_SECONDS = 7 * 24 * 60 * 60
@@ -48,8 +48,7 @@ class SqlCrm(CrmSource):
     )
     parameters: dict[str, str | int | float | bool | None] = Field(
         default={},
-        description="Values of the :names in the query. If empty, colons are left as they are. "
-        "A text may say where the value is: env:NAME, file:/PATH or prefect:BLOCK.",
+        description="Values of the :names in the query. If empty, colons are left as they are.",
     )
     timeout_seconds: float = Field(
         default=3600, gt=0, le=MOST_SECONDS, description="Time limit of the query, in seconds."
@@ -70,8 +69,7 @@ class SqlCrm(CrmSource):
 
         Raises SourceError also if the query takes longer than `timeout_seconds`, ExtraMissing.
         """
-        parameters = read_secrets(self.parameters, f"{self.block_slug}, parameters")
-        query = Query(self.query, parameters, self.timeout_seconds, needed)
+        query = Query(self.query, self.parameters, self.timeout_seconds, needed)
         url = self._read_url()
         try:
             yield from _batches(url, query)

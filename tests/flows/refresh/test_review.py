@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
 from prefect.types import KeyValueLabels
+from sqlalchemy import select
 
 from blocks.storage.manifest import campaign_partition
 from flows.options import RefreshOptions
@@ -17,6 +19,8 @@ from flows.review import ReviewsNotChecked, resume_reviewed
 from flows.run.review_gate import SuspensionImpossible
 from nudgescribe import contract
 from nudgescribe.contract import Status
+from sandbox.api.security import hash_password
+from sandbox.data.models import User
 from tasks.customers.guardrails import Guardrails
 from tasks.journal.entries import Series
 from tasks.refresh.history import History
@@ -116,6 +120,28 @@ def test_review_suspends_until_approved(
     assert [one.run_number for one in company.history()] == [2, 1]
     assert len(company.groups()) == 2
     assert staged(saved) == []
+
+
+def test_review_is_resumed_after_the_password_was_rotated(
+    company: Company, save: Save, deployed: Deployed, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text(company.seeded.password)
+    saved = save(company, customers(120))
+    saved.save_account(company.account(password=f"file:{file}"))
+    run = deployed.refresh(company, saved, review="suspend")
+    assert deployed.work(run).name == "Suspended"
+    with company.sandbox.context.store.write() as session:
+        user = session.scalars(select(User).where(User.email == company.seeded.email)).one()
+        user.password_hash = hash_password("the new one")
+    approve(company)
+    with pytest.raises(ReviewsNotChecked, match=company.seeded.campaign_id):
+        resume_reviewed()
+    file.write_text("the new one\n")
+    assert str(run) in resume_reviewed()
+    state = deployed.work(run)
+    assert state.name == "Completed", state.message
+    assert in_lake(company, saved)
 
 
 def test_review_whose_form_was_never_saved_is_resumed_once_approved(
