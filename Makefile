@@ -37,6 +37,7 @@ check: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonversion 3.12
 	@$(BIN)/pyright --pythonversion 3.13
 	@$(BIN)/lint-imports
 

@@ -4,6 +4,7 @@
 # matplotlib leaves its keyword arguments open.
 
 import io
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
@@ -14,6 +15,8 @@ from tasks.ui.markdown import image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 BLUE = "#2563eb"
 NOT_INSTALLED = f"There is no chart here: the extra charts draws it, `{how_to_install('charts')}`."
@@ -41,6 +44,7 @@ def _never_failing(draw: Callable[[Groups], bytes]) -> Callable[[Groups], Chart]
         try:
             return Chart(draw(groups)) if is_installed("charts") else Chart(None, NOT_INSTALLED)
         except Exception as error:
+            log.warning("A chart could not be drawn: %s", type(error).__name__)
             return Chart(None, f"The chart could not be drawn: {type(error).__name__}.")
 
     return drawn

@@ -151,6 +151,7 @@ def test_report_image_is_small(shown: dict[str, str]) -> None:
 def test_report_without_a_chart_says_why(
     shown: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     module: str,
     loaded: object,
     sentence: str,
@@ -159,6 +160,8 @@ def test_report_without_a_chart_says_why(
     page, *parts = page_of(shown).split("\n\n![The numbers above](PICTURE)\n\n")
     assert parts == []
     assert sentence in page
+    logged = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert logged == (["A chart could not be drawn: ImportError"] if loaded else [])
 
 
 @pytest.mark.parametrize(
