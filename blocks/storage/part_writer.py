@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
-from hashlib import file_digest
-from pathlib import Path
 from typing import Protocol, Self
 
 import pyarrow as pa
@@ -12,6 +10,7 @@ from pyarrow import parquet
 
 from blocks.storage.files import Files
 from blocks.storage.manifest import SCHEMA_VERSION, Batch, Format, Page, Part
+from blocks.storage.proof import compute_sha256
 from nudgescribe import __version__, rfc4180
 from nudgescribe.contract import MESSAGE_COLUMNS
 
@@ -177,7 +176,7 @@ class _OpenPart:
             bytes=self._draft.file.stat().st_size,
             sha256=compute_sha256(self._draft.file),
         )
-        self._draft.publish()
+        self._draft.publish(sha256=part.sha256)
         return part
 
     def discard(self) -> None:
@@ -246,9 +245,3 @@ class _CsvPartSink:
 
     def close(self) -> None:
         self._file.close()
-
-
-def compute_sha256(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with file.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()
