@@ -100,9 +100,7 @@ def repeated_hashes(hashes: Iterable[Hashes], folder: Path) -> Hashes:
 
     Many need room in `folder`: 8 bytes each.
     """
-    shares = map(np.sort, _hash_shares(iter(hashes), folder))
-    repeated = [share[1:][share[1:] == share[:-1]] for share in shares]
-    return np.unique(np.concatenate(repeated))
+    return np.unique(np.concatenate([*map(_repeated, _hash_shares(iter(hashes), folder))]))
 
 
 def _number(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -181,20 +179,34 @@ def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return rows.filter(first), rows.filter(~first)
 
 
+def _repeated(hashes: Hashes) -> Hashes:
+    hashes.sort()
+    return hashes[1:][hashes[1:] == hashes[:-1]]
+
+
 def _hash_shares(hashes: Iterator[Hashes], folder: Path) -> Iterator[Hashes]:
-    """Yield all hashes, equal ones together: at once if they are few, else a share at a time."""
-    held: list[Hashes] = []
-    while sum(map(len, held)) < HASHES_HELD:
-        if (part := next(hashes, None)) is None:
-            yield np.concatenate([NO_HASHES, *held])
-            return
-        held.append(part)
+    """Yield all hashes a share at a time, from memory if they are few, else from files."""
+    held: list[list[Hashes]] = []
+    count = 0
+    for part in hashes:
+        held.append(_split_hashes(part))
+        count += len(part)
+        if count >= HASHES_HELD:
+            break
+    else:
+        yield from map(np.concatenate, zip([NO_HASHES] * SHARES, *held, strict=True))
+        return
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{n}.hashes").open("wb")) for n in range(SHARES)]
-        for part in chain(held, hashes):
-            ordered = np.sort(part)
-            cuts = np.searchsorted(ordered >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
-            for file, share in zip(files, np.split(ordered, cuts), strict=True):
+        for shares in chain(held, map(_split_hashes, hashes)):
+            for file, share in zip(files, shares, strict=True):
                 file.write(share.tobytes())
     for n in range(SHARES):
         yield np.fromfile(folder / f"{n}.hashes", np.uint64)
+
+
+def _split_hashes(hashes: Hashes) -> list[Hashes]:
+    ordered = np.sort(hashes)
+    return np.split(
+        ordered, np.searchsorted(ordered >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
+    )

@@ -42,6 +42,8 @@ SPOOL_BYTES = 1024 * 1024 * 1024
 """No further download begins while this much waits on disk for its conversion."""
 READ_AT_ONCE = 32 * 1024 * 1024
 """Bytes; a longer page is read in blocks, and twice: first to check that it is whole."""
+BYTES_A_SECOND = 2e8
+"""What a converter is thought to work off before it has ended its first page."""
 TRIES = 4
 
 
@@ -108,7 +110,7 @@ class Slots:
         self._running = 0
         self._spooled = 0
         self._download_seconds = 0.0
-        self._converted_a_second = 0.0
+        self._converted_a_second = BYTES_A_SECOND * converters
         """How long the last download took, and how many bytes all converters work off."""
 
     @contextmanager
@@ -160,7 +162,7 @@ class Slots:
     def _allowed(self) -> int:
         """Return how many downloads may run."""
         enough = self._converted_a_second * self._download_seconds
-        gives_way = 0 < enough < self._spooled
+        gives_way = self._download_seconds and self._spooled > enough
         return min(self.downloads, self._count) if gives_way else self.downloads
 
 
