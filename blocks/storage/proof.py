@@ -76,7 +76,8 @@ def _put_s3(fs: Any, file: Path, target: str, expected: str) -> bool:
         body = file.read_bytes()
         checksum = b64encode(bytes.fromhex(expected)).decode()
         digest = md5(body, usedforsecurity=False)
-        sums = {"ChecksumSHA256": checksum, "ContentMD5": b64encode(digest.digest()).decode()}
+        sums = {"ChecksumSHA256": checksum, "ChecksumAlgorithm": "SHA256"}
+        sums |= {"ContentMD5": b64encode(digest.digest()).decode()}
         fs.call_s3("put_object", **where, Body=body, **sums)
     head = fs.call_s3("head_object", **where, ChecksumMode="ENABLED")
     # An ETag is the MD5 of the object unless the store has encrypted it with a key of its own.

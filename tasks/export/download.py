@@ -113,6 +113,16 @@ class Slots:
         self._converted_a_second = BYTES_A_SECOND * converters
         """How long the last download took, and how many bytes all converters work off."""
 
+    @property
+    def running(self) -> int:
+        """Return how many downloads hold a connection."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Return how many downloads have not begun."""
+        return len(self._waiting)
+
     @contextmanager
     def downloading(self, turn: int, urgent: Callable[[], bool]) -> Generator[None]:
         """Wait for a connection and for disk space, and hold the connection."""
