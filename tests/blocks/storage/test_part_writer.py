@@ -217,9 +217,7 @@ def test_full_disk_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "call", ["part_writer.compute_sha256", "files.os.fsync", "files.os.replace"]
-)
+@pytest.mark.parametrize("call", ["files.os.fsync", "files.os.replace"])
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_part_that_cannot_be_published_leaves_nothing(
     lake: DataLake, folder: Path, monkeypatch: pytest.MonkeyPatch, file_format: Format, call: str
