@@ -178,8 +178,11 @@ def mapped(file: BinaryIO, first_only: bool = False) -> Iterator[CsvBlock]:
         file.seek(0)
         yield from blocks(file)
         return
-    if stray := _Quotes(RFC_4180).follow(first_row):
+    quotes = _Quotes(RFC_4180)
+    if stray := quotes.follow(first_row):
         raise stray.error(first_row[: stray.at])
+    if quotes.inside:
+        raise MalformedCsv(_CUT_OFF)
     columns, _ = _header(first_row)
     if end == size:
         yield CsvBlock(b"", _parse(b"", columns))

@@ -92,10 +92,10 @@ class Slots:
     """The connections, converters and disk space that all chunks in this process share.
 
     The chunks' first pages are downloaded first, then their second ones: so all chunks have work to
-    the end, and the last pages of a run are shared between the converters. While more pages wait
-    for their conversion than can be converted in the time that a download takes, few downloads run:
-    more would only take time from the converters. Without disk space only urgent downloads begin:
-    so what is on disk can always be converted, and frees its space.
+    the end, and the last pages of a run are shared between the converters. While twice as
+    much waits for its conversion as can be converted in the time that a download takes, few
+    downloads run: more would only take time from the converters. Without disk space only urgent
+    downloads begin: so what is on disk can always be converted, and frees its space.
     """
 
     def __init__(
@@ -171,7 +171,8 @@ class Slots:
 
     def _allowed(self) -> int:
         """Return how many downloads may run."""
-        enough = self._converted_a_second * self._download_seconds
+        # Twice, for neither is steady, and a converter that waits costs more than a download.
+        enough = 2 * self._converted_a_second * self._download_seconds
         gives_way = self._download_seconds and self._spooled > enough
         return min(self.downloads, self._count) if gives_way else self.downloads
 
