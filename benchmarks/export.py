@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -34,6 +35,8 @@ from benchmarks.pages_server import CAMPAIGN, GROUP, page_file
 if TYPE_CHECKING:
     from pyarrow import Table
     from urllib3 import PoolManager
+
+    from blocks.storage.manifest import Format
 
 COLUMNS = ("customer_id", "message")
 CONVERTERS = 2
@@ -128,8 +131,8 @@ def notes(job: Job) -> int:
         return sum(rows.result() for rows in threads.map(fetch, range(job.pages)))
 
 
-def ours(job: Job) -> int:
-    """Use this project's data path without Prefect: fetch, convert, read back and check."""
+def ours(job: Job, file_format: "Format" = "parquet") -> int:
+    """Use this project's data path without Prefect: fetch, convert, prove that all is there."""
     from blocks import DataLake, NudgescribeAccount
     from tasks.export.download import CHUNKS_AT_ONCE, ExportRef, Slots, fetch_pages
     from tasks.export.ledger import Ledger
@@ -138,7 +141,7 @@ def ours(job: Job) -> int:
     from tasks.ui.progress import ProgressCounter
 
     account = NudgescribeAccount.model_validate(_account(job))
-    lake = DataLake(root=job.folder)
+    lake = DataLake(root=job.folder, format=file_format)
     export = ExportRef(
         campaign_id=CAMPAIGN,
         run_number=1,
@@ -160,7 +163,7 @@ def ours(job: Job) -> int:
 
     with ThreadPoolExecutor(CHUNKS_AT_ONCE) as threads:
         list(threads.map(fetch, chunks(export)))
-    doubtful, _ = doubtful_pages(lake, export, Ledger(lake.files, export.staging).batches())
+    doubtful, _ = doubtful_pages(lake, export, Ledger(lake.files, export.staging))
     return counter.progress.rows - len(doubtful)
 
 
@@ -200,16 +203,20 @@ DLT = (
     "pandas dlt.common.libs.pyarrow dlt.sources.helpers.requests "
     "dlt.destinations.impl.filesystem.filesystem fsspec.implementations.local"
 )
+OURS = "blocks tasks.export deltalake"
 WAYS: dict[str, tuple[Callable[[Job], int], str]] = {
     "raw": (raw, "urllib3"),
     "naive": (naive, "requests pandas pyarrow.parquet"),
     "dlt": (dlt_arrow, f"{ARROW} {DLT}"),
     "notes": (notes, ARROW),
-    "ours": (ours, "blocks tasks.export deltalake"),
+    "ours": (ours, OURS),
+    "csv": (partial(ours, file_format="csv"), OURS),
+    "csv.zst": (partial(ours, file_format="csv.zst"), OURS),
     "flow": (flow, "blocks flows.export"),
 }
 """Each with what it imports before the clock starts."""
 DEFAULT = list(WAYS)
+OWN = ("ours", "csv", "csv.zst", "flow")
 
 
 def _untyped(module: str) -> Any:
@@ -382,7 +389,7 @@ def chart(runs: dict[str, list[Measured]], title: str) -> str:
     ]
     for number, (name, wall) in enumerate(walls.items()):
         top, width = 42 + 30 * number, 460 * wall / max(walls.values())
-        colour = "#2563eb" if name in ("ours", "flow") else "#94a3b8"
+        colour = "#2563eb" if name in OWN else "#94a3b8"
         lines += [
             f'<text x="68" y="{top + 15}" text-anchor="end">{name}</text>',
             f'<rect x="76" y="{top}" width="{width:.1f}" height="20" fill="{colour}"/>',

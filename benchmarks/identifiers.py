@@ -46,9 +46,9 @@ def runs(root: Path) -> int:
 
 
 def verification(root: Path) -> int:
-    """Read an export back, and look for repeated customers."""
+    """Read an export back that has no notes, and look for repeated customers."""
     lake, export = DataLake(root=str(root)), _export(root)
-    pages, problem = doubtful_pages(lake, export, Ledger(lake.files, STAGING).batches())
+    pages, problem = doubtful_pages(lake, export, Ledger(lake.files, STAGING))
     if pages or problem:
         raise SystemExit(problem)
     return export.rows or 0
@@ -108,7 +108,8 @@ def prepare(root: Path, rows: int) -> None:
         folder = run_folder(CAMPAIGN, run)
         _write(root / folder / PART, first, rows + first, {"message": "Something new for you."})
         page = Page(page=0, rows=rows, bytes=1)
-        part = Part(name=PART, pages=[0], rows=rows, bytes=1, sha256="")
+        size = (root / folder / PART).stat().st_size
+        part = Part(name=PART, pages=[0], rows=rows, bytes=size, sha256="")
         manifest = Manifest(
             generation=0,
             campaign_id=CAMPAIGN,

@@ -154,12 +154,19 @@ class DataLake(SavedBlock):
         campaign_id: str,
         run_number: int | None = None,
         kind: Literal["pandas", "arrow", "polars"] = "pandas",
+        *,
+        verify: bool = False,
     ) -> pd.DataFrame | pa.Table | pl.DataFrame:
         """Return a run's customer_id and message as text; by default of the campaign's newest run.
 
-        Raises LakeError if the run is not in the lake.
+        With `verify` the run's files are first checked against its manifest.
+
+        Raises LakeError if the run is not in the lake, PartChanged.
         """
-        frame = self.scan(campaign_id, run_number).collect()
+        manifest = self._find_run(campaign_id, run_number)
+        if verify:
+            reader.check_parts(self.files, manifest)
+        frame = reader.scan(self.files, manifest).collect()
         if kind == "polars":
             return frame
         table = frame.to_arrow()

@@ -6,6 +6,7 @@ from pydantic import Field
 from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import this_run
 from tasks.journal.flow_runs import journaled
+from tasks.retention.look import look_at_runs
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import RetentionResult, list_candidates, remove_candidates
 from tasks.ui.signals import announce
@@ -31,6 +32,7 @@ def lake_retention(
 
     Never removes a campaign's newest run in the lake, the groups of its last two runs, or anything
     that an open refresh needs. A retry continues with the same list.
+    Raises RunsDamaged if files of runs are missing or damaged.
 
     Args:
         lake: The data lake.
@@ -43,6 +45,7 @@ def lake_retention(
             result = RetentionResult(dry_run=True, removed=listed.amounts)
         else:
             result = remove_candidates(lake, account, listed)
-    payload = result.model_dump(exclude={"kept"})
-    announce("lake.tidied", "lake", lake.block_name, run.id, payload)
+        payload = result.model_dump(exclude={"kept"})
+        announce("lake.tidied", "lake", lake.block_name, run.id, payload)
+        look_at_runs(lake)
     return result

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 from pyarrow import ipc
@@ -20,9 +21,13 @@ from pyarrow import ipc
 SHARES = 256
 SHARE_BITS = 56
 """A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
-ROWS_HELD, HASHES_HELD = 100_000, 500_000
+ROWS_HELD, HASHES_HELD = 100_000, 4_000_000
 """Fewer are compared in memory at once."""
 NO_IDS = pl.Series(dtype=pl.String())
+HASH = f"polars {pl.__version__}"
+"""The hash of `hash_ids`: other versions may have another one."""
+Hashes = npt.NDArray[np.uint64]
+NO_HASHES: Hashes = np.empty(0, np.uint64)
 
 Change = Literal["added", "removed", "changed", "unchanged", "repeated"]
 _EMPTY = pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
@@ -78,12 +83,24 @@ def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.S
     The list is read again only if hashes of its identifiers repeat. Memory grows with the
     identifiers that repeat, and with no others. Long lists need room in `folder`: 8 bytes a row.
     """
-    shares = _hash_shares((ids.hash() for ids in parts()), folder)
-    suspects = pl.concat([NO_IDS.hash(), *map(_repeated, shares)])
-    if suspects.is_empty():
+    suspects = repeated_hashes(map(hash_ids, parts()), folder)
+    if not len(suspects):
         return NO_IDS
-    suspected = pl.concat(ids.filter(ids.hash().is_in(suspects.implode())) for ids in parts())
+    suspected = pl.concat(ids.filter(np.isin(hash_ids(ids), suspects)) for ids in parts())
     return suspected.filter(suspected.is_duplicated()).unique()
+
+
+def hash_ids(ids: pl.Series) -> Hashes:
+    """Return a hash for each identifier, the same for equal ones. It depends on HASH."""
+    return ids.hash().to_numpy()
+
+
+def repeated_hashes(hashes: Iterable[Hashes], folder: Path) -> Hashes:
+    """Return the hashes that occur more than once, each once.
+
+    Many need room in `folder`: 8 bytes each.
+    """
+    return np.unique(np.concatenate([*map(_repeated, _hash_shares(iter(hashes), folder))]))
 
 
 def _number(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -162,26 +179,34 @@ def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return rows.filter(first), rows.filter(~first)
 
 
-def _hash_shares(hashes: Iterator[pl.Series], folder: Path) -> Iterator[pl.Series]:
-    """Yield all hashes, equal ones together: at once if they are few, else a share at a time."""
-    held: list[pl.Series] = []
-    while sum(map(len, held)) < HASHES_HELD:
-        if (part := next(hashes, None)) is None:
-            yield pl.concat([NO_IDS.hash(), *held])
-            return
-        held.append(part)
+def _repeated(hashes: Hashes) -> Hashes:
+    hashes.sort()
+    return hashes[1:][hashes[1:] == hashes[:-1]]
+
+
+def _hash_shares(hashes: Iterator[Hashes], folder: Path) -> Iterator[Hashes]:
+    """Yield all hashes a share at a time, from memory if they are few, else from files."""
+    held: list[list[Hashes]] = []
+    count = 0
+    for part in hashes:
+        held.append(_split_hashes(part))
+        count += len(part)
+        if count >= HASHES_HELD:
+            break
+    else:
+        yield from map(np.concatenate, zip([NO_HASHES] * SHARES, *held, strict=True))
+        return
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{n}.hashes").open("wb")) for n in range(SHARES)]
-        for part in chain(held, hashes):
-            ordered = np.sort(part.to_numpy())
-            cuts = np.searchsorted(ordered >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
-            for file, share in zip(files, np.split(ordered, cuts), strict=True):
+        for shares in chain(held, map(_split_hashes, hashes)):
+            for file, share in zip(files, shares, strict=True):
                 file.write(share.tobytes())
     for n in range(SHARES):
-        yield pl.Series(np.fromfile(folder / f"{n}.hashes", np.uint64))
+        yield np.fromfile(folder / f"{n}.hashes", np.uint64)
 
 
-def _repeated(hashes: pl.Series) -> pl.Series:
-    if hashes.n_unique() == len(hashes):
-        return hashes.clear()
-    return hashes.filter(hashes.is_duplicated()).unique()
+def _split_hashes(hashes: Hashes) -> list[Hashes]:
+    ordered = np.sort(hashes)
+    return np.split(
+        ordered, np.searchsorted(ordered >> np.uint64(SHARE_BITS), np.arange(1, SHARES))
+    )

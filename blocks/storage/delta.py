@@ -12,8 +12,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from blocks.storage.errors import LakeUnreachable
-from blocks.storage.files import Files, LakeError, is_s3
+from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import DELTA_LOG, MESSAGES, Manifest, run_folder
+from blocks.storage.proof import is_s3
 from nudgescribe.contract import MESSAGE_COLUMNS
 
 PARTITIONS = ["campaign_id", "run_number"]

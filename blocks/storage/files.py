@@ -25,6 +25,7 @@ from blocks.storage.errors import (
     s3_error_code,
     translate_lake_errors,
 )
+from blocks.storage.proof import is_s3, put_proved, sha256_in
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.errors import NudgeflowError
 
@@ -218,6 +219,11 @@ class Files:
         with self.translate_errors(path):
             return self.fs.cat_file(self.fs_path(path))
 
+    def sha256(self, path: str) -> str:
+        """Return the SHA-256 of a file's content in hexadecimal. Raises NotInLake."""
+        with self.translate_errors(path):
+            return sha256_in(self.fs, self.fs_path(path))
+
     def get(self, path: str, local: Path) -> None:
         """Copy a file to a local one. Raises NotInLake."""
         with translate_lake_errors(path, str(local.parent)):
@@ -323,15 +329,22 @@ class Draft:
         if private:
             self.file.touch(mode=OWNER_ONLY, exist_ok=False)
 
-    def publish(self, *, exclusive: bool = False) -> None:
+    def publish(self, *, exclusive: bool = False, sha256: str | None = None) -> None:
         """Make the file appear as a whole, replacing an earlier one.
 
-        Raises FileExistsError if it is to be `exclusive`, on a local file system, and one is there.
+        With its `sha256` the store is proved to hold it as it is: it was synced to the local disk,
+        or the store says so, or it was read back.
+
+        Raises FileExistsError if it is to be `exclusive`, on a local file system, and one is there;
+        StoredOtherwise.
         """
         if not self._files.is_local:
-            # An object appears when its upload is complete.
-            options = {"chunksize": UPLOAD_BYTES} if is_s3(self._files.fs) else {}
-            self._files.fs.put_file(str(self.file), self._target, **options)
+            if sha256:
+                put_proved(self._files.fs, self.file, self._target, sha256)
+            else:
+                # An object appears when its upload is complete.
+                options = {"chunksize": UPLOAD_BYTES} if is_s3(self._files.fs) else {}
+                self._files.fs.put_file(str(self.file), self._target, **options)
         else:
             with self.file.open("rb") as content:
                 os.fsync(content.fileno())
@@ -361,11 +374,6 @@ class Draft:
         """Remove the local file; do nothing once it is published."""
         self.file.unlink(missing_ok=True)
         self._resources.close()
-
-
-def is_s3(fs: AbstractFileSystem) -> bool:
-    """Return whether it is s3fs, without importing s3fs, which a local lake does not need."""
-    return hasattr(fs, "call_s3")
 
 
 def is_draft(path: str) -> bool:

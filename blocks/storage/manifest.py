@@ -53,7 +53,7 @@ class Part(Frozen):
 
 
 class Batch(Frozen):
-    """Whole pages, and the parts that hold these pages and no others."""
+    """Whole pages, and the parts that hold these pages and no others, in the order of rows."""
 
     pages: list[Page]
     parts: list[Part]

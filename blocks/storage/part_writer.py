@@ -1,11 +1,13 @@
 """Writing pages as the lake's files: small pages share a part, a long one spans several."""
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from functools import partial
-from hashlib import file_digest
+from hashlib import sha256
+from io import FileIO, RawIOBase
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -15,9 +17,14 @@ from blocks.storage.manifest import SCHEMA_VERSION, Batch, Format, Page, Part
 from nudgescribe import __version__, rfc4180
 from nudgescribe.contract import MESSAGE_COLUMNS
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 PART_BYTES = 128 * 1024 * 1024
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 BUFFER_BYTES = 4 * 1024 * 1024
+CACHED_BYTES = 16 * 1024 * 1024
+"""A part goes to the disk in pieces of this size while it is written."""
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in MESSAGE_COLUMNS])
 VERSIONS = {"nudgeflow": __version__, "pyarrow": pa.__version__}
 SUFFIX: dict[Format, str] = {
@@ -117,11 +124,11 @@ class PartWriter:
         name = f"part-{page:05d}-{block:05d}-{self._writer}.{SUFFIX[self._format]}"
         return _OpenPart(self._files, f"{self._folder}/{name}", self._create_sink, page)
 
-    def _create_sink(self, file: pa.NativeFile) -> PartSink:
+    def _create_sink(self, file: RawIOBase) -> PartSink:
         if self._format == "csv":
             return _CsvPartSink(file)
         if self._format == "csv.zst":
-            return _CsvPartSink(pa.CompressedOutputStream(file, "zstd"))
+            return _CsvPartSink(pa.CompressedOutputStream(pa.PythonFile(file, "w"), "zstd"))
         return _ParquetPartSink(file, self._compression, self._level)
 
     def _close_part(self) -> None:
@@ -134,14 +141,14 @@ class _OpenPart:
     """A part being written; `page` is the first whose rows it gets."""
 
     def __init__(
-        self, files: Files, path: str, create_sink: Callable[[pa.NativeFile], PartSink], page: int
+        self, files: Files, path: str, create_sink: Callable[[RawIOBase], PartSink], page: int
     ) -> None:
         self._name = path.rpartition("/")[2]
         self._translate_errors = partial(files.translate_errors, path)
         with self._translate_errors(), ExitStack() as undo:
             self._draft = files.draft(path)
             undo.callback(self._draft.discard)
-            self._file = pa.OSFile(str(self._draft.file), "wb")
+            self._file = _HashedFile(self._draft.file, stays=files.is_local)
             undo.callback(self._file.close)
             self._sink = create_sink(self._file)
             undo.pop_all()
@@ -175,9 +182,9 @@ class _OpenPart:
             pages=self._pages,
             rows=self._rows,
             bytes=self._draft.file.stat().st_size,
-            sha256=compute_sha256(self._draft.file),
+            sha256=self._file.sha256.hexdigest(),
         )
-        self._draft.publish()
+        self._draft.publish(sha256=part.sha256)
         return part
 
     def discard(self) -> None:
@@ -189,13 +196,47 @@ class _OpenPart:
             self._file.close()
 
 
+class _HashedFile(RawIOBase):
+    """A new file whose SHA-256 is made while it is written: nobody has to read it for that."""
+
+    def __init__(self, path: Path, *, stays: bool) -> None:
+        """Create the file; `stays` is whether it stays on this disk and is not sent elsewhere."""
+        self.sha256 = sha256()
+        self._file = FileIO(path, "wb")
+        self._evicts = stays and hasattr(os, "posix_fadvise")
+        self._cached = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "ReadableBuffer") -> int:
+        rest = memoryview(data)
+        while rest:
+            written = self._file.write(rest)
+            self.sha256.update(rest[:written])
+            rest = rest[written:]
+            self._cached += written
+        if self._evicts and self._cached >= CACHED_BYTES:
+            # Else the last sync has all to write, and each page of the cache is new memory.
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self._cached = 0
+        return len(memoryview(data))
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 class _ParquetPartSink:
     """Write Parquet without dictionaries, which waste time and space on texts that never repeat."""
 
-    def __init__(self, file: pa.NativeFile, compression: str, level: int | None) -> None:
+    def __init__(self, file: RawIOBase, compression: str, level: int | None) -> None:
         metadata = {**VERSIONS, "schema_version": str(SCHEMA_VERSION)}
         self._writer = parquet.ParquetWriter(
-            file,
+            pa.PythonFile(file, "w"),
             SCHEMA.with_metadata(metadata),
             compression=compression,
             compression_level=level,
@@ -232,7 +273,7 @@ class _ParquetPartSink:
 class _CsvPartSink:
     """Write the service's own bytes, with one header for all pages."""
 
-    def __init__(self, file: pa.NativeFile) -> None:
+    def __init__(self, file: RawIOBase | pa.NativeFile) -> None:
         self._file = file
         file.write(",".join(MESSAGE_COLUMNS).encode() + b"\r\n")
 
@@ -246,9 +287,3 @@ class _CsvPartSink:
 
     def close(self) -> None:
         self._file.close()
-
-
-def compute_sha256(file: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with file.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from polars.io.plugins import register_io_source
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from blocks.storage.errors import Damaged, LakeUnreachable, TooNew
+from blocks.storage.errors import Damaged, LakeUnreachable, NotInLake, TooNew
 from blocks.storage.files import Files, LakeError
 from blocks.storage.manifest import (
     LATEST,
@@ -43,6 +43,12 @@ class PartUnreadable(Damaged):
     """A part of a run is damaged or cut off."""
 
     advice = "Restore it from a backup, or export the run again with rewrite."
+
+
+class PartChanged(Damaged):
+    """A part of a run is missing, or is another file than the one that was written."""
+
+    advice = PartUnreadable.advice
 
 
 class _Version(Frozen):
@@ -171,6 +177,24 @@ def _next_table(tables: Iterator[pa.Table], path: str) -> pa.Table | None:
         if error.errno:  # the disk's; that of a decompressor has no number
             raise
         raise PartUnreadable.at(path) from None
+
+
+def check_part(files: Files, folder: str, part: Part) -> None:
+    """Check a part's content against what its manifest says. Raises PartChanged."""
+    path = f"{folder}/{part.name}"
+    try:
+        same = files.sha256(path) == part.sha256
+    except NotInLake:
+        raise PartChanged(f"{path} is missing.") from None
+    if not same:
+        raise PartChanged(f"{path} is not what its manifest says: it was changed or damaged.")
+
+
+def check_parts(files: Files, manifest: Manifest) -> None:
+    """Check a run's parts against its manifest. Raises PartChanged."""
+    folder = run_folder(manifest.campaign_id, manifest.run_number)
+    for part in manifest.parts:
+        check_part(files, folder, part)
 
 
 def read_frames(files: Files, manifest: Manifest) -> Iterator[pl.DataFrame]:

@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from blocks import DataLake
 from blocks.storage.errors import NotInLake
-from blocks.storage.part_writer import compute_sha256
+from blocks.storage.proof import compute_sha256
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError

@@ -12,11 +12,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from tempfile import TemporaryFile, gettempdir
 from threading import Event, Lock
+from time import monotonic
 from typing import BinaryIO
 
+import numpy as np
+import polars as pl
 from loky import cpu_count
 
 from blocks import DataLake
@@ -27,6 +30,7 @@ from nudgescribe.bases import Closing, Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import ContractMismatch, NudgeflowError
+from nudgescribe.identifiers import NO_HASHES, Hashes, hash_ids
 from nudgescribe.rfc4180 import CsvBlock, MalformedCsv
 from tasks.export.ledger import Ledger
 from tasks.ui.progress import ProgressCounter
@@ -38,6 +42,8 @@ SPOOL_BYTES = 1024 * 1024 * 1024
 """No further download begins while this much waits on disk for its conversion."""
 READ_AT_ONCE = 32 * 1024 * 1024
 """Bytes; a longer page is read in blocks, and twice: first to check that it is whole."""
+BYTES_A_SECOND = 2e8
+"""What a converter is thought to work off before it has ended its first page."""
 TRIES = 4
 
 
@@ -73,9 +79,11 @@ class ExportRef(Frozen):
 
 @dataclass
 class _Waiting:
-    """A download that has not begun; it is `urgent` while its chunk waits for just this page."""
+    """A download that has not begun, the `turn`-th of its chunk; it is `urgent` while its chunk
+    waits for just this page.
+    """
 
-    page: int
+    turn: int
     urgent: Callable[[], bool]
     begin: Event = field(default_factory=Event)
 
@@ -83,36 +91,65 @@ class _Waiting:
 class Slots:
     """The connections, converters and disk space that all chunks in this process share.
 
-    Downloads begin in the order of their pages, so that the first chunks are converted while the
-    next ones arrive. Without disk space only urgent downloads begin: so what is on disk can always
-    be converted, and frees its space.
+    The chunks' first pages are downloaded first, then their second ones: so all chunks have work to
+    the end, and the last pages of a run are shared between the converters. While twice as
+    much waits for its conversion as can be converted in the time that a download takes, few
+    downloads run: more would only take time from the converters. Without disk space only urgent
+    downloads begin: so what is on disk can always be converted, and frees its space.
     """
 
     def __init__(
         self, downloads: int, converters: int = CONVERTERS, spool_bytes: int = SPOOL_BYTES
     ) -> None:
         self.downloads = downloads
-        self.converters = ThreadPoolExecutor(converters)
+        self._converters = ThreadPoolExecutor(converters)
+        self._count = converters
         self._spool_bytes = spool_bytes
         self._lock = Lock()
         self._waiting: list[_Waiting] = []
         self._running = 0
         self._spooled = 0
+        self._download_seconds = 0.0
+        self._converted_a_second = BYTES_A_SECOND * converters
+        """How long the last download took, and how many bytes all converters work off."""
+
+    @property
+    def running(self) -> int:
+        """Return how many downloads hold a connection."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Return how many downloads have not begun."""
+        return len(self._waiting)
 
     @contextmanager
-    def downloading(self, page: int, urgent: Callable[[], bool]) -> Generator[None]:
+    def downloading(self, turn: int, urgent: Callable[[], bool]) -> Generator[None]:
         """Wait for a connection and for disk space, and hold the connection."""
-        waiting = _Waiting(page, urgent)
+        waiting = _Waiting(turn, urgent)
         with self._lock:
-            insort(self._waiting, waiting, key=lambda entry: entry.page)
+            insort(self._waiting, waiting, key=lambda entry: entry.turn)
         self.wake()
         waiting.begin.wait()
+        begun = monotonic()
         try:
             yield
         finally:
             with self._lock:
                 self._running -= 1
+                self._download_seconds = monotonic() - begun
             self.wake()
+
+    def convert(self, size: int, conversion: Callable[[], int]) -> int:
+        """Convert a page of `size` bytes in a converter, and return what `conversion` returns."""
+
+        def timed() -> int:
+            begun = monotonic()
+            result = conversion()
+            self._converted_a_second = size * self._count / (monotonic() - begun)
+            return result
+
+        return self._converters.submit(timed).result()
 
     def spool(self, size: int) -> None:
         """Count bytes written to disk; a negative size counts bytes removed."""
@@ -123,7 +160,7 @@ class Slots:
     def wake(self) -> None:
         """Begin the waiting downloads for which there are a connection and disk space."""
         with self._lock:
-            while self._running < self.downloads:
+            while self._running < self._allowed():
                 space = self._spooled < self._spool_bytes
                 ready = (entry for entry in self._waiting if space or entry.urgent())
                 if (first := next(ready, None)) is None:
@@ -131,6 +168,13 @@ class Slots:
                 self._waiting.remove(first)
                 self._running += 1
                 first.begin.set()
+
+    def _allowed(self) -> int:
+        """Return how many downloads may run."""
+        # Twice, for neither is steady, and a converter that waits costs more than a download.
+        enough = 2 * self._converted_a_second * self._download_seconds
+        gives_way = self._download_seconds and self._spooled > enough
+        return min(self.downloads, self._count) if gives_way else self.downloads
 
 
 @cache
@@ -161,58 +205,78 @@ def fetch_pages(
         lake.part_writer(export.campaign_id, export.run_number, export.writer) as writer,
         _Downloads(client, export, missing, slots) as downloads,
     ):
+        conversion = _Conversion(writer, ledger, downloads)
         last = -1
         for number, file in downloads:
             if number != last + 1:
-                _finish_batch(writer, ledger)
+                conversion.finish_batch()
             last = number
             # In threads of their own: an allocator keeps memory for each thread that has used it.
-            converted = slots.converters.submit(_convert, number, file, downloads, writer)
-            rows = converted.result()
+            rows = slots.convert(downloads.size(file), partial(conversion.convert, number, file))
             counter.add(rows, downloads.discard(file))
             if writer.is_full:
-                _finish_batch(writer, ledger)
-        _finish_batch(writer, ledger)
+                conversion.finish_batch()
+        conversion.finish_batch()
 
 
-def _finish_batch(writer: PartWriter, ledger: Ledger) -> None:
-    if batch := writer.finish():
-        ledger.add(batch)
+class _Conversion:
+    """Converts pages into parts, and enters them in the ledger with a note of their customers."""
+
+    def __init__(self, writer: PartWriter, ledger: Ledger, downloads: "_Downloads") -> None:
+        self._writer = writer
+        self._ledger = ledger
+        self._downloads = downloads
+        self._hashes: list[Hashes] = []
+
+    def convert(self, number: int, file: BinaryIO) -> int:
+        """Write a page and return its number of rows. One that is broken is fetched again.
+
+        Raises PageBroken.
+        """
+        tries = 0
+        while True:
+            try:
+                size = file.seek(0, os.SEEK_END)
+                return self._writer.write(number, size, self._noted(self._checked(file, size)))
+            except (MalformedCsv, ContractMismatch) as error:
+                tries += 1
+                if tries == TRIES:
+                    page = f"Page {number} of {self._downloads.export.name}"
+                    raise PageBroken(f"{page} is broken: {error.problem}") from None
+            self._downloads.fetch(number, file)
+
+    def finish_batch(self) -> None:
+        """Publish what has been converted since the last call, and enter it in the ledger."""
+        if batch := self._writer.finish():
+            hashes, self._hashes = self._hashes, []
+            self._ledger.add(batch, np.concatenate([NO_HASHES, *hashes]))
+
+    def _checked(self, file: BinaryIO, size: int) -> Iterable[CsvBlock]:
+        """Return a page's rows; all of them have been checked before the first is passed on."""
+        raw = self._writer.writes_raw
+        blocks = _with_our_columns(rfc4180.mapped(file, first_only=raw))
+        if size <= READ_AT_ONCE:
+            return list(blocks) if raw else [CsvBlock(b"", block.table) for block in blocks]
+        if raw:
+            checked = [(len(block.raw), block.table) for block in blocks]
+            file.seek(size - sum(length for length, _ in checked))
+            return (CsvBlock(file.read(length), table) for length, table in checked)
+        for _ in _with_our_columns(rfc4180.mapped(file, first_only=True)):
+            pass
+        return blocks
+
+    def _noted(self, blocks: Iterable[CsvBlock]) -> Iterator[CsvBlock]:
+        for block in blocks:
+            self._hashes.append(hash_ids(pl.Series(block.table.column(0))))
+            yield block
 
 
-def _convert(number: int, file: BinaryIO, downloads: "_Downloads", writer: PartWriter) -> int:
-    tries = 0
-    while True:
-        try:
-            return writer.write(number, file.seek(0, os.SEEK_END), _checked_whole(file, writer))
-        except (MalformedCsv, ContractMismatch) as error:
-            tries += 1
-            if tries == TRIES:
-                page = f"Page {number} of {downloads.export.name}"
-                raise PageBroken(f"{page} is broken: {error.problem}") from None
-        downloads.fetch(number, file)
-
-
-def _checked_whole(file: BinaryIO, writer: PartWriter) -> Iterable[CsvBlock]:
-    """Return a page's rows; all of them are parsed before the first is passed on."""
-    if file.seek(0, os.SEEK_END) <= READ_AT_ONCE:
-        return list(_checked(rfc4180.mapped(file), writer))
-    for _ in _blocks(file, writer):
-        pass
-    return _blocks(file, writer)
-
-
-def _blocks(file: BinaryIO, writer: PartWriter) -> Iterator[CsvBlock]:
-    file.seek(0)
-    return _checked(rfc4180.blocks(file), writer)
-
-
-def _checked(blocks: Iterator[CsvBlock], writer: PartWriter) -> Iterator[CsvBlock]:
+def _with_our_columns(blocks: Iterable[CsvBlock]) -> Iterator[CsvBlock]:
     for block in blocks:
         if tuple(block.table.schema.names) != MESSAGE_COLUMNS:
             # Without a header row they are a customer's values: never print them.
             raise ContractMismatch(f"its columns are not {' and '.join(MESSAGE_COLUMNS)}.")
-        yield block if writer.writes_raw else CsvBlock(b"", block.table)
+        yield block
 
 
 class _Downloads(Closing):
@@ -261,6 +325,10 @@ class _Downloads(Closing):
         self._slots.spool(size - self._sizes[file])
         self._sizes[file] = size
 
+    def size(self, file: BinaryIO) -> int:
+        """Return a page's size in bytes."""
+        return self._sizes[file]
+
     def discard(self, file: BinaryIO) -> int:
         """Remove a page from this machine and return its size in bytes."""
         file.close()
@@ -269,7 +337,7 @@ class _Downloads(Closing):
         return size
 
     def _download(self, turn: int, number: int) -> BinaryIO:
-        with self._slots.downloading(number, lambda: self._stopped or turn == self._turn):
+        with self._slots.downloading(turn, lambda: self._stopped or turn == self._turn):
             if self._stopped:
                 raise CancelledError
             file: BinaryIO = TemporaryFile()  # noqa: SIM115 - lives until its page is converted

@@ -362,7 +362,7 @@ def check_export(export: ExportRef, lake: DataLake) -> str | None:
     Pages in doubt are removed from the ledger, so that the next attempt fetches them again.
     """
     ledger = Ledger(lake.files, export.staging)
-    doubtful, problem = doubtful_pages(lake, export, ledger.batches())
+    doubtful, problem = doubtful_pages(lake, export, ledger)
     if problem:
         get_run_logger().warning("%s", problem)
         ledger.forget(doubtful)

@@ -1,6 +1,6 @@
 """Verify that the pages in the lake are the whole run: all there, complete, no customer twice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -11,31 +11,33 @@ from blocks.storage.reader import PartUnreadable, read_tables, to_polars
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError, first_ten
-from nudgescribe.identifiers import repeated_ids
+from nudgescribe.identifiers import Hashes, hash_ids, repeated_hashes
 from tasks.export.download import ExportRef
+from tasks.export.ledger import Entry, Ledger
 
 ID = MESSAGE_COLUMNS[0]
 
 
 class PartDamaged(NudgeflowError):
-    """A part that was just written cannot be read back; its `pages` are in doubt."""
+    """A part that was just written is not in the lake as a whole; its `pages` are in doubt."""
 
     advice = "Retry this flow run to fetch its pages again."
 
     def __init__(self, folder: str, batch: Batch) -> None:
         self.pages = {page.page for page in batch.pages}
         names = first_ten(part.name for part in batch.parts)
-        super().__init__(f"In {folder}, {names} cannot be read back whole.")
+        super().__init__(f"In {folder}, {names} are not in the lake as they were written.")
 
 
 def doubtful_pages(
-    lake: DataLake, export: ExportRef, batches: list[Batch]
+    lake: DataLake, export: ExportRef, ledger: Ledger
 ) -> tuple[set[int], str | None]:
     """Return the pages to fetch again and what is wrong; no pages and None if nothing is.
 
-    The customers' identifiers are read back from the lake, which proves that its files are
-    readable.
+    That no customer occurs twice is proved by the notes beside the batches. Parts are read back
+    where a note is missing, or where hashes of identifiers repeat.
     """
+    batches = ledger.batches()
     pages = [page for batch in batches for page in batch.pages]
     rows = sum(page.rows for page in pages)
     numbers = {page.page for page in pages}
@@ -50,7 +52,8 @@ def doubtful_pages(
             f"in doubt: {_listed(doubtful)}."
         )
     try:
-        repeated = _pages_with_repeated_ids(lake, export, batches)
+        _check_files(lake, export, batches)
+        repeated = _pages_with_repeated_ids(lake, export, ledger, batches)
     except PartDamaged as error:
         return error.pages, error.problem
     if repeated:
@@ -71,20 +74,50 @@ def _short(pages: list[Page]) -> set[int]:
     return {page.page for page in pages if page.rows < full} | {last}
 
 
-def _pages_with_repeated_ids(lake: DataLake, export: ExportRef, batches: list[Batch]) -> set[int]:
-    def read_ids() -> Iterator[tuple[pl.Series, pl.Series]]:
-        return customer_ids(lake, export, batches)
+def _check_files(lake: DataLake, export: ExportRef, batches: list[Entry]) -> None:
+    """Raise PartDamaged if a part, whose content was proved when it was written, is not there or is
+    not as long as then.
+    """
+    folder = run_folder(export.campaign_id, export.run_number)
+    sizes = {file.path: file.bytes for file in lake.files.list_files(folder)}
+    for batch in batches:
+        if any(sizes.get(f"{folder}/{part.name}") != part.bytes for part in batch.parts):
+            raise PartDamaged(folder, batch)
+
+
+def _pages_with_repeated_ids(
+    lake: DataLake, export: ExportRef, ledger: Ledger, batches: list[Entry]
+) -> set[int]:
+    def hashes(batch: Entry) -> Hashes:
+        noted = ledger.hashes(batch)
+        if noted is not None and len(noted) == _rows(batch):
+            return noted
+        read = (hash_ids(ids) for _, ids in customer_ids(lake, export, [batch]))
+        return np.concatenate([np.empty(0, np.uint64), *read])
 
     with scratch_folder("the verification of an export") as folder:
-        repeated = repeated_ids(lambda: (ids for _, ids in read_ids()), folder)
-    if repeated.is_empty():
+        suspects = repeated_hashes(map(hashes, batches), folder)
+    if not len(suspects):
         return set()
-    wanted = repeated.implode()
-    return {page for pages, ids in read_ids() for page in pages.filter(ids.is_in(wanted))}
+    suspected = [batch for batch in batches if np.isin(hashes(batch), suspects).any()]
+    return _pages_of_repeated(customer_ids(lake, export, suspected), suspects)
+
+
+def _pages_of_repeated(rows: Iterator[tuple[pl.Series, pl.Series]], suspects: Hashes) -> set[int]:
+    """Return the pages of the rows whose identifiers, not only their hashes, are repeated."""
+    found = pl.concat(
+        pl.DataFrame({"page": pages, "id": ids}).filter(np.isin(hash_ids(ids), suspects))
+        for pages, ids in rows
+    )
+    return {*found.filter(found["id"].is_duplicated())["page"]}
+
+
+def _rows(batch: Batch) -> int:
+    return sum(page.rows for page in batch.pages)
 
 
 def customer_ids(
-    lake: DataLake, export: ExportRef, batches: list[Batch]
+    lake: DataLake, export: ExportRef, batches: Sequence[Batch]
 ) -> Iterator[tuple[pl.Series, pl.Series]]:
     """Yield two series of equal length: the customers' pages and their identifiers.
 
@@ -92,7 +125,7 @@ def customer_ids(
     """
     folder = run_folder(export.campaign_id, export.run_number)
     for batch in batches:
-        row, end = 0, sum(page.rows for page in batch.pages)
+        row, end = 0, _rows(batch)
         try:
             for _, table in read_tables(lake.files, folder, batch.parts, lake.format, [ID]):
                 ids = to_polars(table)[ID]

@@ -19,6 +19,7 @@ from tasks.journal.owners import this_process
 from tasks.journal.refresh import Claimed, Refresh
 from tasks.refresh.history import History
 from tasks.refresh.standing import Ended
+from tasks.retention.look import RunsDamaged
 from tasks.retention.rules import OPEN, Ages
 from tasks.retention.sweep import Amount, RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Save, Saved, customers
@@ -75,6 +76,18 @@ def test_retention_lists_then_removes_what_is_old(company: Company, save: Save) 
     assert store.list_names("staging") == ["open"]
     assert len(store.list_names(run)) == 1
     assert not list(saved.root.rglob(f"{DRAFT}*"))
+
+
+def test_retention_names_damaged_part_when_it_is_done(company: Company, save: Save) -> None:
+    saved = save(company, customers(1))
+    write_run(saved.lake, "C", 1, {"01": "a"})
+    saved.lake.files.write("staging/dead/accepted.parquet", b"123")
+    age(saved.root, "*")
+    (part,) = saved.root.rglob("part-*")
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(RunsDamaged, match=part.name):
+        retain(saved, dry_run=False)
+    assert saved.lake.files.list_names("staging") == []
 
 
 @flow

@@ -1,6 +1,8 @@
 import io
+from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryFile
+from typing import Any
 
 import polars as pl
 import pytest
@@ -31,11 +33,48 @@ def test_csv_is_read_back_with_any_block_size(
         assert mapped(written) == pairs
 
 
-def mapped(written: bytes) -> list[tuple[str, ...]]:
+quoted = values.map(lambda text: '"' + text.replace('"', '""') + '"')
+lines = st.tuples(quoted | st.text("ab0 ", max_size=3), st.just(","), quoted | values)
+damages = st.tuples(
+    st.integers(0, 99), st.sampled_from(['"', '""', ",", "\r", "\n", "x", "\udcff"])
+)
+
+
+@given(
+    st.lists(lines, max_size=8),
+    st.sampled_from(["\n", "\r\n"]),
+    damages | st.none(),
+    st.integers(1, 64),
+)
+@example([], "\n", (0, '"'), 1)
+def test_rows_taken_apart_at_their_quotes_are_those_that_are_parsed(
+    pairs: list[tuple[str, ...]], end: str, damage: tuple[int, str] | None, piece_bytes: int
+) -> None:
+    """Whole, malformed or odd ones."""
+    text = f"a,b{end}" + end.join(map("".join, pairs))
+    if damage:
+        text = text[: damage[0]] + damage[1] + text[damage[0] :]
+    data = text.encode(errors="surrogateescape")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rfc4180, "PIECE_BYTES", piece_bytes)
+        wanted = rows_or_error(lambda: rfc4180.read(data).rows())
+        assert rows_or_error(lambda: mapped(data)) == wanted
+        first = rows_or_error(lambda: [row[0] for row in mapped(data, first_only=True)])
+    assert first == (wanted if isinstance(wanted, str) else [row[0] for row in wanted])
+
+
+def rows_or_error(read: Callable[[], list[Any]]) -> list[Any] | str:
+    try:
+        return read()
+    except rfc4180.MalformedCsv:
+        return "malformed"
+
+
+def mapped(written: bytes, first_only: bool = False) -> list[tuple[str, ...]]:
     """The rows of a file read at once."""
     with TemporaryFile() as file:
         file.write(written)
-        blocks = list(rfc4180.mapped(file))
+        blocks = list(rfc4180.mapped(file, first_only))
     frames = [pl.DataFrame(pl.from_arrow(block.table)) for block in blocks]
     return pl.concat(frames).rows()
 

@@ -9,7 +9,7 @@ import pytest
 from blocks import DataLake
 from blocks.storage.errors import LakeError, TooNew
 from blocks.storage.manifest import SCHEMA_VERSION, run_folder
-from blocks.storage.reader import ManifestDamaged, PartUnreadable
+from blocks.storage.reader import ManifestDamaged, PartChanged, PartUnreadable
 from tests.support.lakes import write_run
 
 MANIFEST = f"{run_folder('C', 2)}/_manifest-00000.json"
@@ -96,6 +96,24 @@ def test_damaged_part_is_told_without_its_text(tmp_path: Path, file_format: str)
     with pytest.raises(PartUnreadable, match=f"{part.name} is empty, cut off or damaged") as caught:
         lake.read("C")
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv", "csv.zst"])
+@pytest.mark.parametrize("damage", ["changed", "cut off", "missing"])
+def test_read_that_verifies_names_part_that_was_damaged(
+    tmp_path: Path, file_format: str, damage: str
+) -> None:
+    lake = DataLake.model_validate({"root": str(tmp_path), "format": file_format})
+    write_run(lake, "C", 1, {"1": "one", "2": "two"})
+    assert lake.read("C", verify=True, kind="polars").equals(lake.read("C", kind="polars"))
+    part = Path(*lake.parts("C"))
+    content = bytearray(part.read_bytes())
+    content[-3] ^= 1
+    part.write_bytes(content[:-1] if damage == "cut off" else content)
+    if damage == "missing":
+        part.unlink()
+    with pytest.raises(PartChanged, match=rf"run_number=1/{part.name} is (missing|not what)"):
+        lake.read("C", verify=True)
 
 
 def test_file_that_is_no_run_is_passed_over(lake: DataLake) -> None:

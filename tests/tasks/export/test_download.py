@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from threading import Barrier, Lock
+from threading import Barrier, Event, Lock, Semaphore
 from typing import Any, BinaryIO
 
 import pytest
@@ -126,6 +126,64 @@ def test_waiting_downloads_end_after_error(lake: DataLake) -> None:
     assert lake.files.list_names(FOLDER) == []
     slots.spool(-1)
     assert nothing_lies_on_disk(slots)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("seconds", "together"), [(0.0, 2), (10.0, 8)], ids=["fast network", "slow network"]
+)
+def test_downloads_give_way_to_converters_only_where_network_is_fast(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, together: int
+) -> None:
+    """While a page waits that takes a second to convert, in which many could be downloaded."""
+    now = 0.0
+    monkeypatch.setattr(download, "monotonic", lambda: now)
+    slots = Slots(8, converters=2)
+
+    def convert() -> int:
+        nonlocal now
+        now += 1
+        return 1
+
+    with slots.downloading(0, lambda: True):
+        now += seconds + 0.1
+    slots.spool(10**6)
+    slots.convert(10**6, convert)
+    entered, leave = Semaphore(0), Event()
+
+    def hold() -> None:
+        with slots.downloading(1, lambda: False):
+            entered.release()
+            leave.wait()
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(8):
+            threads.submit(hold)
+        for _ in range(together):
+            assert entered.acquire(timeout=10)
+        if together < 8:
+            assert slots.running == together
+            slots.spool(-(10**6))  # nothing waits for the converters any more
+            for _ in range(8 - together):
+                assert entered.acquire(timeout=10)
+        leave.set()
+
+
+@pytest.mark.timeout(20)
+def test_chunks_take_turns_in_their_downloads() -> None:
+    slots, begun = Slots(1, converters=1), list[tuple[str, int]]()
+
+    def download(chunk: str, turn: int) -> None:
+        with slots.downloading(turn, lambda: False):
+            begun.append((chunk, turn))
+
+    with ThreadPoolExecutor(6) as threads, slots.downloading(0, lambda: True):
+        for chunk in ("a", "b"):
+            for turn in range(3):
+                threads.submit(download, chunk, turn)
+        while slots.waiting < 6:
+            pass
+    assert [turn for _, turn in begun] == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("bad", range(4))

@@ -14,12 +14,14 @@ import pytest
 from benchmarks.pages_server import CAMPAIGN, answers
 from blocks.storage.manifest import LATEST, Format, Latest, manifest_name
 from nudgescribe import contract, rfc4180
+from nudgescribe.identifiers import hash_ids
 from tasks.campaigns import Refresh
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export import download
 from tasks.export import run as tasks
 from tasks.export.download import PageBroken
+from tasks.export.ledger import Ledger
 from tasks.export.run import ExportIncomplete, RunTaken
 from tasks.refresh.reconcile import NotReconciled, reconcile
 from tests.conftest import Company
@@ -180,9 +182,41 @@ def test_page_is_named_when_it_stays_broken(
     assert one.lake.files.list_names(FOLDER) == []
 
 
-def test_large_page_is_read_in_blocks(exporting: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("file_format", get_args(Format))
+def test_large_page_is_read_in_blocks(
+    exporting: Exporter, monkeypatch: pytest.MonkeyPatch, file_format: Format
+) -> None:
     monkeypatch.setattr(download, "READ_AT_ONCE", 0)
+    monkeypatch.setattr(rfc4180, "PIECE_BYTES", 16)
     one = exporting(WHOLE, rows=4)
+    one.lake.format = file_format
+    one.finish()
+    assert one.ids() == IDS
+    assert one.lake.read("C", kind="polars")["message"].to_list() == [f"to {each}" for each in IDS]
+
+
+def test_notes_of_an_export_are_those_of_its_customers(exporting: Exporter) -> None:
+    one = exporting(WHOLE, rows=4)
+    one.service.page_faults[0] = [another(page(["01"])[:-3])]  # noted only when it is whole
+    planned = one.fetched()
+    ledger = Ledger(one.lake.files, planned.staging)
+    noted = [ledger.hashes(entry) for entry in ledger.batches()]
+    found = [each for hashes in noted if hashes is not None for each in hashes.tolist()]
+    assert found == hash_ids(pl.Series(IDS)).tolist()
+
+
+def test_export_begun_by_version_before_is_read_back(
+    exporting: Exporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated = [page(["01", "02"]), page(["02", "04"])]
+    one = exporting(repeated, repeated, WHOLE, rows=4)
+    with monkeypatch.context() as before:
+        real = Ledger.add
+        before.setattr(Ledger, "add", lambda self, batch, hashes: real(self, batch))
+        planned = one.plan()
+        one.fetch(planned)
+    assert not one.check(planned)
+    assert "more than once" in one.problems[0]
     one.finish()
     assert one.ids() == IDS
 
