@@ -5,6 +5,8 @@ A hash only says which share a row belongs to, or that an identifier may be repe
 the end are the identifiers themselves.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -12,20 +14,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
-import numpy as np
-import polars as pl
-import pyarrow as pa
-from pyarrow import ipc
+from nudgescribe.lazy import ipc, np, pa, pl
 
 SHARES = 256
 SHARE_BITS = 56
 """A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
 ROWS_HELD, HASHES_HELD = 100_000, 500_000
 """Fewer are compared in memory at once."""
-NO_IDS = pl.Series(dtype=pl.String())
 
 Change = Literal["added", "removed", "changed", "unchanged", "repeated"]
-_EMPTY = pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
+
+
+def no_ids() -> pl.Series:
+    """Return identifiers of nobody."""
+    return pl.Series(dtype=pl.String())
 
 
 def compare(
@@ -42,7 +44,7 @@ def compare(
     sides = [_number(before), _number(after)]
     held = [_take(side, ROWS_HELD) for side in sides]
     if not any(_height(frames) >= ROWS_HELD for frames in held):
-        yield _compare(*(pl.concat([_EMPTY, *frames]) for frames in held))
+        yield _compare(*(pl.concat([_no_rows(), *frames]) for frames in held))
         return
     folders = folder / "before", folder / "after"
     for frames, side, target in zip(held, sides, folders, strict=True):
@@ -79,9 +81,9 @@ def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.S
     identifiers that repeat, and with no others. Long lists need room in `folder`: 8 bytes a row.
     """
     shares = _hash_shares((ids.hash() for ids in parts()), folder)
-    suspects = pl.concat([NO_IDS.hash(), *map(_repeated, shares)])
+    suspects = pl.concat([no_ids().hash(), *map(_repeated, shares)])
     if suspects.is_empty():
-        return NO_IDS
+        return no_ids()
     suspected = pl.concat(ids.filter(ids.hash().is_in(suspects.implode())) for ids in parts())
     return suspected.filter(suspected.is_duplicated()).unique()
 
@@ -150,8 +152,12 @@ def _split(frames: Iterable[pl.DataFrame], folder: Path) -> None:
 def _read(folder: Path, share: int) -> pl.DataFrame:
     file = folder / str(share)
     if not file.exists():
-        return _EMPTY
+        return _no_rows()
     return pl.read_ipc_stream(file)
+
+
+def _no_rows() -> pl.DataFrame:
+    return pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
 
 
 def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -167,7 +173,7 @@ def _hash_shares(hashes: Iterator[pl.Series], folder: Path) -> Iterator[pl.Serie
     held: list[pl.Series] = []
     while sum(map(len, held)) < HASHES_HELD:
         if (part := next(hashes, None)) is None:
-            yield pl.concat([NO_IDS.hash(), *held])
+            yield pl.concat([no_ids().hash(), *held])
             return
         held.append(part)
     with ExitStack() as stack:

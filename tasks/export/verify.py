@@ -1,9 +1,8 @@
 """Verify that the pages in the lake are the whole run: all there, complete, no customer twice."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-import numpy as np
-import polars as pl
+from collections.abc import Iterator
 
 from blocks import DataLake
 from blocks.storage.manifest import Batch, Page, run_folder
@@ -12,6 +11,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError, first_ten
 from nudgescribe.identifiers import repeated_ids
+from nudgescribe.lazy import np, pl
 from tasks.export.download import ExportRef
 
 ID = MESSAGE_COLUMNS[0]
