@@ -34,6 +34,7 @@ SECONDS_TO_SETTLE = 10.0
 """The server records task runs for as long after the last of them."""
 TICKS = os.sysconf("SC_CLK_TCK")
 KINDS = {
+    "server start": "server",
     "uvicorn": "server",
     "sandbox serve": "sandbox",
     "worker start": "worker",
