@@ -194,7 +194,8 @@ class Refreshes(Closing):
 def _after_process(forks: Forks, refresh: RefreshStatus, gone: bool) -> RefreshStatus:
     """Do what a worker does to a flow run that is to be cancelled, or whose process is gone."""
     match refresh.state_type:
-        case "CANCELLING" if gone:
+        # Prefect's engine calls it crashed that its process was told to end.
+        case "CANCELLING" | "CRASHED" if gone and refresh.flow_run in forks.stopped:
             cancel(refresh.flow_run)
             (refresh,) = read_statuses([refresh])
         case "CANCELLING":

@@ -7,7 +7,7 @@ import pytest
 
 # Not inventory, whose tables are described in polars.
 FLOWS = [
-    "abandon", "customers", "export", "inventory", "plan", "portfolio", "publish", "refresh",
+    "abandon", "customers", "export", "plan", "portfolio", "publish", "refresh",
     "retention", "review",
 ]  # fmt: skip
 LATER = {
