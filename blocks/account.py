@@ -1,7 +1,6 @@
 """The block for a Nudgescribe account, and its client."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +8,7 @@ import httpx
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from blocks.limits import SharedLimit, get_shared_limit
+from blocks.limits import get_shared_limit
 from blocks.saved import SavedBlock, documentation_url
 from blocks.secrets import HINT, SecretUnusable, is_reference, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
@@ -22,17 +21,6 @@ _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _NO_HEADER = "is empty, or holds a line break or characters that no header has"
 CALL_SECONDS = 300.0
 """Most seconds for a whole call, or twice the time-out of one wait if that is more."""
-
-
-class _LimitedClient(NudgescribeClient):
-    """A client that releases its slots when it is closed, so that a cancelled run holds none."""
-
-    limits: Sequence[SharedLimit] = ()
-
-    def close(self) -> None:
-        super().close()
-        for limit in self.limits:
-            limit.release_idle()
 
 
 class NudgescribeAccount(SavedBlock, CredentialsBlock):
@@ -162,16 +150,13 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         )
         timeout = httpx.Timeout(self.answer_seconds, connect=self.connect_seconds)
         names = {"calls": self.calls_limit, "downloads": self.downloads_limit}
-        limits = {kind: get_shared_limit(name) for kind, name in names.items() if name}
         options: dict[str, Any] = {
             "client_ip": self.client_ip,
             "timeout": timeout,
             "call_seconds": max(CALL_SECONDS, 2 * self.answer_seconds),
-            **{kind: limit.slot for kind, limit in limits.items()},
+            **{kind: get_shared_limit(name).slot for kind, name in names.items() if name},
         }
-        client = _LimitedClient(self.base_url, credentials, **{**options, **kwargs})
-        client.limits = list(limits.values())
-        return client
+        return NudgescribeClient(self.base_url, credentials, **{**options, **kwargs})
 
     def _read(self, secret: SecretStr, name: str) -> str:
         return read_secret(secret, f"{self.block_slug}, {name}")

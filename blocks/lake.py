@@ -1,12 +1,11 @@
 """The block for the data lake, which holds messages, staged lists and the quarantine."""
 
+from __future__ import annotations
+
 import hmac
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 from prefect.types import SecretDict
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
@@ -18,8 +17,11 @@ from blocks.storage.files import Files, LakeError
 from blocks.storage.locations import check_delta_root, check_root
 from blocks.storage.manifest import Format, Manifest, run_folder
 from blocks.storage.part_writer import PartWriter
-from blocks.storage.run_diff import RunDiff
-from blocks.storage.snapshots import Snapshot, find_newest_snapshot, read_snapshot
+from nudgescribe.lazy import pa, pd, pl
+
+if TYPE_CHECKING:
+    from blocks.storage.run_diff import RunDiff
+    from blocks.storage.snapshots import Snapshot
 
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
@@ -187,6 +189,8 @@ class DataLake(SavedBlock):
 
         Raises LakeError if one of the runs is not in the lake, DiskFull.
         """
+        from blocks.storage.run_diff import RunDiff
+
         before, after = (self._find_run(campaign_id, number) for number in (run_a, run_b))
         return RunDiff(
             reader.read_frames(self.files, before), reader.read_frames(self.files, after)
@@ -197,6 +201,8 @@ class DataLake(SavedBlock):
 
         Raises LakeError if the snapshot is not in the lake.
         """
+        from blocks.storage.snapshots import find_newest_snapshot, read_snapshot
+
         return read_snapshot(self.files, snapshot or find_newest_snapshot(self.files))
 
     def _find_run(self, campaign_id: str, run_number: int | None) -> Manifest:

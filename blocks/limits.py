@@ -71,7 +71,9 @@ class SharedLimit:
         self._turn_ends = 0.0
         self._ask_at = 0.0
         self._refusal = "was full"
-        Thread(target=self._run, args=(_without_retries(),), daemon=True).start()
+        # Not built in the thread: that reads the environment, which others may be changing.
+        self._settings = _without_retries()
+        Thread(target=self._run, daemon=True).start()
         atexit.register(self.release_idle)
 
     @contextmanager
@@ -86,7 +88,7 @@ class SharedLimit:
 
     def release_idle(self) -> None:
         """Release all slots that are not in use, as the process may end before they time out."""
-        with _without_retries():
+        with self._settings.model_copy():
             self._release(idle_seconds=0)
 
     # ---- in the threads that use slots --------------------------------------------------------
@@ -125,8 +127,8 @@ class SharedLimit:
 
     # ---- in the thread that calls Prefect -----------------------------------------------------
 
-    def _run(self, settings: SettingsContext) -> None:
-        with settings:
+    def _run(self) -> None:
+        with self._settings.model_copy():
             while True:
                 self._wake.wait(TICK_SECONDS if self._held or self._waiting else None)
                 self._wake.clear()
@@ -205,15 +207,11 @@ class SharedLimit:
 
 
 def _without_retries() -> SettingsContext:
-    """Return Prefect's settings for calls that are repeated here.
-
-    They are not built in the thread of their own that uses them: that reads the environment, which
-    others may be changing.
-    """
+    """Return Prefect's settings for calls that are repeated here."""
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         settings = SettingsContext.get()
     assert settings
-    return settings.model_copy()
+    return settings
 
 
 _limits = cache(SharedLimit)

@@ -10,28 +10,34 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.states import Crashed
 from pydantic import Field, ValidationError
 
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, describe_first_error
 from flows.options import RefreshOptions
 from flows.run.flow_run import dated, this_run
+from flows.run.forks import MOST, Forks, cancel
 from flows.run.outcomes import failed
+from nudgescribe.bases import Closing
 from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.journal.flow_runs import journaled
 from tasks.journal.refresh import Refresh
 from tasks.portfolio import (
     RefreshStatus,
     choose_campaigns,
+    is_left_to,
     read_statuses,
     report_portfolio,
     retry_refresh,
+    set_state,
     start_refresh,
 )
 from tasks.refresh.claim import cannot_go_on
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
+RunOn = Literal["this machine", "workers"]
 POLL_SECONDS = 3.0
 MOST_CRASHES = 3
 """Of one refresh: an overloaded worker loses flow runs, and a retry continues them."""
@@ -57,6 +63,7 @@ def portfolio_refresh(
     timezone: str = "UTC",
     at_once: Annotated[int, Field(ge=1, le=100)] = 20,
     hours: float = 24,
+    run_on: RunOn = "this machine",
     deployment: str = "campaign-refresh/portfolio",
 ) -> list[RefreshStatus] | State[Any]:
     """Refresh many campaigns, some at once; one that fails does not stop the others.
@@ -78,7 +85,9 @@ def portfolio_refresh(
         timezone: Time zone of the periods, such as Europe/London.
         at_once: Maximum refreshes that run at the same time.
         hours: Maximum wait for all of them, in hours.
-        deployment: The deployment of campaign-refresh that runs them.
+        run_on: Where refreshes run: on the machine of this flow run, which forks a process for each
+            and runs at most three per core; or on workers of the deployment, for big campaigns.
+        deployment: The deployment of campaign-refresh whose flow runs they are.
     """
     try:
         with journaled(lake, this_run(), resumable=True) as run:
@@ -90,8 +99,8 @@ def portfolio_refresh(
                 _plan(member, account, crm, lake, options, deployment, during)
                 for member in chosen.members
             ]
-            done = _refresh_all(lake, deployment, planned, at_once, hours)
-            refreshes = [*chosen.skipped, *done]
+            with Refreshes(lake, deployment, run.id, run_on) as started:
+                refreshes = [*chosen.skipped, *started.run(planned, at_once, hours)]
             _report(refreshes, during, run)
     except PartlyFailed as error:
         return failed("PartlyFailed", error)
@@ -107,39 +116,95 @@ class PlannedRefresh:
     key: str
 
 
-def _refresh_all(
-    lake: DataLake, deployment: str, planned: list[PlannedRefresh], at_once: int, hours: float
-) -> list[RefreshStatus]:
-    """Start refreshes as others end, and poll their states until all have ended."""
-    waiting = deque(planned)
-    running: list[RefreshStatus] = []
-    ended: list[RefreshStatus] = []
-    crashes: Counter[str] = Counter()
-    end = monotonic() + hours * 3600
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            next_ = waiting.popleft()
-            is_over = partial(cannot_go_on, lake, next_.campaign_id)
-            running.append(
-                start_refresh(deployment, next_.campaign_id, next_.parameters, next_.key, is_over)
-            )
-        polled, running = read_statuses(running), []
-        for refresh in polled:
-            campaign_id = refresh.campaign_id
-            if refresh.state_type == "CRASHED" and crashes[campaign_id] < MOST_CRASHES:
-                crashes[campaign_id] += 1
-                get_run_logger().warning("Campaign %s crashed and is retried", campaign_id)
-                running.append(retry_refresh(refresh))
-            elif refresh.ended:
-                get_run_logger().info("Campaign %s: %s", campaign_id, refresh.state)
-                ended.append(refresh)
-            else:
-                running.append(refresh)
-        if monotonic() >= end:
-            return [*ended, *running, *map(_not_started, waiting)]
-        if running:
+class Refreshes(Closing):
+    """Starts refreshes and follows them, those on this machine with a process for each."""
+
+    def __init__(self, lake: DataLake, deployment: str, starter: str, run_on: RunOn) -> None:
+        self._lake = lake
+        self._deployment = deployment
+        self._forks = Forks() if run_on == "this machine" else None
+        self._starter = starter if self._forks else None
+        self._gone: set[str] = set()
+        self._crashes = Counter[str]()
+
+    def close(self) -> None:
+        """End what has forked the processes; those that still work go on."""
+        if self._forks:
+            self._forks.close()
+
+    def run(self, planned: list[PlannedRefresh], at_once: int, hours: float) -> list[RefreshStatus]:
+        """Start refreshes as others end, and poll their states until all have ended."""
+        at_once = min(at_once, MOST) if self._forks else at_once
+        waiting = deque(planned)
+        running: list[RefreshStatus] = []
+        ended: list[RefreshStatus] = []
+        end = monotonic() + hours * 3600
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(self._start(waiting.popleft()))
+            polled, running = [self._settle(each) for each in read_statuses(running)], []
+            for refresh in polled:
+                if refresh.ended:
+                    get_run_logger().info("Campaign %s: %s", refresh.campaign_id, refresh.state)
+                    ended.append(refresh)
+                else:
+                    running.append(refresh)
+            if monotonic() >= end:
+                return [*ended, *running, *map(_not_started, waiting)]
+            if running:
+                self._wait()
+        return ended
+
+    def _start(self, planned: PlannedRefresh) -> RefreshStatus:
+        is_over = partial(cannot_go_on, self._lake, planned.campaign_id)
+        refresh = start_refresh(
+            self._deployment,
+            planned.campaign_id,
+            planned.parameters,
+            planned.key,
+            is_over,
+            self._starter,
+        )
+        return self._work_on(refresh)
+
+    def _work_on(self, refresh: RefreshStatus) -> RefreshStatus:
+        if self._forks and self._starter and is_left_to(refresh, self._starter):
+            self._forks.start(refresh.flow_run)
+        return refresh
+
+    def _wait(self) -> None:
+        if self._forks:
+            # The states that are read afterwards are the last ones of these.
+            self._gone = self._forks.wait(POLL_SECONDS)
+        else:
             sleep(POLL_SECONDS)
-    return ended
+
+    def _settle(self, refresh: RefreshStatus) -> RefreshStatus:
+        """Return the refresh as it is now; one that has crashed is retried."""
+        if self._forks:
+            refresh = _after_process(self._forks, refresh, refresh.flow_run in self._gone)
+        campaign_id = refresh.campaign_id
+        if refresh.state_type == "CRASHED" and self._crashes[campaign_id] < MOST_CRASHES:
+            self._crashes[campaign_id] += 1
+            get_run_logger().warning("Campaign %s crashed and is retried", campaign_id)
+            return self._work_on(retry_refresh(refresh, self._starter))
+        return refresh
+
+
+def _after_process(forks: Forks, refresh: RefreshStatus, gone: bool) -> RefreshStatus:
+    """Do what a worker does to a flow run that is to be cancelled, or whose process is gone."""
+    match refresh.state_type:
+        # Prefect's engine calls it crashed that its process was told to end.
+        case "CANCELLING" | "CRASHED" if gone and refresh.flow_run in forks.stopped:
+            cancel(refresh.flow_run)
+            (refresh,) = read_statuses([refresh])
+        case "CANCELLING":
+            forks.stop(refresh.flow_run)
+        case "PENDING" | "RUNNING" if gone:
+            return set_state(refresh, Crashed(message="Its process has ended half-way."))
+        case _:
+            pass
+    return refresh
 
 
 def _report(refreshes: list[RefreshStatus], during: str, run: Refresh) -> None:

@@ -1,5 +1,7 @@
 """The Nudgescribe client: one typed method per endpoint, synchronous."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -11,9 +13,6 @@ from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
 import httpx
-import pyarrow as pa
-from cryptography.fernet import Fernet, InvalidToken
-from pyarrow import json as arrow_json
 from pydantic import TypeAdapter, ValidationError
 
 from nudgescribe import contract, errors
@@ -21,6 +20,7 @@ from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
 from nudgescribe.contract import Answer, CsvPage, MalformedRecord, Profile, Request
 from nudgescribe.envelope import read_answer, text_paths
+from nudgescribe.lazy import arrow_json, fernet, pa
 from nudgescribe.links import Links, is_framed
 from nudgescribe.retry import RetryPolicy
 from nudgescribe.transport import DeadlineExceeded, open_transport, own_address
@@ -204,7 +204,7 @@ class NudgescribeClient(Closing):
         if self._profile_key is None:
             raise errors.AuthError("Customer profiles are encrypted and no profile key is set.")
         try:
-            cipher = Fernet(self._profile_key)
+            cipher = fernet.Fernet(self._profile_key)
         except ValueError:
             raise errors.AuthError("The account's profile key is cut off, or none.") from None
         for page in self._customer_pages(workspace_id, customer_group_id):
@@ -428,10 +428,10 @@ def _fetch(
     )
 
 
-def _decrypted(cipher: Fernet, token: str) -> Mapping[str, str | int | float | None]:
+def _decrypted(cipher: fernet.Fernet, token: str) -> Mapping[str, str | int | float | None]:
     try:
         return _PROFILE.validate_json(cipher.decrypt(token))
-    except InvalidToken:
+    except fernet.InvalidToken:
         raise errors.AuthError("A customer profile does not open with this profile key.") from None
     except ValidationError as error:
         raise errors.mismatch(contract.CUSTOMERS, error) from None

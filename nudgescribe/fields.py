@@ -3,6 +3,8 @@
 All rules are polars expressions over text columns. The tasks and the sandbox share them.
 """
 
+from __future__ import annotations
+
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -10,14 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import polars as pl
-from iso4217 import Currency
-from polars import selectors
-
 from nudgescribe import identifiers
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import first_ten
-from nudgescribe.identifiers import NO_IDS
+from nudgescribe.identifiers import no_ids
+from nudgescribe.lazy import pl, selectors
 
 REASONS: Mapping[str, str] = {
     "required": "a value is required",
@@ -212,7 +211,7 @@ def validate(
     """
     present = [field for field in fields if field.field_name in frame.columns]
     if repeated is None:
-        ids = frame[key_of(present)] if any(field.unique for field in present) else NO_IDS
+        ids = frame[key_of(present)] if any(field.unique for field in present) else no_ids()
         repeated = ids.filter(ids.is_duplicated()).unique()
     broken = [_broken(field, repeated) for field in present]
     good = frame.select(pl.all_horizontal(each.kept() for each in broken)).to_series()
@@ -320,6 +319,8 @@ def _parsed(text: pl.Expr, date_format: str) -> pl.Expr:
 
 @cache
 def _currency_digits() -> Mapping[str, int]:
+    from iso4217 import Currency
+
     return {
         currency.code: currency.exponent for currency in Currency if currency.exponent is not None
     }

@@ -5,32 +5,41 @@ A hash only says which share a row belongs to, or that an identifier may be repe
 the end are the identifiers themselves.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-import polars as pl
-import pyarrow as pa
-from pyarrow import ipc
+from nudgescribe.lazy import ipc, np, pa, pl
+
+if TYPE_CHECKING:
+    from nudgescribe.lazy import npt
 
 SHARES = 256
 SHARE_BITS = 56
 """A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
 ROWS_HELD, HASHES_HELD = 100_000, 4_000_000
 """Fewer are compared in memory at once."""
-NO_IDS = pl.Series(dtype=pl.String())
-HASH = f"polars {pl.__version__}"
+HASH = f"polars {version('polars')}"
 """The hash of `hash_ids`: other versions may have another one."""
-Hashes = npt.NDArray[np.uint64]
-NO_HASHES: Hashes = np.empty(0, np.uint64)
+Hashes: TypeAlias = "npt.NDArray[np.uint64]"
 
 Change = Literal["added", "removed", "changed", "unchanged", "repeated"]
-_EMPTY = pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
+
+
+def no_ids() -> pl.Series:
+    """Return identifiers of nobody."""
+    return pl.Series(dtype=pl.String())
+
+
+def join_hashes(parts: Iterable[Hashes]) -> Hashes:
+    """Return the hashes of all parts, of which there may be none, one behind the other."""
+    return np.concatenate([np.empty(0, np.uint64), *parts])
 
 
 def compare(
@@ -47,7 +56,7 @@ def compare(
     sides = [_number(before), _number(after)]
     held = [_take(side, ROWS_HELD) for side in sides]
     if not any(_height(frames) >= ROWS_HELD for frames in held):
-        yield _compare(*(pl.concat([_EMPTY, *frames]) for frames in held))
+        yield _compare(*(pl.concat([_no_rows(), *frames]) for frames in held))
         return
     folders = folder / "before", folder / "after"
     for frames, side, target in zip(held, sides, folders, strict=True):
@@ -85,7 +94,7 @@ def repeated_ids(parts: Callable[[], Iterable[pl.Series]], folder: Path) -> pl.S
     """
     suspects = repeated_hashes(map(hash_ids, parts()), folder)
     if not len(suspects):
-        return NO_IDS
+        return no_ids()
     suspected = pl.concat(ids.filter(np.isin(hash_ids(ids), suspects)) for ids in parts())
     return suspected.filter(suspected.is_duplicated()).unique()
 
@@ -100,7 +109,7 @@ def repeated_hashes(hashes: Iterable[Hashes], folder: Path) -> Hashes:
 
     Many need room in `folder`: 8 bytes each.
     """
-    return np.unique(np.concatenate([*map(_repeated, _hash_shares(iter(hashes), folder))]))
+    return np.unique(join_hashes(map(_repeated, _hash_shares(iter(hashes), folder))))
 
 
 def _number(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -167,8 +176,12 @@ def _split(frames: Iterable[pl.DataFrame], folder: Path) -> None:
 def _read(folder: Path, share: int) -> pl.DataFrame:
     file = folder / str(share)
     if not file.exists():
-        return _EMPTY
+        return _no_rows()
     return pl.read_ipc_stream(file)
+
+
+def _no_rows() -> pl.DataFrame:
+    return pl.DataFrame(schema={"row": pl.UInt32, "id": pl.String, "content": pl.UInt64})
 
 
 def _distinct(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -194,7 +207,8 @@ def _hash_shares(hashes: Iterator[Hashes], folder: Path) -> Iterator[Hashes]:
         if count >= HASHES_HELD:
             break
     else:
-        yield from map(np.concatenate, zip([NO_HASHES] * SHARES, *held, strict=True))
+        for share in range(SHARES):
+            yield join_hashes(shares[share] for shares in held)
         return
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{n}.hashes").open("wb")) for n in range(SHARES)]

@@ -1,5 +1,7 @@
 """Downloads by signed links. They lead to an object store, which sees no header of the account."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -9,20 +11,23 @@ from time import monotonic
 from typing import Any, BinaryIO
 
 import httpx
-import urllib3
 
 from nudgescribe import errors
 from nudgescribe.bases import Closing
+from nudgescribe.lazy import urllib3
 from nudgescribe.transport import proxy_for, tls
 
 READ_BYTES = 256 * 1024
 CONNECTIONS = 64
-ONLY_REDIRECTS = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
 
 
 def is_framed(headers: Iterable[str]) -> bool:
     """Return whether headers announce the body's end, so that one that was cut off is noticed."""
     return bool({"content-length", "transfer-encoding"} & {*map(str.lower, headers)})
+
+
+def _only_redirects() -> urllib3.Retry:
+    return urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=3)
 
 
 class Links(Closing):
@@ -78,7 +83,7 @@ class Links(Closing):
             headers={"accept-encoding": "identity"},
             preload_content=False,
             timeout=self._timeout,
-            retries=ONLY_REDIRECTS,
+            retries=_only_redirects(),
         ) as response:
             if response.status != 200:
                 problem = f"{where} answered {response.status}."

@@ -3,13 +3,14 @@
 Of a message page that is a tenth: parsed and checked so, it takes half the time.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from nudgescribe.lazy import np, npt, pa
 
-Positions = npt.NDArray[np.intp]
+Positions: TypeAlias = "npt.NDArray[np.intp]"
 _DELIMITER = ord(",")
 
 

@@ -5,16 +5,16 @@ calls a function until the caller has what it waits for, up to a deadline on the
 `PollPolicy` says how often.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import uniform
 from time import monotonic, sleep
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
-
 from nudgescribe.errors import QuotaExceeded, Retryable
+from nudgescribe.lazy import tenacity
 
 T = TypeVar("T")
 
@@ -46,9 +46,9 @@ class RetryPolicy:
         return self._while(self._was_put_off, call)
 
     def _while(self, worth_it: Callable[[BaseException], bool], call: Callable[[], T]) -> T:
-        retrying = Retrying(
-            retry=retry_if_exception(worth_it),
-            stop=stop_after_attempt(self.attempts),
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(worth_it),
+            stop=tenacity.stop_after_attempt(self.attempts),
             wait=self._wait,
             sleep=self.sleep,
             reraise=True,
@@ -62,10 +62,12 @@ class RetryPolicy:
         when = error.retry_after if isinstance(error, QuotaExceeded) else None
         return when is not None and when <= self.patience
 
-    def _wait(self, state: RetryCallState) -> float:
+    def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, Retryable) else None
-        backoff = wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait)
+        backoff = tenacity.wait_random_exponential(
+            multiplier=self.first_wait, max=self.longest_wait
+        )
         return max(asked or 0.0, backoff(state))
 
 

@@ -1,5 +1,7 @@
 """CSV after RFC 4180, read and written exactly: values as the text they are, in bounded memory."""
 
+from __future__ import annotations
+
 import csv
 import io
 import re
@@ -8,16 +10,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from os import SEEK_END
-from typing import BinaryIO, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
-import polars as pl
-import pyarrow as pa
-from pyarrow import csv as arrow_csv
+from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
 from nudgescribe.contract import MOST_FIELDS
 from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.lazy import arrow_csv, np, npt, pa, pl
 from nudgescribe.quoted import Positions, is_utf8, take_apart
 
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -25,7 +22,7 @@ LONGEST_ROW = 64 * 1024 * 1024
 """Bytes. A file that has no end of a row within them is refused."""
 HEAD_BYTES = 64 * 1024
 PIECE_BYTES = 2 * 1024 * 1024
-Bytes = npt.NDArray[np.uint8]
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."
 _INVALID_UTF8 = "The CSV holds invalid UTF-8."

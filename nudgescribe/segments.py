@@ -1,13 +1,14 @@
 """The segments of customer lists, counted and compared."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import polars as pl
-
 from nudgescribe.contract import Segment
 from nudgescribe.fields import column
+from nudgescribe.lazy import pl
 
 
 @dataclass(frozen=True)

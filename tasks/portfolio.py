@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Pending
 from pydantic import Field
 
 from blocks import CampaignPortfolio, DataLake, Member, NudgescribeAccount, Portfolio
@@ -166,10 +166,12 @@ def start_refresh(
     parameters: dict[str, Any],
     key: str,
     is_over: Callable[[str], bool],
+    starter: str | None = None,
 ) -> RefreshStatus:
     """Return the campaign's flow run, created unless there is one of this idempotency `key`. One
     that failed or was cancelled is retried, or followed by a new one if its refresh `is_over`, or
-    the parameters have changed.
+    the parameters have changed. What is created or retried is left to the `starter`, if there is
+    one, and else to workers.
 
     Raises NoDeployment.
     """
@@ -181,7 +183,10 @@ def start_refresh(
             raise NoDeployment(f"There is no deployment {deployment}.") from None
         while True:
             run = client.create_flow_run_from_deployment(
-                deployed.id, parameters=wanted, idempotency_key=key
+                deployed.id,
+                parameters=wanted,
+                idempotency_key=key,
+                state=_pending(starter) if starter else None,
             )
             created = RefreshStatus(campaign_id=campaign_id, flow_run=str(run.id))
             refresh = _with_state(created, run.state)
@@ -190,7 +195,7 @@ def start_refresh(
             same = run.parameters == {**deployed.parameters, **wanted}
             # One that was cancelled may have left a refresh open that only itself may continue.
             if same and not is_over(refresh.flow_run):
-                return retry_refresh(refresh)
+                return retry_refresh(refresh, starter)
             key = f"{key} {run.id}"
 
 
@@ -203,9 +208,24 @@ def read_statuses(refreshes: Sequence[RefreshStatus]) -> list[RefreshStatus]:
     return [_with_state(refresh, states.get(refresh.flow_run)) for refresh in refreshes]
 
 
-def retry_refresh(refresh: RefreshStatus) -> RefreshStatus:
-    """Schedule the flow run again, as `prefect flow-run retry` does."""
-    state = AwaitingRetry()
+def retry_refresh(refresh: RefreshStatus, starter: str | None = None) -> RefreshStatus:
+    """Schedule the flow run again, as `prefect flow-run retry` does, or leave it to a starter."""
+    return set_state(refresh, _pending(starter) if starter else AwaitingRetry())
+
+
+def is_left_to(refresh: RefreshStatus, starter: str) -> bool:
+    """Return whether the flow run waits for this starter, and for nobody else."""
+    pending = _pending(starter)
+    return (refresh.state, refresh.message) == (pending.name, pending.message)
+
+
+def _pending(starter: str) -> State[Any]:
+    # No worker takes a flow run that is Pending.
+    return Pending(message=f"Started by flow run {starter}.")
+
+
+def set_state(refresh: RefreshStatus, state: State[Any]) -> RefreshStatus:
+    """Bring the flow run into a state, whatever it was in."""
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(refresh.flow_run), state, force=True)
     return _with_state(refresh, state)

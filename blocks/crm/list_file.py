@@ -4,23 +4,22 @@ A date that a source gives as a date can be told from a text that looks like one
 that was a float from one that was not, only while the types are there; so the file notes them.
 """
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-import polars as pl
-import pyarrow as pa
-from pyarrow import parquet, types
-
 from blocks.crm.errors import ColumnMissing, SourceError
-from blocks.crm.text import TEXT, NoText, check_type, to_text
+from blocks.crm.text import NoText, check_type, text_type, to_text
 from blocks.storage.parquet import ParquetSink, read_batches
 from blocks.storage.reader import to_polars
 from nudgescribe import fields
 from nudgescribe.bases import Closing
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import pa, parquet, pl, types
 
 ORIGINS = b"nudgeflow.origins"
 """Key in the metadata of the file, and of a field that is text since a source has written it so."""
@@ -45,15 +44,6 @@ class Origin(StrEnum):
     FLOAT64 = "float64"
     MIXED = "mixed"
     """Numbers of types that write the same number differently, such as 5 and 5.00."""
-
-
-_BY_TYPE = {
-    types.is_date: Origin.DATE,
-    types.is_timestamp: Origin.TIMESTAMP,
-    types.is_float16: Origin.FLOAT16,
-    types.is_float32: Origin.FLOAT32,
-    types.is_float64: Origin.FLOAT64,
-}
 
 
 class ListWriter(Closing):
@@ -83,7 +73,7 @@ class ListWriter(Closing):
             self._file, self._rows_of_others = file, self.rows
         if self._sink is None:
             self._columns = self._select(batch.schema)
-            schema = pa.schema([(name, TEXT) for name in self._columns])
+            schema = pa.schema([(name, text_type()) for name in self._columns])
             self._sink = ParquetSink(self._target, schema)
         texts = [self._to_text(batch, name) for name in self._columns]
         self._sink.write(pa.table(texts, names=self._columns))
@@ -202,6 +192,12 @@ def no_rows(schema: pa.Schema) -> pa.RecordBatch:
 def _origins_of(field: pa.Field) -> set[Origin]:
     """Return the origins that a field's type or its source states."""
     stated = (field.metadata or {}).get(ORIGINS, b"").decode().split()
-    return {origin for fits, origin in _BY_TYPE.items() if fits(field.type)} | {
-        *map(Origin, stated)
+    fits = {
+        types.is_date: Origin.DATE,
+        types.is_timestamp: Origin.TIMESTAMP,
+        types.is_float16: Origin.FLOAT16,
+        types.is_float32: Origin.FLOAT32,
+        types.is_float64: Origin.FLOAT64,
     }
+    of_type = {origin for is_of, origin in fits.items() if is_of(field.type)}
+    return of_type | {*map(Origin, stated)}

@@ -1,11 +1,11 @@
 """The base of all sources of customer lists."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-
-import pyarrow as pa
 
 from blocks.crm.errors import SourceError
 from blocks.crm.list_file import ListWriter
@@ -13,6 +13,7 @@ from blocks.iterators import prefetch
 from blocks.saved import SavedBlock
 from blocks.storage.errors import translate_disk_full
 from nudgescribe.errors import translate_foreign_errors
+from nudgescribe.lazy import pa
 
 
 class CrmSource(SavedBlock, ABC):

@@ -10,18 +10,17 @@ else:
     timestamp          2026-01-02 05:30:00, with the fraction and the offset that it has
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any, cast
 from uuid import UUID
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import types
+from nudgescribe.lazy import np, pa, pc, types
 
-TEXT = pa.large_string()
 _EPOCH = date(1970, 1, 1)
 _FIRST_DAY, _LAST_DAY = (date.min - _EPOCH).days, (date.max - _EPOCH).days
 _DAY_SECONDS = 24 * 60 * 60
@@ -36,6 +35,12 @@ class NoText(ValueError):
         super().__init__(problem)
         self.problem = problem
         self.index = index
+
+
+@cache
+def text_type() -> pa.DataType:
+    """Return the type of all columns of a list."""
+    return pa.large_string()
 
 
 def check_type(type_: pa.DataType) -> None:
@@ -60,7 +65,7 @@ def to_text(values: pa.Array) -> pa.Array:
         texts = (
             None if each is None else str(UUID(bytes=each)) for each in values.storage.to_pylist()
         )
-        return pa.array(texts, TEXT)
+        return pa.array(texts, text_type())
     stored = _stored(values)
     write = _writer(stored.type)
     assert write
@@ -84,7 +89,7 @@ def int96(s: pa.Array, us: pa.Array, ns: pa.Array) -> pa.Array:
 
 def _stored_type(type_: pa.DataType) -> pa.DataType:
     if isinstance(type_, pa.UuidType):
-        return TEXT
+        return text_type()
     if isinstance(type_, pa.JsonType):
         return type_.storage_type
     if isinstance(type_, pa.Bool8Type):
@@ -108,14 +113,14 @@ def _stored(values: pa.Array) -> pa.Array:
 
 def _writer(type_: pa.DataType) -> Callable[[Any], pa.Array] | None:
     """Return what writes values of this type; None if they have no text."""
-    for fits, write in _WRITERS:
+    for fits, write in _writers():
         if fits(type_):
             return write
     return None
 
 
 def _nulls(values: pa.Array) -> pa.Array:
-    return pa.nulls(len(values), TEXT)
+    return pa.nulls(len(values), text_type())
 
 
 def _checked_text(values: pa.Array) -> pa.Array:
@@ -125,7 +130,7 @@ def _checked_text(values: pa.Array) -> pa.Array:
         pieces = values.cast(pa.large_binary()).to_pylist()
         index = next(at for at, each in enumerate(pieces) if not _is_utf8(each))
         raise NoText("holds text that is not UTF-8", index) from None
-    return values.cast(TEXT)
+    return values.cast(text_type())
 
 
 def _is_utf8(piece: bytes | None) -> bool:
@@ -143,12 +148,12 @@ def plain(number: str) -> str:
 
 def _digits(values: pa.Array) -> pa.Array:
     """Write numbers; those that Arrow writes with an exponent are written anew."""
-    texts = values.cast(TEXT)
+    texts = values.cast(text_type())
     exponents = pc.match_substring_regex(texts, "[eE]")
     if not pc.any(exponents).as_py():
         return texts
     written = (format(Decimal(each), "f") for each in texts.filter(exponents).to_pylist())
-    return pc.replace_with_mask(texts, exponents.fill_null(False), pa.array(written, TEXT))
+    return pc.replace_with_mask(texts, exponents.fill_null(False), pa.array(written, text_type()))
 
 
 def _floats(values: pa.Array) -> pa.Array:
@@ -156,14 +161,16 @@ def _floats(values: pa.Array) -> pa.Array:
         # Arrow writes the digits of the next larger type.
         numbers = (None if each is None else float(each) + 0.0 for each in values.to_pylist())
         texts = (None if each is None else _positional(np.float16(each)) for each in numbers)
-        return pa.array(texts, TEXT)
+        return pa.array(texts, text_type())
     values = pc.add(values, pa.scalar(0, values.type))  # minus zero is zero
     finite = pc.is_finite(values)
     texts = _digits(pc.if_else(finite, values, pa.scalar(None, values.type)))
     if pc.all(finite).as_py() in (True, None):
         return texts
     special = (SPECIAL_FLOATS[str(each)] for each in values.filter(pc.invert(finite)).to_pylist())
-    return pc.replace_with_mask(texts, pc.invert(finite).fill_null(False), pa.array(special, TEXT))
+    return pc.replace_with_mask(
+        texts, pc.invert(finite).fill_null(False), pa.array(special, text_type())
+    )
 
 
 def _positional(value: np.floating[Any]) -> str:
@@ -172,13 +179,13 @@ def _positional(value: np.floating[Any]) -> str:
 
 
 def _booleans(values: pa.Array) -> pa.Array:
-    return values.cast(TEXT)
+    return values.cast(text_type())
 
 
 def _dates(values: pa.Array) -> pa.Array:
     days = values.cast(pa.date32(), safe=False)
     _check_range(days.view(pa.int32()), _FIRST_DAY, _LAST_DAY, "a date")
-    return days.cast(TEXT)
+    return days.cast(text_type())
 
 
 def _times(values: pa.Array) -> pa.Array:
@@ -186,13 +193,13 @@ def _times(values: pa.Array) -> pa.Array:
     numbers = values.view(pa.int32() if values.type.bit_width == 32 else pa.int64())
     last = _DAY_SECONDS * _PER_SECOND[unit] - 1
     _check_range(numbers, 0, last, "a time", "of no day")
-    return _short_fraction(values.cast(TEXT))
+    return _short_fraction(values.cast(text_type()))
 
 
 def _timestamps(values: pa.Array) -> pa.Array:
     _check_days(values)
     if not values.type.tz:
-        return _short_fraction(_whole_seconds(values).cast(TEXT))
+        return _short_fraction(_whole_seconds(values).cast(text_type()))
     local = pc.local_timestamp(values)
     _check_days(local)
     there, here = local.view(pa.int64()), values.view(pa.int64())
@@ -203,9 +210,9 @@ def _timestamps(values: pa.Array) -> pa.Array:
         raise NoText("holds a time beyond the years 1677 to 2262", place)
     seconds = pc.divide(offsets, _PER_SECOND[values.type.unit]).dictionary_encode()
     written = [_offset(each) for each in seconds.dictionary.to_pylist()]
-    endings = pa.DictionaryArray.from_arrays(seconds.indices, pa.array(written, TEXT))
-    texts = _short_fraction(_whole_seconds(local).cast(TEXT))
-    return pc.binary_join_element_wise(texts, endings.cast(TEXT), pa.scalar("", TEXT))
+    endings = pa.DictionaryArray.from_arrays(seconds.indices, pa.array(written, text_type()))
+    texts = _short_fraction(_whole_seconds(local).cast(text_type()))
+    return pc.binary_join_element_wise(texts, endings.cast(text_type()), pa.scalar("", text_type()))
 
 
 def _check_days(values: pa.Array) -> None:
@@ -247,16 +254,18 @@ def _check_range(
         raise NoText(f"holds {what} {why}", pc.index(within, False).as_py())
 
 
-_WRITERS: list[tuple[Callable[[pa.DataType], bool], Callable[[Any], pa.Array]]] = [
-    (types.is_null, _nulls),
-    (types.is_string, _checked_text),
-    (types.is_large_string, _checked_text),
-    (types.is_string_view, _checked_text),
-    (types.is_integer, _digits),
-    (types.is_decimal, _digits),
-    (types.is_floating, _floats),
-    (types.is_boolean, _booleans),
-    (types.is_date, _dates),
-    (types.is_time, _times),
-    (types.is_timestamp, _timestamps),
-]
+@cache
+def _writers() -> list[tuple[Callable[[pa.DataType], bool], Callable[[Any], pa.Array]]]:
+    return [
+        (types.is_null, _nulls),
+        (types.is_string, _checked_text),
+        (types.is_large_string, _checked_text),
+        (types.is_string_view, _checked_text),
+        (types.is_integer, _digits),
+        (types.is_decimal, _digits),
+        (types.is_floating, _floats),
+        (types.is_boolean, _booleans),
+        (types.is_date, _dates),
+        (types.is_time, _times),
+        (types.is_timestamp, _timestamps),
+    ]

@@ -1,17 +1,16 @@
 """Parquet files, written and read batch by batch."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-import polars as pl
-import pyarrow as pa
-from pyarrow import parquet
-
 from blocks.storage.errors import LakeError
 from blocks.storage.reader import to_polars
 from nudgescribe.bases import Closing
+from nudgescribe.lazy import pa, parquet, pl
 
 ROWS_AT_ONCE = 20_000
 BYTES_AT_ONCE = 8 * 1024 * 1024

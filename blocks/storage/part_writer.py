@@ -1,21 +1,22 @@
 """Writing pages as the lake's files: small pages share a part, a long one spans several."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
+from importlib.metadata import version
 from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
-
-import pyarrow as pa
-from pyarrow import parquet
 
 from blocks.storage.files import Files
 from blocks.storage.manifest import SCHEMA_VERSION, Batch, Format, Page, Part
 from nudgescribe import __version__, rfc4180
 from nudgescribe.contract import MESSAGE_COLUMNS
+from nudgescribe.lazy import pa, parquet
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -25,8 +26,7 @@ ROW_GROUP_BYTES = 16 * 1024 * 1024
 BUFFER_BYTES = 4 * 1024 * 1024
 CACHED_BYTES = 16 * 1024 * 1024
 """A part goes to the disk in pieces of this size while it is written."""
-SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in MESSAGE_COLUMNS])
-VERSIONS = {"nudgeflow": __version__, "pyarrow": pa.__version__}
+VERSIONS = {"nudgeflow": __version__, "pyarrow": version("pyarrow")}
 SUFFIX: dict[Format, str] = {
     "parquet": "parquet",
     "delta": "parquet",
@@ -120,7 +120,7 @@ class PartWriter:
         self._pages, self._parts = [], []
         return batch
 
-    def _open_part(self, page: int, block: int) -> "_OpenPart":
+    def _open_part(self, page: int, block: int) -> _OpenPart:
         name = f"part-{page:05d}-{block:05d}-{self._writer}.{SUFFIX[self._format]}"
         return _OpenPart(self._files, f"{self._folder}/{name}", self._create_sink, page)
 
@@ -209,7 +209,7 @@ class _HashedFile(RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: "ReadableBuffer") -> int:
+    def write(self, data: ReadableBuffer) -> int:
         rest = memoryview(data)
         while rest:
             written = self._file.write(rest)
@@ -230,6 +230,11 @@ class _HashedFile(RawIOBase):
         super().close()
 
 
+@cache
+def _schema() -> pa.Schema:
+    return pa.schema([pa.field(name, pa.string(), nullable=False) for name in MESSAGE_COLUMNS])
+
+
 class _ParquetPartSink:
     """Write Parquet without dictionaries, which waste time and space on texts that never repeat."""
 
@@ -237,7 +242,7 @@ class _ParquetPartSink:
         metadata = {**VERSIONS, "schema_version": str(SCHEMA_VERSION)}
         self._writer = parquet.ParquetWriter(
             pa.PythonFile(file, "w"),
-            SCHEMA.with_metadata(metadata),
+            _schema().with_metadata(metadata),
             compression=compression,
             compression_level=level,
             use_dictionary=False,
@@ -248,7 +253,7 @@ class _ParquetPartSink:
         self._bytes = 0
 
     def write(self, block: rfc4180.CsvBlock) -> None:
-        self._tables.append(block.table.cast(SCHEMA))
+        self._tables.append(block.table.cast(_schema()))
         self._bytes += block.table.nbytes
         if self._bytes >= ROW_GROUP_BYTES:
             self._flush()

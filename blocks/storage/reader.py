@@ -1,12 +1,10 @@
 """Reading the runs in the lake: manifests, tables, lazy frames."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
-from polars.io.plugins import register_io_source
-from pyarrow import parquet
 from pydantic import ValidationError
 
 from blocks.storage.errors import Damaged, LakeUnreachable, NotInLake, TooNew
@@ -29,6 +27,7 @@ from blocks.storage.manifest import (
 from nudgescribe import __version__, rfc4180
 from nudgescribe.bases import Frozen
 from nudgescribe.contract import MESSAGE_COLUMNS
+from nudgescribe.lazy import pa, parquet, pl
 
 ROWS_AT_ONCE = 50_000
 
@@ -223,6 +222,8 @@ def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
             yield frame if predicate is None else frame.filter(predicate)
             if rows == 0:
                 return
+
+    from polars.io.plugins import register_io_source
 
     return register_io_source(batches, schema=dict.fromkeys(MESSAGE_COLUMNS, pl.String()))
 

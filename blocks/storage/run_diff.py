@@ -1,18 +1,18 @@
 """The comparison of two runs of a campaign, in bounded memory."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from weakref import finalize
-
-import polars as pl
 
 from blocks.storage.parquet import ParquetSink
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.identifiers import Counts, compare
+from nudgescribe.lazy import pl
 
 ID, MESSAGE = MESSAGE_COLUMNS
-CHANGES = pl.Schema({ID: pl.String(), "change": pl.String()})
 
 
 class RunDiff:
@@ -29,7 +29,8 @@ class RunDiff:
         with ExitStack() as stack:
             folder = stack.enter_context(scratch_folder("the comparison of two runs"))
             file, counts = folder / "changes.parquet", Counts()
-            with ParquetSink(file, CHANGES) as sink:
+            columns = pl.Schema({ID: pl.String(), "change": pl.String()})
+            with ParquetSink(file, columns) as sink:
                 for share in compare(_hash_messages(before), _hash_messages(after), folder):
                     counts.add(share)
                     changed = share.filter(pl.col("change") != "unchanged")

@@ -1,15 +1,16 @@
 """Customers whom a list has more than once: the list is refused, or one row of each is taken."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import polars as pl
-
 from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.fields import Validation
-from nudgescribe.identifiers import NO_IDS
+from nudgescribe.identifiers import no_ids
+from nudgescribe.lazy import pl
 
 Choice = Literal["refuse", "first", "last"]
 DUPLICATE = "duplicate"
@@ -32,12 +33,12 @@ class Duplicates:
         are not taken.
         """
         if self.ids.is_empty():
-            return fields.validate(frame, rules, NO_IDS)
+            return fields.validate(frame, rules, no_ids())
         key = fields.key_of(rules)
         rows = pl.int_range(before, before + frame.height, dtype=pl.Int64, eager=True)
         copies = frame[key].is_in(self.ids.implode()) & ~rows.is_in(self._taken.implode())
         copies = copies.fill_null(False)
-        found = fields.validate(frame.filter(~copies), rules, NO_IDS)
+        found = fields.validate(frame.filter(~copies), rules, no_ids())
         others = (~copies).arg_true().cast(found.errors.schema["row"])
         errors = found.errors.with_columns(others.gather(found.errors["row"]).alias("row"))
         rejected = pl.DataFrame({"row": copies.arg_true()}, schema={"row": errors.schema["row"]})

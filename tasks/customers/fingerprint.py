@@ -1,11 +1,11 @@
 """Hashes to compare customers, and whole lists of customers, by."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-import numpy as np
-import polars as pl
-
 from nudgescribe.fields import column
+from nudgescribe.lazy import np, pl
 
 
 def content(columns: Sequence[str]) -> pl.Expr:

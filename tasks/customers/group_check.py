@@ -1,8 +1,9 @@
 """The group of a refresh while others may change it: it must hold nobody who is not in the list."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
-import polars as pl
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -12,6 +13,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
+from nudgescribe.lazy import pl
 from tasks.customers.staging import StagingLost, local_copy
 from tasks.customers.sync import diff_group
 from tasks.customers.upload import GroupRef, refuse_held

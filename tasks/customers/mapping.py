@@ -1,9 +1,10 @@
 """Field mapping: the workspace's fields and the columns of the list they come from."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Self
 
-import polars as pl
 from prefect import task
 from pydantic import Field, model_validator
 
@@ -13,6 +14,7 @@ from nudgescribe import fields
 from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.lazy import pl
 from tasks.policies import RETRIED
 
 

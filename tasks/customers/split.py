@@ -1,10 +1,10 @@
 """A list split into the rows that keep the workspace's rules and the errors of the others."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
 
 from blocks.crm.list_file import ListFile, Origin
 from blocks.crm.text import SPECIAL_FLOATS
@@ -14,6 +14,7 @@ from nudgescribe import fields
 from nudgescribe.contract import WorkspaceField
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.fields import Validation
+from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice, Duplicates, find_duplicates
 from tasks.customers.fingerprint import Fingerprint
 from tasks.customers.mapping import FieldMapping
@@ -22,15 +23,6 @@ ROWS_VALIDATED = 50_000
 """Most rows validated at a time."""
 EXACT = {Origin.FLOAT16: 2**11, Origin.FLOAT32: 2**24, Origin.FLOAT64: 2**53}
 """Up to where floating-point numbers can be told from their neighbours."""
-ERRORS = pl.Schema(
-    {
-        "row": pl.UInt32(),
-        "identifier": pl.String(),
-        "field": pl.String(),
-        "code": pl.String(),
-        "reason": pl.String(),
-    }
-)
 
 
 class ListRefused(NudgeflowError):
@@ -77,7 +69,7 @@ def split_list(
     fingerprint, rejected = Fingerprint([*values]), 0
     with (
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
-        ParquetSink(errors, ERRORS) as errors_sink,
+        ParquetSink(errors, _errors_schema()) as errors_sink,
     ):
         texts = _texts(listed, values)
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
@@ -91,6 +83,11 @@ def split_list(
             errors_sink.write(validation.errors)
             rejected += validation.rejected_rows
     return SplitList(accepted, errors, rejected, len(repeated.ids), str(fingerprint))
+
+
+def _errors_schema() -> pl.Schema:
+    texts = ("identifier", "field", "code", "reason")
+    return pl.Schema({"row": pl.UInt32(), **dict.fromkeys(texts, pl.String())})
 
 
 def _check_columns(names: list[str], rules: list[WorkspaceField], certain: bool) -> None:

@@ -1,10 +1,10 @@
 """A refresh's customer list in the lake's staging: Parquet files, one folder per refresh."""
 
+from __future__ import annotations
+
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-
-from pyarrow import parquet
 
 from blocks import DataLake
 from blocks.storage.errors import NotInLake
@@ -12,6 +12,7 @@ from blocks.storage.proof import compute_sha256
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError
+from nudgescribe.lazy import parquet
 
 
 class Staged(Frozen):

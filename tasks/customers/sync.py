@@ -1,14 +1,13 @@
 """Synchronisation of a customer group with a list: only the differences are sent."""
 
+from __future__ import annotations
+
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
 from pydantic import AliasChoices, Field
@@ -21,6 +20,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
+from nudgescribe.lazy import np, npt, pl
 from nudgescribe.retry import poll
 from tasks.customers import upload
 from tasks.customers.fingerprint import content
@@ -99,7 +99,7 @@ class _GroupComparison:
     """
 
     diff: ListDiff
-    upserted: NDArray[np.bool_]
+    upserted: npt.NDArray[np.bool_]
     removed: Path
 
     def upserts(self, listed: Path) -> Iterator[pl.DataFrame]:
@@ -180,7 +180,9 @@ def _diff(counts: Counts) -> ListDiff:
     return ListDiff(**{name: counts[name] for name in names})
 
 
-def _filtered(frames: Iterable[pl.DataFrame], mask: NDArray[np.bool_]) -> Iterator[pl.DataFrame]:
+def _filtered(
+    frames: Iterable[pl.DataFrame], mask: npt.NDArray[np.bool_]
+) -> Iterator[pl.DataFrame]:
     first = 0
     for frame in frames:
         yield frame.filter(pl.Series(mask[first : first + frame.height]))

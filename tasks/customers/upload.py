@@ -1,9 +1,10 @@
 """The customer group of a refresh: found or created once, filled with the accepted customers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-import polars as pl
 from prefect import task
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
@@ -24,6 +25,7 @@ from nudgescribe.errors import (
     ServerError,
     TooLarge,
 )
+from nudgescribe.lazy import pl
 from nudgescribe.retry import poll
 from tasks.campaigns import CampaignRef, GroupBusy, refuse_busy
 from tasks.customers.staging import Staged, local_copy

@@ -1,8 +1,9 @@
 """The customer list, validated by the workspace's rules before anything is changed."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
-import polars as pl
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
@@ -15,6 +16,7 @@ from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import translate_foreign_errors
+from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.guardrails import ListCounts
 from tasks.customers.mapping import FieldMapping

@@ -18,8 +18,6 @@ from threading import Event, Lock
 from time import monotonic
 from typing import BinaryIO
 
-import numpy as np
-import polars as pl
 from loky import cpu_count
 
 from blocks import DataLake
@@ -30,7 +28,8 @@ from nudgescribe.bases import Closing, Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import ContractMismatch, NudgeflowError
-from nudgescribe.identifiers import NO_HASHES, Hashes, hash_ids
+from nudgescribe.identifiers import Hashes, hash_ids, join_hashes
+from nudgescribe.lazy import pl
 from nudgescribe.rfc4180 import CsvBlock, MalformedCsv
 from tasks.export.ledger import Ledger
 from tasks.ui.progress import ProgressCounter
@@ -249,7 +248,7 @@ class _Conversion:
         """Publish what has been converted since the last call, and enter it in the ledger."""
         if batch := self._writer.finish():
             hashes, self._hashes = self._hashes, []
-            self._ledger.add(batch, np.concatenate([NO_HASHES, *hashes]))
+            self._ledger.add(batch, join_hashes(hashes))
 
     def _checked(self, file: BinaryIO, size: int) -> Iterable[CsvBlock]:
         """Return a page's rows; all of them have been checked before the first is passed on."""

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
-import numpy as np
 from pydantic import ValidationError
 
 from blocks.storage.errors import Damaged
@@ -14,6 +13,7 @@ from blocks.storage.files import Files, NotInLake
 from blocks.storage.manifest import Batch
 from nudgescribe.bases import Frozen
 from nudgescribe.identifiers import HASH, Hashes
+from nudgescribe.lazy import np
 
 _BATCH = re.compile(r"(\d+)-(\d+)\.json")
 

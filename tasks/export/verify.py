@@ -1,9 +1,8 @@
 """Verify that the pages in the lake are the whole run: all there, complete, no customer twice."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
 
-import numpy as np
-import polars as pl
+from collections.abc import Iterator, Sequence
 
 from blocks import DataLake
 from blocks.storage.manifest import Batch, Page, run_folder
@@ -11,7 +10,8 @@ from blocks.storage.reader import PartUnreadable, read_tables, to_polars
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import NudgeflowError, first_ten
-from nudgescribe.identifiers import Hashes, hash_ids, repeated_hashes
+from nudgescribe.identifiers import Hashes, hash_ids, join_hashes, repeated_hashes
+from nudgescribe.lazy import np, pl
 from tasks.export.download import ExportRef
 from tasks.export.ledger import Entry, Ledger
 
@@ -93,7 +93,7 @@ def _pages_with_repeated_ids(
         if noted is not None and len(noted) == _rows(batch):
             return noted
         read = (hash_ids(ids) for _, ids in customer_ids(lake, export, [batch]))
-        return np.concatenate([np.empty(0, np.uint64), *read])
+        return join_hashes(read)
 
     with scratch_folder("the verification of an export") as folder:
         suspects = repeated_hashes(map(hashes, batches), folder)

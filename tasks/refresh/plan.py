@@ -1,12 +1,13 @@
 """The plan of a refresh: what it would do, computed without changing anything."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-import polars as pl
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.assets import materialize
@@ -19,6 +20,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NudgeflowError
+from nudgescribe.lazy import pl
 from nudgescribe.segments import SegmentDiff
 from tasks.campaigns import CampaignRef
 from tasks.customers.guardrails import Guardrails

@@ -1,9 +1,10 @@
 """Preview of a rerun: the list compared with the campaign's current run."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
 from prefect import task
 
 from blocks import DataLake, NudgescribeAccount
@@ -12,6 +13,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
 from nudgescribe.errors import NotFound, first_ten
+from nudgescribe.lazy import pl
 from tasks.campaigns import CampaignRef
 from tasks.customers.split import ListRefused
 from tasks.customers.staging import local_copy

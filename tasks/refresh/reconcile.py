@@ -1,11 +1,12 @@
 """Reconciliation of customer group, list and lake: all three hold the same customers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import polars as pl
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -13,6 +14,7 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
 from nudgescribe.identifiers import Counts, compare, identities
+from nudgescribe.lazy import pl
 from tasks.customers.group_check import held_ids, listed_ids
 from tasks.customers.staging import StagingLost
 from tasks.customers.upload import GroupRef

@@ -1,12 +1,16 @@
 """Signals of a flow run to programs: labels for our own hooks and flows, events for automations."""
 
+from contextlib import suppress
+from time import sleep
 from typing import Any
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.types import KeyValueLabels
 
 LAKE = "nudgeflow.lake"
@@ -14,10 +18,22 @@ ACCOUNT = "nudgeflow.account"
 RUN_NUMBER = "nudgeflow.run_number"
 JOB_UID = "nudgeflow.job_uid"
 REVIEW_UNTIL = "nudgeflow.review_until"
+QUICK_TRIES, PAUSE_SECONDS = 10, 0.1
 
 
 def add_labels(labels: KeyValueLabels) -> None:
     """Add labels to the running flow run."""
+    # A server on SQLite refuses it for the milliseconds in which it records a task run; Prefect's
+    # own client then waits for two seconds and more.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        for _ in range(QUICK_TRIES):
+            with suppress(httpx.HTTPError):
+                return _update_labels(labels)
+            sleep(PAUSE_SECONDS)
+    return _update_labels(labels)
+
+
+def _update_labels(labels: KeyValueLabels) -> None:
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
 

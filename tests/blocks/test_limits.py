@@ -158,7 +158,7 @@ def test_cancelled_run_releases_its_slots(prefect: Prefect, company: Company) ->
     with pytest.raises(TerminationSignal):
         run()
     assert prefect.taken
-    assert prefect.in_use(name) == 0
+    assert eventually(lambda: prefect.in_use(name) == 0)
 
 
 def test_slot_in_use_for_long_is_passed_to_other_processes(prefect: Prefect) -> None:

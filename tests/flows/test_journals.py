@@ -99,7 +99,7 @@ def journals(saved: Saved, flow: Flow[..., Any], run: UUID) -> dict[str, set[str
 @pytest.fixture
 def nothing_to_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """A portfolio starts no flow runs."""
-    monkeypatch.setattr(portfolio, "_refresh_all", refreshed())
+    monkeypatch.setattr(portfolio.Refreshes, "run", refreshed())
 
 
 def refreshed(*ended: RefreshStatus) -> Callable[..., list[RefreshStatus]]:
@@ -174,12 +174,12 @@ def test_portfolio_keeps_journal_open_while_campaigns_have_failed(
     saved, flow = save(company, conftest.customers(1)), portfolio.portfolio_refresh
     failed = RefreshStatus(campaign_id="C", state="Failed", state_type="FAILED")
     with monkeypatch.context() as patched:
-        patched.setattr(portfolio, "_refresh_all", refreshed(failed))
+        patched.setattr(portfolio.Refreshes, "run", refreshed(failed))
         state = flow(**saved.blocks, campaigns=[{"campaign_id": "C"}], return_state=True)
     assert state.name == "PartlyFailed"
     run = flow_run_of(saved).id
     assert journals(saved, flow, run) == {"": {"00-claimed", "problem-0001"}}
-    monkeypatch.setattr(portfolio, "_refresh_all", refreshed())
+    monkeypatch.setattr(portfolio.Refreshes, "run", refreshed())
     retry(run)
     assert work(flow, run).is_completed()
     assert journals(saved, flow, run) == {"": {"00-claimed", "problem-0001", "99-ended"}}

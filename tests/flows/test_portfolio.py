@@ -67,7 +67,12 @@ def members(*campaigns: str) -> list[Member]:
 @pytest.fixture
 def shared(company: Company, save: Save) -> dict[str, Any]:
     """Parameters; every time the flow runs is a period of its own."""
-    return {**save(company, customers(1)).blocks, "deployment": TESTS, "period": "run"}
+    return {
+        **save(company, customers(1)).blocks,
+        "deployment": TESTS,
+        "period": "run",
+        "run_on": "workers",
+    }
 
 
 def refresh(shared: dict[str, Any], *campaigns: str, **parameters: Any) -> State[Any]:

@@ -79,6 +79,7 @@ def test_campaigns_at_once_keep_to_the_limits(
         options=options,
         deployment="campaign-refresh/workers",
         hours=0.15,
+        run_on="workers",
     )
     assert isinstance(outcome, list)
     assert all(isinstance(each, RefreshStatus) for each in outcome)

@@ -1,9 +1,10 @@
 """The block for customer lists in files."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Literal
 
-import pyarrow as pa
 from prefect.types import SecretDict
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -17,6 +18,7 @@ from blocks.saved import documentation_url
 from blocks.secrets import read_secrets
 from blocks.storage.locations import check_location
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import pa
 
 
 class FileCrm(CrmSource):

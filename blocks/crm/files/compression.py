@@ -1,12 +1,13 @@
 """What a file is by its first bytes, whatever its name says; decompressing."""
 
+from __future__ import annotations
+
 import io
 import re
 from typing import Any, BinaryIO, Literal
 
-import pyarrow as pa
-
 from blocks.crm.errors import SourceError
+from nudgescribe.lazy import pa
 
 ListCompression = Literal["gzip", "zstd"]
 MAGIC_BYTES = 512
@@ -50,7 +51,7 @@ def says_its_end(head: bytes) -> bool:
     return compression_of(head) is not None or head.startswith(b"PAR1")
 
 
-def decompressed(name: str, raw: BinaryIO) -> "io.BufferedReader[Any]":
+def decompressed(name: str, raw: BinaryIO) -> io.BufferedReader[Any]:
     """Return what a file holds, compressed once, several times or not. Raises SourceError."""
     stream: io.BufferedReader[Any] = io.BufferedReader(raw)  # pyright: ignore[reportArgumentType]
     while kind := compression_of(check_kind(name, _peek(name, stream))):
@@ -59,7 +60,7 @@ def decompressed(name: str, raw: BinaryIO) -> "io.BufferedReader[Any]":
     return stream
 
 
-def read(name: str, stream: "io.BufferedReader[Any]", size: int) -> bytes:
+def read(name: str, stream: io.BufferedReader[Any], size: int) -> bytes:
     """Read decompressed bytes. Raises SourceError if the file is damaged or cut off."""
     try:
         return stream.read(size)
@@ -89,7 +90,7 @@ def _refuse(name: str, head: bytes, kinds: dict[bytes, str]) -> None:
             raise SourceError(f"{name} {what}.")
 
 
-def _peek(name: str, stream: "io.BufferedReader[Any]") -> bytes:
+def _peek(name: str, stream: io.BufferedReader[Any]) -> bytes:
     try:
         return stream.peek(MAGIC_BYTES)[:MAGIC_BYTES]
     except OSError as error:

@@ -1,13 +1,11 @@
 """Customer lists from CSV files."""
 
+from __future__ import annotations
+
 import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.backslash import NULL, BackslashReader
@@ -18,6 +16,7 @@ from blocks.crm.files.names import known_names
 from blocks.crm.list_file import UNCERTAIN, check_needed, to_batches
 from nudgescribe import rfc4180
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import np, pa, pc
 
 BLOCK_BYTES = 2 * 1024 * 1024
 _JOINED = "it is several files, joined. List them apart, by a pattern."

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import ClientResponse, ClientResponseError, ClientTimeout
 from aiohttp.http import HttpProcessingError
+from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 from multidict import CIMultiDictProxy
@@ -46,12 +47,13 @@ class _Answer:
     refusal: bytes
 
 
-def fetch(fs: HTTPFileSystem, url: str, target: Path, name: str, logger: Logger) -> None:
+def fetch(fs: AbstractFileSystem, url: str, target: Path, name: str, logger: Logger) -> None:
     """Write the file to `target` as it was sent, still encoded.
 
     A busy server is asked again. Raises SourceUnavailable; SourceError for a refusal, for a coding
     that is not read, and if nothing tells whether all of the file has arrived.
     """
+    assert isinstance(fs, HTTPFileSystem)
 
     def ask() -> _Answer:
         answer = sync(fs.loop, _get, fs, url, target)

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
-from fsspec.implementations.http import HTTPFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from blocks.crm.errors import SourceError, SourceUnavailable
-from blocks.crm.files import compression, http
+from blocks.crm.files import compression
 from blocks.saved import Logger
 from blocks.storage.errors import (
     describe_storage_error,
@@ -72,7 +71,9 @@ class SourceFile:
             is_local = isinstance(self.fs, LocalFileSystem)
             path = Path(self.path) if is_local else folder / "list"
             with translate_source_errors(self.name):
-                if isinstance(self.fs, HTTPFileSystem):
+                if "https" in self.fs.protocol:
+                    from blocks.crm.files import http
+
                     http.fetch(self.fs, self.path, path, self.name, self.logger)
                 elif not is_local:
                     self._copy(path)
@@ -202,6 +203,8 @@ def translate_source_errors(name: str) -> Generator[None]:
     except IsADirectoryError:
         raise SourceError(f"{name} is a folder: state a pattern, such as {name}/*.csv.") from None
     except Exception as error:
+        from blocks.crm.files import http
+
         reason = http.reason_of(error) or describe_storage_error(error)
         if is_transient_storage_error(error) or http.is_no_http(error):
             raise SourceUnavailable(f"{name} could not be reached: {reason}.") from None

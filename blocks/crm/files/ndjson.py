@@ -1,5 +1,7 @@
 """Customer lists from NDJSON files, with one JSON object per line."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,19 +10,17 @@ from itertools import groupby
 from pathlib import Path
 from typing import cast
 
-import polars as pl
-import pyarrow as pa
-
 from blocks.crm.errors import SourceError
 from blocks.crm.files.encoding import Utf8Reader, open_text
 from blocks.crm.files.locate import SourceFile
 from blocks.crm.files.names import known_names
 from blocks.crm.list_file import UNCERTAIN, check_needed
-from blocks.crm.text import TEXT
+from blocks.crm.text import text_type
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from blocks.storage.scratch import temporary_folder
 from nudgescribe.contract import MOST_FIELDS
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import pa, pl
 
 BLOCK_BYTES = 2 * 1024 * 1024
 CELLS_AT_ONCE = 2_000_000
@@ -119,9 +119,9 @@ class _Columns:
 
 def _complete(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
     known = batch.schema.names
-    nulls = pa.nulls(batch.num_rows, TEXT)
+    nulls = pa.nulls(batch.num_rows, text_type())
     arrays = [batch.column(name) if name in known else nulls for name in columns]
-    schema = pa.schema([(name, TEXT) for name in columns], metadata=UNCERTAIN)
+    schema = pa.schema([(name, text_type()) for name in columns], metadata=UNCERTAIN)
     return pa.record_batch(arrays, schema)
 
 

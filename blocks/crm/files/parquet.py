@@ -1,11 +1,10 @@
 """Customer lists from Parquet files."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, cast
-
-import pyarrow as pa
-from pyarrow import parquet, types
 
 from blocks.crm.errors import SourceError
 from blocks.crm.files.locate import SourceFile
@@ -13,6 +12,7 @@ from blocks.crm.list_file import FILE, check_needed, no_rows, repeated
 from blocks.crm.text import NoText, check_type, int96
 from blocks.storage.parquet import BYTES_AT_ONCE, few_rows_of, rows_of
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import pa, parquet, types
 
 ROWS_AT_ONCE = 20_000
 FIRST_ROWS = 1_000

@@ -1,5 +1,7 @@
 """Customer lists from HubSpot."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -7,19 +9,18 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 import httpx
-import numpy as np
-import pyarrow as pa
 from pydantic import BaseModel, Field, SecretStr, field_validator
 
 from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.saas.http import Api, bearer, code_of, shown
 from blocks.crm.source import CrmSource
-from blocks.crm.text import TEXT
+from blocks.crm.text import text_type
 from blocks.iterators import batched
 from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import np, pa
 from nudgescribe.retry import RetryPolicy
 
 M = TypeVar("M", bound=BaseModel)
@@ -231,7 +232,7 @@ class HubSpotCrm(CrmSource):
 
 def _batch(contacts: list[Values], names: list[str]) -> pa.RecordBatch:
     return pa.record_batch(
-        [pa.array([one.get(each) for one in contacts], TEXT) for each in names], names
+        [pa.array([one.get(each) for one in contacts], text_type()) for each in names], names
     )
 
 

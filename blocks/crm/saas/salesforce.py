@@ -1,5 +1,7 @@
 """Customer lists from Salesforce."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -8,8 +10,6 @@ from tempfile import TemporaryFile
 from typing import Annotated, Any, BinaryIO, ClassVar
 
 import httpx
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, Field, SecretStr
 
 from blocks.crm.errors import SourceError, SourceUnavailable
@@ -21,6 +21,7 @@ from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
+from nudgescribe.lazy import pa, pc
 from nudgescribe.retry import PollPolicy, RetryPolicy, poll
 
 _NUMBERS = ("double", "currency", "percent")

@@ -1,26 +1,25 @@
 """The block for customer lists from SQL databases."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-import pyarrow as pa
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
 from pydantic import Field, SecretStr, field_validator
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from blocks.crm.errors import SourceError
 from blocks.crm.source import CrmSource
-from blocks.crm.sql import other, sqlite
-from blocks.crm.sql.rows import Query
 from blocks.extras import require
 from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.storage.locations import check_database
+from nudgescribe.lazy import pa, sqlalchemy, sqlalchemy_errors
+
+if TYPE_CHECKING:
+    from blocks.crm.sql.rows import Query
 
 MOST_SECONDS = 7 * 24 * 60 * 60
-_DECODES = make_url("sqlite:///%25").database == "%"
-"""Whether it is SQLAlchemy 2.1 or later, for which %20 in a database's name is a blank: a saved URL
-would mean another database.
-"""
 
 
 class SqlCrm(CrmSource):
@@ -59,7 +58,7 @@ class SqlCrm(CrmSource):
     def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
         try:
             parts = _parse(url.get_secret_value())
-        except (ArgumentError, ValueError):
+        except (sqlalchemy_errors.ArgumentError, ValueError):
             return url  # `extract` tells it: this text may hold the password
         check_database(parts.get_backend_name(), parts.database)
         return url
@@ -69,6 +68,8 @@ class SqlCrm(CrmSource):
 
         Raises SourceError also if the query takes longer than `timeout_seconds`, ExtraMissing.
         """
+        from blocks.crm.sql.rows import Query
+
         query = Query(self.query, self.parameters, self.timeout_seconds, needed)
         url = self._read_url()
         try:
@@ -77,11 +78,11 @@ class SqlCrm(CrmSource):
             driver = error.name or "library"
             raise SourceError(f"The database's driver {driver} is not installed.") from None
 
-    def _read_url(self) -> URL:
+    def _read_url(self) -> sqlalchemy.URL:
         secret = read_secret(self.url, f"{self.block_slug}, url")
         try:
             url = _parse(secret)
-        except (ArgumentError, ValueError):
+        except (sqlalchemy_errors.ArgumentError, ValueError):
             raise SourceError(
                 "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
             ) from None
@@ -92,18 +93,28 @@ class SqlCrm(CrmSource):
         return url
 
 
-def _parse(text: str) -> URL:
+def _parse(text: str) -> sqlalchemy.URL:
     """Return the URL; its database is named as it stands there, with every %.
 
     Raises ArgumentError, ValueError.
     """
-    parts = make_url(text)
-    if not _DECODES or parts.database is None:
+    parts = sqlalchemy.make_url(text)
+    if not _decodes() or parts.database is None:
         return parts
-    return parts.set(database=make_url(text.replace("%", "%25")).database)
+    return parts.set(database=sqlalchemy.make_url(text.replace("%", "%25")).database)
 
 
-def _batches(url: URL, query: Query) -> Iterator[pa.RecordBatch]:
+@cache
+def _decodes() -> bool:
+    """Return whether it is SQLAlchemy 2.1 or later, for which %20 in a database's name is a blank:
+    a saved URL would mean another database.
+    """
+    return sqlalchemy.make_url("sqlite:///%25").database == "%"
+
+
+def _batches(url: sqlalchemy.URL, query: Query) -> Iterator[pa.RecordBatch]:
+    from blocks.crm.sql import other, sqlite
+
     if url.drivername in sqlite.DRIVERS:
         return sqlite.batches(url, query)
     if url.get_backend_name() == "postgresql":

@@ -1,12 +1,13 @@
 """Customer lists from a database without a way of its own here, by its driver for SQLAlchemy."""
 
+from __future__ import annotations
+
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from math import ceil
 from time import monotonic
 from typing import Any
 
-import pyarrow as pa
 from sqlalchemy import URL, Connection, CursorResult, Engine, NullPool, create_engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -21,6 +22,7 @@ from blocks.crm.sql.rows import (
     option_error,
     to_batches,
 )
+from nudgescribe.lazy import pa
 
 # By dialect: how to make a transaction read-only, and how to set a time limit.
 _READ_ONLY = {

@@ -3,6 +3,8 @@
 A query without parameters is read by COPY, which takes none; any other by a cursor.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
@@ -10,10 +12,7 @@ from math import ceil
 from time import monotonic
 from uuid import uuid4
 
-import polars as pl
 import psycopg
-import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import errors
 from psycopg.pq import ExecStatus
 from psycopg.types.string import TextLoader
@@ -33,6 +32,7 @@ from blocks.crm.sql.rows import (
 )
 from blocks.crm.sql.values import BINARY
 from nudgescribe import rfc4180
+from nudgescribe.lazy import pa, pc, pl
 
 BLOCK_BYTES = 4 * 1024 * 1024
 ROWS_AT_ONCE = 2_000  # a round trip each

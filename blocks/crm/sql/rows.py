@@ -1,5 +1,7 @@
 """Queries of any database, and their rows in batches of text."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,15 +10,14 @@ from time import monotonic
 from types import NoneType
 from typing import Any
 
-import polars as pl
-import pyarrow as pa
 from sqlalchemy import TextClause, text
 
 from blocks.crm.errors import SourceError
 from blocks.crm.list_file import ORIGINS, Origin, repeated
 from blocks.crm.sql.values import origins, to_text
-from blocks.crm.text import TEXT, NoText
+from blocks.crm.text import NoText, text_type
 from nudgescribe.errors import first_ten
+from nudgescribe.lazy import pa, pl
 
 Rows = Sequence[Sequence[Any]]
 
@@ -133,7 +134,9 @@ class _Pending:
 
     def take(self) -> pa.RecordBatch:
         """Return what waits, which does so no longer."""
-        texts = [pa.concat_arrays(each or [pa.nulls(0, TEXT)]) for each in self._texts.values()]
+        texts = [
+            pa.concat_arrays(each or [pa.nulls(0, text_type())]) for each in self._texts.values()
+        ]
         for each in self._texts.values():
             each.clear()
         self.bytes = 0
@@ -145,7 +148,7 @@ class _Pending:
             with suppress(UnicodeEncodeError):  # one by one, it is found
                 return pl.Series(values, dtype=pl.String).to_arrow()
         self._origins[column] |= origins(kinds)
-        return pa.array([*self._texts_of(column, values)], TEXT)
+        return pa.array([*self._texts_of(column, values)], text_type())
 
     def _texts_of(self, column: str, values: Sequence[Any]) -> Iterator[str | None]:
         for row, value in enumerate(values, self._rows_before + 1):
@@ -158,7 +161,7 @@ class _Pending:
 def text_batch(texts: Sequence[pa.Array], noted: Mapping[str, set[Origin]]) -> pa.RecordBatch:
     """Return the columns' texts as a batch, each with what its values were."""
     fields = (
-        pa.field(column, TEXT, metadata={ORIGINS: " ".join(sorted(each))})
+        pa.field(column, text_type(), metadata={ORIGINS: " ".join(sorted(each))})
         for column, each in noted.items()
     )
     return pa.record_batch([*texts], pa.schema(fields))

@@ -3,6 +3,8 @@
 It returns each value with the type it was stored with, whatever type its column declares.
 """
 
+from __future__ import annotations
+
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +12,6 @@ from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
-import pyarrow as pa
 from sqlalchemy import URL
 
 from blocks.crm.errors import SourceError, SourceUnavailable
@@ -23,6 +24,7 @@ from blocks.crm.sql.rows import (
     parameter_error,
     to_batches,
 )
+from nudgescribe.lazy import pa
 
 DRIVERS = ("sqlite", "sqlite+pysqlite")
 STEPS_BETWEEN_CHECKS = 100_000
