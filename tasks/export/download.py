@@ -5,6 +5,8 @@ connections, and a killed process leaves no file behind. A chunk's pages are con
 order, several into one part.
 """
 
+from __future__ import annotations
+
 import os
 from bisect import insort
 from collections import deque

@@ -2,6 +2,8 @@
 its customers.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
