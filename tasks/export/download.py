@@ -223,7 +223,7 @@ def fetch_pages(
 class _Conversion:
     """Converts pages into parts, and enters them in the ledger with a note of their customers."""
 
-    def __init__(self, writer: PartWriter, ledger: Ledger, downloads: "_Downloads") -> None:
+    def __init__(self, writer: PartWriter, ledger: Ledger, downloads: _Downloads) -> None:
         self._writer = writer
         self._ledger = ledger
         self._downloads = downloads
