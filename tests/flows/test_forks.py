@@ -40,7 +40,9 @@ def lake(prefect_server: None, tmp_path: Path) -> DataLake:
     return lake
 
 
-def portfolio(folder: Path, lake: DataLake, *companies: Company) -> State[Any]:
+def portfolio(
+    folder: Path, lake: DataLake, *companies: Company, review: str = "wait"
+) -> State[Any]:
     """Refreshes the companies' campaigns on this machine."""
     crm = FileCrm(path=str(folder / "customers.csv"))
     customers(ROWS).write_csv(crm.path)
@@ -50,7 +52,7 @@ def portfolio(folder: Path, lake: DataLake, *companies: Company) -> State[Any]:
         account = company.account()
         account.save(f"{NAME}-{number}", overwrite=True)
         members.append(Member(campaign_id=company.seeded.campaign_id, account=f"{NAME}-{number}"))
-    options: Any = {"review": "suspend", "guardrails": GUARDRAILS}
+    options: Any = {"review": review, "guardrails": GUARDRAILS}
     return portfolio_refresh(
         account,
         crm,
@@ -152,7 +154,7 @@ def test_refresh_is_cancelled_alone_with_what_its_hook_says(
 def test_refresh_that_needs_a_review_is_suspended_for_it(
     company: Company, deployment: Deployed, lake: DataLake, tmp_path: Path
 ) -> None:
-    state = portfolio(tmp_path, lake, company)
+    state = portfolio(tmp_path, lake, company, review="suspend")
     assert state.is_completed(), state.message
     assert end_of(deployment, company) == ("Suspended", 1)
     run = run_of(deployment, company)

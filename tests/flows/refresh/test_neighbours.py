@@ -37,7 +37,7 @@ from flows.review import resume_reviewed
 from nudgescribe import contract, rfc4180
 from nudgescribe.contract import Status
 from nudgescribe.errors import NudgeflowError
-from sandbox.data.models import Campaign, Message, Run
+from sandbox.data.models import Campaign, Charged, Message, Run
 from tasks.campaigns import RunOpen
 from tasks.customers.group_check import GroupChanged
 from tasks.customers.guardrails import Guardrails, ListGuardrails
@@ -325,7 +325,7 @@ def remove_run(company: Company) -> None:
     """Takes run 2 out of the platform."""
     campaign_id = company.seeded.campaign_id
     with company.sandbox.context.store.write() as session:
-        for kind in (Message, Run):
+        for kind in (Message, Run, Charged):
             newest = (kind.campaign_id == campaign_id, kind.run_number == 2)
             session.execute(delete(kind).where(*newest))
         before = update(Message).where(Message.campaign_id == campaign_id)
@@ -369,7 +369,7 @@ def test_group_deleted_in_the_review_is_told_with_the_command_that_ends_the_refr
 def delete_campaign(company: Company) -> None:
     campaign_id = company.seeded.campaign_id
     with company.sandbox.context.store.write() as session:
-        for kind in (Message, Run):
+        for kind in (Message, Run, Charged):
             session.execute(delete(kind).where(kind.campaign_id == campaign_id))
         session.execute(delete(Campaign).where(Campaign.id == campaign_id))
 
