@@ -16,8 +16,10 @@ from polars import selectors
 
 from nudgescribe import identifiers
 from nudgescribe.contract import WorkspaceField
+from nudgescribe.digit_dates import are_dates, in_digits
 from nudgescribe.errors import first_ten
 from nudgescribe.identifiers import NO_IDS
+from nudgescribe.text_bytes import text_bytes
 
 REASONS: Mapping[str, str] = {
     "required": "a value is required",
@@ -214,13 +216,14 @@ def validate(
     if repeated is None:
         ids = frame[key_of(present)] if any(field.unique for field in present) else NO_IDS
         repeated = ids.filter(ids.is_duplicated()).unique()
-    broken = [_broken(field, repeated) for field in present]
-    good = frame.select(pl.all_horizontal(each.kept() for each in broken)).to_series()
+    kept = (_broken(field, frame, repeated).kept() for field in present)
+    good = frame.select(pl.all_horizontal(kept)).to_series()
     # By number: a field can have any name, also those of the columns made here.
     names = {str(number): field.field_name for number, field in enumerate(present)}
     bad = frame.filter(~good)
+    broken = zip(names, (_broken(field, bad, repeated) for field in present), strict=True)
     errors = (
-        bad.select(each.code().alias(number) for number, each in zip(names, broken, strict=True))
+        bad.select(each.code().alias(number) for number, each in broken)
         .insert_column(0, (~good).arg_true().alias("row"))
         .unpivot(index="row", variable_name="field", value_name="code")
         .drop_nulls("code")
@@ -267,23 +270,28 @@ class _Broken(NamedTuple):
         )
 
 
-def _broken(field: WorkspaceField, repeated: pl.Series) -> _Broken:
-    value = column(field.field_name)
+def _broken(field: WorkspaceField, frame: pl.DataFrame, repeated: pl.Series) -> _Broken:
+    value, values = column(field.field_name), frame[field.field_name]
     no = pl.lit(False)
     needed = field.required or field.unique
     blank = value.is_null() | (value.str.strip_chars().str.len_bytes() == 0)
-    kept, code = _rule(field, value)
+    kept, code = _rule(field, value, values)
     return _Broken(
         missing=blank if needed else no,
         absent=value.is_null() | (value.str.len_bytes() == 0),
-        nul=value.str.contains("\0", literal=True),
+        nul=value.str.contains("\0", literal=True) if _holds_nul(values) else no,
         duplicate=value.is_in(repeated.implode()) if field.unique and len(repeated) else no,
         rule=~kept,
         rule_code=code,
     )
 
 
-def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
+def _holds_nul(values: pl.Series) -> bool:
+    _, raw = text_bytes(values.to_arrow())
+    return b"\0" in raw
+
+
+def _rule(field: WorkspaceField, value: pl.Expr, values: pl.Series) -> tuple[pl.Expr, str]:
     match field.field_type:
         case "string":
             return pl.lit(True), "string"
@@ -296,6 +304,9 @@ def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
             fraction = rf"(?:\.[0-9]{{1,{digits}}})?" if digits else ""
             return value.str.contains(rf"^-?[0-9]+{fraction}\z"), "currency"
         case "Date":  # pragma: no branch - the last of the five
+            notation = DATE_FORMATS[field.field_format or ""]
+            if in_digits(notation):
+                return pl.lit(are_dates(values, notation)), "date"
             return _is_date(value, field.field_format or ""), "date"
 
 
