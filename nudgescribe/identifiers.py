@@ -20,7 +20,7 @@ from pyarrow import ipc
 SHARES = 256
 SHARE_BITS = 56
 """A hash without them is its share. Of 20,000,000 customers each share has 80,000."""
-ROWS_HELD, HASHES_HELD = 100_000, 500_000
+ROWS_HELD, HASHES_HELD = 100_000, 2_000_000
 """Fewer are compared in memory at once."""
 NO_IDS = pl.Series(dtype=pl.String())
 
@@ -182,6 +182,6 @@ def _hash_shares(hashes: Iterator[pl.Series], folder: Path) -> Iterator[pl.Serie
 
 
 def _repeated(hashes: pl.Series) -> pl.Series:
-    if hashes.n_unique() == len(hashes):
-        return hashes.clear()
-    return hashes.filter(hashes.is_duplicated()).unique()
+    # Sorted by numpy, at a third of the cost of a set of them.
+    ordered = np.sort(hashes.to_numpy())
+    return pl.Series(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]), dtype=pl.UInt64())
