@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-TEXT = pa.large_string()
+from nudgescribe.text_bytes import TEXT, text_bytes
+
 _EPOCH = date(1970, 1, 1)
 _FIRST_DAY, _LAST_DAY = (date.min - _EPOCH).days, (date.max - _EPOCH).days
 _DAY_SECONDS = 24 * 60 * 60
@@ -119,13 +120,16 @@ def _nulls(values: pa.Array) -> pa.Array:
 
 
 def _checked_text(values: pa.Array) -> pa.Array:
+    texts = values.cast(TEXT)
+    if text_bytes(texts)[1].isascii():  # which is UTF-8, and found out in a moment
+        return texts
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
         pieces = values.cast(pa.large_binary()).to_pylist()
         index = next(at for at, each in enumerate(pieces) if not _is_utf8(each))
         raise NoText("holds text that is not UTF-8", index) from None
-    return values.cast(TEXT)
+    return texts
 
 
 def _is_utf8(piece: bytes | None) -> bool:
