@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import polars as pl
 
 from benchmarks.measuring import Way, as_a_child, in_a_process
-from nudgescribe import rfc4180
 from nudgescribe.contract import FieldType, WorkspaceField
 
 ROUNDS = 3
@@ -89,11 +88,12 @@ def ours(file: Path) -> int:
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
-    from blocks.storage.parquet import read_frames
+    from blocks.iterators import prefetch
+    from blocks.storage.parquet import read_batches
     from tasks.customers import validate
     from tasks.customers.mapping import FieldMapping
     from tasks.customers.staging import describe
-    from tasks.customers.upload import ROWS_SENT
+    from tasks.customers.upload import ROWS_SENT, with_csv
     from tasks.journal.refresh import Refresh
 
     validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
@@ -106,8 +106,9 @@ def ours(file: Path) -> int:
         staged = describe(extracted, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules(), sources={})
         validated = validate.validate_customers.fn(mapping, staged, lake, refresh, "x")
-        for frame in read_frames(Path(lake.files.fs_path(validated.accepted.path)), ROWS_SENT):
-            rfc4180.write(frame)
+        accepted = Path(lake.files.fs_path(validated.accepted.path))
+        for _ in prefetch(with_csv(read_batches(accepted, ROWS_SENT))):
+            pass
         return validated.accepted.rows
 
 

@@ -12,7 +12,7 @@ from prefect.logging import disable_run_logger
 
 from benchmarks.measuring import Way, as_a_child, in_a_process
 from blocks import DataLake
-from blocks.storage.parquet import ParquetSink, read_frames, text_schema
+from blocks.storage.parquet import ParquetSink, read_batches, text_schema
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
@@ -50,7 +50,7 @@ def upload(file: Path) -> int:
 
     transport, who = httpx.MockTransport(answer), Credentials("e", "p", "k", "c")
     with disable_run_logger(), NudgescribeClient("http://x", who, transport=transport) as client:
-        send(client, GROUP, read_frames(file, ROWS_SENT), ROWS)
+        send(client, GROUP, read_batches(file, ROWS_SENT), ROWS)
     return sent
 
 
