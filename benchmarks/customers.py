@@ -1,9 +1,11 @@
 """A customer list read, validated and written as uploads: ours against a model for each row and
 against pandera, on the same file.
 
-python -m benchmarks.customers [ROWS]
+python -m benchmarks.customers [ROWS [ROUNDS]]
 
-Each way runs in a fresh process. Memory is what comes on top of the imports.
+Each way runs in a fresh process. Memory is what comes on top of the imports. Ours also stages the
+list twice, as checksummed Parquet in the lake, which the others do not: a refresh can be killed
+between any two of its steps.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -19,7 +21,7 @@ from typing import Annotated, Any
 
 import polars as pl
 
-from benchmarks.measuring import Way, as_a_child, in_a_process
+from benchmarks.measuring import Way, as_a_child, draw, in_turns, medians
 from nudgescribe.contract import FieldType, WorkspaceField
 
 ROUNDS = 3
@@ -181,19 +183,28 @@ def pandera(file: Path) -> int:
 WAYS: dict[str, Way] = {"ours": ours, "pandera": pandera, "pydantic": pydantic}
 
 
-def main(rows: int) -> None:
-    """Measure each way in turns, and print each run."""
+def main(rows: int, rounds: int) -> None:
+    """Measure the ways in turns; print a table of the medians."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "customers.csv"
         listed(rows).write_csv(file)
         listed(1000).write_csv(file.with_suffix(".few"))
-        for _ in range(ROUNDS):
-            for name in WAYS:
-                print(f"{name:8} {in_a_process('benchmarks.customers', name, file)}")
+        runs = in_turns("benchmarks.customers", WAYS, file, rounds)
+    middle = {name: medians(each) for name, each in runs.items()}
+    print(f"\n{rows:,} rows of {len(TYPES)} columns, medians of {rounds} interleaved rounds")
+    print(f"{'':10}{'wall s':>8}{'CPU s':>8}{'rows/s':>12}{'RSS+ MiB':>10}{'speed':>8}{'CPU':>6}")
+    other = middle["pandera"]
+    for name, one in middle.items():
+        line = f"{name:10}{one.wall:8.2f}{one.cpu:8.2f}{one.rows / one.wall:12,.0f}"
+        line += f"{(one.peak - one.rss) / 1024:10,.0f}{other.wall / one.wall:8.2f}"
+        print(f"{line}{other.cpu / one.cpu:6.2f}")
+    title = f"{rows:,} customers of {len(TYPES)} columns: CSV in, judged, upload CSV out"
+    draw("customers", title, {name: one.cpu for name, one in middle.items()}, "CPU s")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         as_a_child(WAYS)
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+        numbers = [int(each) for each in sys.argv[1:]]
+        main(*numbers, *(1_000_000, ROUNDS)[len(numbers) :])
