@@ -162,8 +162,9 @@ def main() -> None:
     for name in (field.name for field in fields(Size)):
         start = BASES.get(name, BASE)
         size, aim = getattr(start, name), getattr(AIMS, name)
-        base = measured.setdefault(start, measured.get(start) or measure(start))
-        large = measure(replace(start, **{name: size * FACTOR}))
+        if start not in measured:
+            measured[start] = measure(start)
+        base, large = measured[start], measure(replace(start, **{name: size * FACTOR}))
         aimed = carried_on(base, large, size, aim)
         print(line(name, size, base))
         print(line("", size * FACTOR, large))

@@ -59,7 +59,7 @@ def in_turns(
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             runs[name].append(in_a_process(module, name, file))
-            print(f"round {number + 1}  {name:10} {runs[name][-1]}", flush=True)
+            print(f"round {number + 1}  {name:16} {runs[name][-1]}", flush=True)
     return runs
 
 

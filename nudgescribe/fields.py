@@ -83,6 +83,11 @@ class Validation(NamedTuple):
         return self.errors["row"].n_unique()
 
 
+_NO_ERRORS = pl.DataFrame(
+    schema={"row": pl.get_index_type(), "field": pl.String(), "code": pl.String()}
+)
+
+
 def key_of(fields: Iterable[WorkspaceField]) -> str:
     """Return the name of the one unique field: the customer identifier."""
     return next(field.field_name for field in fields if field.unique)
@@ -216,21 +221,28 @@ def validate(
     if repeated is None:
         ids = frame[key_of(present)] if any(field.unique for field in present) else NO_IDS
         repeated = ids.filter(ids.is_duplicated()).unique()
-    kept = (_broken(field, frame, repeated).kept() for field in present)
-    good = frame.select(pl.all_horizontal(kept)).to_series()
     # By number: a field can have any name, also those of the columns made here.
-    names = {str(number): field.field_name for number, field in enumerate(present)}
+    numbered = {str(number): field for number, field in enumerate(present)}
+    kept = frame.select(
+        _broken(field, frame, repeated).kept().alias(number) for number, field in numbered.items()
+    )
+    good = kept.select(pl.all_horizontal(pl.all())).to_series()
+    if good.all():
+        return Validation(frame, _NO_ERRORS)
     bad = frame.filter(~good)
-    broken = zip(names, (_broken(field, bad, repeated) for field in present), strict=True)
+    broken = {number: field for number, field in numbered.items() if not kept[number].all()}
+    names = {number: field.field_name for number, field in broken.items()}
     errors = (
-        bad.select(each.code().alias(number) for number, each in broken)
+        bad.select(
+            _broken(field, bad, repeated).code().alias(number) for number, field in broken.items()
+        )
         .insert_column(0, (~good).arg_true().alias("row"))
         .unpivot(index="row", variable_name="field", value_name="code")
         .drop_nulls("code")
         .sort("row", maintain_order=True)
         .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
-    return Validation(frame.filter(good) if bad.height else frame, errors)
+    return Validation(frame.filter(good), errors)
 
 
 def _written(day: pl.Expr, date_format: str) -> pl.Expr:
