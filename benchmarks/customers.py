@@ -1,9 +1,11 @@
 """A customer list read, validated and written as uploads: ours against a model for each row and
 against pandera, on the same file.
 
-python -m benchmarks.customers [ROWS]
+python -m benchmarks.customers [ROWS [ROUNDS]]
 
-Each way runs in a fresh process. Memory is what comes on top of the imports.
+Each way runs in a fresh process. Memory is what comes on top of the imports. Ours also stages the
+list twice, as checksummed Parquet in the lake, which the others do not: a refresh can be killed
+between any two of its steps.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -19,8 +21,7 @@ from typing import Annotated, Any
 
 import polars as pl
 
-from benchmarks.measuring import Way, as_a_child, in_a_process
-from nudgescribe import rfc4180
+from benchmarks.measuring import Way, as_a_child, draw, in_turns, medians
 from nudgescribe.contract import FieldType, WorkspaceField
 
 ROUNDS = 3
@@ -89,11 +90,12 @@ def ours(file: Path) -> int:
     from prefect.logging import disable_run_logger
 
     from blocks import DataLake, FileCrm
-    from blocks.storage.parquet import read_frames
+    from blocks.iterators import prefetch
+    from blocks.storage.parquet import read_batches
     from tasks.customers import validate
     from tasks.customers.mapping import FieldMapping
     from tasks.customers.staging import describe
-    from tasks.customers.upload import ROWS_SENT
+    from tasks.customers.upload import ROWS_SENT, with_csv
     from tasks.journal.refresh import Refresh
 
     validate.create_table_artifact = lambda *_, **__: None  # there is no Prefect server
@@ -106,9 +108,29 @@ def ours(file: Path) -> int:
         staged = describe(extracted, "staging/extracted.parquet")
         mapping = FieldMapping(rules=rules(), sources={})
         validated = validate.validate_customers.fn(mapping, staged, lake, refresh, "x")
-        for frame in read_frames(Path(lake.files.fs_path(validated.accepted.path)), ROWS_SENT):
-            rfc4180.write(frame)
+        accepted = Path(lake.files.fs_path(validated.accepted.path))
+        for _ in prefetch(with_csv(read_batches(accepted, ROWS_SENT))):
+            pass
         return validated.accepted.rows
+
+
+def ours_unstaged(file: Path) -> int:
+    """Use the same reader, rules and writer without the lake in between: what staging costs."""
+    import pyarrow as pa
+
+    from blocks import FileCrm
+    from blocks.iterators import prefetch
+    from blocks.storage.reader import to_polars
+    from nudgescribe import fields, rfc4180
+    from nudgescribe.identifiers import NO_IDS
+
+    good, columns = 0, rules()
+    for batch in prefetch(FileCrm(path=str(file), format="csv").batches(None)):
+        frame = to_polars(pa.Table.from_batches([batch]))
+        accepted = fields.validate(frame, columns, NO_IDS).accepted
+        rfc4180.write(accepted)
+        good += accepted.height
+    return good
 
 
 def pydantic(file: Path) -> int:
@@ -177,22 +199,36 @@ def pandera(file: Path) -> int:
     return good
 
 
-WAYS: dict[str, Way] = {"ours": ours, "pandera": pandera, "pydantic": pydantic}
+WAYS: dict[str, Way] = {
+    "ours": ours,
+    "ours, unstaged": ours_unstaged,
+    "pandera": pandera,
+    "pydantic": pydantic,
+}
 
 
-def main(rows: int) -> None:
-    """Measure each way in turns, and print each run."""
+def main(rows: int, rounds: int) -> None:
+    """Measure the ways in turns; print a table of the medians."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "customers.csv"
         listed(rows).write_csv(file)
         listed(1000).write_csv(file.with_suffix(".few"))
-        for _ in range(ROUNDS):
-            for name in WAYS:
-                print(f"{name:8} {in_a_process('benchmarks.customers', name, file)}")
+        runs = in_turns("benchmarks.customers", WAYS, file, rounds)
+    middle = {name: medians(each) for name, each in runs.items()}
+    print(f"\n{rows:,} rows of {len(TYPES)} columns, medians of {rounds} interleaved rounds")
+    print(f"{'':16}{'wall s':>8}{'CPU s':>8}{'rows/s':>12}{'RSS+ MiB':>10}{'speed':>8}{'CPU':>6}")
+    other = middle["pandera"]
+    for name, one in middle.items():
+        line = f"{name:16}{one.wall:8.2f}{one.cpu:8.2f}{one.rows / one.wall:12,.0f}"
+        line += f"{(one.peak - one.rss) / 1024:10,.0f}{other.wall / one.wall:8.2f}"
+        print(f"{line}{other.cpu / one.cpu:6.2f}")
+    title = f"{rows:,} customers of {len(TYPES)} columns: CSV in, judged, upload CSV out"
+    draw("customers", title, {name: one.cpu for name, one in middle.items()}, "CPU s")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         as_a_child(WAYS)
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+        numbers = [int(each) for each in sys.argv[1:]]
+        main(*numbers, *(1_000_000, ROUNDS)[len(numbers) :])

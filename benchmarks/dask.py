@@ -6,6 +6,10 @@ Once with a service that answers late and slowly, once with one that is as fast 
 allows. All of it shares this machine's cores, also the service and Prefect's server. Medians of
 the chunks, from the beginning of the first to the end of the last, and of the flow around them,
 which Prefect rounds up to whole seconds.
+
+The CPU seconds of a flow say what two cores allow: one worker has a core, all else has the other;
+two workers and all else share both. So two are at most 2 W / (W + E) times as fast as one, where W
+is the workers' CPU time and E that of everything else.
 """
 
 import json
@@ -13,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -21,9 +25,11 @@ from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 from typing import Any
 
+import psutil
 from prefect.testing.utilities import prefect_test_harness
 
 from benchmarks.export import served, write_pages
+from benchmarks.measuring import cpu_seconds_of, draw
 from benchmarks.pages_server import CAMPAIGN
 from blocks import DataLake, NudgescribeAccount
 from flows.export import export_messages
@@ -36,15 +42,24 @@ SERVICES = {"120 ms away, 12 MB/s a connection": True, "on this machine": False}
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds, of the chunks and of the flow around them."""
+    """Seconds, of the chunks and of the flow around them, and of CPU: workers', everything's."""
 
     chunks: float
     flow: float
+    workers: float
+    all: float
+
+    @property
+    def ceiling(self) -> float:
+        """Return how many times as fast two workers can be, with all else on the same two cores."""
+        return min(2, 2 * self.workers / self.all)
 
 
 @contextmanager
-def cluster(workers: int) -> Generator[str]:
-    """Run a scheduler and workers in processes of their own; yield their address."""
+def cluster(workers: int) -> Generator[tuple[str, list[int]]]:
+    """Run a scheduler and workers in processes of their own; yield the address, and the workers'
+    process ids.
+    """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
 
@@ -61,12 +76,12 @@ def cluster(workers: int) -> Generator[str]:
         while not (folder / "scheduler").exists():
             assert scheduler.poll() is None
             sleep(0.1)
-        for _ in range(workers):
-            start("dask_worker", "--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
+        options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
+        pids = [start("dask_worker", *options).pid for _ in range(workers)]
         address = json.loads((folder / "scheduler").read_text())["address"]
         with observer(address) as client:
             client.wait_for_workers(workers, timeout=60)
-        yield address
+        yield address, pids
 
 
 def observer(address: str) -> Any:
@@ -74,48 +89,70 @@ def observer(address: str) -> Any:
     return import_module("distributed").Client(address, set_as_default=False)
 
 
-def fetch(address: str, rows: int) -> Measured:
+def fetch(address: str, workers: list[int], rows: int) -> Measured:
     """Run the flow into a lake of its own."""
+
+    def cpu() -> tuple[float, float]:
+        # The service, the cluster and Prefect's server are children of this process.
+        everything = [own, *own.children(recursive=True)]
+        return sum(map(cpu_seconds_of, workers)), sum(
+            cpu_seconds_of(each.pid) for each in everything
+        )
+
+    own = psutil.Process()
     options = ExportOptions(task_runner="dask", cluster=address)
     with TemporaryDirectory() as folder, observer(address) as client:
         lake = DataLake(root=folder)
         lake.save("benchmark", overwrite=True)
         account = NudgescribeAccount.model_validate("benchmark")
         begun = len(client.get_task_stream())  # from the first such call on, tasks are noted
-        start = perf_counter()
+        start, before = perf_counter(), cpu()
         (fetched,) = export_messages(CAMPAIGN, account, lake, options=options)
-        seconds = perf_counter() - start
+        seconds, after = perf_counter() - start, cpu()
         noted: list[dict[str, Any]] = client.get_task_stream()[begun:]
     if fetched.rows != rows:
         raise SystemExit(f"{fetched.rows:,} rows instead of {rows:,}")
     times = [time for task in noted for time in task["startstops"]]
     worked = max(time["stop"] for time in times) - min(time["start"] for time in times)
-    return Measured(worked, seconds)
+    return Measured(worked, seconds, after[0] - before[0], after[1] - before[1])
 
 
-def measure(workers: int, rows: int) -> Measured:
-    """Return medians of some rounds, after one in which the workers import what they need."""
-    with cluster(workers) as address:
-        fetch(address, rows)
-        rounds = [fetch(address, rows) for _ in range(ROUNDS)]
-    return Measured(median(one.chunks for one in rounds), median(one.flow for one in rounds))
+def measure(rows: int) -> list[Measured]:
+    """Return medians with one and with two workers, measured in turns, after a round each in which
+    the workers import what they need.
+    """
+    runs: list[list[Measured]] = [[], []]
+    with cluster(1) as one, cluster(2) as two:
+        for number in range(-1, ROUNDS):
+            for place, (address, workers) in enumerate((one, two)):
+                measured = fetch(address, workers, rows)
+                runs[place] += [measured] * (number >= 0)
+    return [Measured(*map(median, zip(*map(astuple, each), strict=True))) for each in runs]
 
 
 def main(rows: int) -> None:
     """Measure one and two workers with each service, and print a table."""
+    lines = [f"{'':42}{'1 worker':>10}{'2 workers':>11}{'speed-up':>10}{'at most':>9}"]
+    speed: dict[str, float] = {}
     with TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=120):
         size = write_pages(Path(folder), rows, PAGE_ROWS)
-        lines = [f"{'':42}{'1 worker':>10}{'2 workers':>11}{'speed-up':>10}"]
         for service, wan in SERVICES.items():
             with served(Path(folder), rows, wan) as url:
                 secrets = dict.fromkeys(("email", "password", "api_key", "api_code"), "benchmark")
                 account = NudgescribeAccount.model_validate({"base_url": url, **secrets})
                 account.save("benchmark", overwrite=True)
-                one, two = measure(1, rows), measure(2, rows)
+                one, two = measure(rows)
+            ceiling = one.ceiling if not wan else 2.0
             for name, a, b in (("chunks", one.chunks, two.chunks), ("flow", one.flow, two.flow)):
-                lines.append(f"{service:36}{name:6}{a:8.2f} s{b:9.2f} s{a / b:10.2f}")
+                row = f"{service:36}{name:6}{a:8.2f} s{b:9.2f} s{a / b:10.2f}"
+                lines.append(row + f"{ceiling:9.2f}" * (name == "chunks"))
+            lines.append(f"{'':36}CPU   {one.workers:8.2f} s{two.workers:9.2f} s  of the workers")
+            rest = one.all - one.workers, two.all - two.workers
+            lines.append(f"{'':42}{rest[0]:8.2f} s{rest[1]:9.2f} s  of everything else")
+            speed[service] = one.chunks / two.chunks
     title = f"{rows:,} rows, {-(-rows // PAGE_ROWS)} pages, {size / 1e6:,.0f} MB"
     print("", title, "", *lines, sep="\n")
+    draw("dask", "Two Dask workers to one, chunks of an export", speed, "x", ours="")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any, cast
 import polars as pl
 from prefect.logging import disable_run_logger
 
-from benchmarks.measuring import Way, as_a_child, in_a_process
+from benchmarks.measuring import Way, as_a_child, draw, in_a_process
 from blocks import DataLake
 from blocks.storage.manifest import Batch, Manifest, Page, Part, manifest_name, run_folder
 from blocks.storage.parquet import ParquetSink, text_schema
@@ -160,13 +160,17 @@ def _export(root: Path) -> ExportRef:
 
 def main(sizes: list[int]) -> None:
     """Measure each way with each number of rows, and print each run."""
+    memory: dict[str, float] = {}
     for rows in sizes:
         with TemporaryDirectory() as folder:
             root = Path(folder) / "lake"
             prepare(root, rows)
             prepare(root.with_suffix(".few"), FEW)
             for name in WAYS:
-                print(f"{name:16} {in_a_process(__spec__.name, name, root)}", flush=True)
+                measured = in_a_process(__spec__.name, name, root)
+                print(f"{name:16} {measured}", flush=True)
+                memory[f"{name}, {rows:,}"] = (measured.peak - measured.rss) / 1024
+    draw("identifiers", "Memory of comparing sets of customers", memory, "MiB", ours="")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,23 @@
-"""A way of doing something, run in a process of its own, with its time and its memory."""
+"""Ways of doing something, each run in a process of its own, with its time and its memory."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# matplotlib leaves its keyword arguments open.
 
 import gc
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from statistics import median
 from time import perf_counter
+
+CHARTS = Path(__file__).parents[1] / "docs" / "img" / "benchmarks"
+BLUE, GREY = "#2563eb", "#94a3b8"
 
 Way = Callable[[Path], int]
 """Works on a file; returns how many rows came through."""
@@ -29,6 +38,53 @@ class Measured:
             f"{self.rows / self.wall:12,.0f} rows/s {self.cpu:8.2f} CPU s "
             f"{(self.peak - self.rss) / 1024:7.0f} MiB   {self.rows:,} rows"
         )
+
+
+def medians(runs: Iterable[Measured]) -> Measured:
+    """Return the median of each figure."""
+    figures = zip(*map(astuple, runs), strict=True)
+    wall, cpu, rows, rss, peak = map(median, figures)
+    return Measured(wall, cpu, int(rows), int(rss), int(peak))
+
+
+def in_turns(
+    module: str, names: Iterable[str], file: Path, rounds: int
+) -> dict[str, list[Measured]]:
+    """Run ways in turns, each in a process of its own; print each run. Each round begins with
+    another way: none is always the one after the heaviest.
+    """
+    names = [*names]
+    runs: dict[str, list[Measured]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            runs[name].append(in_a_process(module, name, file))
+            print(f"round {number + 1}  {name:16} {runs[name][-1]}", flush=True)
+    return runs
+
+
+def draw(name: str, title: str, values: Mapping[str, float], unit: str, ours: str = "ours") -> None:
+    """Write bars to an SVG, where matplotlib is installed; names that hold `ours` stand out."""
+    if not find_spec("matplotlib"):
+        print("There is no chart: matplotlib is not installed.")
+        return
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    colours = [BLUE if ours in each else GREY for each in values]
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 0.9 + 0.4 * len(values)), layout="constrained")
+        axes = figure.subplots()
+        bars = axes.barh([*values], [*values.values()], color=colours)
+        axes.bar_label(bars, [f"{each:,.3g} {unit}" for each in values.values()], padding=4)
+        axes.invert_yaxis()
+        axes.margins(x=0.2)
+        axes.xaxis.set_visible(False)
+        axes.spines[:].set_visible(False)
+        axes.set_title(title, loc="left", fontsize=11)
+        CHARTS.mkdir(parents=True, exist_ok=True)
+        figure.savefig(CHARTS / f"{name}.svg", metadata={"Date": None})
+    print(f"Chart: {CHARTS / f'{name}.svg'}")
 
 
 def in_a_process(module: str, way: str, file: Path) -> Measured:
@@ -53,6 +109,12 @@ def cpu_seconds() -> float:
     """Return the CPU time of this process and its ended children, in seconds."""
     used = map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN))
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def cpu_seconds_of(process: int) -> float:
+    """Return the CPU time of another process so far, in seconds."""
+    after_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def status(key: str) -> int:

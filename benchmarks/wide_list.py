@@ -10,9 +10,9 @@ import httpx
 import polars as pl
 from prefect.logging import disable_run_logger
 
-from benchmarks.measuring import Way, as_a_child, in_a_process
+from benchmarks.measuring import Way, as_a_child, draw, in_a_process
 from blocks import DataLake
-from blocks.storage.parquet import ParquetSink, read_frames, text_schema
+from blocks.storage.parquet import ParquetSink, read_batches, text_schema
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import WorkspaceField
@@ -50,7 +50,7 @@ def upload(file: Path) -> int:
 
     transport, who = httpx.MockTransport(answer), Credentials("e", "p", "k", "c")
     with disable_run_logger(), NudgescribeClient("http://x", who, transport=transport) as client:
-        send(client, GROUP, read_frames(file, ROWS_SENT), ROWS)
+        send(client, GROUP, read_batches(file, ROWS_SENT), ROWS)
     return sent
 
 
@@ -86,8 +86,11 @@ def main() -> None:
         file = Path(folder) / "list.parquet"
         prepare(file, ROWS)
         prepare(file.with_suffix(".few"), FEW)
-        for way in WAYS:
-            print(f"{way:8} {in_a_process('benchmarks.wide_list', way, file)}")
+        runs = {way: in_a_process("benchmarks.wide_list", way, file) for way in WAYS}
+    for way, measured in runs.items():
+        print(f"{way:8} {measured}")
+    memory = {way: (measured.peak - measured.rss) / 1024 for way, measured in runs.items()}
+    draw("wide_list", f"Memory of a list of {FIELDS} fields", memory, "MiB", ours="")
 
 
 if __name__ == "__main__":

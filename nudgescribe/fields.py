@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from nudgescribe import identifiers
 from nudgescribe.contract import WorkspaceField
+from nudgescribe.digit_dates import are_dates, in_digits
 from nudgescribe.errors import first_ten
 from nudgescribe.identifiers import no_ids
 from nudgescribe.lazy import pl, selectors
+from nudgescribe.text_bytes import text_bytes
 
 REASONS: Mapping[str, str] = {
     "required": "a value is required",
@@ -78,6 +80,12 @@ class Validation(NamedTuple):
     def rejected_rows(self) -> int:
         """Return the number of rows with errors."""
         return self.errors["row"].n_unique()
+
+
+def _no_errors() -> pl.DataFrame:
+    return pl.DataFrame(
+        schema={"row": pl.get_index_type(), "field": pl.String(), "code": pl.String()}
+    )
 
 
 def key_of(fields: Iterable[WorkspaceField]) -> str:
@@ -213,20 +221,28 @@ def validate(
     if repeated is None:
         ids = frame[key_of(present)] if any(field.unique for field in present) else no_ids()
         repeated = ids.filter(ids.is_duplicated()).unique()
-    broken = [_broken(field, repeated) for field in present]
-    good = frame.select(pl.all_horizontal(each.kept() for each in broken)).to_series()
     # By number: a field can have any name, also those of the columns made here.
-    names = {str(number): field.field_name for number, field in enumerate(present)}
+    numbered = {str(number): field for number, field in enumerate(present)}
+    kept = frame.select(
+        _broken(field, frame, repeated).kept().alias(number) for number, field in numbered.items()
+    )
+    good = kept.select(pl.all_horizontal(pl.all())).to_series()
+    if good.all():
+        return Validation(frame, _no_errors())
     bad = frame.filter(~good)
+    broken = {number: field for number, field in numbered.items() if not kept[number].all()}
+    names = {number: field.field_name for number, field in broken.items()}
     errors = (
-        bad.select(each.code().alias(number) for number, each in zip(names, broken, strict=True))
+        bad.select(
+            _broken(field, bad, repeated).code().alias(number) for number, field in broken.items()
+        )
         .insert_column(0, (~good).arg_true().alias("row"))
         .unpivot(index="row", variable_name="field", value_name="code")
         .drop_nulls("code")
         .sort("row", maintain_order=True)
         .with_columns(pl.col("field").replace_strict(names, return_dtype=pl.String()))
     )
-    return Validation(frame.filter(good) if bad.height else frame, errors)
+    return Validation(frame.filter(good), errors)
 
 
 def _written(day: pl.Expr, date_format: str) -> pl.Expr:
@@ -266,23 +282,28 @@ class _Broken(NamedTuple):
         )
 
 
-def _broken(field: WorkspaceField, repeated: pl.Series) -> _Broken:
-    value = column(field.field_name)
+def _broken(field: WorkspaceField, frame: pl.DataFrame, repeated: pl.Series) -> _Broken:
+    value, values = column(field.field_name), frame[field.field_name]
     no = pl.lit(False)
     needed = field.required or field.unique
     blank = value.is_null() | (value.str.strip_chars().str.len_bytes() == 0)
-    kept, code = _rule(field, value)
+    kept, code = _rule(field, value, values)
     return _Broken(
         missing=blank if needed else no,
         absent=value.is_null() | (value.str.len_bytes() == 0),
-        nul=value.str.contains("\0", literal=True),
+        nul=value.str.contains("\0", literal=True) if _holds_nul(values) else no,
         duplicate=value.is_in(repeated.implode()) if field.unique and len(repeated) else no,
         rule=~kept,
         rule_code=code,
     )
 
 
-def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
+def _holds_nul(values: pl.Series) -> bool:
+    _, raw = text_bytes(values.to_arrow())
+    return b"\0" in raw
+
+
+def _rule(field: WorkspaceField, value: pl.Expr, values: pl.Series) -> tuple[pl.Expr, str]:
     match field.field_type:
         case "string":
             return pl.lit(True), "string"
@@ -295,6 +316,9 @@ def _rule(field: WorkspaceField, value: pl.Expr) -> tuple[pl.Expr, str]:
             fraction = rf"(?:\.[0-9]{{1,{digits}}})?" if digits else ""
             return value.str.contains(rf"^-?[0-9]+{fraction}\z"), "currency"
         case "Date":  # pragma: no branch - the last of the five
+            notation = DATE_FORMATS[field.field_format or ""]
+            if in_digits(notation):
+                return pl.lit(are_dates(values, notation)), "date"
             return _is_date(value, field.field_format or ""), "date"
 
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from nudgescribe.lazy import np, pa, pc, types
+from nudgescribe.text_bytes import text_bytes, text_type
 
 _EPOCH = date(1970, 1, 1)
 _FIRST_DAY, _LAST_DAY = (date.min - _EPOCH).days, (date.max - _EPOCH).days
@@ -35,12 +36,6 @@ class NoText(ValueError):
         super().__init__(problem)
         self.problem = problem
         self.index = index
-
-
-@cache
-def text_type() -> pa.DataType:
-    """Return the type of all columns of a list."""
-    return pa.large_string()
 
 
 def check_type(type_: pa.DataType) -> None:
@@ -124,13 +119,16 @@ def _nulls(values: pa.Array) -> pa.Array:
 
 
 def _checked_text(values: pa.Array) -> pa.Array:
+    texts = values.cast(text_type())
+    if text_bytes(texts)[1].isascii():  # which is UTF-8, and found out in a moment
+        return texts
     try:
         values.validate(full=True)
     except pa.ArrowInvalid:
         pieces = values.cast(pa.large_binary()).to_pylist()
         index = next(at for at, each in enumerate(pieces) if not _is_utf8(each))
         raise NoText("holds text that is not UTF-8", index) from None
-    return values.cast(text_type())
+    return texts
 
 
 def _is_utf8(piece: bytes | None) -> bool:

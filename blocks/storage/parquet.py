@@ -35,20 +35,23 @@ class ParquetSink(Closing):
     """A Parquet file that frames, or tables, of one schema are appended to.
 
     A context manager; the file has its schema even if nothing is written. The compression, zstd
-    level 1 without dictionaries, suits text that seldom repeats. Pages have checksums.
+    level 1 without dictionaries, suits text that seldom repeats. Pages have checksums, and no
+    statistics: nobody looks for single rows, and they cost a third of the writing.
     """
 
     def __init__(self, file: Path, schema: pl.Schema | pa.Schema) -> None:
         self._schema = schema
         self._writer = parquet.ParquetWriter(
             file,
-            pl.DataFrame(schema=schema).to_arrow().schema
+            _to_arrow(pl.DataFrame(schema=schema)).schema
             if isinstance(schema, pl.Schema)
             else schema,
             compression="zstd",
             compression_level=1,
             use_dictionary=False,
+            write_statistics=False,
             write_page_checksum=True,
+            store_schema=False,  # what reads text gets text, not the views that frames consist of
         )
         self.rows = 0
 
@@ -73,7 +76,12 @@ class ParquetSink(Closing):
         # Column by column: `DataFrame.cast` reads some names as patterns and refuses an empty one.
         cast = pl.DataFrame([frame[name].cast(dtype) for name, dtype in self._schema.items()])
         cast.columns = self._schema.names()
-        return cast.to_arrow()
+        return _to_arrow(cast)
+
+
+def _to_arrow(frame: pl.DataFrame) -> pa.Table:
+    # Without the copy that text in another form is.
+    return frame.to_arrow(compat_level=pl.CompatLevel.newest())
 
 
 def write_parquet(file: Path, schema: pl.Schema, frames: Iterable[pl.DataFrame]) -> int:
@@ -89,9 +97,11 @@ def text_schema(columns: list[str]) -> pl.Schema:
     return pl.Schema(dict.fromkeys(columns, pl.String()))
 
 
-def read_frames(file: Path, rows: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
+def read_frames(
+    file: Path, rows: int = ROWS_AT_ONCE, columns: Sequence[str] | None = None
+) -> Iterator[pl.DataFrame]:
     """Yield the rows of a Parquet file as `read_batches` does, as frames."""
-    for batch in read_batches(file, rows):
+    for batch in read_batches(file, rows, columns):
         frame = to_polars(pa.Table.from_batches([batch]))
         frame.columns = batch.schema.names  # polars renames a column whose name is empty
         yield frame
@@ -105,7 +115,12 @@ def read_batches(
     """
     with file.open("rb") as opened:
         # Without pre_buffer, which keeps what has been read until the whole file has.
-        source = parquet.ParquetFile(opened, pre_buffer=False, page_checksum_verification=True)
+        source = parquet.ParquetFile(
+            opened,
+            pre_buffer=False,
+            page_checksum_verification=True,
+            binary_type=pa.large_binary(),
+        )
         names = source.schema_arrow.names if columns is None else [*columns]
         left = source.metadata.num_rows
         for batch in source.iter_batches(few_rows_of(source, rows), columns=names):

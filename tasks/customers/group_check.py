@@ -94,7 +94,8 @@ def held_ids(client: NudgescribeClient, group: GroupRef) -> Iterator[pl.DataFram
 def listed_ids(lake: DataLake, validated: Validated) -> Iterator[pl.DataFrame]:
     """Yield the identifiers of the list. Raises StagingLost."""
     with local_copy(lake, validated.accepted) as listed:
-        yield from (identities(frame[validated.key]) for frame in read_frames(listed))
+        for frame in read_frames(listed, columns=[validated.key]):
+            yield identities(frame.to_series())
 
 
 def _compare(

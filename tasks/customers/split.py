@@ -71,7 +71,7 @@ def split_list(
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
         ParquetSink(errors, _errors_schema()) as errors_sink,
     ):
-        texts = _texts(listed, values)
+        texts = prefetch(_texts(listed, values))
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
             bad = validation.errors
             if duplicates != "refuse":

@@ -14,13 +14,19 @@ from pydantic import AliasChoices, Field
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import batched
-from blocks.storage.parquet import ParquetSink, read_frames, text_schema, write_parquet
+from blocks.storage.parquet import (
+    ParquetSink,
+    read_batches,
+    read_frames,
+    text_schema,
+    write_parquet,
+)
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.fields import column
 from nudgescribe.identifiers import Counts, compare
-from nudgescribe.lazy import np, npt, pl
+from nudgescribe.lazy import np, npt, pa, pl
 from nudgescribe.retry import poll
 from tasks.customers import upload
 from tasks.customers.fingerprint import content
@@ -102,10 +108,10 @@ class _GroupComparison:
     upserted: npt.NDArray[np.bool_]
     removed: Path
 
-    def upserts(self, listed: Path) -> Iterator[pl.DataFrame]:
+    def upserts(self, listed: Path) -> Iterator[pa.RecordBatch]:
         """Yield the list's new and changed rows in their order, one upload at a time."""
-        frames = _filtered(read_frames(listed), self.upserted)
-        return _rechunked(frames, upload.ROWS_SENT, upload.BYTES_SENT)
+        batches = _filtered(read_batches(listed), self.upserted)
+        return _rechunked(batches, upload.ROWS_SENT, upload.BYTES_SENT)
 
     def deletions(self) -> Iterator[list[str]]:
         """Yield the identifiers to delete, one call at a time."""
@@ -181,28 +187,28 @@ def _diff(counts: Counts) -> ListDiff:
 
 
 def _filtered(
-    frames: Iterable[pl.DataFrame], mask: npt.NDArray[np.bool_]
-) -> Iterator[pl.DataFrame]:
+    batches: Iterable[pa.RecordBatch], mask: npt.NDArray[np.bool_]
+) -> Iterator[pa.RecordBatch]:
     first = 0
-    for frame in frames:
-        yield frame.filter(pl.Series(mask[first : first + frame.height]))
-        first += frame.height
+    for batch in batches:
+        yield batch.filter(pa.array(mask[first : first + batch.num_rows]))
+        first += batch.num_rows
 
 
-def _rechunked(frames: Iterable[pl.DataFrame], rows: int, size: int) -> Iterator[pl.DataFrame]:
-    """Yield the same rows in frames of `rows`, or of fewer once they have about `size` bytes."""
-    pending: list[pl.DataFrame] = []
-    for frame in frames:
-        pending.append(frame)
-        while sum(frame.height for frame in pending) >= rows:
-            joined = pl.concat(pending)
-            yield joined.head(rows)
+def _rechunked(batches: Iterable[pa.RecordBatch], rows: int, size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the same rows in batches of `rows`, or of fewer once they have about `size` bytes."""
+    pending: list[pa.RecordBatch] = []
+    for batch in batches:
+        pending.append(batch)
+        while sum(batch.num_rows for batch in pending) >= rows:
+            joined = pa.concat_batches(pending)
+            yield joined.slice(0, rows)
             pending = [joined.slice(rows)]
-        if sum(frame.estimated_size() for frame in pending) >= size:
-            yield pl.concat(pending)
+        if sum(batch.nbytes for batch in pending) >= size:
+            yield pa.concat_batches(pending)
             pending = []
-    if any(frame.height for frame in pending):
-        yield pl.concat(pending)
+    if any(batch.num_rows for batch in pending):
+        yield pa.concat_batches(pending)
 
 
 def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) -> None:

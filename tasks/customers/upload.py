@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import prefetch
 from blocks.storage.errors import TooNew
-from blocks.storage.parquet import read_frames
+from blocks.storage.parquet import read_batches
 from nudgescribe import contract, rfc4180
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
@@ -25,7 +25,7 @@ from nudgescribe.errors import (
     ServerError,
     TooLarge,
 )
-from nudgescribe.lazy import pl
+from nudgescribe.lazy import pa
 from nudgescribe.retry import poll
 from tasks.campaigns import CampaignRef, GroupBusy, refuse_busy
 from tasks.customers.staging import Staged, local_copy
@@ -171,14 +171,14 @@ def upload_customers(
 
     def upload() -> Uploaded:
         with account.get_client() as client, local_copy(lake, accepted) as source:
-            send(client, group, read_frames(source, ROWS_SENT), accepted.rows)
+            send(client, group, read_batches(source, ROWS_SENT), accepted.rows)
             return Uploaded(size=settled_size(client, group, accepted.rows))
 
     return Journal(lake.files, refresh.journal).step(Step.UPLOADED, Uploaded, upload)
 
 
 def send(
-    client: NudgescribeClient, group: GroupRef, customers: Iterable[pl.DataFrame], total: int
+    client: NudgescribeClient, group: GroupRef, customers: Iterable[pa.RecordBatch], total: int
 ) -> bool:
     """Upsert customers, and return whether the service has processed all uploads already.
 
@@ -196,7 +196,7 @@ def send(
 
 
 def _uploads(
-    client: NudgescribeClient, group: GroupRef, customers: Iterable[pl.DataFrame]
+    client: NudgescribeClient, group: GroupRef, customers: Iterable[pa.RecordBatch]
 ) -> Iterator[tuple[int, int, contract.UploadResult]]:
     """Upload customers in their order; yield for each upload the number of rows sent before it,
     the number of its rows, and its result.
@@ -205,30 +205,33 @@ def _uploads(
     Raises RowTooLarge.
     """
     sent, limit = 0, BYTES_SENT
-    for chunk in prefetch(map(_with_csv, customers)):
+    for chunk in prefetch(with_csv(customers)):
         left = [chunk]
         while left:
-            frame, csv = left.pop()
+            batch, csv = left.pop()
             result = None
-            if len(csv) <= limit or frame.height == 1:
+            if len(csv) <= limit or batch.num_rows == 1:
                 try:
                     result = client.upload_customers(
                         group.workspace_id, group.customer_group_id, csv
                     )
                 except TooLarge as error:
-                    if frame.height == 1:
+                    if batch.num_rows == 1:
                         raise RowTooLarge(f"Accepted row {sent + 1:,}: {error.problem}") from None
                     limit = len(csv) // 2
             if result:
-                yield sent, frame.height, result
-                sent += frame.height
+                yield sent, batch.num_rows, result
+                sent += batch.num_rows
             else:
-                half = frame.height // 2
-                left += [_with_csv(frame.slice(half)), _with_csv(frame.head(half))]
+                half = batch.num_rows // 2
+                halves = batch.slice(half), batch.slice(0, half)
+                left += [(each, rfc4180.write(each)) for each in halves]
 
 
-def _with_csv(frame: pl.DataFrame) -> tuple[pl.DataFrame, bytes]:
-    return frame, rfc4180.write(frame)
+def with_csv(customers: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, bytes]]:
+    """Yield customers with the CSV of their upload; a thread reads ahead."""
+    for batch in prefetch(iter(customers)):
+        yield batch, rfc4180.write(batch)
 
 
 def settled_size(client: NudgescribeClient, group: GroupRef, expected: int) -> int:

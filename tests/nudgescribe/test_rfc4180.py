@@ -5,6 +5,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -82,6 +83,19 @@ def mapped(written: bytes, first_only: bool = False) -> list[tuple[str, ...]]:
 def test_csv_reads_null_back_as_empty_text() -> None:
     written = rfc4180.write(pl.DataFrame({"a": [None, "x"], "b": ["", None]}))
     assert rfc4180.read(written).rows() == [("", ""), ("x", "")]
+
+
+@given(st.lists(st.tuples(st.none() | values, st.none() | values), max_size=12), st.integers(0, 3))
+def test_csv_is_what_polars_writes(pairs: list[tuple[str, str]], skipped: int) -> None:
+    frame = frame_of(pairs)
+    batch = pa.record_batch([each.to_arrow() for each in frame], frame.columns)
+    rest = frame.slice(skipped)
+    assert rfc4180.write(frame) == frame.write_csv(line_terminator="\r\n").encode()
+    assert rfc4180.write(batch.slice(skipped)) == rest.write_csv(line_terminator="\r\n").encode()
+
+
+def test_csv_of_one_column_has_no_blank_line() -> None:
+    assert rfc4180.write(pl.DataFrame({"a": [None, "", "x"]})) == b'a\r\n""\r\n""\r\nx\r\n'
 
 
 @pytest.mark.parametrize(

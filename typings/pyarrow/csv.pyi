@@ -22,6 +22,7 @@ class ConvertOptions:
     def __init__(
         self,
         *,
+        check_utf8: bool = True,
         column_types: Mapping[str, DataType],
         null_values: Sequence[str] = ...,
         strings_can_be_null: bool,

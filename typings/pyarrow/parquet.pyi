@@ -2,7 +2,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pyarrow import RecordBatch, Schema, Table
+from pyarrow import DataType, RecordBatch, Schema, Table
 
 class ParquetWriter:
     def __init__(
@@ -15,6 +15,7 @@ class ParquetWriter:
         use_dictionary: bool,
         write_statistics: bool | list[str] = True,
         write_page_checksum: bool = False,
+        store_schema: bool = True,
     ) -> None: ...
     def add_key_value_metadata(self, key_value_metadata: dict[bytes, bytes]) -> None: ...
     def write_table(self, table: Table, row_group_size: int | None = None) -> None: ...
@@ -52,6 +53,7 @@ class ParquetFile:
         pre_buffer: bool = True,
         page_checksum_verification: bool = False,
         coerce_int96_timestamp_unit: str | None = None,
+        binary_type: DataType | None = None,
     ) -> None: ...
     def __enter__(self) -> ParquetFile: ...
     def __exit__(self, *args: object) -> None: ...

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import httpx
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from blocks.storage import parquet
@@ -39,6 +40,10 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
         yield Company(sandbox, seed.seed(sandbox.context, 10))
 
 
+def batches(*frames: pl.DataFrame) -> list[pa.RecordBatch]:
+    return [batch for frame in frames for batch in frame.to_arrow().to_batches()]
+
+
 @pytest.fixture
 def group(narrow: Company) -> GroupRef:
     with narrow.client() as client:
@@ -60,7 +65,7 @@ def test_upload_of_wide_rows_is_parted_by_bytes(
     transport = answering(json.dumps({**DONE, "status": "completed"}))
     with local.account.get_client(transport=transport) as client:
         assert max(frame.height for frame in read_frames(tmp_path / "wide")) <= 40
-        assert send(client, group, [wide, skewed], 2000)
+        assert send(client, group, batches(wide, skewed), 2000)
     sizes = [int(r.headers["content-length"]) for r in transport.requests if r.url.path == UPLOAD]
     assert sorted(sizes)[-1] > 150_000 > 101_000 > sorted(sizes)[-2]
     assert len(sizes) < 100
@@ -87,7 +92,7 @@ def test_sync_parts_uploads_by_bytes(
 def test_upload_that_is_too_large_is_halved(narrow: Company, group: GroupRef) -> None:
     transport = ResponseTamperer()
     with narrow.client(transport=transport) as client:
-        assert send(client, group, [customers(200).head(100), customers(200).tail(100)], 200)
+        assert send(client, group, batches(customers(200).head(100), customers(200).tail(100)), 200)
         assert client.count_customers(group.workspace_id, group.customer_group_id).total == 200
     sizes = [int(r.headers["content-length"]) for r in transport.requests if r.url.path == UPLOAD]
     assert len([size for size in sizes if size > 4000]) <= 3
@@ -95,7 +100,7 @@ def test_upload_that_is_too_large_is_halved(narrow: Company, group: GroupRef) ->
 
 def test_row_keeps_its_number_when_uploads_are_halved(narrow: Company, group: GroupRef) -> None:
     with narrow.client() as client, pytest.raises(UploadIncomplete, match=r"row 90 \w+ \(\w+\)"):
-        send(client, group, [customers(100, invalid_every=90)], 100)
+        send(client, group, batches(customers(100, invalid_every=90)), 100)
 
 
 @pytest.mark.parametrize("body", [None, httpx.Response(413, content=b"<html>nginx</html>")])
@@ -107,5 +112,5 @@ def test_row_that_is_too_large_is_named(
     transport = ResponseTamperer({UPLOAD: [body]} if body else {})
     with narrow.client(transport=transport) as client:
         with pytest.raises(RowTooLarge, match="Accepted row 42: .* answered 413") as caught:
-            send(client, group, [listed], 50)
+            send(client, group, batches(listed), 50)
     assert "s3cret" not in str(caught.value)
