@@ -122,12 +122,12 @@ def ours_unstaged(file: Path) -> int:
     from blocks.iterators import prefetch
     from blocks.storage.reader import to_polars
     from nudgescribe import fields, rfc4180
-    from nudgescribe.identifiers import NO_IDS
+    from nudgescribe.identifiers import no_ids
 
     good, columns = 0, rules()
     for batch in prefetch(FileCrm(path=str(file), format="csv").batches(None)):
         frame = to_polars(pa.Table.from_batches([batch]))
-        accepted = fields.validate(frame, columns, NO_IDS).accepted
+        accepted = fields.validate(frame, columns, no_ids()).accepted
         rfc4180.write(accepted)
         good += accepted.height
     return good
