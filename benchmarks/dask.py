@@ -7,22 +7,24 @@ allows. All of it shares this machine's cores, also the service and Prefect's se
 the chunks, from the beginning of the first to the end of the last, and of the flow around them,
 which Prefect rounds up to whole seconds.
 
-The CPU seconds of a flow say what two cores allow: one worker has a core, all else has the other;
-two workers and all else share both. So two are at most 2 W / (W + E) times as fast as one, where W
-is the workers' CPU time and E that of everything else.
+The CPU seconds of the chunks' time say what two cores allow: one worker has a core and all else the
+other; two workers and all else share both. So two are at most 2 W / (W + E) times as fast as one,
+where W is the workers' CPU time and E that of everything else.
 """
 
 import json
 import subprocess
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
 from importlib import import_module
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter, sleep
+from threading import Event
+from time import perf_counter, sleep, time
 from typing import Any
 
 import psutil
@@ -42,7 +44,9 @@ SERVICES = {"120 ms away, 12 MB/s a connection": True, "on this machine": False}
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds, of the chunks and of the flow around them, and of CPU: workers', everything's."""
+    """Seconds: of the chunks, of the flow around them, and of CPU in the time of the chunks, the
+    workers' and everything's.
+    """
 
     chunks: float
     flow: float
@@ -89,32 +93,55 @@ def observer(address: str) -> Any:
     return import_module("distributed").Client(address, set_as_default=False)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The CPU seconds so far at a moment: the workers', and everything's."""
+
+    at: float
+    workers: float
+    all: float
+
+
+@contextmanager
+def sampled(workers: list[int]) -> Generator[list[Sample]]:
+    """Note the CPU time ten times a second. The service, the cluster and Prefect's server are
+    children of this process.
+    """
+    own, samples, ended = psutil.Process(), list[Sample](), Event()
+
+    def sample() -> None:
+        while not ended.wait(0.1):
+            everything = [own.pid, *(each.pid for each in own.children(recursive=True))]
+            used = (sum(map(cpu_seconds_of, each)) for each in (workers, everything))
+            samples.append(Sample(time(), *used))
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(sample)
+        yield samples
+        ended.set()
+
+
 def fetch(address: str, workers: list[int], rows: int) -> Measured:
     """Run the flow into a lake of its own."""
-
-    def cpu() -> tuple[float, float]:
-        # The service, the cluster and Prefect's server are children of this process.
-        everything = [own, *own.children(recursive=True)]
-        return sum(map(cpu_seconds_of, workers)), sum(
-            cpu_seconds_of(each.pid) for each in everything
-        )
-
-    own = psutil.Process()
     options = ExportOptions(task_runner="dask", cluster=address)
     with TemporaryDirectory() as folder, observer(address) as client:
         lake = DataLake(root=folder)
         lake.save("benchmark", overwrite=True)
         account = NudgescribeAccount.model_validate("benchmark")
         begun = len(client.get_task_stream())  # from the first such call on, tasks are noted
-        start, before = perf_counter(), cpu()
-        (fetched,) = export_messages(CAMPAIGN, account, lake, options=options)
-        seconds, after = perf_counter() - start, cpu()
+        with sampled(workers) as samples:
+            start = perf_counter()
+            (fetched,) = export_messages(CAMPAIGN, account, lake, options=options)
+            seconds = perf_counter() - start
         noted: list[dict[str, Any]] = client.get_task_stream()[begun:]
     if fetched.rows != rows:
         raise SystemExit(f"{fetched.rows:,} rows instead of {rows:,}")
-    times = [time for task in noted for time in task["startstops"]]
-    worked = max(time["stop"] for time in times) - min(time["start"] for time in times)
-    return Measured(worked, seconds, after[0] - before[0], after[1] - before[1])
+    times = [each for task in noted for each in task["startstops"]]
+    first, last = min(each["start"] for each in times), max(each["stop"] for each in times)
+    before = [each for each in samples if each.at <= first][-1]
+    after = next((each for each in samples if each.at >= last), samples[-1])
+    used = after.workers - before.workers, after.all - before.all
+    return Measured(last - first, seconds, *used)
 
 
 def measure(rows: int) -> list[Measured]:
