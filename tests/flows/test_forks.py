@@ -66,10 +66,6 @@ def portfolio(
     )
 
 
-def two(sandbox: Sandbox) -> list[Company]:
-    return [Company(sandbox, seed.seed(sandbox.context, 300)) for _ in range(2)]
-
-
 def began(lake: DataLake, company: Company) -> bool:
     return History(lake.files, campaign_partition(company.seeded.campaign_id)).newest() is not None
 
@@ -102,53 +98,29 @@ def end_of(deployment: Deployed, company: Company) -> tuple[str | None, int]:
     return run.state_name, run.run_count
 
 
-def test_campaigns_are_refreshed_in_processes_of_their_own(
-    reviewed_sandbox: Sandbox, deployment: Deployed, lake: DataLake, tmp_path: Path
-) -> None:
-    companies = two(reviewed_sandbox)
-    state = portfolio(tmp_path, lake, *companies)
-    assert state.is_completed(), state.message
-    runs = lake.runs()
-    assert {*runs["campaign_id"]} == {each.seeded.campaign_id for each in companies}
-    assert {*runs["rows"]} == {ROWS}
-    assert [end_of(deployment, each) for each in companies] == [("Completed", 1)] * 2
-    processes = {process_of(lake, each.seeded.campaign_id) for each in companies}
-    assert len(processes - {os.getpid()}) == 2
-
-
-def test_killed_refresh_is_retried_and_ends_no_other(
+def test_refresh_that_is_killed_is_retried_and_one_that_is_cancelled_ends_alone(
     slow_sandbox: Sandbox, deployment: Deployed, lake: DataLake, tmp_path: Path
 ) -> None:
-    killed, other = two(slow_sandbox)
+    killed, cancelled, other = (
+        Company(slow_sandbox, seed.seed(slow_sandbox.context, 300)) for _ in range(3)
+    )
+    processes: set[int] = set()
 
-    def kill() -> None:
-        until(lambda: began(lake, killed))
+    def strike() -> None:
+        until(lambda: all(began(lake, each) for each in (killed, cancelled, other)))
+        processes.update(process_of(lake, each.seeded.campaign_id) for each in (killed, other))
         os.kill(process_of(lake, killed.seeded.campaign_id), signal.SIGKILL)
-
-    with meanwhile(kill):
-        state = portfolio(tmp_path, lake, killed, other)
-    assert state.is_completed(), state.message
-    assert end_of(deployment, killed) == ("Completed", 2)
-    assert end_of(deployment, other) == ("Completed", 1)
-    assert sorted(lake.runs()["rows"]) == [ROWS, ROWS]
-
-
-def test_refresh_is_cancelled_alone_with_what_its_hook_says(
-    slow_sandbox: Sandbox, deployment: Deployed, lake: DataLake, tmp_path: Path
-) -> None:
-    cancelled, other = two(slow_sandbox)
-
-    def cancel() -> None:
-        until(lambda: began(lake, cancelled))
         run = run_of(deployment, cancelled)
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(run.id, Cancelling(), force=True)
 
-    with meanwhile(cancel):
-        state = portfolio(tmp_path, lake, cancelled, other)
+    with meanwhile(strike):
+        state = portfolio(tmp_path, lake, killed, cancelled, other)
+    assert len(processes - {os.getpid()}) == 2
     assert state.name == "PartlyFailed"
-    assert end_of(deployment, cancelled) == ("Cancelled", 1)
-    assert end_of(deployment, other) == ("Completed", 1)
+    ends = [end_of(deployment, each) for each in (killed, cancelled, other)]
+    assert ends == [("Completed", 2), ("Cancelled", 1), ("Completed", 1)]
+    assert sorted(lake.runs()["rows"]) == [ROWS, ROWS]
 
 
 def test_refresh_that_needs_a_review_is_suspended_for_it(
