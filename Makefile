@@ -36,9 +36,7 @@ coverage: $(READY)
 check: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pyright
-	@$(BIN)/pyright --pythonversion 3.12
-	@$(BIN)/pyright --pythonversion 3.13
+	@printf '%s\n' 3.11 3.12 3.13 | xargs -P 2 -n 1 $(BIN)/pyright --pythonversion
 	@$(BIN)/lint-imports
 
 # The oldest and the newest libraries that pyproject.toml allows, on each Python that is here.
