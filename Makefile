@@ -39,7 +39,7 @@ check: $(READY)
 	@printf '%s\n' 3.11 3.12 3.13 | xargs -P 2 -n 1 $(BIN)/pyright --pythonversion
 	@$(BIN)/lint-imports
 
-# The oldest and the newest libraries that pyproject.toml allows, on each Python that is here.
+# With the oldest libraries that pyproject.toml allows, and with the newest on each newer Python here.
 bounds: $(READY)
 	@$(BIN)/python -m tests.bounds
 
