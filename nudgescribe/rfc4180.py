@@ -185,8 +185,8 @@ def mapped(file: BinaryIO, first_only: bool = False) -> Iterator[CsvBlock]:
     columns, _ = _header(first_row)
     if end == size:
         yield CsvBlock(b"", _parse(b"", columns))
-    for rows, quotes in _mapped_rows(data, end):
-        table = _parse_quoted(rows, quotes, columns, first_only)
+    for rows, places in _mapped_rows(data, end):
+        table = _parse_quoted(rows, places, columns, first_only)
         yield CsvBlock(rows, table)
         # What has been read stays in the page cache, without counting as this process's memory.
         data.madvise(MADV_DONTNEED)
