@@ -206,6 +206,24 @@ class DataLake(SavedBlock):
 
         return read_snapshot(self.files, snapshot or find_newest_snapshot(self.files))
 
+    def segments(self, campaign_id: str, run_number: int | None = None) -> pl.DataFrame:
+        """Return a run's segments with their messages, by default the newest run's.
+
+        The columns are segment_id, segment (its variables as JSON), message_id, message,
+        review_status, approval_stage and archived. Raises SegmentsMissing, SegmentsDamaged.
+        """
+        from blocks.storage.segments import read_segments
+
+        return read_segments(self.files, self._find_run(campaign_id, run_number), "segments")
+
+    def members(self, campaign_id: str, run_number: int | None = None) -> pl.DataFrame:
+        """Return customer_id and segment_id of each customer who has a message in a run, by default
+        in the newest one. Raises SegmentsMissing, SegmentsDamaged.
+        """
+        from blocks.storage.segments import read_segments
+
+        return read_segments(self.files, self._find_run(campaign_id, run_number), "members")
+
     def sync_runs(self, campaign_id: str | None = None) -> pl.DataFrame:
         """Return a row for each refresh, synchronisation, export and plan, also failed and skipped
         ones: its outcome, counts, durations. Raises HistoryDamaged.

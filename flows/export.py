@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
-from flows.run.fetch import check_runner, commit_fetched, fetch_run
+from flows.run.fetch import check_runner, commit_fetched, fetch_run, save_run_segments
 from flows.run.flow_run import this_run
 from tasks.export.run import (
     ExportIncomplete,
@@ -52,6 +52,7 @@ def export_messages(
                 incomplete.append(error)
             else:
                 in_lake.append(commit_fetched(account, export, lake))
+                save_run_segments(account, lake, published)
                 announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
         if incomplete:
             raise ExportIncomplete(" ".join(error.problem for error in incomplete))

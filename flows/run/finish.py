@@ -2,7 +2,7 @@
 
 from blocks import DataLake
 from flows.options import FetchOptions
-from flows.run.fetch import commit_fetched, fetch_run
+from flows.run.fetch import commit_fetched, fetch_run, save_run_segments
 from flows.run.flow_run import ClaimedRefresh
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
@@ -33,6 +33,8 @@ def publish_and_fetch(
     changed = None if checkpoint.group.reused else claimed.refresh
     run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number, changed)
     watch.lap("compare")
+    save_run_segments(account, lake, _to_export(checkpoint), checkpoint.validated)
+    watch.lap("segments")
     result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
     report_refresh(account, lake, result)
     announce_run(

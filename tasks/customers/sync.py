@@ -140,7 +140,7 @@ def held_customers(
     customers = batched(client.customers(workspace_id, group_id), CUSTOMERS_HELD)
     frames = (
         pl.DataFrame(
-            {name: [_text(customer.profile.get(name)) for customer in batch] for name in columns},
+            {name: [as_text(customer.profile.get(name)) for customer in batch] for name in columns},
             schema=schema,
         )
         for batch in customers
@@ -237,5 +237,6 @@ def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) 
     )
 
 
-def _text(value: str | int | float | None) -> str | None:
+def as_text(value: str | int | float | None) -> str | None:
+    """Return a value of a profile as a list has it."""
     return None if value is None else str(value)
