@@ -8,6 +8,7 @@ from json import dumps
 from typing import Any
 from uuid import UUID
 
+import duckdb
 import polars as pl
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
@@ -29,6 +30,7 @@ from tasks.customers.upload import UploadIncomplete
 from tasks.journal.entries import PROJECT
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support.deployed import deploy, flow_run_of, retry, work
+from tests.test_documents import code
 
 KILLED = (
     "import json, os, signal, sys; from importlib import import_module; "
@@ -113,6 +115,29 @@ def test_each_flow_run_has_one_row_with_what_it_came_to(
     }
     assert len([row for row in of_sync if row[1] == "added"]) == 38
     assert changes(lake).keys() <= {run for (run,) in rows(lake, "run_id")}
+
+    queries(lake, campaign)
+
+
+def queries(lake: DataLake, campaign: str) -> None:
+    """What the document asks of it."""
+    names: dict[str, Any] = {"lake": lake, "campaign_id": campaign}
+    first, last = code("python history")
+    exec(first, names)
+    assert names["runs"].height == 7
+    assert {*names["changes"]["change"]} == {"changed", "removed", "rejected"}
+    exec(last, names)
+    counts = names["counts"]
+    assert counts.loc["sync-customers"].droplevel(0).to_dict() == {"added": 38, "rejected": 2}
+    weeks, rejected = code("sql history")
+    with duckdb.connect() as connection:
+        connection.execute(f"SET file_search_path = '{lake.files.url('')}'")
+        outcomes = sorted(row[1:3] for row in connection.execute(weeks).fetchall())
+        newest = connection.execute(rejected).fetchall()
+    assert outcomes == [("completed", 1), ("failed", 1), ("unchanged", 1)]
+    # The newest run of the campaign is the plan that refused its list at the first rejected row.
+    assert [row[0] for row in newest] == [None, None]
+    assert all(customer and field and of for _, _, customer, field, of in newest)
 
 
 def test_refresh_of_a_reused_group_tells_what_it_sent(

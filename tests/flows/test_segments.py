@@ -3,6 +3,7 @@
 import shutil
 from typing import Any
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -15,6 +16,9 @@ from flows.retention import RetentionOptions, lake_retention
 from tasks.customers.guardrails import Guardrails
 from tasks.export import segments
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
+from tests.test_documents import code
+
+VARIABLES = ["plan", "region"]
 
 
 def refresh(company: Company, saved: Saved) -> Any:
@@ -27,14 +31,18 @@ def export(company: Company, saved: Saved, **options: Any) -> None:
     export_messages(company.seeded.campaign_id, saved.account, saved.lake, "all", given)
 
 
-def plans(saved: Saved, campaign: str, run: int) -> dict[str, str]:
-    """The plan by which each customer got the message."""
+def why(saved: Saved, campaign: str, run: int) -> dict[str, tuple[str, str]]:
+    """The plan and the region by which each customer got the message."""
     joined = saved.lake.members(campaign, run).join(
         saved.lake.segments(campaign, run), on="segment_id"
     )
     assert joined["customer_id"].is_unique().all()
-    plan = pl.col("segment").str.json_path_match("$.plan")
-    return dict(joined.select("customer_id", plan).rows())
+    values = (pl.col("segment").str.json_path_match(f"$.{name}").alias(name) for name in VARIABLES)
+    return by_customer(joined.with_columns(values))
+
+
+def by_customer(listed: pl.DataFrame) -> dict[str, tuple[str, str]]:
+    return {id_: (plan, region) for id_, plan, region in listed[["customer_id", *VARIABLES]].rows()}
 
 
 def test_refresh_tells_who_got_which_message_and_why(reviewed_company: Company, save: Save) -> None:
@@ -42,7 +50,7 @@ def test_refresh_tells_who_got_which_message_and_why(reviewed_company: Company, 
     saved, campaign = save(company, listed), company.seeded.campaign_id
     saved.save_account(company.account(profile_key=None))  # the list is enough
     refresh(company, saved)
-    assert plans(saved, campaign, 2) == dict(listed.select("customer_id", "plan").rows())
+    assert why(saved, campaign, 2) == by_customer(listed)
     with company.client() as client:
         at_service = client.rerun_messages(campaign, 2)
     told = saved.lake.segments(campaign)
@@ -59,6 +67,19 @@ def test_refresh_tells_who_got_which_message_and_why(reviewed_company: Company, 
     before = saved.lake.segments(campaign, 1)
     assert {*before["segment_id"]} & {*told["segment_id"]}
 
+    names: dict[str, Any] = {"lake": saved.lake, "campaign_id": campaign}
+    (block,) = code("python segments")
+    exec(block, names)
+    assert names["why"].height == 40
+    (sql,) = code("sql segments")
+    with duckdb.connect() as connection:
+        connection.execute(f"SET file_search_path = '{saved.root}/'")
+        rows = connection.execute(sql).fetchall()
+    sizes = dict.fromkeys((each.segment["plan"], each.message) for each in at_service)
+    assert {row[1:3] for row in rows if row[0] == 2} == sizes.keys()
+    assert sum(row[3] for row in rows if row[0] == 2) == 40
+    assert sum(row[3] for row in rows if row[0] == 1) == SEEDED_CUSTOMERS
+
 
 def test_export_adds_segments_of_past_runs_that_are_in_the_lake_already(
     reviewed_company: Company, save: Save
@@ -70,8 +91,8 @@ def test_export_adds_segments_of_past_runs_that_are_in_the_lake_already(
     with pytest.raises(SegmentsMissing, match="no segments of run 2"):
         saved.lake.segments(campaign)
     export(company, saved)
-    assert len(plans(saved, campaign, 1)) == SEEDED_CUSTOMERS
-    assert plans(saved, campaign, 2) == dict(customers(40).select("customer_id", "plan").rows())
+    assert len(why(saved, campaign, 1)) == SEEDED_CUSTOMERS
+    assert why(saved, campaign, 2) == by_customer(customers(40))
     assert saved.lake.segments(campaign, 1)["archived"].any()
 
 
@@ -140,4 +161,4 @@ def test_segments_are_written_when_killed_before(
         with pytest.raises(KeyboardInterrupt):
             export(company, saved)
     export(company, saved)
-    assert len(plans(saved, campaign, 1)) == SEEDED_CUSTOMERS
+    assert len(why(saved, campaign, 1)) == SEEDED_CUSTOMERS
