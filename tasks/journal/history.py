@@ -139,8 +139,9 @@ def record_changes(lake: DataLake, refresh: Refresh, frames: Iterable[pl.DataFra
 
 def partition_of(refresh: Refresh) -> str:
     """Return the partition of its campaign; that of none for a flow run that is no refresh."""
-    top, folder, _ = refresh.journal.split("/")
-    return folder if top == REFRESHES else refresh.partition or NO_CAMPAIGN
+    if refresh.journal.startswith(f"{REFRESHES}/"):
+        return refresh.journal.split("/")[1]
+    return refresh.partition or NO_CAMPAIGN
 
 
 class _Row(Frozen):
@@ -238,8 +239,8 @@ def _steps(entries: Mapping[Step, Entry]) -> list[dict[str, Any]]:
 
 def _key(folder: str) -> str:
     """Return what tells a journal's row from others: all tries of a flow run have one."""
-    top, parent, name = folder.split("/")
-    return f"{parent}/{name}" if top == REFRESHES else name[:FLOW_RUN]
+    top, _, rest = folder.partition("/")
+    return rest if top == REFRESHES else rest.rpartition("/")[2][:FLOW_RUN]
 
 
 def _row_key(path: str) -> str:

@@ -63,6 +63,7 @@ def test_refresh_tells_who_got_which_message_and_why(reviewed_company: Company, 
     members = folder / "members-00000.parquet"
     assert members.stat().st_mode & 0o777 == OWNER_ONLY
     # A segment has the same id in every run.
+    saved.save_account(company.account())
     export(company, saved)
     before = saved.lake.segments(campaign, 1)
     assert {*before["segment_id"]} & {*told["segment_id"]}

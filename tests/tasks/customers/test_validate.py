@@ -278,9 +278,7 @@ def test_quarantine_of_all_flows_is_one_table(
     listed = customers(30, invalid_every=10)
     validate(listed)
     for partition, id_ in (("campaign_id=D", "r2"), (NO_CAMPAIGN, "r3")):
-        other = Refresh(
-            id=id_, started=datetime(2026, 1, 1, tzinfo=UTC), journal=f"journals/x/{id_}"
-        )
+        other = Refresh(id=id_, started=datetime(2026, 1, 1, tzinfo=UTC), journal=f"journals/{id_}")
         mapping = FieldMapping(rules=rules, sources={})
         staged = local.staged(listed, id_)
         validate_customers.fn(mapping, staged, local.lake, other, partition)
