@@ -83,7 +83,8 @@ def record(files: Files, folder: str) -> None:
 
 def record_missing(files: Files, stored: Sequence[StoredFile], since: datetime | None) -> int:
     """Write the rows that killed flow runs have left unwritten, or older than their journal; those
-    of journals that were last written before `since` are gone for good. Return their number.
+    of journals that were last written before `since` are gone for good. Return their number. Later
+    tries of a flow run come last.
     """
     written = {
         _row_key(file.path): file.modified
@@ -96,7 +97,7 @@ def record_missing(files: Files, stored: Sequence[StoredFile], since: datetime |
             changed[found[0]] = max(file.modified, changed.get(found[0], file.modified))
     missing = [
         folder
-        for folder, modified in sorted(changed.items())
+        for folder, modified in sorted(changed.items(), key=lambda each: (len(each[0]), each))
         if (since is None or modified >= since)
         and ((at := written.get(_key(folder))) is None or at <= modified)
     ]
