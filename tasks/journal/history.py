@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -226,16 +227,15 @@ def _counts(entries: Mapping[Step, Entry]) -> dict[str, Any]:
     return counts
 
 
-def _steps(entries: Mapping[Step, Entry]) -> list[dict[str, Any]]:
-    """Return the seconds between each entry and the one before it."""
+def _steps(entries: Mapping[Step, Entry]) -> str:
+    """Return the seconds between each entry and the one before it, as JSON: a CSV can hold it."""
     timed = sorted(entries.items(), key=lambda each: each[1].written_at)
-    return [
+    return json.dumps(
         {
-            "step": step.partition("-")[2],
-            "seconds": (entry.written_at - before.written_at).total_seconds(),
+            step.partition("-")[2]: (entry.written_at - before.written_at).total_seconds()
+            for (_, before), (step, entry) in pairwise(timed)
         }
-        for (_, before), (step, entry) in pairwise(timed)
-    ]
+    )
 
 
 def _key(folder: str) -> str:
