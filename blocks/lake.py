@@ -14,6 +14,7 @@ from blocks.saved import SavedBlock, documentation_url
 from blocks.secrets import HINT, read_secret, read_secrets
 from blocks.storage import reader
 from blocks.storage.files import Files, LakeError
+from blocks.storage.history import SYNC_CHANGES, SYNC_RUNS, read_history
 from blocks.storage.locations import check_delta_root, check_root
 from blocks.storage.manifest import Format, Manifest, run_folder
 from blocks.storage.part_writer import PartWriter
@@ -68,8 +69,8 @@ class DataLake(SavedBlock):
 
     identifier_key: SecretStr | None = Field(
         default=None,
-        description="Key of a hash that stands for customer identifiers in the quarantine. If "
-        f"empty, they stand there themselves. {HINT}",
+        description="Key of a hash that stands for customer identifiers in quarantine and history. "
+        f"If empty, they stand there themselves. {HINT}",
     )
 
     @field_validator("root")
@@ -117,7 +118,7 @@ class DataLake(SavedBlock):
         return options
 
     def show_identifiers(self, ids: pl.Series) -> pl.Series:
-        """Return what stands for identifiers in the quarantine: they themselves or, with an
+        """Return what stands for identifiers in quarantine and history: they themselves or, with an
         `identifier_key`, their HMAC-SHA256 as hexadecimal digits.
         """
         key = self._hash_key
@@ -204,6 +205,36 @@ class DataLake(SavedBlock):
         from blocks.storage.snapshots import find_newest_snapshot, read_snapshot
 
         return read_snapshot(self.files, snapshot or find_newest_snapshot(self.files))
+
+    def segments(self, campaign_id: str, run_number: int | None = None) -> pl.DataFrame:
+        """Return a run's segments with their messages, by default the newest run's.
+
+        The columns are segment_id, segment (its variables as JSON), message_id, message,
+        review_status, approval_stage and archived. Raises SegmentsMissing, SegmentsDamaged.
+        """
+        from blocks.storage.segments import read_segments
+
+        return read_segments(self.files, self._find_run(campaign_id, run_number), "segments")
+
+    def members(self, campaign_id: str, run_number: int | None = None) -> pl.DataFrame:
+        """Return customer_id and segment_id of each customer who has a message in a run, by default
+        in the newest one. Raises SegmentsMissing, SegmentsDamaged.
+        """
+        from blocks.storage.segments import read_segments
+
+        return read_segments(self.files, self._find_run(campaign_id, run_number), "members")
+
+    def sync_runs(self, campaign_id: str | None = None) -> pl.DataFrame:
+        """Return a row for each refresh, synchronisation, export and plan, also failed and skipped
+        ones: its outcome, counts, durations. Raises HistoryDamaged.
+        """
+        return read_history(self.files, SYNC_RUNS, campaign_id).sort("started_at", "run_id")
+
+    def sync_changes(self, campaign_id: str | None = None) -> pl.DataFrame:
+        """Return a row for each customer that a flow run has added, changed, removed or rejected;
+        `run_id` is that of `sync_runs`. Raises HistoryDamaged.
+        """
+        return read_history(self.files, SYNC_CHANGES, campaign_id)
 
     def _find_run(self, campaign_id: str, run_number: int | None) -> Manifest:
         if run_number is None:

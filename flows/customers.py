@@ -15,6 +15,8 @@ from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
 from tasks.group_names import check_group_name
 from tasks.journal.flow_runs import journaled
+from tasks.journal.history import Counted, note_counts
+from tasks.journal.refresh import Refresh
 from tasks.refresh.report import report_sync
 from tasks.ui.signals import announce
 
@@ -44,14 +46,14 @@ def sync_customers(
     with journaled(lake, this_run(), resumable=False) as run:
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
-            return _skipped(group)
+            return _skipped(lake, run, group)
         validated = extract_and_validate(
             account, workspace_id, crm, lake, run, options, NO_CAMPAIGN
         )
         options.guardrails.check(validated.counts(group.size if group else None))
         group = find_group(account, workspace_id, group_name, lake)  # the list may have taken long
         if group and group.held_by:
-            return _skipped(group)
+            return _skipped(lake, run, group)
         group = group or find_or_create_group(account, workspace_id, group_name)
         changes = update_group(account, group, crm, validated, lake, run)
     report_sync(lake, group, validated, changes)
@@ -60,5 +62,6 @@ def sync_customers(
     return changes
 
 
-def _skipped(group: GroupRef) -> State[Any]:
+def _skipped(lake: DataLake, run: Refresh, group: GroupRef) -> State[Any]:
+    note_counts(lake, run, Counted(outcome="skipped"))
     return completed("Skipped", f"Group '{group.name}' is in use by refresh {group.held_by}.")

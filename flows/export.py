@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
-from flows.run.fetch import check_runner, commit_fetched, fetch_run
+from flows.run.fetch import check_runner, commit_fetched, fetch_run, save_run_segments
 from flows.run.flow_run import this_run
 from tasks.export.run import (
     ExportIncomplete,
@@ -14,6 +14,7 @@ from tasks.export.run import (
     find_runs,
 )
 from tasks.journal.flow_runs import journaled
+from tasks.journal.history import Counted, note_counts
 from tasks.ui.artifacts import link_campaign
 
 
@@ -41,7 +42,7 @@ def export_messages(
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
-    with journaled(lake, this_run(), resumable=True) as journaled_run:
+    with journaled(lake, this_run(campaign_id), resumable=True) as journaled_run:
         for published in find_runs(account, campaign_id, lake, run, options.check_rows):
             try:
                 export = fetch_run(
@@ -51,7 +52,16 @@ def export_messages(
                 incomplete.append(error)
             else:
                 in_lake.append(commit_fetched(account, export, lake))
+                save_run_segments(account, lake, published)
                 announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
         if incomplete:
             raise ExportIncomplete(" ".join(error.problem for error in incomplete))
+        note_counts(lake, journaled_run, _counted(in_lake))
     return in_lake
+
+
+def _counted(in_lake: list[RunInLake]) -> Counted:
+    """Return the export in numbers; the run's, if it is one."""
+    number = {"run_number": in_lake[0].run_number} if len(in_lake) == 1 else {}
+    rows, size = sum(run.rows for run in in_lake), sum(run.bytes for run in in_lake)
+    return Counted(counts={**number, "rows": rows, "bytes": size})

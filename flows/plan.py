@@ -32,7 +32,7 @@ def plan_refresh(
         options: Settings of the refresh.
     """
     link_campaign(account, campaign_id)
-    with journaled(lake, this_run(), resumable=False) as run:
+    with journaled(lake, this_run(campaign_id), resumable=False) as run:
         campaign = find_campaign(
             account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )

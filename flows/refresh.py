@@ -17,6 +17,8 @@ from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
 from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
+from tasks.journal.flow_runs import journaled
+from tasks.journal.history import Counted, note_counts, record_refresh
 from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, load_checkpoint, load_preview, save_preview
 from tasks.refresh.claim import Claim, claim_campaign, find_unchanged
@@ -59,6 +61,7 @@ def campaign_refresh(
     claimant, watch = this_run(), Stopwatch()
     claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
+        _note_without_refresh(lake, campaign_id, claim)
         return completed(claim.outcome, claim.message, claim.result)
     claimed = ClaimedRefresh(
         campaign_id, account, lake, claimant, claim.refresh, watch, claim.abandoned
@@ -74,6 +77,13 @@ def campaign_refresh(
             checkpoint = _initiate(claimed, crm, options, campaign, validated)
         with claimed.detecting_deletion():
             return _finish(claimed, checkpoint, options)
+
+
+def _note_without_refresh(lake: DataLake, campaign_id: str, claim: Claim) -> None:
+    """Note in the lake's history that this flow run has left the campaign to another one."""
+    if claim.outcome != "Completed":
+        with journaled(lake, this_run(campaign_id), resumable=True) as run:
+            note_counts(lake, run, Counted(outcome=claim.outcome.lower()))
 
 
 def _claim(
@@ -104,6 +114,7 @@ def _finish(
     summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
     watch.lap("rerun")
     if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
+        record_refresh(lake, claimed.refresh)
         return stopped
     watch.lap("review")
     return publish_and_fetch(claimed, checkpoint, summary, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from nudgescribe.contract import Segment
 from nudgescribe.fields import column
@@ -23,6 +24,11 @@ class SegmentDiff:
 def key(segment: Segment) -> str:
     """Return a text that equal segments share, whatever the order of their variables."""
     return json.dumps(dict(segment), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def segment_id(segment: Segment) -> str:
+    """Return an id that a segment has in every run and every campaign of these variables."""
+    return sha256(key(segment).encode()).hexdigest()[:32]
 
 
 def columns(variables: Sequence[str]) -> list[pl.Expr]:

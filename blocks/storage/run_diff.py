@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from weakref import finalize
 
-from blocks.storage.parquet import ParquetSink
+from blocks.storage.parquet import ParquetSink, read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.identifiers import Counts, compare
@@ -37,8 +37,12 @@ class RunDiff:
                     sink.write(changed.select(pl.col("id").alias(ID), "change"))
             self.added, self.removed = counts["added"], counts["removed"]
             self.changed, self.unchanged = counts["changed"], counts["unchanged"]
-            self.customers = pl.scan_parquet(file)
+            self.customers, self._file = pl.scan_parquet(file), file
             finalize(self, stack.pop_all().close)
+
+    def frames(self) -> Iterator[pl.DataFrame]:
+        """Yield `customers` some ten thousand at a time."""
+        return read_frames(self._file)
 
     def __repr__(self) -> str:
         return (

@@ -5,12 +5,15 @@ from time import monotonic
 from typing import Any
 
 from prefect.futures import PrefectFuture, wait
+from prefect.logging import get_run_logger
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.extras import require
 from flows.options import FetchOptions
+from nudgescribe.errors import Retryable
 from nudgescribe.retry import PollPolicy, poll
+from tasks.customers.validate import Validated
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
 from tasks.export.run import (
     ExportIncomplete,
@@ -22,6 +25,7 @@ from tasks.export.run import (
     fetch_chunk,
     plan_export,
 )
+from tasks.export.segments import save_segments
 from tasks.journal.refresh import Refresh
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key
@@ -39,6 +43,21 @@ def commit_fetched(account: NudgescribeAccount, export: ExportRef, lake: DataLak
     messages = assets.messages(lake, export.campaign_id)
     source = assets.campaign(account, export.campaign_id)
     return commit_run.with_options(assets=[messages], asset_deps=[source])(export, lake)
+
+
+def save_run_segments(
+    account: NudgescribeAccount,
+    lake: DataLake,
+    run: RunToExport,
+    validated: Validated | None = None,
+) -> None:
+    """Write a run's segments and their members beside it, as far as they can be had: nothing fails
+    for them, and the next export of the run adds what is missing.
+    """
+    try:
+        save_segments(account, lake, run, validated)
+    except Retryable as error:
+        get_run_logger().warning("Run %s lacks segments: %s", run.run_number, error)
 
 
 def fetch_run(

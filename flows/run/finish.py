@@ -2,7 +2,7 @@
 
 from blocks import DataLake
 from flows.options import FetchOptions
-from flows.run.fetch import commit_fetched, fetch_run
+from flows.run.fetch import commit_fetched, fetch_run, save_run_segments
 from flows.run.flow_run import ClaimedRefresh
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
@@ -11,6 +11,7 @@ from tasks.customers.group_check import check_identifiers
 from tasks.customers.upload import release_group
 from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import RunDiffSummary, compare_messages
+from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, Committed, load_finished_steps, save_committed
 from tasks.refresh.reconcile import reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
@@ -28,8 +29,12 @@ def publish_and_fetch(
     if finished.published is None:
         check_identifiers(account, checkpoint.group, checkpoint.validated, lake)
     committed = finished.committed or _fetch_and_commit(claimed, checkpoint, options)
-    run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number)
+    # A group that was updated has its changes noted already.
+    changed = None if checkpoint.group.reused else claimed.refresh
+    run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number, changed)
     watch.lap("compare")
+    save_run_segments(account, lake, _to_export(checkpoint), checkpoint.validated)
+    watch.lap("segments")
     result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
     report_refresh(account, lake, result)
     announce_run(
@@ -69,10 +74,12 @@ def _to_export(checkpoint: Checkpoint) -> RunToExport:
     )
 
 
-def _run_diff(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSummary:
+def _run_diff(
+    lake: DataLake, campaign_id: str, run_number: int, changed: Refresh | None
+) -> RunDiffSummary:
     """Compare the run, unless the lake is away: its messages are there, so nothing fails for it."""
     try:
-        return compare_messages(lake, campaign_id, run_number)
+        return compare_messages(lake, campaign_id, run_number, changed)
     except Retryable as error:
         return RunDiffSummary(problem=error.problem)
 

@@ -12,6 +12,7 @@ from prefect.runtime.flow_run import get_scheduled_start_time
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
+from blocks.storage.manifest import campaign_partition
 from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.campaigns import JournalMissing
 from tasks.customers.upload import release_held_group
@@ -34,9 +35,9 @@ def this_flow_run() -> FlowRun:
     return context.flow_run
 
 
-def this_run() -> Refresh:
+def this_run(campaign_id: str | None = None) -> Refresh:
     """Return the identity, with its journal, of what the running flow run begins: a refresh, an
-    export, a plan.
+    export, a plan; `campaign_id` tells which campaign's, if one's.
     """
     context, flow_run = FlowRunContext.get(), this_flow_run()
     assert context is not None
@@ -44,7 +45,8 @@ def this_run() -> Refresh:
     started = flow_run.expected_start_time or flow_run.start_time
     assert started is not None
     journal = f"{JOURNALS}/{context.flow.name}/{flow_run.id}"
-    return Refresh(id=str(flow_run.id), started=started, journal=journal)
+    partition = "" if campaign_id is None else campaign_partition(campaign_id)
+    return Refresh(id=str(flow_run.id), started=started, journal=journal, partition=partition)
 
 
 def check_lake(lake: DataLake, campaign_id: str) -> None:

@@ -33,6 +33,7 @@ from tasks.customers.fingerprint import content
 from tasks.customers.staging import Staged, local_copy
 from tasks.customers.upload import GroupRef, UploadIncomplete, send, settled_size
 from tasks.journal.entries import Journal, Step
+from tasks.journal.history import record_changes
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 
@@ -72,9 +73,11 @@ def update_customers(
 ) -> ListDiff:
     """Make the group's customers those of the list: upsert new and changed ones, delete the rest.
 
-    Repeated, it finds nothing to do. Raises UploadIncomplete if the service rejects a row or the
-    group differs from the list in the end.
+    Who is to be changed is noted before the first call, once: a later try finds fewer of them, and
+    in the end none. Raises UploadIncomplete if the service rejects a row or the group differs from
+    the list in the end.
     """
+    journal = Journal(lake.files, refresh.journal)
 
     def update() -> ListDiff:
         with (
@@ -84,6 +87,12 @@ def update_customers(
         ):
             comparison = _compare(client, group, listed, key, folder)
             diff = comparison.diff
+
+            def note() -> ListDiff:
+                record_changes(lake, refresh, read_frames(comparison.changes))
+                return diff
+
+            noted = journal.step(Step.CHANGED, ListDiff, note)
             counts = ", ".join(f"{number:,} {change}" for change, number in diff)
             get_run_logger().info("Compared with group %s: %s", group.customer_group_id, counts)
             total = diff.added + diff.changed
@@ -93,20 +102,21 @@ def update_customers(
             settled_size(client, group, accepted.rows)
             if not completed:
                 _settle(client, group, listed, key)
-        return diff
+        return noted
 
-    return Journal(lake.files, refresh.journal).step(Step.UPLOADED, ListDiff, update)
+    return journal.step(Step.UPLOADED, ListDiff, update)
 
 
 @dataclass(frozen=True)
 class _GroupComparison:
     """A list compared with a group: `upserted` tells of each row of the list whether it is to be
-    sent, the file `removed` holds the identifiers to delete.
+    sent, the file `removed` holds the identifiers to delete, `changes` all that differ.
     """
 
     diff: ListDiff
     upserted: npt.NDArray[np.bool_]
     removed: Path
+    changes: Path
 
     def upserts(self, listed: Path) -> Iterator[pa.RecordBatch]:
         """Yield the list's new and changed rows in their order, one upload at a time."""
@@ -130,7 +140,7 @@ def held_customers(
     customers = batched(client.customers(workspace_id, group_id), CUSTOMERS_HELD)
     frames = (
         pl.DataFrame(
-            {name: [_text(customer.profile.get(name)) for customer in batch] for name in columns},
+            {name: [as_text(customer.profile.get(name)) for customer in batch] for name in columns},
             schema=schema,
         )
         for batch in customers
@@ -155,19 +165,22 @@ def diff_lists(listed: Path, held: Path, key: str) -> ListDiff:
 def _compare(
     client: NudgescribeClient, group: GroupRef, listed: Path, key: str, folder: Path
 ) -> _GroupComparison:
-    removed = folder / "removed.parquet"
+    removed, changes = folder / "removed.parquet", folder / "changes.parquet"
     rows = pl.scan_parquet(listed).select(pl.len()).collect().item()
     upserted, counts = np.zeros(rows, np.bool_), Counts()
     with (
         held_customers(client, group.workspace_id, group.customer_group_id, listed) as held,
-        ParquetSink(removed, pl.Schema({"id": pl.String()})) as sink,
+        ParquetSink(removed, text_schema(["id"])) as sink,
+        ParquetSink(changes, text_schema(["customer_id", "change"])) as changes_sink,
     ):
         for share in _shares(listed, held, key):
             counts.add(share)
             changed = share.filter(pl.col("change").is_in(["added", "changed"]))
             upserted[changed["row"].to_numpy()] = True
             sink.write(share.filter(pl.col("change") == "removed").select("id"))
-    return _GroupComparison(_diff(counts), upserted, removed)
+            differ = share.filter(pl.col("change") != "unchanged")
+            changes_sink.write(differ.select(pl.col("id").alias("customer_id"), "change"))
+    return _GroupComparison(_diff(counts), upserted, removed, changes)
 
 
 def _shares(listed: Path, held: Path, key: str) -> Iterator[pl.DataFrame]:
@@ -224,5 +237,6 @@ def _settle(client: NudgescribeClient, group: GroupRef, listed: Path, key: str) 
     )
 
 
-def _text(value: str | int | float | None) -> str | None:
+def as_text(value: str | int | float | None) -> str | None:
+    """Return a value of a profile as a list has it."""
     return None if value is None else str(value)

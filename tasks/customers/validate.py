@@ -12,6 +12,8 @@ from pydantic import AliasChoices, Field
 from blocks import DataLake
 from blocks.crm.list_file import ListFile
 from blocks.storage.errors import translate_disk_full
+from blocks.storage.history import write_changes
+from blocks.storage.parquet import read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
@@ -23,6 +25,7 @@ from tasks.customers.mapping import FieldMapping
 from tasks.customers.split import ListRefused, SplitList, split_list
 from tasks.customers.staging import RowsLost, Staged, describe, local_copy
 from tasks.journal.entries import Journal, Step
+from tasks.journal.history import changes_file
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui.markdown import plain
@@ -95,6 +98,7 @@ def validate_customers(
             split = _split(mapping, staged, lake, folder, strict, duplicates)
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
+                _record_rejected(lake, refresh, split.errors)
             broken_rules = _report_errors(split.errors) if split.rejected else []
             if split.repeated and duplicates == "refuse":
                 raise ListRefused(
@@ -138,6 +142,13 @@ def _split(
             duplicates=duplicates,
             show=lake.show_identifiers,
         )
+
+
+def _record_rejected(lake: DataLake, refresh: Refresh, errors: Path) -> None:
+    """Write the rejected customers to the lake's history. The identifiers are shown already."""
+    shown = pl.col("identifier").alias("customer_id"), pl.lit("rejected").alias("change")
+    frames = (frame.select(*shown, "field", "code") for frame in read_frames(errors))
+    write_changes(lake.files, changes_file(refresh, "rejected"), refresh.id, frames)
 
 
 def _stage(lake: DataLake, split: SplitList, staged: Staged, path: str) -> Staged:

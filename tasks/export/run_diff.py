@@ -1,5 +1,7 @@
 """Comparison of a run's messages with those of the run before it in the lake."""
 
+from __future__ import annotations
+
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import AliasChoices, Field
@@ -8,6 +10,9 @@ from blocks import DataLake
 from blocks.storage.manifest import campaign_folder, run_numbers
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError, Retryable
+from nudgescribe.lazy import pl
+from tasks.journal.history import record_changes
+from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 
 
@@ -36,8 +41,11 @@ class RunDiffSummary(Frozen):
 
 
 @task(**RETRIED)
-def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDiffSummary:
-    """Compare a run in the lake with the newest one before it there.
+def compare_messages(
+    lake: DataLake, campaign_id: str, run_number: int, refresh: Refresh | None = None
+) -> RunDiffSummary:
+    """Compare a run in the lake with the newest one before it there; write who was changed to the
+    history of the `refresh`, unless there is none or it knows better.
 
     Raises LakeUnreachable. Any other error becomes the summary's `problem`: the run is complete,
     whether it can be compared or not.
@@ -48,6 +56,10 @@ def compare_messages(lake: DataLake, campaign_id: str, run_number: int) -> RunDi
         if since is None:
             return RunDiffSummary()
         diff = lake.diff(campaign_id, since, run_number)
+        if refresh:
+            message = pl.when(pl.col("change") == "changed").then(pl.lit("message"))
+            frames = (frame.with_columns(message.alias("field")) for frame in diff.frames())
+            record_changes(lake, refresh, frames)
     except Retryable:
         raise
     except Exception as error:

@@ -34,10 +34,12 @@ class Step(StrEnum):
     VALIDATED = "03-validated"
     COMPARED = "04-compared"
     GROUPED = "05-grouped"
+    CHANGED = "06-changed"
     UPLOADED = "06-uploaded"
     INITIATED = "07-initiated"
     PUBLISHED = "08-published"
     COMMITTED = "09-committed"
+    COUNTED = "98-counted"
     ENDED = "99-ended"
 
 
@@ -84,6 +86,12 @@ class Header(Frozen):
     written_at: datetime
 
 
+class Entry(Header):
+    """An entry, its content not looked at."""
+
+    content: dict[str, Any] = Field(default={})
+
+
 @dataclass(frozen=True)
 class Contents:
     """The steps that a journal has, and the newest number of each of its series."""
@@ -117,6 +125,15 @@ class Journal:
     def find(self, step: Step, kind: type[M]) -> M | None:
         """Return the entry of a step; None if there is none."""
         return self._read(f"{step}.json", kind)
+
+    def entries(self) -> dict[Step, Entry]:
+        """Return the entries of all steps."""
+        found = {step: self._entry(f"{self.folder}/{step}.json") for step in self.contents().steps}
+        return {step: entry for step, entry in found.items() if entry}
+
+    def parse(self, step: Step, entry: Entry, kind: type[M]) -> M:
+        """Return the content of a step's entry."""
+        return _content(f"{self.folder}/{step}.json", entry, kind)
 
     def create(self, step: Step, content: BaseModel) -> bool:
         """Write the entry of a step; return False if somebody else has done so before."""
@@ -168,7 +185,7 @@ class Journal:
     def _create(self, name: str, content: BaseModel) -> bool:
         """Create an entry; return False if there is another one of this name."""
         body = content.model_dump(mode="json", exclude_defaults=True)
-        entry = _Entry(**dict(_header()), content=body).model_dump_json(indent=1).encode()
+        entry = Entry(**dict(_header()), content=body).model_dump_json(indent=1).encode()
         path = f"{self.folder}/{name}"
         try:
             self._files.create(path, entry, private=True)
@@ -179,20 +196,16 @@ class Journal:
 
     def _read(self, name: str, kind: type[M]) -> M | None:
         path = f"{self.folder}/{name}"
+        entry = self._entry(path)
+        return _content(path, entry, kind) if entry else None
+
+    def _entry(self, path: str) -> Entry | None:
         try:
             with damage(path):
                 content = self._files.read(path)
         except NotInLake:
             return None
-        entry = _parse(path, content)
-        try:
-            return kind.model_validate(entry.content)
-        except ValidationError:
-            raise JournalDamaged(f"{path} does not hold what its name says.") from None
-
-
-class _Entry(Header):
-    content: dict[str, Any] = Field(default={})
+        return _parse(path, content)
 
 
 def fence() -> bytes:
@@ -211,10 +224,10 @@ def _header() -> Header:
     return Header(project=PROJECT, schema_version=SCHEMA_VERSION, written_at=datetime.now(UTC))
 
 
-def _parse(path: str, content: bytes) -> "_Entry":
+def _parse(path: str, content: bytes) -> "Entry":
     """Return an entry. Raises JournalDamaged, TooNew."""
     try:
-        entry = _Entry.model_validate_json(content)
+        entry = Entry.model_validate_json(content)
     except ValidationError:
         raise JournalDamaged.at(path) from None
     if entry.schema_version > SCHEMA_VERSION:
@@ -223,6 +236,13 @@ def _parse(path: str, content: bytes) -> "_Entry":
             f"journal; {PROJECT} knows versions up to {SCHEMA_VERSION}."
         )
     return entry
+
+
+def _content(path: str, entry: Entry, kind: type[M]) -> M:
+    try:
+        return kind.model_validate(entry.content)
+    except ValidationError:
+        raise JournalDamaged(f"{path} does not hold what its name says.") from None
 
 
 def _name(series: Series, number: int) -> str:

@@ -9,6 +9,7 @@ from prefect import task
 from blocks import DataLake
 from nudgescribe.bases import Frozen
 from tasks.journal.entries import Journal, Series, Step
+from tasks.journal.history import record
 from tasks.journal.owners import this_process
 from tasks.journal.refresh import Claimed, Problem, Refresh
 from tasks.policies import RETRIED
@@ -49,19 +50,24 @@ def open_journal(lake: DataLake, run: Refresh) -> Refresh:
         folder = run.journal if number == 1 else f"{run.journal}-{number}"
         journal = Journal(lake.files, folder)
         if Step.ENDED not in journal.contents().steps:
-            journal.create(Step.CLAIMED, Claimed(refresh=run, owner=this_process(run.id)))
+            claimed = Claimed(refresh=run, owner=this_process(run.id), partition=run.partition)
+            journal.create(Step.CLAIMED, claimed)
             return run.model_copy(update={"journal": folder})
     raise AssertionError
 
 
 @task(**RETRIED)
 def end_journal(lake: DataLake, run: Refresh, problem: str = "") -> None:
-    """End the flow run's journal, and remove what it has in the lake's staging."""
+    """End the flow run's journal, write its row in the history, and remove what it has in the
+    lake's staging.
+    """
     Journal(lake.files, run.journal).create(Step.ENDED, FlowRunEnded(problem=problem))
+    record(lake.files, run.journal)
     lake.files.remove(run.staging)
 
 
 @task(**RETRIED)
 def note_problem(lake: DataLake, run: Refresh, problem: Problem) -> None:
-    """Note in the flow run's journal what it has failed with."""
+    """Note in the flow run's journal, and in the history, what it has failed with."""
     Journal(lake.files, run.journal).append_next(Series.PROBLEM, problem)
+    record(lake.files, run.journal)

@@ -13,7 +13,8 @@ from tasks.journal.owners import Owner
 
 STAGING = "staging"
 JOURNALS = "journals"
-_FLOW_RUN = 36
+REFRESHES = "refreshes"
+FLOW_RUN = 36
 """Characters of a flow run's id, which the id of a refresh begins with."""
 _MARK = re.compile(r"Nudgeflow refresh ([\w-]+)(?:, of a group reused(?:: (\S+))?)?")
 
@@ -22,12 +23,14 @@ class Refresh(Frozen):
     """The identity of a refresh, or of another flow's run that has a journal.
 
     `id` is that of the flow run that began it, with a number appended unless it is the campaign's
-    first; `started` is that flow run's planned start; `journal` is its folder in the lake.
+    first; `started` is that flow run's planned start; `journal` is its folder in the lake, and
+    `partition` that of its campaign where the journal does not tell it.
     """
 
     id: str = Field(pattern=r"^[\w-]+$")
     started: datetime
     journal: str = Field(default="", exclude=True)
+    partition: str = Field(default="", exclude=True)
 
     @property
     def staging(self) -> str:
@@ -54,7 +57,7 @@ class Refresh(Frozen):
     @property
     def short(self) -> str:
         """Return enough of the id to tell two refreshes of the same minute apart."""
-        return self.id[:8] + self.id[_FLOW_RUN:]
+        return self.id[:8] + self.id[FLOW_RUN:]
 
 
 class Holder(Frozen):
@@ -72,19 +75,22 @@ class Holder(Frozen):
     @property
     def number(self) -> int:
         """Return the number of the refresh among those of its campaign, which its id tells."""
-        before = self.refresh[_FLOW_RUN + 1 :]
+        before = self.refresh[FLOW_RUN + 1 :]
         return int(before) + 1 if before.isdecimal() else 1
 
     def is_by_same_flow_run(self, refresh: Refresh) -> bool:
         """Return whether both refreshes were begun by the same flow run."""
-        return self.refresh[:_FLOW_RUN] == refresh.id[:_FLOW_RUN]
+        return self.refresh[:FLOW_RUN] == refresh.id[:FLOW_RUN]
 
 
 class Claimed(Frozen):
-    """The first entry: the refresh, the flow run that began it, where its list comes from."""
+    """The first entry: the refresh, the flow run that began it, where its list comes from. A flow
+    run that is no refresh has the `partition` of its campaign here, if it is about one.
+    """
 
     refresh: Refresh
     owner: Owner
+    partition: str = ""
     crm: str = ""
     options: dict[str, Any] = Field(default={})
 

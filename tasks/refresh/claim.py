@@ -17,6 +17,7 @@ from nudgescribe.retry import PollPolicy, poll
 from tasks.campaigns import CampaignRef
 from tasks.customers.validate import Validated
 from tasks.journal.entries import JournalDamaged, Series
+from tasks.journal.history import record
 from tasks.journal.owners import (
     SUSPENDED,
     UNKNOWN,
@@ -283,6 +284,8 @@ class _Attempt:
                 raise RefreshOpen(self.other)
             case Finished(standing):
                 assert standing.ended
+                # That try may have been killed before it wrote the row.
+                self._history.end(standing.number, standing.ended)
                 self._lake.files.remove(standing.refresh.staging)
                 message = "It was finished by an earlier try."
                 return Claim(message=message, result=standing.ended.result)
@@ -299,6 +302,8 @@ class _Attempt:
                     return None
                 given_up = Ended(outcome="released", problem="Its flow run ended half-way.")
                 self._history.end(number, given_up)
+            elif previous.refresh.journal:
+                record(self._lake.files, previous.refresh.journal)
             self._lake.files.remove(previous.refresh.staging)
         # A flow run may begin more than one refresh of a campaign: each needs an id of its own.
         ids = {"id": f"{self._claimed.refresh.id}-{number}"} if number else {}
@@ -413,7 +418,9 @@ def record_problem(
         lake.files.remove(refresh.staging)
         return
     entry = problem.model_copy(update={"attempt": standing.attempt})
-    history.journal(standing.number).append_next(Series.PROBLEM, entry)
+    journal = history.journal(standing.number)
+    journal.append_next(Series.PROBLEM, entry)
+    record(lake.files, journal.folder)
 
 
 @task(**RETRIED)

@@ -19,13 +19,13 @@ from tasks.journal.entries import (
     damage,
     fence,
 )
+from tasks.journal.history import record
 from tasks.journal.owners import Owner, owner_state
-from tasks.journal.refresh import Claimed, Problem, Refresh
+from tasks.journal.refresh import REFRESHES, Claimed, Problem, Refresh
 from tasks.refresh import old_register
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended, Standing
 
-REFRESHES = "refreshes"
 FENCE = "schema_version.json"
 """Version 0.1 does not see our folders; it stops at this file, which it cannot read."""
 _ENTRY = re.compile(r"(\d{8})(\.json)?")
@@ -165,9 +165,11 @@ class History:
         return journal.append(Series.OWNER, standing.attempt + 1, owner)
 
     def end(self, number: int, ended: Ended) -> None:
-        """End a refresh, unless it has ended before."""
+        """End a refresh, unless it has ended before; its row in the history tells so."""
         self._fence()
-        self.journal(number).create(Step.ENDED, ended)
+        journal = self.journal(number)
+        journal.create(Step.ENDED, ended)
+        record(self._files, journal.folder)
 
     def _names(self) -> list[str]:
         with damage(self.folder):

@@ -27,6 +27,8 @@ from tasks.customers.guardrails import Guardrails
 from tasks.customers.staging import local_copy
 from tasks.customers.sync import ListDiff, diff_lists, held_customers
 from tasks.customers.validate import Validated
+from tasks.journal.entries import Journal, Step
+from tasks.journal.history import Counted
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
@@ -112,6 +114,9 @@ def make_plan(
     if chart.png:
         lake.files.write(f"{path}.png", chart.png)
     lake.files.write(f"{path}.json", plan.model_dump_json(indent=2).encode())
+    counts = plan.changes.model_dump() if plan.changes else {}
+    counts |= {state: getattr(plan, state).segments for state in (MATCHED, NEW, ORPHANED)}
+    Journal(lake.files, refresh.journal).create(Step.COUNTED, Counted(counts=counts))
     _report(plan, chart, lake.files.url(f"{path}.json"))
     return plan
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.storage.files import Files, LakeError, StoredFile, is_draft
+from blocks.storage.history import SYNC_CHANGES, SYNC_RUNS
 from nudgescribe.errors import ApiError
 from tasks.customers.upload import release_held_group
 from tasks.journal.entries import Journal, Step
@@ -62,6 +63,10 @@ def file_candidates(
     if ages.plans_days is not None:
         limit = cutoff(now, ages.plans_days)
         yield from _old_files(PLANS, "plan", stored, limit, open_)
+    if ages.history_days is not None:
+        limit = cutoff(now, ages.history_days)
+        for table in (SYNC_RUNS, SYNC_CHANGES):
+            yield from _old_files(table, "history", stored, limit, open_)
     if ages.journals_days is not None:
         limit = cutoff(now, ages.journals_days)
         yield from _journal_candidates(files, stored, limit, open_, refresh)

@@ -15,6 +15,7 @@ Kind = Literal[
     "quarantine",
     "plan",
     "journal",
+    "history",
     "lake run",
     "customer group",
 ]
@@ -46,6 +47,12 @@ class Ages(FrozenInput):
         ge=1,
         description="Keep the journals of refreshes and other flow runs for this many days, and "
         "each campaign's newest one for ever; all of them by default.",
+    )
+    history_days: float | None = Field(
+        default=None,
+        ge=1,
+        description="Keep the history of flow runs and of the customers they changed for this many "
+        "days; for ever by default.",
     )
     runs_kept: int | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from blocks.storage.reader import (
     read_pointer,
     select_newest_manifests,
 )
+from blocks.storage.segments import segments_folder
 from tasks.journal.refresh import STAGING
 from tasks.retention.files import has_changed, is_open, partition_of
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, cutoff
@@ -99,6 +100,7 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
         from blocks.storage import delta
 
         delta.remove(files, lake.options, manifest)
+    files.remove(segments_folder(manifest.campaign_id, manifest.run_number))
     # The newest manifest last: without it an earlier one would count.
     for generation in range(manifest.generation + 1):
         files.remove(f"{folder}/{manifest_name(generation)}")

@@ -18,12 +18,13 @@ from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.reader import read_manifests, select_newest_manifests
 from nudgescribe.bases import Frozen
 from tasks.journal.entries import Journal, Step
+from tasks.journal.history import record_missing
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.history import open_refreshes
 from tasks.retention.files import file_candidates, remove_file, remove_journal, remove_staging
 from tasks.retention.groups import group_candidates, remove_group
-from tasks.retention.rules import Ages, Candidate, Kind
+from tasks.retention.rules import Ages, Candidate, Kind, cutoff
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key
 from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, plain
@@ -66,11 +67,16 @@ class _Candidates(BaseModel):
 def list_candidates(
     lake: DataLake, account: NudgescribeAccount, ages: Ages, run: Refresh
 ) -> CandidatesRef:
-    """List what is old and not needed, once per flow run, and show it as a table in Prefect."""
+    """List what is old and not needed, once per flow run, and show it as a table in Prefect. First
+    the history gets what killed flow runs have left unwritten: their journals may go.
+    """
 
     def compute() -> _Candidates:
         files = lake.files
         now, open_, stored = files.now(), open_refreshes(files), [*files.list_files("")]
+        since = None if ages.history_days is None else cutoff(now, ages.history_days)
+        if recorded := record_missing(files, stored, since):
+            get_run_logger().info("Wrote %s rows of the history that were missing", recorded)
         manifests = read_manifests(files, select_newest_manifests(file.path for file in stored))
         for problem in (*open_.values(), *manifests.values()):
             if isinstance(problem, LakeError):
@@ -126,7 +132,8 @@ def remove_candidates(
     files, listed_at = lake.files, content.listed_at
     remove(["staging"], lambda one: remove_staging(account, lake, one, listed_at))
     remove(["upload"], lambda one: files.abort_upload(one.target, one.upload_id))
-    remove(["draft", "quarantine", "plan"], lambda one: remove_file(files, one, listed_at), AT_ONCE)
+    dated: list[Kind] = ["draft", "quarantine", "plan", "history"]
+    remove(dated, lambda one: remove_file(files, one, listed_at), AT_ONCE)
     remove(["journal"], lambda one: remove_journal(account, lake, one, listed_at), AT_ONCE)
     remove(["leftover"], lambda one: remove_leftover(files, one, listed_at), AT_ONCE)
     remove(["lake run"], lambda one: remove_run(lake, one))

@@ -47,7 +47,21 @@ def done_once(story: Story) -> None:
     assert messages.equals(pl.concat(map(rfc4180.read, sent)))
     assert not list(lake.files.list_files("staging"))
     assert not story.is_open
+    told_once(story)
     story.proven = True
+
+
+def told_once(story: Story) -> None:
+    """The history has the refresh, and each row that it rejected."""
+    runs = story.lake.sync_runs(story.campaign_id)
+    assert runs["run_id"].is_unique().all()
+    (refresh,) = runs.filter(pl.col("outcome") == "completed").rows(named=True)
+    counts = refresh["accepted"], refresh["rejected"], refresh["rows"], refresh["run_number"]
+    rejected = story.lake.sync_changes().filter(pl.col("change") == "rejected")
+    rejected = rejected.filter(pl.col("run_id") == refresh["run_id"])
+    assert not rejected.is_duplicated().any()
+    assert counts == (ACCEPTED, rejected["customer_id"].n_unique(), ACCEPTED, 2)
+    assert story.lake.members(story.campaign_id).height == ACCEPTED
 
 
 def charged(story: Story) -> int:

@@ -37,7 +37,9 @@ def age(root: Path, *patterns: str) -> None:
 def files(root: Path) -> set[str]:
     """The files of a lake but for what retention notes about itself."""
     found = {str(file.relative_to(root)) for file in root.rglob("*") if file.is_file()}
-    return {path for path in found if not path.startswith("journals/lake-retention/")}
+    return {
+        path for path in found if not path.startswith(("journals/lake-retention/", "sync_runs/"))
+    }
 
 
 def retain(saved: Saved, *, dry_run: bool) -> RetentionResult:

@@ -92,8 +92,12 @@ HELD = {
     "messages": {"customer", "segment", "template"},
     "plans": {"segment"},
     "quarantine": {"customer"},
+    "sync_changes": {"customer"},
+    "segments": {"customer", "segment", "template"},
 }
-"""What the lake holds; of quarantined rows it is the identifier."""
+"""What the lake holds; of quarantined rows, of changes and of segments' members it is the
+identifier.
+"""
 
 Twist = Callable[[Any], Any]
 
@@ -656,8 +660,10 @@ def held(stage: Stage) -> dict[str, set[str]]:
 def assert_private(machine: Machine, lakes: Path) -> None:
     readable = machine.here / READABLE
     assert not readable.exists(), readable.read_text()
-    for folder in ("staging", "quarantine", "refreshes"):
-        files = [file for file in lakes.glob(f"*/{folder}/**/*") if file.is_file()]
+    folders = ("staging", "quarantine", "refreshes", "sync_changes")
+    private = [*(f"*/{folder}/**/*" for folder in folders), "*/segments/**/members-*"]
+    for pattern in private:
+        files = [file for file in lakes.glob(pattern) if file.is_file()]
         assert files
         assert {file.stat().st_mode & 0o777 for file in files} == {OWNER_ONLY}
 

@@ -196,6 +196,7 @@ def test_refresh_brings_messages_of_list_into_lake(story: Story) -> None:
         "publish and fetch",
         "reconcile",
         "compare",
+        "segments",
     ]
 
 
