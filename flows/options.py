@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from blocks import Crm
 from blocks.urls import holds_secret
 from nudgescribe.bases import FrozenInput
 from tasks.customers.duplicates import Choice
@@ -102,6 +103,21 @@ class ListOptions(FrozenInput):
         "customer's first or last row and reject the others.",
         **_in("Source", "duplicates"),
     )
+
+    suppress: Crm | None = Field(
+        default=None,
+        description="Customers who must not be written to: a saved CRM block, of whose list only "
+        "the column of the customer identifier is read. They are left out of the group; a refresh "
+        "looks again before it publishes.",
+        **_in("Safety", "suppress"),
+    )
+
+    @field_validator("suppress")
+    @classmethod
+    def _is_saved(cls, suppress: Crm | None) -> Crm | None:
+        if suppress:
+            suppress.to_reference()  # it is loaded again before the publication
+        return suppress
 
 
 class SyncOptions(ListOptions):

@@ -15,6 +15,7 @@ from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
+from tasks.customers.second_look import check_same_suppression
 from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
 from tasks.journal.refresh import Refresh
@@ -101,6 +102,7 @@ def _finish(
 ) -> RefreshResult | State[Any]:
     """Run all steps from the start of the rerun on."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
+    check_same_suppression(checkpoint.validated.suppression, options.suppress)
     summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
     watch.lap("rerun")
     if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):

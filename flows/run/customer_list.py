@@ -35,6 +35,7 @@ def extract_and_validate(
         partition,
         strict=options.strict,
         duplicates=options.duplicates,
+        suppress=options.suppress,
     )
 
 

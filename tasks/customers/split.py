@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from blocks.crm.list_file import ListFile, Origin
@@ -17,6 +18,7 @@ from nudgescribe.fields import Validation
 from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice, Duplicates, find_duplicates
 from tasks.customers.fingerprint import Fingerprint
+from tasks.customers.left_out import LeftOut, find_suppressed
 from tasks.customers.mapping import FieldMapping
 
 ROWS_VALIDATED = 50_000
@@ -34,13 +36,14 @@ class ListRefused(NudgeflowError):
 @dataclass(frozen=True)
 class SplitList:
     """Two local files: the `accepted` rows as text, and the `errors` of the rejected ones; with the
-    numbers of rejected rows and of repeated identifiers.
+    numbers of rejected rows, of repeated identifiers and of suppressed customers.
     """
 
     accepted: Path
     errors: Path
     rejected: int
     repeated: int
+    suppressed: int
     fingerprint: str
 
 
@@ -52,8 +55,10 @@ def split_list(
     strict: bool,
     duplicates: Choice,
     show: Callable[[pl.Series], pl.Series],
+    suppressed: Path | None = None,
 ) -> SplitList:
     """Validate every row of the list; `show` says what stands for identifiers beside the errors.
+    The accepted rows of customers in the file `suppressed` are left out.
 
     Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
     for the first rejected row.
@@ -62,9 +67,9 @@ def split_list(
     _check_columns([*values], mapping.rules, listed.certain)
     key = fields.key_of(mapping.rules)
     column = mapping.columns(listed.columns).get(key)
-    repeated = find_duplicates(
-        lambda: _identifiers(listed, column, values[key]), duplicates, folder
-    )
+    identifiers = partial(read_identifiers, listed, column, values[key])
+    repeated = find_duplicates(identifiers, duplicates, folder)
+    left_out = LeftOut(key, find_suppressed(identifiers(), suppressed, folder))
     accepted, errors = folder / "accepted.parquet", folder / "errors.parquet"
     fingerprint, rejected = Fingerprint([*values]), 0
     with (
@@ -78,11 +83,14 @@ def split_list(
                 bad = bad.filter(pl.col("code") != DUPLICATE)
             if strict and bad.height:
                 raise _first_of(bad)
-            accepted_sink.write(validation.accepted)
-            fingerprint.add(validation.accepted)
+            kept = left_out.take(validation.accepted)
+            accepted_sink.write(kept)
+            fingerprint.add(kept)
             errors_sink.write(validation.errors)
             rejected += validation.rejected_rows
-    return SplitList(accepted, errors, rejected, len(repeated.ids), str(fingerprint))
+    return SplitList(
+        accepted, errors, rejected, len(repeated.ids), left_out.suppressed, str(fingerprint)
+    )
 
 
 def _errors_schema() -> pl.Schema:
@@ -107,7 +115,7 @@ def _texts(listed: ListFile, values: Mapping[str, pl.Expr]) -> Iterator[pl.DataF
     return (frame.select(selected) for frame in listed.frames(ROWS_VALIDATED))
 
 
-def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
+def read_identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
     """Yield the customer identifiers, which `column` holds unless they are all the same.
 
     Raises ListRefused for one that was a floating-point number and may have lost digits or is none,

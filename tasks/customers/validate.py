@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from pydantic import AliasChoices, Field
 
-from blocks import DataLake
+from blocks import CrmSource, DataLake
 from blocks.crm.list_file import ListFile
 from blocks.storage.errors import translate_disk_full
 from blocks.storage.scratch import scratch_folder
@@ -22,6 +22,7 @@ from tasks.customers.guardrails import ListCounts
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.split import ListRefused, SplitList, split_list
 from tasks.customers.staging import RowsLost, Staged, describe, local_copy
+from tasks.customers.suppression import Suppression, read_suppressed
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
@@ -42,7 +43,7 @@ class BrokenRule(Frozen):
 class Validated(Frozen):
     """The outcome of a validation: `accepted` holds the accepted rows as text, `quarantine` is the
     path of the file that lists the rejected ones, `broken_rules` counts them by rule. `key` is the
-    field that identifies customers.
+    field that identifies customers. `suppression` tells whose accepted rows were left out.
     """
 
     accepted: Staged
@@ -55,6 +56,12 @@ class Validated(Frozen):
     duplicates: Choice = "refuse"
     key: str
     fingerprint: str
+    suppression: Suppression | None = None
+
+    @property
+    def suppressed(self) -> int:
+        """Return the number of customers who must not be written to."""
+        return self.suppression.customers if self.suppression else 0
 
     def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> ListCounts:
         """Return the list in numbers, for the guardrails. Copies of rows that were taken, as the
@@ -64,6 +71,7 @@ class Validated(Frozen):
         return ListCounts(
             accepted=self.accepted.rows,
             rejected=self.rejected - copies,
+            left_out=self.suppressed,
             quarantine=self.quarantine,
             before=before,
             new_segments=new,
@@ -81,18 +89,21 @@ def validate_customers(
     *,
     strict: bool = False,
     duplicates: Choice = "refuse",
+    suppress: CrmSource | None = None,
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. A list is validated once per refresh: a retry returns the same outcome.
+    lake's quarantine. Customers whom the list `suppress` names are left out. A list is validated
+    once per refresh: a retry returns the same outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers unless one row of
-    each is taken, and, if `strict`, for the first rejected row.
+    each is taken, and, if `strict`, for the first rejected row; SuppressionUnreadable.
     """
     quarantine = f"quarantine/{partition}/{refresh.id}.parquet"
 
     def validate() -> Validated:
         with scratch_folder(PURPOSE) as folder:
-            split = _split(mapping, staged, lake, folder, strict, duplicates)
+            suppressed = read_suppressed(suppress, mapping.key_column, folder) if suppress else None
+            split = _split(mapping, staged, lake, folder, strict, duplicates, suppressed)
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
             broken_rules = _report_errors(split.errors) if split.rejected else []
@@ -111,6 +122,7 @@ def validate_customers(
             duplicates=duplicates,
             key=fields.key_of(mapping.rules),
             fingerprint=split.fingerprint,
+            suppression=suppress and Suppression.of(suppress, mapping.key_column, split.suppressed),
         )
 
     return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, validate)
@@ -123,6 +135,7 @@ def _split(
     folder: Path,
     strict: bool,
     duplicates: Choice,
+    suppressed: Path | None,
 ) -> SplitList:
     """Split the list into files in a folder. Raises MappingRefused, ListRefused."""
     with (
@@ -137,16 +150,17 @@ def _split(
             strict=strict,
             duplicates=duplicates,
             show=lake.show_identifiers,
+            suppressed=suppressed,
         )
 
 
 def _stage(lake: DataLake, split: SplitList, staged: Staged, path: str) -> Staged:
     """Put the accepted rows under `path`. Raises RowsLost."""
     accepted = describe(split.accepted, path)
-    if accepted.rows + split.rejected != staged.rows:
+    if accepted.rows + split.rejected + split.suppressed != staged.rows:
         raise RowsLost(
-            f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted and "
-            f"{split.rejected:,} rejected."
+            f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted, "
+            f"{split.rejected:,} rejected and {split.suppressed:,} suppressed."
         )
     lake.files.put(split.accepted, path, private=True)
     counts = f"{accepted.rows:,}", f"{split.rejected:,}"

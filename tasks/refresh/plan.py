@@ -63,6 +63,7 @@ class Plan(Frozen):
     extracted: int
     accepted: int
     rejected: int
+    suppressed: int = 0
     quarantine: str | None
     changes: ListDiff | None
     matched: Share
@@ -224,6 +225,7 @@ def _plan(
         extracted=validated.extracted,
         accepted=validated.accepted.rows,
         rejected=validated.rejected,
+        suppressed=validated.suppressed,
         quarantine=validated.quarantine,
         changes=comparison.changes,
         matched=comparison.share(MATCHED, "customers"),
@@ -262,6 +264,7 @@ def _rows(plan: Plan) -> dict[str, int]:
     return {
         "rows extracted": plan.extracted,
         "rows rejected": plan.rejected,
+        **({"customers suppressed": plan.suppressed} if plan.suppressed else {}),
         **{f"customers {state}": number for state, number in changes.items()},
         "segments matched": plan.matched.segments,
         "customers in matched segments": plan.matched.customers,
