@@ -12,6 +12,7 @@ from blocks.urls import holds_secret
 from nudgescribe.bases import FrozenInput
 from tasks.customers.duplicates import Choice
 from tasks.customers.guardrails import Guardrails, ListGuardrails
+from tasks.customers.holdout import Holdout
 from tasks.customers.mapping import FieldSource
 from tasks.group_names import check_template
 from tasks.refresh.claim import Overlap
@@ -144,6 +145,12 @@ class RefreshOptions(FetchOptions, ListOptions):
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
         "the flow run was planned for.",
         **_in("Source", "group name"),
+    )
+    holdout: Holdout | None = Field(
+        default=None,
+        description="Share of customers who get no message, for comparison: always the same ones, "
+        "left out of the group and listed in the lake's holdouts.",
+        **_in("Source", "holdout"),
     )
     guardrails: Guardrails = Field(
         default=Guardrails(),

@@ -9,7 +9,7 @@ from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.fetch import check_runner
-from flows.run.finish import publish_and_fetch
+from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
@@ -103,6 +103,7 @@ def _finish(
     """Run all steps from the start of the rerun on."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
     check_same_suppression(checkpoint.validated.suppression, options.suppress)
+    keep_holdout(claimed, checkpoint)
     summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
     watch.lap("rerun")
     if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
@@ -127,7 +128,14 @@ def _read_list(
         claimed.abandoned,
     )
     validated = extract_and_validate(
-        account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
+        account,
+        campaign.workspace_id,
+        crm,
+        lake,
+        refresh,
+        options,
+        campaign.partition,
+        options.holdout,
     )
     claimed.watch.lap("extract and validate")
     return campaign, validated

@@ -13,6 +13,7 @@ from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
 from tasks.campaigns import publish_run
 from tasks.customers.group_check import check_identifiers
+from tasks.customers.holdout import save_holdout
 from tasks.customers.second_look import SecondLook, SuppressedTooLate, look_again
 from tasks.customers.upload import release_group
 from tasks.export.run import RunToExport, announce_run
@@ -20,6 +21,12 @@ from tasks.export.run_diff import RunDiffSummary, compare_messages
 from tasks.refresh.checkpoint import Checkpoint, Committed, load_finished_steps, save_committed
 from tasks.refresh.reconcile import check_suppressed, reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
+
+
+def keep_holdout(claimed: ClaimedRefresh, checkpoint: Checkpoint) -> None:
+    """Write the customers whom the run leaves out to the lake, as soon as it has a number."""
+    if checkpoint.validated.holdout:
+        save_holdout(claimed.lake, checkpoint.run, checkpoint.validated.holdout)
 
 
 def publish_and_fetch(
@@ -156,6 +163,7 @@ def _result(
         published_at=committed.published_at,
         erased=committed.erased,
         suppressed=validated.suppressed,
+        held_out=validated.held_out,
         suppressed_since=committed.suppressed_since,
         run_diff=run_diff,
         files=in_lake.files,

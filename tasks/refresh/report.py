@@ -62,6 +62,7 @@ class RefreshResult(Frozen):
     published_at: datetime | None = None
     suppressed: int = 0
     suppressed_since: int = 0
+    held_out: int = 0
     erased: int = 0
     run_diff: RunDiffSummary = Field(
         default=RunDiffSummary(), validation_alias=AliasChoices("run_diff", "difference")
@@ -201,6 +202,7 @@ def _left_out(result: RefreshResult) -> dict[str, str]:
     """Return a row for each reason for which customers have no message, if there are any."""
     reasons = {
         "suppressed, not uploaded": result.suppressed,
+        "held out, not uploaded": result.held_out,
         "suppressed since, deleted from the group": result.suppressed_since,
         "left the group since, without a message": result.erased,
     }
