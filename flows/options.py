@@ -11,6 +11,7 @@ from blocks import Crm
 from blocks.urls import holds_secret
 from nudgescribe.bases import FrozenInput
 from tasks.customers.duplicates import Choice
+from tasks.customers.freshness import MaxAge
 from tasks.customers.guardrails import Guardrails, ListGuardrails
 from tasks.customers.holdout import Holdout
 from tasks.customers.mapping import FieldSource
@@ -120,6 +121,13 @@ class ListOptions(FrozenInput):
             suppress.to_reference()  # it is loaded again before the publication
         return suppress
 
+    max_age: MaxAge | None = Field(
+        default=None,
+        description="Refuse the list if it is older: the source, or a column of the list, tells "
+        "its time.",
+        **_in("Safety", "maximum age"),
+    )
+
 
 class SyncOptions(ListOptions):
     """Settings of one synchronisation of a customer group."""
@@ -196,7 +204,8 @@ class RefreshOptions(FetchOptions, ListOptions):
     @property
     def total_minutes(self) -> float:
         """Return the longest time that a refresh may take, in minutes."""
-        return self.rerun_minutes + self.review_minutes + self.export_minutes
+        waits = self.rerun_minutes + self.review_minutes + self.export_minutes
+        return waits + (self.max_age.wait_minutes if self.max_age else 0)
 
     @field_validator("group_name")
     @classmethod

@@ -28,7 +28,7 @@ def extract_and_validate(
     rejected ones.
     """
     mapping = find_fields(account, workspace_id, options.fields)
-    staged = extract_customers(crm, lake, refresh, mapping.needed)
+    staged = extract_customers(crm, lake, refresh, mapping.needed, options.max_age)
     return validate_customers(
         mapping,
         staged,
