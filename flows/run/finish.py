@@ -96,9 +96,9 @@ def _fetch_and_commit(
     published = publish_run(account, checkpoint.run, lake, refresh)
     export = fetch_run(account, _to_export(checkpoint), lake, refresh, options)
     claimed.watch.lap("publish and fetch")
-    erased = reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
     if look:
         check_suppressed(export, look, lake)
+    erased = reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
     in_lake = commit_fetched(account, export, lake)
     joined = look.joined if look else 0
     committed = Committed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from typing import TypeAlias
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -20,7 +21,7 @@ from tasks.policies import RETRIED
 
 HOLDOUTS = "holdouts"
 HASH_BYTES = 8
-Choose = Callable[[pl.Series], pl.Series]
+Choose: TypeAlias = "Callable[[pl.Series], pl.Series]"
 """Tells of each identifier whether it is held out."""
 
 

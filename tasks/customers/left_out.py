@@ -52,7 +52,9 @@ class LeftOut(Closing):
 
     def take(self, accepted: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of customers who are not left out."""
-        kept = accepted.filter(~column(self._key).is_in(self._ids.implode()))
+        kept = accepted
+        if len(self._ids):
+            kept = accepted.filter(~column(self._key).is_in(self._ids.implode()))
         self.suppressed += accepted.height - kept.height
         if self._choose and self._sink:
             held_out = self._choose(kept[self._key])

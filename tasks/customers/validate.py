@@ -174,18 +174,19 @@ def _stage(
     accepted = describe(split.accepted, f"{folder}/accepted.parquet")
     held_out = split.held_out and describe(split.held_out, f"{folder}/held-out.parquet")
     counts = {
-        "accepted": accepted.rows,
         "rejected": split.rejected,
         "suppressed": split.suppressed,
         "held out": held_out.rows if held_out else 0,
     }
-    told = ", ".join(f"{rows:,} {outcome}" for outcome, rows in counts.items())
-    if sum(counts.values()) != staged.rows:
-        raise RowsLost(f"Of {staged.rows:,} rows extracted, {told}.")
+    others = ", ".join(f"{outcome} {rows:,}" for outcome, rows in counts.items())
+    if accepted.rows + sum(counts.values()) != staged.rows:
+        raise RowsLost(
+            f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted; {others}."
+        )
     lake.files.put(split.accepted, accepted.path, private=True)
     if split.held_out and held_out:
         lake.files.put(split.held_out, held_out.path, private=True)
-    get_run_logger().info("Of %s rows, %s", f"{staged.rows:,}", told)
+    get_run_logger().info("Accepted %s rows, %s", f"{accepted.rows:,}", others)
     return accepted, held_out
 
 

@@ -42,7 +42,8 @@ class SuppressedInExport(NudgeflowError):
 
     advice = (
         "They were published: keep them from being sent. The run was not made visible in the lake "
-        "by this flow run; end the refresh with the flow abandon-refresh."
+        "by this flow run. Retry it to publish and fetch the run again; if it stays, end the "
+        "refresh with the flow abandon-refresh."
     )
 
 
@@ -88,13 +89,15 @@ def reconcile(
 
 @task(**RETRIED)
 def check_suppressed(export: ExportRef, look: SecondLook, lake: DataLake) -> None:
-    """Prove that the fetched run has nobody who was suppressed before its publication.
+    """Prove that the fetched run has nobody who was suppressed before its publication. One that
+    has is fetched anew by a retry.
 
     Raises SuppressedInExport with the number, StagingLost, StagingChanged.
     """
     with local_copy(lake, look.identifiers) as file, scratch_folder("a proof") as folder:
         found = len(find_common(_exported_ids(lake, export), suppressed_ids(file), folder))
     if found:
+        Ledger(lake.files, export.staging).clear()
         raise SuppressedInExport(
             f"{export.name} has messages for {found:,} customers who must not be written to, "
             "though they were deleted from its group before the publication."

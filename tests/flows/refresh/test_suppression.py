@@ -19,12 +19,15 @@ from flows.options import RefreshOptions, SyncOptions
 from flows.plan import plan_refresh
 from flows.publish import publish_campaign
 from flows.refresh import campaign_refresh
+from flows.run import finish
 from nudgescribe import contract
 from nudgescribe.contract import Status
 from tasks.customers import second_look
 from tasks.customers.guardrails import ListGuardrails
 from tasks.customers.second_look import SuppressionDiffers
 from tasks.customers.suppression import SuppressionEmpty, SuppressionUnreadable
+from tasks.export.download import ExportRef
+from tasks.export.run import ExportIncomplete
 from tasks.refresh.history import History
 from tasks.refresh.plan import Plan
 from tasks.refresh.reconcile import SuppressedInExport
@@ -187,6 +190,25 @@ def test_published_by_others_is_too_late(scenario: Scenario) -> None:
     assert scenario.publish().result().suppressed_since == 0
 
 
+def test_repeated_publication_leaves_out_who_has_joined_since(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.stop_at_review()
+
+    def killed(*_: object) -> ExportRef:
+        raise ExportIncomplete("The export shows 0 pages after 1 minutes.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "fetch_run", killed)
+        with pytest.raises(ExportIncomplete):
+            scenario.publish().result()
+    assert scenario.is_published()
+    scenario.suppress([*FIRST, *JOINED])
+    result = scenario.publish().result()
+    assert (result.suppressed_since, result.erased) == (3, 0)
+    assert scenario.in_lake() == scenario.in_group() == {*LISTED["customer_id"][10:]}
+
+
 class Keeping(ResponseTamperer):
     """A service that lets no customer go: it refuses to, or says that it has."""
 
@@ -228,10 +250,13 @@ def test_export_is_proved_not_to_hold_them(
     def hidden(*_: object) -> Iterator[pl.DataFrame]:
         return iter(())
 
-    monkeypatch.setattr(second_look, "held_ids", hidden)
-    with pytest.raises(SuppressedInExport, match="messages for 3 customers who must not be"):
-        scenario.publish().result()
+    with monkeypatch.context() as patched:
+        patched.setattr(second_look, "held_ids", hidden)
+        with pytest.raises(SuppressedInExport, match="messages for 3 customers who must not be"):
+            scenario.publish().result()
     assert scenario.saved.lake.manifest(scenario.company.seeded.campaign_id, 2) is None
+    assert scenario.publish().result().suppressed_since == 3
+    assert not scenario.in_lake() & {*JOINED}
 
 
 def unreadable(scenario: Scenario) -> None:
