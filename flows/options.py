@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from blocks import Crm
 from blocks.urls import holds_secret
 from nudgescribe.bases import FrozenInput
 from tasks.customers.duplicates import Choice
+from tasks.customers.freshness import MaxAge
 from tasks.customers.guardrails import Guardrails, ListGuardrails
+from tasks.customers.holdout import Holdout
 from tasks.customers.mapping import FieldSource
 from tasks.group_names import check_template
 from tasks.refresh.claim import Overlap
@@ -103,6 +106,28 @@ class ListOptions(FrozenInput):
         **_in("Source", "duplicates"),
     )
 
+    suppress: Crm | None = Field(
+        default=None,
+        description="Customers who must not be written to: a saved CRM block, of whose list only "
+        "the column of the customer identifier is read. They are left out of the group; a refresh "
+        "looks again before it publishes.",
+        **_in("Safety", "suppress"),
+    )
+
+    @field_validator("suppress")
+    @classmethod
+    def _is_saved(cls, suppress: Crm | None) -> Crm | None:
+        if suppress:
+            suppress.to_reference()  # it is loaded again before the publication
+        return suppress
+
+    max_age: MaxAge | None = Field(
+        default=None,
+        description="Refuse the list if it is older: the source, or a column of the list, tells "
+        "its time.",
+        **_in("Safety", "maximum age"),
+    )
+
 
 class SyncOptions(ListOptions):
     """Settings of one synchronisation of a customer group."""
@@ -128,6 +153,12 @@ class RefreshOptions(FetchOptions, ListOptions):
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
         "the flow run was planned for.",
         **_in("Source", "group name"),
+    )
+    holdout: Holdout | None = Field(
+        default=None,
+        description="Share of customers who get no message, for comparison: always the same ones, "
+        "left out of the group and listed in the lake's holdouts.",
+        **_in("Source", "holdout"),
     )
     guardrails: Guardrails = Field(
         default=Guardrails(),
@@ -173,7 +204,8 @@ class RefreshOptions(FetchOptions, ListOptions):
     @property
     def total_minutes(self) -> float:
         """Return the longest time that a refresh may take, in minutes."""
-        return self.rerun_minutes + self.review_minutes + self.export_minutes
+        waits = self.rerun_minutes + self.review_minutes + self.export_minutes
+        return waits + (self.max_age.wait_minutes if self.max_age else 0)
 
     @field_validator("group_name")
     @classmethod

@@ -37,7 +37,14 @@ def plan_refresh(
             account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )
         validated = extract_and_validate(
-            account, campaign.workspace_id, crm, lake, run, options, campaign.partition
+            account,
+            campaign.workspace_id,
+            crm,
+            lake,
+            run,
+            options,
+            campaign.partition,
+            options.holdout,
         )
         make = make_plan.with_options(
             assets=[assets.plans(lake, campaign_id)],

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from blocks import DataLake, NudgescribeAccount
 from flows.options import FetchOptions
 from flows.run.fetch import check_runner
-from flows.run.finish import publish_and_fetch
+from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
 from flows.run.outcomes import completed
 from nudgescribe.errors import NudgeflowError
@@ -59,4 +59,5 @@ def publish_campaign(
                 raise NotReviewed(
                     f"Run {run.run_number} of campaign {campaign_id} is {run.status}."
                 )
+            keep_holdout(claimed, checkpoint)
             return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)

@@ -9,12 +9,13 @@ from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.fetch import check_runner
-from flows.run.finish import publish_and_fetch
+from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
+from tasks.customers.second_look import check_same_suppression
 from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
 from tasks.journal.flow_runs import journaled
@@ -111,6 +112,8 @@ def _finish(
 ) -> RefreshResult | State[Any]:
     """Run all steps from the start of the rerun on."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
+    check_same_suppression(checkpoint.validated.suppression, options.suppress)
+    keep_holdout(claimed, checkpoint)
     summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
     watch.lap("rerun")
     if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
@@ -136,7 +139,14 @@ def _read_list(
         claimed.abandoned,
     )
     validated = extract_and_validate(
-        account, campaign.workspace_id, crm, lake, refresh, options, campaign.partition
+        account,
+        campaign.workspace_id,
+        crm,
+        lake,
+        refresh,
+        options,
+        campaign.partition,
+        options.holdout,
     )
     claimed.watch.lap("extract and validate")
     return campaign, validated

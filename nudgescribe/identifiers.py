@@ -70,6 +70,17 @@ def identities(ids: pl.Series) -> pl.DataFrame:
     return ids.cast(pl.String).to_frame("id").with_columns(content=pl.lit(0, pl.UInt64))
 
 
+def find_common(
+    one: Iterable[pl.DataFrame], other: Iterable[pl.DataFrame], folder: Path
+) -> pl.Series:
+    """Return the identifiers that two sets of `identities` share. Memory grows with these alone;
+    see `compare` for `folder`.
+    """
+    shares = compare(one, other, folder)
+    common = (share.filter(pl.col("change") == "unchanged")["id"] for share in shares)
+    return pl.concat([no_ids(), *common])
+
+
 class Counts(Counter[Change]):
     """Customers by what became of them."""
 

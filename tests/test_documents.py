@@ -117,6 +117,28 @@ def test_lake_sql_counts_what_was_written(lake: DataLake) -> None:
         assert connection.execute(last).fetchall() == [(3, 3)]
 
 
+def test_options_and_query_of_the_audience_are_valid(tmp_path: Path) -> None:
+    page = document("audience")
+    suppress, holdout = map(json.loads, code("json", page))
+    assert [*suppress["suppress"]["$ref"]] == ["block_document_slug"]
+    assert RefreshOptions.model_validate(holdout).holdout
+    held_out = "holdouts/campaign_id=C/run_number=2/customers.parquet"
+    for path, ids in {
+        "messages/campaign_id=C/run_number=2/part.parquet": ["1", "2"],
+        held_out: ["3"],
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        pl.DataFrame({"customer_id": ids}).write_parquet(tmp_path / path)
+    with duckdb.connect() as connection:
+        connection.execute(
+            "CREATE TABLE sales AS SELECT * FROM "
+            "(VALUES ('1', 1), ('2', 0), ('3', 0)) AS sold(customer_id, bought)"
+        )
+        (sql,) = code("sql", page)
+        rows = connection.execute(sql.replace("LAKE/", f"{tmp_path}/")).fetchall()
+    assert rows == [(False, 2, 0.5), (True, 1, 0.0)]
+
+
 def test_sources_and_mapping_of_lists_are_valid() -> None:
     sources = [eval(block, vars(blocks)) for block in code("python", CUSTOMERS)]
     kinds = [blocks.SqlCrm, blocks.FileCrm, blocks.HubSpotCrm, blocks.SalesforceCrm]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 from blocks.crm.errors import SourceError
@@ -27,6 +28,13 @@ class CrmSource(SavedBlock, ABC):
 
         Raises SourceUnavailable if another try may succeed, else SourceError.
         """
+
+    def updated_at(self) -> datetime | None:
+        """Return when the list was brought up to date; None if the source does not tell.
+
+        Raises SourceUnavailable if another try may succeed, else SourceError.
+        """
+        return None
 
     def extract(self, target: Path, needed: frozenset[str] | None = None) -> int:
         """Write the list to a Parquet file as text, and return its number of rows.

@@ -5,6 +5,7 @@ from typing import Any
 from blocks import CrmSource, DataLake, NudgescribeAccount
 from flows.options import ListOptions
 from tasks.customers.extract import extract_customers
+from tasks.customers.holdout import Holdout
 from tasks.customers.mapping import find_fields
 from tasks.customers.sync import ListDiff, update_customers
 from tasks.customers.upload import GroupRef, upload_customers
@@ -21,12 +22,13 @@ def extract_and_validate(
     refresh: Refresh,
     options: ListOptions,
     partition: str,
+    holdout: Holdout | None = None,
 ) -> Validated:
     """Stage the accepted rows of the CRM's list; the `partition` of the lake's quarantine lists the
     rejected ones.
     """
     mapping = find_fields(account, workspace_id, options.fields)
-    staged = extract_customers(crm, lake, refresh, mapping.needed)
+    staged = extract_customers(crm, lake, refresh, mapping.needed, options.max_age)
     return validate_customers(
         mapping,
         staged,
@@ -35,6 +37,8 @@ def extract_and_validate(
         partition,
         strict=options.strict,
         duplicates=options.duplicates,
+        suppress=options.suppress,
+        holdout=holdout,
     )
 
 

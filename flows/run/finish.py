@@ -1,20 +1,33 @@
 """The last steps of a refresh: its reviewed run is published, fetched, reconciled and committed."""
 
+from typing import Any
+
+from prefect.client.schemas.objects import State
+
 from blocks import DataLake
 from flows.options import FetchOptions
 from flows.run.fetch import commit_fetched, fetch_run, save_run_segments
 from flows.run.flow_run import ClaimedRefresh
+from flows.run.outcomes import failed
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
 from tasks.campaigns import publish_run
 from tasks.customers.group_check import check_identifiers
+from tasks.customers.holdout import save_holdout
+from tasks.customers.second_look import SecondLook, SuppressedTooLate, look_again
 from tasks.customers.upload import release_group
 from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import RunDiffSummary, compare_messages
 from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, Committed, load_finished_steps, save_committed
-from tasks.refresh.reconcile import reconcile
+from tasks.refresh.reconcile import check_suppressed, reconcile
 from tasks.refresh.report import RefreshResult, report_refresh
+
+
+def keep_holdout(claimed: ClaimedRefresh, checkpoint: Checkpoint) -> None:
+    """Write the customers whom the run leaves out to the lake, as soon as it has a number."""
+    if checkpoint.validated.holdout:
+        save_holdout(claimed.lake, checkpoint.run, checkpoint.validated.holdout)
 
 
 def publish_and_fetch(
@@ -22,13 +35,24 @@ def publish_and_fetch(
     checkpoint: Checkpoint,
     summary: ComparisonSummary | None,
     options: FetchOptions,
-) -> RefreshResult:
-    """Publish the run, bring its messages into the lake, and close the refresh with its result."""
+) -> RefreshResult | State[Any]:
+    """Publish the run, bring its messages into the lake, and close the refresh with its result.
+
+    Return the state SuppressedTooLate in place of it, and publish nothing, if customers who must
+    not be written to cannot be taken out of the run.
+    """
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
     finished = load_finished_steps(lake, claimed.refresh)
-    if finished.published is None:
-        check_identifiers(account, checkpoint.group, checkpoint.validated, lake)
-    committed = finished.committed or _fetch_and_commit(claimed, checkpoint, options)
+    committed = finished.committed
+    if committed is None:
+        published = finished.published is not None
+        try:
+            look = _look_again(claimed, checkpoint, published)
+        except SuppressedTooLate as error:
+            return failed("SuppressedTooLate", error)
+        if not published:
+            check_identifiers(account, checkpoint.group, checkpoint.validated, lake)
+        committed = _fetch_and_commit(claimed, checkpoint, look, options)
     # A group that was updated has its changes noted already.
     changed = None if checkpoint.group.reused else claimed.refresh
     run_diff = _run_diff(lake, claimed.campaign_id, committed.run.run_number, changed)
@@ -46,16 +70,48 @@ def publish_and_fetch(
     return result
 
 
+def _look_again(
+    claimed: ClaimedRefresh, checkpoint: Checkpoint, published: bool
+) -> SecondLook | None:
+    """Look at the suppression list again, if there is one: before each publication, for one that
+    is repeated exports again.
+    """
+    validated = checkpoint.validated
+    if validated.suppression is None:
+        return None
+    return look_again(
+        claimed.account,
+        checkpoint.group,
+        checkpoint.run,
+        validated,
+        validated.suppression,
+        claimed.lake,
+        claimed.refresh,
+        published=published,
+    )
+
+
 def _fetch_and_commit(
-    claimed: ClaimedRefresh, checkpoint: Checkpoint, options: FetchOptions
+    claimed: ClaimedRefresh,
+    checkpoint: Checkpoint,
+    look: SecondLook | None,
+    options: FetchOptions,
 ) -> Committed:
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
     published = publish_run(account, checkpoint.run, lake, refresh)
     export = fetch_run(account, _to_export(checkpoint), lake, refresh, options)
     claimed.watch.lap("publish and fetch")
+    if look:
+        check_suppressed(export, look, lake)
     erased = reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
     in_lake = commit_fetched(account, export, lake)
-    committed = Committed(run=in_lake, erased=erased, published_at=published.at)
+    joined = look.joined if look else 0
+    committed = Committed(
+        run=in_lake,
+        erased=max(0, erased - joined),
+        suppressed_since=joined,
+        published_at=published.at,
+    )
     claimed.watch.lap("reconcile")
     return save_committed(lake, refresh, committed)
 
@@ -113,6 +169,9 @@ def _result(
         customers_in_new=checkpoint.expected.customers_in_new,
         published_at=committed.published_at,
         erased=committed.erased,
+        suppressed=validated.suppressed,
+        held_out=validated.held_out,
+        suppressed_since=committed.suppressed_since,
         run_diff=run_diff,
         files=in_lake.files,
         rows=in_lake.rows,

@@ -42,8 +42,9 @@ class TooManyOrphanedSegments(GuardrailHit):
 
 
 class ListCounts(Frozen):
-    """A list in numbers: accepted and rejected rows, new and orphaned segments; `before` is the
-    size of the group it replaces, None if there is none.
+    """A list in numbers: accepted and rejected rows, and those that keep the rules but are
+    `left_out`; new and orphaned segments; `before` is the size of the group it replaces, None if
+    there is none.
     """
 
     accepted: int
@@ -52,6 +53,7 @@ class ListCounts(Frozen):
     quarantine: str | None
     new_segments: int
     orphaned_segments: int
+    left_out: int = 0
 
 
 class ListGuardrails(FrozenInput):
@@ -76,7 +78,7 @@ class ListGuardrails(FrozenInput):
     def hits(self, counts: ListCounts) -> Iterator[GuardrailHit]:
         """Yield an error for each limit that is exceeded."""
         accepted, rejected, before = counts.accepted, counts.rejected, counts.before
-        rows = accepted + rejected
+        rows = accepted + rejected + counts.left_out
         see = f" See {counts.quarantine} in the lake." if counts.quarantine else ""
         if rejected > self.max_rejected * rows:
             yield TooManyRejected(

@@ -67,6 +67,12 @@ class FieldMapping(Frozen):
         """Return the columns of the list that it takes; None for all."""
         return frozenset(self._columns.values()) or None
 
+    @property
+    def key_column(self) -> str:
+        """Return the column of the list that holds the customer identifiers."""
+        key = fields.key_of(self.rules)
+        return self._columns.get(key, key)
+
     def columns(self, listed: Sequence[str]) -> dict[str, str]:
         """Return by name the fields that columns of the list fill, with these. Raises
         MappingRefused.

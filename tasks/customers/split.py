@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from blocks.crm.list_file import ListFile, Origin
@@ -17,8 +18,11 @@ from nudgescribe.fields import Validation
 from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice, Duplicates, find_duplicates
 from tasks.customers.fingerprint import Fingerprint
+from tasks.customers.holdout import Holdout
+from tasks.customers.left_out import LeftOut, find_suppressed
 from tasks.customers.mapping import FieldMapping
 
+FILES = ("accepted", "errors", "held-out")
 ROWS_VALIDATED = 50_000
 """Most rows validated at a time."""
 EXACT = {Origin.FLOAT16: 2**11, Origin.FLOAT32: 2**24, Origin.FLOAT64: 2**53}
@@ -33,14 +37,17 @@ class ListRefused(NudgeflowError):
 
 @dataclass(frozen=True)
 class SplitList:
-    """Two local files: the `accepted` rows as text, and the `errors` of the rejected ones; with the
-    numbers of rejected rows and of repeated identifiers.
+    """Local files: the `accepted` rows as text, the `errors` of the rejected ones, and with a
+    holdout the identifiers of those `held_out`; with the numbers of rejected rows, of repeated
+    identifiers and of suppressed customers.
     """
 
     accepted: Path
     errors: Path
+    held_out: Path | None
     rejected: int
     repeated: int
+    suppressed: int
     fingerprint: str
 
 
@@ -52,24 +59,30 @@ def split_list(
     strict: bool,
     duplicates: Choice,
     show: Callable[[pl.Series], pl.Series],
+    suppressed: Path | None = None,
+    holdout: Holdout | None = None,
 ) -> SplitList:
     """Validate every row of the list; `show` says what stands for identifiers beside the errors.
+    The accepted rows of customers in the file `suppressed`, and of those of the holdout, are left
+    out.
 
     Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
-    for the first rejected row.
+    for the first rejected row; SecretUnusable for a key that is not there.
     """
+    choose = holdout.chooser() if holdout else None
     values = mapping.expressions(listed)
     _check_columns([*values], mapping.rules, listed.certain)
     key = fields.key_of(mapping.rules)
     column = mapping.columns(listed.columns).get(key)
-    repeated = find_duplicates(
-        lambda: _identifiers(listed, column, values[key]), duplicates, folder
-    )
-    accepted, errors = folder / "accepted.parquet", folder / "errors.parquet"
+    identifiers = partial(read_identifiers, listed, column, values[key])
+    repeated = find_duplicates(identifiers, duplicates, folder)
+    found = find_suppressed(identifiers(), suppressed, folder)
+    accepted, errors, held_out = (folder / f"{name}.parquet" for name in FILES)
     fingerprint, rejected = Fingerprint([*values]), 0
     with (
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
         ParquetSink(errors, _errors_schema()) as errors_sink,
+        LeftOut(key, found, choose, held_out) as left_out,
     ):
         texts = prefetch(_texts(listed, values))
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
@@ -78,11 +91,20 @@ def split_list(
                 bad = bad.filter(pl.col("code") != DUPLICATE)
             if strict and bad.height:
                 raise _first_of(bad)
-            accepted_sink.write(validation.accepted)
-            fingerprint.add(validation.accepted)
+            kept = left_out.take(validation.accepted)
+            accepted_sink.write(kept)
+            fingerprint.add(kept)
             errors_sink.write(validation.errors)
             rejected += validation.rejected_rows
-    return SplitList(accepted, errors, rejected, len(repeated.ids), str(fingerprint))
+    return SplitList(
+        accepted,
+        errors,
+        held_out if holdout else None,
+        rejected,
+        len(repeated.ids),
+        left_out.suppressed,
+        str(fingerprint),
+    )
 
 
 def _errors_schema() -> pl.Schema:
@@ -107,7 +129,7 @@ def _texts(listed: ListFile, values: Mapping[str, pl.Expr]) -> Iterator[pl.DataF
     return (frame.select(selected) for frame in listed.frames(ROWS_VALIDATED))
 
 
-def _identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
+def read_identifiers(listed: ListFile, column: str | None, value: pl.Expr) -> Iterator[pl.Series]:
     """Yield the customer identifiers, which `column` holds unless they are all the same.
 
     Raises ListRefused for one that was a floating-point number and may have lost digits or is none,

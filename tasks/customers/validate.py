@@ -9,7 +9,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from pydantic import AliasChoices, Field
 
-from blocks import DataLake
+from blocks import CrmSource, DataLake
 from blocks.crm.list_file import ListFile
 from blocks.storage.errors import translate_disk_full
 from blocks.storage.history import write_changes
@@ -21,9 +21,11 @@ from nudgescribe.errors import translate_foreign_errors
 from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.guardrails import ListCounts
+from tasks.customers.holdout import Holdout
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.split import ListRefused, SplitList, split_list
 from tasks.customers.staging import RowsLost, Staged, describe, local_copy
+from tasks.customers.suppression import Suppression, read_suppressed
 from tasks.journal.entries import Journal, Step
 from tasks.journal.history import changes_file
 from tasks.journal.refresh import Refresh
@@ -45,7 +47,8 @@ class BrokenRule(Frozen):
 class Validated(Frozen):
     """The outcome of a validation: `accepted` holds the accepted rows as text, `quarantine` is the
     path of the file that lists the rejected ones, `broken_rules` counts them by rule. `key` is the
-    field that identifies customers.
+    field that identifies customers. `suppression` tells whose accepted rows were left out, and
+    `holdout` is the file of the identifiers of those who were held out.
     """
 
     accepted: Staged
@@ -58,6 +61,18 @@ class Validated(Frozen):
     duplicates: Choice = "refuse"
     key: str
     fingerprint: str
+    suppression: Suppression | None = None
+    holdout: Staged | None = None
+
+    @property
+    def suppressed(self) -> int:
+        """Return the number of customers who must not be written to."""
+        return self.suppression.customers if self.suppression else 0
+
+    @property
+    def held_out(self) -> int:
+        """Return the number of customers whom the holdout leaves out."""
+        return self.holdout.rows if self.holdout else 0
 
     def counts(self, before: int | None, new: int = 0, orphaned: int = 0) -> ListCounts:
         """Return the list in numbers, for the guardrails. Copies of rows that were taken, as the
@@ -67,6 +82,7 @@ class Validated(Frozen):
         return ListCounts(
             accepted=self.accepted.rows,
             rejected=self.rejected - copies,
+            left_out=self.suppressed + self.held_out,
             quarantine=self.quarantine,
             before=before,
             new_segments=new,
@@ -84,18 +100,23 @@ def validate_customers(
     *,
     strict: bool = False,
     duplicates: Choice = "refuse",
+    suppress: CrmSource | None = None,
+    holdout: Holdout | None = None,
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. A list is validated once per refresh: a retry returns the same outcome.
+    lake's quarantine. Customers whom the list `suppress` names, or the holdout chooses, are left
+    out. A list is validated once per refresh: a retry returns the same outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers unless one row of
-    each is taken, and, if `strict`, for the first rejected row.
+    each is taken, and, if `strict`, for the first rejected row; SuppressionUnreadable,
+    SecretUnusable.
     """
     quarantine = f"quarantine/{partition}/{refresh.id}.parquet"
 
     def validate() -> Validated:
         with scratch_folder(PURPOSE) as folder:
-            split = _split(mapping, staged, lake, folder, strict, duplicates)
+            suppressed = read_suppressed(suppress, mapping.key_column, folder) if suppress else None
+            split = _split(mapping, staged, lake, folder, strict, duplicates, suppressed, holdout)
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
                 _record_rejected(lake, refresh, split.errors)
@@ -105,7 +126,7 @@ def validate_customers(
                     f"{split.repeated:,} customer identifiers occur more than once; see "
                     f"{quarantine} in the lake. With options.duplicates one row of each is taken."
                 )
-            accepted = _stage(lake, split, staged, f"{refresh.staging}/accepted.parquet")
+            accepted, held_out = _stage(lake, split, staged, refresh.staging)
         return Validated(
             accepted=accepted,
             extracted=staged.rows,
@@ -115,6 +136,8 @@ def validate_customers(
             duplicates=duplicates,
             key=fields.key_of(mapping.rules),
             fingerprint=split.fingerprint,
+            suppression=suppress and Suppression.of(suppress, mapping.key_column, split.suppressed),
+            holdout=held_out,
         )
 
     return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, validate)
@@ -127,6 +150,8 @@ def _split(
     folder: Path,
     strict: bool,
     duplicates: Choice,
+    suppressed: Path | None,
+    holdout: Holdout | None,
 ) -> SplitList:
     """Split the list into files in a folder. Raises MappingRefused, ListRefused."""
     with (
@@ -141,6 +166,8 @@ def _split(
             strict=strict,
             duplicates=duplicates,
             show=lake.show_identifiers,
+            suppressed=suppressed,
+            holdout=holdout,
         )
 
 
@@ -151,18 +178,27 @@ def _record_rejected(lake: DataLake, refresh: Refresh, errors: Path) -> None:
     write_changes(lake.files, changes_file(refresh, "rejected"), refresh.id, frames)
 
 
-def _stage(lake: DataLake, split: SplitList, staged: Staged, path: str) -> Staged:
-    """Put the accepted rows under `path`. Raises RowsLost."""
-    accepted = describe(split.accepted, path)
-    if accepted.rows + split.rejected != staged.rows:
+def _stage(
+    lake: DataLake, split: SplitList, staged: Staged, folder: str
+) -> tuple[Staged, Staged | None]:
+    """Put the accepted rows, and those held out, into a folder of the lake. Raises RowsLost."""
+    accepted = describe(split.accepted, f"{folder}/accepted.parquet")
+    held_out = split.held_out and describe(split.held_out, f"{folder}/held-out.parquet")
+    counts = {
+        "rejected": split.rejected,
+        "suppressed": split.suppressed,
+        "held out": held_out.rows if held_out else 0,
+    }
+    others = ", ".join(f"{outcome} {rows:,}" for outcome, rows in counts.items())
+    if accepted.rows + sum(counts.values()) != staged.rows:
         raise RowsLost(
-            f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted and "
-            f"{split.rejected:,} rejected."
+            f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted; {others}."
         )
-    lake.files.put(split.accepted, path, private=True)
-    counts = f"{accepted.rows:,}", f"{split.rejected:,}"
-    get_run_logger().info("Accepted %s rows, rejected %s", *counts)
-    return accepted
+    lake.files.put(split.accepted, accepted.path, private=True)
+    if split.held_out and held_out:
+        lake.files.put(split.held_out, held_out.path, private=True)
+    get_run_logger().info("Accepted %s rows, %s", f"{accepted.rows:,}", others)
+    return accepted, held_out
 
 
 def _report_errors(errors: Path) -> list[BrokenRule]:

@@ -49,6 +49,7 @@ class Series(StrEnum):
     OWNER = "owner"
     PROBLEM = "problem"
     REVIEW = "review"
+    SUPPRESSION = "suppression"
 
 
 _NUMBERED = re.compile(rf"({'|'.join(Series)})-(\d{{4}})\.json")

@@ -30,11 +30,12 @@ class Checkpoint(Frozen):
 
 class Committed(Frozen):
     """The run in the lake; `erased` customers of the list have no message there, for they left the
-    group before the export.
+    group before the export, and so have those who were `suppressed_since` its upload.
     """
 
     run: RunInLake
     erased: int
+    suppressed_since: int = 0
     published_at: datetime
 
 

@@ -65,6 +65,8 @@ class Plan(Frozen):
     extracted: int
     accepted: int
     rejected: int
+    suppressed: int = 0
+    held_out: int = 0
     quarantine: str | None
     changes: ListDiff | None
     matched: Share
@@ -229,6 +231,8 @@ def _plan(
         extracted=validated.extracted,
         accepted=validated.accepted.rows,
         rejected=validated.rejected,
+        suppressed=validated.suppressed,
+        held_out=validated.held_out,
         quarantine=validated.quarantine,
         changes=comparison.changes,
         matched=comparison.share(MATCHED, "customers"),
@@ -267,6 +271,8 @@ def _rows(plan: Plan) -> dict[str, int]:
     return {
         "rows extracted": plan.extracted,
         "rows rejected": plan.rejected,
+        **({"customers suppressed": plan.suppressed} if plan.suppressed else {}),
+        **({"customers held out": plan.held_out} if plan.held_out else {}),
         **{f"customers {state}": number for state, number in changes.items()},
         "segments matched": plan.matched.segments,
         "customers in matched segments": plan.matched.customers,

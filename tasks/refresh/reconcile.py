@@ -11,17 +11,20 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.reader import read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
-from nudgescribe.identifiers import Counts, compare, identities
+from nudgescribe.identifiers import Counts, compare, find_common, identities
 from nudgescribe.lazy import pl
 from tasks.customers.group_check import held_ids, listed_ids
-from tasks.customers.staging import StagingLost
+from tasks.customers.left_out import suppressed_ids
+from tasks.customers.second_look import SecondLook
+from tasks.customers.staging import StagingLost, local_copy
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
 from tasks.export.ledger import Ledger
-from tasks.export.verify import customer_ids
+from tasks.export.verify import ID, customer_ids
 from tasks.policies import RETRIED
 
 
@@ -31,6 +34,16 @@ class NotReconciled(NudgeflowError):
     advice = (
         "The run was not made visible. Retry this flow run to publish and fetch it again; if it "
         "stays, end the refresh with the flow abandon-refresh."
+    )
+
+
+class SuppressedInExport(NudgeflowError):
+    """A published run has messages for customers who must not be written to."""
+
+    advice = (
+        "They were published: keep them from being sent. The run was not made visible in the lake "
+        "by this flow run. Retry it to publish and fetch the run again; if it stays, end the "
+        "refresh with the flow abandon-refresh."
     )
 
 
@@ -72,6 +85,30 @@ def reconcile(
         raise _not_reconciled(total, rows, counts, than)
     get_run_logger().info("Group, list and lake agree on %s customers", f"{total:,}")
     return erased
+
+
+@task(**RETRIED)
+def check_suppressed(export: ExportRef, look: SecondLook, lake: DataLake) -> None:
+    """Prove that the fetched run has nobody who was suppressed before its publication. One that
+    has is fetched anew by a retry.
+
+    Raises SuppressedInExport with the number, StagingLost, StagingChanged.
+    """
+    with local_copy(lake, look.identifiers) as file, scratch_folder("a proof") as folder:
+        found = len(find_common(_exported_ids(lake, export), suppressed_ids(file), folder))
+    if found:
+        Ledger(lake.files, export.staging).clear()
+        raise SuppressedInExport(
+            f"{export.name} has messages for {found:,} customers who must not be written to, "
+            "though they were deleted from its group before the publication."
+        )
+
+
+def _exported_ids(lake: DataLake, export: ExportRef) -> Iterator[pl.DataFrame]:
+    manifest = lake.manifest(export.campaign_id, export.run_number) if export.done else None
+    if manifest:
+        return (identities(frame[ID]) for frame in read_frames(lake.files, manifest))
+    return _ids_in_lake(lake, export, Ledger(lake.files, export.staging))
 
 
 def _erased_before(lake: DataLake, export: ExportRef, validated: Validated) -> int:

@@ -60,6 +60,9 @@ class RefreshResult(Frozen):
     orphaned: int
     customers_in_new: int
     published_at: datetime | None = None
+    suppressed: int = 0
+    suppressed_since: int = 0
+    held_out: int = 0
     erased: int = 0
     run_diff: RunDiffSummary = Field(
         default=RunDiffSummary(), validation_alias=AliasChoices("run_diff", "difference")
@@ -89,6 +92,7 @@ def report_sync(lake: DataLake, group: GroupRef, validated: Validated, changes: 
         {
             "extracted from the CRM": f"{validated.extracted:,}",
             "rejected": with_share(validated.rejected, validated.extracted),
+            **({"suppressed": f"{validated.suppressed:,}"} if validated.suppression else {}),
             "added": f"{changes.added:,}",
             "changed": f"{changes.changed:,}",
             "removed, no longer in the list": f"{changes.removed:,}",
@@ -122,7 +126,7 @@ def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], 
                 "from the CRM": f"{result.extracted:,}",
                 f"accepted, uploaded as group *{plain(result.group)}*": f"{result.accepted:,}",
                 "rejected": with_share(result.rejected, result.extracted),
-                **_erased(result),
+                **_left_out(result),
             },
         ),
         *_rejected(result, url),
@@ -194,11 +198,15 @@ def _compared(result: RefreshResult) -> list[str]:
     ]
 
 
-def _erased(result: RefreshResult) -> dict[str, str]:
-    """Return a row about the customers who left the group before the export, if there are any."""
-    return (
-        {"left the group since, without a message": f"{result.erased:,}"} if result.erased else {}
-    )
+def _left_out(result: RefreshResult) -> dict[str, str]:
+    """Return a row for each reason for which customers have no message, if there are any."""
+    reasons = {
+        "suppressed, not uploaded": result.suppressed,
+        "held out, not uploaded": result.held_out,
+        "suppressed since, deleted from the group": result.suppressed_since,
+        "left the group since, without a message": result.erased,
+    }
+    return {reason: f"{customers:,}" for reason, customers in reasons.items() if customers}
 
 
 def _row(name: str, before: int, after: int) -> tuple[str, str, str, str]:

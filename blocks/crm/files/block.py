@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Literal
 
 from prefect.types import SecretDict
@@ -127,9 +128,7 @@ class FileCrm(CrmSource):
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of the files, as `CrmSource.batches` does; columns keep their order."""
-        given = self.storage_options.get_secret_value() if self.storage_options else {}
-        options = read_secrets(given, f"{self.block_slug}, storage_options")
-        files = locate(self.path, options, self.logger)
+        files = self._locate()
         if odd := [file.name for file in files if "\udc80" <= max(file.name) <= "\udcff"]:
             raise SourceError(f"The file name {first_ten(odd[:1])} is not UTF-8: rename the file.")
         format_ = self._detect_format(files)
@@ -138,6 +137,21 @@ class FileCrm(CrmSource):
         if format_ == "ndjson":
             return read_ndjson(files, self.encoding, needed)
         return read_parquet(files, needed)
+
+    def updated_at(self) -> datetime | None:
+        """Return the time of the oldest file; None if its file system does not tell, as on the web.
+
+        Raises SourceError, SourceUnavailable.
+        """
+        try:
+            return min(file.modified() for file in self._locate())
+        except NotImplementedError:
+            return None
+
+    def _locate(self) -> list[SourceFile]:
+        given = self.storage_options.get_secret_value() if self.storage_options else {}
+        options = read_secrets(given, f"{self.block_slug}, storage_options")
+        return locate(self.path, options, self.logger)
 
     @property
     def _dialect(self) -> CsvDialect:

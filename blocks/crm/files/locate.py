@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from glob import has_magic
 from pathlib import Path, PurePosixPath
@@ -53,6 +54,22 @@ class SourceFile:
     def format(self) -> ListFormat | None:
         """Return the format its name says, if any."""
         return detect_format(self.name)
+
+    def modified(self) -> datetime:
+        """Return when the file was written.
+
+        Raises SourceError, SourceUnavailable; NotImplementedError if its file system does not tell.
+        """
+        with translate_source_errors(self.name):
+            fs: Any = self.fs
+            fs.invalidate_cache()  # an earlier look may have listed it
+            try:
+                at: datetime = fs.modified(self.path)
+            except NotImplementedError:
+                pass
+            else:
+                return at if at.tzinfo else at.replace(tzinfo=UTC)
+        raise NotImplementedError
 
     def check_kind(self) -> None:
         """Raise SourceError if its first bytes are those of a kind that is no list of text."""

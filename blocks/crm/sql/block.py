@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,13 @@ from pydantic import Field, SecretStr, field_validator
 
 from blocks.crm.errors import SourceError
 from blocks.crm.source import CrmSource
+from blocks.crm.text import parse_time
 from blocks.extras import require
 from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.storage.locations import check_database
+from blocks.storage.reader import to_polars
+from nudgescribe.errors import translate_foreign_errors
 from nudgescribe.lazy import pa, sqlalchemy, sqlalchemy_errors
 
 if TYPE_CHECKING:
@@ -49,6 +54,11 @@ class SqlCrm(CrmSource):
         default={},
         description="Values of the :names in the query. If empty, colons are left as they are.",
     )
+    updated_query: str | None = Field(
+        default=None,
+        description="Query of one value: the time when the list was brought up to date, such as "
+        "SELECT max(loaded_at) FROM loads. For options.max_age; a time without an offset is UTC.",
+    )
     timeout_seconds: float = Field(
         default=3600, gt=0, le=MOST_SECONDS, description="Time limit of the query, in seconds."
     )
@@ -68,9 +78,38 @@ class SqlCrm(CrmSource):
 
         Raises SourceError also if the query takes longer than `timeout_seconds`, ExtraMissing.
         """
+        yield from self._read(self.query, self.parameters, needed)
+
+    def updated_at(self) -> datetime | None:
+        """Return the time that `updated_query` tells; None without it, or if it tells none.
+
+        Raises SourceError, also if it returns anything but one value, SourceUnavailable.
+        """
+        if self.updated_query is None:
+            return None
+        used = {*re.findall(r":(\w+)", self.updated_query)}
+        parameters = {name: each for name, each in self.parameters.items() if name in used}
+        with translate_foreign_errors(f"{self.block_slug}, updated_query", SourceError):
+            read = self._read(self.updated_query, parameters)
+            values = to_polars(pa.Table.from_batches([*read]))
+        if values.shape != (1, 1):
+            raise SourceError(f"{self.block_slug}: updated_query returns not just one value.")
+        try:
+            return None if values.item() is None else parse_time(values.item())
+        except ValueError:
+            raise SourceError(
+                f"{self.block_slug}: updated_query returns what is no time in ISO 8601."
+            ) from None
+
+    def _read(
+        self,
+        text: str,
+        parameters: Mapping[str, str | int | float | bool | None],
+        needed: frozenset[str] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
         from blocks.crm.sql.rows import Query
 
-        query = Query(self.query, self.parameters, self.timeout_seconds, needed)
+        query = Query(text, parameters, self.timeout_seconds, needed)
         url = self._read_url()
         try:
             yield from _batches(url, query)
