@@ -15,8 +15,7 @@ from random import uniform
 from threading import Event, Lock, Thread
 from time import monotonic
 
-from prefect.context import SettingsContext
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.context import SettingsContext, get_settings_context
 
 from blocks.leases import Lease, Leases, LimitMissing, NoSlot
 from nudgescribe.errors import NudgeflowError, Retryable
@@ -72,7 +71,7 @@ class SharedLimit:
         self._ask_at = 0.0
         self._refusal = "was full"
         # Not built in the thread: that reads the environment, which others may be changing.
-        self._settings = _without_retries()
+        self._settings = without_retries()
         Thread(target=self._run, daemon=True).start()
         atexit.register(self.release_idle)
 
@@ -206,12 +205,13 @@ class SharedLimit:
                 waiter.done.set()
 
 
-def _without_retries() -> SettingsContext:
-    """Return Prefect's settings for calls that are repeated here."""
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-        settings = SettingsContext.get()
-    assert settings
-    return settings
+def without_retries() -> SettingsContext:
+    """Return a context in which Prefect does not repeat calls, for those that are repeated here."""
+    context = get_settings_context()
+    # Prefect's `temporary_settings` reads all of them again, which takes longer than the calls.
+    client = context.settings.client.model_copy(update={"max_retries": 0})
+    settings = context.settings.model_copy(update={"client": client})
+    return context.model_copy(update={"settings": settings})
 
 
 _limits = cache(SharedLimit)

@@ -37,7 +37,7 @@ class TakenApart:
         """
         inside = np.zeros(len(self._pieces), bool)
         inside[1::2] = True
-        pieces = self._pieces.filter(pa.array(inside))
+        pieces = self._pieces.filter(_mask(inside))
         offsets = np.frombuffer(pieces.buffers()[1], np.int32)[: len(pieces) + 1]
         begins = np.append(offsets[:-1][self._begins], offsets[-1])
         return pa.StringArray.from_buffers(
@@ -65,8 +65,14 @@ def take_apart(rows: memoryview, quotes: Positions) -> TakenApart:
     outside[2:-1:2] = begins[1:]
     before = np.frombuffer(rows, np.uint8)[opening[begins] - 1]
     leading = bool(len(opening)) and (opening[0] == 0 or bool((before != _DELIMITER).any()))
-    skeleton = pieces.filter(pa.array(outside)).buffers()[2]
+    skeleton = pieces.filter(_mask(outside)).buffers()[2]
     return TakenApart(skeleton, leading, pieces, begins)
+
+
+def _mask(chosen: npt.NDArray[np.bool_]) -> pa.BooleanArray:
+    # `pa.array` imports pandas, which takes as long as several pages.
+    bits = pa.py_buffer(np.packbits(chosen, bitorder="little"))
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(chosen), [None, bits])
 
 
 def is_utf8(data: memoryview) -> bool:

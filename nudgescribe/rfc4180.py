@@ -22,7 +22,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 LONGEST_ROW = 64 * 1024 * 1024
 """Bytes. A file that has no end of a row within them is refused."""
 HEAD_BYTES = 64 * 1024
-PIECE_BYTES = 2 * 1024 * 1024
+PIECE_BYTES = 8 * 1024 * 1024
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 _EMPTY = "The CSV is empty, not even a header row is there."
 _CUT_OFF = "The CSV ends inside a quoted value: it was cut off."

@@ -18,6 +18,7 @@ from hypothesis import settings
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED,
 )
 from prefect.testing.utilities import prefect_test_harness
 
@@ -181,6 +182,8 @@ def prefect_server() -> Iterator[None]:
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+        # It takes a fifth of the time of a flow. Task runs are told by the log.
+        PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED: False,
     }
     with impatient(quickly), prefect_test_harness(server_startup_timeout=120):
         yield

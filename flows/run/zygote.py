@@ -11,7 +11,19 @@ from importlib import import_module
 from socket import recv_fds, socket
 from uuid import UUID
 
-IMPORTED = ("prefect.flow_engine", "flows.refresh", "polars", "pyarrow.parquet", "pyarrow.compute")
+IMPORTED = (
+    "prefect.flow_engine",
+    "prefect.utilities.visualization",
+    "anyio._backends._asyncio",
+    "flows.refresh",
+    "iso4217",
+    "pandas",  # Arrow imports it for its first conversion
+    "polars",
+    "pyarrow.compute",
+    "pyarrow.csv",
+    "pyarrow.parquet",
+)
+"""What a refresh imports, also with its first use."""
 
 
 def main() -> None:
@@ -20,7 +32,7 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # Only Linux's libraries outlive a fork.
     if sys.platform == "linux":
-        _prepare()
+        prepare()
     # Nobody waits for the forks: those who sent the sockets see them closed.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while ends := recv_fds(control, 1, 1)[1]:
@@ -33,7 +45,8 @@ def main() -> None:
     return None
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """Import all that is imported for a flow run."""
     from prefect.plugins import load_prefect_collections
 
     load_prefect_collections()

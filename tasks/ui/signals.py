@@ -10,8 +10,9 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.types import KeyValueLabels
+
+from blocks.limits import without_retries
 
 LAKE = "nudgeflow.lake"
 ACCOUNT = "nudgeflow.account"
@@ -25,7 +26,7 @@ def add_labels(labels: KeyValueLabels) -> None:
     """Add labels to the running flow run."""
     # A server on SQLite refuses it for the milliseconds in which it records a task run; Prefect's
     # own client then waits for two seconds and more.
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+    with without_retries():
         for _ in range(QUICK_TRIES):
             with suppress(httpx.HTTPError):
                 return _update_labels(labels)

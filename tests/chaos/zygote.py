@@ -13,12 +13,10 @@ from typing import Any
 
 import docker  # noqa: F401 - each flow run would import them
 import fastapi  # noqa: F401
-import graphviz  # noqa: F401
 import prefect.cli.flow_run  # noqa: F401 - and each retry this
 import ray  # noqa: F401
 from prefect import tags
 from prefect.cli import app
-from prefect.plugins import load_prefect_collections
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 from prefect.tasks import Task
 from pydantic import BaseModel
@@ -30,6 +28,7 @@ import tasks.customers.upload
 import tasks.export.run
 from blocks import CampaignRerun
 from flows.options import RefreshOptions
+from flows.run.zygote import prepare
 from nudgescribe.retry import PollPolicy
 from tasks.ui.charts import horizontal_bars
 from tests.chaos.effects import Moment, Watch
@@ -114,7 +113,7 @@ def child(job: Job) -> int:
 
 
 def main() -> None:
-    load_prefect_collections()
+    prepare()
     # It imports what draws, and finds the fonts.
     horizontal_bars({"": {"": 1}})
     print("ready", flush=True)

@@ -3,12 +3,9 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from json import dumps
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
@@ -16,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from prefect import Flow
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 import flows
 from flows import customers, export, inventory, plan, portfolio, retention
@@ -28,13 +25,8 @@ from tasks.portfolio import RefreshStatus
 from tests import conftest
 from tests.conftest import Company, Save, Saved
 from tests.support.deployed import flow_run_of, retry, work
+from tests.support.forks import run_in_fork
 
-KILLED = (
-    "import json, os, signal, sys; from importlib import import_module; "
-    "flows, flow, step, parameters = sys.argv[1:]; module = import_module(flows); "
-    "setattr(module, step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)); "
-    "getattr(module, flow)(**json.loads(parameters))"
-)
 LIFE = re.compile(r"(00-claimed|99-ended|problem-\d+)\.json")
 
 
@@ -106,29 +98,23 @@ def refreshed(*ended: RefreshStatus) -> Callable[..., list[RefreshStatus]]:
     return lambda *_: list(ended)
 
 
+def run_and_die(server: str, flows: str, flow: str, step: str, parameters: dict[str, Any]) -> None:
+    """Runs a flow that is killed at a step."""
+    module = import_module(flows)
+    setattr(module, step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    with temporary_settings({PREFECT_API_URL: server}):
+        getattr(module, flow)(**parameters)
+
+
 @pytest.mark.usefixtures("nothing_to_refresh")
 @pytest.mark.parametrize("journaled", FLOWS, ids=lambda one: one.flow.name)
 def test_flow_ends_journal_when_killed_and_failed_before(
     company: Company, save: Save, monkeypatch: pytest.MonkeyPatch, journaled: Journaled
 ) -> None:
     saved, flow = save(company, conftest.customers(300)), journaled.flow
-    killed = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            KILLED,
-            journaled.module.__name__,
-            flow.fn.__name__,
-            journaled.step,
-            dumps(parameters_of(journaled, company, saved)),
-        ],
-        env={
-            **os.environ,
-            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-            "PREFECT_HOME": str(PREFECT_HOME.value()),
-        },
-    )
-    assert killed.returncode == -signal.SIGKILL
+    parameters = parameters_of(journaled, company, saved)
+    names = journaled.module.__name__, flow.fn.__name__, journaled.step
+    assert run_in_fork(run_and_die, PREFECT_API_URL.value(), *names, parameters) == -signal.SIGKILL
     run = flow_run_of(saved).id
     assert journals(saved, flow, run) == {"": {"00-claimed"}}
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -162,7 +163,7 @@ def test_portfolio_ends_when_hours_are_over(work: Work, shared: dict[str, Any]) 
 
 
 def test_portfolio_takes_published_campaigns_of_workspaces(
-    work: Work, company: Company, shared: dict[str, Any]
+    work: Work, company: Company, shared: dict[str, Any], tmp_path: Path
 ) -> None:
     work(lambda campaign, _: Completed())
     mine = company.seeded
@@ -172,6 +173,12 @@ def test_portfolio_takes_published_campaigns_of_workspaces(
     assert sorted((each.campaign_id, each.state) for each in done) == sorted(
         (campaign, "Completed") for campaign in ("listed", mine.campaign_id)
     )
+    (file := tmp_path / "portfolio.yaml").write_text(
+        f"campaigns: [campaign_id: {mine.campaign_id}]"
+    )
+    done = portfolio_refresh(portfolio_file=str(file), workspaces=[mine.workspace_id], **shared)
+    assert isinstance(done, list)
+    assert [each.campaign_id for each in done] == [mine.campaign_id]
     with company.client() as client:
         group = client.create_group(mine.workspace_id, "The second").customer_group_id
         client.upload_customers(mine.workspace_id, group, rfc4180.write(customers(20)))

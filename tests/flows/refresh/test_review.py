@@ -19,6 +19,7 @@ from flows.review import ReviewsNotChecked, resume_reviewed
 from flows.run.review_gate import SuspensionImpossible
 from nudgescribe import contract
 from nudgescribe.contract import Status
+from nudgescribe.errors import ServerError
 from sandbox.api.security import hash_password
 from sandbox.data.models import User
 from tasks.customers.guardrails import Guardrails
@@ -242,6 +243,24 @@ def test_wait_for_review_ends_at_deadline_and_continues_when_retried(
     assert isinstance(result, RefreshResult)
     assert (result.run_number, result.rows) == (2, 120)
     assert len(company.groups()) == 2
+
+
+def test_refresh_that_has_started_no_rerun_is_not_published(
+    company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = save(company, customers(120))
+    campaign = company.seeded.campaign_id
+    options = RefreshOptions(guardrails=Guardrails(max_shrink=1))
+
+    def unreachable(*_: object) -> None:
+        raise ServerError("Nudgescribe answered 503.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.refresh.initiate_rerun", unreachable)
+        with pytest.raises(ServerError):
+            campaign_refresh(campaign, **saved.blocks, options=options)
+    with pytest.raises(NothingToPublish, match=f"{campaign} has started a rerun"):
+        publish_campaign(campaign, saved.account, saved.lake)
 
 
 def test_stopped_refresh_is_published_later(company: Company, save: Save) -> None:

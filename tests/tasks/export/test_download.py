@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier, Event, Lock, Semaphore
 from typing import Any, BinaryIO
@@ -26,6 +25,7 @@ from tasks.export import run as tasks
 from tasks.export.download import Slots, fetch_pages
 from tasks.ui.progress import Progress, ProgressCounter
 from tests.support.exports import page
+from tests.support.forks import run_in_fork
 from tests.tasks.export.conftest import FOLDER, export_ref
 
 PAGES = 6
@@ -240,16 +240,10 @@ OPERATIONS = {"open", "os.rename", "os.link", "os.remove", "os.chmod"}
 
 
 def run_and_die(root: Path, moment: int) -> bool:
-    """Writes a run in a process of its own, forked from one that has no threads; whether it was
-    killed before it was done.
-    """
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=write_and_die, args=(str(root), moment))
-    process.start()
-    process.join(60)
-    assert process.exitcode in (0, -signal.SIGKILL)
-    return process.exitcode != 0
+    """Writes a run in a process of its own; whether it was killed before it was done."""
+    code = run_in_fork(write_and_die, str(root), moment)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
 def is_there(lake: DataLake) -> bool:

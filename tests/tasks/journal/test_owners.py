@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from socket import gethostname
 from uuid import uuid4
 
 import pytest
@@ -12,12 +13,13 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Crashed, Running, Suspended
+from prefect.states import Completed, Crashed, Failed, Running, Suspended
 
 from tasks.journal import owners
 from tasks.journal.owners import (
     UNKNOWN,
     Owner,
+    has_failed,
     owner_state,
     process_start,
     this_machine,
@@ -55,6 +57,7 @@ def test_owner_has_the_state_of_its_flow_run(owned: Owned) -> None:
         ({"flow_run": str(uuid4())}, None),
         ({"flow_run": str(uuid4()), "server": ""}, UNKNOWN),
         ({"server": "another"}, UNKNOWN),
+        ({"flow_run": "no id of Prefect's"}, UNKNOWN),
         ({"server": ""}, "Running"),
         ({"pid": 2**22 + 1}, None),
         ({"process_start": "1"}, None),
@@ -66,6 +69,7 @@ def test_owner_has_the_state_of_its_flow_run(owned: Owned) -> None:
         "deleted",
         "of version 0.1, not found",
         "of another server",
+        "written by somebody",
         "of version 0.1",
         "process gone",
         "process id used again",
@@ -78,6 +82,21 @@ def test_running_owner_is_ended_only_where_that_is_known(
     owned: Owned, change: dict[str, object], state: str | None
 ) -> None:
     assert owner_state(owned(Running()).model_copy(update=change)) == state
+
+
+def test_ended_owner_has_failed_only_where_that_is_known(owned: Owned) -> None:
+    failed = owned(Failed())
+    deleted = failed.model_copy(update={"flow_run": str(uuid4())})
+    owners = [failed, owned(Completed()), owned(Crashed()), deleted]
+    assert [has_failed(owner) for owner in owners] == [True, False, False, False]
+
+
+def test_machine_without_proc_is_its_host_and_knows_no_start_of_a_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tasks.journal.owners.Path", lambda path: Path("/nowhere") / path[1:])
+    assert this_machine() == gethostname()
+    assert process_start(os.getpid()) is None
 
 
 def test_server_has_one_id_for_all_clients_and_an_address_without_password(

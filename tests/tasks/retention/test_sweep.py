@@ -16,6 +16,7 @@ from blocks.extras import ExtraMissing
 from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.contract import UpdateGroup
+from nudgescribe.errors import ServerError
 from tasks.campaigns import CampaignRef
 from tasks.customers.upload import find_group, find_or_create_group
 from tasks.journal.entries import Step
@@ -431,6 +432,31 @@ def test_mark_on_a_reused_group_goes_with_the_journal_that_tells_it_is_over(
     assert removed(local, refresh, Ages(journals_days=7)).removed["journal"].count == 1
     found = find_group.fn(account, workspace, "Ours", local.lake)
     assert (found and found.held_by, history.newest_number()) == (None, 2)
+
+
+def test_journal_is_kept_when_changed_or_newest_since_listed_or_its_mark_stays(
+    local: Local, refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, folder = local.lake.files, "refreshes/campaign_id={}/00000001"
+    for campaign in ("changed", "newest", "marked"):
+        history = History(files, f"campaign_id={campaign}")
+        for _ in range(2):
+            history.end(begin_refresh(local.lake, campaign), Ended(outcome="released"))
+    age(local.lake)
+    found = listed(local, refresh, Ages(journals_days=7))
+    assert found.amounts["journal"].count == 3
+    files.write(f"{folder.format('changed')}/problem-0001.json", b"{}")
+    files.remove("refreshes/campaign_id=newest/00000002")
+
+    def unreachable(*_: object) -> None:
+        raise ServerError("Nudgescribe answered 503.")
+
+    monkeypatch.setattr("tasks.retention.files.release_held_group.fn", unreachable)
+    assert remove_candidates.fn(local.lake, local.account, found).kept == {
+        folder.format("changed"): CHANGED,
+        folder.format("newest"): OPEN,
+        folder.format("marked"): "Nudgescribe answered 503.",
+    }
 
 
 def test_what_the_store_does_not_let_go_is_kept_with_its_reason(
