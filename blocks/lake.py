@@ -231,8 +231,8 @@ class DataLake(SavedBlock):
         return read_history(self.files, SYNC_RUNS, campaign_id).sort("started_at", "run_id")
 
     def sync_changes(self, campaign_id: str | None = None) -> pl.DataFrame:
-        """Return a row for each customer that a flow run has added, changed, removed or rejected;
-        `run_id` is that of `sync_runs`. Raises HistoryDamaged.
+        """Return a row for each customer that a flow run has added, changed, removed, rejected or
+        left out; `run_id` is that of `sync_runs`. Raises HistoryDamaged.
         """
         return read_history(self.files, SYNC_CHANGES, campaign_id)
 

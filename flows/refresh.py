@@ -1,5 +1,7 @@
 """The refresh of one campaign, from the customer list to the messages in the lake."""
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect import flow
@@ -13,6 +15,7 @@ from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
+from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
 from tasks.customers.second_look import check_same_suppression
@@ -22,7 +25,7 @@ from tasks.journal.flow_runs import journaled
 from tasks.journal.history import Counted, note_counts, record_refresh
 from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, load_checkpoint, load_preview, save_preview
-from tasks.refresh.claim import Claim, claim_campaign, find_unchanged
+from tasks.refresh.claim import Claim, RefreshEnded, claim_campaign, find_unchanged
 from tasks.refresh.plan import check_plan
 from tasks.refresh.preview import compare_with_run
 from tasks.refresh.report import RefreshResult
@@ -60,7 +63,8 @@ def campaign_refresh(
     check_runner(options)
     check_lake(lake, campaign_id)
     claimant, watch = this_run(), Stopwatch()
-    claim = _claim(account, lake, campaign_id, claimant, crm, options)
+    with _noting_refusal(lake, campaign_id):
+        claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
         _note_without_refresh(lake, campaign_id, claim)
         return completed(claim.outcome, claim.message, claim.result)
@@ -85,6 +89,21 @@ def _note_without_refresh(lake: DataLake, campaign_id: str, claim: Claim) -> Non
     if claim.outcome != "Completed":
         with journaled(lake, this_run(campaign_id), resumable=True) as run:
             note_counts(lake, run, Counted(outcome=claim.outcome.lower()))
+
+
+@contextmanager
+def _noting_refusal(lake: DataLake, campaign_id: str) -> Generator[None]:
+    """Note in the lake's history why this flow run does not get the campaign; one whose refresh has
+    ended is told there already.
+    """
+    try:
+        yield
+    except RefreshEnded:
+        raise
+    except NudgeflowError as error:
+        with suppress(Exception), journaled(lake, this_run(campaign_id), resumable=False):
+            raise error
+        raise
 
 
 def _claim(

@@ -35,7 +35,8 @@ def run_columns() -> pl.Schema:
     """Return the columns of `sync_runs`; new ones go to the end."""
     time, text, number = pl.Datetime("us", "UTC"), pl.String(), pl.Int64()
     counts = (
-        *("extracted", "accepted", "rejected", "added", "changed", "removed", "unchanged"),
+        *("extracted", "accepted", "rejected", "suppressed", "suppressed_since", "held_out"),
+        *("added", "changed", "removed", "unchanged"),
         *("matched", "new", "orphaned", "rows", "bytes"),
     )
     return pl.Schema(

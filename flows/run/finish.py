@@ -49,6 +49,7 @@ def publish_and_fetch(
         try:
             look = _look_again(claimed, checkpoint, published)
         except SuppressedTooLate as error:
+            claimed.note(error)
             return failed("SuppressedTooLate", error)
         if not published:
             check_identifiers(account, checkpoint.group, checkpoint.validated, lake)
@@ -102,7 +103,7 @@ def _fetch_and_commit(
     export = fetch_run(account, _to_export(checkpoint), lake, refresh, options)
     claimed.watch.lap("publish and fetch")
     if look:
-        check_suppressed(export, look, lake)
+        check_suppressed(export, look, lake, refresh)
     erased = reconcile(account, checkpoint.group, export, checkpoint.validated, lake)
     in_lake = commit_fetched(account, export, lake)
     joined = look.joined if look else 0
@@ -172,6 +173,7 @@ def _result(
         suppressed=validated.suppressed,
         held_out=validated.held_out,
         suppressed_since=committed.suppressed_since,
+        other_holdout=validated.other_holdout,
         run_diff=run_diff,
         files=in_lake.files,
         rows=in_lake.rows,

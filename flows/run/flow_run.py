@@ -116,9 +116,13 @@ class ClaimedRefresh:
         except Pause:
             raise
         except BaseException as error:
-            with suppress(Exception):
-                self._record(error)
+            self.note(error)
             raise
+
+    def note(self, error: BaseException) -> None:
+        """Note in the journal what the flow run fails with, unless the lake is lost."""
+        with suppress(Exception):
+            self._record(error)
 
     def release(self, problem: str, last: RefreshResult | None = None) -> None:
         """End the refresh, which has changed nothing at Nudgescribe, with the `last` result if that
@@ -146,7 +150,7 @@ class ClaimedRefresh:
 
     def _record(self, error: BaseException) -> None:
         if isinstance(error, FINAL):
-            self._end(Ended(outcome="failed", problem=error.problem))
+            self._end(Ended.by("failed", Problem.of(error)))
             release_held_group(self.account, self.lake, self.refresh)
             return
         problem = Problem.of(error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
-from typing import TypeAlias
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -12,17 +13,45 @@ from pydantic import ConfigDict, Field, field_validator
 
 from blocks import DataLake
 from blocks.secrets import is_reference, read_secret
+from blocks.storage.errors import NotInLake
+from blocks.storage.files import Files
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.bases import FrozenInput
-from nudgescribe.lazy import pl
+from nudgescribe.lazy import pa, parquet, pl
 from tasks.campaigns import RunRef
 from tasks.customers.staging import Staged, StagingLost, local_copy
 from tasks.policies import RETRIED
 
 HOLDOUTS = "holdouts"
 HASH_BYTES = 8
-Choose: TypeAlias = "Callable[[pl.Series], pl.Series]"
-"""Tells of each identifier whether it is held out."""
+KEY_ID = b"holdout_key"
+"""Names the key in the metadata of a file of held-out customers."""
+_RUN = re.compile(r"run_number=(\d+)")
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Chooses customers by HMAC-SHA256 of their identifiers; those of a smaller share are among
+    those of a larger one.
+    """
+
+    share: float
+    key: bytes = field(repr=False)
+
+    @property
+    def key_id(self) -> str:
+        """Return what tells the key from others, and not what it is."""
+        return hmac.digest(self.key, b"nudgeflow holdout", "sha256").hex()
+
+    def choose(self, ids: pl.Series) -> pl.Series:
+        """Return of each identifier whether it is held out."""
+        limit = round(self.share * 2 ** (8 * HASH_BYTES))
+
+        def is_held_out(id_: str) -> bool:
+            digest = hmac.digest(self.key, id_.encode(), "sha256")
+            return int.from_bytes(digest[:HASH_BYTES]) < limit
+
+        return pl.Series(map(is_held_out, ids), dtype=pl.Boolean)
 
 
 class Holdout(FrozenInput):
@@ -46,18 +75,9 @@ class Holdout(FrozenInput):
             )
         return key
 
-    def chooser(self) -> Choose:
-        """Return what chooses customers by HMAC-SHA256 of their identifiers; those of a smaller
-        share are among those of a larger one. Raises SecretUnusable.
-        """
-        key = read_secret(self.key, "options.holdout.key").encode()
-        limit = round(self.share * 2 ** (8 * HASH_BYTES))
-
-        def is_held_out(id_: str) -> bool:
-            digest = hmac.digest(key, id_.encode(), "sha256")
-            return int.from_bytes(digest[:HASH_BYTES]) < limit
-
-        return lambda ids: pl.Series(map(is_held_out, ids), dtype=pl.Boolean)
+    def chooser(self) -> Chooser:
+        """Return what chooses the customers. Raises SecretUnusable."""
+        return Chooser(self.share, read_secret(self.key, "options.holdout.key").encode())
 
 
 @task(**RETRIED)
@@ -77,5 +97,42 @@ def save_holdout(lake: DataLake, run: RunRef, held_out: Staged) -> None:
 
 def holdout_path(campaign_id: str, run_number: int) -> str:
     """Return the path of the file of a run's held-out customers."""
-    partition = campaign_partition(campaign_id)
+    return _path(campaign_partition(campaign_id), run_number)
+
+
+def holdout_folder(campaign_id: str, run_number: int) -> str:
+    """Return the folder of a run's held-out customers."""
+    return holdout_path(campaign_id, run_number).rpartition("/")[0]
+
+
+def find_other_key(files: Files, partition: str, key_id: str) -> int | None:
+    """Return the number of the campaign's newest run with a holdout if another key has chosen it;
+    None if it was this key, or if nothing tells.
+    """
+    names = files.list_names(f"{HOLDOUTS}/{partition}")
+    numbers = [int(found[1]) for found in map(_RUN.fullmatch, names) if found]
+    if not numbers:
+        return None
+    newest = max(numbers)
+    before = None
+    with (
+        suppress(NotInLake),
+        files.open(_path(partition, newest)) as file,
+        suppress(pa.ArrowInvalid),
+    ):
+        before = (parquet.read_metadata(file).metadata or {}).get(KEY_ID)
+    return newest if before not in (None, key_id.encode()) else None
+
+
+def describe_other_key(run_number: int | None) -> str:
+    """Return a sentence on a run whose holdout another key has chosen; "" without one."""
+    if run_number is None:
+        return ""
+    return (
+        f"The key of the holdout is not that of run {run_number}: other customers are held out, "
+        "which is another experiment."
+    )
+
+
+def _path(partition: str, run_number: int) -> str:
     return f"{HOLDOUTS}/{partition}/run_number={run_number}/customers.parquet"

@@ -11,12 +11,12 @@ from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.fields import column
 from nudgescribe.identifiers import find_common, identities, no_ids
 from nudgescribe.lazy import pl
-from tasks.customers.holdout import Choose
+from tasks.customers.holdout import KEY_ID, Chooser
 
 ID = "id"
 """Column of the file of suppressed identifiers."""
 CUSTOMER_ID = MESSAGE_COLUMNS[0]
-"""Column of the file of those who are held out."""
+"""Column of the files of those who are left out."""
 
 
 def suppressed_ids(file: Path) -> Iterator[pl.DataFrame]:
@@ -32,32 +32,43 @@ def find_suppressed(ids: Iterable[pl.Series], suppressed: Path | None, folder: P
 
 
 class LeftOut(Closing):
-    """Takes customers out of accepted rows, and counts them: those who are `suppressed`, and of
-    the others those whom `choose` holds out, whose identifiers it writes to a file.
+    """Takes customers out of accepted rows: those who are `suppressed`, and of the others those
+    whom the `chooser` holds out. Their identifiers are in files of the folder.
 
     A context manager.
     """
 
     def __init__(
-        self, key: str, suppressed: pl.Series, choose: Choose | None, held_out: Path
+        self, key: str, suppressed: pl.Series, chooser: Chooser | None, folder: Path
     ) -> None:
-        self.suppressed = 0
-        self._key, self._ids, self._choose = key, suppressed, choose
-        self._sink = ParquetSink(held_out, text_schema([CUSTOMER_ID])) if choose else None
+        self.suppressed = folder / "suppressed-of-list.parquet"
+        self.held_out = folder / "held-out.parquet"
+        self._key, self._ids, self._chooser = key, suppressed, chooser
+        self._sinks = [
+            ParquetSink(file, text_schema([CUSTOMER_ID]))
+            for file in (self.suppressed, self.held_out)
+        ]
+        if chooser:
+            self._sinks[1].annotate(KEY_ID, chooser.key_id.encode())
 
     def close(self) -> None:
-        """Close the file of those who are held out."""
-        if self._sink:
-            self._sink.close()
+        """Complete the files."""
+        for sink in self._sinks:
+            sink.close()
 
     def take(self, accepted: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of customers who are not left out."""
-        kept = accepted
+        suppressed, held_out = self._sinks
         if len(self._ids):
-            kept = accepted.filter(~column(self._key).is_in(self._ids.implode()))
-        self.suppressed += accepted.height - kept.height
-        if self._choose and self._sink:
-            held_out = self._choose(kept[self._key])
-            self._sink.write(kept.filter(held_out).select(column(self._key).alias(CUSTOMER_ID)))
-            kept = kept.filter(~held_out)
-        return kept
+            found = column(self._key).is_in(self._ids.implode())
+            suppressed.write(accepted.filter(found).select(self._customers))
+            accepted = accepted.filter(~found)
+        if self._chooser:
+            chosen = self._chooser.choose(accepted[self._key])
+            held_out.write(accepted.filter(chosen).select(self._customers))
+            accepted = accepted.filter(~chosen)
+        return accepted
+
+    @property
+    def _customers(self) -> pl.Expr:
+        return column(self._key).alias(CUSTOMER_ID)

@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from blocks import CrmSource, DataLake, NudgescribeAccount
 from blocks.iterators import batched
 from blocks.rerun import check_current
+from blocks.storage.parquet import text_schema, write_parquet
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
@@ -21,7 +22,7 @@ from nudgescribe.identifiers import find_common
 from nudgescribe.lazy import pl
 from tasks.campaigns import RunRef
 from tasks.customers.group_check import held_ids, listed_ids
-from tasks.customers.left_out import suppressed_ids
+from tasks.customers.left_out import CUSTOMER_ID, suppressed_ids
 from tasks.customers.staging import Staged, StagingLost, describe
 from tasks.customers.suppression import Suppression, read_suppressed
 from tasks.customers.sync import REMOVED_AT_ONCE
@@ -51,12 +52,13 @@ class SuppressedTooLate(NudgeflowError):
 
 
 class SecondLook(Frozen):
-    """The suppressed `identifiers` before the publication, and how many of the list's customers
-    have `joined` them since the first look.
+    """The suppressed `identifiers` before the publication, and who of the list's customers has
+    `joined` them since the first look: their number, and a file if there are any.
     """
 
     identifiers: Staged
     joined: int
+    joined_ids: Staged | None = None
 
 
 def check_same_suppression(noted: Suppression | None, given: CrmSource | None) -> None:
@@ -96,10 +98,14 @@ def look_again(
         path = f"{refresh.staging}/suppressed-{number}.parquet"
         held = _common(held_ids(client, group), suppressed, folder)
         try:
-            joined = len(_common(listed_ids(lake, validated), suppressed, folder))
+            joined = _common(listed_ids(lake, validated), suppressed, folder)
         except StagingLost:
-            joined = len(held)
-        look = SecondLook(identifiers=describe(suppressed, path), joined=joined)
+            joined = held
+        look = SecondLook(
+            identifiers=describe(suppressed, path),
+            joined=len(joined),
+            joined_ids=_stage(lake, joined, folder, f"{refresh.staging}/joined-{number}.parquet"),
+        )
         lake.files.put(suppressed, path, private=True)
         journal.append(Series.SUPPRESSION, number, look)
         if len(held):
@@ -107,8 +113,17 @@ def look_again(
                 _refuse_published(client, run, len(held))
             _delete(client, group, run, held)
             _refuse_left(_common(held_ids(client, group), suppressed, folder), run)
-    get_run_logger().info("%s customers have joined the suppression list", f"{joined:,}")
+    get_run_logger().info("%s customers have joined the suppression list", f"{look.joined:,}")
     return look
+
+
+def _stage(lake: DataLake, joined: pl.Series, folder: Path, path: str) -> Staged | None:
+    if not len(joined):
+        return None
+    file = folder / "joined.parquet"
+    write_parquet(file, text_schema([CUSTOMER_ID]), [joined.to_frame(CUSTOMER_ID)])
+    lake.files.put(file, path, private=True)
+    return describe(file, path)
 
 
 def _refuse_published(client: NudgescribeClient, run: RunRef, customers: int) -> None:

@@ -22,7 +22,6 @@ from tasks.customers.holdout import Holdout
 from tasks.customers.left_out import LeftOut, find_suppressed
 from tasks.customers.mapping import FieldMapping
 
-FILES = ("accepted", "errors", "held-out")
 ROWS_VALIDATED = 50_000
 """Most rows validated at a time."""
 EXACT = {Origin.FLOAT16: 2**11, Origin.FLOAT32: 2**24, Origin.FLOAT64: 2**53}
@@ -37,18 +36,19 @@ class ListRefused(NudgeflowError):
 
 @dataclass(frozen=True)
 class SplitList:
-    """Local files: the `accepted` rows as text, the `errors` of the rejected ones, and with a
-    holdout the identifiers of those `held_out`; with the numbers of rejected rows, of repeated
-    identifiers and of suppressed customers.
+    """Local files: the `accepted` rows as text, the `errors` of the rejected ones, the identifiers
+    of those `suppressed` and `held_out`; with the numbers of rejected rows and of repeated
+    identifiers. `holdout_key` tells the key that has chosen the latter from others.
     """
 
     accepted: Path
     errors: Path
-    held_out: Path | None
+    suppressed: Path
+    held_out: Path
     rejected: int
     repeated: int
-    suppressed: int
     fingerprint: str
+    holdout_key: str
 
 
 def split_list(
@@ -69,7 +69,7 @@ def split_list(
     Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
     for the first rejected row; SecretUnusable for a key that is not there.
     """
-    choose = holdout.chooser() if holdout else None
+    chooser = holdout.chooser() if holdout else None
     values = mapping.expressions(listed)
     _check_columns([*values], mapping.rules, listed.certain)
     key = fields.key_of(mapping.rules)
@@ -77,12 +77,12 @@ def split_list(
     identifiers = partial(read_identifiers, listed, column, values[key])
     repeated = find_duplicates(identifiers, duplicates, folder)
     found = find_suppressed(identifiers(), suppressed, folder)
-    accepted, errors, held_out = (folder / f"{name}.parquet" for name in FILES)
+    accepted, errors = folder / "accepted.parquet", folder / "errors.parquet"
     fingerprint, rejected = Fingerprint([*values]), 0
     with (
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
         ParquetSink(errors, _errors_schema()) as errors_sink,
-        LeftOut(key, found, choose, held_out) as left_out,
+        LeftOut(key, found, chooser, folder) as left_out,
     ):
         texts = prefetch(_texts(listed, values))
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
@@ -99,11 +99,12 @@ def split_list(
     return SplitList(
         accepted,
         errors,
-        held_out if holdout else None,
+        left_out.suppressed,
+        left_out.held_out,
         rejected,
         len(repeated.ids),
-        left_out.suppressed,
         str(fingerprint),
+        chooser.key_id if chooser else "",
     )
 
 

@@ -43,8 +43,12 @@ class StagingChanged(NudgeflowError):
 
 def describe(local: Path, path: str) -> Staged:
     """Return the reference of a local Parquet file whose copy is in the lake under `path`."""
-    rows = parquet.read_metadata(local).num_rows
-    return Staged(path=path, rows=rows, sha256=compute_sha256(local))
+    return Staged(path=path, rows=count_rows(local), sha256=compute_sha256(local))
+
+
+def count_rows(local: Path) -> int:
+    """Return the number of rows of a local Parquet file."""
+    return parquet.read_metadata(local).num_rows
 
 
 @contextmanager

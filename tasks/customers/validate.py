@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prefect import task
@@ -21,13 +22,13 @@ from nudgescribe.errors import translate_foreign_errors
 from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.guardrails import ListCounts
-from tasks.customers.holdout import Holdout
+from tasks.customers.holdout import Holdout, describe_other_key, find_other_key
 from tasks.customers.mapping import FieldMapping
 from tasks.customers.split import ListRefused, SplitList, split_list
-from tasks.customers.staging import RowsLost, Staged, describe, local_copy
+from tasks.customers.staging import RowsLost, Staged, count_rows, describe, local_copy
 from tasks.customers.suppression import Suppression, read_suppressed
 from tasks.journal.entries import Journal, Step
-from tasks.journal.history import changes_file
+from tasks.journal.history import as_changes, changes_file
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui.markdown import plain
@@ -48,7 +49,8 @@ class Validated(Frozen):
     """The outcome of a validation: `accepted` holds the accepted rows as text, `quarantine` is the
     path of the file that lists the rejected ones, `broken_rules` counts them by rule. `key` is the
     field that identifies customers. `suppression` tells whose accepted rows were left out, and
-    `holdout` is the file of the identifiers of those who were held out.
+    `holdout` is the file of the identifiers of those who were held out; if another key has chosen
+    those of the campaign's last run with a holdout, that is the run `other_holdout`.
     """
 
     accepted: Staged
@@ -63,6 +65,7 @@ class Validated(Frozen):
     fingerprint: str
     suppression: Suppression | None = None
     holdout: Staged | None = None
+    other_holdout: int | None = None
 
     @property
     def suppressed(self) -> int:
@@ -119,14 +122,18 @@ def validate_customers(
             split = _split(mapping, staged, lake, folder, strict, duplicates, suppressed, holdout)
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
-                _record_rejected(lake, refresh, split.errors)
+            _record(lake, refresh, split)
             broken_rules = _report_errors(split.errors) if split.rejected else []
             if split.repeated and duplicates == "refuse":
                 raise ListRefused(
                     f"{split.repeated:,} customer identifiers occur more than once; see "
                     f"{quarantine} in the lake. With options.duplicates one row of each is taken."
                 )
-            accepted, held_out = _stage(lake, split, staged, refresh.staging)
+            accepted, held_out = _stage(lake, split, staged, refresh.staging, holdout is not None)
+            suppressed_rows = count_rows(split.suppressed)
+            other = holdout and find_other_key(lake.files, partition, split.holdout_key)
+            if notice := describe_other_key(other):
+                get_run_logger().warning(notice)
         return Validated(
             accepted=accepted,
             extracted=staged.rows,
@@ -136,8 +143,9 @@ def validate_customers(
             duplicates=duplicates,
             key=fields.key_of(mapping.rules),
             fingerprint=split.fingerprint,
-            suppression=suppress and Suppression.of(suppress, mapping.key_column, split.suppressed),
+            suppression=suppress and Suppression.of(suppress, mapping.key_column, suppressed_rows),
             holdout=held_out,
+            other_holdout=other,
         )
 
     return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, validate)
@@ -171,22 +179,35 @@ def _split(
         )
 
 
-def _record_rejected(lake: DataLake, refresh: Refresh, errors: Path) -> None:
-    """Write the rejected customers to the lake's history. The identifiers are shown already."""
-    shown = pl.col("identifier").alias("customer_id"), pl.lit("rejected").alias("change")
-    frames = (frame.select(*shown, "field", "code") for frame in read_frames(errors))
-    write_changes(lake.files, changes_file(refresh, "rejected"), refresh.id, frames)
+def _record(lake: DataLake, refresh: Refresh, split: SplitList) -> None:
+    """Write to the lake's history who was rejected, suppressed and held out."""
+    path = changes_file(refresh, "list")
+    left_out = {"suppressed": split.suppressed, "held_out": split.held_out}
+    if split.rejected or any(map(count_rows, left_out.values())):
+        write_changes(lake.files, path, refresh.id, _changes(lake, split, left_out))
+    else:
+        lake.files.remove(path)  # of an earlier try, which had another list
+
+
+def _changes(
+    lake: DataLake, split: SplitList, left_out: Mapping[str, Path]
+) -> Iterator[pl.DataFrame]:
+    for frame in read_frames(split.errors):  # whose identifiers are shown already
+        shown = pl.col("identifier").alias("customer_id"), pl.lit("rejected").alias("change")
+        yield frame.select(*shown, "field", "code")
+    for change, file in left_out.items():
+        yield from as_changes(lake, read_frames(file), change)
 
 
 def _stage(
-    lake: DataLake, split: SplitList, staged: Staged, folder: str
+    lake: DataLake, split: SplitList, staged: Staged, folder: str, with_holdout: bool
 ) -> tuple[Staged, Staged | None]:
     """Put the accepted rows, and those held out, into a folder of the lake. Raises RowsLost."""
     accepted = describe(split.accepted, f"{folder}/accepted.parquet")
-    held_out = split.held_out and describe(split.held_out, f"{folder}/held-out.parquet")
+    held_out = describe(split.held_out, f"{folder}/held-out.parquet") if with_holdout else None
     counts = {
         "rejected": split.rejected,
-        "suppressed": split.suppressed,
+        "suppressed": count_rows(split.suppressed),
         "held out": held_out.rows if held_out else 0,
     }
     others = ", ".join(f"{outcome} {rows:,}" for outcome, rows in counts.items())
@@ -195,7 +216,7 @@ def _stage(
             f"Of {staged.rows:,} rows extracted, {accepted.rows:,} were accepted; {others}."
         )
     lake.files.put(split.accepted, accepted.path, private=True)
-    if split.held_out and held_out:
+    if held_out:
         lake.files.put(split.held_out, held_out.path, private=True)
     get_run_logger().info("Accepted %s rows, %s", f"{accepted.rows:,}", others)
     return accepted, held_out

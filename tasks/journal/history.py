@@ -112,8 +112,12 @@ def record_missing(files: Files, stored: Sequence[StoredFile], since: datetime |
     return len(missing)
 
 
-def changes_file(refresh: Refresh, kind: Literal["rejected", "customers"]) -> str:
-    """Return the path of one of the flow run's files of `sync_changes`; all its tries have one."""
+def changes_file(refresh: Refresh, kind: Literal["list", "customers", "since"]) -> str:
+    """Return the path of one of the flow run's files of `sync_changes`; all its tries have one.
+
+    They tell who of the `list` was rejected or left out, which `customers` were changed, and who
+    was suppressed `since`.
+    """
     name = _key(refresh.journal).rpartition("/")[2]
     return f"{SYNC_CHANGES}/{partition_of(refresh)}/{name}-{kind}.parquet"
 
@@ -125,18 +129,27 @@ def record_changes(lake: DataLake, refresh: Refresh, frames: Iterable[pl.DataFra
     """
     path = changes_file(refresh, "customers")
 
-    def shown() -> Iterator[pl.DataFrame]:
-        for frame in frames:
-            ids = lake.show_identifiers(frame["customer_id"].cast(pl.String))
-            yield frame.with_columns(ids.alias("customer_id"))
-
     tried_before = refresh.journal.startswith(JOURNALS) and not refresh.journal.endswith(refresh.id)
     if tried_before and lake.files.exists(path):
         before = pl.read_parquet(lake.files.read(path)).drop("run_id")
-        both = pl.concat([before, *shown()], how="diagonal")
+        both = pl.concat([before, *_shown(lake, frames)], how="diagonal")
         write_changes(lake.files, path, refresh.id, iter([both.unique(maintain_order=True)]))
     else:
-        write_changes(lake.files, path, refresh.id, shown())
+        write_changes(lake.files, path, refresh.id, _shown(lake, frames))
+
+
+def as_changes(
+    lake: DataLake, customers: Iterable[pl.DataFrame], change: str
+) -> Iterator[pl.DataFrame]:
+    """Yield frames of customers as rows of `sync_changes`, all with the same change."""
+    for frame in _shown(lake, customers):
+        yield frame.with_columns(change=pl.lit(change))
+
+
+def _shown(lake: DataLake, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    for frame in frames:
+        ids = lake.show_identifiers(frame["customer_id"].cast(pl.String))
+        yield frame.with_columns(ids.alias("customer_id"))
 
 
 def partition_of(refresh: Refresh) -> str:
@@ -167,12 +180,13 @@ def _row(files: Files, folder: str) -> _Row:
     started = entries[Step.CLAIMED].written_at
     refresh = claimed.refresh.model_copy(update={"journal": folder, "partition": claimed.partition})
     text = ended.content.get("problem") if ended else problem and problem.problem
+    error = ended.content.get("error") if ended else None
     values = {
         "run_id": refresh.id,
         "flow": folder.split("/")[1] if folder.startswith(JOURNALS) else REFRESH_FLOW,
         "flow_run_id": owner.flow_run,
         "outcome": _outcome(ended, problem, entries.get(Step.COUNTED)),
-        "error": problem.error if problem and text else None,
+        "error": error or (problem.error if problem and text else None),
         "problem": text or None,
         "planned_at": refresh.started,
         "started_at": started,
@@ -224,6 +238,24 @@ def _counts(entries: Mapping[Step, Entry]) -> dict[str, Any]:
             counts |= {
                 name: diff.get(name, 0) for name in ("added", "changed", "removed", "unchanged")
             }
+    return counts | _left_out(entries)
+
+
+def _left_out(entries: Mapping[Step, Entry]) -> dict[str, int]:
+    """Return the numbers of customers who were left out, where there was a list or a share."""
+    counts: dict[str, int] = {}
+    match entries.get(Step.VALIDATED):
+        case Entry(content={"suppression": {"customers": int(customers)}}):
+            counts["suppressed"] = customers
+            if committed := entries.get(Step.COMMITTED):
+                counts["suppressed_since"] = committed.content.get("suppressed_since", 0)
+        case _:
+            pass
+    match entries.get(Step.VALIDATED):
+        case Entry(content={"holdout": {"rows": int(customers)}}):
+            counts["held_out"] = customers
+        case _:
+            pass
     return counts
 
 

@@ -414,7 +414,7 @@ def record_problem(
     if standing is None or standing.ended:
         return
     if not standing.kept:
-        history.end(standing.number, Ended(outcome="released", problem=problem.problem))
+        history.end(standing.number, Ended.by("released", problem))
         lake.files.remove(refresh.staging)
         return
     entry = problem.model_copy(update={"attempt": standing.attempt})

@@ -24,6 +24,7 @@ from nudgescribe.lazy import pl
 from nudgescribe.segments import SegmentDiff
 from tasks.campaigns import CampaignRef
 from tasks.customers.guardrails import Guardrails
+from tasks.customers.holdout import describe_other_key
 from tasks.customers.staging import local_copy
 from tasks.customers.sync import ListDiff, diff_lists, held_customers
 from tasks.customers.validate import Validated
@@ -67,6 +68,7 @@ class Plan(Frozen):
     rejected: int
     suppressed: int = 0
     held_out: int = 0
+    other_holdout: int | None = None
     quarantine: str | None
     changes: ListDiff | None
     matched: Share
@@ -233,6 +235,7 @@ def _plan(
         rejected=validated.rejected,
         suppressed=validated.suppressed,
         held_out=validated.held_out,
+        other_holdout=validated.other_holdout,
         quarantine=validated.quarantine,
         changes=comparison.changes,
         matched=comparison.share(MATCHED, "customers"),
@@ -250,6 +253,8 @@ def _report(plan: Plan, chart: Chart, url: str) -> None:
     page = f"""# Plan for {plain(plan.campaign)}, after run {plan.current_run}
 
 {two_columns("", {name: f"{number:,}" for name, number in rows.items()})}
+
+{describe_other_key(plan.other_holdout)}
 
 ## Guardrails
 

@@ -11,6 +11,8 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.history import write_changes
+from blocks.storage.parquet import read_frames as parquet_frames
 from blocks.storage.reader import read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError
@@ -25,6 +27,8 @@ from tasks.customers.validate import Validated
 from tasks.export.download import ExportRef
 from tasks.export.ledger import Ledger
 from tasks.export.verify import ID, customer_ids
+from tasks.journal.history import as_changes, changes_file
+from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 
 
@@ -88,9 +92,10 @@ def reconcile(
 
 
 @task(**RETRIED)
-def check_suppressed(export: ExportRef, look: SecondLook, lake: DataLake) -> None:
-    """Prove that the fetched run has nobody who was suppressed before its publication. One that
-    has is fetched anew by a retry.
+def check_suppressed(export: ExportRef, look: SecondLook, lake: DataLake, refresh: Refresh) -> None:
+    """Prove that the fetched run has nobody who was suppressed before its publication, and write to
+    the history who of its list was taken out for that. A run that has somebody is fetched anew by a
+    retry.
 
     Raises SuppressedInExport with the number, StagingLost, StagingChanged.
     """
@@ -102,6 +107,13 @@ def check_suppressed(export: ExportRef, look: SecondLook, lake: DataLake) -> Non
             f"{export.name} has messages for {found:,} customers who must not be written to, "
             "though they were deleted from its group before the publication."
         )
+    path = changes_file(refresh, "since")
+    if look.joined_ids is None:
+        lake.files.remove(path)  # of an earlier look, when others had joined
+        return
+    with local_copy(lake, look.joined_ids) as file:
+        joined = as_changes(lake, parquet_frames(file), "suppressed_since")
+        write_changes(lake.files, path, refresh.id, joined)
 
 
 def _exported_ids(lake: DataLake, export: ExportRef) -> Iterator[pl.DataFrame]:

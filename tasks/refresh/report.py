@@ -12,6 +12,7 @@ from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
 from nudgescribe.fields import REASONS
 from tasks.customers.duplicates import DUPLICATE, Choice
+from tasks.customers.holdout import describe_other_key
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
@@ -63,6 +64,7 @@ class RefreshResult(Frozen):
     suppressed: int = 0
     suppressed_since: int = 0
     held_out: int = 0
+    other_holdout: int | None = None
     erased: int = 0
     run_diff: RunDiffSummary = Field(
         default=RunDiffSummary(), validation_alias=AliasChoices("run_diff", "difference")
@@ -129,6 +131,7 @@ def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], 
                 **_left_out(result),
             },
         ),
+        describe_other_key(result.other_holdout),
         *_rejected(result, url),
         "## What changed in segments",
         two_columns(

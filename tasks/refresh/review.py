@@ -8,6 +8,8 @@ from prefect.artifacts import create_markdown_artifact
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe import segments
 from nudgescribe.contract import Run, Segment, SegmentMessage
+from tasks.customers.holdout import describe_other_key
+from tasks.customers.validate import Validated
 from tasks.journal.entries import Journal, Series, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
@@ -80,6 +82,7 @@ def _page(
     orphaned = [f"- {_name(segment)}" for segment in diff.orphaned]
     counts = {
         "customers in the list": checkpoint.validated.accepted.rows,
+        **_left_out(checkpoint.validated),
         "customers in new segments": checkpoint.expected.customers_in_new,
         "segments matched, message kept": len(diff.matched),
         "segments new, message to review": len(diff.new),
@@ -94,12 +97,22 @@ def _page(
         f"Approve the new messages on {page}. The refresh continues automatically once all are "
         "approved; it can also be resumed here, or stopped.",
         two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
+        *filter(None, [describe_other_key(checkpoint.validated.other_holdout)]),
         "## New segments",
         _some(new),
         "## Orphaned segments",
         _some(orphaned),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _left_out(validated: Validated) -> dict[str, int]:
+    """Return a row for each reason for which customers get no message, if there are any."""
+    reasons = {
+        "customers suppressed, not in the list": validated.suppressed,
+        "customers held out, not in the list": validated.held_out,
+    }
+    return {reason: customers for reason, customers in reasons.items() if customers}
 
 
 def _segments(messages: list[SegmentMessage]) -> list[Segment]:

@@ -1,11 +1,11 @@
 """What the journal of a refresh holds, and where the refresh stands by it."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 from nudgescribe.bases import Frozen
 from tasks.journal.owners import Owner
-from tasks.journal.refresh import Refresh
+from tasks.journal.refresh import Problem, Refresh
 from tasks.refresh.report import RefreshResult
 
 
@@ -18,12 +18,19 @@ class Review(Frozen):
 class Ended(Frozen):
     """How a refresh ended: completed, with its result; failed for good; abandoned by a person;
     released before anything was changed at Nudgescribe, with the last result if that still stands;
-    or unreadable, which is never written: the entry that tells it is damaged.
+    or unreadable, which is never written: the entry that tells it is damaged. `error` names what
+    it failed with.
     """
 
     outcome: Literal["completed", "failed", "abandoned", "released", "unreadable"]
+    error: str = ""
     problem: str = ""
     result: RefreshResult | None = None
+
+    @classmethod
+    def by(cls, outcome: Literal["failed", "released"], problem: Problem) -> Self:
+        """End with a problem."""
+        return cls(outcome=outcome, error=problem.error, problem=problem.problem)
 
 
 class Standing(Frozen):

@@ -19,7 +19,9 @@ Kind = Literal[
     "lake run",
     "customer group",
 ]
-"""In the order of removal. A leftover is a file of messages that no newest manifest names."""
+"""In the order of removal. A leftover is a file of messages that no newest manifest names, or a
+holdout of a run that is not in the lake.
+"""
 
 OPEN = "A refresh of its campaign is open."
 CHANGED = "It has changed since it was listed."

@@ -1,12 +1,13 @@
 """Retention of runs in the lake, and of files of messages that belong to no run."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from blocks import DataLake
 from blocks.extras import require
 from blocks.storage.files import Files, LakeError, StoredFile
-from blocks.storage.manifest import DELTA_LOG, Manifest, is_of_a_run, manifest_name
+from blocks.storage.manifest import DELTA_LOG, MESSAGES, Manifest, is_of_a_run, manifest_name
 from blocks.storage.reader import (
     find_newest,
     read_manifests,
@@ -14,6 +15,7 @@ from blocks.storage.reader import (
     select_newest_manifests,
 )
 from blocks.storage.segments import segments_folder
+from tasks.customers.holdout import HOLDOUTS, holdout_folder
 from tasks.journal.refresh import STAGING
 from tasks.retention.files import has_changed, is_open, partition_of
 from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, cutoff
@@ -21,6 +23,8 @@ from tasks.retention.rules import CHANGED, OPEN, Ages, Candidate, cutoff
 NEWEST = "It is the campaign's newest run."
 NEEDED = "A run consists of it."
 UNREADABLE = "The manifest of its run cannot be read."
+
+_HOLDOUT = re.compile(rf"{HOLDOUTS}/campaign_id=[^/]+/run_number=\d+/customers\.parquet")
 
 Manifests = Mapping[str, Manifest | LakeError]
 
@@ -42,7 +46,9 @@ def run_candidates(
     }
     kept = {*open_, *unreadable}
     readable = {path: one for path, one in manifests.items() if isinstance(one, Manifest)}
-    yield from _leftovers(stored, written.keys(), readable, cutoff(now, ages.staging_days), kept)
+    limit = cutoff(now, ages.staging_days)
+    yield from _leftovers(stored, written.keys(), readable, limit, kept)
+    yield from _holdouts_without_run(stored, written.keys(), limit, kept)
     if ages.runs_kept is None and ages.runs_days is None:
         return
     if files.exists(DELTA_LOG):
@@ -62,12 +68,16 @@ def run_candidates(
 
 
 def remove_leftover(files: Files, candidate: Candidate, listed_at: datetime) -> str | None:
-    """Remove a file of messages that no newest manifest names; return why it is kept."""
+    """Remove a file of messages that no newest manifest names, or a holdout without a run; return
+    why it is kept.
+    """
     if has_changed(files, candidate, listed_at):
         return CHANGED
     if is_open(files, partition_of(candidate.target)):
         return OPEN
-    newest = _newest_in(files, candidate.target.rpartition("/")[0])
+    newest = _newest_in(files, _folder_of_run(candidate.target))
+    if newest and candidate.target.startswith(f"{HOLDOUTS}/"):
+        return NEEDED
     for path, manifest in read_manifests(files, newest).items():
         if isinstance(manifest, LakeError):
             return UNREADABLE
@@ -100,7 +110,8 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
         from blocks.storage import delta
 
         delta.remove(files, lake.options, manifest)
-    files.remove(segments_folder(manifest.campaign_id, manifest.run_number))
+    for folder_of in (segments_folder, holdout_folder):
+        files.remove(folder_of(manifest.campaign_id, manifest.run_number))
     # The newest manifest last: without it an earlier one would count.
     for generation in range(manifest.generation + 1):
         files.remove(f"{folder}/{manifest_name(generation)}")
@@ -132,6 +143,30 @@ def _leftovers(
             yield Candidate(
                 kind="leftover", target=file.path, since=file.modified, bytes=file.bytes
             )
+
+
+def _holdouts_without_run(
+    stored: Sequence[StoredFile], paths: Collection[str], limit: datetime, kept: Collection[str]
+) -> Iterator[Candidate]:
+    """Yield the old holdouts of runs that have no manifest among the `paths` of runs: their refresh
+    was ended, or retention was killed while it removed the run.
+    """
+    in_lake = {path.rpartition("/")[0] for path in select_newest_manifests(paths)}
+    for file in stored:
+        if (
+            file.modified < limit
+            and _HOLDOUT.fullmatch(file.path)
+            and _folder_of_run(file.path) not in in_lake
+            and partition_of(file.path) not in kept
+        ):
+            yield Candidate(
+                kind="leftover", target=file.path, since=file.modified, bytes=file.bytes
+            )
+
+
+def _folder_of_run(path: str) -> str:
+    """Return the folder of messages of the run that a file is about."""
+    return "/".join([MESSAGES, *path.split("/")[1:3]])
 
 
 def _newest_in(files: Files, folder: str) -> list[str]:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from json import dumps, loads
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +15,13 @@ import polars as pl
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-from blocks import DataLake
+from blocks import DataLake, FileCrm
 from blocks.storage.files import OWNER_ONLY
 from blocks.storage.history import HistoryDamaged
 from flows.abandon import abandon_refresh
 from flows.customers import sync_customers
 from flows.export import export_messages
-from flows.options import RefreshOptions
+from flows.options import RefreshOptions, SyncOptions
 from flows.plan import plan_refresh
 from flows.refresh import campaign_refresh
 from flows.retention import RetentionOptions, lake_retention
@@ -29,8 +31,10 @@ from tasks.customers.split import ListRefused
 from tasks.customers.upload import UploadIncomplete
 from tasks.journal.entries import PROJECT
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
-from tests.support.deployed import deploy, flow_run_of, retry, work
+from tests.support.deployed import Deployed, deploy, deployed, flow_run_of, retry, work
 from tests.test_documents import code
+
+__all__ = ["deployed"]
 
 KILLED = (
     "import json, os, signal, sys; from importlib import import_module; "
@@ -156,10 +160,19 @@ def test_refresh_of_a_reused_group_tells_what_it_sent(
     }
 
 
-def test_customers_are_hashed_with_the_key_of_the_quarantine(company: Company, save: Save) -> None:
+def test_customers_are_hashed_with_the_key_of_the_quarantine(
+    company: Company, save: Save, tmp_path: Path
+) -> None:
     saved = save(company, customers(30, invalid_every=30))
     saved.lake = DataLake.model_validate({"root": str(saved.root), "identifier_key": "key"})
-    sync_customers(company.seeded.workspace_id, "Everyone", **saved.blocks)
+    suppressed = FileCrm(path=str(tmp_path / "suppressed.csv"))
+    suppressed.save(f"{saved.name}-suppressed")
+    customers(3).write_csv(suppressed.path)
+    given = SyncOptions(suppress=suppressed)
+    sync_customers(company.seeded.workspace_id, "Everyone", **saved.blocks, options=given)
+    (told,) = changes(saved.lake).values()
+    counts = Counter(row[1] for row in told)
+    assert counts == {"rejected": 1, "suppressed": 3, "added": 26}
     ids = {row[0] for run in changes(saved.lake).values() for row in run}
     expected = saved.lake.show_identifiers(customers(30)["customer_id"])
     assert ids == {*expected}
@@ -180,6 +193,38 @@ def test_flow_runs_that_leave_campaign_to_another_are_skipped_and_joined(
     abandon_refresh(campaign, saved.account, saved.lake, "Ann", "Of no use")
     assert sorted(rows(saved.lake, "outcome")) == [("abandoned",), ("skipped",)]
     assert saved.lake.sync_runs()["flow_run_id"][0] == owned
+
+
+def test_flow_run_that_may_not_have_the_campaign_is_told_as_failed(
+    company: Company, save: Save, deployed: Deployed
+) -> None:
+    saved = save(company, customers(60))
+    columns = "run_id", "flow", "outcome", "error", "campaign_id"
+    campaign = company.seeded.campaign_id
+    refresh(company, saved, review="stop")
+    run = deployed.refresh(company, saved, review="stop", overlap="fail")
+    for _ in range(2):
+        assert deployed.work(run).is_failed()
+        told = [row for row in rows(saved.lake, *columns) if row[2] == "failed"]
+        assert told == [(str(run), "campaign-refresh", "failed", "RefreshOpen", campaign)]
+        retry(run)
+    abandon_refresh(campaign, saved.account, saved.lake, "Ann", "Of no use")
+    assert deployed.work(run).is_failed()
+    errors = [row[3] for row in rows(saved.lake, *columns) if row[2] == "failed"]
+    assert sorted(errors) == ["RefreshOpen", "RunOpen"]  # now it has the campaign
+    assert saved.lake.sync_runs()["run_id"].is_unique().all()
+
+
+def test_flow_run_that_joins_another_is_told(
+    company: Company, save: Save, deployed: Deployed
+) -> None:
+    saved = save(company, customers(60))
+    suspended = deployed.refresh(company, saved, review="suspend")
+    assert deployed.work(suspended).name == "Suspended"
+    joins = deployed.refresh(company, saved)
+    assert deployed.work(joins).name == "Joined"
+    outcomes = {row[0]: row[1] for row in rows(saved.lake, "flow_run_id", "outcome")}
+    assert outcomes[str(joins)] == "joined"
 
 
 def owner_of(saved: Saved) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from tasks.refresh.history import History
 from tasks.refresh.standing import Ended
 from tasks.retention.look import RunsDamaged
 from tasks.retention.rules import OPEN, Ages
+from tasks.retention.runs import NEEDED
 from tasks.retention.sweep import Amount, RetentionResult, list_candidates, remove_candidates
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.lakes import write_run
@@ -78,6 +79,58 @@ def test_retention_lists_then_removes_what_is_old(company: Company, save: Save) 
     assert store.list_names("staging") == ["open"]
     assert len(store.list_names(run)) == 1
     assert not list(saved.root.rglob(f"{DRAFT}*"))
+
+
+def test_holdout_goes_with_its_run(company: Company, save: Save) -> None:
+    saved = save(company, customers(1))
+    store, holdouts = saved.lake.files, "holdouts/campaign_id=C"
+
+    def held_out() -> set[str]:
+        return {path.split("/")[2] for path in files(saved.root) if path.startswith(holdouts)}
+
+    for number in (1, 2, 3):
+        write_run(saved.lake, "C", number, {"01": "a"})
+        store.write(f"{holdouts}/run_number={number}/customers.parquet", b"")
+    store.write(f"{holdouts}/run_number=7/customers.parquet", b"")  # which is in review
+    store.write(f"{holdouts}/notes.txt", b"")
+    assert retain(saved, dry_run=False).removed == {}
+    age(saved.root, "*")
+    listed = retain(saved, dry_run=True)
+    assert listed.removed == {"leftover": Amount(count=1, bytes=0)}
+    assert retain(saved, dry_run=False).removed == listed.removed
+    assert held_out() == {"run_number=1", "run_number=2", "run_number=3", "notes.txt"}
+    options = RetentionOptions(runs_kept=1, dry_run=False)
+    assert lake_retention(saved.lake, saved.account, options).removed.keys() == {"lake run"}
+    assert held_out() == {"run_number=3", "notes.txt"}
+
+
+def test_holdout_stays_while_its_refresh_is_open(company: Company, save: Save) -> None:
+    saved = save(company, customers(1))
+    path = "holdouts/campaign_id=C/run_number=2/customers.parquet"
+    with get_client(sync_client=True) as client:
+        begin_suspended(client, saved.lake.files)
+    saved.lake.files.write(path, b"")
+    age(saved.root, "*")
+    assert retain(saved, dry_run=False).removed == {}
+    assert saved.lake.files.exists(path)
+
+
+def test_holdout_stays_if_its_run_has_come_since_it_was_listed(
+    company: Company, save: Save
+) -> None:
+    saved = save(company, customers(1))
+    path = "holdouts/campaign_id=C/run_number=2/customers.parquet"
+    saved.lake.files.write(path, b"")
+    age(saved.root, "*")
+
+    @flow
+    def exported_meanwhile() -> RetentionResult:
+        listed = list_candidates(saved.lake, saved.account, Ages(), this_run())
+        write_run(saved.lake, "C", 2, {"01": "a"})
+        return remove_candidates(saved.lake, saved.account, listed)
+
+    assert exported_meanwhile() == RetentionResult(dry_run=False, removed={}, kept={path: NEEDED})
+    assert saved.lake.files.exists(path)
 
 
 def test_retention_names_damaged_part_when_it_is_done(company: Company, save: Save) -> None:

@@ -7,7 +7,9 @@ import duckdb
 import polars as pl
 import pytest
 
+from blocks import DataLake
 from blocks.storage.files import OWNER_ONLY
+from blocks.storage.manifest import Format
 from blocks.storage.segments import SegmentsDamaged, SegmentsMissing
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
@@ -146,6 +148,32 @@ def test_segments_go_with_their_run(reviewed_company: Company, save: Save) -> No
     lake_retention(saved.lake, saved.account, options)
     folder = saved.root / "segments" / f"campaign_id={campaign}"
     assert [each.name for each in folder.iterdir()] == ["run_number=2"]
+
+
+@pytest.mark.parametrize("format_", ["csv", "csv.zst", "delta"])
+def test_tables_beside_the_runs_are_parquet_whatever_the_format(
+    reviewed_company: Company, save: Save, format_: Format
+) -> None:
+    company = reviewed_company
+    saved, campaign = save(company, customers(40)), company.seeded.campaign_id
+    saved.lake = DataLake(root=str(saved.root), format=format_)
+    export(company, saved)
+    refresh(company, saved)
+    customers(39).write_csv(saved.crm_file)
+    refresh(company, saved)
+    assert why(saved, campaign, 3) == by_customer(customers(39))
+    counts = saved.lake.sync_runs().select("flow", "rows", "removed").rows()
+    assert counts == [
+        ("export-messages", SEEDED_CUSTOMERS, None),
+        ("campaign-refresh", 40, SEEDED_CUSTOMERS - 40),
+        ("campaign-refresh", 39, 1),
+    ]
+    last = saved.lake.sync_runs()["run_id"][-1]
+    changes = saved.lake.sync_changes().filter(run_id=last, change="removed")
+    assert [*changes["customer_id"]] == [customers(40)["customer_id"][-1]]
+    lake_retention(saved.lake, saved.account, RetentionOptions(runs_kept=1, dry_run=False))
+    folder = saved.root / "segments" / f"campaign_id={campaign}"
+    assert [each.name for each in folder.iterdir()] == ["run_number=3"]
 
 
 @pytest.mark.parametrize("step", ["write_segments", "_save_members", "_with_message"])

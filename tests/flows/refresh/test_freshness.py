@@ -118,6 +118,9 @@ def test_list_that_is_too_old_changes_nothing(
         refresh(company, saved, **column)
     assert "Nothing was changed at Nudgescribe" in str(told.value)
     assert changes(company) == []
+    columns = "outcome", "error", "extracted"
+    assert saved.lake.sync_runs().select(columns).rows() == [("failed", "StaleList", None)]
+    assert saved.lake.sync_runs()["problem"][0] == told.value.problem
     # The next one begins anew, and with a fresh list it goes through.
     written(23)
     assert refresh(company, saved, **column).accepted == 60
@@ -167,6 +170,7 @@ def test_plan_and_synchronisation_refuse_an_old_list(company: Company, save: Sav
         plan_refresh(seeded.campaign_id, **saved.blocks, options=of_plan)
     with pytest.raises(StaleList):
         sync_customers(seeded.workspace_id, "Synced", **saved.blocks, options=of_sync)
+    assert {*saved.lake.sync_runs()["error"]} == {"StaleList"}
     assert company.groups() == ["First customers"]
 
 

@@ -19,7 +19,9 @@ from tasks.refresh.plan import Plan
 from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.artifacts import all_artifacts
-from tests.support.deployed import changes
+from tests.support.deployed import Deployed, changes, deployed
+
+__all__ = ["deployed"]
 
 LISTED = customers(120)
 EVERYBODY = {*LISTED["customer_id"]}
@@ -74,6 +76,13 @@ def test_the_same_customers_are_held_out_of_each_run(reviewed_company: Company, 
 
     first = refresh(company, saved, 0.2, plan_id=plan.plan_id)
     assert (first.accepted, first.held_out, first.rejected) == (120 - len(few), len(few), 0)
+    told = saved.lake.sync_runs().select("flow", "outcome", "held_out", "suppressed").rows()
+    assert told == [
+        ("plan-refresh", "completed", len(few), None),
+        ("campaign-refresh", "completed", len(few), None),
+    ]
+    changed = saved.lake.sync_changes().filter(pl.col("change") == "held_out")
+    assert sorted(changed["customer_id"]) == sorted([*few, *few])
     assert held_out(company, saved, 2) == few
     assert in_lake(company, saved, 2) == EVERYBODY - few
     assert refresh(company, saved, 0.2, if_unchanged="skip") == first
@@ -113,6 +122,46 @@ def test_suppressed_are_not_held_out(reviewed_company: Company, save: Save, tmp_
     result = refresh(company, saved, 0.2, suppress=block)
     assert (result.suppressed, result.held_out) == (3, len(chosen(0.2)) - 3)
     assert held_out(company, saved, 2) == chosen(0.2) - few
+
+
+def test_another_key_is_told_before_and_after(
+    reviewed_company: Company,
+    save: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    company, saved = reviewed_company, save(reviewed_company, LISTED)
+    campaign = company.seeded.campaign_id
+    notice = "The key of the holdout is not that of run"
+    assert refresh(company, saved, 0.2).other_holdout is None
+    assert refresh(company, saved, 0.3).other_holdout is None
+    assert notice not in caplog.text
+    monkeypatch.setenv("HOLDOUT_KEY", "another key")
+    plan_refresh(campaign, **saved.blocks, options=options(0.3))
+    assert f"{notice} 3: other customers" in caplog.text
+    assert refresh(company, saved, 0.3).other_holdout == 3
+    assert refresh(company, saved, 0.3).other_holdout is None
+    pages = {one.key: str(one.data) for one in reversed(all_artifacts()) if notice in str(one.data)}
+    assert pages.keys() == {f"plan-{campaign}", f"refresh-{campaign}"}
+    assert all(f"{notice} 3: other customers" in page for page in pages.values())
+    for file in saved.root.rglob("*"):
+        assert not (file.is_file() and b"another key" in file.read_bytes())
+    # What cannot be read tells nothing.
+    (saved.root / LAKE_FILE.format(campaign, 5)).write_bytes(b"")
+    monkeypatch.setenv("HOLDOUT_KEY", KEY)
+    assert refresh(company, saved, 0.3).other_holdout is None
+
+
+def test_reviewers_are_told_how_many_are_held_out(
+    company: Company, save: Save, deployed: Deployed
+) -> None:
+    saved, campaign = save(company, LISTED), company.seeded.campaign_id
+    holdout = {"share": 0.2, "key": "env:HOLDOUT_KEY"}
+    run = deployed.refresh(company, saved, review="suspend", holdout=holdout)
+    assert deployed.work(run).name == "Suspended"
+    (page,) = (str(one.data) for one in all_artifacts() if one.key == f"review-{campaign}")
+    assert f"| customers held out, not in the list | {len(chosen(0.2))} |" in page
+    assert "suppressed" not in page
 
 
 def test_key_that_is_not_there_stops_before_anything_is_changed(

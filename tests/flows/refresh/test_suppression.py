@@ -88,6 +88,16 @@ class Scenario:
         assert isinstance(read, pl.DataFrame)
         return {*read["customer_id"]}
 
+    def told(self) -> tuple[dict[str, Any], dict[str, set[str]]]:
+        """The newest row of `sync_runs`, and whom it has changed, by kind."""
+        campaign = self.company.seeded.campaign_id
+        row = self.saved.lake.sync_runs(campaign).row(-1, named=True)
+        changed = self.saved.lake.sync_changes(campaign)
+        assert not changed.is_duplicated().any()
+        mine = changed.filter(pl.col("run_id") == row["run_id"])
+        kinds = mine.group_by("change").agg("customer_id").rows()
+        return row, {str(change): {*ids} for change, ids in kinds}
+
     def is_published(self) -> bool:
         return self.company.history()[0].status == Status.PUBLISHED
 
@@ -114,6 +124,9 @@ def test_suppressed_are_left_out_of_plan_group_and_lake(scenario: Scenario) -> N
     plan = plan_refresh(campaign, **scenario.saved.blocks, options=scenario.options())
     assert isinstance(plan, Plan)
     assert (plan.accepted, plan.rejected, plan.suppressed) == (113, 0, 7)
+    row, changed = scenario.told()
+    assert (row["flow"], row["suppressed"], row["held_out"]) == ("plan-refresh", 7, None)
+    assert changed == {"suppressed": {*FIRST}}
     state = campaign_refresh(
         campaign,
         **scenario.saved.blocks,
@@ -125,6 +138,10 @@ def test_suppressed_are_left_out_of_plan_group_and_lake(scenario: Scenario) -> N
     result: RefreshResult = scenario.publish().result()
     assert (result.extracted, result.accepted, result.suppressed) == (120, 113, 7)
     assert result.suppressed_since == result.erased == 0
+    row, changed = scenario.told()
+    assert (row["outcome"], row["suppressed"], row["suppressed_since"]) == ("completed", 7, 0)
+    assert changed["suppressed"] == {*FIRST}
+    assert "suppressed_since" not in changed
     assert scenario.in_lake() == {*LISTED["customer_id"]} - {*FIRST}
     pages = [str(one.data) for one in all_artifacts() if one.key == f"refresh-{campaign}"]
     assert "| suppressed, not uploaded | 7 |" in pages[0]
@@ -172,6 +189,13 @@ def test_those_who_join_during_the_review_get_no_message(
     pages = [str(one.data) for one in all_artifacts() if (one.key or "").startswith("refresh-")]
     mine = next(page for page in pages if result.path in page)
     assert "| suppressed since, deleted from the group | 3 |" in mine
+    row, changed = scenario.told()
+    assert (row["outcome"], row["suppressed"], row["suppressed_since"]) == ("completed", 7, 3)
+    assert (changed["suppressed"], changed["suppressed_since"]) == ({*FIRST}, {*JOINED})
+    review = f"review-{scenario.company.seeded.campaign_id}"
+    shown = [str(one.data) for one in all_artifacts() if one.key == review]
+    assert len(shown) == (publish is resumed)
+    assert all("| customers suppressed, not in the list | 7 |" in page for page in shown)
 
 
 def test_published_by_others_is_too_late(scenario: Scenario) -> None:
@@ -183,11 +207,16 @@ def test_published_by_others_is_too_late(scenario: Scenario) -> None:
         state = scenario.publish()
         assert state.name == "SuppressedTooLate"
         assert "3 customers who must not be written to are in run 2, which is" in state.message
+        row, changed = scenario.told()
+        assert (row["outcome"], row["error"]) == ("failed", "SuppressedTooLate")
+        assert (row["suppressed"], row["suppressed_since"]) == (7, None)
+        assert changed == {"suppressed": {*FIRST}}
     assert scenario.in_group() >= {*JOINED}
     assert scenario.saved.lake.manifest(scenario.company.seeded.campaign_id, 2) is None
     # Without new ones in the run it goes on.
     scenario.suppress(FIRST)
     assert scenario.publish().result().suppressed_since == 0
+    assert scenario.told()[0]["outcome"] == "completed"
 
 
 def test_repeated_publication_leaves_out_who_has_joined_since(
@@ -288,6 +317,8 @@ def test_suppression_that_cannot_be_read_stops_before_anything_is_changed(
         scenario.refresh()
     assert "Nothing was published" in str(told.value)
     assert changes(scenario.company) == []
+    row, changed = scenario.told()
+    assert (row["outcome"], row["error"], changed) == ("failed", kind.__name__, {})
 
 
 @pytest.mark.parametrize("breaks", BROKEN)
