@@ -94,9 +94,10 @@ HELD = {
     "quarantine": {"customer"},
     "sync_changes": {"customer"},
     "segments": {"customer", "segment", "template"},
+    "holdouts": {"customer"},
 }
-"""What the lake holds; of quarantined rows, of changes and of segments' members it is the
-identifier.
+"""What the lake holds; of quarantined rows, of changes, of segments' members and of those who are
+held out it is the identifier.
 """
 
 Twist = Callable[[Any], Any]
@@ -379,17 +380,33 @@ def stage(machine: Machine, tmp_path: Path) -> Iterator[Stage]:
 
 
 def reviewed_and_published(stage: Stage) -> None:
-    """A refresh that sleeps, and one that is stopped and published later."""
+    """A refresh that sleeps, and one that is stopped and published later; both leave out some, and
+    one who joins them during the review.
+    """
     company = stage.company()
     blocks = references(company, "account", "lake")
     campaign = company.seeded.campaign_id
-    stage.runner.run("plan-refresh", "Completed", **refreshing(company))
-    run = stage.refresh(company, "Suspended", review="suspend")
+    key, suppressed = stage.lakes.parent / "crm" / "holdout", stage.customers().gather_every(4)
+    key.write_text(stage.secret("holdout"))
+    block = FileCrm(path=str(key.with_name("suppressed.csv")))
+    suppressed.head(3).write_csv(block.path)
+    block.save(f"{name_of(company)}-suppressed")
+    left_out = {
+        "suppress": block.to_reference(),
+        "holdout": {"share": 0.2, "key": f"file:{key}"},
+    }
+    stage.runner.run("plan-refresh", "Completed", **refreshing(company, **left_out))
+    run = stage.refresh(company, "Suspended", review="suspend", **left_out)
+    suppressed.write_csv(block.path)
     company.sandbox.approve(campaign).raise_for_status()
     stage.runner.run("resume-reviewed", "Completed")
     stage.runner.work("campaign-refresh", run, "Completed")
+    lake = DataLake.load(name_of(company))
+    changes = {*lake.sync_changes(campaign)["change"]}
+    assert changes >= {"suppressed", "suppressed_since", "held_out"}
     stage.lists(company, stage.customers(40))
-    stage.refresh(company, "Stopped", "Run 3 is Ready to publish")
+    key.write_text(stage.secret("holdout"))
+    stage.refresh(company, "Stopped", "Run 3 is Ready to publish", **left_out)
     stage.runner.run("publish-campaign", "Completed", campaign_id=campaign, **blocks)
 
 
