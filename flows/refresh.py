@@ -15,7 +15,7 @@ from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, Retryable
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
 from tasks.customers.second_look import check_same_suppression
@@ -93,12 +93,13 @@ def _note_without_refresh(lake: DataLake, campaign_id: str, claim: Claim) -> Non
 
 @contextmanager
 def _noting_refusal(lake: DataLake, campaign_id: str) -> Generator[None]:
-    """Note in the lake's history why this flow run does not get the campaign; one whose refresh has
-    ended is told there already.
+    """Note in the lake's history why this flow run does not get the campaign.
+
+    A refresh that has ended is told there already; what is unreachable is not waited for again.
     """
     try:
         yield
-    except RefreshEnded:
+    except (RefreshEnded, Retryable):
         raise
     except NudgeflowError as error:
         with suppress(Exception), journaled(lake, this_run(campaign_id), resumable=False):
