@@ -22,6 +22,7 @@ from blocks.crm import (
 from blocks.lake import DataLake
 from blocks.portfolio import CampaignPortfolio, Member, Portfolio
 from blocks.rerun import CampaignRerun
+from blocks.table import SqlTable
 
 if TYPE_CHECKING:
     from blocks.sources import Crm
@@ -51,4 +52,5 @@ __all__ = [
     "SourceError",
     "SourceUnavailable",
     "SqlCrm",
+    "SqlTable",
 ]

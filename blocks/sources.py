@@ -18,13 +18,14 @@ from blocks.packages import Unusable, load_added
 from blocks.portfolio import CampaignPortfolio
 from blocks.rerun import CampaignRerun
 from blocks.saved import load_by_name
+from blocks.table import SqlTable
 from nudgescribe.errors import first_ten
 
 GROUP = "nudgeflow.sources"
 """The entry points by which a package adds sources."""
 
 _OURS: tuple[type[Block], ...] = (
-    NudgescribeAccount, DataLake, CampaignPortfolio, CampaignRerun, *SOURCES
+    NudgescribeAccount, DataLake, CampaignPortfolio, CampaignRerun, SqlTable, *SOURCES
 )  # fmt: skip
 _taken = {kind.get_block_type_slug(): kind for kind in _OURS}
 

@@ -27,6 +27,7 @@ from blocks import (
     NudgescribeAccount,
     SalesforceCrm,
     SqlCrm,
+    SqlTable,
 )
 from blocks.sources import ADDED
 from deployments.server import CALLS, DOWNLOADS, PoolType
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     hubspot_crm: HubSpotCrm | None = None
     salesforce_crm: SalesforceCrm | None = None
     lake: DataLake | None = None
+    sql_table: SqlTable | None = None
     pool_type: PoolType | None = None
     calls: int | None = Field(default=None, ge=1)
     downloads: int | None = Field(default=None, ge=1)

@@ -6,6 +6,7 @@ from datetime import datetime
 from blocks import DataLake
 from blocks.extras import require
 from blocks.storage.files import Files, LakeError, StoredFile
+from blocks.storage.handover import handover_folder
 from blocks.storage.manifest import DELTA_LOG, Manifest, is_of_a_run, manifest_name
 from blocks.storage.reader import (
     find_newest,
@@ -100,7 +101,8 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
         from blocks.storage import delta
 
         delta.remove(files, lake.options, manifest)
-    files.remove(segments_folder(manifest.campaign_id, manifest.run_number))
+    for folder_of in (segments_folder, handover_folder):
+        files.remove(folder_of(manifest.campaign_id, manifest.run_number))
     # The newest manifest last: without it an earlier one would count.
     for generation in range(manifest.generation + 1):
         files.remove(f"{folder}/{manifest_name(generation)}")
