@@ -22,7 +22,7 @@ from nudgescribe.errors import NudgeflowError, Retryable, first_ten
 from nudgescribe.lazy import pl, sqlalchemy, sqlalchemy_errors
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Table
+    from sqlalchemy import BindParameter, Connection, Engine, Table
 
 CAMPAIGN, RUN, WRITTEN = "campaign_id", "run_number", "written_at"
 COLUMNS = (CAMPAIGN, ID, MESSAGE, RUN, WRITTEN)
@@ -203,8 +203,7 @@ def _remove(connection: Connection, table: Table, campaign_id: str, ids: pl.Seri
 
 
 def _write(connection: Connection, table: Table, run: Manifest, frame: pl.DataFrame) -> None:
-    id_: Any = sqlalchemy.bindparam(_BOUND[ID])
-    message: Any = sqlalchemy.bindparam(_BOUND[MESSAGE])
+    id_, message = _bound(ID), _bound(MESSAGE)
     values = {RUN: run.run_number, WRITTEN: datetime.now(UTC), MESSAGE: message}
     statements: dict[str, Any] = {
         "added": table.insert().values({**values, CAMPAIGN: run.campaign_id, ID: id_}),
@@ -223,8 +222,12 @@ _BOUND = {ID: "b_customer_id", MESSAGE: "b_message"}
 def _key(table: Table, campaign_id: str) -> Iterable[Any]:
     return (
         table.c[CAMPAIGN] == campaign_id,
-        table.c[ID] == sqlalchemy.bindparam(_BOUND[ID]),
+        table.c[ID] == _bound(ID),
     )
+
+
+def _bound(column: str) -> BindParameter[str]:
+    return sqlalchemy.bindparam(_BOUND[column], type_=sqlalchemy.Text())
 
 
 def _may_pass(error: sqlalchemy_errors.SQLAlchemyError) -> bool:

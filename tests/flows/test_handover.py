@@ -229,7 +229,7 @@ def test_refresh_hands_over_what_it_changed(
     assert not any(id_ in logged for id_ in now)
 
     # The files go with their run.
-    lake_retention(saved.lake, options=RetentionOptions(runs_kept=1, dry_run=False))
+    lake_retention(saved.lake, saved.account, RetentionOptions(runs_kept=1, dry_run=False))
     assert [each.name for each in folder.glob("*/*")] == ["changes-00000.csv"]
 
 
