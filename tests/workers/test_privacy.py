@@ -635,6 +635,7 @@ def handed_over(stage: Stage, company: Company) -> None:
         table.save(name, overwrite=True)
         return {"hand_over": "csv", "copy_to": table.to_reference(), "review": "wait"}
 
+    stage.lists(company, stage.customers(LISTED + 40))
     lost = to(f"postgresql://team:{secret}@127.0.0.1:9/{secret}")
     stage.refresh(company, "Failed", "answered OperationalError", **lost)
     refused = to(f"sqlite:///{file}")
