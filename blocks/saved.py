@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Self, cast
 from uuid import UUID
 
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, UnknownBlockType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from blocks.packages import problems
 from nudgescribe.errors import NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -52,6 +53,15 @@ class BlockInvalid(NudgeflowError):
     """A saved block has values that are not valid."""
 
     advice = "Nothing was changed. Correct the block in the Prefect UI, then start again."
+
+
+class BlockTypeMissing(NudgeflowError):
+    """A saved block is of a type that no package has which is installed here."""
+
+    advice = (
+        "Install the package that has it, or correct it, on every machine that flow runs work on, "
+        "then retry."
+    )
 
 
 class BlockNotSaved(NudgeflowError):
@@ -176,10 +186,12 @@ def slug_reference(slug: str) -> dict[str, Any]:
 def load_by_name(name: str, kind: type[Block]) -> Block:
     """Load a saved block by its name, or by `type-slug/name`.
 
-    Raises BlockNotFound, BlockInvalid.
+    Raises BlockNotFound, BlockInvalid, BlockTypeMissing.
     """
     try:
         block = Block.load(name) if "/" in name else kind.load(name)
+    except UnknownBlockType as error:
+        raise _type_missing(error) from None
     except RuntimeError as error:
         raise _invalid(f"{kind.__name__} block '{name}'", error) from None
     except ValueError:
@@ -190,10 +202,18 @@ def load_by_name(name: str, kind: type[Block]) -> Block:
 def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
     try:
         return cast(SavedBlock, Block.load_from_ref(reference))  # a slug has its type in it
+    except UnknownBlockType as error:
+        raise _type_missing(error) from None
     except RuntimeError as error:
         raise _invalid(f"{kind.__name__} block {reference}", error) from None
     except ValueError:
         raise BlockNotFound(f"The saved {kind.__name__} block {reference} is gone.") from None
+
+
+def _type_missing(error: UnknownBlockType) -> BlockTypeMissing:
+    """Return an error that also tells which packages' sources could not be used."""
+    said = str(error).partition(". ")[0]
+    return BlockTypeMissing(f"{said}. {problems()}".rstrip())
 
 
 def _invalid(block: str, error: RuntimeError) -> Exception:

@@ -12,6 +12,7 @@ from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from blocks.saved import MAIN
+from blocks.sources import ADDED
 from deployments import automations, server, settings
 from deployments.settings import Settings
 from nudgescribe.errors import NudgeflowError
@@ -27,7 +28,7 @@ def bootstrap(environment: Mapping[str, str]) -> Iterator[str]:
     chosen = settings.read(environment)
     with get_client(sync_client=True) as client:
         server.check_pool(client, chosen.pool_type)
-        for kind in server.block_types():
+        for kind in (*server.block_types(), *ADDED):
             outcome = server.upsert_block_type(client, kind)
             yield f"block type {kind.get_block_type_slug()}: {outcome}"
         # The account names the limits, so they are created first.

@@ -5,7 +5,7 @@ NUDGEFLOW_X, as secrets of Docker and Kubernetes do. An empty variable counts as
 compose files make such.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from logging import getLogger
 from pathlib import Path
@@ -14,12 +14,22 @@ from typing import Any, get_args
 from apprise import Apprise
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from blocks import DataLake, FileCrm, HubSpotCrm, NudgescribeAccount, SalesforceCrm, SqlCrm
+from blocks import (
+    CrmSource,
+    DataLake,
+    FileCrm,
+    HubSpotCrm,
+    NudgescribeAccount,
+    SalesforceCrm,
+    SqlCrm,
+    SqlTable,
+)
+from blocks.sources import ADDED
 from deployments.server import CALLS, DOWNLOADS, PoolType
 from nudgescribe.errors import NudgeflowError
 
@@ -51,6 +61,7 @@ class Settings(BaseSettings):
     hubspot_crm: HubSpotCrm | None = None
     salesforce_crm: SalesforceCrm | None = None
     lake: DataLake | None = None
+    sql_table: SqlTable | None = None
     pool_type: PoolType | None = None
     calls: int | None = Field(default=None, ge=1)
     downloads: int | None = Field(default=None, ge=1)
@@ -82,9 +93,26 @@ class Settings(BaseSettings):
         return url
 
 
+def _with_sources(kinds: Iterable[type[CrmSource]]) -> type[Settings]:
+    """Return the settings with a block for each source that a package adds.
+
+    A source stays out whose variables could be those of another setting.
+    """
+    added: dict[str, type[CrmSource]] = {}
+    for kind in kinds:
+        name = kind.get_block_type_slug().replace("-", "_")
+        others = [f"{each}_" for each in (*Settings.model_fields, *added)]
+        if not any(each.startswith(f"{name}_") or f"{name}_".startswith(each) for each in others):
+            added[name] = kind
+    fields: Any = {name: (kind | None, None) for name, kind in added.items()}
+    return create_model("SettingsWithSources", __base__=Settings, **fields) if fields else Settings
+
+
+_SETTINGS = _with_sources(ADDED)
+
 BLOCKS: dict[str, type[Block]] = {
     name: kind
-    for name, field in Settings.model_fields.items()
+    for name, field in _SETTINGS.model_fields.items()
     for kind in get_args(field.annotation)
     if Block.is_block_class(kind)
 }
@@ -92,7 +120,7 @@ BLOCKS: dict[str, type[Block]] = {
 
 KNOWN = {
     *ELSEWHERE,
-    *(name.upper() for name in Settings.model_fields.keys() - BLOCKS.keys()),
+    *(name.upper() for name in _SETTINGS.model_fields.keys() - BLOCKS.keys()),
     *(f"{name}_{field}".upper() for name, kind in BLOCKS.items() for field in kind.model_fields),
 }
 """Every variable, without PREFIX."""
@@ -102,7 +130,7 @@ class _Variables(EnvSettingsSource):
     """Build the values of Settings from variables."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        super().__init__(Settings)
+        super().__init__(_SETTINGS)
         self.env_vars = {f"{PREFIX}{name}".lower(): value for name, value in variables.items()}
 
     def field_is_complex(self, field: FieldInfo) -> bool:
@@ -128,7 +156,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     values = _Variables(_given(environment, problems))()
     settings = None
     try:
-        settings = Settings.model_validate(values)
+        settings = _SETTINGS.model_validate(values)
     except ValidationError as error:
         problems += map(_describe, error.errors(include_context=False, include_url=False))
     if problems or settings is None:

@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
-from flows.run.fetch import check_runner, commit_fetched, fetch_run, save_run_segments
+from flows.run.fetch import check_fetch, commit_fetched, fetch_run, hand_over, save_run_segments
 from flows.run.flow_run import this_run
 from tasks.export.run import (
     ExportIncomplete,
@@ -38,7 +38,7 @@ def export_messages(
         run: Number of a run; or latest, for the campaign's current run; or all.
         options: Advanced settings.
     """
-    check_runner(options)
+    check_fetch(options)
     link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
@@ -54,6 +54,7 @@ def export_messages(
                 in_lake.append(commit_fetched(account, export, lake))
                 save_run_segments(account, lake, published)
                 announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
+        hand_over(lake, campaign_id, [run.run_number for run in in_lake], options)
         if incomplete:
             raise ExportIncomplete(" ".join(error.problem for error in incomplete))
         note_counts(lake, journaled_run, _counted(in_lake))

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from blocks import Crm
+from blocks import Crm, SqlTable
+from blocks.storage.handover import HandoverFormat
 from blocks.urls import holds_secret
 from nudgescribe.bases import FrozenInput
 from tasks.customers.duplicates import Choice
@@ -57,6 +58,26 @@ class FetchOptions(FrozenInput):
         "one.",
         **_in("Advanced", "cluster"),
     )
+
+    hand_over: HandoverFormat | None = Field(
+        default=None,
+        description="Write who was added, changed and removed since the run before, with the "
+        "messages, as a file of this format to the lake's handover folder.",
+        **_in("Advanced", "hand over"),
+    )
+    copy_to: SqlTable | None = Field(
+        default=None,
+        description="Make the campaign's rows in a table those of its newest run: a saved SQL "
+        "table block.",
+        **_in("Advanced", "copy to"),
+    )
+
+    @field_validator("copy_to")
+    @classmethod
+    def _is_saved_table(cls, table: SqlTable | None) -> SqlTable | None:
+        if table:
+            table.to_reference()  # parameters are stored in clear, and the URL has a password
+        return table
 
     @field_validator("cluster")
     @classmethod

@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 
 from blocks import DataLake, NudgescribeAccount
 from flows.options import FetchOptions
-from flows.run.fetch import check_runner
+from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
 from flows.run.outcomes import completed
@@ -40,7 +40,7 @@ def publish_campaign(
         lake: The data lake that the refresh was started with.
         options: Advanced settings.
     """
-    check_runner(options)
+    check_fetch(options)
     claimant, watch = this_run(), Stopwatch()
     link_campaign(account, campaign_id)
     claim = claim_open_refresh(account, lake, campaign_id, claimant, options.export_minutes)

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
-from flows.run.fetch import check_runner
+from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
@@ -60,7 +60,7 @@ def campaign_refresh(
         options: Advanced settings.
     """
     check_can_review(options.review)
-    check_runner(options)
+    check_fetch(options)
     check_lake(lake, campaign_id)
     claimant, watch = this_run(), Stopwatch()
     with _noting_refusal(lake, campaign_id):

@@ -3,6 +3,8 @@
 import inspect
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -10,10 +12,13 @@ import pandas as pd
 import polars as pl
 import pytest
 import yaml
+from pydantic import SecretStr
 
 import blocks
 from blocks import DataLake, Portfolio
+from blocks.storage.handover import Changes, write_changes
 from blocks.storage.manifest import run_folder
+from blocks.storage.reader import read_frames
 from deployments.reference import reference
 from flows.options import RefreshOptions
 from flows.portfolio import portfolio_refresh
@@ -137,6 +142,38 @@ def test_options_and_query_of_the_audience_are_valid(tmp_path: Path) -> None:
         (sql,) = code("sql", page)
         rows = connection.execute(sql.replace("LAKE/", f"{tmp_path}/")).fetchall()
     assert rows == [(False, 2, 0.5), (True, 1, 0.0)]
+
+
+def test_options_and_queries_of_the_hand_over_are_valid(tmp_path: Path) -> None:
+    page = document("hand-over")
+    (options,) = map(json.loads, code("json", page))
+    assert {*options} <= {*RefreshOptions.model_fields}
+    (block,) = code("python", page)
+    assert eval(block, vars(blocks)).table == "crm.messages"
+    lake = DataLake(root=str(tmp_path / "lake"))
+    write_run(lake, "C", 1, {"000123": "Hello,\nyou", "x": "y"})
+    write_run(lake, "C", 2, {"000123": "Hello"}, {"NA": ""})
+    table = blocks.SqlTable(url=SecretStr(f"sqlite:///{tmp_path}/team.db"))
+    for number in (1, 2):
+        run = lake.manifest("C", number)
+        assert run
+        before = lake.manifest("C", number - 1)
+        rows = read_frames(lake.files, before) if before else ()
+        write_changes(lake.files, Changes(lake.files, run, rows), run, "csv")
+        table.replace(lake.files, run)
+    (sql,) = code("sql", page)
+    with duckdb.connect() as connection:
+        connection.execute(f"SET file_search_path = '{tmp_path}/lake/'")
+        counts = connection.execute(sql).fetchall()
+    assert [(int(run), change, count) for run, change, count in counts] == [
+        (1, "added", 2),
+        (2, "added", 1),
+        (2, "changed", 1),
+        (2, "removed", 1),
+    ]
+    (sql,) = code("sql table", page)
+    with closing(sqlite3.connect(tmp_path / "team.db")) as database:
+        assert database.execute(sql).fetchall() == [("000123", "Hello"), ("NA", "")]
 
 
 def test_sources_and_mapping_of_lists_are_valid() -> None:

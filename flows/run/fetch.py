@@ -1,5 +1,6 @@
 """The fetch of a published run into the lake, by threads or on a Dask or Ray cluster."""
 
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from time import monotonic
 from typing import Any
@@ -15,6 +16,7 @@ from nudgescribe.errors import Retryable
 from nudgescribe.retry import PollPolicy, poll
 from tasks.customers.validate import Validated
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
+from tasks.export.hand_over import check_table, copy_messages, write_handover
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
@@ -136,10 +138,23 @@ def _fetch_chunks(
     discard_counters(export.writer)
 
 
-def check_runner(options: FetchOptions) -> None:
-    """Raise ExtraMissing if the library of the task runner is not installed: before the rerun, not
-    when its messages are fetched.
+def hand_over(
+    lake: DataLake, campaign_id: str, run_numbers: Sequence[int], options: FetchOptions
+) -> None:
+    """Hand over runs that are in the lake, as far as the options say."""
+    if options.hand_over:
+        for number in run_numbers:
+            write_handover(lake, campaign_id, number, options.hand_over)
+    if options.copy_to and run_numbers:
+        copy_messages(lake, campaign_id, options.copy_to)
+
+
+def check_fetch(options: FetchOptions) -> None:
+    """Raise ExtraMissing if the library of the task runner is not installed, or what `check_table`
+    raises: before the rerun, not when its messages are fetched.
     """
+    if options.copy_to:
+        check_table(options.copy_to)
     if options.task_runner != "threads":
         require(options.task_runner, f"options.task_runner {options.task_runner}")
 

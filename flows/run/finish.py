@@ -6,7 +6,7 @@ from prefect.client.schemas.objects import State
 
 from blocks import DataLake
 from flows.options import FetchOptions
-from flows.run.fetch import commit_fetched, fetch_run, save_run_segments
+from flows.run.fetch import commit_fetched, fetch_run, hand_over, save_run_segments
 from flows.run.flow_run import ClaimedRefresh
 from flows.run.outcomes import failed
 from nudgescribe.contract import ComparisonSummary
@@ -60,6 +60,7 @@ def publish_and_fetch(
     watch.lap("compare")
     save_run_segments(account, lake, _to_export(checkpoint), checkpoint.validated)
     watch.lap("segments")
+    hand_over(lake, claimed.campaign_id, [committed.run.run_number], options)
     result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
     report_refresh(account, lake, result)
     announce_run(

@@ -52,7 +52,7 @@ def compare_messages(
     """
     since = None
     try:
-        since = _run_before(lake, campaign_id, run_number)
+        since = run_before(lake, campaign_id, run_number)
         if since is None:
             return RunDiffSummary()
         diff = lake.diff(campaign_id, since, run_number)
@@ -79,7 +79,8 @@ def compare_messages(
     return summary
 
 
-def _run_before(lake: DataLake, campaign_id: str, run_number: int) -> int | None:
+def run_before(lake: DataLake, campaign_id: str, run_number: int) -> int | None:
+    """Return the number of the newest run in the lake before this one, None if there is none."""
     numbers = run_numbers(lake.files.list_names(campaign_folder(campaign_id)))
     earlier = (number for number in numbers if number < run_number)
     return next((number for number in earlier if lake.manifest(campaign_id, number)), None)

@@ -7,6 +7,7 @@ from datetime import datetime
 from blocks import DataLake
 from blocks.extras import require
 from blocks.storage.files import Files, LakeError, StoredFile
+from blocks.storage.handover import handover_folder
 from blocks.storage.manifest import DELTA_LOG, MESSAGES, Manifest, is_of_a_run, manifest_name
 from blocks.storage.reader import (
     find_newest,
@@ -110,7 +111,7 @@ def remove_run(lake: DataLake, candidate: Candidate) -> str | None:
         from blocks.storage import delta
 
         delta.remove(files, lake.options, manifest)
-    for folder_of in (segments_folder, holdout_folder):
+    for folder_of in (segments_folder, holdout_folder, handover_folder):
         files.remove(folder_of(manifest.campaign_id, manifest.run_number))
     # The newest manifest last: without it an earlier one would count.
     for generation in range(manifest.generation + 1):

@@ -8,14 +8,14 @@ import pytest
 from prefect.blocks.core import Block
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
-from blocks import CampaignPortfolio, CampaignRerun, DataLake, NudgescribeAccount
+from blocks import CampaignPortfolio, CampaignRerun, DataLake, NudgescribeAccount, SqlTable
 from blocks.crm import SOURCES
 from blocks.saved import LOGO_URL
 
 ROOT = Path(__file__).parents[2]
 
 
-BLOCKS = [CampaignPortfolio, CampaignRerun, DataLake, NudgescribeAccount, *SOURCES]
+BLOCKS = [CampaignPortfolio, CampaignRerun, DataLake, NudgescribeAccount, SqlTable, *SOURCES]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

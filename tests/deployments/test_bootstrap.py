@@ -3,19 +3,17 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkPool
-from prefect.events.schemas.automations import Automation
 
 from blocks import DataLake, NudgescribeAccount
-from blocks.saved import MAIN
 from deployments import bootstrap
 from deployments import server as prefect
 from deployments.server import CALLS, DOWNLOADS, upsert_limit
+from tests.deployments.conftest import ours
 from tests.deployments.test_settings import ACCOUNT
 
 # A plugin of Apprise imports it, for as long as Python has it.
@@ -27,24 +25,6 @@ VARIABLES = {
     "NUDGEFLOW_LAKE_STORAGE_OPTIONS": '{"secret": "s3cret"}',
 }
 NOTIFY = {"NUDGEFLOW_NOTIFY_URL": "json://127.0.0.1:9/hook"}
-
-
-@pytest.fixture
-def server(prefect_server: None) -> Iterator[None]:
-    """Delete afterwards what other tests would find."""
-    yield
-    with get_client(sync_client=True) as client:
-        for automation in ours():
-            client.delete_automation(automation.id)
-        for document in client.read_block_documents():
-            if document.name in (MAIN, bootstrap.NOTIFICATIONS):
-                client.delete_block_document(document.id)
-        client.delete_work_pool(prefect.POOL)
-
-
-def ours() -> list[Automation]:
-    with get_client(sync_client=True) as client:
-        return [each for each in client.read_automations() if each.name.startswith("Nudgeflow: ")]
 
 
 def run(variables: dict[str, str]) -> dict[str, str]:

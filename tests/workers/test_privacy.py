@@ -31,8 +31,9 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 from prefect.types import SecretDict
+from pydantic import SecretStr
 
-from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm, SqlTable
 from blocks.crm.errors import SourceUnavailable
 from blocks.crm.saas.hubspot import HubSpotCrm
 from blocks.saved import slug_reference
@@ -95,6 +96,7 @@ HELD = {
     "sync_changes": {"customer"},
     "segments": {"customer", "segment", "template"},
     "holdouts": {"customer"},
+    "handover": {"customer", "segment", "template"},
 }
 """What the lake holds; of quarantined rows, of changes, of segments' members and of those who are
 held out it is the identifier.
@@ -441,6 +443,7 @@ def stormy(stage: Stage) -> None:
     company.sandbox.approve(company.seeded.campaign_id).raise_for_status()
     stage.refresh(company, "Completed", review="wait")
     stage.service.no_faults()
+    handed_over(stage, company)
 
 
 def refused_lists(stage: Stage, company: Company) -> None:
@@ -631,6 +634,36 @@ def struck(stage: Stage) -> Iterator[None]:
     stage.service.no_faults()
     for company in companies:
         stage.refresh(company, "Stopped")
+
+
+def handed_over(stage: Stage, company: Company) -> None:
+    """To a file, and to databases whose own words would hold values and passwords."""
+    name, secret = name_of(company), stage.secret("crm")
+    file = stage.lakes.parent / "crm" / f"{name}.db"
+    columns = "campaign_id TEXT, customer_id TEXT, message TEXT, run_number INT, written_at TEXT"
+    key = "PRIMARY KEY (campaign_id, customer_id)"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute(
+            f"CREATE TABLE nudgescribe_messages ({columns}, {key}, CHECK (message = ''))"
+        )
+
+    def to(url: str) -> dict[str, Any]:
+        table = SqlTable(url=SecretStr(url))
+        table.save(name, overwrite=True)
+        return {"hand_over": "csv", "copy_to": table.to_reference(), "review": "wait"}
+
+    stage.lists(company, stage.customers(LISTED + 40))
+    lost = to(f"postgresql://team:{secret}@127.0.0.1:9/{secret}")
+    stage.refresh(company, "Failed", "answered OperationalError", **lost)
+    refused = to(f"sqlite:///{file}")
+    stage.refresh(company, "Failed", "answered IntegrityError SQLITE_CONSTRAINT_CHECK", **refused)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("DROP TABLE nudgescribe_messages")
+    stage.refresh(company, "Completed", **refused)
+    with closing(sqlite3.connect(file)) as database:
+        ids = database.execute("SELECT customer_id FROM nudgescribe_messages").fetchall()
+    assert all(id_.startswith(stage.marks["id"]) for (id_,) in ids)
+    assert ids
 
 
 # ---- what is found ----------------------------------------------------------------------------

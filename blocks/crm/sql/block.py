@@ -67,7 +67,7 @@ class SqlCrm(CrmSource):
     @classmethod
     def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
         try:
-            parts = _parse(url.get_secret_value())
+            parts = parse_database_url(url.get_secret_value())
         except (sqlalchemy_errors.ArgumentError, ValueError):
             return url  # `extract` tells it: this text may hold the password
         check_database(parts.get_backend_name(), parts.database)
@@ -120,7 +120,7 @@ class SqlCrm(CrmSource):
     def _read_url(self) -> sqlalchemy.URL:
         secret = read_secret(self.url, f"{self.block_slug}, url")
         try:
-            url = _parse(secret)
+            url = parse_database_url(secret)
         except (sqlalchemy_errors.ArgumentError, ValueError):
             raise SourceError(
                 "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
@@ -132,7 +132,7 @@ class SqlCrm(CrmSource):
         return url
 
 
-def _parse(text: str) -> sqlalchemy.URL:
+def parse_database_url(text: str) -> sqlalchemy.URL:
     """Return the URL; its database is named as it stands there, with every %.
 
     Raises ArgumentError, ValueError.
