@@ -32,16 +32,23 @@ def find_suppressed(ids: Iterable[pl.Series], suppressed: Path | None, folder: P
 
 
 class LeftOut(Closing):
-    """Takes customers out of accepted rows, and counts them: those who are `suppressed`, and of
-    the others those whom `choose` holds out, whose identifiers it writes to a file.
+    """Takes customers out of accepted rows, and counts them: those who are `suppressed` or were
+    `erased`, and of the others those whom `choose` holds out, whose identifiers it writes to a
+    file.
 
     A context manager.
     """
 
     def __init__(
-        self, key: str, suppressed: pl.Series, choose: Choose | None, held_out: Path
+        self,
+        key: str,
+        suppressed: pl.Series,
+        erased: Choose | None,
+        choose: Choose | None,
+        held_out: Path,
     ) -> None:
-        self.suppressed = 0
+        self.suppressed = self.erased = 0
+        self._erased = erased
         self._key, self._ids, self._choose = key, suppressed, choose
         self._sink = ParquetSink(held_out, text_schema([CUSTOMER_ID])) if choose else None
 
@@ -56,6 +63,10 @@ class LeftOut(Closing):
         if len(self._ids):
             kept = accepted.filter(~column(self._key).is_in(self._ids.implode()))
         self.suppressed += accepted.height - kept.height
+        if self._erased:
+            left = kept.filter(~self._erased(kept[self._key]))
+            self.erased += kept.height - left.height
+            kept = left
         if self._choose and self._sink:
             held_out = self._choose(kept[self._key])
             self._sink.write(kept.filter(held_out).select(column(self._key).alias(CUSTOMER_ID)))

@@ -18,7 +18,7 @@ from nudgescribe.fields import Validation
 from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice, Duplicates, find_duplicates
 from tasks.customers.fingerprint import Fingerprint
-from tasks.customers.holdout import Holdout
+from tasks.customers.holdout import Choose, Holdout
 from tasks.customers.left_out import LeftOut, find_suppressed
 from tasks.customers.mapping import FieldMapping
 
@@ -39,7 +39,7 @@ class ListRefused(NudgeflowError):
 class SplitList:
     """Local files: the `accepted` rows as text, the `errors` of the rejected ones, and with a
     holdout the identifiers of those `held_out`; with the numbers of rejected rows, of repeated
-    identifiers and of suppressed customers.
+    identifiers, of suppressed and of erased customers.
     """
 
     accepted: Path
@@ -48,6 +48,7 @@ class SplitList:
     rejected: int
     repeated: int
     suppressed: int
+    erased: int
     fingerprint: str
 
 
@@ -60,11 +61,12 @@ def split_list(
     duplicates: Choice,
     show: Callable[[pl.Series], pl.Series],
     suppressed: Path | None = None,
+    erased: Choose | None = None,
     holdout: Holdout | None = None,
 ) -> SplitList:
     """Validate every row of the list; `show` says what stands for identifiers beside the errors.
-    The accepted rows of customers in the file `suppressed`, and of those of the holdout, are left
-    out.
+    The accepted rows of customers in the file `suppressed`, of those who were `erased`, and of
+    those of the holdout, are left out.
 
     Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
     for the first rejected row; SecretUnusable for a key that is not there.
@@ -82,7 +84,7 @@ def split_list(
     with (
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
         ParquetSink(errors, _errors_schema()) as errors_sink,
-        LeftOut(key, found, choose, held_out) as left_out,
+        LeftOut(key, found, erased, choose, held_out) as left_out,
     ):
         texts = prefetch(_texts(listed, values))
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
@@ -103,6 +105,7 @@ def split_list(
         rejected,
         len(repeated.ids),
         left_out.suppressed,
+        left_out.erased,
         str(fingerprint),
     )
 

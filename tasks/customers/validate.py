@@ -48,7 +48,8 @@ class Validated(Frozen):
     """The outcome of a validation: `accepted` holds the accepted rows as text, `quarantine` is the
     path of the file that lists the rejected ones, `broken_rules` counts them by rule. `key` is the
     field that identifies customers. `suppression` tells whose accepted rows were left out, and
-    `holdout` is the file of the identifiers of those who were held out.
+    `holdout` is the file of the identifiers of those who were held out; `erased` is the number of
+    those who were left out because they have a tombstone.
     """
 
     accepted: Staged
@@ -63,6 +64,7 @@ class Validated(Frozen):
     fingerprint: str
     suppression: Suppression | None = None
     holdout: Staged | None = None
+    erased: int = 0
 
     @property
     def suppressed(self) -> int:
@@ -82,7 +84,7 @@ class Validated(Frozen):
         return ListCounts(
             accepted=self.accepted.rows,
             rejected=self.rejected - copies,
-            left_out=self.suppressed + self.held_out,
+            left_out=self.suppressed + self.erased + self.held_out,
             quarantine=self.quarantine,
             before=before,
             new_segments=new,
@@ -104,8 +106,9 @@ def validate_customers(
     holdout: Holdout | None = None,
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. Customers whom the list `suppress` names, or the holdout chooses, are left
-    out. A list is validated once per refresh: a retry returns the same outcome.
+    lake's quarantine. Customers whom the list `suppress` names, who were erased, or whom the
+    holdout chooses, are left out. A list is validated once per refresh: a retry returns the same
+    outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers unless one row of
     each is taken, and, if `strict`, for the first rejected row; SuppressionUnreadable,
@@ -138,6 +141,7 @@ def validate_customers(
             fingerprint=split.fingerprint,
             suppression=suppress and Suppression.of(suppress, mapping.key_column, split.suppressed),
             holdout=held_out,
+            erased=split.erased,
         )
 
     return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, validate)
@@ -154,6 +158,7 @@ def _split(
     holdout: Holdout | None,
 ) -> SplitList:
     """Split the list into files in a folder. Raises MappingRefused, ListRefused."""
+    tombstones = lake.tombstones()
     with (
         local_copy(lake, staged) as source,
         translate_foreign_errors(staged.path, ListRefused),
@@ -167,6 +172,7 @@ def _split(
             duplicates=duplicates,
             show=lake.show_identifiers,
             suppressed=suppressed,
+            erased=tombstones.find if tombstones else None,
             holdout=holdout,
         )
 
@@ -187,6 +193,7 @@ def _stage(
     counts = {
         "rejected": split.rejected,
         "suppressed": split.suppressed,
+        "erased": split.erased,
         "held out": held_out.rows if held_out else 0,
     }
     others = ", ".join(f"{outcome} {rows:,}" for outcome, rows in counts.items())

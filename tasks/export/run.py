@@ -238,7 +238,9 @@ def _export_ref(
     if existing:
         same = (existing.job_uid, existing.format) == (run.job_uid, lake.format)
         ours = existing.writer == _writer(run, lake, refresh, existing.generation)
-        done = same and rows in (None, existing.rows) and (ours or not rewrite)
+        # The group may have lost those who were erased from the lake, or not.
+        whole = rows is None or existing.rows <= rows <= existing.rows + existing.erased
+        done = same and whole and (ours or not rewrite)
         generation = existing.generation if done else existing.generation + 1
     writer = _writer(run, lake, refresh, generation)
     return ExportRef(
