@@ -108,8 +108,10 @@ def find_runs(
 ) -> list[RunToExport]:
     """Return the campaign's published runs that are asked for, the oldest first.
 
-    Raises NotFound, NotPublished, UnknownState, ContractMismatch.
+    Raises NotFound, NotPublished, UnknownState, ContractMismatch; ErasureKeyWrong: messages that
+    are fetched without the tombstones' key would bring erased customers back.
     """
+    lake.tombstones()
     with account.get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)

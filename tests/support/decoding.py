@@ -1,5 +1,6 @@
 """Everything that the files of a lake hold, as their own readers tell it."""
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -87,10 +88,8 @@ def _texts(value: Any) -> Iterator[str]:
         case str():
             yield value
             if value[:1] in ("{", "["):  # JSON in JSON: Delta's statistics, a segment
-                try:
+                with contextlib.suppress(ValueError):
                     yield from _texts(json.loads(value))
-                except ValueError:
-                    pass
         case bytes():
             yield value.decode("utf-8", "replace")
         case None:
