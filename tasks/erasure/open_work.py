@@ -30,7 +30,7 @@ from tasks.refresh.standing import Standing
 
 DRAFTS_DEAD = timedelta(hours=1)
 """A file that nobody has written to for so long is one of a flow run that was killed."""
-WITH_CUSTOMERS = ("export-messages", "sync-customers", "plan-refresh")
+WITH_CUSTOMERS = ("export-messages", "sync-customers", "plan-refresh", "erase-customers")
 _JOURNAL = re.compile(rf"({JOURNALS}/(?:{'|'.join(WITH_CUSTOMERS)})/[^/]+)/")
 
 
@@ -94,7 +94,7 @@ def _blocking(files: Files, find: Find, run: Refresh) -> list[str]:
         if isinstance(refresh, LakeError)
         or (is_alive(refresh) and (refresh.refresh.staging in holding or _reads(files, refresh)))
     ]
-    return [*blocking, *_open_journals(files)]
+    return [*blocking, *_open_journals(files, run)]
 
 
 def _reads(files: Files, refresh: Standing) -> bool:
@@ -103,20 +103,21 @@ def _reads(files: Files, refresh: Standing) -> bool:
     return Step.VALIDATED not in contents.steps
 
 
-def _open_journals(files: Files) -> Iterator[str]:
+def _open_journals(files: Files, run: Refresh) -> Iterator[str]:
     stored: dict[str, set[str]] = {}
     for file in files.list_files(JOURNALS):
         if found := _JOURNAL.match(file.path):
             stored.setdefault(found[1], set()).add(file.path.rpartition("/")[2])
     for folder, names in sorted(stored.items()):
-        if f"{Step.ENDED}.json" in names:
+        if f"{Step.ENDED}.json" in names or folder == run.journal:
             continue
         try:
             claimed = Journal(files, folder).find(Step.CLAIMED, Claimed)
         except JournalDamaged:
             yield folder
             continue
-        if claimed and owner_state(claimed.owner) is not None:
+        # A retry works in another process than the one that began the journal.
+        if claimed and owner_state(claimed.owner.model_copy(update={"machine": ""})) is not None:
             yield folder
 
 

@@ -4,13 +4,16 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-from pyarrow import ipc, parquet
+from typing import Any, cast
 
 from nudgescribe import rfc4180
+
+pa: Any = import_module("pyarrow")
+ipc: Any = import_module("pyarrow.ipc")
+parquet: Any = import_module("pyarrow.parquet")
+"""Without their types, which know what the project itself reads."""
 
 
 def values(root: Path) -> Iterator[tuple[str, str]]:
@@ -62,7 +65,7 @@ def _csv(content: bytes) -> Iterator[str]:
         yield from _table(block.table)
 
 
-def _table(table: pa.Table) -> Iterator[str]:
+def _table(table: Any) -> Iterator[str]:
     for column in table.columns:
         yield from _texts(column.to_pylist())
 
@@ -79,11 +82,11 @@ def _documents(content: bytes) -> list[bytes]:
 def _texts(value: Any) -> Iterator[str]:
     match value:
         case dict():
-            for key, each in value.items():
+            for key, each in cast("dict[Any, Any]", value).items():
                 yield str(key)
                 yield from _texts(each)
         case list():
-            for each in value:
+            for each in cast("list[Any]", value):
                 yield from _texts(each)
         case str():
             yield value
