@@ -145,15 +145,16 @@ def _holding(files: Files, find: Find, run: Refresh) -> Iterator[str]:
 
 def _holds(files: Files, path: str, find: Find) -> bool:
     with scratch_folder(path) as folder:
-        files.get(path, folder / "list.parquet")
+        local = folder / "list.parquet"
+        files.get(path, local)
         try:
             return any(
                 find(frame[name]).any()
-                for frame in read_frames(folder / "list.parquet")
+                for frame in read_frames(local)
                 for name, kind in frame.schema.items()
                 if kind == pl.String
             )
-        except (pa.ArrowException, LakeError):
+        except (pa.ArrowException, OSError, LakeError):
             return True  # damaged: nobody can work with it
 
 

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from blocks import DataLake
-from blocks.storage.errors import Damaged
+from blocks.storage.errors import Damaged, LakeError
 from blocks.storage.files import Files
 from blocks.storage.history import SYNC_CHANGES
 from blocks.storage.parquet import ParquetSink, read_batches
@@ -88,7 +88,11 @@ def _erase_from(files: Files, path: str, find: Find) -> int:
                     found = find(to_polars(table)[named[0]])
                     erased += int(found.sum())
                     sink.write(table.filter(pa.array(~found)))
-        except pa.ArrowException:
+        except OSError as error:
+            if error.errno:  # the disk's; that of a decompressor has no number
+                raise
+            raise TableDamaged.at(path) from None
+        except (pa.ArrowException, LakeError):
             raise TableDamaged.at(path) from None
         if erased:
             files.put(kept, path, private=not path.startswith(PUBLIC))

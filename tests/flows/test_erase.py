@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import pytest
 from deltalake import DeltaTable
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import SecretStr
 
 from blocks import DataLake, FileCrm
 from blocks.crm import SourceError
@@ -49,6 +51,7 @@ from tests.support.deployed import (
 )
 from tests.support.forks import run_in_fork
 from tests.support.response_tamperer import ResponseTamperer
+from tests.test_documents import code, document
 
 __all__ = ["deployed"]
 
@@ -381,7 +384,9 @@ def reviewing(scenario: Scenario, company: Company, save: Save) -> Scenario:
 
 def publish(scenario: Scenario) -> RefreshResult:
     scenario.company.sandbox.approve(scenario.campaign).raise_for_status()
-    return publish_campaign(scenario.campaign, scenario.saved.account, scenario.lake)
+    result = publish_campaign(scenario.campaign, scenario.saved.account, scenario.lake)
+    assert isinstance(result, RefreshResult)
+    return result
 
 
 def test_refresh_that_was_stopped_is_finished_without_its_list(reviewing: Scenario) -> None:
@@ -461,7 +466,15 @@ def test_groups_that_refuse_are_told_and_tried_again(
 
 
 def test_report_has_numbers_only_and_hashed_identifiers_are_found(scenario: Scenario) -> None:
-    scenario.save_lake(identifier_key="another key")
+    # As the document tells people to give the lake a key.
+    name = scenario.saved.name
+    told_so = dedent(code("python", document("erasure"))[0])
+    exec(told_so.replace('"main"', f'"{name}"').replace("erasure-key", f"{name}-key"), {})
+    lake = DataLake.load(name)
+    assert isinstance(lake, DataLake)
+    lake.identifier_key = SecretStr("another key")
+    lake.save(name, overwrite=True)
+    scenario.saved.lake = lake
     scenario.refresh()
     hidden = {*scenario.lake.show_identifiers(pl.Series(ERASED))}
     (quarantine,) = scenario.saved.root.glob("quarantine/*/*.parquet")

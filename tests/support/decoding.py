@@ -48,7 +48,8 @@ def _values(file: Path) -> Iterator[str]:
 def _parquet(content: bytes) -> Iterator[str]:
     file = parquet.ParquetFile(io.BytesIO(content), binary_type=pa.binary())
     metadata = file.metadata
-    for key, value in (metadata.metadata or {}).items():
+    noted: dict[bytes, bytes] = metadata.metadata or {}
+    for key, value in noted.items():
         yield f"{key!r} {value!r}"
     yield from metadata.schema.names
     for group in range(metadata.num_row_groups):
