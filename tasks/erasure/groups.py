@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prefect import task
 from prefect.logging import get_run_logger
 
@@ -42,25 +44,19 @@ def erase_from_groups(
     journal = Journal(lake.files, run.journal)
     if done := journal.find(Step.GROUPED, InGroups):
         return done
-    counts = InGroups()
+    deleted, refused = list[int](), 0
     with account.get_client() as client, to_erase.ids(lake) as ids:
         for group in _groups(client):
             try:
-                deleted = _delete(client, group, ids)
-            except NotFound:  # the group is gone, and they are with it
-                continue
+                # A group that is gone has nobody.
+                with suppress(NotFound):
+                    deleted.append(_delete(client, group, ids))
             except BadRequest as error:
                 get_run_logger().warning("Group %s: %s", group.customer_group_id, error.problem)
-                counts = counts.model_copy(update={"refused": counts.refused + 1})
-                continue
-            if deleted:
-                counts = counts.model_copy(
-                    update={
-                        "customers": counts.customers + deleted,
-                        "groups": counts.groups + 1,
-                    }
-                )
-    return counts if counts.refused else journal.add(Step.GROUPED, counts)
+                refused += 1
+    groups = len([one for one in deleted if one])
+    counts = InGroups(customers=sum(deleted), groups=groups, refused=refused)
+    return counts if refused else journal.add(Step.GROUPED, counts)
 
 
 def _groups(client: NudgescribeClient) -> list[CustomerGroup]:

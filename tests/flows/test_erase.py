@@ -1,5 +1,6 @@
 """Customers who are erased are nowhere afterwards, and do not come back."""
 
+import logging
 import os
 import shutil
 import signal
@@ -465,7 +466,9 @@ def test_groups_that_refuse_are_told_and_tried_again(
     assert scenario.found() == set()
 
 
-def test_report_has_numbers_only_and_hashed_identifiers_are_found(scenario: Scenario) -> None:
+def test_report_and_log_have_numbers_only_and_hashed_identifiers_are_found(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
+) -> None:
     # As the document tells people to give the lake a key.
     name = scenario.saved.name
     told_so = dedent(code("python", document("erasure"))[0])
@@ -479,6 +482,8 @@ def test_report_has_numbers_only_and_hashed_identifiers_are_found(scenario: Scen
     hidden = {*scenario.lake.show_identifiers(pl.Series(ERASED))}
     (quarantine,) = scenario.saved.root.glob("quarantine/*/*.parquet")
     assert {*pl.read_parquet(quarantine)["identifier"]} <= hidden
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
     state = scenario.erase()
     assert state.is_completed(), state.message
     assert scenario.found() == set()
@@ -487,5 +492,6 @@ def test_report_has_numbers_only_and_hashed_identifiers_are_found(scenario: Scen
     (page,) = [str(one.data) for one in all_artifacts() if one.key == key]
     assert "| to erase | 7 customers |" in page
     assert "| taken out of runs | 5 rows, of 1 runs |" in page
-    told = page + state.result().model_dump_json()
+    told = page + state.result().model_dump_json() + caplog.text
+    assert "7 customers are to be erased" in told
     assert not [id_ for id_ in [*ERASED, NAME] if id_ in told]
