@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
@@ -16,8 +17,11 @@ import httpx
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Suspended
 from pydantic import SecretStr
 
 from blocks import DataLake, FileCrm
@@ -25,7 +29,12 @@ from blocks.crm import SourceError
 from blocks.secrets import SecretUnusable
 from blocks.storage.manifest import run_folder
 from blocks.storage.reader import ManifestDamaged
-from blocks.storage.tombstones import ErasureKeyWrong, write_tombstones
+from blocks.storage.tombstones import (
+    TOMBSTONES,
+    ErasureKeyWrong,
+    TombstonesDamaged,
+    write_tombstones,
+)
 from flows.erase import erase_customers
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
@@ -37,6 +46,11 @@ from nudgescribe.errors import NudgeflowError
 from tasks.customers.guardrails import Guardrails
 from tasks.erasure.listed import ErasureEmpty
 from tasks.erasure.report import ErasureResult
+from tasks.journal.entries import Journal, Step
+from tasks.journal.flow_runs import FlowRunEnded
+from tasks.journal.owners import this_process
+from tasks.journal.refresh import Claimed, Refresh
+from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.support import decoding
@@ -495,3 +509,84 @@ def test_report_and_log_have_numbers_only_and_hashed_identifiers_are_found(
     told = page + state.result().model_dump_json() + caplog.text
     assert "7 customers are to be erased" in told
     assert not [id_ for id_ in [*ERASED, NAME] if id_ in told]
+
+
+@flow
+def nothing() -> None: ...
+
+
+def begun(scenario: Scenario, folder: str) -> Journal:
+    """The journal of a flow run that is suspended: of a refresh, or of another flow."""
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(nothing, state=Suspended())
+    refresh = Refresh(id=str(run.id), started=datetime.now(UTC))
+    claimed = Claimed(refresh=refresh, owner=this_process(refresh.id))
+    files = scenario.lake.files
+    if folder.startswith("refreshes"):
+        History(files, folder.partition("/")[2]).begin(1, claimed)
+        return History(files, folder.partition("/")[2]).journal(1)
+    journal = Journal(files, f"{folder}/{run.id}")
+    journal.create(Step.CLAIMED, claimed)
+    return journal
+
+
+def test_flow_runs_that_may_read_customers_are_waited_for(scenario: Scenario) -> None:
+    export, refresh = (
+        begun(scenario, folder)
+        for folder in ("journals/export-messages", "refreshes/campaign_id=C")
+    )
+    damaged = "journals/sync-customers/0b1c2d3e"
+    scenario.lake.files.write(f"{damaged}/{Step.CLAIMED}.json", b"{")
+    state = scenario.erase()
+    assert state.name == "ErasureBlocked"
+    for one in ("campaign_id=C", export.folder, damaged):
+        assert one in state.message
+    assert not scenario.saved.root.joinpath(TOMBSTONES).exists()
+
+    # A refresh whose list is validated, and has none of them, is in nobody's way; its drafts are.
+    refresh.create(Step.VALIDATED, FlowRunEnded())
+    export.create(Step.ENDED, FlowRunEnded())
+    scenario.lake.files.remove(damaged)
+    draft = scenario.lake.files.draft("messages/campaign_id=C/run_number=1/part-1")
+    draft.file.write_bytes(b"half")
+    run = flow_run_of(scenario.saved).id
+    retry(run)
+    state = work(erase_customers, run)
+    assert (state.name, "is being written" in str(state.message)) == ("ErasureBlocked", True)
+    old = (datetime.now(UTC) - timedelta(hours=2)).timestamp()
+    os.utime(draft.file, (old, old))
+    retry(run)
+    assert work(erase_customers, run).is_completed()
+    assert not draft.file.exists()
+
+
+def test_what_cannot_be_read_is_named(scenario: Scenario) -> None:
+    files = scenario.lake.files
+    # Damaged staging of a flow run that is over, and a part of no run: nobody can need them.
+    files.write("staging/dead/accepted.parquet", b"cut off")
+    files.write("messages/campaign_id=C/run_number=1/part-00000-00000-dead.parquet", b"cut off")
+    files.write("quarantine/campaign_id=C/1.parquet", b"cut off")
+    state = scenario.erase()
+    assert "TableDamaged" in str(state.message)
+    assert "quarantine/campaign_id=C/1.parquet" in str(state.message)
+    files.remove("quarantine")
+    run = flow_run_of(scenario.saved).id
+    retry(run)
+    assert work(erase_customers, run).is_completed()
+    assert not [*scenario.saved.root.glob("staging/*"), *scenario.saved.root.glob("messages/*/*/*")]
+
+    files.write("quarantine/campaign_id=C/1.parquet", b"cut off")
+    assert scenario.erase().is_failed()
+    files.remove("staging")
+    run = flow_run_of(scenario.saved).id
+    retry(run)
+    assert "ErasureListLost" in str(work(erase_customers, run).message)
+
+    (tombstones, *_) = (f"{TOMBSTONES}/{name}" for name in files.list_names(TOMBSTONES))
+    for path in (f"{TOMBSTONES}/key.json", tombstones):
+        kept = files.read(path)
+        files.write(path, b"cut off")
+        with pytest.raises(TombstonesDamaged, match=path):
+            scenario.export()
+        files.write(path, kept)
+    scenario.export()
