@@ -23,6 +23,7 @@ from nudgescribe.lazy import pa, pd, pl
 if TYPE_CHECKING:
     from blocks.storage.run_diff import RunDiff
     from blocks.storage.snapshots import Snapshot
+    from blocks.storage.tombstones import Tombstones
 
 Compression = Literal["zstd", "snappy", "lz4", "gzip", "none"]
 
@@ -73,6 +74,12 @@ class DataLake(SavedBlock):
         f"If empty, they stand there themselves. {HINT}",
     )
 
+    erasure_key: SecretStr | None = Field(
+        default=None,
+        description="Key of the hashes that keep erased customers from coming back. Keep it for "
+        f"good: without it no customers are erased, nor messages exported afterwards. {HINT}",
+    )
+
     @field_validator("root")
     @classmethod
     def _means_the_same_everywhere(cls, root: str) -> str:
@@ -99,8 +106,13 @@ class DataLake(SavedBlock):
             writer,
             self.format,
             self.compression,
-            self.compression_level if self.compression in ("zstd", "gzip") else None,
+            self.parquet_level,
         )
+
+    @property
+    def parquet_level(self) -> int | None:
+        """Return the compression level of Parquet files; None if their compression has none."""
+        return self.compression_level if self.compression in ("zstd", "gzip") else None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -132,6 +144,21 @@ class DataLake(SavedBlock):
         if self.identifier_key is None:
             return None
         return read_secret(self.identifier_key, f"{self.block_slug}, identifier_key").encode()
+
+    def read_erasure_key(self) -> bytes | None:
+        """Return the key of the lake's tombstones; None without one. Raises SecretUnusable."""
+        if self.erasure_key is None or not self.erasure_key.get_secret_value():
+            return None
+        return read_secret(self.erasure_key, f"{self.block_slug}, erasure_key").encode()
+
+    def tombstones(self) -> Tombstones | None:
+        """Return who was erased from the lake; None if nobody was.
+
+        Raises ErasureKeyWrong, TombstonesDamaged, SecretUnusable.
+        """
+        from blocks.storage.tombstones import load_tombstones
+
+        return load_tombstones(self.files, self.read_erasure_key)
 
     # ---- reading ------------------------------------------------------------------------------
 

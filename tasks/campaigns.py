@@ -138,10 +138,12 @@ def publish_run(
     """Publish the run, which queues its export, and return when it was published first.
 
     A second publication only exports again, so a retry may publish once more, and does so in case
-    the export was lost. Raises NotCurrent if the campaign has moved on to another run.
+    the export was lost. Raises NotCurrent if the campaign has moved on to another run,
+    ErasureKeyWrong if its messages could not be fetched.
     """
     journal = Journal(lake.files, refresh.journal)
     journal.check_owner()
+    lake.tombstones()
     with account.get_client() as client:
         history = client.rerun_history(run.campaign_id)
         check_current(run.campaign_id, history, run.run_number)

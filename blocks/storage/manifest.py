@@ -31,11 +31,15 @@ _RUN_FILE = re.compile(
 
 
 class Page(Frozen):
-    """A page of an export: `page` is the service's `file_num`, `bytes` the size of its CSV."""
+    """A page of an export: `page` is the service's `file_num`, `bytes` the size of its CSV.
+
+    `rows` are in the lake; as many more as are `erased` were left out or taken out.
+    """
 
     page: int
     rows: int
     bytes: int
+    erased: int = 0
 
 
 class Part(Frozen):
@@ -80,6 +84,11 @@ class Manifest(Frozen):
     bytes: int
     written_at: datetime
     versions: dict[str, str]
+
+    @property
+    def erased(self) -> int:
+        """Return how many rows of the service the run lacks, for their customers were erased."""
+        return sum(page.erased for page in self.pages)
 
 
 class Latest(Frozen):

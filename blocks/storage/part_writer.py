@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache, partial
 from hashlib import sha256
 from importlib.metadata import version
-from io import FileIO, RawIOBase
+from io import BytesIO, FileIO, RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -16,7 +16,7 @@ from blocks.storage.files import Files
 from blocks.storage.manifest import SCHEMA_VERSION, Batch, Format, Page, Part
 from nudgescribe import __version__, rfc4180
 from nudgescribe.contract import MESSAGE_COLUMNS
-from nudgescribe.lazy import pa, parquet
+from nudgescribe.lazy import pa, parquet, pl
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -33,6 +33,34 @@ SUFFIX: dict[Format, str] = {
     "csv": "csv",
     "csv.zst": "csv.zst",
 }
+
+
+class Erasing:
+    """Leaves the rows of customers whom `find` tells out of blocks, and counts them."""
+
+    def __init__(self, find: Callable[[pl.Series], pl.Series]) -> None:
+        self.rows = 0
+        self._find = find
+
+    def blocks(self, blocks: Iterable[rfc4180.CsvBlock]) -> Iterator[rfc4180.CsvBlock]:
+        """Yield what is left of the blocks, without those of which nothing is."""
+        for block in blocks:
+            found = self._find(pl.Series(block.table.column(0)))
+            if not found.any():
+                yield block
+                continue
+            self.rows += int(found.sum())
+            kept = pa.array(~found)
+            if len(block.raw):
+                # Of its columns only the first may have been parsed.
+                names = block.table.schema.names
+                whole = rfc4180.blocks(BytesIO(block.raw), header=names)
+                table = pa.concat_tables(each.table for each in whole).filter(kept)
+                raw = b"".join(rfc4180.write(each, header=False) for each in table.to_batches())
+            else:
+                table, raw = block.table.filter(kept), b""
+            if table.num_rows:
+                yield rfc4180.CsvBlock(raw, table)
 
 
 class PartSink(Protocol):
@@ -86,8 +114,16 @@ class PartWriter:
         if self._open:
             self._open.discard()
 
-    def write(self, page: int, size: int, blocks: Iterable[rfc4180.CsvBlock]) -> int:
-        """Write a page of `size` bytes and return its number of rows."""
+    def write(
+        self,
+        page: int,
+        size: int,
+        blocks: Iterable[rfc4180.CsvBlock],
+        erased: Callable[[], int] = int,
+    ) -> int:
+        """Write a page of `size` bytes and return its number of rows; `erased` tells how many were
+        left out of the blocks, once all of them have been read.
+        """
         rows = 0
         for number, block in enumerate(blocks):
             if self._open and self._open.bytes >= self._part_bytes:
@@ -98,7 +134,7 @@ class PartWriter:
             rows += block.table.num_rows
         if self._open:
             self._open.end_page()
-        self._pages.append(Page(page=page, rows=rows, bytes=size))
+        self._pages.append(Page(page=page, rows=rows, bytes=size, erased=erased()))
         return rows
 
     @property

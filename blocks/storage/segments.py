@@ -7,7 +7,7 @@ belong to. They are written after it, so a run may lack them for a moment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from blocks.storage.errors import Damaged
@@ -20,6 +20,7 @@ from nudgescribe.lazy import pl
 SEGMENTS = "segments"
 SCHEMA_VERSION = 1
 Kind = Literal["segments", "members"]
+KINDS: tuple[Kind, ...] = ("segments", "members")
 _FILE = re.compile(r"(segments|members)-(\d{5})\.parquet")
 
 
@@ -71,10 +72,24 @@ def write_segments(files: Files, run: Manifest, kind: Kind, frames: Iterable[pl.
         sink.annotate(b"schema_version", str(SCHEMA_VERSION).encode())
         for frame in frames:
             sink.write(frame)
-    folder = path.rpartition("/")[0]
+    remove_older_segments(files, run, (kind,))
+
+
+def carry_segments(files: Files, before: Manifest, after: Manifest) -> None:
+    """Copy a run's segments and members for its next manifest, which is not there yet."""
+    for kind in KINDS:
+        path = segments_file(before, kind)
+        if files.exists(path):
+            with files.new_file(segments_file(after, kind), private=kind == "members") as file:
+                files.get(path, file)
+
+
+def remove_older_segments(files: Files, run: Manifest, kinds: Sequence[Kind] = KINDS) -> None:
+    """Remove a run's segments or members of earlier generations than this one."""
+    folder = segments_folder(run.campaign_id, run.run_number)
     for name in files.list_names(folder):
         found = _FILE.fullmatch(name)
-        if found and found[1] == kind and int(found[2]) < run.generation:
+        if found and found[1] in kinds and int(found[2]) < run.generation:
             files.remove(f"{folder}/{name}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from blocks.storage.parquet import ParquetSink, read_frames, text_schema
 from nudgescribe.bases import Closing
@@ -15,6 +16,8 @@ from tasks.customers.holdout import KEY_ID, Chooser
 
 ID = "id"
 """Column of the file of suppressed identifiers."""
+IsErased: TypeAlias = "Callable[[pl.Series], pl.Series]"
+"""Says of each identifier whether its customer was erased."""
 CUSTOMER_ID = MESSAGE_COLUMNS[0]
 """Column of the files of those who are left out."""
 
@@ -32,18 +35,25 @@ def find_suppressed(ids: Iterable[pl.Series], suppressed: Path | None, folder: P
 
 
 class LeftOut(Closing):
-    """Takes customers out of accepted rows: those who are `suppressed`, and of the others those
-    whom the `chooser` holds out. Their identifiers are in files of the folder.
+    """Takes customers out of accepted rows: those who are `suppressed`, those who were `erased`,
+    and of the others those whom the `chooser` holds out. The identifiers of the first and the last
+    are in files of the folder; the erased ones are only counted.
 
     A context manager.
     """
 
     def __init__(
-        self, key: str, suppressed: pl.Series, chooser: Chooser | None, folder: Path
+        self,
+        key: str,
+        suppressed: pl.Series,
+        is_erased: IsErased | None,
+        chooser: Chooser | None,
+        folder: Path,
     ) -> None:
         self.suppressed = folder / "suppressed-of-list.parquet"
         self.held_out = folder / "held-out.parquet"
-        self._key, self._ids, self._chooser = key, suppressed, chooser
+        self.erased = 0
+        self._key, self._ids, self._is_erased, self._chooser = key, suppressed, is_erased, chooser
         self._sinks = [
             ParquetSink(file, text_schema([CUSTOMER_ID]))
             for file in (self.suppressed, self.held_out)
@@ -63,6 +73,10 @@ class LeftOut(Closing):
             found = column(self._key).is_in(self._ids.implode())
             suppressed.write(accepted.filter(found).select(self._customers))
             accepted = accepted.filter(~found)
+        if self._is_erased:
+            erased = self._is_erased(accepted[self._key])
+            accepted = accepted.filter(~erased)
+            self.erased += int(erased.sum())
         if self._chooser:
             chosen = self._chooser.choose(accepted[self._key])
             held_out.write(accepted.filter(chosen).select(self._customers))

@@ -19,7 +19,7 @@ from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice, Duplicates, find_duplicates
 from tasks.customers.fingerprint import Fingerprint
 from tasks.customers.holdout import Holdout
-from tasks.customers.left_out import LeftOut, find_suppressed
+from tasks.customers.left_out import IsErased, LeftOut, find_suppressed
 from tasks.customers.mapping import FieldMapping
 
 ROWS_VALIDATED = 50_000
@@ -37,8 +37,9 @@ class ListRefused(NudgeflowError):
 @dataclass(frozen=True)
 class SplitList:
     """Local files: the `accepted` rows as text, the `errors` of the rejected ones, the identifiers
-    of those `suppressed` and `held_out`; with the numbers of rejected rows and of repeated
-    identifiers. `holdout_key` tells the key that has chosen the latter from others.
+    of those `suppressed` and `held_out`; with the numbers of rejected rows, of repeated
+    identifiers and of `erased` customers. `holdout_key` tells the key that has chosen those held
+    out from others.
     """
 
     accepted: Path
@@ -47,6 +48,7 @@ class SplitList:
     held_out: Path
     rejected: int
     repeated: int
+    erased: int
     fingerprint: str
     holdout_key: str
 
@@ -60,11 +62,12 @@ def split_list(
     duplicates: Choice,
     show: Callable[[pl.Series], pl.Series],
     suppressed: Path | None = None,
+    is_erased: IsErased | None = None,
     holdout: Holdout | None = None,
 ) -> SplitList:
     """Validate every row of the list; `show` says what stands for identifiers beside the errors.
-    The accepted rows of customers in the file `suppressed`, and of those of the holdout, are left
-    out.
+    The accepted rows of customers in the file `suppressed`, of those who are `is_erased`, and of
+    those of the holdout, are left out.
 
     Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
     for the first rejected row; SecretUnusable for a key that is not there.
@@ -82,7 +85,7 @@ def split_list(
     with (
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
         ParquetSink(errors, _errors_schema()) as errors_sink,
-        LeftOut(key, found, chooser, folder) as left_out,
+        LeftOut(key, found, is_erased, chooser, folder) as left_out,
     ):
         texts = prefetch(_texts(listed, values))
         for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
@@ -103,6 +106,7 @@ def split_list(
         left_out.held_out,
         rejected,
         len(repeated.ids),
+        left_out.erased,
         str(fingerprint),
         chooser.key_id if chooser else "",
     )

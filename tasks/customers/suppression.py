@@ -13,6 +13,7 @@ from blocks.storage.parquet import ParquetSink, text_schema
 from nudgescribe.bases import Frozen
 from nudgescribe.errors import NudgeflowError, Retryable
 from nudgescribe.fields import column
+from nudgescribe.lazy import parquet
 from tasks.customers.left_out import ID
 from tasks.customers.split import read_identifiers
 
@@ -64,16 +65,23 @@ def read_suppressed(source: CrmSource, name: str, folder: Path) -> Path:
     Raises SuppressionUnavailable, SuppressionUnreadable, SuppressionEmpty.
     """
     source = source.resolve()
-    extracted, file, rows = folder / "suppression.parquet", folder / "suppressed.parquet", 0
-    with _unreadable(source), ParquetSink(file, text_schema([ID])) as sink:
+    with _unreadable(source):
+        file = list_identifiers(source, name, folder)
+    if not parquet.read_metadata(file).num_rows:
+        raise SuppressionEmpty(f"{source.block_slug} has no identifiers.")
+    return file
+
+
+def list_identifiers(source: CrmSource, name: str, folder: Path) -> Path:
+    """Write the identifiers of a list, its column of this name, to a file of the folder, blank ones
+    left out; return its path. Raises SourceError, ListRefused.
+    """
+    extracted, file = folder / "list.parquet", folder / "identifiers.parquet"
+    with ParquetSink(file, text_schema([ID])) as sink:
         source.extract(extracted, frozenset([name]))
         for ids in read_identifiers(ListFile(extracted), name, column(name)):
-            known = ids.filter(ids.str.strip_chars() != "")
-            sink.write(known.to_frame(ID))
-            rows += len(known)
+            sink.write(ids.filter(ids.str.strip_chars() != "").to_frame(ID))
     extracted.unlink()
-    if not rows:
-        raise SuppressionEmpty(f"{source.block_slug} has no identifiers.")
     return file
 
 

@@ -50,7 +50,8 @@ class Validated(Frozen):
     path of the file that lists the rejected ones, `broken_rules` counts them by rule. `key` is the
     field that identifies customers. `suppression` tells whose accepted rows were left out, and
     `holdout` is the file of the identifiers of those who were held out; if another key has chosen
-    those of the campaign's last run with a holdout, that is the run `other_holdout`.
+    those of the campaign's last run with a holdout, that is the run `other_holdout`. `erased` is
+    the number of those who were left out because they have a tombstone.
     """
 
     accepted: Staged
@@ -66,6 +67,7 @@ class Validated(Frozen):
     suppression: Suppression | None = None
     holdout: Staged | None = None
     other_holdout: int | None = None
+    erased: int = 0
 
     @property
     def suppressed(self) -> int:
@@ -85,7 +87,7 @@ class Validated(Frozen):
         return ListCounts(
             accepted=self.accepted.rows,
             rejected=self.rejected - copies,
-            left_out=self.suppressed + self.held_out,
+            left_out=self.suppressed + self.erased + self.held_out,
             quarantine=self.quarantine,
             before=before,
             new_segments=new,
@@ -107,8 +109,9 @@ def validate_customers(
     holdout: Holdout | None = None,
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. Customers whom the list `suppress` names, or the holdout chooses, are left
-    out. A list is validated once per refresh: a retry returns the same outcome.
+    lake's quarantine. Customers whom the list `suppress` names, who were erased, or whom the
+    holdout chooses, are left out. A list is validated once per refresh: a retry returns the same
+    outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers unless one row of
     each is taken, and, if `strict`, for the first rejected row; SuppressionUnreadable,
@@ -146,6 +149,7 @@ def validate_customers(
             suppression=suppress and Suppression.of(suppress, mapping.key_column, suppressed_rows),
             holdout=held_out,
             other_holdout=other,
+            erased=split.erased,
         )
 
     return Journal(lake.files, refresh.journal).step(Step.VALIDATED, Validated, validate)
@@ -162,6 +166,7 @@ def _split(
     holdout: Holdout | None,
 ) -> SplitList:
     """Split the list into files in a folder. Raises MappingRefused, ListRefused."""
+    tombstones = lake.tombstones()
     with (
         local_copy(lake, staged) as source,
         translate_foreign_errors(staged.path, ListRefused),
@@ -175,6 +180,7 @@ def _split(
             duplicates=duplicates,
             show=lake.show_identifiers,
             suppressed=suppressed,
+            is_erased=tombstones.find if tombstones else None,
             holdout=holdout,
         )
 
@@ -208,6 +214,7 @@ def _stage(
     counts = {
         "rejected": split.rejected,
         "suppressed": count_rows(split.suppressed),
+        "erased": split.erased,
         "held out": held_out.rows if held_out else 0,
     }
     others = ", ".join(f"{outcome} {rows:,}" for outcome, rows in counts.items())

@@ -24,7 +24,8 @@ from loky import cpu_count
 
 from blocks import DataLake
 from blocks.storage.errors import translate_disk_full
-from blocks.storage.part_writer import PartWriter
+from blocks.storage.part_writer import Erasing, PartWriter
+from blocks.storage.tombstones import Tombstones
 from nudgescribe import rfc4180
 from nudgescribe.bases import Closing, Frozen
 from nudgescribe.client import NudgescribeClient
@@ -206,7 +207,7 @@ def fetch_pages(
         lake.part_writer(export.campaign_id, export.run_number, export.writer) as writer,
         _Downloads(client, export, missing, slots) as downloads,
     ):
-        conversion = _Conversion(writer, ledger, downloads)
+        conversion = _Conversion(writer, ledger, downloads, lake.tombstones())
         last = -1
         for number, file in downloads:
             if number != last + 1:
@@ -221,9 +222,19 @@ def fetch_pages(
 
 
 class _Conversion:
-    """Converts pages into parts, and enters them in the ledger with a note of their customers."""
+    """Converts pages into parts, and enters them in the ledger with a note of their customers.
 
-    def __init__(self, writer: PartWriter, ledger: Ledger, downloads: _Downloads) -> None:
+    Customers with a tombstone are left out.
+    """
+
+    def __init__(
+        self,
+        writer: PartWriter,
+        ledger: Ledger,
+        downloads: _Downloads,
+        tombstones: Tombstones | None,
+    ) -> None:
+        self._tombstones = tombstones
         self._writer = writer
         self._ledger = ledger
         self._downloads = downloads
@@ -238,13 +249,20 @@ class _Conversion:
         while True:
             try:
                 size = file.seek(0, os.SEEK_END)
-                return self._writer.write(number, size, self._noted(self._checked(file, size)))
+                return self._write(number, size, self._checked(file, size))
             except (MalformedCsv, ContractMismatch) as error:
                 tries += 1
                 if tries == TRIES:
                     page = f"Page {number} of {self._downloads.export.name}"
                     raise PageBroken(f"{page} is broken: {error.problem}") from None
             self._downloads.fetch(number, file)
+
+    def _write(self, number: int, size: int, blocks: Iterable[CsvBlock]) -> int:
+        if self._tombstones is None:
+            return self._writer.write(number, size, self._noted(blocks))
+        erasing = Erasing(self._tombstones.find)
+        kept = self._noted(erasing.blocks(blocks))
+        return self._writer.write(number, size, kept, lambda: erasing.rows)
 
     def finish_batch(self) -> None:
         """Publish what has been converted since the last call, and enter it in the ledger."""

@@ -108,8 +108,10 @@ def find_runs(
 ) -> list[RunToExport]:
     """Return the campaign's published runs that are asked for, the oldest first.
 
-    Raises NotFound, NotPublished, UnknownState, ContractMismatch.
+    Raises NotFound, NotPublished, UnknownState, ContractMismatch; ErasureKeyWrong: messages that
+    are fetched without the tombstones' key would bring erased customers back.
     """
+    lake.tombstones()
     with account.get_client() as client:
         workspace_id, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
@@ -238,7 +240,9 @@ def _export_ref(
     if existing:
         same = (existing.job_uid, existing.format) == (run.job_uid, lake.format)
         ours = existing.writer == _writer(run, lake, refresh, existing.generation)
-        done = same and rows in (None, existing.rows) and (ours or not rewrite)
+        # The group may have lost those who were erased from the lake, or not.
+        whole = rows is None or existing.rows <= rows <= existing.rows + existing.erased
+        done = same and whole and (ours or not rewrite)
         generation = existing.generation if done else existing.generation + 1
     writer = _writer(run, lake, refresh, generation)
     return ExportRef(

@@ -78,11 +78,18 @@ def reconcile(
             counts, than = _compare(held_ids(client, group), in_lake(), folder), "group"
         rows = counts.total() - counts["removed"]
         erased = counts["removed"] if than == "list" else 0
-        wrong = rows != counts["unchanged"] or rows != total or counts["removed"] > erased
+        # Those who were erased from the lake meanwhile may still be in the group.
+        left_out = sum(page.erased for batch in ledger.batches() for page in batch.pages)
+        wrong = (
+            rows != counts["unchanged"]
+            or not rows <= total <= rows + left_out
+            or counts["removed"] > max(erased, left_out)
+        )
         if erased and not wrong:
             # As many left the group as have no message: are they the same ones?
             counts = _compare(held_ids(client, group), in_lake(), folder)
-            wrong = counts["unchanged"] != counts.total()
+            wrong = counts["unchanged"] != counts.total() - counts["removed"]
+            wrong = wrong or counts["removed"] > left_out
             than = "group"
     if wrong:
         ledger.clear()

@@ -49,6 +49,7 @@ def test_deployment_names_stay_as_people_know_them() -> None:
         "plan-refresh/ad-hoc",
         "sync-customers/daily",
         "export-messages/ad-hoc",
+        "erase-customers/ad-hoc",
         "campaign-inventory/daily",
         "lake-retention/nightly",
         "lake-retention/ad-hoc",
@@ -75,9 +76,12 @@ def test_entrypoint_is_a_flow_that_takes_the_deployments_parameters(
     if deployment["name"] == "portfolio":
         # They are given by the portfolio that starts it.
         given |= {"campaign_id": "c", **{name: saved(value) for name, value in REFERENCES.items()}}
-    # Who abandons a refresh, and why, is asked for.
-    asked = {"who": "me", "why": "why"} if flow.name == "abandon-refresh" else {}
-    flow.validate_parameters({**given, **asked})
+    # Who abandons a refresh and why, and whom to erase, is asked for.
+    asked: dict[str, Any] = {
+        "abandon-refresh": {"who": "me", "why": "why"},
+        "erase-customers": {"crm": saved(REFERENCES["crm"])},
+    }
+    flow.validate_parameters({**given, **asked.get(flow.name, {})})
 
 
 def saved(value: Any) -> Any:

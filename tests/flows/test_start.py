@@ -6,7 +6,7 @@ import sys
 
 # Not inventory, whose tables are described in polars.
 FLOWS = [
-    "abandon", "customers", "export", "plan", "portfolio", "publish", "refresh",
+    "abandon", "customers", "erase", "export", "plan", "portfolio", "publish", "refresh",
     "retention", "review",
 ]  # fmt: skip
 LATER = {

@@ -1,0 +1,1 @@
+"""Erasure: customers go out of groups and lake for good."""

@@ -1,0 +1,53 @@
+"""What an erasure came to, in numbers."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from blocks import DataLake
+from nudgescribe.bases import Frozen
+from nudgescribe.errors import NudgeflowError
+from tasks.erasure.groups import InGroups
+from tasks.erasure.runs import InRuns
+from tasks.erasure.tables import InTables
+from tasks.policies import NEVER_CACHED
+from tasks.ui.artifacts import artifact_key
+from tasks.ui.markdown import two_columns
+
+
+class ErasureIncomplete(NudgeflowError):
+    """Customer groups have not let their customers go; the lake has."""
+
+    advice = (
+        "Nudgescribe says why in the log: have the campaigns published that are on these groups, "
+        "or take the customers out in the platform. Then retry this flow run."
+    )
+
+
+class ErasureResult(Frozen):
+    """An erasure in numbers: the `customers` to erase, and where they were found.
+
+    A step that was killed and done again counts what it found the last time.
+    """
+
+    customers: int
+    in_groups: InGroups
+    in_runs: InRuns
+    in_tables: InTables
+    staged: int
+
+
+@task(**NEVER_CACHED)
+def report_erasure(lake: DataLake, result: ErasureResult) -> None:
+    """Show the numbers of an erasure as a page in Prefect."""
+    groups, runs, tables = result.in_groups, result.in_runs, result.in_tables
+    rows = {
+        "to erase": f"{result.customers:,} customers",
+        "deleted from groups": f"{groups.customers:,}, from {groups.groups:,} groups",
+        "groups that refused": f"{groups.refused:,}",
+        "taken out of runs": f"{runs.rows:,} rows, of {runs.runs:,} runs",
+        "taken out of tables": f"{tables.rows:,} rows, of {tables.files:,} files",
+        "staged lists removed": f"{result.staged:,}",
+    }
+    create_markdown_artifact(
+        two_columns("Erasure", rows), key=artifact_key("erasure", lake.block_name)
+    )
