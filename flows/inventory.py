@@ -31,5 +31,14 @@ def campaign_inventory(
     with journaled(lake, this_run(), resumable=True) as run:
         inventory = take(account, lake, workspaces, run)
         report_inventory(account, lake, inventory, run)
-    announce("inventory.taken", "account", account.block_name, run.id, inventory.model_dump())
+    for change in inventory.changes:
+        announce(
+            "campaign.status_changed",
+            "campaign",
+            change.campaign_id,
+            change.occurrence,
+            change.model_dump(),
+        )
+    facts = inventory.model_dump(exclude={"changes"})
+    announce("inventory.taken", "account", account.block_name, run.id, facts)
     return inventory

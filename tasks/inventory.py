@@ -15,6 +15,8 @@ from pydantic import Field
 
 from blocks import DataLake, NudgescribeAccount
 from blocks.iterators import batched
+from blocks.storage.errors import LakeError
+from blocks.storage.history import read_newest_run
 from blocks.storage.manifest import CAMPAIGNS, RUNS
 from blocks.storage.parquet import write_parquet
 from blocks.storage.snapshots import (
@@ -22,6 +24,8 @@ from blocks.storage.snapshots import (
     RUN_COLUMNS,
     Snapshot,
     build_frame,
+    list_snapshots,
+    read_campaigns,
     read_snapshot,
     snapshot_file,
     snapshot_name,
@@ -34,19 +38,38 @@ from nudgescribe.errors import ContractMismatch, NotFound, Retryable, first_ten
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui import assets
-from tasks.ui.artifacts import artifact_key
+from tasks.ui.artifacts import artifact_key, link_to_flow_run
 from tasks.ui.charts import vertical_bars
 from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code, link, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
 MOST_UNEXPECTED = 20
+SNAPSHOTS = 10
+"""Of other workspaces, or of all: among the last so many, each campaign is looked for."""
+
+
+class StatusChange(Frozen):
+    """A campaign whose status is another one than in the snapshot `since`."""
+
+    campaign_id: str
+    campaign: str
+    workspace_id: str
+    before: str
+    after: str
+    since: str
+
+    @property
+    def occurrence(self) -> str:
+        """Return what tells it from other changes of the campaign."""
+        return f"{self.since} {self.before} {self.after}"
 
 
 class Inventory(Frozen):
     """A snapshot by its name, its numbers of campaigns and runs, the number of campaigns of each
     status, and its files. `unexpected` lists the campaigns and runs that do not fit the contract,
-    which the snapshot lacks, and those in unknown states.
+    which the snapshot lacks, and those in unknown states; `changes` the campaigns that an earlier
+    snapshot has with another status.
     """
 
     snapshot: str
@@ -56,6 +79,7 @@ class Inventory(Frozen):
     campaigns_path: str
     runs_path: str
     unexpected: list[str] = Field(default=[])
+    changes: list[StatusChange] = Field(default=[])
 
 
 class CampaignDeleted(Retryable):
@@ -98,8 +122,10 @@ def take_inventory(
         campaigns_path=files.url(campaigns_file),
         runs_path=files.url(runs_file),
         unexpected=sorted(unexpected),
+        changes=_changes(lake, name, snapshot.campaigns),
     )
-    assets.describe(assets.inventory(lake, account), inventory.model_dump())
+    facts = inventory.model_dump(exclude={"changes"})
+    assets.describe(assets.inventory(lake, account), facts)
     return inventory
 
 
@@ -118,7 +144,8 @@ def report_inventory(
         all_in = f"All are in {plain(inventory.campaigns_path)}"
         summary += f", the {MOST_CAMPAIGNS_SHOWN} longest without a run. {all_in}"
     shown = _with_last_run(snapshot).head(MOST_CAMPAIGNS_SHOWN).to_dicts()
-    rows = [_row(campaign, account) for campaign in shown]
+    made_by = _flow_runs(lake, [campaign["campaign_id"] for campaign in shown])
+    rows = [_row(campaign, account, made_by) for campaign in shown]
     create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
 
 
@@ -181,6 +208,53 @@ def _sizes(summary: ComparisonSummary | None) -> dict[str, int | None]:
     return {name: getattr(summary, name, None) for name in ComparisonSummary.model_fields}
 
 
+def _changes(lake: DataLake, name: str, campaigns: pl.DataFrame) -> list[StatusChange]:
+    """Compare each campaign with the newest of the last snapshots that has it."""
+    before: dict[str, tuple[str, str]] = {}
+    wanted = set(campaigns["campaign_id"])
+    for earlier in [each for each in list_snapshots(lake.files) if each < name][:SNAPSHOTS]:
+        if before.keys() >= wanted:
+            break
+        try:
+            then = read_campaigns(lake.files, earlier)
+        except LakeError as error:
+            get_run_logger().warning(
+                "Statuses are not compared with snapshot %s: %s", earlier, error
+            )
+            continue
+        for campaign_id, status in then["campaign_id", "status"].rows():
+            before.setdefault(campaign_id, (earlier, status))
+    columns = ["campaign_id", "name", "workspace_id", "status"]
+    return [
+        StatusChange(
+            campaign_id=campaign_id,
+            campaign=campaign,
+            workspace_id=workspace_id,
+            before=before[campaign_id][1],
+            after=status,
+            since=before[campaign_id][0],
+        )
+        for campaign_id, campaign, workspace_id, status in campaigns[columns].rows()
+        if campaign_id in before and before[campaign_id][1] != status
+    ]
+
+
+def _flow_runs(lake: DataLake, campaign_ids: list[str]) -> dict[tuple[str, int], str]:
+    """Return the flow runs of the campaigns' newest refreshes, by campaign and run number."""
+
+    def newest(campaign_id: str) -> list[tuple[str, int, str]]:
+        try:
+            row = read_newest_run(lake.files, campaign_id)
+        except LakeError as error:
+            get_run_logger().warning("A campaign is shown without its flow run: %s", error)
+            return []
+        return row["campaign_id", "run_number", "flow_run_id"].rows()
+
+    with ThreadPoolExecutor(READERS) as pool:
+        rows = [row for each in pool.map(newest, campaign_ids) for row in each]
+    return {(campaign_id, number): flow_run for campaign_id, number, flow_run in rows}
+
+
 def _unknown_states(snapshot: Snapshot) -> Iterator[str]:
     """Yield the campaigns and their newest runs whose states are none of `Status`."""
     unknown = ~pl.col("status").is_in([*Status])
@@ -212,15 +286,18 @@ def _with_last_run(snapshot: Snapshot) -> pl.DataFrame:
     return campaigns.with_columns(days.alias("days")).sort("last_at", "name", nulls_last=True)
 
 
-def _row(campaign: dict[str, Any], account: NudgescribeAccount) -> dict[str, Any]:
+def _row(
+    campaign: dict[str, Any], account: NudgescribeAccount, made_by: dict[tuple[str, int], str]
+) -> dict[str, Any]:
     name, url = campaign["name"], account.link_to(campaign["campaign_id"])
-    at = campaign["last_at"]
+    at, number = campaign["last_at"], campaign["last_run_number"]
+    flow_run = made_by.get((campaign["campaign_id"], number))
     return {
         "campaign": link(name, url) if url else plain(name),
         "workspace": plain(campaign["workspace_name"] or ""),
         "status": plain(campaign["status"]),
         "current run": campaign["current_run"],
-        "last run": campaign["last_run_number"],
+        "last run": link_to_flow_run(str(number), flow_run) if flow_run else number,
         "its status": campaign["last_status"] and plain(campaign["last_status"]),
         "at": at and f"{at:%Y-%m-%d %H:%M} UTC",
         "days since": campaign["days"],
@@ -243,11 +320,26 @@ def _page(title: str, inventory: Inventory) -> str:
     more = len(inventory.unexpected) - MOST_UNEXPECTED
     rest = f"- and {more:,} more\n" if more > 0 else ""
     section = f"## Not as expected\n\n{listed}{rest}\n" if listed else ""
+    changed = _changed(inventory.changes)
+    paths = f"{code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}"
     return f"""# {title}
 
 {table}
 
 {chart.show("Campaigns by status")}
 
-{section}Saved to {code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}.
+{changed}{section}Saved to {paths}.
 """
+
+
+def _changed(changes: list[StatusChange]) -> str:
+    """Return a section of the page with the changed statuses, empty if there are none."""
+    if not changes:
+        return ""
+    lines = [
+        f"- {plain(one.campaign)}: {plain(one.before)}, now {plain(one.after)}\n"
+        for one in changes[:MOST_UNEXPECTED]
+    ]
+    if more := len(changes) - len(lines):
+        lines.append(f"- and {more:,} more\n")
+    return f"## Changed since the last snapshot\n\n{''.join(lines)}\n"

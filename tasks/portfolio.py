@@ -23,6 +23,7 @@ from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
+from tasks.ui.artifacts import link_to_flow_run
 from tasks.ui.markdown import plain
 
 _OUTCOMES = {
@@ -249,7 +250,7 @@ def report_portfolio(refreshes: Sequence[RefreshStatus]) -> None:
             "outcome": refresh.outcome,
             "why": plain(refresh.message),
             "state": plain(refresh.state),
-            "flow run": refresh.flow_run,
+            "flow run": refresh.flow_run and link_to_flow_run(refresh.flow_run, refresh.flow_run),
         }
         for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)
     ]

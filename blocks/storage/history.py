@@ -6,6 +6,7 @@ whole: whoever writes it writes the same, so nothing is in them twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,6 +24,7 @@ SYNC_RUNS = "sync_runs"
 SYNC_CHANGES = "sync_changes"
 SCHEMA_VERSION = 1
 READERS = 8
+_REFRESH = re.compile(r"\d{8}\.parquet")
 
 
 class HistoryDamaged(Damaged):
@@ -97,6 +99,15 @@ def read_history(files: Files, table: str, campaign_id: str | None) -> pl.DataFr
         frames = [*threads.map(partial(_read, files, schema), paths)]
     empty = pl.DataFrame(schema={"campaign_id": pl.String, **schema})
     return pl.concat([empty, *frames])
+
+
+def read_newest_run(files: Files, campaign_id: str) -> pl.DataFrame:
+    """Return the row of a campaign's newest refresh, or none. Raises HistoryDamaged."""
+    schema, folder = run_columns(), f"{SYNC_RUNS}/{campaign_partition(campaign_id)}"
+    names = sorted(name for name in files.list_names(folder) if _REFRESH.fullmatch(name))
+    if not names:
+        return pl.DataFrame(schema={"campaign_id": pl.String, **schema})
+    return _read(files, schema, f"{folder}/{names[-1]}")
 
 
 def _read(files: Files, schema: pl.Schema, path: str) -> pl.DataFrame:

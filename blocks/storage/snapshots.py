@@ -86,25 +86,36 @@ def build_frame(rows: Iterable[Mapping[str, Any]], columns: pl.Schema) -> pl.Dat
 
 def find_newest_snapshot(files: Files) -> str:
     """Return the name of the newest snapshot. Raises LakeError if there is none."""
-    matches = (_CAMPAIGNS_FILE.fullmatch(file.path) for file in files.list_files(CAMPAIGNS))
-    names = [match[1] for match in matches if match]
+    names = list_snapshots(files)
     if not names:
         raise LakeError("No snapshot of the campaigns is in the lake.")
-    return max(names)
+    return names[0]
+
+
+def list_snapshots(files: Files) -> list[str]:
+    """Return the names of all snapshots, the newest first."""
+    matches = (_CAMPAIGNS_FILE.fullmatch(file.path) for file in files.list_files(CAMPAIGNS))
+    return sorted({match[1] for match in matches if match}, reverse=True)
 
 
 def read_snapshot(files: Files, name: str, writer: str | None = None) -> Snapshot:
     """Read a snapshot of all writers, or of one. Raises LakeError if it is not in the lake."""
+    campaigns, runs = (_read_all(files, kind, name, writer) for kind in (CAMPAIGNS, RUNS))
+    return Snapshot(name, campaigns, runs)
+
+
+def read_campaigns(files: Files, name: str) -> pl.DataFrame:
+    """Read the campaigns of a snapshot. Raises LakeError if it is not in the lake."""
+    return _read_all(files, CAMPAIGNS, name)
+
+
+def _read_all(files: Files, kind: str, name: str, writer: str | None = None) -> pl.DataFrame:
     folder = f"{CAMPAIGNS}/snapshot={name}"
     matches = (_CAMPAIGNS_FILE.fullmatch(f"{folder}/{each}") for each in files.list_names(folder))
     writers = [match[2] for match in matches if match and writer in (None, match[2])]
     if not writers:
         raise LakeError(f"Snapshot {name} is not in the lake.")
-    campaigns, runs = (
-        pl.concat(_read_frame(files, snapshot_file(kind, name, each)) for each in writers)
-        for kind in (CAMPAIGNS, RUNS)
-    )
-    return Snapshot(name, campaigns, runs)
+    return pl.concat(_read_frame(files, snapshot_file(kind, name, each)) for each in writers)
 
 
 def _read_frame(files: Files, path: str) -> pl.DataFrame:

@@ -12,10 +12,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.utilities.urls import url_for
 
 from blocks import NudgescribeAccount
 from tasks.policies import NEVER_CACHED
-from tasks.ui.markdown import plain
+from tasks.ui.markdown import link, plain
 
 
 def artifact_key(name: str, campaign_id: str) -> str:
@@ -31,6 +32,12 @@ def link_campaign(account: NudgescribeAccount, campaign_id: str) -> None:
         create_link_artifact(
             url, link_text="Open the campaign", key=key, description=plain(campaign_id)
         )
+
+
+def link_to_flow_run(text: str, flow_run_id: str) -> str:
+    """Return a link to a flow run in Prefect's UI; the text alone if nobody knows its address."""
+    url = url_for("flow-run", obj_id=flow_run_id)
+    return link(text, url) if url else plain(text)
 
 
 def start_progress(key: str, description: str) -> UUID:

@@ -1,15 +1,20 @@
 """The inventory as a flow run of a deployment, and the same again when it is retried."""
 
+import json
+
 import pytest
 from prefect.server.schemas.states import StateType
 
 from blocks.storage.snapshots import snapshot_name
 from flows.inventory import campaign_inventory
+from flows.options import RefreshOptions
+from flows.refresh import campaign_refresh
 from nudgescribe.errors import NudgeflowError
 from tasks import inventory
+from tasks.customers.guardrails import Guardrails
 from tests.conftest import Company, Save, customers
 from tests.support.artifacts import all_artifacts
-from tests.support.deployed import deploy, flow_run, retry
+from tests.support.deployed import deploy, events_of, flow_run, flow_run_of, retry
 
 
 def test_inventory_writes_same_snapshot_when_retried(
@@ -46,3 +51,27 @@ def test_inventory_writes_same_snapshot_when_retried(
         f"Campaigns of {saved.name} on {planned:%Y-%m-%d at %H:%M} UTC: 1",
     )
     assert artifacts[f"inventory-{saved.name}"].type == "markdown"
+
+
+def test_inventory_tells_a_changed_status_and_links_to_the_flow_run_of_the_last_run(
+    company: Company, save: Save
+) -> None:
+    saved = save(company, customers(120))
+    campaign, there = company.seeded.campaign_id, {"account": saved.account, "lake": saved.lake}
+    before = campaign_inventory(**there)
+    options = RefreshOptions(guardrails=Guardrails(max_shrink=1), review="stop")
+    campaign_refresh(campaign, **saved.blocks, options=options)
+    refresh = flow_run_of(saved)
+    after = campaign_inventory(**there)
+    told = {"before": "Published", "after": "Ready for review", "since": before.snapshot}
+    assert [{name: getattr(one, name) for name in told} for one in after.changes] == [told]
+    (event,) = events_of("nudgeflow.campaign.status_changed", f"nudgeflow.campaign.{campaign}")
+    assert event["payload"] == after.changes[0].model_dump()
+    (table,) = [
+        one
+        for one in all_artifacts()
+        if one.key == f"inventory-{saved.name}-campaigns" and str(refresh.id) in str(one.data)
+    ]
+    (row,) = json.loads(str(table.data))
+    assert row["last run"].startswith("[2](http")
+    assert row["last run"].endswith(f"/runs/flow-run/{refresh.id})")

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import count
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 from uuid import uuid4
@@ -25,11 +26,17 @@ from nudgescribe.contract import Status
 from nudgescribe.errors import NotFound, Retryable, ServerError
 from sandbox.data.models import Campaign, Run, Workspace
 from tasks import inventory
-from tasks.inventory import CampaignDeleted, Inventory, report_inventory, take_inventory
+from tasks.inventory import (
+    CampaignDeleted,
+    Inventory,
+    StatusChange,
+    report_inventory,
+    take_inventory,
+)
 from tasks.journal.refresh import Refresh
 from tests.conftest import Company, Through
 from tests.support.response_tamperer import ResponseTamperer
-from tests.tasks.conftest import Local
+from tests.tasks.conftest import Local, new_refresh
 from tests.test_documents import LAKE, code
 
 ENDED = datetime.now(UTC) - timedelta(days=10)
@@ -89,6 +96,10 @@ class Office:
         """A snapshot; `refresh` are changes of the flow run that takes it."""
         taker = self.refresh.model_copy(update=refresh)
         return take_inventory.fn(self.local.account, self.lake, list(workspaces), taker)
+
+    def set_status(self, campaign_id: str, status: Status) -> None:
+        with self.company.sandbox.context.store.write() as session:
+            session.get_one(Campaign, campaign_id).status = status
 
     def report(self, taken: Inventory) -> tuple[Any, str]:
         """The table and the page."""
@@ -296,6 +307,48 @@ def test_inventory_report_has_table_and_chart(
         assert line in page
     (picture,) = re.findall(r"data:image/png;base64,([^)]+)", page)
     assert b64decode(picture).startswith(b"\x89PNG")
+
+
+def later(office: Office, hours: int) -> dict[str, Any]:
+    """Another flow run, so many hours later."""
+    other = new_refresh()
+    return {"id": other.id, "started": office.refresh.started + timedelta(hours=hours)}
+
+
+def test_changed_status_is_told_against_the_newest_snapshot_that_has_the_campaign(
+    office: Office,
+) -> None:
+    second = office.workspace("Second")
+    changed = office.campaign("Changed", Status.DRAFT)
+    office.campaign("Elsewhere", Status.DRAFT, workspace=second)
+    first = office.take()
+    assert first.changes == []
+    office.set_status(changed, Status.READY_FOR_REVIEW)
+    office.campaign("New", Status.DRAFT)
+    assert office.take(second, **later(office, 1)).changes == []
+    office.refresh = office.refresh.model_copy(update=later(office, 2))
+    taken = office.take()
+    change = StatusChange(
+        campaign_id=changed,
+        campaign="Changed",
+        workspace_id=office.company.seeded.workspace_id,
+        before="Draft",
+        after="Ready for review",
+        since=first.snapshot,
+    )
+    assert taken.changes == [change]
+    assert "- Changed: Draft, now Ready for review\n" in office.report(taken)[1]
+    assert office.take(**later(office, 3)).changes == []
+
+
+def test_damaged_snapshot_before_is_passed_over(office: Office) -> None:
+    campaign = office.campaign("Changed", Status.DRAFT)
+    first = office.take()
+    damaged = office.take(**later(office, 1))
+    Path(damaged.campaigns_path).write_bytes(b"")
+    office.set_status(campaign, Status.PUBLISHED)
+    (change,) = office.take(**later(office, 2)).changes
+    assert (change.since, change.before) == (first.snapshot, "Draft")
 
 
 def test_inventory_table_is_cut_when_long(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
