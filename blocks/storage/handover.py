@@ -83,7 +83,7 @@ def write_changes(files: Files, changes: Changes, run: Manifest, format_: Handov
     gone = removed.select(
         ID, pl.lit("removed").alias(CHANGE), pl.lit(None, pl.String).alias(MESSAGE)
     )
-    with files.new_file(path) as file, _writer(file, format_) as write:
+    with files.new_file(path) as file, writer(file, format_) as write:
         for frame in (*changes.written(), gone):
             write(frame)
     folder, _, name = path.rpartition("/")
@@ -94,7 +94,8 @@ def write_changes(files: Files, changes: Changes, run: Manifest, format_: Handov
 
 
 @contextmanager
-def _writer(file: Path, format_: HandoverFormat) -> Generator[Callable[[pl.DataFrame], None]]:
+def writer(file: Path, format_: HandoverFormat) -> Generator[Callable[[pl.DataFrame], None]]:
+    """Yield what writes frames of customer_id, change and message to a file of this format."""
     columns = pl.Schema(dict.fromkeys([ID, CHANGE, MESSAGE], pl.String()))
     if format_ == "parquet":
         with ParquetSink(file, columns) as sink:

@@ -182,11 +182,13 @@ HOLDOUT = {"share": 0.4, "key": "env:NUDGEFLOW_TEST_HOLDOUT_KEY"}
 def test_erased_are_in_no_file_and_do_not_come_back(scenario: Scenario, file_format: str) -> None:
     scenario.save_lake(format=file_format)
     scenario.export()
-    scenario.refresh(holdout=HOLDOUT)
+    hand_over = "parquet" if file_format == "parquet" else "csv"
+    scenario.refresh(holdout=HOLDOUT, hand_over=hand_over)
     scenario.refresh()
     plan_refresh(scenario.campaign, **scenario.saved.blocks)
     kinds = {path.split("/")[0] for path in scenario.found()}
-    assert kinds == {"messages", "quarantine", "holdouts", "segments", "sync_changes"}
+    tables = {"quarantine", "holdouts", "segments", "sync_changes", "handover"}
+    assert kinds == {"messages", *tables}
     rows = scenario.lake.runs()["rows"].tolist()
 
     state = scenario.erase()
