@@ -39,11 +39,11 @@ class Forks(Closing):
     def start(self, flow_run: str) -> None:
         """Start a process for a flow run, which is Pending."""
         ours, theirs = socketpair()
-        with theirs:
-            send_fds(self._open_control(), [b"\0"], [theirs.fileno()])
         pid = ""
-        # If it is killed at once, its socket is closed, and it counts as crashed.
+        # If it or the zygote is killed at once, its socket is closed, and it counts as crashed.
         with suppress(OSError), ours.makefile() as lines:
+            with theirs:
+                send_fds(self._open_control(), [b"\0"], [theirs.fileno()])
             ours.sendall(f"{flow_run}\n".encode())
             pid = lines.readline()
         self._running[flow_run] = ours, int(pid or 0)

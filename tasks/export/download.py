@@ -178,10 +178,14 @@ class Slots:
         return min(self.downloads, self._count) if gives_way else self.downloads
 
 
-@cache
+_slots = cache(Slots)
+_creating = Lock()
+
+
 def slots_of(downloads: int) -> Slots:
     """Return this process's slots for this number of connections."""
-    return Slots(downloads)
+    with _creating:  # a cache alone gives chunks that begin together several
+        return _slots(downloads)
 
 
 def fetch_pages(
