@@ -26,7 +26,8 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.markdown import plain
 
-_STARTER = re.compile(r"Started by flow run ([0-9a-f-]{36})\.")
+_STARTED_BY = "Started by flow run "
+_STARTER = re.compile(rf"{_STARTED_BY}([0-9a-f-]{{36}})\.")
 _OUTCOMES = {
     "Skipped": "skipped",
     "NotPublished": "skipped",
@@ -225,7 +226,7 @@ def is_left_to(refresh: RefreshStatus, starter: str) -> bool:
 
 def _pending(starter: str) -> State[Any]:
     # No worker takes a flow run that is Pending.
-    return Pending(message=f"Started by flow run {starter}.")
+    return Pending(message=f"{_STARTED_BY}{starter}.")
 
 
 def _is_forsaken(client: SyncPrefectClient, refresh: RefreshStatus) -> bool:
