@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import polars as pl
 
-from benchmarks.measuring import Way, as_a_child, draw, in_turns, medians
+from benchmarks.measuring import Way, as_a_child, draw, in_turns, medians, read_numbers
 from nudgescribe.contract import FieldType, WorkspaceField
 
 ROUNDS = 3
@@ -230,5 +230,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         as_a_child(WAYS)
     else:
-        numbers = [int(each) for each in sys.argv[1:]]
-        main(*numbers, *(1_000_000, ROUNDS)[len(numbers) :])
+        main(*read_numbers(rows=1_000_000, rounds=ROUNDS))

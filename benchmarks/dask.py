@@ -31,7 +31,7 @@ import psutil
 from prefect.testing.utilities import prefect_test_harness
 
 from benchmarks.export import served, write_pages
-from benchmarks.measuring import cpu_seconds_of, draw
+from benchmarks.measuring import cpu_seconds_of, draw, read_numbers
 from benchmarks.pages_server import CAMPAIGN
 from blocks import DataLake, NudgescribeAccount
 from flows.export import export_messages
@@ -183,4 +183,4 @@ def main(rows: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    main(*read_numbers(rows=1_000_000))

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from benchmarks.measuring import Measured, cpu_seconds, draw, status
+from benchmarks.measuring import Measured, cpu_seconds, draw, read_numbers, status
 from tests.support import databases
 
 ROUNDS = 3
@@ -195,4 +195,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         print(json.dumps(asdict(child(*sys.argv[2:]))))
     else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+        main(*read_numbers(rows=1_000_000))

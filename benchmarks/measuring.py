@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from importlib.util import find_spec
@@ -85,6 +86,14 @@ def draw(name: str, title: str, values: Mapping[str, float], unit: str, ours: st
         CHARTS.mkdir(parents=True, exist_ok=True)
         figure.savefig(CHARTS / f"{name}.svg", metadata={"Date": None})
     print(f"Chart: {CHARTS / f'{name}.svg'}")
+
+
+def read_numbers(**defaults: int) -> list[int]:
+    """Return the numbers that the command line gives, in this order, or their defaults."""
+    parser = ArgumentParser()
+    for name, default in defaults.items():
+        parser.add_argument(name, nargs="?", type=int, default=default, metavar=name.upper())
+    return [*vars(parser.parse_args()).values()]
 
 
 def in_a_process(module: str, way: str, file: Path) -> Measured:

@@ -6,7 +6,6 @@ The sandbox runs on the same machine. Each round uploads the same list into a ne
 refresh does, and waits until the group has all customers.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,7 +15,7 @@ from time import perf_counter
 from prefect.logging import disable_run_logger
 
 from benchmarks.customers import listed, rules
-from benchmarks.measuring import cpu_seconds, cpu_seconds_of, draw
+from benchmarks.measuring import cpu_seconds, cpu_seconds_of, draw, read_numbers
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from deployments import local
 from nudgescribe.auth import Credentials
@@ -89,5 +88,4 @@ def main(rows: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    numbers = [int(each) for each in sys.argv[1:]]
-    main(*numbers, *(1_000_000, ROUNDS)[len(numbers) :])
+    main(*read_numbers(rows=1_000_000, rounds=ROUNDS))

@@ -165,7 +165,7 @@ class DataLake(SavedBlock):
     def runs(self) -> pd.DataFrame:
         """Return a row for each run in the lake, sorted by campaign_id and run_number.
 
-        Further columns are rows, parts, bytes (of the pages), format and written_at. Runs whose
+        Further columns are rows, parts, bytes (of the parts), format and written_at. Runs whose
         manifest cannot be read are logged and passed over.
         """
         manifests, problems = reader.list_manifests(self.files)

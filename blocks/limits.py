@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from random import uniform
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -18,6 +17,7 @@ from time import monotonic
 from prefect.context import SettingsContext, get_settings_context
 
 from blocks.leases import Lease, Leases, LimitMissing, NoSlot
+from nudgescribe.caching import cache_for_threads
 from nudgescribe.errors import NudgeflowError, Retryable
 
 WAIT_SECONDS = 15 * 60.0
@@ -70,7 +70,7 @@ class SharedLimit:
         self._turn_ends = 0.0
         self._ask_at = 0.0
         self._refusal = "was full"
-        # Not built in the thread: that reads the environment, which others may be changing.
+        # Not built in the thread, which does not have the settings in force here.
         self._settings = without_retries()
         Thread(target=self._run, daemon=True).start()
         atexit.register(self.release_idle)
@@ -214,11 +214,7 @@ def without_retries() -> SettingsContext:
     return context.model_copy(update={"settings": settings})
 
 
-_limits = cache(SharedLimit)
-_creating = Lock()
-
-
+@cache_for_threads
 def get_shared_limit(name: str) -> SharedLimit:
     """Return this process's share of a limit, the same one for all threads."""
-    with _creating:
-        return _limits(name)
+    return SharedLimit(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -44,8 +45,8 @@ def _run(lake: Path, list_: str, segments: str) -> RefreshResult:
     """Refresh a new sandbox's campaign; `list_` names a CSV, empty is the demo's CRM."""
     from deployments import local
 
-    with TemporaryDirectory() as folder:
-        data = Path(folder)
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as meanwhile:
+        data, prefect = Path(folder), meanwhile.submit(local.start_prefect)
         if list_:
             seeded = local.seed(data, "--list", list_, "--segments", segments)
             crm = local.file_crm(Path(list_))
@@ -53,6 +54,7 @@ def _run(lake: Path, list_: str, segments: str) -> RefreshResult:
             seeded = local.seed(data)
             crm = local.sql_crm(data / "crm.db")
         with local.sandbox(data, local.free_port(), *SANDBOX) as url:
+            prefect.result()
             account, data_lake = local.save_blocks(url, seeded, crm, lake)
             return _refresh(seeded.campaign_id, account, crm, data_lake)
 

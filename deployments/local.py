@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import httpx
+from prefect.client.orchestration import get_client
 
 from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from sandbox import demo_customers
@@ -107,6 +108,12 @@ def sql_crm(database: Path) -> SqlCrm:
 def file_crm(path: Path) -> FileCrm:
     """Return the block of a list in a file."""
     return FileCrm(path=str(path.resolve()))
+
+
+def start_prefect() -> None:
+    """Start this process's Prefect server, which else starts with the first call of it."""
+    with get_client(sync_client=True) as client:
+        client.hello()
 
 
 def save_blocks(

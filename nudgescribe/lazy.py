@@ -7,6 +7,7 @@ uses them only within functions.
 """
 
 from importlib import import_module
+from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,20 @@ if TYPE_CHECKING:
     import urllib3
     from cryptography import fernet
     from polars import selectors
+    from polars.io import plugins as io_plugins
     from pyarrow import csv as arrow_csv
     from pyarrow import parquet, types
 else:
+    _importing = RLock()
 
     class _Lazy(ModuleType):
         """Stands for a module, which is imported for the first of its attributes."""
 
         def __getattr__(self, name: str) -> Any:
-            module = import_module(self.__name__)
+            # Threads that import modules of one library at once would get each other's
+            # half-imported ones: that is how Python ends their deadlock.
+            with _importing:
+                module = import_module(self.__name__)
             # From now on attributes are found without this detour.
             self.__dict__.update(module.__dict__)
             return getattr(module, name)
@@ -43,6 +49,7 @@ else:
     pd = _Lazy("pandas")
     pl = _Lazy("polars")
     selectors = _Lazy("polars.selectors")
+    io_plugins = _Lazy("polars.io.plugins")
     pa = _Lazy("pyarrow")
     pc = _Lazy("pyarrow.compute")
     arrow_csv = _Lazy("pyarrow.csv")
@@ -60,6 +67,7 @@ __all__ = [
     "arrow_csv",
     "arrow_json",
     "fernet",
+    "io_plugins",
     "ipc",
     "np",
     "npt",

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, socket
 from ssl import SSLContext
-from threading import Lock
 from time import monotonic
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-_build_tls = cache(httpx.create_ssl_context)
-_building = Lock()
+from nudgescribe.caching import cache_for_threads
+
+_build_tls = cache_for_threads(httpx.create_ssl_context)
 LOOPBACK = "127.0.0.1"
 _OUTSIDE = ((AF_INET, "192.0.2.1"), (AF_INET6, "2001:db8::1"))
 """Addresses that are kept for documentation (RFC 5737, RFC 3849): no network of this machine has
@@ -23,8 +22,7 @@ them, so they are reached as others outside are.
 
 def tls() -> SSLContext:
     """Return the context of all connections: reading all authorities takes longer than a call."""
-    with _building:  # a cache alone lets threads that begin together build one each
-        return _build_tls()
+    return _build_tls()
 
 
 def proxy_for(url: str) -> str | None:

@@ -1,5 +1,6 @@
 """Many refreshes at once, each a flow run of its own: started, followed, summed up."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
@@ -26,6 +27,8 @@ from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import link_to_flow_run
 from tasks.ui.markdown import plain
 
+_STARTED_BY = "Started by flow run "
+_STARTER = re.compile(rf"{_STARTED_BY}([0-9a-f-]{{36}})\.")
 _OUTCOMES = {
     "Skipped": "skipped",
     "NotPublished": "skipped",
@@ -171,8 +174,8 @@ def start_refresh(
 ) -> RefreshStatus:
     """Return the campaign's flow run, created unless there is one of this idempotency `key`. One
     that failed or was cancelled is retried, or followed by a new one if its refresh `is_over`, or
-    the parameters have changed. What is created or retried is left to the `starter`, if there is
-    one, and else to workers.
+    the parameters have changed; one that was left to a starter that has ended is retried. What is
+    created or retried is left to the `starter`, if there is one, and else to workers.
 
     Raises NoDeployment.
     """
@@ -191,6 +194,8 @@ def start_refresh(
             )
             created = RefreshStatus(campaign_id=campaign_id, flow_run=str(run.id))
             refresh = _with_state(created, run.state)
+            if _is_forsaken(client, refresh):
+                return retry_refresh(refresh, starter)
             if refresh.succeeded or not refresh.ended:
                 return refresh
             same = run.parameters == {**deployed.parameters, **wanted}
@@ -222,7 +227,19 @@ def is_left_to(refresh: RefreshStatus, starter: str) -> bool:
 
 def _pending(starter: str) -> State[Any]:
     # No worker takes a flow run that is Pending.
-    return Pending(message=f"Started by flow run {starter}.")
+    return Pending(message=f"{_STARTED_BY}{starter}.")
+
+
+def _is_forsaken(client: SyncPrefectClient, refresh: RefreshStatus) -> bool:
+    """Return whether the flow run waits for a starter that has ended: it was killed."""
+    starter = _STARTER.fullmatch(refresh.message) if refresh.state_type == "PENDING" else None
+    if starter is None:
+        return False
+    try:
+        state = client.read_flow_run(UUID(starter[1])).state
+    except ObjectNotFound:
+        return True
+    return state is None or state.is_final()
 
 
 def set_state(refresh: RefreshStatus, state: State[Any]) -> RefreshStatus:

@@ -67,7 +67,7 @@ class Manifest(Frozen):
     """The parts and pages of a run. It is written last: a run without it is not in the lake.
 
     It is never changed; a run that is written again gets the next `generation`. `bytes` is the
-    size of all pages.
+    size of all parts.
     """
 
     schema_version: int = SCHEMA_VERSION

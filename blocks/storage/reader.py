@@ -27,7 +27,7 @@ from blocks.storage.manifest import (
 from nudgescribe import __version__, rfc4180
 from nudgescribe.bases import Frozen
 from nudgescribe.contract import MESSAGE_COLUMNS
-from nudgescribe.lazy import pa, parquet, pl
+from nudgescribe.lazy import io_plugins, pa, parquet, pl
 
 ROWS_AT_ONCE = 50_000
 
@@ -223,9 +223,9 @@ def scan(files: Files, manifest: Manifest) -> pl.LazyFrame:
             if rows == 0:
                 return
 
-    from polars.io.plugins import register_io_source
-
-    return register_io_source(batches, schema=dict.fromkeys(MESSAGE_COLUMNS, pl.String()))
+    return io_plugins.register_io_source(
+        batches, schema=dict.fromkeys(MESSAGE_COLUMNS, pl.String())
+    )
 
 
 def to_polars(table: pa.Table) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from uuid import UUID
 from loky import cpu_count
 from prefect.client.orchestration import get_client
 from prefect.flows import load_flow_from_entrypoint
+from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from prefect.states import Cancelled
 
@@ -39,11 +40,11 @@ class Forks(Closing):
     def start(self, flow_run: str) -> None:
         """Start a process for a flow run, which is Pending."""
         ours, theirs = socketpair()
-        with theirs:
-            send_fds(self._open_control(), [b"\0"], [theirs.fileno()])
         pid = ""
-        # If it is killed at once, its socket is closed, and it counts as crashed.
+        # If it or the zygote is killed at once, its socket is closed, and it counts as crashed.
         with suppress(OSError), ours.makefile() as lines:
+            with theirs:
+                send_fds(self._open_control(), [b"\0"], [theirs.fileno()])
             ours.sendall(f"{flow_run}\n".encode())
             pid = lines.readline()
         self._running[flow_run] = ours, int(pid or 0)
@@ -59,7 +60,7 @@ class Forks(Closing):
     def stop(self, flow_run: str) -> None:
         """Ask the process of a flow run, if it is one of these, to end."""
         _, pid = self._running.get(flow_run, (None, 0))
-        if pid:
+        if pid and flow_run not in self.stopped:
             self.stopped.add(flow_run)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -92,7 +93,11 @@ def cancel(flow_run_id: str) -> None:
     assert entrypoint
     flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
     for hook in flow.on_cancellation_hooks:
-        hook(flow, flow_run, state)
+        try:
+            hook(flow, flow_run, state)
+        except Exception as error:
+            logger = get_run_logger()
+            logger.error("The hook of flow run %s broke: %s", flow_run_id, type(error).__name__)
 
 
 def _environment() -> dict[str, str]:

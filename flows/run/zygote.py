@@ -7,6 +7,7 @@ id there, answers with its process id, and leaves the socket open for as long as
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from socket import recv_fds, socket
 from uuid import UUID
@@ -59,7 +60,9 @@ def work(sender: socket) -> None:
     with sender.makefile() as lines:
         flow_run_id = lines.readline().strip()
     os.environ["PREFECT__FLOW_RUN_ID"] = flow_run_id
-    sender.sendall(f"{os.getpid()}\n".encode())
+    # Whoever sent it may have been killed since: the flow run goes on.
+    with suppress(OSError):
+        sender.sendall(f"{os.getpid()}\n".encode())
 
     from prefect.engine import handle_engine_signals
     from prefect.flow_engine import load_flow_and_flow_run, run_flow

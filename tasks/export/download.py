@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from tempfile import TemporaryFile, gettempdir
 from threading import Event, Lock
 from time import monotonic
@@ -28,6 +28,7 @@ from blocks.storage.part_writer import Erasing, PartWriter
 from blocks.storage.tombstones import Tombstones
 from nudgescribe import rfc4180
 from nudgescribe.bases import Closing, Frozen
+from nudgescribe.caching import cache_for_threads
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.errors import ContractMismatch, NudgeflowError
@@ -179,7 +180,7 @@ class Slots:
         return min(self.downloads, self._count) if gives_way else self.downloads
 
 
-@cache
+@cache_for_threads
 def slots_of(downloads: int) -> Slots:
     """Return this process's slots for this number of connections."""
     return Slots(downloads)

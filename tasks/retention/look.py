@@ -10,7 +10,14 @@ from prefect.logging import get_run_logger
 from blocks import DataLake
 from blocks.storage.files import Files
 from blocks.storage.manifest import MESSAGES, Manifest, Part, run_folder
-from blocks.storage.reader import PartChanged, check_part, find_manifest, list_manifests
+from blocks.storage.reader import (
+    ManifestDamaged,
+    PartChanged,
+    check_part,
+    find_manifest,
+    read_manifests,
+    select_newest_manifests,
+)
 from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.policies import RETRIED
 
@@ -35,17 +42,23 @@ def look_at_runs(lake: DataLake) -> None:
     Raises RunsDamaged, which names files; all are logged.
     """
     files = lake.files
-    manifests, _ = list_manifests(files)
-    parts = [(manifest, part) for manifest in manifests for part in manifest.parts]
     sizes = {file.path: file.bytes for file in files.list_files(MESSAGES)}
-    damage = _damage(files, parts, sizes)
+    manifests = read_manifests(files, select_newest_manifests(sizes))
+    damage = {
+        path: error.problem
+        for path, error in manifests.items()
+        if isinstance(error, ManifestDamaged)
+    }
+    readable = (one for one in manifests.values() if isinstance(one, Manifest))
+    parts = [(manifest, part) for manifest in readable for part in manifest.parts]
+    damage |= _damaged_parts(files, parts, sizes)
     for problem in damage.values():
         get_run_logger().error("%s", problem)
     if damage:
         raise RunsDamaged(f"{len(damage):,} files of runs are damaged: {first_ten(damage)}.")
 
 
-def _damage(
+def _damaged_parts(
     files: Files, parts: list[tuple[Manifest, Part]], sizes: dict[str, int]
 ) -> dict[str, str]:
     """Return what is wrong, by the paths of the files; `sizes` are those of all that are there."""

@@ -19,7 +19,13 @@ from flows.portfolio import period_of, portfolio_refresh
 from nudgescribe import rfc4180
 from nudgescribe.errors import NotFound
 from tasks.journal.refresh import Refresh
-from tasks.portfolio import NoDeployment, RefreshStatus, read_statuses, start_refresh
+from tasks.portfolio import (
+    NoDeployment,
+    RefreshStatus,
+    is_left_to,
+    read_statuses,
+    start_refresh,
+)
 from tests.conftest import Company, Save, customers
 from tests.support.artifacts import all_artifacts
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
@@ -207,8 +213,10 @@ def test_period_follows_planned_time() -> None:
             named("day", unknown)
 
 
-def begun(key: str, over: bool = False, **parameters: Any) -> RefreshStatus:
-    return start_refresh.fn(TESTS, "c", parameters, key, lambda flow_run: over)
+def begun(
+    key: str, over: bool = False, starter: str | None = None, **parameters: Any
+) -> RefreshStatus:
+    return start_refresh.fn(TESTS, "c", parameters, key, lambda flow_run: over, starter)
 
 
 def test_campaign_is_refreshed_once_per_period(deployed: Deployed) -> None:
@@ -258,6 +266,19 @@ def test_cancelled_flow_run_goes_on_with_its_refresh(deployed: Deployed) -> None
     become(first, Cancelled())
     again = begun("of a week")
     assert (again.flow_run, again.state) == (first.flow_run, "AwaitingRetry")
+
+
+def test_flow_run_whose_starter_was_killed_is_left_to_the_next(deployed: Deployed) -> None:
+    starter, other = begun("starter"), begun("other starter")
+    become(starter, Running())
+    first = begun("of a quarter", starter=starter.flow_run)
+    assert first.state == "Pending"
+    assert begun("of a quarter", starter=other.flow_run) == first
+    become(starter, Crashed())
+    again = begun("of a quarter", starter=other.flow_run)
+    assert (again.flow_run, is_left_to(again, other.flow_run)) == (first.flow_run, True)
+    become(other, Crashed())
+    assert begun("of a quarter").state == "AwaitingRetry"
 
 
 def become(refreshed: RefreshStatus, state: State[Any]) -> None:

@@ -1,7 +1,6 @@
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from io import BytesIO
 from ipaddress import ip_address
 from threading import Event
@@ -12,6 +11,7 @@ import pytest
 
 from nudgescribe import errors, transport
 from nudgescribe.auth import Credentials
+from nudgescribe.caching import cache_for_threads
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import AUTH, MESSAGES_FETCH, PUBLISH
 from nudgescribe.links import Links
@@ -131,7 +131,7 @@ def test_tls_context_is_built_once_when_threads_begin_together(
         second.wait(0.1)  # long enough for the other threads to begin one too
         return built[-1]
 
-    monkeypatch.setattr(transport, "_build_tls", cache(build))
+    monkeypatch.setattr(transport, "_build_tls", cache_for_threads(build))
     with ThreadPoolExecutor(4) as pool:
         contexts = {*pool.map(lambda _: transport.tls(), range(4))}
     assert len(built) == len(contexts) == 1

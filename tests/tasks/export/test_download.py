@@ -22,7 +22,7 @@ from blocks.storage.reader import find_newest
 from nudgescribe.errors import NotFound
 from tasks.export import download
 from tasks.export import run as tasks
-from tasks.export.download import Slots, fetch_pages
+from tasks.export.download import Slots, fetch_pages, slots_of
 from tasks.ui.progress import Progress, ProgressCounter
 from tests.support.exports import page
 from tests.support.forks import run_in_fork
@@ -184,6 +184,23 @@ def test_chunks_take_turns_in_their_downloads() -> None:
         while slots.waiting < 6:
             pass
     assert [turn for _, turn in begun] == [0, 0, 1, 1, 2, 2]
+
+
+def test_chunks_that_begin_together_share_their_slots() -> None:
+    together = Barrier(8, timeout=60)
+
+    def begin(downloads: int) -> Slots:
+        together.wait()
+        return slots_of(downloads)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for downloads in range(101, 201):
+                assert len({*threads.map(begin, [downloads] * 8)}) == 1
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("bad", range(4))

@@ -51,6 +51,18 @@ def test_look_names_every_damaged_part_and_no_other(lake: DataLake) -> None:
     assert all(path in str(caught.value) for path in paths)
 
 
+def test_look_names_manifest_that_cannot_be_read(lake: DataLake) -> None:
+    path = f"{FOLDER.format('C', 1)}/_manifest-00001.json"
+    manifest = Path(lake.root, path)
+    manifest.write_bytes(manifest.read_bytes()[:40])
+    changed = part_of(lake, "D", 1)
+    flip(changed)
+    with pytest.raises(RunsDamaged, match="2 files of runs are damaged: ") as caught:
+        look_at_runs.fn(lake)
+    assert path in str(caught.value)
+    assert changed.name in str(caught.value)
+
+
 def test_look_without_time_still_finds_parts_of_another_size(
     lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,12 +78,12 @@ def test_look_without_time_still_finds_parts_of_another_size(
 def test_run_that_is_removed_meanwhile_is_not_damaged(
     lake: DataLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = look.list_manifests
+    real = look.read_manifests
 
-    def removed(files: look.Files) -> object:
-        listed = real(files)
+    def removed(files: look.Files, paths: list[str]) -> object:
+        read = real(files, paths)
         files.remove(FOLDER.format("C", 1))
-        return listed
+        return read
 
-    monkeypatch.setattr(look, "list_manifests", removed)
+    monkeypatch.setattr(look, "read_manifests", removed)
     look_at_runs.fn(lake)
