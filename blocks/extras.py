@@ -5,12 +5,13 @@ from typing import Literal
 
 from nudgescribe.errors import NudgeflowError
 
-Extra = Literal["charts", "dask", "delta", "postgresql", "ray"]
+Extra = Literal["charts", "dask", "delta", "otel", "postgresql", "ray"]
 
 MODULES: dict[Extra, str] = {
     "charts": "matplotlib",
     "dask": "prefect_dask",
     "delta": "deltalake",
+    "otel": "opentelemetry.exporter.otlp.proto.http",
     "postgresql": "psycopg",
     "ray": "prefect_ray",
 }

@@ -18,6 +18,7 @@ from time import monotonic
 from prefect.context import SettingsContext, get_settings_context
 
 from blocks.leases import Lease, Leases, LimitMissing, NoSlot
+from nudgescribe import telemetry
 from nudgescribe.errors import NudgeflowError, Retryable
 
 WAIT_SECONDS = 15 * 60.0
@@ -97,8 +98,10 @@ class SharedLimit:
             self._waiting.append(waiter)
             self._lend()
         if not waiter.done.is_set():
+            began = monotonic()
             self._wake.set()
             waiter.done.wait(self._patience)
+            telemetry.waited("limit", monotonic() - began)
         if waiter.error:
             raise waiter.error
         if waiter.slot is None:
