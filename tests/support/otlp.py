@@ -1,4 +1,4 @@
-"""A receiver of OpenTelemetry's protocol over HTTP, and a process that sends to it."""
+"""A receiver of OpenTelemetry's protocol and of OpenLineage, and processes that send to it."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from tests.support.http_server import FakeService, Reply, Request
 
 ROOT = Path(__file__).parents[2]
-TRACES, METRICS = "/v1/traces", "/v1/metrics"
+TRACES, METRICS, LINEAGE = "/v1/traces", "/v1/metrics", "/api/v1/lineage"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Point:
 
 class Receiver(FakeService):
     def answer(self, request: Request) -> Reply:
-        assert request.path in (TRACES, METRICS)
+        assert request.path in (TRACES, METRICS, LINEAGE)
         return Reply(headers={"content-type": "application/x-protobuf"})
 
     @property

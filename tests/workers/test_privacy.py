@@ -64,7 +64,7 @@ from tests.support.deployed import (
     state_of,
 )
 from tests.support.http_server import FakeService, Reply, Request, as_json, serving
-from tests.support.otlp import Receiver
+from tests.support.otlp import LINEAGE, Receiver
 from tests.support.prefect_servers import impatient
 from tests.workers.aloud import READABLE
 from tests.workers.canaries import Canaries, canary
@@ -110,7 +110,7 @@ Twist = Callable[[Any], Any]
 
 class Machine:
     """A machine with nothing on it but what its processes write; what they say is in `said`, and
-    what they tell a receiver of telemetry.
+    what they tell a receiver of telemetry and of lineage.
     """
 
     def __init__(self, folder: Path, receiver: Receiver) -> None:
@@ -141,6 +141,7 @@ class Machine:
                 "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
                 "PREFECT_LOGGING_ROOT_HANDLERS": "debug",
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
+                "OPENLINEAGE_URL": self.receiver.url,
             }
         places = {variable: str(place) for variable, place in self.places.items()}
         process = subprocess.Popen(
@@ -663,6 +664,7 @@ def test_customers_and_secrets_are_found_nowhere_else(
     told = {span.name.partition("-")[0] for span in machine.receiver.spans()}
     assert {"refresh", f"POST {contract.AUTH}", f"GET {LINK}"} <= told
     assert machine.receiver.metrics()
+    assert machine.receiver.count(LINEAGE)
     canaries = stage.canaries
     canaries.add("credential", "signature=", "Bearer ", "eyJhbGciOi")
     stored = canaries.in_database(machine.places["PREFECT_HOME"] / "prefect.db")

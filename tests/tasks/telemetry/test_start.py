@@ -8,7 +8,8 @@ from time import time
 import pytest
 
 from tasks.telemetry.providers import SECONDS
-from tests.support.otlp import run_program
+from tests.support.http_server import serving
+from tests.support.otlp import Receiver, run_program
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 NOWHERE = "http://127.0.0.1:9"
@@ -41,6 +42,20 @@ def working() -> float:
 
 print(working())
 print(time())
+"""
+
+FORKING = """
+import os, sys
+import flows.refresh
+from nudgescribe.telemetry import observe
+
+for number in range(2):
+    if os.fork() == 0:
+        with observe("GET", f"/v1/{number}") as answered:
+            answered(200)
+        sys.exit()
+for _ in range(2):
+    os.wait()
 """
 
 
@@ -100,3 +115,10 @@ def test_flow_neither_fails_nor_waits_for_a_dead_receiver(
     told = "Telemetry is not received; flows go on without it."
     assert 1 <= done.stderr.count(told) <= 2  # of each signal
     assert dead_receiver.partition("//")[2] not in done.stderr
+
+
+def test_each_fork_tells_what_it_has_done(prefect_server: None) -> None:
+    with serving(Receiver()) as receiver:
+        run_program(FORKING, **{ENDPOINT: receiver.url})
+    assert sorted(span.name for span in receiver.spans()) == ["GET /v1/0", "GET /v1/1"]
+    assert len({each["service.instance.id"] for each in receiver.resources()}) == 2
