@@ -171,6 +171,9 @@ class _Observed(httpx.BaseTransport):
             call.end()
             raise
         call.answered(response.status_code)
+        if response.is_closed:  # it came with its body, whose end nobody will wait for
+            call.end()
+            return response
         assert isinstance(response.stream, httpx.SyncByteStream)
         response.stream = _ObservedStream(response.stream, call)
         return response
