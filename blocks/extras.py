@@ -5,12 +5,14 @@ from typing import Literal
 
 from nudgescribe.errors import NudgeflowError
 
-Extra = Literal["charts", "dask", "delta", "postgresql", "ray"]
+Extra = Literal["charts", "dask", "delta", "openlineage", "otel", "postgresql", "ray"]
 
 MODULES: dict[Extra, str] = {
     "charts": "matplotlib",
     "dask": "prefect_dask",
     "delta": "deltalake",
+    "openlineage": "openlineage.client",
+    "otel": "opentelemetry.exporter.otlp.proto.http",
     "postgresql": "psycopg",
     "ray": "prefect_ray",
 }

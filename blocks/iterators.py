@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from nudgescribe.telemetry import within_span
+
 T = TypeVar("T")
 
 
@@ -16,9 +18,10 @@ def prefetch(items: Iterator[T]) -> Generator[T]:
     end = object()
     try:
         with ThreadPoolExecutor(1) as thread:
-            upcoming = thread.submit(next, items, end)
+            compute = within_span(lambda: next(items, end))
+            upcoming = thread.submit(compute)
             while (item := upcoming.result()) is not end:
-                upcoming = thread.submit(next, items, end)
+                upcoming = thread.submit(compute)
                 yield item  # pyright: ignore[reportReturnType] - never the sentinel
     finally:
         if isinstance(items, Generator):

@@ -17,6 +17,7 @@ from time import monotonic
 from prefect.context import SettingsContext, get_settings_context
 
 from blocks.leases import Lease, Leases, LimitMissing, NoSlot
+from nudgescribe import telemetry
 from nudgescribe.caching import cache_for_threads
 from nudgescribe.errors import NudgeflowError, Retryable
 
@@ -97,8 +98,10 @@ class SharedLimit:
             self._waiting.append(waiter)
             self._lend()
         if not waiter.done.is_set():
+            began = monotonic()
             self._wake.set()
             waiter.done.wait(self._patience)
+            telemetry.waited("limit", monotonic() - began)
         if waiter.error:
             raise waiter.error
         if waiter.slot is None:

@@ -1,7 +1,7 @@
 """The refresh of one campaign, from the customer list to the messages in the lake."""
 
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from prefect import flow
@@ -16,6 +16,7 @@ from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
 from nudgescribe.errors import NudgeflowError, Retryable
+from tasks import lineage
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
 from tasks.customers.second_look import check_same_suppression
@@ -30,6 +31,7 @@ from tasks.refresh.plan import check_plan
 from tasks.refresh.preview import compare_with_run
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
+from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
 
 
@@ -134,13 +136,24 @@ def _finish(
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
     check_same_suppression(checkpoint.validated.suppression, options.suppress)
     keep_holdout(claimed, checkpoint)
-    summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
+    with _told_of_rerun(account, checkpoint):
+        summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
     watch.lap("rerun")
     if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
         record_refresh(lake, claimed.refresh)
         return stopped
     watch.lap("review")
     return publish_and_fetch(claimed, checkpoint, summary, options)
+
+
+def _told_of_rerun(
+    account: NudgescribeAccount, checkpoint: Checkpoint
+) -> AbstractContextManager[lineage.Written]:
+    """Tell that the campaign's run is made of the group."""
+    group = lineage.Dataset.of(assets.group(account, checkpoint.group.customer_group_id))
+    campaign = assets.campaign(account, checkpoint.run.campaign_id)
+    run = lineage.Dataset.of(campaign, checkpoint.run.run_number)
+    return lineage.told("rerun", group, run)
 
 
 def _read_list(

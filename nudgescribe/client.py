@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from nudgescribe import contract, errors
+from nudgescribe import contract, errors, telemetry
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
 from nudgescribe.contract import Answer, CsvPage, MalformedRecord, Profile, Request
@@ -97,7 +97,9 @@ class NudgescribeClient(Closing):
             auth=TokenAuth(base_url, credentials),
             headers={**credentials.headers, contract.CLIENT_IP_HEADER: _checked(client_ip)},
             timeout=timeout,
-            transport=transport or open_transport(base_url, call_seconds),
+            transport=telemetry.observed(
+                transport or open_transport(base_url, call_seconds), base_url
+            ),
         )
         self._page_seconds = page_seconds
         self._links = Links(self._http.timeout, page_seconds)
@@ -316,7 +318,9 @@ class NudgescribeClient(Closing):
         url, where = self._link_of(campaign_id, file_num)
         _empty(target)
         with self._downloads():
-            return self._links.download(url, target, where)
+            size = self._links.download(url, target, where)
+        telemetry.downloaded(size, "link")
+        return size
 
     def _link_of(self, campaign_id: str, file_num: int) -> tuple[str, str]:
         """Return a link to a page, and what errors call it."""
@@ -333,7 +337,9 @@ class NudgescribeClient(Closing):
             _empty(target)
             # One at a time: an answer in memory is several times as large as its page.
             with _UNPACKING:
-                return target.write(_content(answer))
+                size = target.write(_content(answer))
+        telemetry.downloaded(size, "text")
+        return size
 
     # ---- reruns -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from nudgescribe import errors
+from nudgescribe import errors, telemetry
 from nudgescribe.bases import Closing
 from nudgescribe.lazy import urllib3
 from nudgescribe.transport import proxy_for, tls
@@ -77,14 +77,18 @@ class Links(Closing):
 
     @contextmanager
     def _open(self, url: str, where: str) -> Generator[urllib3.BaseHTTPResponse]:
-        with self._pool_for(url).request(
-            "GET",
-            url,
-            headers={"accept-encoding": "identity"},
-            preload_content=False,
-            timeout=self._timeout,
-            retries=_only_redirects(),
-        ) as response:
+        with (
+            telemetry.observe("GET", telemetry.LINK) as answered,
+            self._pool_for(url).request(
+                "GET",
+                url,
+                headers={"accept-encoding": "identity"},
+                preload_content=False,
+                timeout=self._timeout,
+                retries=_only_redirects(),
+            ) as response,
+        ):
+            answered(response.status)
             if response.status != 200:
                 problem = f"{where} answered {response.status}."
                 raise errors.LinkFailed(problem, errors.retry_after(response.headers))

@@ -13,6 +13,7 @@ from random import uniform
 from time import monotonic, sleep
 from typing import TypeVar
 
+from nudgescribe import telemetry
 from nudgescribe.errors import QuotaExceeded, Retryable
 from nudgescribe.lazy import tenacity
 
@@ -50,7 +51,7 @@ class RetryPolicy:
             retry=tenacity.retry_if_exception(worth_it),
             stop=tenacity.stop_after_attempt(self.attempts),
             wait=self._wait,
-            sleep=self.sleep,
+            sleep=self._sleep,
             reraise=True,
         )
         return retrying(call)
@@ -61,6 +62,10 @@ class RetryPolicy:
     def _was_put_off(self, error: BaseException) -> bool:
         when = error.retry_after if isinstance(error, QuotaExceeded) else None
         return when is not None and when <= self.patience
+
+    def _sleep(self, seconds: float) -> None:
+        self.sleep(seconds)
+        telemetry.waited("retry", seconds)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -35,6 +35,7 @@ from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
 from nudgescribe.errors import ContractMismatch, NotFound, Retryable, first_ten
+from nudgescribe.telemetry import within_span
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui import assets
@@ -184,7 +185,7 @@ def _runs(
     """Yield all runs of the campaigns, a group of campaigns at a time."""
     with ThreadPoolExecutor(READERS) as pool:
         for ids in batched(campaign_ids, HISTORIES_AT_ONCE):
-            histories = pool.map(partial(_history, client, unexpected), ids)
+            histories = pool.map(within_span(partial(_history, client, unexpected)), ids)
             yield build_frame((run for history in histories for run in history), RUN_COLUMNS)
 
 

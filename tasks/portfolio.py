@@ -11,8 +11,11 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Pending
+from prefect.telemetry.run_telemetry import LABELS_TRACEPARENT_KEY
+from prefect.types import KeyValueLabels
 from pydantic import Field
 
 from blocks import CampaignPortfolio, DataLake, Member, NudgescribeAccount, Portfolio
@@ -191,6 +194,7 @@ def start_refresh(
                 parameters=wanted,
                 idempotency_key=key,
                 state=_pending(starter) if starter else None,
+                labels=_trace(),
             )
             created = RefreshStatus(campaign_id=campaign_id, flow_run=str(run.id))
             refresh = _with_state(created, run.state)
@@ -203,6 +207,13 @@ def start_refresh(
             if same and not is_over(refresh.flow_run):
                 return retry_refresh(refresh, starter)
             key = f"{key} {run.id}"
+
+
+def _trace() -> KeyValueLabels:
+    """Return the label by which Prefect continues the running flow run's trace, if it has one."""
+    context = FlowRunContext.get()
+    labels = context.flow_run.labels if context and context.flow_run else {}
+    return {name: labels[name] for name in (LABELS_TRACEPARENT_KEY,) if name in labels}
 
 
 def read_statuses(refreshes: Sequence[RefreshStatus]) -> list[RefreshStatus]:

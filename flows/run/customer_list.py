@@ -1,9 +1,12 @@
 """What flows do with the customer list: extract and validate it, send it to a group."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
 from flows.options import ListOptions
+from tasks import lineage
 from tasks.customers.extract import extract_customers
 from tasks.customers.holdout import Holdout
 from tasks.customers.mapping import find_fields
@@ -52,7 +55,8 @@ def fill_group(
 ) -> None:
     """Send the list to a new group."""
     upload = upload_customers.with_options(**_lineage(account, group, crm))
-    upload(account, group, validated.accepted, lake, refresh)
+    with _told(account, group, crm, validated):
+        upload(account, group, validated.accepted, lake, refresh)
 
 
 def update_group(
@@ -65,7 +69,8 @@ def update_group(
 ) -> ListDiff:
     """Make the group equal to the list, by sending the differences."""
     update = update_customers.with_options(**_lineage(account, group, crm))
-    return update(account, group, validated.accepted, validated.key, lake, refresh)
+    with _told(account, group, crm, validated):
+        return update(account, group, validated.accepted, validated.key, lake, refresh)
 
 
 def _lineage(account: NudgescribeAccount, group: GroupRef, crm: CrmSource) -> dict[str, Any]:
@@ -73,3 +78,18 @@ def _lineage(account: NudgescribeAccount, group: GroupRef, crm: CrmSource) -> di
         "assets": [assets.group(account, group.customer_group_id)],
         "asset_deps": [assets.crm(crm)],
     }
+
+
+@contextmanager
+def _told(
+    account: NudgescribeAccount,
+    group: GroupRef,
+    crm: CrmSource,
+    validated: Validated,
+) -> Generator[None]:
+    """Tell that the group holds the list from now on."""
+    source = lineage.Dataset.of(assets.crm(crm))
+    target = lineage.Dataset.of(assets.group(account, group.customer_group_id))
+    with lineage.told("upload", source, target) as written:
+        yield
+        written.rows = validated.accepted.rows

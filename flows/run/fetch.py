@@ -14,6 +14,7 @@ from blocks.extras import require
 from flows.options import FetchOptions
 from nudgescribe.errors import Retryable
 from nudgescribe.retry import PollPolicy, poll
+from tasks import lineage
 from tasks.customers.validate import Validated
 from tasks.export.download import CHUNKS_AT_ONCE, ExportRef
 from tasks.export.hand_over import check_table, copy_messages, write_handover
@@ -44,7 +45,13 @@ def commit_fetched(account: NudgescribeAccount, export: ExportRef, lake: DataLak
     """Make a fetched run visible in the lake, and materialize its Prefect asset."""
     messages = assets.messages(lake, export.campaign_id)
     source = assets.campaign(account, export.campaign_id)
-    return commit_run.with_options(assets=[messages], asset_deps=[source])(export, lake)
+    commit = commit_run.with_options(assets=[messages], asset_deps=[source])
+    read = lineage.Dataset.of(source, export.run_number)
+    made = lineage.Dataset.messages(lake, export.campaign_id, export.run_number)
+    with lineage.told("export", read, made) as written:
+        run = commit(export, lake)
+        written.rows, written.files = run.rows, run.files
+    return run
 
 
 def save_run_segments(

@@ -20,6 +20,7 @@ from tasks.journal.refresh import JOURNALS, Problem, Refresh
 from tasks.refresh.claim import end_refresh, knows_flow_run, record_problem
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
+from tasks.telemetry import measures
 from tasks.ui.commands import abandon_command
 from tasks.ui.signals import LAKE
 
@@ -94,6 +95,7 @@ class Stopwatch:
         now = monotonic()
         self.seconds[step] = round(now - self._last, 2)
         self._last = now
+        measures.record_step(step, self.seconds[step])
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,9 @@ class ClaimedRefresh:
 
     def complete(self, result: RefreshResult) -> None:
         """End the refresh with its result."""
+        measures.count_segments(
+            {"matched": result.matched, "new": result.new, "orphaned": result.orphaned}
+        )
         self._end(Ended(outcome="completed", result=result))
 
     def _end(self, ended: Ended) -> None:

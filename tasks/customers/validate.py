@@ -31,6 +31,7 @@ from tasks.journal.entries import Journal, Step
 from tasks.journal.history import as_changes, changes_file
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
+from tasks.telemetry import measures
 from tasks.ui.markdown import plain
 
 PURPOSE = "the validation of a list"
@@ -225,6 +226,7 @@ def _stage(
     lake.files.put(split.accepted, accepted.path, private=True)
     if held_out:
         lake.files.put(split.held_out, held_out.path, private=True)
+    measures.count_rows({"accepted": accepted.rows, **counts})
     get_run_logger().info("Accepted %s rows, %s", f"{accepted.rows:,}", others)
     return accepted, held_out
 

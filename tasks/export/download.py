@@ -35,6 +35,7 @@ from nudgescribe.errors import ContractMismatch, NudgeflowError
 from nudgescribe.identifiers import Hashes, hash_ids, join_hashes
 from nudgescribe.lazy import pl
 from nudgescribe.rfc4180 import CsvBlock, MalformedCsv
+from nudgescribe.telemetry import within_span
 from tasks.export.ledger import Ledger
 from tasks.ui.progress import ProgressCounter
 
@@ -315,9 +316,9 @@ class _Downloads(Closing):
         self._turn = 0
         self._stopped = False
         self._pool = ThreadPoolExecutor(max(1, min(slots.downloads, len(pages))))
+        download = within_span(self._download)
         self._pages = deque(
-            (number, self._pool.submit(self._download, turn, number))
-            for turn, number in enumerate(pages)
+            (number, self._pool.submit(download, turn, number)) for turn, number in enumerate(pages)
         )
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Campaign, Run, Status
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError, first_ten
 from nudgescribe.retry import PollPolicy, poll
+from nudgescribe.telemetry import within_span
 from tasks.campaigns import campaign_of
 from tasks.export.download import ExportRef, fetch_pages, slots_of
 from tasks.export.ledger import Ledger
@@ -321,7 +322,7 @@ def _are_new(client: NudgescribeClient, run: RunToExport, pages: int) -> bool | 
     found = {is_new(0), is_new(pages - 1)}
     if found == {True}:  # the service may write the others last
         with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
-            found.update(threads.map(is_new, range(1, pages - 1)))
+            found.update(threads.map(within_span(is_new), range(1, pages - 1)))
     if False in found:
         return False
     return None if None in found else True

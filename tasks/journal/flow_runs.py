@@ -61,8 +61,8 @@ def end_journal(lake: DataLake, run: Refresh, problem: str = "") -> None:
     """End the flow run's journal, write its row in the history, and remove what it has in the
     lake's staging.
     """
-    Journal(lake.files, run.journal).create(Step.ENDED, FlowRunEnded(problem=problem))
-    record(lake.files, run.journal)
+    ended = Journal(lake.files, run.journal).create(Step.ENDED, FlowRunEnded(problem=problem))
+    record(lake.files, run.journal, count=ended and not problem)  # a problem is counted already
     lake.files.remove(run.staging)
 
 
@@ -70,4 +70,4 @@ def end_journal(lake: DataLake, run: Refresh, problem: str = "") -> None:
 def note_problem(lake: DataLake, run: Refresh, problem: Problem) -> None:
     """Note in the flow run's journal, and in the history, what it has failed with."""
     Journal(lake.files, run.journal).append_next(Series.PROBLEM, problem)
-    record(lake.files, run.journal)
+    record(lake.files, run.journal, count=True)

@@ -24,6 +24,7 @@ from tasks.journal.entries import Entry, Journal, JournalDamaged, Series, Step
 from tasks.journal.owners import Owner
 from tasks.journal.refresh import FLOW_RUN, JOURNALS, REFRESHES, Claimed, Problem, Refresh
 from tasks.policies import RETRIED
+from tasks.telemetry.measures import count_flow_run
 
 REFRESH_FLOW = "campaign-refresh"
 _DIFF = ("added", "changed", "removed", "unchanged")
@@ -69,9 +70,9 @@ def record_refresh(lake: DataLake, refresh: Refresh) -> None:
     record(lake.files, refresh.journal)
 
 
-def record(files: Files, folder: str) -> None:
+def record(files: Files, folder: str, *, count: bool = False) -> None:
     """Write a journal's row of `sync_runs`, which is what its entries tell and nothing else; a
-    journal that cannot be read has none.
+    journal that cannot be read has none. `count` its outcome, if it is a new one.
 
     Others may add an entry meanwhile, so this looks again after each write.
     """
@@ -80,6 +81,8 @@ def record(files: Files, folder: str) -> None:
         while row != written:
             write_run(files, row.partition, row.name, row.values)
             written, row = row, _row(files, folder)
+        if count:
+            count_flow_run(row.values["flow"], row.values["outcome"])
 
 
 def record_missing(files: Files, stored: Sequence[StoredFile], since: datetime | None) -> int:

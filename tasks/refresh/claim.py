@@ -420,7 +420,7 @@ def record_problem(
     entry = problem.model_copy(update={"attempt": standing.attempt})
     journal = history.journal(standing.number)
     journal.append_next(Series.PROBLEM, entry)
-    record(lake.files, journal.folder)
+    record(lake.files, journal.folder, count=True)
 
 
 @task(**RETRIED)

@@ -168,8 +168,8 @@ class History:
         """End a refresh, unless it has ended before; its row in the history tells so."""
         self._fence()
         journal = self.journal(number)
-        journal.create(Step.ENDED, ended)
-        record(self._files, journal.folder)
+        is_new = journal.create(Step.ENDED, ended)
+        record(self._files, journal.folder, count=is_new)
 
     def _names(self) -> list[str]:
         with damage(self.folder):

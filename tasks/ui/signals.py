@@ -8,6 +8,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import httpx
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.types import KeyValueLabels
@@ -37,6 +38,8 @@ def add_labels(labels: KeyValueLabels) -> None:
 def _update_labels(labels: KeyValueLabels) -> None:
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
+    if (context := FlowRunContext.get()) and context.flow_run:
+        context.flow_run.labels.update(labels)
 
 
 def announce(event: str, kind: str, name: str, occurrence: str, payload: dict[str, Any]) -> None:

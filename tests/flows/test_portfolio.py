@@ -8,14 +8,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Suspended
+from prefect.telemetry.run_telemetry import LABELS_TRACEPARENT_KEY
 
 from blocks import CampaignPortfolio, Member, Portfolio
 from blocks.portfolio import NoPortfolio
 from flows import portfolio
 from flows.portfolio import period_of, portfolio_refresh
+from flows.run.flow_run import this_flow_run
 from nudgescribe import rfc4180
 from nudgescribe.errors import NotFound
 from tasks.journal.refresh import Refresh
@@ -284,6 +287,17 @@ def test_flow_run_whose_starter_was_killed_is_left_to_the_next(deployed: Deploye
 def become(refreshed: RefreshStatus, state: State[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(UUID(refreshed.flow_run), state, force=True)
+
+
+def test_refresh_continues_the_trace_of_its_portfolio(deployed: Deployed) -> None:
+    trace = f"00-{1:032x}-{1:016x}-01"
+
+    @flow
+    def starting() -> RefreshStatus:
+        this_flow_run().labels[LABELS_TRACEPARENT_KEY] = trace
+        return start_refresh(TESTS, "c", {}, "traced", lambda flow_run: False)
+
+    assert flow_run(UUID(starting().flow_run)).labels[LABELS_TRACEPARENT_KEY] == trace
 
 
 def test_unknown_deployment_is_named(deployed: Deployed) -> None:

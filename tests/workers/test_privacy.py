@@ -46,6 +46,7 @@ from flows.publish import publish_campaign
 from flows.refresh import campaign_refresh
 from flows.review import resume_reviewed
 from nudgescribe import contract
+from nudgescribe.telemetry import LINK
 from sandbox import seed
 from sandbox.data.models import Campaign
 from sandbox.service import create_app
@@ -64,6 +65,7 @@ from tests.support.deployed import (
     state_of,
 )
 from tests.support.http_server import FakeService, Reply, Request, as_json, serving
+from tests.support.otlp import LINEAGE, Receiver
 from tests.support.prefect_servers import impatient
 from tests.workers.aloud import READABLE
 from tests.workers.canaries import Canaries, canary
@@ -109,10 +111,13 @@ Twist = Callable[[Any], Any]
 
 
 class Machine:
-    """A machine with nothing on it but what its processes write; what they say is in `said`."""
+    """A machine with nothing on it but what its processes write; what they say is in `said`, and
+    what they tell a receiver of telemetry and of lineage.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, receiver: Receiver) -> None:
         self.folder = folder
+        self.receiver = receiver
         self.here, self.said = folder / "here", folder / "said"
         self.places = {name: folder / name.lower() for name in ("HOME", "TMPDIR", "PREFECT_HOME")}
         for place in (*self.places.values(), self.here, self.said):
@@ -137,6 +142,8 @@ class Machine:
             loud |= {
                 "PREFECT_LOGGING_ROOT_LEVEL": "DEBUG",
                 "PREFECT_LOGGING_ROOT_HANDLERS": "debug",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.url,
+                "OPENLINEAGE_URL": self.receiver.url,
             }
         places = {variable: str(place) for variable, place in self.places.items()}
         process = subprocess.Popen(
@@ -166,6 +173,7 @@ class Machine:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        (self.said / "telemetry").write_bytes(self.receiver.received)
 
     def _write_down(self, name: str, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout
@@ -353,9 +361,10 @@ def refreshing(company: Company, **options: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(tmp_path / "machine")
-    yield machine
-    machine.stop()
+    with serving(Receiver()) as receiver:
+        machine = Machine(tmp_path / "machine", receiver)
+        yield machine
+        machine.stop()
 
 
 @pytest.fixture
@@ -685,6 +694,10 @@ def test_customers_and_secrets_are_found_nowhere_else(
     reviewed_and_published(stage)
     machine.stop()
 
+    told = {span.name.partition("-")[0] for span in machine.receiver.spans()}
+    assert {"refresh", f"POST {contract.AUTH}", f"GET {LINK}"} <= told
+    assert machine.receiver.metrics()
+    assert machine.receiver.count(LINEAGE)
     canaries = stage.canaries
     canaries.add("credential", "signature=", "Bearer ", "eyJhbGciOi")
     stored = canaries.in_database(machine.places["PREFECT_HOME"] / "prefect.db")
