@@ -145,6 +145,7 @@ def test_metrics_have_the_numbers_of_the_refresh(told: Told) -> None:
         "accepted": row["accepted"],
         "rejected": rejected,
         "suppressed": 0,
+        "erased": 0,
         "held_out": 0,
     }
     assert receiver.by("nudgeflow.segments", "state") == {
