@@ -52,7 +52,7 @@ def export_messages(
                 incomplete.append(error)
             else:
                 in_lake.append(commit_fetched(account, export, lake))
-                save_run_segments(account, lake, published)
+                save_run_segments(account, lake, published, members=options.members)
                 announce_run("campaign.exported", campaign_id, lake, in_lake[-1])
         hand_over(lake, campaign_id, [run.run_number for run in in_lake], options)
         if incomplete:

@@ -104,6 +104,12 @@ class ExportOptions(FetchOptions):
         description="Fetch runs again that are in the lake already, and write them anew.",
         **_in("Safety", "rewrite"),
     )
+    members: bool = Field(
+        default=True,
+        description="Also write which customer is in which segment: the run's group is read back "
+        "for it, 1,000 customers a call. Switch it off for large groups if nobody asks for it.",
+        **_in("Advanced", "members"),
+    )
 
 
 class ListOptions(FrozenInput):

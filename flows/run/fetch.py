@@ -59,12 +59,14 @@ def save_run_segments(
     lake: DataLake,
     run: RunToExport,
     validated: Validated | None = None,
+    *,
+    members: bool = True,
 ) -> None:
-    """Write a run's segments and their members beside it, as far as they can be had: nothing fails
-    for them, and the next export of the run adds what is missing.
+    """Write a run's segments and, if asked for, their members beside it, as far as they can be had:
+    nothing fails for them, and the next export of the run adds what is missing.
     """
     try:
-        save_segments(account, lake, run, validated)
+        save_segments(account, lake, run, validated, members=members)
     except Retryable as error:
         get_run_logger().warning("Run %s lacks segments: %s", run.run_number, error)
 

@@ -39,15 +39,17 @@ def save_segments(
     lake: DataLake,
     run: RunToExport,
     validated: Validated | None = None,
+    *,
+    members: bool = True,
 ) -> str | None:
-    """Write the segments of a run that is in the lake, and which customer is in which, unless they
-    are there; return what has kept them from it.
+    """Write the segments of a run that is in the lake and, if the `members` are asked for, which
+    customer is in which, unless they are there; return what has kept them from it.
 
     Members come from the `validated` list or, without one, from the run's group as it is now, which
     takes the account's profile key. Raises Retryable errors only: the run itself is complete.
     """
     try:
-        _save(account, lake, run, validated)
+        _save(account, lake, run, validated, members=members)
     except Retryable:
         raise
     except NudgeflowError as error:
@@ -57,13 +59,17 @@ def save_segments(
 
 
 def _save(
-    account: NudgescribeAccount, lake: DataLake, run: RunToExport, validated: Validated | None
+    account: NudgescribeAccount,
+    lake: DataLake,
+    run: RunToExport,
+    validated: Validated | None,
+    *,
+    members: bool,
 ) -> None:
     manifest, files = lake.manifest(run.campaign_id, run.run_number), lake.files
     assert manifest
-    has_segments, has_members = (
-        files.exists(segments_file(manifest, kind)) for kind in ("segments", "members")
-    )
+    has_segments = files.exists(segments_file(manifest, "segments"))
+    has_members = not members or files.exists(segments_file(manifest, "members"))
     if has_segments and has_members:
         return
     with account.get_client() as client:

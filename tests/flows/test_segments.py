@@ -191,3 +191,15 @@ def test_segments_are_written_when_killed_before(
             export(company, saved)
     export(company, saved)
     assert len(why(saved, campaign, 1)) == SEEDED_CUSTOMERS
+
+
+def test_members_of_an_exported_run_are_left_out_if_nobody_asks_for_them(
+    company: Company, save: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved, campaign = save(company, customers(1)), company.seeded.campaign_id
+    saved.save_account(company.account(profile_key=None))  # reading the group would be warned of
+    export(company, saved, members=False)
+    assert saved.lake.segments(campaign).height
+    assert "lacks segments" not in caplog.text
+    with pytest.raises(SegmentsMissing, match="no members of run 1"):
+        saved.lake.members(campaign)
