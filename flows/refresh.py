@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
+from blocks.storage.errors import LakeUnreachable
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.fetch import check_fetch
@@ -15,7 +16,7 @@ from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.review_gate import await_approval, check_can_review
-from nudgescribe.errors import NudgeflowError, Retryable
+from nudgescribe.errors import NudgeflowError
 from tasks import lineage
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
@@ -61,11 +62,11 @@ def campaign_refresh(
         lake: The data lake.
         options: Advanced settings.
     """
-    check_can_review(options.review)
-    check_fetch(options)
-    check_lake(lake, campaign_id)
     claimant, watch = this_run(), Stopwatch()
+    check_lake(lake, campaign_id)
     with _noting_refusal(lake, campaign_id):
+        check_can_review(options.review)
+        check_fetch(options)
         claim = _claim(account, lake, campaign_id, claimant, crm, options)
     if claim.refresh is None:
         _note_without_refresh(lake, campaign_id, claim)
@@ -97,11 +98,11 @@ def _note_without_refresh(lake: DataLake, campaign_id: str, claim: Claim) -> Non
 def _noting_refusal(lake: DataLake, campaign_id: str) -> Generator[None]:
     """Note in the lake's history why this flow run does not get the campaign.
 
-    A refresh that has ended is told there already; what is unreachable is not waited for again.
+    A refresh that has ended is told there already; a lake that is away is not waited for again.
     """
     try:
         yield
-    except (RefreshEnded, Retryable):
+    except (RefreshEnded, LakeUnreachable):
         raise
     except NudgeflowError as error:
         with suppress(Exception), journaled(lake, this_run(campaign_id), resumable=False):

@@ -25,6 +25,7 @@ from flows.options import RefreshOptions, SyncOptions
 from flows.plan import plan_refresh
 from flows.refresh import campaign_refresh
 from flows.retention import RetentionOptions, lake_retention
+from flows.run.review_gate import SuspensionImpossible
 from tasks.customers import sync
 from tasks.customers.guardrails import Guardrails, TooManyRejected
 from tasks.customers.split import ListRefused
@@ -193,6 +194,15 @@ def test_flow_runs_that_leave_campaign_to_another_are_skipped_and_joined(
     abandon_refresh(campaign, saved.account, saved.lake, "Ann", "Of no use")
     assert sorted(rows(saved.lake, "outcome")) == [("abandoned",), ("skipped",)]
     assert saved.lake.sync_runs()["flow_run_id"][0] == owned
+
+
+def test_refresh_that_is_refused_at_once_is_told_as_failed(company: Company, save: Save) -> None:
+    saved = save(company, customers(60))
+    with pytest.raises(SuspensionImpossible):
+        refresh(company, saved, review="suspend")
+    told = rows(saved.lake, "flow", "outcome", "error", "campaign_id")
+    campaign = company.seeded.campaign_id
+    assert told == [("campaign-refresh", "failed", "SuspensionImpossible", campaign)]
 
 
 def test_flow_run_that_may_not_have_the_campaign_is_told_as_failed(

@@ -214,7 +214,7 @@ def test_suspension_is_refused_without_deployment(company: Company, save: Save) 
         campaign_refresh(
             company.seeded.campaign_id, **saved.blocks, options=RefreshOptions(review="suspend")
         )
-    assert not saved.root.exists()
+    assert not (saved.root / "refreshes").exists()
 
 
 def test_review_of_a_run_in_unknown_state_is_not_passed_over(
