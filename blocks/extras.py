@@ -5,12 +5,13 @@ from typing import Literal
 
 from nudgescribe.errors import NudgeflowError
 
-Extra = Literal["charts", "dask", "delta", "openlineage", "otel", "postgresql", "ray"]
+Extra = Literal["charts", "dask", "delta", "duckdb", "openlineage", "otel", "postgresql", "ray"]
 
 MODULES: dict[Extra, str] = {
     "charts": "matplotlib",
     "dask": "prefect_dask",
     "delta": "deltalake",
+    "duckdb": "duckdb_engine",
     "openlineage": "openlineage.client",
     "otel": "opentelemetry.exporter.otlp.proto.http",
     "postgresql": "psycopg",

@@ -22,7 +22,7 @@ from nudgescribe.errors import NudgeflowError, Retryable, first_ten
 from nudgescribe.lazy import pl, sqlalchemy, sqlalchemy_errors
 
 if TYPE_CHECKING:
-    from sqlalchemy import BindParameter, Connection, Engine, Table
+    from sqlalchemy import URL, BindParameter, Connection, Engine, Table
 
 CAMPAIGN, RUN, WRITTEN = "campaign_id", "run_number", "written_at"
 COLUMNS = (CAMPAIGN, ID, MESSAGE, RUN, WRITTEN)
@@ -79,7 +79,7 @@ class SqlTable(SavedBlock):
             parts = parse_database_url(url.get_secret_value())
         except (sqlalchemy_errors.ArgumentError, ValueError):
             return url  # `check` tells it: this text may hold the password
-        check_database(parts.get_backend_name(), parts.database)
+        _check_place(parts)
         return url
 
     @field_validator("table")
@@ -133,15 +133,14 @@ class SqlTable(SavedBlock):
         )
 
     def _check(self, connection: Connection) -> None:
-        schema, _, name = self.table.rpartition(".")
-        inspector = sqlalchemy.inspect(connection)
-        if not inspector.has_table(name, schema or None):
+        table = self._table
+        if not sqlalchemy.inspect(connection).has_table(table.name, table.schema):
             return
-        there = {each["name"] for each in inspector.get_columns(name, schema or None)}
+        nothing = sqlalchemy.select(sqlalchemy.text("*")).select_from(table).limit(0)
+        there = {*connection.execute(nothing).keys()}
         if missing := [each for each in COLUMNS if each not in there]:
             raise TableUnusable(f"The table {self.table} has no column {first_ten(missing)}.")
-        key = inspector.get_pk_constraint(name, schema or None)["constrained_columns"]
-        if {*key} != {CAMPAIGN, ID}:
+        if _primary_key(connection, table) != {CAMPAIGN, ID}:
             raise TableUnusable(
                 f"The primary key of the table {self.table} is not {CAMPAIGN}, {ID}."
             )
@@ -161,16 +160,18 @@ class SqlTable(SavedBlock):
         secret = read_secret(self.url, f"{self.block_slug}, url")
         try:
             url = parse_database_url(secret)
-            check_database(url.get_backend_name(), url.database)
+            _check_place(url)
         except (sqlalchemy_errors.ArgumentError, ValueError):
             raise TableUnusable(
                 f"{self.block_slug}: the URL is not of SQLAlchemy's form "
                 "dialect+driver://user:password@host/database, with an absolute path if the "
-                "database is a file."
+                "database is a file, which one in memory is not."
             ) from None
         if url.get_backend_name() == "postgresql":
             require("postgresql", "A table in PostgreSQL")
             url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() == "duckdb":
+            require("duckdb", "A table in DuckDB")
         try:
             return sqlalchemy.create_engine(
                 url, poolclass=sqlalchemy.NullPool, hide_parameters=True
@@ -183,6 +184,29 @@ class SqlTable(SavedBlock):
                 f"{self.block_slug}: the URL names a database or an option that SQLAlchemy does "
                 "not know."
             ) from None
+
+
+def _check_place(url: URL) -> None:
+    """Check that what is written there stays. Raises ValueError."""
+    dialect, database = url.get_backend_name(), url.database
+    check_database(dialect, database)
+    if dialect in ("sqlite", "duckdb") and (database or ":memory:").startswith(":"):
+        raise ValueError(f"must name a file, such as {dialect}:////data/messages.db")
+
+
+def _primary_key(connection: Connection, table: Table) -> set[str]:
+    if connection.dialect.name != "duckdb":
+        key = sqlalchemy.inspect(connection).get_pk_constraint(table.name, table.schema)
+        return {*key["constrained_columns"]}
+    # Its dialect asks for what only PostgreSQL has.
+    columns = sqlalchemy.text(
+        "SELECT unnest(constraint_column_names) FROM duckdb_constraints() "
+        "WHERE constraint_type = 'PRIMARY KEY' AND table_name = :name "
+        "AND database_name = current_database() "
+        "AND schema_name = coalesce(:schema, current_schema())"
+    )
+    where = {"name": table.name, "schema": table.schema}
+    return {*connection.execute(columns, where).scalars()}
 
 
 def _read(connection: Connection, table: Table, campaign_id: str) -> Iterator[pl.DataFrame]:

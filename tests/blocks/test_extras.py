@@ -111,4 +111,4 @@ def test_task_runner_is_refused_without_its_extra_before_anything_is_changed(
     with pytest.raises(ExtraMissing, match=missing):
         export_messages(campaign_id, account, lake, options=export)
     assert (len(company.history()), len(company.groups())) == (1, 1)
-    assert not saved.root.exists()
+    assert not (saved.root / "refreshes").exists()
