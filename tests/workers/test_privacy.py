@@ -40,6 +40,7 @@ from blocks.saved import slug_reference
 from blocks.storage.files import OWNER_ONLY
 from deployments.local import free_port, wait_for
 from flows.customers import sync_customers
+from flows.erase import erase_customers
 from flows.export import export_messages
 from flows.plan import plan_refresh
 from flows.publish import publish_campaign
@@ -76,6 +77,7 @@ LISTED = 60
 SECRETS = ("password", "api_key", "api_code", "profile_key")
 FLOWS: list[Flow[..., Any]] = [
     campaign_refresh,
+    erase_customers,
     export_messages,
     plan_refresh,
     publish_campaign,
@@ -453,6 +455,7 @@ def stormy(stage: Stage) -> None:
     stage.refresh(company, "Completed", review="wait")
     stage.service.no_faults()
     handed_over(stage, company)
+    erased(stage, company)
 
 
 def refused_lists(stage: Stage, company: Company) -> None:
@@ -673,6 +676,23 @@ def handed_over(stage: Stage, company: Company) -> None:
         ids = database.execute("SELECT customer_id FROM nudgescribe_messages").fetchall()
     assert all(id_.startswith(stage.marks["id"]) for (id_,) in ids)
     assert ids
+
+
+def erased(stage: Stage, company: Company) -> None:
+    """Once the lake has a key, and all groups let their customers go."""
+    name, key = name_of(company), stage.lakes.parent / "crm" / "erasure"
+    key.write_text(stage.secret("erasure"))
+    block = FileCrm(path=str(key.with_name("erased.csv")))
+    stage.customers().gather_every(2).write_csv(block.path)
+    block.save(f"{name}-erased")
+    given = {**references(company, "account", "lake"), "crm": block.to_reference()}
+    stage.runner.run("erase-customers", "Failed", "has no erasure_key", **given)
+    lake = DataLake(root=str(stage.lakes / name), erasure_key=SecretStr(f"file:{key}"))
+    lake.save(name, overwrite=True)
+    stage.service.fault(contract.CUSTOMERS, method="DELETE", status=400)
+    stage.runner.run("erase-customers", "ErasureIncomplete", "have not let", **given)
+    stage.service.no_faults()
+    stage.runner.run("erase-customers", "Completed", **given)
 
 
 # ---- what is found ----------------------------------------------------------------------------
