@@ -8,7 +8,7 @@ Nothing in `blocks` imports it: a package that adds a source may be imported fir
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from prefect.blocks.core import Block
-from prefect.utilities.dispatch import register_type
+from prefect.utilities.dispatch import get_registry_for_type
 from pydantic import ValidatorFunctionWrapHandler, WrapValidator
 
 from blocks.account import NudgescribeAccount
@@ -27,7 +27,9 @@ GROUP = "nudgeflow.sources"
 _OURS: tuple[type[Block], ...] = (
     NudgescribeAccount, DataLake, CampaignPortfolio, CampaignRerun, SqlTable, *SOURCES
 )  # fmt: skip
-_taken = {kind.get_block_type_slug(): kind for kind in _OURS}
+_types = get_registry_for_type(Block) or {}
+"""Prefect's, of all blocks that are defined: the last one of a type replaces the others."""
+_taken = {**_types, **{kind.get_block_type_slug(): kind for kind in _OURS}}
 
 
 def _check(added: object) -> type[CrmSource]:
@@ -38,14 +40,16 @@ def _check(added: object) -> type[CrmSource]:
         raise Unusable(f"it does not define {first_ten(missing)}")
     added.model_json_schema()  # without one no form could be shown, of any source
     slug = added.get_block_type_slug()
-    if (first := _taken.setdefault(slug, added)) is not added:
-        register_type(first)  # which the class has replaced when it was defined
+    if not slug:
+        raise Unusable("its _block_type_name has neither a letter nor a digit")
+    if _taken.setdefault(slug, added) is not added:
         raise Unusable(f"another block has its type's name, {slug}: change its _block_type_name")
     return added
 
 
 ADDED: tuple[type[CrmSource], ...] = tuple(dict.fromkeys(load_added(GROUP, _check)))
 """The sources of installed packages, each once."""
+_types.update(_taken)  # whatever their modules have defined besides, or before they failed
 
 
 def _validate_source(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:

@@ -182,6 +182,7 @@ def _read_list(
         campaign.partition,
         options.holdout,
     )
+    check_same_suppression(validated.suppression, options.suppress)
     claimed.watch.lap("extract and validate")
     return campaign, validated
 

@@ -34,6 +34,7 @@ WHERE = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
 """How variables begin that name a receiver."""
 CLOSING_SECONDS = 5.0
 Step = Literal["upload", "rerun", "export"]
+Kind = Literal["START", "COMPLETE", "FAIL"]
 logger = logging.getLogger(__name__)
 
 
@@ -77,14 +78,23 @@ def told(step: Step, source: Dataset, target: Dataset) -> Generator[Written]:
     if emit is None:
         yield written
         return
-    began = datetime.now(UTC)
-    emit(_event("START", step, source, target, written, began))
+
+    def tell(kind: Kind, written: Written) -> None:
+        try:
+            emit(_event(kind, step, source, target, written))
+        except Exception as error:
+            # Such as a library of another version, or a name that it refuses.
+            logger.warning(
+                "No lineage is told of a step, %s; the flow goes on.", type(error).__name__
+            )
+
+    tell("START", Written())
     try:
         yield written
     except BaseException:
-        emit(_event("FAIL", step, source, target, Written()))
+        tell("FAIL", Written())
         raise
-    emit(_event("COMPLETE", step, source, target, written))
+    tell("COMPLETE", written)
 
 
 class _Sender:
@@ -143,12 +153,7 @@ def _open_sender() -> Any:
 
 
 def _event(
-    kind: Literal["START", "COMPLETE", "FAIL"],
-    step: Step,
-    source: Dataset,
-    target: Dataset,
-    written: Written,
-    at: datetime | None = None,
+    kind: Kind, step: Step, source: Dataset, target: Dataset, written: Written
 ) -> "RunEvent":
     from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
     from openlineage.client.facet_v2 import parent_run
@@ -165,7 +170,7 @@ def _event(
     )
     return RunEvent(
         eventType=RunState[kind],
-        eventTime=(at or datetime.now(UTC)).isoformat(),
+        eventTime=datetime.now(UTC).isoformat(),
         run=Run(
             runId=str(_run_id(flow_run, context.flow_run.run_count, [step, target.name])),
             facets={"parent": parent},

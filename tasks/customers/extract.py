@@ -41,7 +41,10 @@ def extract_customers(
             lake.files.put(local, path, private=True)
             return describe(local, path)
 
-    staged = Journal(lake.files, refresh.journal).step(Step.EXTRACTED, Staged, extract)
+    journal = Journal(lake.files, refresh.journal)
+    if max_age and (entry := journal.entries().get(Step.EXTRACTED)):
+        max_age.check_staged(entry.written_at)
+    staged = journal.step(Step.EXTRACTED, Staged, extract)
     get_run_logger().info("Extracted %s rows from %s", f"{staged.rows:,}", crm.block_slug)
     return staged
 

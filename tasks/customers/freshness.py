@@ -8,16 +8,18 @@ from pathlib import Path
 
 from pydantic import Field
 
-from blocks import CrmSource
+from blocks import CrmSource, SourceError
 from blocks.crm.list_file import ListFile
 from blocks.crm.text import parse_time
 from nudgescribe.bases import FrozenInput
-from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.errors import NudgeflowError, first_ten, translate_foreign_errors
 from nudgescribe.lazy import pl
 from nudgescribe.retry import PollPolicy, poll
 
 POLL_POLICY = PollPolicy(first_wait=15, longest_wait=300)
 ROWS_READ = 50_000
+CLOCKS_DIFFER = timedelta(minutes=15)
+"""At most: what is further in the future is no time at which a list was brought up to date."""
 
 
 class StaleList(NudgeflowError):
@@ -38,6 +40,15 @@ class AgeUnknown(StaleList):
     )
 
 
+class StagedListStale(StaleList):
+    """A refresh that goes on had extracted its list longer ago than `max_age`."""
+
+    advice = (
+        "No rerun was started. Start a new refresh: it extracts a list of its own. A customer "
+        "group that this one has created stays unused."
+    )
+
+
 class MaxAge(FrozenInput):
     """How old a customer list may be, and what tells its time."""
 
@@ -53,20 +64,37 @@ class MaxAge(FrozenInput):
     )
 
     def check(self, source: str, at: datetime | None) -> None:
-        """Raise StaleList if a list of this time is too old, AgeUnknown without one."""
+        """Raise StaleList if a list of this time is too old, AgeUnknown without one, or for one
+        that is yet to come.
+        """
         if at is None:
             raise AgeUnknown(f"{source} does not tell when its list was brought up to date.")
-        age = datetime.now(UTC) - at
-        if age > timedelta(hours=self.hours):
+        age = datetime.now(UTC) - (at if at.tzinfo else at.replace(tzinfo=UTC))
+        hours = age / timedelta(hours=1)
+        if age < -CLOCKS_DIFFER:
+            raise AgeUnknown(
+                f"The time of the list of {source} is {-hours:,.1f} hours in the future: it may be "
+                "a local time without its offset, or no time of an update."
+            )
+        if hours > self.hours:
             raise StaleList(
-                f"The list of {source} is {age / timedelta(hours=1):,.1f} hours old, more than "
+                f"The list of {source} is {hours:,.1f} hours old, more than {self.hours:g}."
+            )
+
+    def check_staged(self, at: datetime) -> None:
+        """Raise StagedListStale if a list that was extracted at this time is too old by now."""
+        if (hours := (datetime.now(UTC) - at) / timedelta(hours=1)) > self.hours:
+            raise StagedListStale(
+                f"The list of this refresh was extracted {hours:,.1f} hours ago, more than "
                 f"{self.hours:g}."
             )
 
     def check_source(self, crm: CrmSource) -> None:
         """Check the time that the source tells, if that is what counts."""
         if self.column is None:
-            self.check(crm.block_slug, crm.updated_at())
+            with translate_foreign_errors(crm.block_slug, SourceError):
+                at = crm.updated_at()
+            self.check(crm.block_slug, at)
 
     def check_list(self, crm: CrmSource, file: Path) -> None:
         """Check the newest time in the extracted list, if that is what counts."""

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 from collections.abc import Set
+from functools import partial
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http import metric_exporter, trace_exporter
@@ -24,6 +25,10 @@ SECONDS = 2.0
 """For sending, with retries, unless OTEL_EXPORTER_OTLP_TIMEOUT or a signal's own says otherwise; a
 process without a receiver ends so much later, once for each signal.
 """
+CLOSING_SECONDS = 5.0
+"""For all that a signal still holds at the process's end: a receiver may be slow, or answer without
+an end, which no time limit of a call bounds.
+"""
 SERVICE = "nudgeflow"
 
 
@@ -38,13 +43,13 @@ def set_providers(signals: Set[str]) -> None:
                 [PeriodicExportingMetricReader(exporter)], resource, shutdown_on_exit=False
             )
             metrics.set_meter_provider(meters)
-            atexit.register(meters.shutdown)
+            atexit.register(partial(meters.shutdown, _closing_millis("METRICS")))
         if "TRACES" in signals:
             _tell_failures_once(trace_exporter.__name__)
             tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
             tracers.add_span_processor(RunNames())
             tracers.add_span_processor(
-                BatchSpanProcessor(
+                _Batches(
                     DiscreetExporter(trace_exporter.OTLPSpanExporter(timeout=_timeout("TRACES")))
                 )
             )
@@ -63,9 +68,26 @@ def _resource() -> Resource:
     return Resource.create({**name, "service.version": __version__})
 
 
+class _Batches(BatchSpanProcessor):
+    """Sends spans in the background, and at the end does not wait for long."""
+
+    def shutdown(self) -> None:
+        """Send what is held."""
+        self._batch_processor.shutdown(_closing_millis("TRACES"))
+
+
 def _timeout(signal: str) -> float | None:
-    names = ("OTEL_EXPORTER_OTLP_TIMEOUT", f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT")
-    return None if any(map(os.environ.get, names)) else SECONDS
+    """Return the seconds for sending; None if the environment tells them."""
+    return None if _given_timeout(signal) else SECONDS
+
+
+def _closing_millis(signal: str) -> int:
+    return round(1000 * max(CLOSING_SECONDS, float(_given_timeout(signal) or 0)))
+
+
+def _given_timeout(signal: str) -> str | None:
+    given = os.environ.get
+    return given(f"OTEL_EXPORTER_OTLP_{signal}_TIMEOUT") or given("OTEL_EXPORTER_OTLP_TIMEOUT")
 
 
 class _Once(logging.Filter):

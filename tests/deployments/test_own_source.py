@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.blocks.system import Secret
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-from blocks import CrmSource, SqlCrm
+from blocks import CrmSource, FileCrm, HubSpotCrm, SqlCrm
 from blocks.saved import BlockTypeMissing, load_by_name, slug_reference
 from tests.conftest import Company, Save, customers
 from tests.flows.test_start import LATER
@@ -55,10 +56,10 @@ result = campaign_refresh(**json.loads(sys.argv[1]))
 print(result.model_dump_json())
 """
 TAKEN = """
-import json
+import json, sys
 from deployments import settings
 from prefect.blocks.core import Block
-known = Block.get_block_class_from_key("sql-crm").__module__
+known = [Block.get_block_class_from_key(slug).__module__ for slug in json.loads(sys.argv[1])]
 print(json.dumps([known, [*settings.BLOCKS]]))
 """
 OURS = ["sql-crm", "file-crm", "hubspot-crm", "salesforce-crm"]
@@ -77,7 +78,12 @@ MODULES = {
     "abstract": "from blocks import CrmSource\nclass Crm(CrmSource): pass",
     "formless": GOOD.format(name="Crm", type="Formless CRM") + "    each: type(lambda: 0)\n",
     "twin": GOOD.format(name="SqlCrm", type="SQL CRM"),
-    "near": GOOD.format(name="Lake", type="Data") + GOOD.format(name="Sql", type="SQL"),
+    "late": GOOD.format(name="Crm", type="HubSpot CRM") + "raise ValueError('of-a-customer')",
+    "secret": GOOD.format(name="Crm", type="Secret"),
+    "nameless": GOOD.format(name="Crm", type="!"),
+    "near": GOOD.format(name="Hidden", type="File CRM")
+    + GOOD.format(name="Lake", type="Data")
+    + GOOD.format(name="Sql", type="SQL"),
 }
 BROKEN = {
     "missing": ("no_module:Crm", "ModuleNotFoundError: No module named 'no_module'"),
@@ -90,6 +96,9 @@ BROKEN = {
     "abstract": ("abstract:Crm", "it does not define batches"),
     "formless": ("formless:Crm", "PydanticSchemaGenerationError in "),
     "twin": ("twin:SqlCrm", "another block has its type's name, sql-crm"),
+    "late": ("late:Crm", "ValueError in late.py, line 7"),
+    "secret": ("secret:Crm", "another block has its type's name, secret"),
+    "nameless": ("nameless:Crm", "its _block_type_name has neither a letter nor a digit"),
 }
 """Entry points, and what is told of each."""
 
@@ -231,7 +240,11 @@ def test_sources_that_cannot_be_used_are_named_and_stop_no_other(run: Run, broke
         assert told in tabs.stderr + tabs.stdout
     assert "of-a-customer" not in tabs.stderr + tabs.stdout
     # Ours is still ours, and no source takes the variables of another block.
-    module, settings = printed(run("-c", TAKEN, before=(broken,)))
-    assert module == SqlCrm.__module__
+    known = {
+        kind.get_block_type_slug(): kind.__module__
+        for kind in (SqlCrm, FileCrm, HubSpotCrm, Secret)
+    }
+    modules, settings = printed(run("-c", TAKEN, json.dumps([*known]), before=(broken,)))
+    assert modules == [*known.values()]
     assert "json_lines_crm" in settings
     assert "sql" not in settings

@@ -109,6 +109,22 @@ def test_trouble_is_told_once_and_without_its_text(
     assert "secret" not in told_of
 
 
+def test_step_goes_on_though_it_cannot_be_told(
+    prefect_server: None,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An older version of the library has not all that events need."""
+    monkeypatch.setitem(sys.modules, "openlineage.client.event_v2", None)
+    with caplog.at_level(logging.WARNING, "tasks.lineage"):
+        uploading("C")
+        with pytest.raises(ValueError, match="secret"):
+            uploading(error="secret")
+    texts = [each.getMessage() for each in caplog.records if each.name == "tasks.lineage"]
+    assert {*texts} == {"No lineage is told of a step, ModuleNotFoundError; the flow goes on."}
+
+
 def test_missing_extra_is_told_once(
     prefect_server: None,
     file: Path,

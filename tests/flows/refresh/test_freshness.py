@@ -11,15 +11,17 @@ from typing import Any
 import polars as pl
 import pytest
 
+import flows.refresh
 from blocks import FileCrm, SqlCrm
 from blocks.crm import SourceError
 from flows.customers import sync_customers
 from flows.options import RefreshOptions, SyncOptions
 from flows.plan import plan_refresh
 from flows.refresh import campaign_refresh
+from nudgescribe.errors import Retryable
 from nudgescribe.retry import PollPolicy
 from tasks.customers import freshness
-from tasks.customers.freshness import AgeUnknown, MaxAge, StaleList
+from tasks.customers.freshness import AgeUnknown, MaxAge, StagedListStale, StaleList
 from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.deployed import changes
@@ -197,3 +199,64 @@ def test_list_of_unknown_age_is_refused(
     told(SourceError, "is no time in ISO 8601", "SELECT 'student'")
     told(AgeUnknown, "column plan of .* is no time in ISO 8601", None, column="plan")
     assert changes(company) == []
+
+
+def test_list_of_the_future_is_refused(company: Company, save: Save, tmp_path: Path) -> None:
+    """A local time without its offset, or the day on which something ends, tells no age."""
+    saved = save(company, LISTED)
+    of_column(saved, tmp_path)(-2)
+    with pytest.raises(AgeUnknown, match=r"is 2\.0 hours in the future: it may be a local time"):
+        refresh(company, saved, column="seen", wait_minutes=60)
+    assert changes(company) == []
+    MaxAge(hours=1).check("clocks differ", hours_ago(-0.1))
+
+
+@pytest.mark.parametrize("hours", [1e30, float("inf")])
+def test_any_number_of_hours_can_be_compared(hours: float) -> None:
+    MaxAge(hours=hours).check("a list", hours_ago(1))
+
+
+class OwnSource(FileCrm):
+    """A package's source, which tells its time in its own way."""
+
+    _block_type_name = "Own source that tells its time"
+    told: str = "naive"
+
+    def updated_at(self) -> datetime:
+        if self.told == "error":
+            raise ValueError("student")
+        return hours_ago(2).replace(tzinfo=None)
+
+
+def test_time_that_a_packages_source_tells(company: Company, save: Save) -> None:
+    saved = save(company, LISTED)
+
+    def refuse(told: str, error: type[Exception], text: str) -> None:
+        saved.crm = OwnSource(path=str(saved.crm_file), told=told)
+        saved.crm.save(f"{saved.name}-{told}")
+        with pytest.raises(error, match=text) as raised:
+            refresh(company, saved, hours=1)
+        assert "student" not in str(raised.value)
+
+    refuse("naive", StaleList, r"is 2\.0 hours old")
+    refuse("error", SourceError, "cannot be read: ValueError in test_freshness.py")
+    assert changes(company) == []
+
+
+def test_refresh_that_goes_on_does_not_use_a_list_that_has_grown_old(
+    reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company, saved = reviewed_company, save(reviewed_company, LISTED)
+
+    def away(*_: object) -> None:
+        raise Retryable("The service does not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flows.refresh, "create_group", away)
+        with pytest.raises(Retryable):
+            refresh(company, saved)
+    # The file is fresh, but this refresh has extracted it before.
+    with pytest.raises(StagedListStale, match=r"was extracted 0\.0 hours ago, more than 1e-06"):
+        refresh(company, saved, hours=1e-6)
+    assert changes(company) == []
+    assert refresh(company, saved).accepted == 60

@@ -12,6 +12,7 @@ import pytest
 from prefect.client.schemas.objects import State
 from prefect.flow_runs import resume_flow_run
 
+import flows.refresh
 from blocks import FileCrm
 from blocks.storage.manifest import campaign_partition
 from flows.customers import sync_customers
@@ -22,6 +23,7 @@ from flows.refresh import campaign_refresh
 from flows.run import finish
 from nudgescribe import contract
 from nudgescribe.contract import Status
+from nudgescribe.errors import Retryable
 from tasks.customers import second_look
 from tasks.customers.guardrails import ListGuardrails
 from tasks.customers.second_look import SuppressionDiffers
@@ -344,6 +346,24 @@ def test_open_refresh_keeps_to_the_suppression_it_was_begun_with(
         scenario.refresh(suppress=other)
     assert not scenario.is_published()
     assert scenario.refresh(suppress=None).suppressed == 7
+
+
+def test_refresh_begun_without_suppression_changes_nothing_for_one_that_has_it(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise Retryable("The service does not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(flows.refresh, "create_group", away)
+        with pytest.raises(Retryable):
+            scenario.refresh(suppress=None)
+    with pytest.raises(SuppressionDiffers, match="begun with no suppression list"):
+        scenario.refresh()
+    assert changes(scenario.company) == []
+    # The next one begins anew, with its own list.
+    scenario.stop_at_review()
+    assert scenario.in_group() == {*LISTED["customer_id"]} - {*FIRST}
 
 
 def test_changed_suppression_is_no_unchanged_list(

@@ -2,12 +2,14 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Event, Thread
 from time import time
 
 import pytest
 
-from tasks.telemetry.providers import SECONDS
+from tasks.telemetry.providers import CLOSING_SECONDS, SECONDS
 from tests.support.http_server import serving
 from tests.support.otlp import Receiver, run_program
 
@@ -115,6 +117,33 @@ def test_flow_neither_fails_nor_waits_for_a_dead_receiver(
     told = "Telemetry is not received; flows go on without it."
     assert 1 <= done.stderr.count(told) <= 2  # of each signal
     assert dead_receiver.partition("//")[2] not in done.stderr
+
+
+class Endless(BaseRequestHandler):
+    """Answers, and never ends its answer."""
+
+    over = Event()
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            self.request.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not self.over.wait(0.2):
+                self.request.sendall(b" ")
+
+
+def test_process_ends_though_the_receivers_answer_does_not(prefect_server: None) -> None:
+    with ThreadingTCPServer(("127.0.0.1", 0), Endless) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            done = run_program(
+                CALLING, **{ENDPOINT: f"http://127.0.0.1:{server.server_address[1]}"}
+            )
+        finally:
+            Endless.over.set()
+            server.shutdown()
+    seconds, finished = map(float, done.stdout.split())
+    assert seconds < 10
+    assert time() - finished < 2 * CLOSING_SECONDS + 5
 
 
 def test_each_fork_tells_what_it_has_done(prefect_server: None) -> None:
