@@ -46,7 +46,7 @@ class SuppressedTooLate(NudgeflowError):
     """Customers who must not be written to can no longer be taken out of the run."""
 
     advice = (
-        "Nothing was published by this flow run. Take them out of the run in the platform and "
+        "This try has published nothing. Take them out of the run in the platform and "
         "retry this flow run, or end the refresh with the flow abandon-refresh."
     )
 
