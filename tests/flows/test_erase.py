@@ -35,6 +35,8 @@ from blocks.storage.tombstones import (
     TombstonesDamaged,
     write_tombstones,
 )
+from flows import erase
+from flows.customers import sync_customers
 from flows.erase import erase_customers
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
@@ -592,3 +594,83 @@ def test_what_cannot_be_read_is_named(scenario: Scenario) -> None:
             scenario.export()
         files.write(path, kept)
     scenario.export()
+
+
+def test_erased_customers_of_later_lists_are_named_nowhere(scenario: Scenario) -> None:
+    scenario.refresh()
+    assert scenario.erase().is_completed()
+    # The CRM has them still: one breaks a rule, one is there twice, all are not to be written to.
+    pl.concat([listed(), listed().slice(1, 1)]).write_csv(scenario.saved.crm_file)
+    refreshed = scenario.refresh(suppress=scenario.block, strict=True)
+    assert (refreshed.rows, refreshed.rejected, refreshed.suppressed) == (54, 0, 0)
+    assert scenario.found() == set()
+
+
+def test_customers_who_leave_a_group_after_their_erasure_are_named_nowhere(
+    scenario: Scenario, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.refresh()
+    with monkeypatch.context():
+        through(Keeping())
+        assert scenario.erase().name == "ErasureIncomplete"
+    monkeypatch.undo()
+    monkeypatch.setenv("NUDGEFLOW_TEST_ERASURE_KEY", "kept for good")
+    run = flow_run_of(scenario.saved).id
+    listed(with_erased=False).write_csv(scenario.saved.crm_file)
+    with scenario.company.client() as client:
+        workspace = scenario.company.seeded.workspace_id
+        (*_, group) = client.list_groups(workspace)
+    blocks = scenario.saved.blocks
+    assert sync_customers(workspace, group.name, **blocks).removed > 0
+    removed = scenario.lake.sync_changes().filter(pl.col("change") == "removed")
+    assert not {*removed["customer_id"]} & {*ERASED}
+    retry(run)
+    assert work(erase_customers, run).is_completed()
+    assert scenario.found() == set()
+    assert not scenario.in_groups() & {*ERASED}
+
+
+def test_flow_runs_that_begin_meanwhile_write_nothing_of_the_erased(
+    scenario: Scenario, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.refresh()
+    erase_from_runs = erase.erase_from_runs
+
+    def others_first(*arguments: Any) -> Any:
+        # The tables are done, the runs are not: what lies beside them is made of them as they were.
+        scenario.lake.files.remove("segments")
+        scenario.export(hand_over="csv")
+        assert scenario.lake.members(scenario.campaign, 2).height == 54
+        return erase_from_runs(*arguments)
+
+    with monkeypatch.context() as patched:
+        through(Keeping())
+        patched.setattr(erase, "erase_from_runs", others_first)
+        assert scenario.erase().name == "ErasureIncomplete"
+    kinds = {path.split("/")[0] for path in scenario.found()}
+    assert kinds == {"staging"}
+    assert [*scenario.saved.root.glob("handover/*/*/*.csv")]
+
+
+def test_identifiers_that_no_service_takes_are_in_nobodys_way(scenario: Scenario) -> None:
+    scenario.refresh()
+    odd = ["with a\0NUL", "x" * 5000, "line\nbreak", "mailto:a@b.example", "'; --", "%00", "é/ß"]
+    pl.DataFrame({"customer_id": [*ERASED, *odd]}).write_csv(scenario.file)
+    state = scenario.erase()
+    assert state.is_completed(), state.message
+    assert scenario.found() == set()
+    assert not scenario.in_groups() & {*ERASED}
+
+
+def test_delta_table_of_runs_written_in_another_format_since_can_be_read(
+    scenario: Scenario,
+) -> None:
+    scenario.save_lake(format="delta")
+    scenario.refresh()
+    scenario.save_lake(format="parquet")
+    scenario.export(rewrite=True)
+    assert scenario.erase().is_completed()
+    assert scenario.found() == set()
+    table: Any = DeltaTable(str(scenario.saved.root / "messages"))
+    assert table.to_pyarrow_table().num_rows == 0
+    assert scenario.rows(2) == 54
