@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import httpx
 import polars as pl
+import pyarrow.parquet as parquet
 import pytest
 from deltalake import DeltaTable
 from prefect import flow
@@ -149,6 +151,12 @@ class Scenario:
             if NAME in value or any(id_ in value for id_ in ERASED)
         }
 
+    def described(self) -> dict[str, dict[bytes, bytes] | None]:
+        """What the files of tables tell of themselves, such as a holdout the hash of its key."""
+        files = [file for name in TABLES for file in self.saved.root.glob(f"{name}/**/*.parquet")]
+        names = {file: re.sub(r"-\d{5}\.", ".", str(file)) for file in files}
+        return {name: parquet.read_metadata(file).metadata for file, name in names.items()}
+
     def in_groups(self) -> set[str]:
         with self.company.client() as client:
             workspace = self.company.seeded.workspace_id
@@ -176,6 +184,7 @@ def scenario(
     return scenario
 
 
+TABLES = ["quarantine", "holdouts", "segments", "sync_changes", "handover"]
 FORMATS = ["parquet", "csv", "csv.zst", "delta"]
 HOLDOUT = {"share": 0.4, "key": "env:NUDGEFLOW_TEST_HOLDOUT_KEY"}
 
@@ -189,14 +198,16 @@ def test_erased_are_in_no_file_and_do_not_come_back(scenario: Scenario, file_for
     scenario.refresh()
     plan_refresh(scenario.campaign, **scenario.saved.blocks)
     kinds = {path.split("/")[0] for path in scenario.found()}
-    tables = {"quarantine", "holdouts", "segments", "sync_changes", "handover"}
-    assert kinds == {"messages", *tables}
+    assert kinds == {"messages", *TABLES}
     rows = scenario.lake.runs()["rows"].tolist()
+    described = scenario.described()
+    assert described
 
     state = scenario.erase()
     assert state.is_completed(), state.message
     result: ErasureResult = state.result()
     assert scenario.found() == set()
+    assert scenario.described() == described
     assert not scenario.in_groups() & {*ERASED}
     accepted = len(ERASED) - 1
     assert result.customers == len(ERASED) + 1
@@ -621,7 +632,8 @@ def test_customers_who_leave_a_group_after_their_erasure_are_named_nowhere(
         workspace = scenario.company.seeded.workspace_id
         (*_, group) = client.list_groups(workspace)
     blocks = scenario.saved.blocks
-    assert sync_customers(workspace, group.name, **blocks).removed > 0
+    synced: Any = sync_customers(workspace, group.name, **blocks)
+    assert synced.removed > 0
     removed = scenario.lake.sync_changes().filter(pl.col("change") == "removed")
     assert not {*removed["customer_id"]} & {*ERASED}
     retry(run)
