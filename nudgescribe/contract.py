@@ -138,9 +138,12 @@ class _Wire(Frozen):
 
 
 class Request(_Wire):
-    """Refuses unknown fields, other types, infinity, NaN, and texts with a NUL or a surrogate."""
+    """Refuses unknown fields, other types, infinity, NaN, and texts with a NUL or a surrogate.
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    Errors do not quote what they refuse, which may be a customer's.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from blocks.storage.files import Files
 from blocks.storage.manifest import Manifest, campaign_partition
 from blocks.storage.parquet import ParquetSink
 from blocks.storage.scratch import scratch_folder
+from blocks.storage.tombstones import Tombstones, leave_out_erased
 from nudgescribe.contract import MESSAGE_COLUMNS
 from nudgescribe.identifiers import Counts, compare, no_ids
 from nudgescribe.lazy import np, pl
@@ -74,9 +76,16 @@ class Changes:
             )
 
 
-def write_changes(files: Files, changes: Changes, run: Manifest, format_: HandoverFormat) -> str:
+def write_changes(
+    files: Files,
+    changes: Changes,
+    run: Manifest,
+    format_: HandoverFormat,
+    tombstones: Tombstones | None = None,
+) -> str:
     """Write the file of what a run changed, in place of those of other formats and of earlier
-    generations; return its path. Those removed have no message, and come last.
+    generations; return its path. Those removed have no message, and come last. Customers who were
+    erased since the run was written are left out.
     """
     path = handover_file(run, format_)
     removed = changes.removed().cast(pl.String).alias(ID).to_frame()
@@ -84,7 +93,7 @@ def write_changes(files: Files, changes: Changes, run: Manifest, format_: Handov
         ID, pl.lit("removed").alias(CHANGE), pl.lit(None, pl.String).alias(MESSAGE)
     )
     with files.new_file(path) as file, writer(file, format_) as write:
-        for frame in (*changes.written(), gone):
+        for frame in leave_out_erased(tombstones, chain(changes.written(), [gone]), ID):
             write(frame)
     folder, _, name = path.rpartition("/")
     for other in files.list_names(folder):

@@ -7,7 +7,7 @@ customers back, and tell nobody without the key, which is not in the lake, who t
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from pydantic import ValidationError
@@ -60,6 +60,14 @@ class Tombstones:
         key, hashes = self._key, self._hashes
         erased = (id_ is not None and _hash(key, id_) in hashes for id_ in ids)
         return pl.Series(erased, dtype=pl.Boolean)
+
+
+def leave_out_erased(
+    tombstones: Tombstones | None, frames: Iterable[pl.DataFrame], column: str
+) -> Iterator[pl.DataFrame]:
+    """Yield the frames without the rows of customers who were erased."""
+    for frame in frames:
+        yield frame.filter(~tombstones.find(frame[column])) if tombstones else frame
 
 
 def load_tombstones(files: Files, read_key: Callable[[], bytes | None]) -> Tombstones | None:

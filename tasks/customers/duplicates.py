@@ -11,6 +11,7 @@ from nudgescribe.contract import WorkspaceField
 from nudgescribe.fields import Validation
 from nudgescribe.identifiers import no_ids
 from nudgescribe.lazy import pl
+from tasks.customers.left_out import IsErased
 
 Choice = Literal["refuse", "first", "last"]
 DUPLICATE = "duplicate"
@@ -47,13 +48,19 @@ class Duplicates:
 
 
 def find_duplicates(
-    parts: Callable[[], Iterable[pl.Series]], choice: Choice, folder: Path
+    parts: Callable[[], Iterable[pl.Series]],
+    choice: Choice,
+    folder: Path,
+    is_erased: IsErased | None = None,
 ) -> Duplicates:
     """Return the duplicates of a list whose identifiers `parts` yields, each time it is called.
+    Those of customers who are `is_erased` are none: all their rows are left out.
 
     Their number bounds the memory. See `nudgescribe.identifiers` for `folder`.
     """
     ids = fields.duplicate_ids(parts, folder)
+    if is_erased:
+        ids = ids.filter(~is_erased(ids))
     if choice == "refuse" or ids.is_empty():
         return Duplicates(ids)
     taken: dict[str, int] = {}

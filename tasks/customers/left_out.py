@@ -35,9 +35,9 @@ def find_suppressed(ids: Iterable[pl.Series], suppressed: Path | None, folder: P
 
 
 class LeftOut(Closing):
-    """Takes customers out of accepted rows: those who are `suppressed`, those who were `erased`,
-    and of the others those whom the `chooser` holds out. The identifiers of the first and the last
-    are in files of the folder; the erased ones are only counted.
+    """Takes customers out of accepted rows: those who were `erased`, of the others those who are
+    `suppressed`, and of the rest those whom the `chooser` holds out. The identifiers of the last
+    two are in files of the folder; the erased ones are only counted.
 
     A context manager.
     """
@@ -69,14 +69,15 @@ class LeftOut(Closing):
     def take(self, accepted: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of customers who are not left out."""
         suppressed, held_out = self._sinks
-        if len(self._ids):
-            found = column(self._key).is_in(self._ids.implode())
-            suppressed.write(accepted.filter(found).select(self._customers))
-            accepted = accepted.filter(~found)
+        # First: whoever was erased is named nowhere, not even among the suppressed.
         if self._is_erased:
             erased = self._is_erased(accepted[self._key])
             accepted = accepted.filter(~erased)
             self.erased += int(erased.sum())
+        if len(self._ids):
+            found = column(self._key).is_in(self._ids.implode())
+            suppressed.write(accepted.filter(found).select(self._customers))
+            accepted = accepted.filter(~found)
         if self._chooser:
             chosen = self._chooser.choose(accepted[self._key])
             held_out.write(accepted.filter(chosen).select(self._customers))

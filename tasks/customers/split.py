@@ -66,8 +66,8 @@ def split_list(
     holdout: Holdout | None = None,
 ) -> SplitList:
     """Validate every row of the list; `show` says what stands for identifiers beside the errors.
-    The accepted rows of customers in the file `suppressed`, of those who are `is_erased`, and of
-    those of the holdout, are left out.
+    The rows of customers who are `is_erased` are left out, also those that break a rule; so are the
+    accepted rows of customers in the file `suppressed`, and of those of the holdout.
 
     Raises MappingRefused; ListRefused for wrong columns, for inexact identifiers and, if `strict`,
     for the first rejected row; SecretUnusable for a key that is not there.
@@ -78,18 +78,20 @@ def split_list(
     key = fields.key_of(mapping.rules)
     column = mapping.columns(listed.columns).get(key)
     identifiers = partial(read_identifiers, listed, column, values[key])
-    repeated = find_duplicates(identifiers, duplicates, folder)
+    repeated = find_duplicates(identifiers, duplicates, folder, is_erased)
     found = find_suppressed(identifiers(), suppressed, folder)
     accepted, errors = folder / "accepted.parquet", folder / "errors.parquet"
-    fingerprint, rejected = Fingerprint([*values]), 0
+    fingerprint, rejected, erased = Fingerprint([*values]), 0, 0
     with (
         ParquetSink(accepted, text_schema([*values])) as accepted_sink,
         ParquetSink(errors, _errors_schema()) as errors_sink,
         LeftOut(key, found, is_erased, chooser, folder) as left_out,
     ):
         texts = prefetch(_texts(listed, values))
-        for validation in prefetch(_validate(texts, mapping.rules, repeated, show)):
+        validated = _validate(texts, mapping.rules, repeated, show, is_erased)
+        for validation, rejected_erased in prefetch(validated):
             bad = validation.errors
+            erased += rejected_erased
             if duplicates != "refuse":
                 bad = bad.filter(pl.col("code") != DUPLICATE)
             if strict and bad.height:
@@ -106,7 +108,7 @@ def split_list(
         left_out.held_out,
         rejected,
         len(repeated.ids),
-        left_out.erased,
+        left_out.erased + erased,
         str(fingerprint),
         chooser.key_id if chooser else "",
     )
@@ -169,17 +171,23 @@ def _validate(
     rules: list[WorkspaceField],
     repeated: Duplicates,
     show: Callable[[pl.Series], pl.Series],
-) -> Iterator[Validation]:
-    """Validate batch by batch; number the rows in errors from 1 through the whole list."""
+    is_erased: IsErased | None,
+) -> Iterator[tuple[Validation, int]]:
+    """Validate batch by batch; number the rows in errors from 1 through the whole list. Yield with
+    each how many of its rows break a rule and are of erased customers: nothing is said of those.
+    """
     before, key = 0, fields.key_of(rules)
     for frame in texts:
         accepted, errors = repeated.validate(frame, rules, before)
+        bad = errors["row"].unique()
+        theirs = bad.filter(is_erased(frame[key].gather(bad))) if is_erased else bad.clear()
+        errors = errors.filter(~pl.col("row").is_in(theirs.implode()))
         errors = errors.with_columns(
             pl.col("row") + (before + 1),
             show(frame[key].gather(errors["row"])).alias("identifier"),
             pl.col("code").replace_strict(fields.REASONS, return_dtype=pl.String()).alias("reason"),
         )
-        yield Validation(accepted, errors)
+        yield Validation(accepted, errors), len(theirs)
         before += frame.height
 
 

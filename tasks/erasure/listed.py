@@ -59,8 +59,12 @@ class ToErase(Frozen):
 
 def finder(ids: pl.Series) -> Find:
     """Return what tells whether values are among these identifiers."""
-    known = ids.implode()
-    return lambda values: values.cast(pl.String).is_in(known).fill_null(value=False)
+    known = frozenset(ids)  # polars' `is_in` would hash a long list anew for each batch
+
+    def find(values: pl.Series) -> pl.Series:
+        return pl.Series((value in known for value in values.cast(pl.String)), dtype=pl.Boolean)
+
+    return find
 
 
 @task(**RETRIED)

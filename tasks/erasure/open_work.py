@@ -98,9 +98,13 @@ def _blocking(files: Files, find: Find, run: Refresh) -> list[str]:
 
 
 def _reads(files: Files, refresh: Standing) -> bool:
-    """Return whether a refresh may be about to stage a list."""
-    contents = Journal(files, refresh.refresh.journal).contents()
-    return Step.VALIDATED not in contents.steps
+    """Return whether a refresh may be about to stage a list, or to read messages: those of the run
+    before name whom its list has no more, and without its list nobody knows whom it has.
+    """
+    steps = Journal(files, refresh.refresh.journal).contents().steps
+    if Step.VALIDATED not in steps or Step.PUBLISHED in steps:
+        return True
+    return Step.INITIATED in steps and not files.list_names(refresh.refresh.staging)
 
 
 def _open_journals(files: Files, run: Refresh) -> Iterator[str]:

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from blocks import DataLake
 from blocks.storage.files import AlreadyThere, Files
 from blocks.storage.manifest import (
+    DELTA_LOG,
     MESSAGES,
     Format,
     Manifest,
@@ -201,10 +202,14 @@ def _finish(lake: DataLake, manifest: Manifest, find: Find) -> None:
     holding = [name for name in parts if _holds(files, f"{folder}/{name}", find)]
     if not holding:
         return
-    if manifest.format == "delta":
+    if manifest.format == "delta" or files.exists(DELTA_LOG):
         from blocks.storage import delta
 
-        delta.commit(files, lake.options, manifest)
+        if manifest.format == "delta":
+            delta.commit(files, lake.options, manifest)
+        else:  # the table may show the run as it was before it was written in another format
+            gone = manifest.model_copy(update={"parts": [*map(_unknown_part, holding)]})
+            delta.remove(files, lake.options, gone)
     update_pointer(files, manifest.campaign_id)
     for name in names:
         generation = parse_generation(name)
@@ -228,12 +233,16 @@ def _remove_orphans(files: Files, find: Find) -> None:
 def _holds(files: Files, path: str, find: Find) -> bool:
     """Return whether a part that no manifest names holds customers, or cannot be read."""
     folder, _, name = path.rpartition("/")
-    part = Part(name=name, pages=[0], rows=0, bytes=0, sha256="")
     formats: list[Format] = [each for each, suffix in SUFFIX.items() if name.endswith(f".{suffix}")]
     if not formats:
         return False  # none of ours
     try:
-        tables = read_tables(files, folder, [part], formats[0], [ID])
+        tables = read_tables(files, folder, [_unknown_part(name)], formats[0], [ID])
         return any(find(to_polars(table)[ID]).any() for _, table in tables)
     except PartUnreadable:
         return True
+
+
+def _unknown_part(name: str) -> Part:
+    """Return a part that no manifest names, of which no more is known."""
+    return Part(name=name, pages=[0], rows=0, bytes=0, sha256="")

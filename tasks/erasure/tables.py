@@ -104,6 +104,9 @@ def _keep_parquet(local: Path, kept: Path, find: Find) -> int:
         return 0
     erased = 0
     with ParquetSink(kept, schema) as sink:
+        # A holdout tells in it which key has chosen its customers.
+        for key, value in (schema.metadata or {}).items():
+            sink.annotate(key, value)
         for batch in read_batches(local):
             table = pa.Table.from_batches([batch]).cast(schema)
             found = find(to_polars(table)[named[0]])

@@ -32,7 +32,7 @@ def write_handover(
     """Write who was added, changed and removed since the run before, with the messages, as a file
     of the lake, unless it is there; return its path. Of the first run in the lake all are added.
 
-    Raises PartUnreadable.
+    Raises PartUnreadable, ErasureKeyWrong.
     """
     files, run = lake.files, lake.manifest(campaign_id, run_number)
     assert run
@@ -43,7 +43,7 @@ def write_handover(
     before = since and lake.manifest(campaign_id, since)
     rows: Iterable[pl.DataFrame] = reader.read_frames(files, before) if before else ()
     changes = Changes(files, run, rows)
-    write_changes(files, changes, run, format_)
+    write_changes(files, changes, run, format_, lake.tombstones())
     get_run_logger().info(
         "Handed over run %s: %s added, %s changed, %s removed, in %s",
         run_number,

@@ -15,6 +15,7 @@ from blocks.storage.manifest import Manifest
 from blocks.storage.parquet import read_frames, write_parquet
 from blocks.storage.scratch import scratch_folder
 from blocks.storage.segments import segment_columns, segments_file, write_segments
+from blocks.storage.tombstones import leave_out_erased
 from nudgescribe import segments
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import MESSAGE_COLUMNS, SegmentMessage
@@ -109,7 +110,10 @@ def _save_members(
     with scratch_folder("the members of a run's segments") as folder:
         local = folder / "members.parquet"
         write_parquet(local, columns, _in_segments(customers, messages))
-        write_segments(lake.files, manifest, "members", _with_message(lake, manifest, local))
+        members = _with_message(lake, manifest, local)
+        # The run may be one that an erasure has yet to write again.
+        members = leave_out_erased(lake.tombstones(), members, ID)
+        write_segments(lake.files, manifest, "members", members)
 
 
 def _listed(

@@ -18,6 +18,7 @@ from blocks.storage.errors import LakeError, LakeUnreachable, TooNew
 from blocks.storage.files import Files, StoredFile
 from blocks.storage.history import SYNC_CHANGES, SYNC_RUNS, write_changes, write_run
 from blocks.storage.manifest import NO_CAMPAIGN
+from blocks.storage.tombstones import leave_out_erased
 from nudgescribe.bases import Frozen
 from nudgescribe.lazy import pl
 from tasks.journal.entries import Entry, Journal, JournalDamaged, Series, Step
@@ -150,7 +151,8 @@ def as_changes(
 
 
 def _shown(lake: DataLake, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    for frame in frames:
+    # What was read before an erasure may name its customers.
+    for frame in leave_out_erased(lake.tombstones(), frames, "customer_id"):
         ids = lake.show_identifiers(frame["customer_id"].cast(pl.String))
         yield frame.with_columns(ids.alias("customer_id"))
 

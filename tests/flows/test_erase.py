@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from uuid import UUID
 
 import httpx
 import polars as pl
+import pyarrow.parquet as parquet
 import pytest
 from deltalake import DeltaTable
 from prefect import flow
@@ -35,6 +37,8 @@ from blocks.storage.tombstones import (
     TombstonesDamaged,
     write_tombstones,
 )
+from flows import erase
+from flows.customers import sync_customers
 from flows.erase import erase_customers
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
@@ -147,6 +151,12 @@ class Scenario:
             if NAME in value or any(id_ in value for id_ in ERASED)
         }
 
+    def described(self) -> dict[str, dict[bytes, bytes] | None]:
+        """What the files of tables tell of themselves, such as a holdout the hash of its key."""
+        files = [file for name in TABLES for file in self.saved.root.glob(f"{name}/**/*.parquet")]
+        names = {file: re.sub(r"-\d{5}\.", ".", str(file)) for file in files}
+        return {name: parquet.read_metadata(file).metadata for file, name in names.items()}
+
     def in_groups(self) -> set[str]:
         with self.company.client() as client:
             workspace = self.company.seeded.workspace_id
@@ -174,6 +184,7 @@ def scenario(
     return scenario
 
 
+TABLES = ["quarantine", "holdouts", "segments", "sync_changes", "handover"]
 FORMATS = ["parquet", "csv", "csv.zst", "delta"]
 HOLDOUT = {"share": 0.4, "key": "env:NUDGEFLOW_TEST_HOLDOUT_KEY"}
 
@@ -187,14 +198,16 @@ def test_erased_are_in_no_file_and_do_not_come_back(scenario: Scenario, file_for
     scenario.refresh()
     plan_refresh(scenario.campaign, **scenario.saved.blocks)
     kinds = {path.split("/")[0] for path in scenario.found()}
-    tables = {"quarantine", "holdouts", "segments", "sync_changes", "handover"}
-    assert kinds == {"messages", *tables}
+    assert kinds == {"messages", *TABLES}
     rows = scenario.lake.runs()["rows"].tolist()
+    described = scenario.described()
+    assert described
 
     state = scenario.erase()
     assert state.is_completed(), state.message
     result: ErasureResult = state.result()
     assert scenario.found() == set()
+    assert scenario.described() == described
     assert not scenario.in_groups() & {*ERASED}
     accepted = len(ERASED) - 1
     assert result.customers == len(ERASED) + 1
@@ -592,3 +605,84 @@ def test_what_cannot_be_read_is_named(scenario: Scenario) -> None:
             scenario.export()
         files.write(path, kept)
     scenario.export()
+
+
+def test_erased_customers_of_later_lists_are_named_nowhere(scenario: Scenario) -> None:
+    scenario.refresh()
+    assert scenario.erase().is_completed()
+    # The CRM has them still: one breaks a rule, one is there twice, all are not to be written to.
+    pl.concat([listed(), listed().slice(1, 1)]).write_csv(scenario.saved.crm_file)
+    refreshed = scenario.refresh(suppress=scenario.block, strict=True)
+    assert (refreshed.rows, refreshed.rejected, refreshed.suppressed) == (54, 0, 0)
+    assert scenario.found() == set()
+
+
+def test_customers_who_leave_a_group_after_their_erasure_are_named_nowhere(
+    scenario: Scenario, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.refresh()
+    with monkeypatch.context():
+        through(Keeping())
+        assert scenario.erase().name == "ErasureIncomplete"
+    monkeypatch.undo()
+    monkeypatch.setenv("NUDGEFLOW_TEST_ERASURE_KEY", "kept for good")
+    run = flow_run_of(scenario.saved).id
+    listed(with_erased=False).write_csv(scenario.saved.crm_file)
+    with scenario.company.client() as client:
+        workspace = scenario.company.seeded.workspace_id
+        (*_, group) = client.list_groups(workspace)
+    blocks = scenario.saved.blocks
+    synced: Any = sync_customers(workspace, group.name, **blocks)
+    assert synced.removed > 0
+    removed = scenario.lake.sync_changes().filter(pl.col("change") == "removed")
+    assert not {*removed["customer_id"]} & {*ERASED}
+    retry(run)
+    assert work(erase_customers, run).is_completed()
+    assert scenario.found() == set()
+    assert not scenario.in_groups() & {*ERASED}
+
+
+def test_flow_runs_that_begin_meanwhile_write_nothing_of_the_erased(
+    scenario: Scenario, through: Through, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.refresh()
+    erase_from_runs = erase.erase_from_runs
+
+    def others_first(*arguments: Any) -> Any:
+        # The tables are done, the runs are not: what lies beside them is made of them as they were.
+        scenario.lake.files.remove("segments")
+        scenario.export(hand_over="csv")
+        assert scenario.lake.members(scenario.campaign, 2).height == 54
+        return erase_from_runs(*arguments)
+
+    with monkeypatch.context() as patched:
+        through(Keeping())
+        patched.setattr(erase, "erase_from_runs", others_first)
+        assert scenario.erase().name == "ErasureIncomplete"
+    kinds = {path.split("/")[0] for path in scenario.found()}
+    assert kinds == {"staging"}
+    assert [*scenario.saved.root.glob("handover/*/*/*.csv")]
+
+
+def test_identifiers_that_no_service_takes_are_in_nobodys_way(scenario: Scenario) -> None:
+    scenario.refresh()
+    odd = ["with a\0NUL", "x" * 5000, "line\nbreak", "mailto:a@b.example", "'; --", "%00", "é/ß"]
+    pl.DataFrame({"customer_id": [*ERASED, *odd]}).write_csv(scenario.file)
+    state = scenario.erase()
+    assert state.is_completed(), state.message
+    assert scenario.found() == set()
+    assert not scenario.in_groups() & {*ERASED}
+
+
+def test_delta_table_of_runs_written_in_another_format_since_can_be_read(
+    scenario: Scenario,
+) -> None:
+    scenario.save_lake(format="delta")
+    scenario.refresh()
+    scenario.save_lake(format="parquet")
+    scenario.export(rewrite=True)
+    assert scenario.erase().is_completed()
+    assert scenario.found() == set()
+    table: Any = DeltaTable(str(scenario.saved.root / "messages"))
+    assert table.to_pyarrow_table().num_rows == 0
+    assert scenario.rows(2) == 54

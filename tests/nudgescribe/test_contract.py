@@ -85,3 +85,11 @@ def test_run_reads_status_the_service_has_added() -> None:
 def test_model_prints_no_secret_and_no_customer(model: type[BaseModel], secrets: list[str]) -> None:
     values = dict.fromkeys(model.model_fields, "plain") | dict.fromkeys(secrets, "canary")
     assert "canary" not in repr(model.model_construct(None, **values))
+
+
+def test_request_does_not_quote_what_it_refuses() -> None:
+    with pytest.raises(ValidationError) as refused:
+        contract.DeleteCustomers(
+            workspace_id="w", customer_group_id="g", customer_ids=["somebody", "with a \0"]
+        )
+    assert "somebody" not in str(refused.value)
