@@ -109,6 +109,9 @@ class SqlTable(SavedBlock):
             self._check(connection)
             table = self._table
             table.create(connection, checkfirst=True)
+            if connection.dialect.name == "sqlite":
+                # It locks with the first statement that may write; two copies must not both read.
+                connection.execute(table.delete().where(sqlalchemy.false()))
             changes = Changes(files, run, _read(connection, table, run.campaign_id))
             _remove(connection, table, run.campaign_id, changes.removed())
             for frame in changes.written():
@@ -173,7 +176,7 @@ class SqlTable(SavedBlock):
         if url.get_backend_name() == "duckdb":
             require("duckdb", "A table in DuckDB")
         try:
-            return sqlalchemy.create_engine(
+            engine = sqlalchemy.create_engine(
                 url, poolclass=sqlalchemy.NullPool, hide_parameters=True
             )
         except ImportError as error:
@@ -184,6 +187,10 @@ class SqlTable(SavedBlock):
                 f"{self.block_slug}: the URL names a database or an option that SQLAlchemy does "
                 "not know."
             ) from None
+        if engine.dialect.name in ("sqlite", "duckdb"):
+            return engine
+        # Of two copies at once, the second one fails with what passes.
+        return engine.execution_options(isolation_level="SERIALIZABLE")
 
 
 def _check_place(url: URL) -> None:

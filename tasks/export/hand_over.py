@@ -11,6 +11,7 @@ from blocks import DataLake, SqlTable
 from blocks.storage import reader
 from blocks.storage.files import LakeError
 from blocks.storage.handover import Changes, HandoverFormat, handover_file, write_changes
+from blocks.storage.manifest import Manifest
 from nudgescribe.lazy import pl
 from tasks.export.run_diff import run_before
 from tasks.policies import RETRIED
@@ -60,11 +61,10 @@ def copy_messages(lake: DataLake, campaign_id: str, table: SqlTable) -> dict[str
 
     Raises TableUnusable, TableUnavailable, ExtraMissing, PartUnreadable, LakeError.
     """
-    newest = reader.find_newest(lake.files, campaign_id)
-    run = newest and lake.manifest(campaign_id, newest.run_number)
-    if not run:
-        raise LakeError(f"Campaign {campaign_id} has no run in the lake.")
-    counts = table.replace(lake.files, run)
+    copied, counts = None, dict[str, int]()
+    # Another flow run may have copied a newer run before this one was written over it.
+    while (run := _newest(lake, campaign_id)) != copied:
+        counts, copied = table.replace(lake.files, run), run
     get_run_logger().info(
         "Copied run %s to %s: %s added, %s changed, %s removed",
         run.run_number,
@@ -72,3 +72,11 @@ def copy_messages(lake: DataLake, campaign_id: str, table: SqlTable) -> dict[str
         *(f"{each:,}" for each in counts.values()),
     )
     return counts
+
+
+def _newest(lake: DataLake, campaign_id: str) -> Manifest:
+    newest = reader.find_newest(lake.files, campaign_id)
+    run = newest and lake.manifest(campaign_id, newest.run_number)
+    if not run:
+        raise LakeError(f"Campaign {campaign_id} has no run in the lake.")
+    return run

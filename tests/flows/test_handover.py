@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import duckdb
 import polars as pl
 import pytest
 import sqlalchemy
+from prefect import flow
 from pydantic import SecretStr, ValidationError
 
-from blocks import DataLake, SqlTable
+from blocks import DataLake, SqlTable, table
 from blocks.saved import BlockNotSaved
 from blocks.table import TableUnavailable, TableUnusable
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
 from flows.refresh import campaign_refresh
 from flows.retention import RetentionOptions, lake_retention
+from tasks.export.hand_over import copy_messages
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support.databases import new_database
 from tests.support.deployed import changes
@@ -127,6 +130,48 @@ def test_copy_that_is_killed_leaves_the_rows_as_they_were(
     assert rows(url) == before
     assert copy(lake, url, 2) == [1, 1, 1]
     assert [row[0] for row in rows(url)] == ["000123", "NA", "new"]
+
+
+def test_of_two_copies_at_once_one_is_whole(
+    lake: DataLake, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(lake, "C", 3, {"000123": "Hello again"}, {"newer": "Hi"})
+    copy(lake, url, 1)
+    read = table._read  # pyright: ignore[reportPrivateUsage]
+
+    def meanwhile(*arguments: Any) -> Any:
+        rows = [*read(*arguments)]
+        monkeypatch.setattr(table, "_read", read)
+        with suppress(TableUnavailable):
+            copy(lake, f"{url}?timeout=0" if url.startswith("sqlite") else url, 3)
+        return iter(rows)
+
+    monkeypatch.setattr(table, "_read", meanwhile)
+    with suppress(TableUnavailable):
+        copy(lake, url, 2)
+    runs = [
+        {("000123", "Hello"), ("NA", ""), ("new", "¡!")},
+        {("000123", "Hello again"), ("newer", "Hi")},
+    ]
+    assert {row[:2] for row in rows(url)} in runs
+    assert copy(lake, url, 3)
+    assert {row[:2] for row in rows(url)} == runs[1]
+
+
+def test_copy_of_a_run_that_is_not_the_newest_any_more_is_made_good(
+    lake: DataLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, replace = f"sqlite:///{tmp_path}/team.db", SqlTable.replace
+
+    def slow(self: SqlTable, files: Any, run: Any) -> dict[str, int]:
+        if run.run_number == 2:
+            write_run(lake, "C", 3, {"newer": "Hi"})
+            copy(lake, url, 3)
+        return replace(self, files, run)
+
+    monkeypatch.setattr(SqlTable, "replace", slow)
+    flow(lambda: copy_messages(lake, "C", table_of(url)))()
+    assert rows(url) == [("newer", "Hi", 3)]
 
 
 def test_many_rows_are_copied(tmp_path: Path, url: str) -> None:
