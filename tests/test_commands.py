@@ -224,9 +224,8 @@ def test_workers_and_dask_of_the_scale_document_start(terminal: Terminal, accoun
 
 
 def test_recovery_commands_work(terminal: Terminal, account: Seeded) -> None:
-    terminal.run(
-        "! .venv/bin/prefect deployment run plan-refresh/ad-hoc --param campaign_id=none --watch"
-    )
+    plan = ".venv/bin/prefect deployment run plan-refresh/plan-refresh"
+    terminal.run(f"! {plan} --param campaign_id=none --watch")
     (run,) = terminal.api("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
     terminal.filled["FLOW_RUN_ID"] = run["id"]
     retry, *others = blocks("docs/recover.md")
