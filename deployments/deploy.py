@@ -21,6 +21,11 @@ from deployments.project import DEPLOYMENTS, full_name, read_config
 from deployments.server import find_block, saved_blocks
 from nudgescribe.errors import NudgeflowError
 
+PREFECT = "import blocks, flows, tasks; from prefect.cli import app; app()"
+"""Prefect's command. It looks for flows in the current folder first, which may have packages with
+our names that are not meant; so ours are imported before.
+"""
+
 
 class NotDeployed(NudgeflowError):
     """Prefect's own command could not deploy the flows."""
@@ -50,8 +55,7 @@ def _deploy_all(config: dict[str, Any]) -> None:
     with TemporaryDirectory() as folder:
         file = Path(folder, DEPLOYMENTS.name)
         file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        # -P: the current folder may have a `flows` of its own, which is not meant.
-        command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"]
+        command = [sys.executable, "-P", "-c", PREFECT, "--no-prompt", "deploy", "--all"]
         command += ["--prefect-file", str(file)]
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise NotDeployed(f"Prefect could not deploy what {DEPLOYMENTS} lists.")

@@ -55,6 +55,7 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert {thing for thing in first if thing.startswith("automation")} == {
         "automation Nudgeflow: no heartbeat",
         "automation Nudgeflow: unresponsive flow runs crash",
+        "automation Nudgeflow: no worker has taken a flow run, see nudgeflow doctor",
     }
     assert DataLake.load("main").options == {"secret": "s3cret"}
     account = NudgescribeAccount.load("main")
@@ -85,7 +86,7 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert rest == {"unchanged"}
     with get_client(sync_client=True) as client:
         there = ours()
-        assert len(there) == len({each.name for each in there}) == 7
+        assert len(there) == len({each.name for each in there}) == 8
         assert {each.name for each in there if not each.enabled} == {silent.name, refresh.name}
         (now,) = [each for each in there if each.id == refresh.id]
         assert now.trigger.model_dump()["within"].days == 9  # type: ignore[attr-defined]
