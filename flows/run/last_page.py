@@ -15,6 +15,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
+from prefect.logging.handlers import APILogHandler
 from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.markdown import Markdown
@@ -43,8 +44,16 @@ def log_last_page() -> None:
         return
     if page is not None:
         logger.info("%s\n%s", page.description, as_text(str(page.data)))
-        if url := url_for("artifact", obj_id=page.id):
+        if url := _address(page, flow_run):
             logger.info("This page in Prefect's UI: %s", url)
+        # Who watches hears of the end at once, and of what is logged after it no more.
+        APILogHandler().flush()
+
+
+def _address(page: Artifact, flow_run: FlowRun) -> str | None:
+    """Return the address of a page, for which Prefect has no function; None if nobody knows it."""
+    beside = url_for("flow-run", obj_id=flow_run.id)
+    return beside and f"{beside.partition('/runs/')[0]}/artifacts/artifact/{page.id}"
 
 
 def as_text(page: str) -> str:
