@@ -33,6 +33,9 @@ def up() -> None:
     keep_prefect_at(
         HOME / "prefect",
         PREFECT_API_URL=f"{PREFECT_URL}/api",
+        # So that `--watch` shows logs, and with them plans and reports.
+        PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
+        PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",
         # In memory, as by default, a restart would forget who holds slots of limits.
         PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",
     )

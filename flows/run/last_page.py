@@ -20,8 +20,8 @@ from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.markdown import Markdown
 
-WIDTH = 96
-"""Of the text in characters; the terminal in which it is read is another machine's."""
+WIDTH = 58
+"""Of the text in characters: `--watch` sets it in by 21, and a terminal may have 80."""
 _IMAGE = re.compile(r"^!\[[^\]]*\]\(data:[^)]*\)$", re.MULTILINE)
 
 

@@ -204,6 +204,7 @@ def test_empty_folder_becomes_a_project_whose_campaign_is_refreshed(shell: Shell
     assert "on  resume-reviewed" in shell.run("nudgeflow deploy")
     assert "to do worker" in shell.run("nudgeflow doctor", expected=1)
     watched = shell.folder.parent / "watched"
+    watched.touch()
     shell.start(f"prefect deployment run plan-refresh/plan-refresh --watch > {watched}")
     until(lambda: "no worker has taken a flow run" in " ".join(watched.read_text().split()))
     shell.start("prefect worker start --pool nudgeflow")
