@@ -12,7 +12,7 @@ READY := .venv/ready
 .PHONY: demo test test-s3 test-stack chaos coverage check bounds up format documents constraints clean
 
 demo: $(READY)
-	@$(BIN)/python -m deployments.demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
+	@$(BIN)/nudgeflow demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not s3 and not chaos and not stack" --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=98
@@ -44,7 +44,7 @@ bounds: $(READY)
 	@$(BIN)/python -m tests.bounds
 
 up: $(READY)
-	@$(BIN)/python -m deployments.up
+	@$(BIN)/nudgeflow up
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .

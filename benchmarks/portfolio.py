@@ -160,7 +160,7 @@ def _save(folder: Path, url: str, accounts: list[Any]) -> None:
     with get_client(sync_client=True) as client:
         client.create_deployment(
             client.create_flow(campaign_refresh),
-            "portfolio",
+            "refresh-for-portfolio",
             work_pool_name=server.POOL,
             entrypoint="flows.refresh.campaign_refresh",
             pull_steps=[],

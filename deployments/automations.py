@@ -28,7 +28,7 @@ def load(notification_block: UUID | None, refresh_days: int) -> list[AutomationC
         refresh_seconds=int(timedelta(days=refresh_days).total_seconds()),
     )
     groups: dict[str, list[Any]] = yaml.safe_load(text)
-    wanted = groups["crash"] + (groups["notify"] if notification_block else [])
+    wanted = groups["crash"] + groups["wait"] + (groups["notify"] if notification_block else [])
     return [AutomationCore.model_validate(each) for each in wanted]
 
 

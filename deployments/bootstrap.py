@@ -2,9 +2,6 @@
 automations. What to set up comes from environment variables; another run updates what differs.
 """
 
-import os
-import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
 
 from prefect.blocks.core import Block
@@ -15,7 +12,6 @@ from blocks.saved import MAIN
 from blocks.sources import ADDED
 from deployments import automations, server, settings
 from deployments.settings import Settings
-from nudgescribe.errors import NudgeflowError
 
 NOTIFICATIONS = "nudgeflow"
 
@@ -65,17 +61,3 @@ def _upsert_automations(client: SyncPrefectClient, chosen: Settings) -> Iterator
     for automation in automations.load(saved and saved.id, chosen.refresh_days):
         outcome = automations.upsert_automation(client, automation)
         yield f"automation {automation.name}: {outcome}"
-
-
-def main() -> None:
-    """Set up the server that the environment names, and print each outcome."""
-    ArgumentParser(prog="python -m deployments.bootstrap", description=__doc__).parse_args()
-    try:
-        for line in bootstrap(os.environ):
-            print(line, flush=True)
-    except NudgeflowError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

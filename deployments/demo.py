@@ -1,9 +1,8 @@
-"""`make demo`: refresh one campaign against a sandbox and show what became of it in a table."""
+"""`nudgeflow demo`: refresh one campaign against a sandbox, and show what became of it."""
 
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,22 +22,17 @@ PREFECT_HOME = Path(".demo")
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after", "2")
 
 
-def main() -> None:
-    """Run the demo that the command line describes, and print its result."""
-    parser = ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--lake", type=Path, default=Path("lake"))
-    parser.add_argument("--list", default="", help="a CSV of yours instead of the demo's CRM")
-    parser.add_argument("--segments", default="", help="its columns to segment by: a,b")
-    options = parser.parse_args()
+def demo(lake: Path, list_: str, segments: str) -> None:
+    """Run the demo, and print its result; `list_` names a CSV, empty is the demo's CRM."""
     print("Starting a sandbox and Prefect; the first start takes half a minute.", flush=True)
     keep_prefect_at(PREFECT_HOME)
     try:
-        result = _run(options.lake, options.list, options.segments)
+        result = _run(lake, list_, segments)
     except NudgeflowError as error:
         sys.exit(f"The demo failed: {error}")
     console = Console()
     console.print(_table(result))
-    console.print(f"The lake: {options.lake / result.path}", soft_wrap=True)
+    console.print(f"The lake: {lake / result.path}", soft_wrap=True)
 
 
 def _run(lake: Path, list_: str, segments: str) -> RefreshResult:
@@ -101,7 +95,3 @@ def _table(result: RefreshResult) -> Table:
     for step, seconds in result.seconds.items():
         table.add_row(f"seconds: {step}", f"{seconds:.1f}")
     return table
-
-
-if __name__ == "__main__":
-    main()

@@ -1,24 +1,30 @@
 """Deploy the flows of prefect.yaml and bind their parameters to the saved blocks.
 
 Prefect accepts a block's type and name as a parameter, but its forms then show no block as chosen;
-for a block's id they show its name.
+for a block's id they show its name. Its own command would switch schedules and triggers as the file
+says; here each keeps the state that it has on the server.
 """
 
 import subprocess
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 
-from deployments.server import find_block
+from deployments import schedules
+from deployments.project import DEPLOYMENTS, full_name, read_config
+from deployments.server import find_block, saved_blocks
 from nudgescribe.errors import NudgeflowError
 
-FILE = Path("prefect.yaml")
+PREFECT = "import blocks, flows, tasks; from prefect.cli import app; app()"
+"""Prefect's command. It looks for flows in the current folder first, which may have packages with
+our names that are not meant; so ours are imported before.
+"""
 
 
 class NotDeployed(NudgeflowError):
@@ -27,19 +33,32 @@ class NotDeployed(NudgeflowError):
     advice = "The output above says why. Run it in the project's folder, with PREFECT_API_URL set."
 
 
-def deploy() -> Iterator[str]:
-    """Deploy all flows; yield a line for each parameter that names a block which is not saved.
+def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
+    """Deploy all flows of a prefect.yaml, and remove our deployments of old names.
 
-    Raises NotDeployed if Prefect's own command fails.
+    Yield a line for each parameter that names a block which is not saved, and for each deployment
+    of an old name.
+
+    Raises NoProject; NotDeployed if Prefect's own command fails.
     """
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        raise NotDeployed("Prefect could not deploy what prefect.yaml lists.")
-    listed = yaml.safe_load(FILE.read_text(encoding="utf-8"))["deployments"]
+    config = read_config(file)
+    entries = config["deployments"]
     with get_client(sync_client=True) as client:
-        for each in cast(list[dict[str, Any]], listed):
-            flow = str(each["entrypoint"]).rpartition(".")[2].replace("_", "-")
-            yield from _bind(client, f"{flow}/{each['name']}")
+        schedules.keep_states(client, entries)
+        _deploy_all(config)
+        for entry in entries:
+            yield from _bind(client, full_name(entry))
+        yield from schedules.retire(client, entries)
+
+
+def _deploy_all(config: dict[str, Any]) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder, DEPLOYMENTS.name)
+        file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-P", "-c", PREFECT, "--no-prompt", "deploy", "--all"]
+        command += ["--prefect-file", str(file)]
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+            raise NotDeployed(f"Prefect could not deploy what {DEPLOYMENTS} lists.")
 
 
 def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
@@ -50,7 +69,9 @@ def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
         if saved := find_block(client, kind, block):
             bound[parameter] = {"$ref": {"block_document_id": str(saved.id)}}
         else:
-            yield f"{name}: its parameter {parameter} names block {slug}, which is not saved"
+            there = ", ".join(saved_blocks(client, kind)) or "none"
+            said = f"names block {slug}, which is not saved; saved are: {there}"
+            yield f"{name}: its parameter {parameter} {said}"
     if bound != deployment.parameters:
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=bound))
 
@@ -63,17 +84,3 @@ def _slugs(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield parameter, slug
             case _:
                 pass
-
-
-def main() -> None:
-    """Deploy all flows, and print what they lack."""
-    ArgumentParser(prog="python -m deployments.deploy", description=__doc__).parse_args()
-    try:
-        for line in deploy():
-            print(line, flush=True)
-    except NudgeflowError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ def keep_prefect_at(home: Path, **settings: str) -> None:
     os.environ.update(
         {
             "PREFECT_HOME": str(home.resolve()),
+            "PREFECT_API_URL": "",  # an .env here may have one
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
             # The first start creates the database, which takes longer than Prefect's own limit.

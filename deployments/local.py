@@ -47,7 +47,8 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 @contextmanager
 def child(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
     """Run a Python process until the context ends."""
-    process = subprocess.Popen([sys.executable, *arguments])
+    # -P: the current folder may have a `flows` or a `sandbox` of its own, which is not meant.
+    process = subprocess.Popen([sys.executable, "-P", *arguments])
     try:
         yield process
     finally:
@@ -72,7 +73,7 @@ def approve(url: str, campaign_id: str) -> None:
 
 def seed(data: Path, *options: str) -> Seeded:
     """Create an account with a published campaign in a sandbox's data folder."""
-    command = [sys.executable, "-m", "sandbox", "seed", "--data", str(data), *options]
+    command = [sys.executable, "-P", "-m", "sandbox", "seed", "--data", str(data), *options]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     return Seeded.model_validate_json(printed)
 

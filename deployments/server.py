@@ -3,20 +3,25 @@ and blocks.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from inspect import isabstract
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import httpx
 from prefect.blocks.core import Block
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.workers.process import ProcessWorker
 
 import blocks
+from blocks.crm import SOURCES
+from blocks.sources import ADDED
 from nudgescribe.errors import NudgeflowError
 
 T = TypeVar("T")
@@ -29,6 +34,8 @@ DEFAULT_SLOTS = {CALLS: 8, DOWNLOADS: 16}
 POOL = "nudgeflow"
 TEMPLATE = Path(__file__).parent / "kubernetes" / "base-job-template.json"
 
+ANSWER_SECONDS = 10.0
+
 PoolType = Literal["process", "kubernetes"]
 
 
@@ -36,6 +43,36 @@ class PoolDiffers(NudgeflowError):
     """The work pool exists, and is of another type."""
 
     advice = f"Set NUDGEFLOW_POOL_TYPE, or delete it: `prefect work-pool delete {POOL}`."
+
+
+class NoAnswer(NudgeflowError):
+    """No Prefect server answers at the address."""
+
+    advice = (
+        "Nothing was changed. Start one with `prefect server start`, or correct PREFECT_API_URL."
+    )
+
+
+@contextmanager
+def open_client() -> Generator[SyncPrefectClient]:
+    """Open a client that waits for answers no longer than 10 seconds, and asks once."""
+    settings = {"timeout": ANSWER_SECONDS}
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True, httpx_settings=settings) as client,
+    ):
+        yield client
+
+
+def check_answer(client: SyncPrefectClient) -> str:
+    """Return the version of the server. Raises NoAnswer."""
+    try:
+        return client.api_version()
+    except httpx.HTTPStatusError as error:
+        what = f"status {error.response.status_code}"
+    except Exception as error:
+        what = type(error).__name__
+    raise NoAnswer(f"No Prefect server answers at {client.api_url}: {what}.")
 
 
 def upsert(saved: T | None, wanted: T, write: Callable[[], object]) -> Outcome:
@@ -118,6 +155,17 @@ def upsert_block(client: SyncPrefectClient, block: Block, name: str) -> Outcome:
 def find_block(client: SyncPrefectClient, slug: str, name: str) -> BlockDocument | None:
     """Return a saved block with its secrets, None if there is none."""
     return find(lambda name: client.read_block_document_by_name(name, slug), name)
+
+
+def saved_blocks(client: SyncPrefectClient, slug: str) -> list[str]:
+    """Return the saved blocks that could stand where one of type `slug` does: all sources for a
+    source, else those of the type, each as `type/name`.
+    """
+    sources = {kind.get_block_type_slug() for kind in (*SOURCES, *ADDED)}
+    kinds = sources if slug in sources else {slug}
+    documents = client.read_block_documents(include_secrets=False)
+    found = [(each.block_type, each.name) for each in documents]
+    return sorted(f"{kind.slug}/{name}" for kind, name in found if kind and kind.slug in kinds)
 
 
 def find(read: Callable[[str], T], name: str) -> T | None:

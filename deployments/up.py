@@ -1,4 +1,4 @@
-"""`make up`: run Prefect with its UI, a sandbox, a worker and the deployments until Ctrl-C."""
+"""`nudgeflow up`: run Prefect with its UI, a sandbox, a worker and the deployments until Ctrl-C."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ RUNS_PER_CORE = 3
 """Flow runs at once; more only wait for each other, and for the server's SQLite."""
 
 
-def main() -> None:
+def up() -> None:
     """Run the stack until Ctrl-C, or until a part of it ends."""
     for port in (PREFECT_PORT, SANDBOX_PORT):
         _check_free(port)
@@ -33,6 +33,9 @@ def main() -> None:
     keep_prefect_at(
         HOME / "prefect",
         PREFECT_API_URL=f"{PREFECT_URL}/api",
+        # So that `--watch` shows logs, and with them plans and reports.
+        PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
+        PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",
         # In memory, as by default, a restart would forget who holds slots of limits.
         PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",
     )
@@ -72,6 +75,7 @@ def _set_up(sandbox_url: str) -> None:
     from deployments import local, server
     from deployments.bootstrap import bootstrap
     from deployments.deploy import deploy
+    from deployments.project import DEPLOYMENTS, TEMPLATES
 
     account = local.seed_once(DATA)
     # Everything but the blocks, which need no variables here.
@@ -86,7 +90,7 @@ def _set_up(sandbox_url: str) -> None:
     )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
-    list(deploy())
+    list(deploy(DEPLOYMENTS if DEPLOYMENTS.exists() else TEMPLATES / DEPLOYMENTS.name))
 
 
 def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
@@ -98,13 +102,17 @@ def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
 
 
 def _guide(sandbox_url: str) -> str:
+    prefect = Path(sys.executable).with_name("prefect")
     return f"""
 Prefect UI   {PREFECT_URL}
 Sandbox      {sandbox_url}
 The lake     {LAKE}
 
 Start a refresh in the UI, or in a second terminal:
-  PREFECT_API_URL={PREFECT_URL}/api .venv/bin/prefect deployment run campaign-refresh/ad-hoc --watch
+  export PREFECT_API_URL={PREFECT_URL}/api
+  {prefect} deployment run campaign-refresh/refresh-now --watch
+
+No schedule is on but that of resume-reviewed; `nudgeflow schedule` shows them.
 
 While a refresh is awaiting review, its flow run is suspended. Approve the messages in the sandbox,
 or wait: they are approved after two minutes, and resume-reviewed looks every five.
@@ -116,7 +124,3 @@ def _check_free(port: int) -> None:
     with closing(socket.socket()) as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             sys.exit(f"Port {port} is in use: is another stack running?")
-
-
-if __name__ == "__main__":
-    main()

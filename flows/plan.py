@@ -6,6 +6,7 @@ from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate
 from flows.run.flow_run import this_run
+from flows.run.last_page import log_last_page
 from tasks.campaigns import find_campaign
 from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
@@ -53,4 +54,5 @@ def plan_refresh(
         plan = make(account, campaign, validated, lake, run, options.guardrails)
     payload = plan.model_dump(include={"plan_id", "accepted", "rejected", "messages", "stops"})
     announce("campaign.planned", "campaign", campaign_id, plan.plan_id, payload)
+    log_last_page()
     return plan

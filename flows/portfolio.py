@@ -64,7 +64,7 @@ def portfolio_refresh(
     at_once: Annotated[int, Field(ge=1, le=100)] = 20,
     hours: float = 24,
     run_on: RunOn = "this machine",
-    deployment: str = "campaign-refresh/portfolio",
+    deployment: str = "campaign-refresh/refresh-for-portfolio",
 ) -> list[RefreshStatus] | State[Any]:
     """Refresh many campaigns, some at once; one that fails does not stop the others.
 

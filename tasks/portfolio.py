@@ -73,7 +73,7 @@ class RefreshStatus(Frozen):
 class NoDeployment(NudgeflowError):
     """Prefect has no deployment of this name."""
 
-    advice = "Deploy it with `python -m deployments.deploy`, or name another one in the parameters."
+    advice = "Deploy it with `nudgeflow deploy`, or name another one in the parameters."
 
 
 class ChosenCampaigns(Frozen):

@@ -186,13 +186,14 @@ def test_make_targets_of_the_readme_exist_and_ci_runs_them() -> None:
 def test_own_account_of_the_readme_is_planned_and_refreshed(
     terminal: Terminal, account: Seeded
 ) -> None:
-    *_, commands = _own_account()
+    *_, commands, look_and_switch_on = _own_account()
     plan, refresh = commands.strip().splitlines()
     terminal.run(plan)
     lake = DataLake(root=str(terminal.folder / "lake"))
     assert list((terminal.folder / "lake/plans").rglob("*.json"))
     terminal.run(f'{refresh} --param \'options={{"guardrails": {{"max_shrink": 1}}}}\'')
     assert lake.runs()["rows"].to_list() == [200]
+    assert "on  refresh-monthly" in terminal.run(look_and_switch_on)
     # So do those who have run `make up`.
     (watched,) = [each for each in blocks("README.md") if each.startswith("PREFECT_API_URL")]
     terminal.run(watched)
@@ -206,7 +207,8 @@ def test_sandbox_controls_of_the_readme_work(terminal: Terminal, sandbox: Seeded
 
 
 def test_event_of_the_schedules_is_emitted(terminal: Terminal, account: Seeded) -> None:
-    (emit,) = blocks("docs/schedule.md")
+    switches, emit = blocks("docs/schedule.md")
+    assert "off  campaign-inventory-daily" in terminal.run(switches)
     terminal.run(emit)
 
 
@@ -224,9 +226,8 @@ def test_workers_and_dask_of_the_scale_document_start(terminal: Terminal, accoun
 
 
 def test_recovery_commands_work(terminal: Terminal, account: Seeded) -> None:
-    terminal.run(
-        "! .venv/bin/prefect deployment run plan-refresh/ad-hoc --param campaign_id=none --watch"
-    )
+    plan = ".venv/bin/prefect deployment run plan-refresh/plan-refresh"
+    terminal.run(f"! {plan} --param campaign_id=none --watch")
     (run,) = terminal.api("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
     terminal.filled["FLOW_RUN_ID"] = run["id"]
     retry, *others = blocks("docs/recover.md")

@@ -8,6 +8,7 @@ from blocks import DataLake
 from flows.options import FetchOptions
 from flows.run.fetch import commit_fetched, fetch_run, hand_over, save_run_segments
 from flows.run.flow_run import ClaimedRefresh
+from flows.run.last_page import log_last_page
 from flows.run.outcomes import failed
 from nudgescribe.contract import ComparisonSummary
 from nudgescribe.errors import Retryable
@@ -69,6 +70,7 @@ def publish_and_fetch(
     if checkpoint.group.reused:
         release_group(account, checkpoint.group, claimed.refresh)
     claimed.complete(result)
+    log_last_page()
     return result
 
 

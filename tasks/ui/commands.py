@@ -10,13 +10,13 @@ from blocks.saved import MAIN, NOT_SAVED, slug_reference
 
 def publish_command(campaign_id: str, account: NudgescribeAccount, lake: DataLake) -> str:
     """Return the command that publishes and fetches the run of a refresh that has been left."""
-    return _run("publish-campaign/ad-hoc", account, lake, campaign_id=campaign_id)
+    return _run("publish-campaign/publish-campaign", account, lake, campaign_id=campaign_id)
 
 
 def abandon_command(campaign_id: str, account: NudgescribeAccount, lake: DataLake) -> str:
     """Return the command that ends a refresh that cannot be finished."""
     named = {"campaign_id": campaign_id, "who": "YOU", "why": "REASON"}
-    return _run("abandon-refresh/ad-hoc", account, lake, **named)
+    return _run("abandon-refresh/abandon-refresh", account, lake, **named)
 
 
 def _run(deployment: str, account: NudgescribeAccount, lake: DataLake, **parameters: str) -> str:

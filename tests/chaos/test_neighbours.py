@@ -73,7 +73,7 @@ def test_flow_run_of_another_server_is_not_taken_for_ended(
         assert claimed(prefect, lake, "join") == "works"
         told = [claimed(other, lake, overlap) for overlap in ("skip", "join", "fail")]
         assert all(f"known only to Prefect's server {prefect.url}" in each for each in told)
-        assert all("abandon-refresh/ad-hoc --param campaign_id=C" in each for each in told)
+        assert all("abandon-refresh/abandon-refresh --param campaign_id=C" in each for each in told)
         # Its own server knows that its process has ended, with nothing made of its list.
         assert claimed(prefect, lake, "join") == "works"
 

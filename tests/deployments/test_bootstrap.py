@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,9 @@ from prefect.client.schemas.objects import WorkPool
 from blocks import DataLake, NudgescribeAccount
 from deployments import bootstrap
 from deployments import server as prefect
+from deployments.command import app as command
 from deployments.server import CALLS, DOWNLOADS, upsert_limit
+from deployments.settings import SettingsWrong
 from tests.deployments.conftest import ours
 from tests.deployments.test_settings import ACCOUNT
 
@@ -54,6 +55,7 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert {thing for thing in first if thing.startswith("automation")} == {
         "automation Nudgeflow: no heartbeat",
         "automation Nudgeflow: unresponsive flow runs crash",
+        "automation Nudgeflow: no worker has taken a flow run, see nudgeflow doctor",
     }
     assert DataLake.load("main").options == {"secret": "s3cret"}
     account = NudgescribeAccount.load("main")
@@ -84,7 +86,7 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert rest == {"unchanged"}
     with get_client(sync_client=True) as client:
         there = ours()
-        assert len(there) == len({each.name for each in there}) == 7
+        assert len(there) == len({each.name for each in there}) == 8
         assert {each.name for each in there if not each.enabled} == {silent.name, refresh.name}
         (now,) = [each for each in there if each.id == refresh.id]
         assert now.trigger.model_dump()["within"].days == 9  # type: ignore[attr-defined]
@@ -95,16 +97,16 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
 def test_bootstrap_changes_nothing_when_variables_are_wrong(
     server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["bootstrap"])
+    monkeypatch.setenv("NUDGEFLOW_CAMPAIGN_ID", "c")
     monkeypatch.setenv("NUDGEFLOW_LAKE_ROOT", "/elsewhere")
     monkeypatch.setenv("NUDGEFLOW_ACCOUNT_EMAIL", "a@example.com")
-    with pytest.raises(SystemExit, match=r"ACCOUNT_PASSWORD is missing\..* Nothing was changed"):
-        bootstrap.main()
+    with pytest.raises(SettingsWrong, match=r"ACCOUNT_PASSWORD is missing\..* Nothing was changed"):
+        command.bootstrap()
     assert capsys.readouterr().out == ""
     with get_client(sync_client=True) as client:
         assert prefect.POOL not in {each.name for each in client.read_work_pools()}
     monkeypatch.delenv("NUDGEFLOW_ACCOUNT_EMAIL")
-    bootstrap.main()
+    command.bootstrap()
     printed = capsys.readouterr().out.splitlines()
     assert "work pool nudgeflow: created" in printed
     assert DataLake.load("main").root == "/elsewhere"

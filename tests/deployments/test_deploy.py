@@ -30,7 +30,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def prefect(monkeypatch: pytest.MonkeyPatch, returncode: int) -> None:
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
-        assert command[-3:] == ["--no-prompt", "deploy", "--all"]
+        assert command[-5:-1] == ["--no-prompt", "deploy", "--all", "--prefect-file"]
         return subprocess.CompletedProcess(command, returncode)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -53,8 +53,10 @@ def test_deploy_turns_slugs_into_references_of_saved_blocks(
         assert parameters_of(deployed) == {**saved.references, **others}
     missing = slug_reference("sql-crm/nowhere")
     deploy(plan_refresh, listed, parameters={**slugs, **others, "crm": missing})
-    told = "its parameter crm names block sql-crm/nowhere, which is not saved"
-    assert list(tool.deploy()) == [f"plan-refresh/{listed}: {told}"]
+    told = "its parameter crm names block sql-crm/nowhere, which is not saved; saved are: "
+    (line,) = tool.deploy()
+    assert line.startswith(f"plan-refresh/{listed}: {told}")
+    assert saved.blocks["crm"].block_slug in line
     assert parameters_of(deployed) == {**saved.references, **others, "crm": missing}
 
 

@@ -1,4 +1,4 @@
-"""The local stack as people use it: `make demo`, `make up`, Prefect's UI, the sandbox's page."""
+"""The local stack as people use it: `nudgeflow demo` and `up`, Prefect's UI, the sandbox's page."""
 
 import os
 import re
@@ -33,8 +33,8 @@ SECONDS = 150.0
 # High, for the UI draws only what can be seen.
 SIZE: ViewportSize = {"width": 1280, "height": 1500}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": API}
-REFRESH = "campaign-refresh/ad-hoc"
-REVIEWS = "resume-reviewed/every-five-minutes"
+REFRESH = "campaign-refresh/refresh-now"
+REVIEWS = "resume-reviewed/resume-reviewed"
 NOTE = "Read and found good"
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 def demo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     folder.mkdir()
     return subprocess.Popen(
-        [sys.executable, "-m", "deployments.demo", *arguments],
+        [sys.executable, "-m", "deployments.command", "demo", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         stdout=subprocess.PIPE,
@@ -79,10 +79,9 @@ def test_demo_counts_agree_or_it_says_why_it_failed(tmp_path: Path) -> None:
 
 @contextmanager
 def running(folder: Path) -> Iterator[list[str]]:
-    """`make up` in a clean folder that has the project's deployments; yields what it prints."""
-    (folder / "prefect.yaml").symlink_to(ROOT / "prefect.yaml")
+    """`nudgeflow up` in an empty folder; yields what it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "deployments.up"],
+        [sys.executable, "-m", "deployments.command", "up"],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -177,8 +176,8 @@ def submit(form: Page | Locator, gone: Callable[..., None]) -> None:
 def start(page: Page) -> str:
     """Campaign-refresh, from its form; the flow run's id."""
     page.goto("/deployments")
-    row = page.get_by_role("row").filter(has_text="campaign-refresh").filter(has_text="ad-hoc")
-    row.get_by_role("link", name="ad-hoc").click()
+    row = page.get_by_role("row").filter(has_text="campaign-refresh").filter(has_text="refresh-now")
+    row.get_by_role("link", name="refresh-now").click()
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
     form = page.locator("form")
@@ -272,6 +271,9 @@ def test_refresh_is_started_watched_reviewed_and_read_in_the_browser(
     tmp_path: Path, page: Page
 ) -> None:
     with running(tmp_path) as printed:
+        # Planned runs show that the server's scheduler works with what is installed beside it.
+        of_it = {"id": {"any_": [deployment(REVIEWS)["id"]]}}
+        until(lambda: ask("flow_runs/filter", deployments=of_it))
         # It could come between a person's approval and their resumption.
         often = f"{API}/deployments/{deployment(REVIEWS)['id']}"
         httpx.patch(often, json={"paused": True}).raise_for_status()
@@ -291,12 +293,11 @@ def test_refresh_is_started_watched_reviewed_and_read_in_the_browser(
         assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 2
         wanted = {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}
         assert len(ask("block_types/filter", block_types=wanted)) == 2
-        # Planned runs show that the server's scheduler works with what is installed beside it.
-        wanted = {"id": {"any_": [deployment("campaign-refresh/monthly")["id"]]}}
-        planned = ask("flow_runs/filter", deployments=wanted)
-        assert {run["state_type"] for run in planned} == {"SCHEDULED"}
+        # Nobody has asked for any other.
+        wanted = {"id": {"any_": [deployment("campaign-refresh/refresh-monthly")["id"]]}}
+        assert ask("flow_runs/filter", deployments=wanted) == []
         with pytest.raises(SystemExit, match=f"Port {up.PREFECT_PORT} is in use"):
-            up.main()
+            up.up()
     # Prefect's own background jobs trip over a locked SQLite now and then; they try again.
     frames = [line for line in printed if line.lstrip().startswith('File "/')]
     assert all("/lib/python3" in frame for frame in frames), "".join(printed)

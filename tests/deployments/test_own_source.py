@@ -192,14 +192,18 @@ def test_source_of_a_package_is_set_up_loaded_and_refreshed_from(
 ) -> None:
     columns = customers(1).columns
     variables = {
+        "NUDGEFLOW_CAMPAIGN_ID": reviewed_company.seeded.campaign_id,
         "NUDGEFLOW_JSON_LINES_CRM_BASE_URL": listed.url,
         "NUDGEFLOW_JSON_LINES_CRM_TOKEN": TOKEN,
         "NUDGEFLOW_JSON_LINES_CRM_COLUMNS": json.dumps(columns),
     }
-    outcomes = run("-m", "deployments.bootstrap", **variables).stdout
+    outcomes = run("-m", "deployments.command", "bootstrap", **variables).stdout
     assert "block type json-lines-crm: created" in outcomes
     assert f"block {SLUG}: created" in outcomes
-    assert f"block {SLUG}: unchanged" in run("-m", "deployments.bootstrap", **variables).stdout
+    assert (
+        f"block {SLUG}: unchanged"
+        in run("-m", "deployments.command", "bootstrap", **variables).stdout
+    )
 
     assert printed(run("-c", LOAD, SLUG)) == [False, "JsonLinesCrm"]
 

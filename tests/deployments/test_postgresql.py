@@ -17,7 +17,7 @@ from blocks.saved import slug_reference
 from deployments.local import free_port
 from flows.export import export_messages
 from flows.plan import plan_refresh
-from flows.refresh import campaign_refresh
+from flows.review import resume_reviewed
 from sandbox import seed
 from tests.conftest import SEEDED_CUSTOMERS, Company, Sandbox, customers
 from tests.support import prefect_servers
@@ -27,7 +27,7 @@ from tests.support.prefect_servers import SECONDS, ComposedServer, kill
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-EXPORT = "export-messages/ad-hoc"
+EXPORT = "export-messages/export-messages"
 LOADED = "tests.list.loaded"
 
 
@@ -89,11 +89,11 @@ def test_worker_runs_deployments_and_schedules_are_planned(stack: Stack) -> None
     assert httpx.get(f"{stack.server.url}/ready").is_success
     # Who does not sign in learns no more than that.
     assert httpx.get(f"{stack.server.url}/admin/settings").status_code == 401
-    plan = Deployed(plan_refresh, deployment("plan-refresh/ad-hoc"))
+    plan = Deployed(plan_refresh, deployment("plan-refresh/plan-refresh"))
     becomes(plan.plan({"crm": slug_reference("file-crm/main")}), "Completed")
     assert list((stack.folder / "lake/plans").rglob("*.json"))
     assert httpx.get(f"http://127.0.0.1:{stack.worker_port}/health").is_success
-    until(Deployed(campaign_refresh, deployment("campaign-refresh/monthly")).runs)
+    until(Deployed(resume_reviewed, deployment("resume-reviewed/resume-reviewed")).runs)
 
 
 def test_event_starts_a_deployment(stack: Stack) -> None:

@@ -13,8 +13,10 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
 
 from blocks.saved import MAIN
+from deployments.schedules import RENAMED, REVIEWS
 from deployments.server import block_types
 from flows.plan import plan_refresh
+from flows.retention import RetentionOptions
 
 ROOT = Path(__file__).parents[2]
 LISTED = yaml.safe_load((ROOT / "prefect.yaml").read_text())
@@ -35,25 +37,46 @@ def names() -> list[str]:
 FLOWS = list({flow.name: flow for flow in map(flow_of, DEPLOYMENTS)}.values())
 
 
-def test_deployment_names_stay_as_people_know_them() -> None:
+def test_deployment_names_stay_as_people_know_them_and_differ() -> None:
+    assert len({each["name"] for each in DEPLOYMENTS}) == len(DEPLOYMENTS)
     assert names() == [
-        "campaign-refresh/monthly",
-        "campaign-refresh/when-loaded",
-        "campaign-refresh/ad-hoc",
-        "campaign-refresh/portfolio",
-        "portfolio-refresh/monthly",
-        "portfolio-refresh/ad-hoc",
-        "resume-reviewed/every-five-minutes",
-        "publish-campaign/ad-hoc",
-        "abandon-refresh/ad-hoc",
-        "plan-refresh/ad-hoc",
-        "sync-customers/daily",
-        "export-messages/ad-hoc",
-        "erase-customers/ad-hoc",
-        "campaign-inventory/daily",
-        "lake-retention/nightly",
-        "lake-retention/ad-hoc",
+        "campaign-refresh/refresh-monthly",
+        "campaign-refresh/refresh-when-loaded",
+        "campaign-refresh/refresh-now",
+        "campaign-refresh/refresh-for-portfolio",
+        "portfolio-refresh/refresh-portfolio-monthly",
+        "portfolio-refresh/refresh-portfolio-now",
+        "resume-reviewed/resume-reviewed",
+        "publish-campaign/publish-campaign",
+        "abandon-refresh/abandon-refresh",
+        "plan-refresh/plan-refresh",
+        "sync-customers/sync-customers-daily",
+        "export-messages/export-messages",
+        "erase-customers/erase-customers",
+        "campaign-inventory/campaign-inventory-daily",
+        "lake-retention/lake-retention-nightly",
+        "lake-retention/lake-retention-now",
     ]
+
+
+def test_nothing_is_on_at_first_but_the_look_at_reviews() -> None:
+    on = {
+        each["name"]
+        for each in DEPLOYMENTS
+        for starter in (*each.get("schedules", []), *each.get("triggers", []))
+        if starter.get("active", starter.get("enabled"))
+    }
+    assert on == {REVIEWS}
+
+
+def test_nothing_is_deleted_until_told_otherwise() -> None:
+    retention = [each for each in DEPLOYMENTS if each["entrypoint"].endswith("lake_retention")]
+    assert all(each["parameters"].get("options", {}).get("dry_run", True) for each in retention)
+    assert RetentionOptions().dry_run
+
+
+def test_old_names_lead_to_deployments_of_now() -> None:
+    assert {f"{old.partition('/')[0]}/{new}" for old, new in RENAMED.items()} == {*names()}
 
 
 def test_flow_of_every_kind_has_a_deployment() -> None:
@@ -73,7 +96,7 @@ def test_entrypoint_is_a_flow_that_takes_the_deployments_parameters(
     flow = flow_of(deployment)
     assert isinstance(flow, Flow)
     given = {name: saved(value) for name, value in deployment["parameters"].items()}
-    if deployment["name"] == "portfolio":
+    if deployment["name"] == "refresh-for-portfolio":
         # They are given by the portfolio that starts it.
         given |= {"campaign_id": "c", **{name: saved(value) for name, value in REFERENCES.items()}}
     # Who abandons a refresh and why, and whom to erase, is asked for.
@@ -103,7 +126,7 @@ def test_reference_to_a_block_of_another_kind_is_refused() -> None:
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
 def test_deployment_runs_one_at_a_time(deployment: dict[str, Any]) -> None:
     assert deployment["tags"] == ["nudgescribe"]
-    if deployment["name"] == "portfolio":
+    if deployment["name"] == "refresh-for-portfolio":
         assert "concurrency_limit" not in deployment
     else:
         assert deployment["concurrency_limit"]["limit"] == 1

@@ -361,7 +361,8 @@ def test_group_deleted_in_the_review_is_told_with_the_command_that_ends_the_refr
     with company.client() as client:
         client.delete_group(company.history()[0].customer_group_id or "")
     state = approve_and_resume(company, deployed, run)
-    assert "cannot go on: `prefect deployment run abandon-refresh/ad-hoc" in str(state.message)
+    command = "prefect deployment run abandon-refresh/abandon-refresh"
+    assert f"cannot go on: `{command}" in str(state.message)
     assert PUBLISH not in changes(company)
     abandon_refresh(company.seeded.campaign_id, saved.account, saved.lake, "Ada", "no group")
 
@@ -380,7 +381,7 @@ def test_refresh_of_a_deleted_campaign_is_resumed_and_can_be_abandoned(
     run = suspended(company, saved, deployed)
     delete_campaign(company)
     assert str(run) in resume_reviewed()
-    assert "abandon-refresh/ad-hoc" in str(deployed.work(run).message)
+    assert "abandon-refresh/abandon-refresh" in str(deployed.work(run).message)
     place = company.seeded.campaign_id, saved.account, saved.lake
     left = abandon_refresh(*place, "Ada", "deleted")
     assert left.startswith("Nudgescribe could not be looked at: Account")
@@ -433,7 +434,7 @@ def test_command_of_a_message_does_what_it_says(
     published, abandoned = (
         deploy(
             flow,
-            "ad-hoc",
+            flow.name,
             parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
         )
         for flow in (publish_campaign, abandon_refresh)

@@ -10,11 +10,12 @@ from uuid import UUID
 
 import polars as pl
 import pytest
-import yaml
 from prefect.client.orchestration import get_client
 from prefect.states import Crashed, Suspended
 
 from blocks import CampaignPortfolio, DataLake, FileCrm, Portfolio, SqlCrm
+from deployments.project import read_config
+from deployments.schedules import RENAMED
 from flows.review import resume_reviewed
 from nudgescribe import rfc4180
 from nudgescribe.contract import Status
@@ -31,8 +32,7 @@ UNTIL = "nudgeflow.review_until"
 ROOT = Path(__file__).parents[3]
 STORED = json.loads((today.TODAY / "parameters.json").read_text())
 ENTRYPOINTS = {
-    f"{each['entrypoint'].rpartition('.')[2].replace('_', '-')}/{each['name']}": each["entrypoint"]
-    for each in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    each["name"]: each["entrypoint"] for each in read_config(ROOT / "prefect.yaml")["deployments"]
 }
 
 
@@ -200,9 +200,11 @@ def main_blocks(prefect_server: None, company: Company, tmp_path: Path) -> Itera
 def test_old_parameters_are_accepted(
     main_blocks: None, deployment: str, stored: dict[str, object]
 ) -> None:
-    module, _, name = ENTRYPOINTS[deployment].rpartition(".")
+    module, _, name = ENTRYPOINTS[RENAMED[deployment]].rpartition(".")
     getattr(import_module(module), name).validate_parameters(stored)
 
 
-def test_deployment_of_version_01_still_exists() -> None:
-    assert STORED.keys() <= ENTRYPOINTS.keys()
+def test_deployment_of_version_01_has_a_successor() -> None:
+    for deployment in STORED:
+        flow = deployment.partition("/")[0].replace("-", "_")
+        assert ENTRYPOINTS[RENAMED[deployment]].endswith(f".{flow}")

@@ -1,0 +1,247 @@
+"""Look whether a refresh would find what it needs; every finding is good, or says what to do."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import get_current_settings
+from rich.console import Console
+from rich.text import Text
+
+from blocks import CrmSource, DataLake, NudgescribeAccount
+from blocks.iterators import prefetch
+from blocks.saved import BlockNotFound, load_by_name
+from deployments import settings
+from deployments.project import CAMPAIGN, NoServer, full_name, read_config
+from deployments.schedules import REVIEWS, Switch, read_switches
+from deployments.server import ANSWER_SECONDS, POOL, check_answer, find, open_client, saved_blocks
+from nudgescribe.contract import Status
+from nudgescribe.errors import NudgeflowError, first_ten, translate_foreign_errors
+from nudgescribe.retry import RetryPolicy
+
+B = TypeVar("B", NudgescribeAccount, CrmSource, DataLake)
+
+_AT_ONCE: dict[str, Any] = {
+    "timeout": ANSWER_SECONDS,
+    "call_seconds": ANSWER_SECONDS,
+    "retry": RetryPolicy(attempts=1),
+    "calls": nullcontext,  # a slot of a limit would be waited for
+    "downloads": nullcontext,
+}
+PLANNED = "refresh-now"
+"""The deployment whose blocks are looked at."""
+WORKSPACE = "NUDGEFLOW_WORKSPACE_ID"
+
+
+class NotWell(NudgeflowError):
+    """Something is missing or wrong, and the problem says what to do."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is the matter with one thing; `good` if nothing is to be done."""
+
+    subject: str
+    good: bool
+    said: str
+
+
+def show(findings: Iterable[Finding]) -> bool:
+    """Print the findings as they come, and return whether all are good."""
+    console = Console(highlight=False)
+    well = True
+    for finding in findings:
+        well &= finding.good
+        mark = Text("   ok", "green") if finding.good else Text("to do", "bold red")
+        console.print(mark, f" {finding.subject}: {finding.said}", sep="", soft_wrap=True)
+    return well
+
+
+def examine(environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding for each thing that a refresh needs, in the order it needs them."""
+    chosen = None
+    try:
+        chosen = settings.read(environment)
+    except NudgeflowError as error:
+        yield Finding("variables", False, error.problem)
+    with open_client() as client:
+        server = _look("server", lambda: _check_server(client))
+        yield server
+        project = _Project(client if server.good else None, chosen)
+        yield from _campaign(project, environment)
+        yield _look("customer list", lambda: _read_list(project))
+        yield _look("lake", lambda: _try_lake(project))
+        if server.good:
+            deployments = _look("deployments", lambda: _check_deployments(client))
+            yield deployments
+            if deployments.good:
+                yield _look("schedules", lambda: _check_schedules(client))
+            yield _look("work pool", lambda: _check_pool(client))
+            yield _look("worker", lambda: _check_worker(client))
+
+
+def _look(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, check())
+    except NudgeflowError as error:
+        return Finding(subject, False, str(error))
+    except httpx.HTTPError as error:
+        said = (
+            f"Prefect's server has not answered well: {type(error).__name__}. Look at its output."
+        )
+        return Finding(subject, False, said)
+
+
+class _Project:
+    """The blocks that prefect.yaml names, as they are saved, or as the variables have them."""
+
+    def __init__(self, client: SyncPrefectClient | None, chosen: settings.Settings | None) -> None:
+        self._client, self._chosen = client, chosen
+
+    def load(self, parameter: str, kind: type[B]) -> tuple[B, str]:
+        """Return a block, and what to add about it. Raises NotWell, NoProject."""
+        slug = _slug(parameter)
+        if self._client:
+            try:
+                block = load_by_name(slug, kind)
+            except BlockNotFound:
+                pass
+            else:
+                assert isinstance(block, kind)
+                return block, ""
+        for name, each in settings.BLOCKS.items():
+            block = getattr(self._chosen, name, None)
+            if f"{each.get_block_type_slug()}/main" == slug and isinstance(block, kind):
+                return block, " It is not saved yet: `nudgeflow bootstrap` does that."
+        raise NotWell(self._missing(slug))
+
+    def _missing(self, slug: str) -> str:
+        if not self._client:
+            return f"prefect.yaml names {slug}, and .env does not describe it: fill it in."
+        there = saved_blocks(self._client, slug.partition("/")[0])
+        if not there:
+            return f"{slug} is not saved: fill in .env, then run `nudgeflow bootstrap`."
+        return (
+            f"{slug} is not saved. Saved are: {first_ten(there)}. Name one of them in "
+            f"prefect.yaml, then run `nudgeflow deploy`."
+        )
+
+
+def _slug(parameter: str) -> str:
+    """Return the type and name of a block of the refresh, as prefect.yaml has it."""
+    for entry in read_config()["deployments"]:
+        if entry["name"] == PLANNED:
+            try:
+                return str(entry["parameters"][parameter]["$ref"]["block_document_slug"])
+            except (KeyError, TypeError):
+                break
+    raise NotWell(
+        f"prefect.yaml has no deployment {PLANNED} whose {parameter} is a block by its name: "
+        f"look at the prefect.yaml that `nudgeflow init` writes."
+    )
+
+
+def _check_server(client: SyncPrefectClient) -> str:
+    if not (url := get_current_settings().api.url):
+        raise NoServer("There is no PREFECT_API_URL.")
+    return f"Prefect {check_answer(client)} at {url}"
+
+
+def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Sign in once, and look for the campaign and its workspace."""
+    wanted = environment.get(CAMPAIGN, "")
+    found: dict[str, tuple[str, str, Status | str]] = {}
+
+    def sign_in() -> str:
+        account, note = project.load("account", NudgescribeAccount)
+        with account.get_client(**_AT_ONCE) as client:
+            for workspace in client.campaigns():
+                for each in workspace.campaigns:
+                    found[each.campaign_id] = workspace.workspace_id, each.name, each.status
+        return f"signed in at {account.base_url}; {len(found)} campaigns.{note}"
+
+    def find_campaign() -> str:
+        if wanted not in found:
+            known = first_ten(f"{name} {campaign}" for campaign, (_, name, _) in found.items())
+            problem = f"There is no campaign {wanted}." if wanted else f"{CAMPAIGN} is not set."
+            raise NotWell(f"{problem} Set it in .env. There are: {known or 'none'}.")
+        _, name, status = found[wanted]
+        return f"{name}, {status}"
+
+    def find_workspace() -> str:
+        workspace, given = found[wanted][0], environment.get(WORKSPACE)
+        if given != workspace:
+            raise NotWell(f"Set {WORKSPACE}={workspace} in .env: it is the campaign's workspace.")
+        return workspace
+
+    account = _look("account", sign_in)
+    yield account
+    if account.good:
+        yield _look("campaign", find_campaign)
+    if wanted in found:
+        yield _look("workspace", find_workspace)
+
+
+def _read_list(project: _Project) -> str:
+    source, note = project.load("crm", CrmSource)
+    with (
+        translate_foreign_errors(source.block_slug, NotWell),
+        closing(prefetch(source.batches(None))) as batches,
+    ):
+        first = next((batch for batch in batches if batch.num_rows), None)
+    if first is None:
+        raise NotWell("The list has no rows: correct the block's query or path.")
+    names = first_ten(first.schema.names)
+    return f"{_slug('crm')}: the first row has the columns {names}.{note}"
+
+
+def _try_lake(project: _Project) -> str:
+    lake, note = project.load("lake", DataLake)
+    path = f"doctor-{uuid4().hex}"
+    lake.files.create(path, b"Written by `nudgeflow doctor`, which removes it.")
+    lake.files.remove(path)
+    return f"{lake.files.root}: a file was written and removed.{note}"
+
+
+def _check_deployments(client: SyncPrefectClient) -> str:
+    names = [full_name(entry) for entry in read_config()["deployments"]]
+    missing = [name for name in names if find(client.read_deployment_by_name, name) is None]
+    if missing:
+        raise NotWell(f"Not deployed: {first_ten(missing)}. Run `nudgeflow deploy`.")
+    return f"all {len(names)} are there"
+
+
+def _check_schedules(client: SyncPrefectClient) -> str:
+    switches = read_switches(client, read_config()["deployments"])
+    if any(each == Switch(REVIEWS, on=False) for each in switches):
+        raise NotWell(
+            f"{REVIEWS} is off, so nobody continues a refresh after its review: "
+            f"`nudgeflow schedule on {REVIEWS}`."
+        )
+    on = ", ".join(each.name for each in switches if each.on)
+    off = ", ".join(each.name for each in switches if not each.on)
+    return f"on: {on or 'none'}; off: {off or 'none'}"
+
+
+def _check_pool(client: SyncPrefectClient) -> str:
+    pool = find(client.read_work_pool, POOL)
+    if pool is None:
+        raise NotWell(f"There is no work pool {POOL}: `nudgeflow bootstrap` makes it.")
+    if pool.is_paused:
+        raise NotWell(f"{POOL} is paused: `prefect work-pool resume {POOL}`.")
+    return f"{POOL}, of type {pool.type}"
+
+
+def _check_worker(client: SyncPrefectClient) -> str:
+    there = client.read_workers_for_work_pool(POOL) if find(client.read_work_pool, POOL) else []
+    online = sum(each.status == "ONLINE" for each in there)
+    if not online:
+        raise NotWell(
+            f"None is running, so flow runs wait: `prefect worker start --pool {POOL}`, in a "
+            f"terminal of its own."
+        )
+    return f"{online} running"
