@@ -12,13 +12,18 @@ from time import monotonic, sleep
 import httpx
 from prefect.client.orchestration import get_client
 
-from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from blocks import CrmSource, DataLake, NudgescribeAccount, SqlCrm
+from nudgescribe.errors import NudgeflowError
 from sandbox import demo_customers
 from sandbox.seed import Seeded
 
 STARTUP_SECONDS = 60.0
 CUSTOMERS = 5000
 INVALID_EVERY = 97
+
+
+class NotSeeded(NudgeflowError):
+    """A sandbox has no first account."""
 
 
 def free_port() -> int:
@@ -71,10 +76,13 @@ def approve(url: str, campaign_id: str) -> None:
 
 
 def seed(data: Path, *options: str) -> Seeded:
-    """Create an account with a published campaign in a sandbox's data folder."""
+    """Create an account with a published campaign in a sandbox's data folder. Raises NotSeeded."""
     command = [sys.executable, "-m", "sandbox", "seed", "--data", str(data), *options]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    return Seeded.model_validate_json(printed)
+    seeding = subprocess.run(command, capture_output=True, check=False, text=True)
+    if seeding.returncode:
+        why = seeding.stderr.strip().splitlines() or ["It ended without a word."]
+        raise NotSeeded(f"The sandbox could not be seeded: {why[-1]}")
+    return Seeded.model_validate_json(seeding.stdout)
 
 
 def seed_once(data: Path) -> Seeded:
@@ -88,13 +96,12 @@ def seed_once(data: Path) -> Seeded:
 
 
 def sql_crm(database: Path) -> SqlCrm:
-    """Create a CRM in SQLite: the sandbox's customers, some on new plans, some with invalid values.
+    """Create a CRM in SQLite: the sandbox's customers, of whom some have joined, left or changed
+    their plan since, and some have invalid values.
 
     An older database at this path is replaced.
     """
-    rows = list(
-        demo_customers.customers(CUSTOMERS, demo_customers.PLANS_NOW, invalid_every=INVALID_EVERY)
-    )
+    rows = list(demo_customers.customers_now(CUSTOMERS, invalid_every=INVALID_EVERY))
     columns = ", ".join(rows[0])
     values = ", ".join(f":{name}" for name in rows[0])
     database.unlink(missing_ok=True)
@@ -103,11 +110,6 @@ def sql_crm(database: Path) -> SqlCrm:
         connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608
     query = "SELECT * FROM customers ORDER BY customer_id"
     return SqlCrm.model_validate({"url": f"sqlite:///{database.resolve()}", "query": query})
-
-
-def file_crm(path: Path) -> FileCrm:
-    """Return the block of a list in a file."""
-    return FileCrm(path=str(path.resolve()))
 
 
 def start_prefect() -> None:

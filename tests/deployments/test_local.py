@@ -52,7 +52,7 @@ def demo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_demo_counts_agree_or_it_says_why_it_failed(tmp_path: Path) -> None:
+def test_demo_tells_results_in_sentences_or_it_says_why_it_failed(tmp_path: Path) -> None:
     lake, file = tmp_path / "some lake", tmp_path / "list.csv"
     file.write_text("id,plan\n1,a\n2,b\n2,b\n")
     with (
@@ -62,16 +62,15 @@ def test_demo_counts_agree_or_it_says_why_it_failed(tmp_path: Path) -> None:
         _, refused = bad.communicate()
         printed, errors = good.communicate()
     assert bad.returncode == 1
-    assert "The demo failed: 1 customer identifiers occur more than once" in refused
+    assert refused.startswith("The demo failed: 1 customer identifiers occur more than once")
     assert good.returncode == 0, errors
-    rows = dict(re.findall(r"│ ([\w ,:]+?) +│ +([\d., ]+) │", printed))
-    assert rows["rows extracted"] == "5,000"
-    assert rows["rows accepted"] == rows["rows in the lake"] == "4,949"
-    assert rows["rows rejected"] == "51"
-    assert rows["segments matched, new, orphaned"] == "12, 4, 4"
-    assert rows["files"] == "1"
-    assert re.search(r"│ messages changed since run 1 +│ [\d,]+ of 4,949 │", printed)
-    assert rows["customers added, removed"] == "0, 51"
+    assert len(printed.splitlines()) < 25
+    assert errors == ""
+    assert "100 have joined, 100 have left" in printed
+    assert "5,000 rows came from the CRM; 51 were rejected." in printed
+    assert "Run 2 has 4,949 messages. 4 of its 16 segments are new; 4 were removed." in printed
+    # Those on a new plan: legacy has become student.
+    assert "1,280 of 4,850 customers got another message; 99 were added, 150 removed." in printed
     assert str(lake) in printed
     assert len(list(lake.rglob("part-*.parquet"))) == 2
     assert "\x1b[" not in printed + errors
