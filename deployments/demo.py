@@ -46,8 +46,11 @@ def main() -> None:
 
 
 def _check_lake(lake: Path) -> None:
-    """Check that the lake can be made. Raises OSError."""
-    lake.mkdir(parents=True, exist_ok=True)
+    """Make the lake's folder, before anything is started. Exits if that cannot be done."""
+    try:
+        lake.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"The demo failed: {lake} cannot be the lake's folder: {error.strerror}.")
 
 
 def _read_list(options: Namespace) -> DemoList | None:

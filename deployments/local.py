@@ -1,5 +1,6 @@
 """Start the parts of a local stack: a seeded sandbox, a CRM, saved blocks."""
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -13,6 +14,7 @@ import httpx
 from prefect.client.orchestration import get_client
 
 from blocks import CrmSource, DataLake, NudgescribeAccount, SqlCrm
+from blocks.saved import MAIN
 from nudgescribe.errors import NudgeflowError
 from sandbox import demo_customers
 from sandbox.seed import Seeded
@@ -50,9 +52,9 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 
 
 @contextmanager
-def child(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
-    """Run a Python process until the context ends."""
-    process = subprocess.Popen([sys.executable, *arguments])
+def child(*arguments: str, **settings: str) -> Generator[subprocess.Popen[bytes], None, None]:
+    """Run a Python process, with variables of its own, until the context ends."""
+    process = subprocess.Popen([sys.executable, *arguments], env={**os.environ, **settings})
     try:
         yield process
     finally:
@@ -118,6 +120,14 @@ def start_prefect() -> None:
         client.hello()
 
 
+def load_blocks() -> tuple[NudgescribeAccount, DataLake]:
+    """Return the account and the lake that are saved under the name *main*."""
+    account, lake = NudgescribeAccount.load(MAIN), DataLake.load(MAIN)
+    assert isinstance(account, NudgescribeAccount)
+    assert isinstance(lake, DataLake)
+    return account, lake
+
+
 def save_blocks(
     url: str, seeded: Seeded, crm: CrmSource, lake: Path, **options: str
 ) -> tuple[NudgescribeAccount, DataLake]:
@@ -133,5 +143,5 @@ def save_blocks(
     )
     data_lake = DataLake(root=str(lake.resolve()))
     for block in (account, crm, data_lake):
-        block.save("main", overwrite=True)
+        block.save(MAIN, overwrite=True)
     return account, data_lake

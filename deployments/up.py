@@ -20,6 +20,15 @@ SANDBOX_PORT = 7878
 PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "4", "--approve-after", "120")
 SERVER_SECONDS = 120.0
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+NO_POSTGRESQL = "SQLite, since no PostgreSQL is installed that this user can run"
+ON_SQLITE = {
+    # Fewer jobs that want to write at once: each that comes too late is a traceback.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "10",
+}
 RUNS_PER_CORE = 3
 """Flow runs at once; more only wait for each other, and for the server's SQLite."""
 
@@ -50,6 +59,7 @@ def _run(stack: ExitStack) -> None:
     prefect, sandbox_url = _start_servers(stack)
     _set_up(sandbox_url)
     worker = _start_worker(stack)
+    _export_first_run()
     print(_guide(sandbox_url), flush=True)
     while prefect.poll() is None and worker.poll() is None:
         sleep(0.5)
@@ -59,9 +69,13 @@ def _run(stack: ExitStack) -> None:
 def _start_servers(stack: ExitStack) -> tuple[subprocess.Popen[bytes], str]:
     """Start Prefect and the sandbox; return Prefect's process and the sandbox's URL."""
     from deployments import local
+    from deployments.postgresql import postgresql
 
+    database = stack.enter_context(postgresql(HOME / "postgresql"))
+    settings = {DATABASE: database} if database else ON_SQLITE
+    print(f"Prefect stores in {'PostgreSQL' if database else NO_POSTGRESQL}.", flush=True)
     command = ("-m", "prefect", "server", "start", "--port", str(PREFECT_PORT))
-    prefect = stack.enter_context(local.child(*command))
+    prefect = stack.enter_context(local.child(*command, **settings))
     sandbox_url = stack.enter_context(local.sandbox(DATA, SANDBOX_PORT, *SANDBOX))
     local.wait_for(f"{PREFECT_URL}/api/health", prefect, SERVER_SECONDS)
     return prefect, sandbox_url
@@ -95,6 +109,16 @@ def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
     limit = RUNS_PER_CORE * (os.cpu_count() or 1)
     command = ("worker", "start", "--pool", server.POOL, "--limit", str(limit))
     return stack.enter_context(local.child("-m", "prefect", *command))
+
+
+def _export_first_run() -> None:
+    """Have run 1 in the lake, so that the report of the first refresh can compare."""
+    from deployments import local
+    from flows.export import export_messages
+
+    account, lake = local.load_blocks()
+    print("Fetching the messages of run 1 into the lake.", flush=True)
+    export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
 
 
 def _guide(sandbox_url: str) -> str:
