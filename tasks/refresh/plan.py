@@ -35,7 +35,7 @@ from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key, link_report, show_page
 from tasks.ui.charts import Chart, vertical_bars
-from tasks.ui.markdown import code, plain, two_columns
+from tasks.ui.markdown import code_block, plain, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"
@@ -262,7 +262,9 @@ def _report(plan: Plan, chart: Chart, url: str) -> None:
 
 {chart.show("Customers and segments")}
 
-To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to {code(url)}.
+To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to
+
+{code_block(url)}
 """
     key = artifact_key("plan", plan.campaign, plan.campaign_id)
     description = f"Plan for {plain(plan.campaign)}"

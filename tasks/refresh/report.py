@@ -24,7 +24,7 @@ from tasks.ui.charts import horizontal_bars
 from tasks.ui.markdown import (
     MOST_RULES_SHOWN,
     change,
-    code,
+    code_block,
     link,
     percent,
     plain,
@@ -183,16 +183,8 @@ def _page(
         describe_other_key(result.other_holdout),
         *_rejected(result, url),
         "## What changed in segments",
-        two_columns(
-            "segments",
-            {
-                "matched, messages kept": f"{result.matched:,}",
-                "new, messages written and reviewed": f"{result.new:,}",
-                "orphaned, no customers left": f"{result.orphaned:,}",
-            },
-        ),
+        table("lrr", ("", "segments", "customers"), _segment_rows(result)),
         horizontal_bars(_segments(result)).show("Segments"),
-        f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
         show_segments(shown.segments, result.accepted),
         *show_samples(shown.samples),
         "## Compared with the last run",
@@ -203,8 +195,8 @@ def _page(
         two_columns(
             "seconds", {plain(step): f"{seconds:.1f}" for step, seconds in result.seconds.items()}
         ),
-        f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in "
-        f"{code(url(result.path))}",
+        f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in",
+        code_block(url(result.path)),
     ]
     return _joined(parts)
 
@@ -232,7 +224,8 @@ def _rejected(result: RefreshResult | Validated, url: Callable[[str], str]) -> l
         "unless it broke a rule itself."
         if any(rule.code == DUPLICATE for rule in most)
         else "",
-        f"Fix these rows in the CRM; they are listed in {code(url(result.quarantine))}",
+        "Fix these rows in the CRM; they are listed in",
+        code_block(url(result.quarantine)),
     ]
 
 
@@ -279,6 +272,19 @@ def _rows(result: RefreshResult) -> dict[str, int]:
         "rejected": result.rejected,
         **{name: customers for name, customers in left_out.items() if customers},
     }
+
+
+def _segment_rows(result: RefreshResult) -> list[tuple[str, str, str]]:
+    kept = result.accepted - result.customers_in_new
+    return [
+        ("matched, messages kept", f"{result.matched:,}", with_share(kept, result.accepted)),
+        (
+            "new, messages written and reviewed",
+            f"{result.new:,}",
+            with_share(result.customers_in_new, result.accepted),
+        ),
+        ("orphaned, no customers left", f"{result.orphaned:,}", ""),
+    ]
 
 
 def _segments(result: RefreshResult) -> dict[str, int]:

@@ -18,7 +18,7 @@ from tasks.customers.staging import local_copy
 from tasks.policies import NEVER_CACHED
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.preview import segment_sizes, variables_of
-from tasks.ui.markdown import code_block, plain, table, with_share
+from tasks.ui.markdown import plain, quote_text, table, with_share
 
 MOST_SEGMENTS = 12
 SAMPLES = 3
@@ -109,7 +109,7 @@ def show_samples(shown: Sequence[Sample]) -> list[str]:
     """Return a section of a page with messages, none if there are none."""
     if not shown:
         return []
-    texts = (f"**{plain(one.segment)}**\n\n{code_block(one.message)}" for one in shown)
+    texts = (f"**{plain(one.segment)}**\n\n{quote_text(one.message)}" for one in shown)
     return ["## How messages read", "Written to customers who are made up.", *texts]
 
 

@@ -83,19 +83,21 @@ Run 7 was published on 2026-11-21 at 06:34 UTC: 999,988 messages, one for each c
 | email | a value is required | 9 |
 | age | not a decimal number | 3 |
 
-Fix these rows in the CRM; they are listed in `/LAKE/quarantine/campaign_id=C/r.parquet`
+Fix these rows in the CRM; they are listed in
+
+```
+/LAKE/quarantine/campaign_id=C/r.parquet
+```
 
 ## What changed in segments
 
-| | segments |
-|---|---:|
-| matched, messages kept | 120 |
-| new, messages written and reviewed | 3 |
-| orphaned, no customers left | 1 |
+| | segments | customers |
+|---|---:|---:|
+| matched, messages kept | 120 | 999,738 (more than 99.9 %) |
+| new, messages written and reviewed | 3 | 250 (less than 0.1 %) |
+| orphaned, no customers left | 1 | |
 
 ![Segments](PICTURE)
-
-Customers in new segments: 250 (less than 0.1 %).
 
 | largest segments | | customers |
 |---|---|---:|
@@ -108,10 +110,8 @@ Written to customers who are made up.
 
 **plan = student**
 
-```
-Dear Alex,
-welcome.
-```
+> Dear Alex,
+> welcome.
 
 ## Compared with the last run
 
@@ -141,7 +141,11 @@ Of the 994,988 customers in both runs, 3,980 received a different message: **0.4
 | upload | 61.2 |
 | rerun | 600.0 |
 
-Files in the lake: 2, together 45.6 MB, in `/LAKE/messages/campaign_id=C/run_number=7`
+Files in the lake: 2, together 45.6 MB, in
+
+```
+/LAKE/messages/campaign_id=C/run_number=7
+```
 """
 
 
@@ -287,6 +291,10 @@ def test_sync_report_page_is_complete(shown: dict[str, str]) -> None:
 
 Of customers who are listed more than once, the last row was taken, unless it broke a rule itself.
 
-Fix these rows in the CRM; they are listed in `/lake/quarantine/campaign_id=C/r.parquet`
+Fix these rows in the CRM; they are listed in
+
+```
+/lake/quarantine/campaign_id=C/r.parquet
+```
 """
     )

@@ -34,7 +34,7 @@ from tasks.refresh.run_shown import RunShown, Sample, SegmentSize
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import list_candidates
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.markdown import code, code_block, plain
+from tasks.ui.markdown import code_block, plain, quote_text
 from tests.conftest import Company, Through, customers
 from tests.support.response_tamperer import Changed, ResponseTamperer
 from tests.tasks.conftest import Local
@@ -106,7 +106,7 @@ def campaign(company: Company) -> CampaignRef:
 GROUP = GroupRef(workspace_id="w", customer_group_id="g", name=NAME, size=1)
 SHOWN_RUN = RunShown(
     segments=[SegmentSize(name=NAME, customers=1, is_new=True)],
-    samples=[Sample(segment=NAME, message="Dear *Alex*\n```\n")],
+    samples=[Sample(segment=NAME, message=f"{NAME}\n\n# b\n")],
 )
 VALIDATED = Validated(
     accepted=Staged(path="x", rows=1, sha256=""),
@@ -165,7 +165,8 @@ def test_review_shows_names_and_segments_as_text(
         Checkpoint(campaign=campaign, validated=VALIDATED, expected=expected, group=GROUP, run=run),
     )
     shaped = rendered(page)
-    assert (shaped.count("<h3>"), shaped.count("<pre>")) == (1, 2)
+    assert (shaped.count("<h3>"), shaped.count("<pre>")) == (1, 1)
+    assert shaped.count("<blockquote>") == 1
     assert not re.search("<(img|a) ", shaped)
     assert text_of(page).count("ALL APPROVED") == 9
     assert "ALL APPROVED" in shown.texts[1]
@@ -234,6 +235,5 @@ def test_plain_text_is_shown_as_it_is(frame: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a", "a`b", "`a``", "a\n\n# b", "{a}"])
 def test_code_is_shown_as_it_is(text: str) -> None:
-    assert rendered(code(text)).count("<code>") == 1
-    assert text_of(code(text)).strip() == " ".join(text.split())
+    assert rendered(quote_text(f"{text}\n\n> # {text}")).count("<blockquote>") == 1
     assert rendered(code_block(f"{text}\n```\n{text}")).count("<code>") == 1
