@@ -123,9 +123,9 @@ def test_overview_shows_earlier_windows_and_calls(
     newest = calls.get_by_role("row").nth(1)
     for text in (company.seeded.email, contract.GROUPS, "200"):
         expect(newest).to_contain_text(text)
-    assert httpx.post(f"{company.sandbox.url}{contract.GROUPS}", json={}).status_code == 401
+    assert httpx.post(f"{company.sandbox.url}{contract.GROUPS}", json={}).status_code == 403
     page.reload()
-    expect(newest).to_contain_text("401")
+    expect(newest).to_contain_text("403")
 
 
 @pytest.mark.parametrize("width", [1280, 390])
