@@ -49,10 +49,10 @@ def fields(workspace_id: str) -> list[CreateField]:
 def customers(
     count: int, plans: tuple[str, ...], *, invalid_every: int = 0
 ) -> Iterator[dict[str, str]]:
-    """Yield `count` customers, always the same; every `invalid_every`-th breaks one rule, which
-    changes nobody else.
+    """Yield `count` customers, always the same; every `invalid_every`-th breaks one rule, another
+    each time, which changes nobody else.
     """
-    random, mistakes = Random(7), Random(8)
+    random = Random(7)
     for number in range(1, count + 1):
         customer = {
             "customer_id": f"{number:06d}",
@@ -67,7 +67,7 @@ def customers(
             "region": random.choice(REGIONS),
         }
         if invalid_every and number % invalid_every == 0:
-            customer.update(mistakes.choice(_MISTAKES))
+            customer.update(_MISTAKES[number // invalid_every % len(_MISTAKES)])
         yield customer
 
 

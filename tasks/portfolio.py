@@ -278,9 +278,14 @@ def report_portfolio(account: NudgescribeAccount, refreshes: Sequence[RefreshSta
         _row(refresh, names.get(refresh.campaign_id, refresh.campaign_id), account)
         for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)
     ]
-    head = ("campaign", "outcome", "state", "why")
-    page = f"# {len(refreshes):,} campaigns: {summary}\n\n{table('llll', head, rows)}\n"
-    return show_page(page, key="portfolio", description=summary)
+    parts = [
+        f"# {len(refreshes):,} campaigns: {summary}",
+        table("lll", ("campaign", "outcome", "state"), (row for row, _ in rows)),
+        # Prefect's UI does not wrap the cells of a table.
+        *(["## Why"] if any(why for _, why in rows) else []),
+        *(f"{row[0]}: {why}" for row, why in rows if why),
+    ]
+    return show_page("\n\n".join(parts) + "\n", key="portfolio", description=summary)
 
 
 def _names(account: NudgescribeAccount) -> dict[str, str]:
@@ -294,11 +299,14 @@ def _names(account: NudgescribeAccount) -> dict[str, str]:
     return {one.campaign_id: one.name for workspace in listed for one in workspace.campaigns}
 
 
-def _row(refresh: RefreshStatus, name: str, account: NudgescribeAccount) -> Sequence[str]:
+def _row(
+    refresh: RefreshStatus, name: str, account: NudgescribeAccount
+) -> tuple[Sequence[str], str]:
+    """Return what is shown of a refresh: its row, and why it has ended so."""
     url, run = account.link_to(refresh.campaign_id), refresh.flow_run
-    return (
+    row = (
         link(name, url) if url else plain(name),
         refresh.outcome,
         link_to_flow_run(refresh.state, run) if run else plain(refresh.state),
-        plain(refresh.message),
     )
+    return row, plain(refresh.message)

@@ -60,11 +60,11 @@ def _update_labels(labels: KeyValueLabels) -> None:
 
 def _update_name(name: str, campaign: str, workspace: str) -> None:
     named = {"campaign": campaign, "workspace": workspace}
+    tags = {f"{kind}: {called}" for kind, called in named.items() if called}
+    context = FlowRunContext.get()
+    known = context.flow_run.tags if context and context.flow_run else []
     with get_client(sync_client=True) as client:
-        run_id = UUID(flow_run.id)
-        known = client.read_flow_run(run_id).tags
-        tags = {*known, *(f"{kind}: {called}" for kind, called in named.items() if called)}
-        client.update_flow_run(run_id, name=name, tags=sorted(tags))
+        client.update_flow_run(UUID(flow_run.id), name=name, tags=sorted({*known, *tags}))
 
 
 def announce(event: str, kind: str, name: str, occurrence: str, payload: dict[str, Any]) -> None:
