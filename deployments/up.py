@@ -22,13 +22,9 @@ SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "4", "--approve-after",
 SERVER_SECONDS = 120.0
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 NO_POSTGRESQL = "SQLite, since no PostgreSQL is installed that this user can run"
-ON_SQLITE = {
-    # Fewer jobs that want to write at once: each that comes too late is a traceback.
-    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "60",
-    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "60",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "10",
-}
+ONE_CONNECTION = ":memory:"
+"""In an SQLite database's address, Prefect's server takes it to mean one connection for all jobs.
+None of them finds the database locked by another then."""
 RUNS_PER_CORE = 3
 """Flow runs at once; more only wait for each other, and for the server's SQLite."""
 
@@ -72,13 +68,19 @@ def _start_servers(stack: ExitStack) -> tuple[subprocess.Popen[bytes], str]:
     from deployments.postgresql import postgresql
 
     database = stack.enter_context(postgresql(HOME / "postgresql"))
-    settings = {DATABASE: database} if database else ON_SQLITE
+    settings = {DATABASE: database or _sqlite()}
     print(f"Prefect stores in {'PostgreSQL' if database else NO_POSTGRESQL}.", flush=True)
     command = ("-m", "prefect", "server", "start", "--port", str(PREFECT_PORT))
     prefect = stack.enter_context(local.child(*command, **settings))
     sandbox_url = stack.enter_context(local.sandbox(DATA, SANDBOX_PORT, *SANDBOX))
     local.wait_for(f"{PREFECT_URL}/api/health", prefect, SERVER_SECONDS)
     return prefect, sandbox_url
+
+
+def _sqlite() -> str:
+    folder = (HOME / "prefect" / ONE_CONNECTION).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite+aiosqlite:///{folder}/prefect.db"
 
 
 def _set_up(sandbox_url: str) -> None:
