@@ -13,7 +13,7 @@ from time import monotonic, sleep
 import httpx
 from prefect.client.orchestration import get_client
 
-from blocks import CrmSource, DataLake, NudgescribeAccount, SqlCrm
+from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from blocks.saved import MAIN
 from nudgescribe.errors import NudgeflowError
 from sandbox import demo_customers
@@ -112,6 +112,11 @@ def sql_crm(database: Path) -> SqlCrm:
         connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608
     query = "SELECT * FROM customers ORDER BY customer_id"
     return SqlCrm.model_validate({"url": f"sqlite:///{database.resolve()}", "query": query})
+
+
+def file_crm(path: Path) -> FileCrm:
+    """Return the block of a list in a file."""
+    return FileCrm(path=str(path.resolve()))
 
 
 def start_prefect() -> None:
