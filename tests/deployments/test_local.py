@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -80,9 +81,6 @@ def test_demo_tells_results_in_sentences_or_it_says_why_it_failed(tmp_path: Path
 def running(folder: Path) -> Iterator[list[str]]:
     """`make up` in a clean folder that has the project's deployments; yields what it prints."""
     (folder / "prefect.yaml").symlink_to(ROOT / "prefect.yaml")
-    # PostgreSQL does not run as root, but as an account that must find its folder.
-    for parent in (folder, *folder.parents) if os.geteuid() == 0 else ():
-        parent.chmod(parent.stat().st_mode | 0o111)
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.up"],
         cwd=folder,
@@ -107,6 +105,14 @@ def running(folder: Path) -> Iterator[list[str]]:
             process.kill()
             reader.join()
             process.stdout.close()
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """None of pytest's folders, which are root's alone: its PostgreSQL runs as another account."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -300,9 +306,9 @@ def refresh_again(folder: Path) -> str:
 
 
 def test_refresh_is_started_watched_reviewed_and_read_in_the_browser(
-    tmp_path: Path, page: Page
+    home: Path, page: Page
 ) -> None:
-    with running(tmp_path) as printed:
+    with running(home) as printed:
         # It could come between a person's approval and their resumption.
         often = f"{API}/deployments/{deployment(REVIEWS)['id']}"
         httpx.patch(often, json={"paused": True}).raise_for_status()
@@ -319,11 +325,11 @@ def test_refresh_is_started_watched_reviewed_and_read_in_the_browser(
         said = [log["message"] for log in ask("logs/filter", logs=of_run, sort="TIMESTAMP_DESC")]
         last = next(line for line in said if not line.startswith(("Finished", "Flow run")))
         assert f"Report: {up.PREFECT_URL}/artifacts/artifact/" in last
-        assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 2
+        assert len(list((home / ".local/lake").rglob("_manifest-*.json"))) == 2
 
-        page.goto(f"/runs/flow-run/{refresh_again(tmp_path)}")
+        page.goto(f"/runs/flow-run/{refresh_again(home)}")
         read(page, "customers 4,949 4,949 0")
-        assert len(list((tmp_path / ".local/lake").rglob("_manifest-*.json"))) == 3
+        assert len(list((home / ".local/lake").rglob("_manifest-*.json"))) == 3
         other_pages(page)
         wanted = {"slug": {"any_": ["nudgescribe-campaign-rerun", "file-crm"]}}
         assert len(ask("block_types/filter", block_types=wanted)) == 2
