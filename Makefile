@@ -5,6 +5,8 @@ PYTHON ?= python3
 LAKE ?= lake
 LIST ?=
 SEGMENTS ?=
+DELIMITER ?=
+ENCODING ?=
 BIN := .venv/bin
 READY := .venv/ready
 
@@ -12,7 +14,7 @@ READY := .venv/ready
 .PHONY: demo test test-s3 test-stack chaos coverage check bounds up format documents constraints clean
 
 demo: $(READY)
-	@$(BIN)/nudgeflow demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)"
+	@$(BIN)/nudgeflow demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)" --delimiter "$(DELIMITER)" --encoding "$(ENCODING)"
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not s3 and not chaos and not stack" --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=98

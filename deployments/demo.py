@@ -1,97 +1,147 @@
-"""`nudgeflow demo`: refresh one campaign against a sandbox, and show what became of it."""
+"""`nudgeflow demo`: refresh one campaign against a sandbox and tell what became of it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
 
 from deployments.environment import keep_prefect_at
 from nudgescribe.errors import NudgeflowError
 
 if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
-    from blocks import DataLake, FileCrm, NudgescribeAccount, SqlCrm
+    from blocks import CrmSource, DataLake, NudgescribeAccount
+    from deployments.demo_list import DemoList
+    from flows.options import RefreshOptions
+    from sandbox.seed import Seeded
     from tasks.refresh.report import RefreshResult
 
 PREFECT_HOME = Path(".demo")
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after", "2")
 
 
-def demo(lake: Path, list_: str, segments: str) -> None:
-    """Run the demo, and print its result; `list_` names a CSV, empty is the demo's CRM."""
-    print("Starting a sandbox and Prefect; the first start takes half a minute.", flush=True)
-    keep_prefect_at(PREFECT_HOME)
+def demo(lake: Path, list_: str, segments: str, delimiter: str, encoding: str) -> None:
+    """Run the demo, and tell its result; `list_` names a CSV, empty is the demo's CRM."""
+    # Warnings alone: each step of a flow run has a line of its own in Prefect's log.
+    keep_prefect_at(PREFECT_HOME, PREFECT_LOGGING_LEVEL="WARNING")
     try:
-        result = _run(lake, list_, segments)
-    except NudgeflowError as error:
+        _check_lake(lake)
+        _tell(_run(lake, _read_list(list_, segments, delimiter, encoding)), lake)
+    except (NudgeflowError, OSError) as error:
         sys.exit(f"The demo failed: {error}")
-    console = Console()
-    console.print(_table(result))
-    console.print(f"The lake: {lake / result.path}", soft_wrap=True)
+    except KeyboardInterrupt:
+        sys.exit("The demo was stopped.")
 
 
-def _run(lake: Path, list_: str, segments: str) -> RefreshResult:
-    """Refresh a new sandbox's campaign; `list_` names a CSV, empty is the demo's CRM."""
+def _check_lake(lake: Path) -> None:
+    """Make the lake's folder, before anything is started. Exits if that cannot be done."""
+    try:
+        lake.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"The demo failed: {lake} cannot be the lake's folder: {error.strerror}.")
+
+
+def _read_list(list_: str, segments: str, delimiter: str, encoding: str) -> DemoList | None:
+    """Return the list that is named; None for the demo's CRM."""
+    if not list_:
+        return None
+    from deployments.demo_list import read_list
+
+    return read_list(Path(list_), segments, delimiter or None, encoding or None)
+
+
+def _run(lake: Path, listed: DemoList | None) -> RefreshResult:
+    """Refresh a new sandbox's campaign with the list, or with the demo's CRM."""
     from deployments import local
 
+    print("Starting a sandbox and Prefect; the first start takes half a minute.", flush=True)
     with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as meanwhile:
         data, prefect = Path(folder), meanwhile.submit(local.start_prefect)
-        if list_:
-            seeded = local.seed(data, "--list", list_, "--segments", segments)
-            crm = local.file_crm(Path(list_))
-        else:
-            seeded = local.seed(data)
-            crm = local.sql_crm(data / "crm.db")
+        seeded, crm = _seed(data, listed)
         with local.sandbox(data, local.free_port(), *SANDBOX) as url:
             prefect.result()
             account, data_lake = local.save_blocks(url, seeded, crm, lake)
-            return _refresh(seeded.campaign_id, account, crm, data_lake)
+            return _refresh(seeded.campaign_id, account, crm, data_lake, _options(listed))
+
+
+def _seed(data: Path, listed: DemoList | None) -> tuple[Seeded, CrmSource]:
+    """Seed the sandbox with a campaign whose run 1 is published, and return the CRM of today."""
+    from deployments import local
+
+    if listed is None:
+        print(_STORY)
+        return local.seed(data), local.sql_crm(data / "crm.db")
+    print(f"Run 1 is made of the first half of your {listed.frame.height:,} rows.")
+    file = data / "list.csv"
+    listed.write_csv(file)
+    segments = ("--list", str(file), "--segments", ",".join(listed.segments))
+    return local.seed(data, *segments), listed.crm
+
+
+_STORY = """\
+Run 1 of the campaign Welcome back was written to 5,000 customers. Since then, in the CRM,
+100 have joined, 100 have left, plan legacy has become plan student, and 51 rows hold a mistake."""
+
+
+def _options(listed: DemoList | None) -> RefreshOptions:
+    from flows.options import RefreshOptions
+    from tasks.customers.guardrails import Guardrails
+    from tasks.customers.mapping import FieldSource
+
+    if listed is None:
+        return RefreshOptions()
+    fields = {field: FieldSource(column=column) for field, column in listed.columns.items()}
+    # It grows from its first half to all of it, and nobody is written to.
+    wide = Guardrails(max_rejected=0.5, max_growth=1000, max_new_segments=10_000)
+    return RefreshOptions(fields=fields, guardrails=wide)
 
 
 def _refresh(
-    campaign_id: str, account: NudgescribeAccount, crm: FileCrm | SqlCrm, lake: DataLake
+    campaign_id: str,
+    account: NudgescribeAccount,
+    crm: CrmSource,
+    lake: DataLake,
+    options: RefreshOptions,
 ) -> RefreshResult:
     from flows.export import export_messages
-    from flows.options import RefreshOptions
     from flows.refresh import campaign_refresh
-    from tasks.customers.guardrails import Guardrails
     from tasks.refresh.report import RefreshResult
 
-    # The lake then has run 1, with which the refresh compares its messages.
-    export_messages(campaign_id, account, lake)
-    result = campaign_refresh(
-        campaign_id,
-        account,
-        crm,
-        lake,
-        # A list of yours grows from its first half to all of it.
-        options=RefreshOptions(guardrails=Guardrails(max_growth=2)),
-    )
+    with _step("Fetching the messages of run 1"):
+        # The refresh compares its messages with them.
+        export_messages(campaign_id, account, lake)
+    with _step("Refreshing the campaign: list, customer group, run 2, review, messages"):
+        # Parameters keep their types when the flow is called from Python.
+        result = campaign_refresh(campaign_id, account, crm, lake, options=options)  # pyright: ignore[reportArgumentType]
     assert isinstance(result, RefreshResult)
     return result
 
 
-def _table(result: RefreshResult) -> Table:
-    table = Table(title=f"{result.campaign}, run {result.run_number}", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_row("rows extracted", f"{result.extracted:,}")
-    table.add_row("rows accepted", f"{result.accepted:,}")
-    table.add_row("rows rejected", f"{result.rejected:,}")
-    table.add_row(
-        "segments matched, new, orphaned", f"{result.matched}, {result.new}, {result.orphaned}"
-    )
-    table.add_row("files", f"{result.files:,}")
-    table.add_row("rows in the lake", f"{result.rows:,}", end_section=True)
-    last = result.run_diff
-    changed = f"{last.changed:,} of {last.in_both:,}"
-    table.add_row(f"messages changed since run {last.since}", changed)
-    table.add_row("customers added, removed", f"{last.added:,}, {last.removed:,}", end_section=True)
-    for step, seconds in result.seconds.items():
-        table.add_row(f"seconds: {step}", f"{seconds:.1f}")
-    return table
+@contextmanager
+def _step(name: str) -> Generator[None]:
+    print(f"{name} ...", end="", flush=True)
+    try:
+        yield
+    except BaseException:
+        print(" failed.")
+        raise
+    print(" done.")
+
+
+def _tell(result: RefreshResult, lake: Path) -> None:
+    """Print the result in sentences."""
+    from nudgescribe.fields import REASONS
+    from tasks.refresh.report import sentences
+
+    print(f"\n{result.campaign}, run {result.run_number}, is published.")
+    for sentence in sentences(result):
+        print(f"- {sentence}")
+    for rule in sorted(result.broken_rules, key=lambda rule: rule.rows, reverse=True)[:5]:
+        why = REASONS.get(rule.code, rule.code)
+        print(f"  Rejected: {rule.rows:,} rows, field {rule.field}: {why}.")
+    print(f"- It took {sum(result.seconds.values()):.0f} seconds.")
+    print(f"\nThe messages: {lake / result.path}")

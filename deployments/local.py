@@ -1,5 +1,6 @@
 """Start the parts of a local stack: a seeded sandbox, a CRM, saved blocks."""
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -13,12 +14,18 @@ import httpx
 from prefect.client.orchestration import get_client
 
 from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
+from blocks.saved import MAIN
+from nudgescribe.errors import NudgeflowError
 from sandbox import demo_customers
 from sandbox.seed import Seeded
 
 STARTUP_SECONDS = 60.0
 CUSTOMERS = 5000
 INVALID_EVERY = 97
+
+
+class NotSeeded(NudgeflowError):
+    """A sandbox has no first account."""
 
 
 def free_port() -> int:
@@ -45,10 +52,11 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 
 
 @contextmanager
-def child(*arguments: str) -> Generator[subprocess.Popen[bytes], None, None]:
-    """Run a Python process until the context ends."""
+def child(*arguments: str, **settings: str) -> Generator[subprocess.Popen[bytes], None, None]:
+    """Run a Python process, with variables of its own, until the context ends."""
     # -P: the current folder may have a `flows` or a `sandbox` of its own, which is not meant.
-    process = subprocess.Popen([sys.executable, "-P", *arguments])
+    command = [sys.executable, "-P", *arguments]
+    process = subprocess.Popen(command, env={**os.environ, **settings})
     try:
         yield process
     finally:
@@ -72,10 +80,13 @@ def approve(url: str, campaign_id: str) -> None:
 
 
 def seed(data: Path, *options: str) -> Seeded:
-    """Create an account with a published campaign in a sandbox's data folder."""
+    """Create an account with a published campaign in a sandbox's data folder. Raises NotSeeded."""
     command = [sys.executable, "-P", "-m", "sandbox", "seed", "--data", str(data), *options]
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    return Seeded.model_validate_json(printed)
+    seeding = subprocess.run(command, capture_output=True, check=False, text=True)
+    if seeding.returncode:
+        why = seeding.stderr.strip().splitlines() or ["It ended without a word."]
+        raise NotSeeded(f"The sandbox could not be seeded: {why[-1]}")
+    return Seeded.model_validate_json(seeding.stdout)
 
 
 def seed_once(data: Path) -> Seeded:
@@ -89,13 +100,12 @@ def seed_once(data: Path) -> Seeded:
 
 
 def sql_crm(database: Path) -> SqlCrm:
-    """Create a CRM in SQLite: the sandbox's customers, some on new plans, some with invalid values.
+    """Create a CRM in SQLite: the sandbox's customers, of whom some have joined, left or changed
+    their plan since, and some have invalid values.
 
     An older database at this path is replaced.
     """
-    rows = list(
-        demo_customers.customers(CUSTOMERS, demo_customers.PLANS_NOW, invalid_every=INVALID_EVERY)
-    )
+    rows = list(demo_customers.customers_now(CUSTOMERS, invalid_every=INVALID_EVERY))
     columns = ", ".join(rows[0])
     values = ", ".join(f":{name}" for name in rows[0])
     database.unlink(missing_ok=True)
@@ -117,6 +127,14 @@ def start_prefect() -> None:
         client.hello()
 
 
+def load_blocks() -> tuple[NudgescribeAccount, DataLake]:
+    """Return the account and the lake that are saved under the name *main*."""
+    account, lake = NudgescribeAccount.load(MAIN), DataLake.load(MAIN)
+    assert isinstance(account, NudgescribeAccount)
+    assert isinstance(lake, DataLake)
+    return account, lake
+
+
 def save_blocks(
     url: str, seeded: Seeded, crm: CrmSource, lake: Path, **options: str
 ) -> tuple[NudgescribeAccount, DataLake]:
@@ -132,5 +150,5 @@ def save_blocks(
     )
     data_lake = DataLake(root=str(lake.resolve()))
     for block in (account, crm, data_lake):
-        block.save("main", overwrite=True)
+        block.save(MAIN, overwrite=True)
     return account, data_lake

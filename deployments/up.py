@@ -20,6 +20,11 @@ SANDBOX_PORT = 7878
 PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "4", "--approve-after", "120")
 SERVER_SECONDS = 120.0
+DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+NO_POSTGRESQL = "SQLite, since no PostgreSQL is installed that this user can run"
+ONE_CONNECTION = ":memory:"
+"""In an SQLite database's address, Prefect's server takes it to mean one connection for all jobs.
+None of them finds the database locked by another then."""
 RUNS_PER_CORE = 3
 """Flow runs at once; more only wait for each other, and for the server's SQLite."""
 
@@ -53,6 +58,7 @@ def _run(stack: ExitStack) -> None:
     prefect, sandbox_url = _start_servers(stack)
     _set_up(sandbox_url)
     worker = _start_worker(stack)
+    _export_first_run()
     print(_guide(sandbox_url), flush=True)
     while prefect.poll() is None and worker.poll() is None:
         sleep(0.5)
@@ -62,12 +68,22 @@ def _run(stack: ExitStack) -> None:
 def _start_servers(stack: ExitStack) -> tuple[subprocess.Popen[bytes], str]:
     """Start Prefect and the sandbox; return Prefect's process and the sandbox's URL."""
     from deployments import local
+    from deployments.postgresql import postgresql
 
+    database = stack.enter_context(postgresql(HOME / "postgresql"))
+    settings = {DATABASE: database or _sqlite()}
+    print(f"Prefect stores in {'PostgreSQL' if database else NO_POSTGRESQL}.", flush=True)
     command = ("-m", "prefect", "server", "start", "--port", str(PREFECT_PORT))
-    prefect = stack.enter_context(local.child(*command))
+    prefect = stack.enter_context(local.child(*command, **settings))
     sandbox_url = stack.enter_context(local.sandbox(DATA, SANDBOX_PORT, *SANDBOX))
     local.wait_for(f"{PREFECT_URL}/api/health", prefect, SERVER_SECONDS)
     return prefect, sandbox_url
+
+
+def _sqlite() -> str:
+    folder = (HOME / "prefect" / ONE_CONNECTION).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite+aiosqlite:///{folder}/prefect.db"
 
 
 def _set_up(sandbox_url: str) -> None:
@@ -99,6 +115,16 @@ def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
     limit = RUNS_PER_CORE * (os.cpu_count() or 1)
     command = ("worker", "start", "--pool", server.POOL, "--limit", str(limit))
     return stack.enter_context(local.child("-m", "prefect", *command))
+
+
+def _export_first_run() -> None:
+    """Have run 1 in the lake, so that the report of the first refresh can compare."""
+    from deployments import local
+    from flows.export import export_messages
+
+    account, lake = local.load_blocks()
+    print("Fetching the messages of run 1 into the lake.", flush=True)
+    export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
 
 
 def _guide(sandbox_url: str) -> str:

@@ -17,7 +17,8 @@ from tasks.group_names import check_group_name
 from tasks.journal.flow_runs import journaled
 from tasks.journal.history import Counted, note_counts
 from tasks.journal.refresh import Refresh
-from tasks.refresh.report import report_sync
+from tasks.refresh.report import report_sync, sync_sentence
+from tasks.ui.artifacts import link_report
 from tasks.ui.signals import announce
 
 
@@ -56,9 +57,10 @@ def sync_customers(
             return _skipped(lake, run, group)
         group = group or find_or_create_group(account, workspace_id, group_name)
         changes = update_group(account, group, crm, validated, lake, run)
-    report_sync(lake, group, validated, changes)
+    report = report_sync(lake, group, validated, changes)
     counts = {**changes.model_dump(), "rejected": validated.rejected}
     announce("customers.synced", "group", group.customer_group_id, run.id, counts)
+    link_report(report, sync_sentence(group, changes))
     return changes
 
 

@@ -9,6 +9,7 @@ from flows.run.flow_run import this_run
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
+    RunToExport,
     WhichRuns,
     announce_run,
     find_runs,
@@ -16,6 +17,7 @@ from tasks.export.run import (
 from tasks.journal.flow_runs import journaled
 from tasks.journal.history import Counted, note_counts
 from tasks.ui.artifacts import link_campaign
+from tasks.ui.signals import name_flow_run
 
 
 @flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}", persist_result=False)
@@ -39,11 +41,12 @@ def export_messages(
         options: Advanced settings.
     """
     check_fetch(options)
-    link_campaign(account, campaign_id)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
     with journaled(lake, this_run(campaign_id), resumable=True) as journaled_run:
-        for published in find_runs(account, campaign_id, lake, run, options.check_rows):
+        runs = find_runs(account, campaign_id, lake, run, options.check_rows)
+        _name(account, runs)
+        for published in runs:
             try:
                 export = fetch_run(
                     account, published, lake, journaled_run, options, options.rewrite
@@ -59,6 +62,14 @@ def export_messages(
             raise ExportIncomplete(" ".join(error.problem for error in incomplete))
         note_counts(lake, journaled_run, _counted(in_lake))
     return in_lake
+
+
+def _name(account: NudgescribeAccount, runs: list[RunToExport]) -> None:
+    """Let people recognise the flow run, and find the campaign."""
+    first, *others = runs
+    which = "all runs" if others else f"run {first.run_number}"
+    name_flow_run(f"{first.campaign}, export of {which}", first.campaign, first.workspace)
+    link_campaign(account, first.campaign_id, first.campaign)
 
 
 def _counted(in_lake: list[RunInLake]) -> Counted:

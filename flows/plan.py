@@ -12,7 +12,7 @@ from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.signals import announce
+from tasks.ui.signals import announce, name_flow_run
 
 
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}", persist_result=False)
@@ -32,11 +32,13 @@ def plan_refresh(
         lake: The data lake.
         options: Settings of the refresh.
     """
-    link_campaign(account, campaign_id)
     with journaled(lake, this_run(campaign_id), resumable=False) as run:
         campaign = find_campaign(
             account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )
+        name = f"{campaign.name}, plan after run {campaign.previous_run}"
+        name_flow_run(name, campaign.name, campaign.workspace)
+        link_campaign(account, campaign_id, campaign.name)
         validated = extract_and_validate(
             account,
             campaign.workspace_id,

@@ -34,6 +34,7 @@ from tasks.portfolio import (
     start_refresh,
 )
 from tasks.refresh.claim import cannot_go_on
+from tasks.ui.artifacts import link_report
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
@@ -101,7 +102,7 @@ def portfolio_refresh(
             ]
             with Refreshes(lake, deployment, run.id, run_on) as started:
                 refreshes = [*chosen.skipped, *started.run(planned, at_once, hours)]
-            _report(refreshes, during, run)
+            _report(account, refreshes, during, run)
     except PartlyFailed as error:
         return failed("PartlyFailed", error)
     return refreshes
@@ -207,14 +208,17 @@ def _after_process(forks: Forks, refresh: RefreshStatus, gone: bool) -> RefreshS
     return refresh
 
 
-def _report(refreshes: list[RefreshStatus], during: str, run: Refresh) -> None:
+def _report(
+    account: NudgescribeAccount, refreshes: list[RefreshStatus], during: str, run: Refresh
+) -> None:
     """Show people and other teams how the campaigns ended. Raises PartlyFailed."""
-    report_portfolio(refreshes)
+    report = report_portfolio(account, refreshes)
     outcomes = Counter(one.outcome for one in refreshes)
     announce("portfolio.refreshed", "portfolio", during, run.id, {"outcomes": dict(outcomes)})
     if failures := [one for one in refreshes if not one.succeeded]:
         names = first_ten(f"{one.campaign_id} ({one.state})" for one in failures)
         raise PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
+    link_report(report, f"{len(refreshes):,} campaigns were refreshed or skipped.")
 
 
 def _not_started(planned: PlannedRefresh) -> RefreshStatus:

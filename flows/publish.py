@@ -12,11 +12,12 @@ from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
 from flows.run.outcomes import completed
 from nudgescribe.errors import NudgeflowError
-from tasks.refresh.checkpoint import load_checkpoint
+from tasks.refresh.checkpoint import Checkpoint, load_checkpoint
 from tasks.refresh.claim import NothingToPublish, claim_open_refresh
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import REVIEWED, read_run
 from tasks.ui.artifacts import link_campaign
+from tasks.ui.signals import name_flow_run
 
 
 class NotReviewed(NudgeflowError):
@@ -42,7 +43,6 @@ def publish_campaign(
     """
     check_fetch(options)
     claimant, watch = this_run(), Stopwatch()
-    link_campaign(account, campaign_id)
     claim = claim_open_refresh(account, lake, campaign_id, claimant, options.export_minutes)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
@@ -53,6 +53,7 @@ def publish_campaign(
             raise NothingToPublish(
                 f"No open refresh of campaign {campaign_id} has started a rerun."
             )
+        _name(account, checkpoint)
         with claimed.detecting_deletion():
             run = read_run(account, checkpoint.run)
             if run.status not in REVIEWED:
@@ -61,3 +62,11 @@ def publish_campaign(
                 )
             keep_holdout(claimed, checkpoint)
             return publish_and_fetch(claimed, checkpoint, run.comparison_summary, options)
+
+
+def _name(account: NudgescribeAccount, checkpoint: Checkpoint) -> None:
+    """Let people recognise the flow run, and find the campaign."""
+    campaign, run = checkpoint.campaign, checkpoint.run
+    name = f"{campaign.name}, run {run.run_number}: publication"
+    name_flow_run(name, campaign.name, campaign.workspace)
+    link_campaign(account, campaign.campaign_id, campaign.name)

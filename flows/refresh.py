@@ -34,6 +34,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
+from tasks.ui.signals import name_flow_run
 
 
 @flow(
@@ -135,10 +136,12 @@ def _finish(
 ) -> RefreshResult | State[Any]:
     """Run all steps from the start of the rerun on."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
+    campaign, run = checkpoint.campaign, checkpoint.run
+    name_flow_run(f"{campaign.name}, run {run.run_number}", campaign.name, campaign.workspace)
     check_same_suppression(checkpoint.validated.suppression, options.suppress)
     keep_holdout(claimed, checkpoint)
     with _told_of_rerun(account, checkpoint):
-        summary = wait_for_rerun(account, lake, checkpoint.run, options.rerun_minutes)
+        summary = wait_for_rerun(account, lake, run, options.rerun_minutes, campaign.name)
     watch.lap("rerun")
     if stopped := await_approval(claimed, checkpoint, options.review, options.review_minutes):
         record_refresh(lake, claimed.refresh)
@@ -162,7 +165,6 @@ def _read_list(
 ) -> tuple[CampaignRef, Validated]:
     """Return the campaign, and the list that is extracted and validated for it."""
     account, lake, refresh = claimed.account, claimed.lake, claimed.refresh
-    link_campaign(account, claimed.campaign_id)
     campaign = find_campaign(
         account,
         claimed.campaign_id,
@@ -172,6 +174,8 @@ def _read_list(
         options.group == "reuse",
         claimed.abandoned,
     )
+    name_flow_run(campaign.name, campaign.name, campaign.workspace)
+    link_campaign(account, claimed.campaign_id, campaign.name)
     validated = extract_and_validate(
         account,
         campaign.workspace_id,

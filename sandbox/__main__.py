@@ -14,6 +14,7 @@ if not all(map(find_spec, ("fastapi", "jinja2", "jwt", "python_multipart", "uvic
 
 import uvicorn
 
+from nudgescribe.errors import NudgeflowError
 from sandbox import seed
 from sandbox.context import open_context
 from sandbox.service import create_app
@@ -83,11 +84,16 @@ def run_serve(options: Namespace) -> None:
 def run_seed(options: Namespace) -> None:
     """Seed an account and print its credentials and ids as one JSON object."""
     context = open_context(_settings(options))
-    if options.list:
-        seeded = seed.seed_from_list(context, options.list, options.segments.split(","))
-    else:
-        seeded = seed.seed(context)
-    context.store.close()
+    try:
+        if options.list:
+            segments = [name.strip() for name in options.segments.split(",") if name.strip()]
+            seeded = seed.seed_from_list(context, options.list, segments)
+        else:
+            seeded = seed.seed(context)
+    except (NudgeflowError, OSError) as error:
+        sys.exit(str(error))
+    finally:
+        context.store.close()
     print(seeded.model_dump_json())
 
 

@@ -17,6 +17,7 @@ TEMPLATE = (
 
 PLANS_BEFORE = ("basic", "plus", "family", "legacy")
 PLANS_NOW = ("basic", "plus", "family", "student")
+LEAVE_EVERY = 50
 REGIONS = ("North", "South", "East", "West")
 
 _FIRST_NAMES = (
@@ -48,7 +49,9 @@ def fields(workspace_id: str) -> list[CreateField]:
 def customers(
     count: int, plans: tuple[str, ...], *, invalid_every: int = 0
 ) -> Iterator[dict[str, str]]:
-    """Yield `count` customers, always the same; every `invalid_every`-th breaks one rule."""
+    """Yield `count` customers, always the same; every `invalid_every`-th breaks one rule, another
+    each time, which changes nobody else.
+    """
     random = Random(7)
     for number in range(1, count + 1):
         customer = {
@@ -64,8 +67,19 @@ def customers(
             "region": random.choice(REGIONS),
         }
         if invalid_every and number % invalid_every == 0:
-            customer.update(random.choice(_MISTAKES))
+            customer.update(_MISTAKES[number // invalid_every % len(_MISTAKES)])
         yield customer
+
+
+def customers_now(before: int, *, invalid_every: int) -> Iterator[dict[str, str]]:
+    """Yield the customers some time after there were `before`: one of fifty has left and as many
+    have joined, legacy plans have become student plans, and every `invalid_every`-th is mistaken.
+    """
+    joined = before // LEAVE_EVERY
+    people = customers(before + joined, PLANS_NOW, invalid_every=invalid_every)
+    for number, customer in enumerate(people, 1):
+        if number > before or number % LEAVE_EVERY:
+            yield customer
 
 
 _MISTAKES: tuple[dict[str, str], ...] = (

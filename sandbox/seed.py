@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import fields, rfc4180
 from nudgescribe.contract import CreateField, Status, WorkspaceField
+from nudgescribe.errors import NudgeflowError
 from sandbox import demo_customers
 from sandbox.api.security import hash_password
 from sandbox.context import Context
@@ -22,6 +23,15 @@ from sandbox.data.profiles import Profiles, new_profile_key, profile_key
 from sandbox.engine import exports, reruns
 from sandbox.settings import Keys
 from sandbox.writing.templates import fill_segment
+
+MOST_NOT_NUMBERS = 0.05
+"""Share of a column's values."""
+
+
+class SeedRefused(NudgeflowError):
+    """A campaign cannot be made of this list."""
+
+    advice = "Name columns of the list, and have some customers in its first half."
 
 
 class Seeded(BaseModel):
@@ -48,25 +58,35 @@ def seed(context: Context, customers: int = 5000) -> Seeded:
 def seed_from_list(context: Context, file: Path, variables: Sequence[str]) -> Seeded:
     """Seed a workspace for the columns of a CSV; run 1 has the first half of its rows.
 
-    The first column is the customer identifier; a column of numbers is a number field. `variables`
-    are the columns that make the segments. Raises MalformedCsv.
+    The first column is the customer identifier; a column of numbers, with an odd value that is
+    none, is a number field. `variables` are the columns that make the segments. Rows that break a
+    rule are left out. Raises MalformedCsv, SeedRefused.
     """
     frame = rfc4180.read(file.read_bytes())
     key, *others = frame.columns
+    if not {*variables} <= {*frame.columns}:
+        raise SeedRefused("The list lacks a column to segment by.")
     columns = [CreateField(workspace_id="", field_name=key, field_type="string", unique=True)]
     for name in others:
         kind = "number" if _holds_numbers(frame, name) else "string"
         columns.append(CreateField(workspace_id="", field_name=name, field_type=kind))
     values = ", ".join(f"{name} {{{{ {name} }}}}" for name in variables)
     template = f"Dear customer {{{{ {key} }}}},\nthis is for you ({values}).\n"
-    return _seed(context, frame.head(frame.height // 2), columns, variables, template)
+    first = fields.validate(frame.head(frame.height // 2), [*map(_rule, columns)]).accepted
+    if first.is_empty():
+        raise SeedRefused("The first half of the list has no customer who keeps the rules.")
+    return _seed(context, first, columns, variables, template)
 
 
 def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:
-    field = WorkspaceField(
-        field_id="", workspace_id="", field_name=column, display_name="", field_type="number"
-    )
-    return fields.validate(frame.select(column), [field]).errors.is_empty()
+    given = frame.filter(pl.col(column).fill_null("") != "").select(column)
+    field = CreateField(workspace_id="", field_name=column, field_type="number")
+    others = fields.validate(given, [_rule(field)]).errors.height
+    return not given.is_empty() and others <= MOST_NOT_NUMBERS * given.height
+
+
+def _rule(field: CreateField) -> WorkspaceField:
+    return WorkspaceField(field_id="", **field.model_dump())
 
 
 def _seed(

@@ -23,12 +23,14 @@ from tasks.policies import RETRIED
 
 class CampaignRef(Frozen):
     """A campaign to refresh. `previous_run` is the run it is on before the rerun, `previous_group`
-    that run's customer group, `previous_pages` the number of pages of its export.
+    that run's customer group, `previous_pages` the number of pages of its export; `workspace` is
+    its name.
     """
 
     campaign_id: str
     name: str
     workspace_id: str
+    workspace: str = ""
     previous_run: int
     previous_group: str | None
     previous_pages: int
@@ -110,8 +112,8 @@ def find_campaign(
 
     def find() -> CampaignRef:
         with account.get_client() as client:
-            workspace_id, campaign = campaign_of(client, account, campaign_id)
-            groups = client.list_groups(workspace_id)
+            workspace, campaign = campaign_of(client, account, campaign_id)
+            groups = client.list_groups(workspace.workspace_id)
             groups.check(f"A group of refresh {refresh.id}", refresh.markers)
             ours = {group.customer_group_id for group in groups if refresh.owns(group)}
             if unknown := _unknown_holder(lake, refresh, groups):
@@ -126,7 +128,7 @@ def find_campaign(
             if reuse:
                 groups.check(f"Group '{name}'", [name])
                 refuse_busy(client, named, name)
-            return _refreshable(client, workspace_id, campaign, ours, abandoned)
+            return _refreshable(client, workspace, campaign, ours, abandoned)
 
     return journal.step(Step.FOUND, CampaignRef, find)
 
@@ -154,8 +156,8 @@ def publish_run(
 
 def campaign_of(
     client: NudgescribeClient, account: NudgescribeAccount, campaign_id: str
-) -> tuple[str, contract.Campaign]:
-    """Return the campaign with the id of its workspace.
+) -> tuple[contract.WorkspaceCampaigns, contract.Campaign]:
+    """Return the campaign with its workspace.
 
     Raises NotFound, UnknownState, ContractMismatch.
     """
@@ -164,7 +166,7 @@ def campaign_of(
         for campaign in workspace.campaigns:
             if campaign.campaign_id == campaign_id:
                 refuse_unknown(f"Campaign {campaign_id}", campaign.status)
-                return workspace.workspace_id, campaign
+                return workspace, campaign
     workspaces.check(f"Campaign {campaign_id}", [campaign_id])
     raise NotFound(f"Account {account.block_name} has no campaign {campaign_id}.")
 
@@ -229,7 +231,7 @@ def _is_here(lake: DataLake, refresh: Refresh, holder: Holder) -> bool:
 
 def _refreshable(
     client: NudgescribeClient,
-    workspace_id: str,
+    workspace: contract.WorkspaceCampaigns,
     campaign: contract.Campaign,
     ours: set[str],
     abandoned: str,
@@ -250,7 +252,8 @@ def _refreshable(
     return CampaignRef(
         campaign_id=campaign.campaign_id,
         name=campaign.name,
-        workspace_id=workspace_id,
+        workspace_id=workspace.workspace_id,
+        workspace=workspace.name or "",
         previous_run=previous.run_number,
         previous_group=previous.customer_group_id,
         previous_pages=client.count_message_pages(campaign.campaign_id, folder),

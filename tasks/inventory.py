@@ -41,7 +41,7 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key, link_to_flow_run
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code, link, plain, two_columns
+from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code_block, link, plain, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
@@ -322,14 +322,16 @@ def _page(title: str, inventory: Inventory) -> str:
     rest = f"- and {more:,} more\n" if more > 0 else ""
     section = f"## Not as expected\n\n{listed}{rest}\n" if listed else ""
     changed = _changed(inventory.changes)
-    paths = f"{code(inventory.campaigns_path)}, the runs to {code(inventory.runs_path)}"
+    paths = code_block(f"{inventory.campaigns_path}\n{inventory.runs_path}")
     return f"""# {title}
 
 {table}
 
 {chart.show("Campaigns by status")}
 
-{changed}{section}Saved to {paths}.
+{changed}{section}Saved to
+
+{paths}
 """
 
 

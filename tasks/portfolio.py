@@ -7,12 +7,12 @@ from typing import Any
 from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
+from prefect.logging import get_run_logger
 from prefect.states import AwaitingRetry, Pending
 from prefect.telemetry.run_telemetry import LABELS_TRACEPARENT_KEY
 from prefect.types import KeyValueLabels
@@ -27,8 +27,8 @@ from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
-from tasks.ui.artifacts import link_to_flow_run
-from tasks.ui.markdown import plain
+from tasks.ui.artifacts import link_to_flow_run, show_page
+from tasks.ui.markdown import link, plain, table
 
 _STARTED_BY = "Started by flow run "
 _STARTER = re.compile(rf"{_STARTED_BY}([0-9a-f-]{{36}})\.")
@@ -269,21 +269,44 @@ def _with_state(refresh: RefreshStatus, state: State[Any] | None) -> RefreshStat
 
 
 @task(**NEVER_CACHED)
-def report_portfolio(refreshes: Sequence[RefreshStatus]) -> None:
-    """Report the refreshes as a table in Prefect's UI, failed ones first."""
+def report_portfolio(account: NudgescribeAccount, refreshes: Sequence[RefreshStatus]) -> str | None:
+    """Report the refreshes as a page in Prefect's UI, failed ones first; return its address."""
+    names = _names(account)
     outcomes = Counter(refresh.outcome for refresh in refreshes)
+    summary = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
     rows = [
-        {
-            "campaign": plain(refresh.campaign_id),
-            "outcome": refresh.outcome,
-            "why": plain(refresh.message),
-            "state": plain(refresh.state),
-            "flow run": refresh.flow_run and link_to_flow_run(refresh.flow_run, refresh.flow_run),
-        }
+        _row(refresh, names.get(refresh.campaign_id, refresh.campaign_id), account)
         for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)
     ]
-    create_table_artifact(
-        rows,
-        key="portfolio",
-        description=", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()),
+    parts = [
+        f"# {len(refreshes):,} campaigns: {summary}",
+        table("lll", ("campaign", "outcome", "state"), (row for row, _ in rows)),
+        # Prefect's UI does not wrap the cells of a table.
+        *(["## Why"] if any(why for _, why in rows) else []),
+        *(f"{row[0]}: {why}" for row, why in rows if why),
+    ]
+    return show_page("\n\n".join(parts) + "\n", key="portfolio", description=summary)
+
+
+def _names(account: NudgescribeAccount) -> dict[str, str]:
+    """Return the names of the account's campaigns; none if they cannot be had."""
+    try:
+        with account.get_client() as client:
+            listed = client.campaigns()
+    except NudgeflowError as error:
+        get_run_logger().warning("Campaigns are shown without their names: %s", error.problem)
+        return {}
+    return {one.campaign_id: one.name for workspace in listed for one in workspace.campaigns}
+
+
+def _row(
+    refresh: RefreshStatus, name: str, account: NudgescribeAccount
+) -> tuple[Sequence[str], str]:
+    """Return what is shown of a refresh: its row, and why it has ended so."""
+    url, run = account.link_to(refresh.campaign_id), refresh.flow_run
+    row = (
+        link(name, url) if url else plain(name),
+        refresh.outcome,
+        link_to_flow_run(refresh.state, run) if run else plain(refresh.state),
     )
+    return row, plain(refresh.message)

@@ -103,11 +103,20 @@ def read_history(files: Files, table: str, campaign_id: str | None) -> pl.DataFr
 
 def read_newest_run(files: Files, campaign_id: str) -> pl.DataFrame:
     """Return the row of a campaign's newest refresh, or none. Raises HistoryDamaged."""
+    return read_newest_runs(files, campaign_id, 1)
+
+
+def read_newest_runs(files: Files, campaign_id: str, most: int) -> pl.DataFrame:
+    """Return the rows of a campaign's newest refreshes, `most` at most, the oldest first.
+
+    Raises HistoryDamaged.
+    """
     schema, folder = run_columns(), f"{SYNC_RUNS}/{campaign_partition(campaign_id)}"
     names = sorted(name for name in files.list_names(folder) if _REFRESH.fullmatch(name))
-    if not names:
-        return pl.DataFrame(schema={"campaign_id": pl.String, **schema})
-    return _read(files, schema, f"{folder}/{names[-1]}")
+    with ThreadPoolExecutor(READERS) as threads:
+        paths = [f"{folder}/{name}" for name in names[-most:]]
+        frames = [*threads.map(partial(_read, files, schema), paths)]
+    return pl.concat([pl.DataFrame(schema={"campaign_id": pl.String, **schema}), *frames])
 
 
 def _read(files: Files, schema: pl.Schema, path: str) -> pl.DataFrame:

@@ -114,7 +114,14 @@ def up() -> None:
 
 
 @app.command
-def demo(*, lake: Path = Path("lake"), list_: str = "", segments: str = "") -> None:
+def demo(
+    *,
+    lake: Path = Path("lake"),
+    list_: str = "",
+    segments: str = "",
+    delimiter: str = "",
+    encoding: str = "",
+) -> None:
     """Refresh one campaign against a sandbox, and show what became of it.
 
     Parameters
@@ -125,10 +132,14 @@ def demo(*, lake: Path = Path("lake"), list_: str = "", segments: str = "") -> N
         A CSV of yours instead of the demo's CRM.
     segments
         Its columns to segment by: a,b.
+    delimiter
+        Its delimiter, if no usual one.
+    encoding
+        Its encoding, if not UTF-8.
     """
     from deployments.demo import demo as run
 
-    run(lake, list_, segments)
+    run(lake, list_, segments, delimiter, encoding)
 
 
 def _load_variables() -> None:

@@ -98,7 +98,7 @@ def fetch_run(
             return None
         if export.done:
             return export
-        _fetch_chunks(account, export, lake, options)
+        _fetch_chunks(account, export, lake, options, run.campaign)
         problem = check_export(export, lake)
         return export if problem is None else None
 
@@ -109,7 +109,11 @@ def fetch_run(
 
 
 def _fetch_chunks(
-    account: NudgescribeAccount, export: ExportRef, lake: DataLake, options: FetchOptions
+    account: NudgescribeAccount,
+    export: ExportRef,
+    lake: DataLake,
+    options: FetchOptions,
+    name: str,
 ) -> None:
     parameters = {
         "account": account,
@@ -117,7 +121,7 @@ def _fetch_chunks(
         "lake": lake,
         "downloads": options.downloads,
     }
-    key = artifact_key("export", export.campaign_id)
+    key = artifact_key("export", name, export.campaign_id)
     with runner_of(options) as runner, ProgressDisplay(key, export.pages) as display:
 
         def submit(chunk: tuple[int, int]) -> PrefectFuture[Progress]:

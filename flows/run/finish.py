@@ -22,7 +22,9 @@ from tasks.export.run_diff import RunDiffSummary, compare_messages
 from tasks.journal.refresh import Refresh
 from tasks.refresh.checkpoint import Checkpoint, Committed, load_finished_steps, save_committed
 from tasks.refresh.reconcile import check_suppressed, reconcile
-from tasks.refresh.report import RefreshResult, report_refresh
+from tasks.refresh.report import RefreshResult, report_refresh, sentences
+from tasks.refresh.run_shown import look_at_run
+from tasks.ui.artifacts import link_report
 
 
 def keep_holdout(claimed: ClaimedRefresh, checkpoint: Checkpoint) -> None:
@@ -63,13 +65,14 @@ def publish_and_fetch(
     watch.lap("segments")
     hand_over(lake, claimed.campaign_id, [committed.run.run_number], options)
     result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
-    report_refresh(account, lake, result)
+    report = report_refresh(account, lake, result, look_at_run(account, lake, checkpoint))
     announce_run(
         "campaign.refreshed", claimed.campaign_id, lake, committed.run, name=result.campaign
     )
     if checkpoint.group.reused:
         release_group(account, checkpoint.group, claimed.refresh)
     claimed.complete(result)
+    link_report(report, *sentences(result))
     log_last_page()
     return result
 
@@ -131,6 +134,8 @@ def _to_export(checkpoint: Checkpoint) -> RunToExport:
         check_rows=True,
         previous_run=campaign.previous_run,
         previous_pages=campaign.previous_pages,
+        campaign=campaign.name,
+        workspace=campaign.workspace,
     )
 
 

@@ -1,10 +1,10 @@
-"""The admin page: campaigns and their runs, background jobs, faults and quotas.
+"""The admin page: campaigns and their runs, quotas, background jobs, calls and faults.
 
 Its buttons do what `sandbox.api.admin` does; errors are answered as a page.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request, Response
@@ -16,18 +16,22 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from nudgescribe import contract
+from nudgescribe import contract, samples
 from nudgescribe.contract import Status, Text
 from sandbox.api import admin
 from sandbox.api.admin import PathId, forbid_cross_origin
 from sandbox.api.security import Handler
 from sandbox.context import context_of
-from sandbox.data.models import Account, Campaign, Job, Message, Workspace, now
+from sandbox.data.lookup import fields_of
+from sandbox.data.models import Account, Campaign, Job, Message, User, Workspace, now
 from sandbox.engine import quota, reruns
+from sandbox.middleware.audit import read_newest
 from sandbox.middleware.faults import ActiveFault, Fault
 from sandbox.settings import Settings
 
 JOBS_SHOWN = 20
+CALLS_SHOWN = 30
+WINDOWS_SHOWN = 5
 API = "/v1/"
 PATHS = sorted(
     path for path in vars(contract).values() if isinstance(path, str) and path.startswith(API)
@@ -87,18 +91,23 @@ def parse_quota(messages: Annotated[str, Form()] = "") -> admin.Quota:
 
 @router.get("/")
 def overview(request: Request) -> HTMLResponse:
-    """Show all accounts, jobs and faults."""
+    """Show all accounts, jobs, calls and faults."""
     context = context_of(request)
     with context.store.read() as session:
         values = {**_campaigns(session), **_quotas(session, context.settings)}
         jobs = session.scalars(select(Job).order_by(Job.number.desc()).limit(JOBS_SHOWN)).all()
+        emails = {user.id: user.email for user in session.scalars(select(User))}
+    calls = read_newest(context.settings.audit_file, CALLS_SHOWN)
     faults = [(active, _changed_settings(active)) for active in admin.faults_of(request).all()]
-    return _page("overview.html", {**values, "jobs": jobs, "faults": faults})
+    return _page(
+        "overview.html",
+        {**values, "jobs": jobs, "faults": faults, "calls": calls, "emails": emails},
+    )
 
 
 @router.get("/page/campaigns/{campaign_id}/runs/{run_number}")
 def run_segments(campaign_id: PathId, run_number: Number, request: Request) -> HTMLResponse:
-    """Show the messages of a run by segment."""
+    """Show the messages of a run by segment, some as customers get them."""
     with context_of(request).store.read() as session:
         campaign = session.get(Campaign, campaign_id)
         if campaign is None:
@@ -110,7 +119,10 @@ def run_segments(campaign_id: PathId, run_number: Number, request: Request) -> H
             Message.campaign_id == campaign_id, Message.run_number == run_number
         )
         messages = reruns.sort_by_segment(session.scalars(query))
-    return _page("run.html", {"campaign": campaign, "run": run, "messages": messages})
+        numbers = [each.run_number for each in reruns.runs_of(session, campaign)]
+        customers = made_up_customers(session, campaign)
+    shown = {"campaign": campaign, "run": run, "messages": messages, "numbers": numbers}
+    return _page("run.html", {**shown, "samples": _samples(messages, customers)})
 
 
 @router.post("/page/campaigns/{campaign_id}/approve")
@@ -164,8 +176,26 @@ def _quotas(session: Session, settings: Settings) -> dict[str, Any]:
     return {
         "used": {each: quota.used(session, settings, each) for each in accounts},
         "pages_calls": {each: quota.count_pages_calls(settings, each) for each in accounts},
+        "past": {each: quota.history(session, settings, each, WINDOWS_SHOWN) for each in accounts},
         "window_end": quota.current_window(settings).end,
     }
+
+
+def made_up_customers(session: Session, campaign: Campaign) -> list[dict[str, str]]:
+    """Return customers whose values fit the fields of the campaign's workspace."""
+    fields = fields_of(session, campaign.workspace_id)
+    return [samples.made_up(fields, number) for number in range(samples.PEOPLE)]
+
+
+def _samples(
+    messages: Sequence[Message], customers: Sequence[Mapping[str, str]]
+) -> list[tuple[Message, str]]:
+    """Return some messages with their text as a made-up customer gets it, new ones first."""
+    new_first = sorted(messages, key=lambda message: message.review_status == reruns.APPROVED)
+    return [
+        (message, samples.render(message.text, message.segment, customer))
+        for message, customer in zip(new_first, customers, strict=False)
+    ]
 
 
 def _grouped(rows: Iterable[Row], key: Callable[[Row], str]) -> Mapping[str, list[Row]]:

@@ -5,6 +5,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from nudgescribe.contract import Status, Text
@@ -28,10 +29,21 @@ class Window(NamedTuple):
     end: datetime
 
 
+class PastUsage(NamedTuple):
+    """What an account used of a window, and when that ended."""
+
+    end: datetime
+    usage: Usage
+
+
 def current_window(settings: Settings) -> Window:
     """Return the window that it is now."""
     number = int(now().timestamp() // settings.quota_seconds)
-    return Window(number, datetime.fromtimestamp((number + 1) * settings.quota_seconds, UTC))
+    return Window(number, _end(settings, number))
+
+
+def _end(settings: Settings, window: int) -> datetime:
+    return datetime.fromtimestamp((window + 1) * settings.quota_seconds, UTC)
 
 
 def used(session: Session, settings: Settings, account_id: str) -> Usage:
@@ -40,6 +52,17 @@ def used(session: Session, settings: Settings, account_id: str) -> Usage:
     return session.get(Usage, (account_id, window)) or Usage(
         account_id=account_id, window=window, generated=0, messages=0
     )
+
+
+def history(session: Session, settings: Settings, account_id: str, most: int) -> list[PastUsage]:
+    """Return what an account has used in earlier windows, the newest first."""
+    query = (
+        select(Usage)
+        .where(Usage.account_id == account_id, Usage.window < current_window(settings).number)
+        .order_by(Usage.window.desc())
+        .limit(most)
+    )
+    return [PastUsage(_end(settings, usage.window), usage) for usage in session.scalars(query)]
 
 
 def check(session: Session, settings: Settings, account_id: str, messages: int) -> None:

@@ -1,7 +1,10 @@
 """The audit log: one JSON line per call, written before its answer leaves, and per ended job."""
 
 import json
+from contextlib import suppress
+from os import SEEK_END
 from pathlib import Path
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +15,7 @@ from sandbox.data.models import now
 from sandbox.settings import open_private
 
 AUDITED = ("/v1/", "/exports/")
+LAST_BYTES = 64 * 1024
 
 
 def write_entry(
@@ -39,6 +43,20 @@ def write_entry(
     }
     with open(file, "ab", opener=open_private) as log:
         log.write(json.dumps(entry).encode() + b"\n")
+
+
+def read_newest(file: Path, most: int) -> list[dict[str, Any]]:
+    """Return the newest entries, the newest first, as far as they are in the file's last bytes."""
+    if not file.exists():
+        return []
+    with file.open("rb") as log:
+        log.seek(-min(LAST_BYTES, file.stat().st_size), SEEK_END)
+        lines = log.read().splitlines()
+    entries: list[dict[str, Any]] = []
+    for line in reversed(lines[-most:]):
+        with suppress(ValueError):  # the first one may be cut
+            entries.append(json.loads(line))
+    return entries
 
 
 def header(headers: Headers, name: str) -> str | None:

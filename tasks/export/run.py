@@ -28,7 +28,7 @@ from blocks.storage.part_writer import VERSIONS
 from blocks.storage.reader import ManifestDamaged, find_newest, read_manifest
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import Campaign, Run, Status
+from nudgescribe.contract import Campaign, Run, Status, WorkspaceCampaigns
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError, first_ten
 from nudgescribe.retry import PollPolicy, poll
 from nudgescribe.telemetry import within_span
@@ -74,6 +74,7 @@ class RunToExport(Frozen):
     With `check_rows` the pages must hold one row for each customer of its group. Pages are this
     run's once the service has archived the `previous_pages` of the `previous_run`. If that has none
     to archive, or nobody knows how many (None), they are those written since `published_at`.
+    `campaign` and `workspace` are names, for people.
     """
 
     campaign_id: str
@@ -86,6 +87,8 @@ class RunToExport(Frozen):
     previous_run: int | None = None
     previous_pages: int | None = None
     published_at: datetime | None = None
+    campaign: str = ""
+    workspace: str = ""
 
 
 class RunInLake(Frozen):
@@ -114,7 +117,7 @@ def find_runs(
     """
     lake.tombstones()
     with account.get_client() as client:
-        workspace_id, campaign = campaign_of(client, account, campaign_id)
+        workspace, campaign = campaign_of(client, account, campaign_id)
         history = client.rerun_history(campaign_id)
     runs = {run.run_number: run for run in history if run.status != Status.FAILED}
     current = find_current_run(campaign_id, history).run_number
@@ -132,7 +135,7 @@ def find_runs(
         # A past run's group may have changed since.
         check = check_rows and number == current
         run = runs[number]
-        runs_to_export.append(_to_export(lake, campaign, workspace_id, run, published, check))
+        runs_to_export.append(_to_export(lake, campaign, workspace, run, published, check))
     return runs_to_export
 
 
@@ -153,7 +156,7 @@ def _refuse_unpublished(
 def _to_export(
     lake: DataLake,
     campaign: Campaign,
-    workspace_id: str,
+    workspace: WorkspaceCampaigns,
     run: Run,
     published: Sequence[int],
     check_rows: bool,
@@ -164,7 +167,9 @@ def _to_export(
     return RunToExport(
         campaign_id=campaign_id,
         run_number=run.run_number,
-        workspace_id=workspace_id,
+        workspace_id=workspace.workspace_id,
+        campaign=campaign.name,
+        workspace=workspace.name or "",
         customer_group_id=run.customer_group_id,
         job_uid=run.job_uid,
         check_rows=check_rows,

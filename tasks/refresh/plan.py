@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.assets import materialize
 from pydantic import ValidationError
 
@@ -33,9 +33,9 @@ from tasks.journal.history import Counted
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
-from tasks.ui.artifacts import artifact_key
+from tasks.ui.artifacts import artifact_key, link_report, show_page
 from tasks.ui.charts import Chart, vertical_bars
-from tasks.ui.markdown import code, plain, two_columns
+from tasks.ui.markdown import code_block, plain, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"
@@ -262,13 +262,31 @@ def _report(plan: Plan, chart: Chart, url: str) -> None:
 
 {chart.show("Customers and segments")}
 
-To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to {code(url)}.
+To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to
+
+{code_block(url)}
 """
-    key = artifact_key("plan", plan.campaign_id)
+    key = artifact_key("plan", plan.campaign, plan.campaign_id)
     description = f"Plan for {plain(plan.campaign)}"
-    create_markdown_artifact(page, key=key, description=description)
+    address = show_page(page, key, description)
     numbers = [{"what": name, "number": number} for name, number in rows.items()]
     create_table_artifact(numbers, key=f"{key}-numbers", description=description)
+    link_report(address, *sentences(plan))
+
+
+def sentences(plan: Plan) -> list[str]:
+    """Return the plan in plain sentences, for logs and terminals."""
+    written = [
+        f"A refresh would upload {plan.accepted:,} of {plan.extracted:,} rows, and write "
+        f"{plan.new.segments:,} new messages; {plan.orphaned.segments:,} segments would be removed."
+    ]
+    if changes := plan.changes:
+        written.append(
+            f"Since run {plan.current_run}, {changes.added:,} customers were added, "
+            f"{changes.changed:,} changed, {changes.removed:,} removed."
+        )
+    stopped = "Its guardrails would stop it." if plan.stops else "No guardrail would stop it."
+    return [*written, stopped]
 
 
 def _rows(plan: Plan) -> dict[str, int]:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from pydantic import AliasChoices, Field
 from rich.filesize import decimal
 
@@ -18,12 +17,14 @@ from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
 from tasks.export.run_diff import RunDiffSummary
 from tasks.policies import NEVER_CACHED, RETRIED
-from tasks.ui.artifacts import artifact_key
+from tasks.refresh.run_shown import RunShown, show_samples, show_segments
+from tasks.refresh.trend import Past, last_runs, show_trend
+from tasks.ui.artifacts import artifact_key, show_page
 from tasks.ui.charts import horizontal_bars
 from tasks.ui.markdown import (
     MOST_RULES_SHOWN,
     change,
-    code,
+    code_block,
     link,
     percent,
     plain,
@@ -77,18 +78,24 @@ class RefreshResult(Frozen):
 
 
 @task(**RETRIED)
-def report_refresh(account: NudgescribeAccount, lake: DataLake, result: RefreshResult) -> None:
-    """Report the refresh as a page in Prefect's UI."""
-    create_markdown_artifact(
-        _page(result, account.link_to(result.campaign_id), lake.files.url),
-        key=artifact_key("refresh", result.campaign_id),
+def report_refresh(
+    account: NudgescribeAccount, lake: DataLake, result: RefreshResult, shown: RunShown
+) -> str | None:
+    """Report the refresh as a page in Prefect's UI, and return its address, if that is known."""
+    diff = result.run_diff
+    runs = last_runs(lake, result.campaign_id, _now(result), diff.since)
+    return show_page(
+        _page(result, shown, runs, account.link_to(result.campaign_id), lake.files.url),
+        key=artifact_key("refresh", result.campaign, result.campaign_id),
         description=f"{plain(result.campaign)}, run {result.run_number}",
     )
 
 
 @task(**NEVER_CACHED)
-def report_sync(lake: DataLake, group: GroupRef, validated: Validated, changes: ListDiff) -> None:
-    """Report the synchronisation as a page in Prefect's UI."""
+def report_sync(
+    lake: DataLake, group: GroupRef, validated: Validated, changes: ListDiff
+) -> str | None:
+    """Report the synchronisation as a page in Prefect's UI, and return its address."""
     counts = two_columns(
         "customers",
         {
@@ -106,14 +113,55 @@ def report_sync(lake: DataLake, group: GroupRef, validated: Validated, changes: 
         counts,
         *_rejected(validated, lake.files.url),
     ]
-    create_markdown_artifact(
+    return show_page(
         _joined(parts),
-        key=artifact_key("sync", group.customer_group_id),
+        key=artifact_key("sync", group.name, group.customer_group_id),
         description=f"{plain(group.name)}: {validated.accepted.rows:,} customers",
     )
 
 
-def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], str]) -> str:
+def sync_sentence(group: GroupRef, changes: ListDiff) -> str:
+    """Return what a synchronisation has come to in a plain sentence."""
+    return (
+        f"Group '{group.name}': {changes.added:,} customers were added, {changes.changed:,} "
+        f"changed, {changes.removed:,} removed; {changes.unchanged:,} stayed as they were."
+    )
+
+
+def sentences(result: RefreshResult) -> list[str]:
+    """Return the result in plain sentences, for logs and terminals."""
+    diff = result.run_diff
+    written = [
+        f"{result.extracted:,} rows came from the CRM; {result.rejected:,} were rejected.",
+        f"Run {result.run_number} has {result.rows:,} messages. {result.new:,} of its "
+        f"{result.matched + result.new:,} segments are new; {result.orphaned:,} were removed.",
+    ]
+    if diff.compared:
+        written.append(
+            f"Since run {diff.since}, {diff.changed:,} of {diff.in_both:,} customers got another "
+            f"message; {diff.added:,} were added, {diff.removed:,} removed."
+        )
+    return written
+
+
+def _now(result: RefreshResult) -> Past:
+    diff = result.run_diff
+    numbers = diff.model_dump(include={"unchanged", "changed", "added", "removed"})
+    return Past(
+        run_number=result.run_number,
+        messages=result.rows,
+        new_segments=result.new,
+        **(numbers if diff.compared else {}),
+    )
+
+
+def _page(
+    result: RefreshResult,
+    shown: RunShown,
+    runs: list[Past],
+    campaign_url: str | None,
+    url: Callable[[str], str],
+) -> str:
     # Each paragraph is one line, for the UI shows line breaks as they are.
     run, when = f"Run {result.run_number}", result.published_at
     published = f"{run} was published on {when:%Y-%m-%d at %H:%M} UTC" if when else run
@@ -131,27 +179,24 @@ def _page(result: RefreshResult, campaign_url: str | None, url: Callable[[str], 
                 **_left_out(result),
             },
         ),
+        horizontal_bars(_rows(result)).show("Rows"),
         describe_other_key(result.other_holdout),
         *_rejected(result, url),
         "## What changed in segments",
-        two_columns(
-            "segments",
-            {
-                "matched, messages kept": f"{result.matched:,}",
-                "new, messages written and reviewed": f"{result.new:,}",
-                "orphaned, no customers left": f"{result.orphaned:,}",
-            },
-        ),
-        f"Customers in new segments: {with_share(result.customers_in_new, result.accepted)}.",
+        table("lrr", ("", "segments", "customers"), _segment_rows(result)),
+        horizontal_bars(_segments(result)).show("Segments"),
+        show_segments(shown.segments, result.accepted),
+        *show_samples(shown.samples),
         "## Compared with the last run",
         *_compared(result),
-        horizontal_bars(_numbers(result)).show("The numbers above"),
+        horizontal_bars(_messages(result)).show("Messages"),
+        *show_trend(runs),
         "## Technical details",
         two_columns(
             "seconds", {plain(step): f"{seconds:.1f}" for step, seconds in result.seconds.items()}
         ),
-        f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in "
-        f"{code(url(result.path))}",
+        f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in",
+        code_block(url(result.path)),
     ]
     return _joined(parts)
 
@@ -179,7 +224,8 @@ def _rejected(result: RefreshResult | Validated, url: Callable[[str], str]) -> l
         "unless it broke a rule itself."
         if any(rule.code == DUPLICATE for rule in most)
         else "",
-        f"Fix these rows in the CRM; they are listed in {code(url(result.quarantine))}",
+        "Fix these rows in the CRM; they are listed in",
+        code_block(url(result.quarantine)),
     ]
 
 
@@ -216,18 +262,35 @@ def _row(name: str, before: int, after: int) -> tuple[str, str, str, str]:
     return name, f"{before:,}", f"{after:,}", change(before, after)
 
 
-def _numbers(result: RefreshResult) -> dict[str, dict[str, int]]:
-    diff = result.run_diff
-    numbers = {"rows": {"accepted": result.accepted, "rejected": result.rejected}}
-    if diff.compared:
-        numbers["messages"] = {
-            "unchanged": diff.unchanged,
-            "changed": diff.changed,
-            "added": diff.added,
-        }
-    numbers["segments"] = {
-        "matched": result.matched,
-        "new": result.new,
-        "orphaned": result.orphaned,
+def _rows(result: RefreshResult) -> dict[str, int]:
+    left_out = {
+        "suppressed": result.suppressed + result.suppressed_since,
+        "held out": result.held_out,
     }
-    return numbers
+    return {
+        "accepted": result.accepted,
+        "rejected": result.rejected,
+        **{name: customers for name, customers in left_out.items() if customers},
+    }
+
+
+def _segment_rows(result: RefreshResult) -> list[tuple[str, str, str]]:
+    kept = result.accepted - result.customers_in_new
+    return [
+        ("matched, messages kept", f"{result.matched:,}", with_share(kept, result.accepted)),
+        (
+            "new, messages written and reviewed",
+            f"{result.new:,}",
+            with_share(result.customers_in_new, result.accepted),
+        ),
+        ("orphaned, no customers left", f"{result.orphaned:,}", ""),
+    ]
+
+
+def _segments(result: RefreshResult) -> dict[str, int]:
+    return {"matched": result.matched, "new": result.new, "orphaned": result.orphaned}
+
+
+def _messages(result: RefreshResult) -> dict[str, int]:
+    diff = result.run_diff
+    return {"unchanged": diff.unchanged, "changed": diff.changed, "added": diff.added}

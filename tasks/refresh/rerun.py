@@ -84,9 +84,10 @@ def note_started_rerun(account: NudgescribeAccount, lake: DataLake, refresh: Ref
 
 @task(**RETRIED)
 def wait_for_rerun(
-    account: NudgescribeAccount, lake: DataLake, run: RunRef, minutes: float
+    account: NudgescribeAccount, lake: DataLake, run: RunRef, minutes: float, name: str
 ) -> ComparisonSummary | None:
-    """Wait until the rerun's job is done, and return the service's comparison of its segments.
+    """Wait until the rerun's job is done, and return the service's comparison of its segments; the
+    campaign's `name` is for people.
 
     Raises RerunFailed with the service's reason, RerunTimedOut, RunRemoved.
     """
@@ -99,7 +100,7 @@ def wait_for_rerun(
         }
     )
     with _line(run) as line:
-        job = _rerun(account, run, minutes).attach(run.run_number, _progress(run, line))
+        job = _rerun(account, run, minutes).attach(run.run_number, _progress(run, line, name))
         job.wait_for_completion()
     return job.fetch_result().comparison_summary
 
@@ -156,8 +157,9 @@ def _update_line(line: StatusLine, run: Run) -> None:
     line.update(f"Waiting for run {run.run_number}: {phase or run.status}")
 
 
-def _progress(run: RunRef, line: StatusLine) -> Callable[[Run], None]:
-    artifact = start_progress(artifact_key("rerun", run.campaign_id), f"Run {run.run_number}")
+def _progress(run: RunRef, line: StatusLine, name: str) -> Callable[[Run], None]:
+    key = artifact_key("rerun", name, run.campaign_id)
+    artifact = start_progress(key, f"Run {run.run_number}")
     shown, updated = 0.0, monotonic()
 
     def update(seen: Run) -> None:

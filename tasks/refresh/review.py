@@ -3,19 +3,19 @@
 from datetime import UTC, datetime, timedelta
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe import segments
-from nudgescribe.contract import Run, Segment, SegmentMessage
+from nudgescribe.contract import Run, Segment, SegmentMessage, WorkspaceField
 from tasks.customers.holdout import describe_other_key
 from tasks.customers.validate import Validated
 from tasks.journal.entries import Journal, Series, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.refresh.checkpoint import Checkpoint
+from tasks.refresh.run_shown import make_samples, read_fields, segment_name, show_samples
 from tasks.refresh.standing import Review
-from tasks.ui.artifacts import artifact_key
+from tasks.ui.artifacts import artifact_key, link_report, show_page
 from tasks.ui.markdown import MOST_SEGMENTS_SHOWN, code_block, link, plain, two_columns
 
 
@@ -61,12 +61,14 @@ def report_review(account: NudgescribeAccount, checkpoint: Checkpoint) -> str:
     with account.get_client() as client:
         now = client.rerun_messages(campaign.campaign_id)
         before = client.rerun_messages(campaign.campaign_id, campaign.previous_run)
-    page = _page(checkpoint, now, before, account.link_to(campaign.campaign_id))
-    create_markdown_artifact(
+        fields = read_fields(client, campaign.workspace_id)
+    page = _page(checkpoint, now, before, fields, account.link_to(campaign.campaign_id))
+    address = show_page(
         page,
-        key=artifact_key("review", campaign.campaign_id),
+        key=artifact_key("review", campaign.name, campaign.campaign_id),
         description=f"{plain(campaign.name)}, run {checkpoint.run.run_number}: new messages",
     )
+    link_report(address, f"Run {checkpoint.run.run_number} is awaiting review.")
     return page
 
 
@@ -74,12 +76,16 @@ def _page(
     checkpoint: Checkpoint,
     now: list[SegmentMessage],
     before: list[SegmentMessage],
+    fields: list[WorkspaceField],
     campaign_url: str | None,
 ) -> str:
     diff = segments.compare(_segments(before), _segments(now))
     texts = {segments.key(message.segment): message.message for message in now}
-    new = [f"### {_name(one)}\n\n{code_block(texts[segments.key(one)])}" for one in diff.new]
-    orphaned = [f"- {_name(segment)}" for segment in diff.orphaned]
+    new = [
+        f"### {plain(segment_name(one))}\n\n{code_block(texts[segments.key(one)])}"
+        for one in diff.new
+    ]
+    orphaned = [f"- {plain(segment_name(segment))}" for segment in diff.orphaned]
     counts = {
         "customers in the list": checkpoint.validated.accepted.rows,
         **_left_out(checkpoint.validated),
@@ -98,6 +104,7 @@ def _page(
         "approved; it can also be resumed here, or stopped.",
         two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
         *filter(None, [describe_other_key(checkpoint.validated.other_holdout)]),
+        *show_samples(make_samples(fields, texts, diff.new)),
         "## New segments",
         _some(new),
         "## Orphaned segments",
@@ -117,10 +124,6 @@ def _left_out(validated: Validated) -> dict[str, int]:
 
 def _segments(messages: list[SegmentMessage]) -> list[Segment]:
     return [message.segment for message in messages]
-
-
-def _name(segment: Segment) -> str:
-    return plain(", ".join(f"{name} = {value}" for name, value in segment.items()))
 
 
 def _some(entries: list[str]) -> str:

@@ -1,37 +1,69 @@
 """Artifacts of a flow run: their keys, the link to its campaign, and progress."""
 
 import re
+import unicodedata
 from contextlib import suppress
+from hashlib import sha256
 from uuid import UUID
 
 import httpx
 from prefect import task
 from prefect.artifacts import (
     create_link_artifact,
+    create_markdown_artifact,
     create_progress_artifact,
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
 from blocks import NudgescribeAccount
 from tasks.policies import NEVER_CACHED
 from tasks.ui.markdown import link, plain
+from tasks.ui.signals import REPORT, add_labels
+
+MOST_OF_NAME = 40
 
 
-def artifact_key(name: str, campaign_id: str) -> str:
-    """Return a key of lower-case letters, digits and dashes, as Prefect demands."""
-    return f"{name}-{re.sub('[^a-z0-9]+', '-', campaign_id.lower())}"
+def artifact_key(kind: str, name: str, id_: str = "") -> str:
+    """Return a key of lower-case letters, digits and dashes, as Prefect demands: with as much of
+    the name as can be written so; with an id, no other thing of this name has the same.
+    """
+    readable = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    slug = re.sub("[^a-z0-9]+", "-", readable).strip("-")[:MOST_OF_NAME].strip("-")
+    unique = sha256(id_.encode()).hexdigest()[:8] if id_ else ""
+    return "-".join(filter(None, (kind, slug, unique)))
 
 
-@task(**NEVER_CACHED, task_run_name="link {campaign_id}")
-def link_campaign(account: NudgescribeAccount, campaign_id: str) -> None:
+@task(**NEVER_CACHED, task_run_name="link {name}")
+def link_campaign(account: NudgescribeAccount, campaign_id: str, name: str) -> None:
     """Link the campaign's page as an artifact, if the account knows the platform's address."""
     if url := account.link_to(campaign_id):
-        key = artifact_key("campaign", campaign_id)
-        create_link_artifact(
-            url, link_text="Open the campaign", key=key, description=plain(campaign_id)
-        )
+        key = artifact_key("campaign", name, campaign_id)
+        create_link_artifact(url, link_text="Open the campaign", key=key, description=plain(name))
+
+
+def show_page(page: str, key: str, description: str) -> str | None:
+    """Show markdown as a page in Prefect's UI, note its address on the flow run, for notifications,
+    and return it; None if nobody knows the address of the UI.
+    """
+    artifact = create_markdown_artifact(page, key=key, description=description)
+    assert isinstance(artifact, UUID)
+    run = url_for("flow-run", obj_id=artifact)
+    if run is None or not flow_run.id:
+        return None
+    url = run.replace(f"runs/flow-run/{artifact}", f"artifacts/artifact/{artifact}")
+    with suppress(httpx.HTTPError):
+        add_labels({REPORT: url})
+    return url
+
+
+def link_report(report: str | None, *told: str) -> None:
+    """Log what a flow run has come to as its last line, with the address of its report."""
+    where = f" Report: {report}" if report else ""
+    get_run_logger().info("%s%s", " ".join(told), where)
 
 
 def link_to_flow_run(text: str, flow_run_id: str) -> str:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from blocks.extras import how_to_install, is_installed
 from tasks.ui.markdown import image
@@ -19,16 +19,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLUE = "#2563eb"
+SHADES = ("#cbd5e1", "#93b4f5", BLUE, "#1e3a8a")
+"""Of the parts of a stack, the first one the least remarkable."""
 NOT_INSTALLED = f"There is no chart here: the extra charts draws it, `{how_to_install('charts')}`."
 
-Groups = Mapping[str, Mapping[str, int]]
+Bars = Mapping[str, int]
+Groups = Mapping[str, Bars]
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart as a PNG image, or a sentence that says why there is none."""
+    """A chart as a PNG image, or a sentence that says why there is none; neither where no
+    two numbers can be compared.
+    """
 
-    png: bytes | None
+    png: bytes | None = None
     missing: str = ""
 
     def show(self, description: str) -> str:
@@ -36,13 +42,13 @@ class Chart:
         return self.missing if self.png is None else image(description, self.png)
 
 
-def _never_failing(draw: Callable[[Groups], bytes]) -> Callable[[Groups], Chart]:
+def _never_failing(draw: Callable[[D], bytes | None]) -> Callable[[D], Chart]:
     """Make a drawing that fails a missing chart: no flow run fails because of a picture."""
 
     @wraps(draw)
-    def drawn(groups: Groups) -> Chart:
+    def drawn(data: D) -> Chart:
         try:
-            return Chart(draw(groups)) if is_installed("charts") else Chart(None, NOT_INSTALLED)
+            return Chart(draw(data)) if is_installed("charts") else Chart(None, NOT_INSTALLED)
         except Exception as error:
             log.warning("A chart could not be drawn: %s", type(error).__name__)
             return Chart(None, f"The chart could not be drawn: {type(error).__name__}.")
@@ -51,19 +57,20 @@ def _never_failing(draw: Callable[[Groups], bytes]) -> Callable[[Groups], Chart]
 
 
 @_never_failing
-def vertical_bars(groups: Groups) -> bytes:
-    """Draw a chart for each group of numbers, side by side, under the group's name."""
+def vertical_bars(groups: Groups) -> bytes | None:
+    """Draw a chart for each group of numbers that can be compared, side by side, under its name."""
+    shown = {title: values for title, values in groups.items() if _can_be_compared(values)}
+    if not shown:
+        return None
     # Imported when it draws, for it takes half a second; pyplot would keep every figure.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(groups), 3), layout="constrained")
-    for position, (title, values) in enumerate(groups.items(), 1):
-        axes = figure.add_subplot(1, len(groups), position)
+    figure = Figure(figsize=(4 * len(shown), 3), layout="constrained")
+    for position, (title, values) in enumerate(shown.items(), 1):
+        axes = figure.add_subplot(1, len(shown), position)
         drawn = axes.bar(list(values), list(values.values()), color=BLUE, width=0.6)
         axes.bar_label(drawn, fmt="{:,.0f}")
         axes.margins(y=0.15)
-        # A single bar would fill the whole width otherwise.
-        axes.set_xlim(-0.75, len(values) - 0.25)
         axes.set_title(title)
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -71,28 +78,57 @@ def vertical_bars(groups: Groups) -> bytes:
 
 
 @_never_failing
-def horizontal_bars(groups: Groups) -> bytes:
-    """Draw all groups in one small chart, one below the other; the largest number of each group
-    has the full length.
-    """
+def horizontal_bars(values: Bars) -> bytes | None:
+    """Draw numbers of one kind, one below the other; None if there are not two to compare."""
+    if not _can_be_compared(values):
+        return None
     from matplotlib.figure import Figure
 
-    rows = [
-        (f"{title}, {name}", number, max(*values.values(), 1))
-        for title, values in groups.items()
-        for name, number in values.items()
-    ]
-    figure = Figure(figsize=(6, 0.3 * len(rows) + 0.2))
-    axes = figure.add_axes((0.34, 0.02, 0.64, 0.96))
-    names, numbers, largest = zip(*reversed(rows), strict=True)
-    shares = [number / most for number, most in zip(numbers, largest, strict=True)]
-    drawn = axes.barh(names, shares, color=BLUE)
-    axes.bar_label(drawn, [f"{number:,}" for number in numbers], padding=3)
-    axes.set_xlim(0, 1.25)
+    figure = Figure(figsize=(6, 0.3 * len(values) + 0.2))
+    axes = figure.add_axes((0.24, 0.02, 0.74, 0.96))
+    drawn = axes.barh(list(values), list(values.values()), color=BLUE)
+    axes.bar_label(drawn, [f"{number:,}" for number in values.values()], padding=3)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.2 * max(values.values()))
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return _png(figure, dpi=100)
+
+
+@_never_failing
+def stacked_bars(stacks: Groups) -> bytes | None:
+    """Draw a bar for each of the `stacks`, made of its numbers, with the total above; None if there
+    are not two to compare.
+    """
+    totals = {name: sum(parts.values()) for name, parts in stacks.items()}
+    if not _can_be_compared(totals):
+        return None
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.5, 0.6 * len(stacks) + 2), 3), layout="constrained")
+    axes, below = figure.add_subplot(), dict.fromkeys(stacks, 0)
+    for number, part in enumerate(
+        dict.fromkeys(name for parts in stacks.values() for name in parts)
+    ):
+        heights = [parts.get(part, 0) for parts in stacks.values()]
+        bottom = list(below.values())
+        axes.bar(list(stacks), heights, bottom=bottom, label=part, color=SHADES[number], width=0.6)
+        below = {name: below[name] + stacks[name].get(part, 0) for name in stacks}
+    for position, total in enumerate(totals.values()):
+        axes.annotate(
+            f"{total:,}", (position, total), (0, 2), textcoords="offset points", ha="center"
+        )
+    axes.margins(y=0.12)
+    axes.set_yticks([])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    return _png(figure, dpi=100)
+
+
+def _can_be_compared(values: Bars) -> bool:
+    """Return whether there are two bars to see."""
+    return sum(number > 0 for number in values.values()) > 1
 
 
 def _png(figure: "Figure", dpi: int) -> bytes:

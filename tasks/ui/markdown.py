@@ -34,17 +34,15 @@ def plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", line)
 
 
-def code(text: str) -> str:
-    """Return a text on one line as a code span, whatever backticks it has; not for tables."""
-    line = " ".join(_CONTROL.sub(" ", text).split())
-    fence = _fence(line, 1)
-    return f"{fence} {line} {fence}" if len(fence) > 1 else f"`{line}`"
-
-
 def code_block(text: str) -> str:
-    """Return a text of several lines as a code block."""
+    """Return a text of several lines, or a long path, as a code block: it does not break a page."""
     fence = _fence(text, 3)
     return f"{fence}\n{text.rstrip()}\n{fence}"
+
+
+def quote_text(text: str) -> str:
+    """Return a text of several lines as a quotation, whose lines are as wide as the page."""
+    return "\n".join(f"> {plain(line)}".rstrip() for line in text.rstrip().splitlines())
 
 
 def link(text: str, url: str) -> str:

@@ -1,6 +1,8 @@
 """Signals of a flow run to programs: labels for our own hooks and flows, events for automations."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from time import sleep
 from typing import Any
 from urllib.parse import quote
@@ -19,20 +21,34 @@ LAKE = "nudgeflow.lake"
 ACCOUNT = "nudgeflow.account"
 RUN_NUMBER = "nudgeflow.run_number"
 JOB_UID = "nudgeflow.job_uid"
+REPORT = "nudgeflow.report"
+"""The address of the page that tells most of the flow run: its report, its review, its plan."""
 REVIEW_UNTIL = "nudgeflow.review_until"
 QUICK_TRIES, PAUSE_SECONDS = 10, 0.1
 
 
 def add_labels(labels: KeyValueLabels) -> None:
     """Add labels to the running flow run."""
+    _quickly(partial(_update_labels, labels))
+
+
+def name_flow_run(name: str, campaign: str, workspace: str) -> None:
+    """Name the running flow run, and tag it with its campaign and workspace; it goes on without,
+    should Prefect's server refuse it.
+    """
+    with suppress(httpx.HTTPError):
+        _quickly(partial(_update_name, name, campaign, workspace))
+
+
+def _quickly(update: Callable[[], None]) -> None:
     # A server on SQLite refuses it for the milliseconds in which it records a task run; Prefect's
     # own client then waits for two seconds and more.
     with without_retries():
         for _ in range(QUICK_TRIES):
             with suppress(httpx.HTTPError):
-                return _update_labels(labels)
+                return update()
             sleep(PAUSE_SECONDS)
-    return _update_labels(labels)
+    return update()
 
 
 def _update_labels(labels: KeyValueLabels) -> None:
@@ -40,6 +56,15 @@ def _update_labels(labels: KeyValueLabels) -> None:
         client.update_flow_run_labels(UUID(flow_run.id), labels)
     if (context := FlowRunContext.get()) and context.flow_run:
         context.flow_run.labels.update(labels)
+
+
+def _update_name(name: str, campaign: str, workspace: str) -> None:
+    named = {"campaign": campaign, "workspace": workspace}
+    tags = {f"{kind}: {called}" for kind, called in named.items() if called}
+    context = FlowRunContext.get()
+    known = context.flow_run.tags if context and context.flow_run else []
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.id), name=name, tags=sorted({*known, *tags}))
 
 
 def announce(event: str, kind: str, name: str, occurrence: str, payload: dict[str, Any]) -> None:

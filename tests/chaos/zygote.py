@@ -115,7 +115,7 @@ def child(job: Job) -> int:
 def main() -> None:
     prepare()
     # It imports what draws, and finds the fonts.
-    horizontal_bars({"": {"": 1}})
+    horizontal_bars({"a": 1, "b": 2})
     print("ready", flush=True)
     for line in sys.stdin:
         job = Job.model_validate_json(line)

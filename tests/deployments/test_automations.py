@@ -22,6 +22,7 @@ from prefect.states import Cancelling, Completed, Crashed, Failed, Pending, Runn
 
 from deployments import automations, bootstrap
 from flows.review import resume_reviewed
+from tasks.ui.signals import REPORT
 from tests.deployments.watched import watched, work
 from tests.support import prefect_servers
 from tests.support.clock import SECONDS, until
@@ -151,15 +152,19 @@ def test_failed_runs_of_tagged_deployments_are_notified_without_messages(mailbox
         "killed": Crashed(message=SECRET),
     }
     ids = {name: planned(ours, f"the-{name}-one") for name in runs}
+    report = "http://prefect.example/artifacts/artifact/1"
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(ids["partly"], {REPORT: report})
     for name, state in runs.items():
         moves(ids[name], Running(), state)
     until(lambda: all(mailbox.about(f"the-{name}-one") for name in runs))
     for name, state in runs.items():
         ((_, title, text),) = mailbox.about(f"the-{name}-one")
         assert title == f"campaign-refresh: {state.name}"
-        said, link = text.split("\n")
+        said, link, *linked = text.split("\n")
         assert said == f"campaign-refresh, flow run the-{name}-one, ended as {state.name}."
         assert re.fullmatch(f"http://.*/runs/flow-run/{ids[name]}", link)
+        assert linked == ([f"Report: {report}"] if name == "partly" else [])
     assert not mailbox.about("another-projects")
     assert not mailbox.about("a-good-one")
     assert SECRET not in str(mailbox.letters)

@@ -24,6 +24,7 @@ from nudgescribe.client import NudgescribeClient
 from nudgescribe.errors import NotFound, NotPublished
 from tasks.export import run as tasks
 from tasks.export.run import ExportIncomplete, RunInLake, WhichRuns
+from tasks.ui.artifacts import artifact_key
 from tasks.ui.assets import messages
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support import exports
@@ -146,7 +147,10 @@ def test_export_fetches_current_run_once(
     }
     assert {"flow", "flow-run"} <= {one["prefect.resource.role"] for one in event["related"]}
     artifacts = {one.key: str(one.data) for one in all_artifacts()}
-    assert f"(https://service.example/{campaign})" in artifacts[f"campaign-{campaign}"]
+    assert (
+        f"(https://service.example/{campaign})"
+        in artifacts[artifact_key("campaign", "Welcome back", campaign)]
+    )
 
 
 @pytest.mark.parametrize("name", ["C/1", "50 %", "a?b#c", "Ü"])
@@ -251,9 +255,10 @@ def test_export_has_few_task_runs_for_many_pages(
     names = {one.task_run_name for one in caplog.records if one.name == "prefect.task_runs"}
     assert len([name for name in names if name.startswith("pages-")]) == done.files > 4
     assert len(names) <= 16
-    assert run.name == f"export-{CAMPAIGN}-latest"
+    assert run.name == "Winback, export of run 1"
     (shown,) = [one for one in all_artifacts() if one.flow_run_id == run.id]
-    assert (shown.type, shown.key, shown.data) == ("progress", f"export-{CAMPAIGN}", 100.0)
+    key = artifact_key("export", "Winback", CAMPAIGN)
+    assert (shown.type, shown.key, shown.data) == ("progress", key, 100.0)
     assert str(shown.description).startswith("40 of 40 pages, 80 rows, ")
 
 

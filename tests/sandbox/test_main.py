@@ -74,3 +74,38 @@ def test_serve_answers_in_the_envelope_it_is_told(seed: Seed, tmp_path: Path) ->
     assert list(answer.json()) == ["data"]
     assert answer.json()["data"]["token_type"] == "Bearer"
     assert refusal.json() == {"message": "Unauthorized"}
+
+
+def test_seed_reads_a_column_with_an_odd_value_as_numbers(seed: Seed, tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    ages = ["N/A" if number == 7 else str(number) for number in range(100)]
+    rows = {"id": [f"{number}" for number in range(100)], "age": ages, "none": [""] * 100}
+    pl.DataFrame({**rows, "job": ["a", "N/A"] * 50}).write_csv(file)
+    listed = seed("--list", str(file), "--segments", "job")
+    with local.sandbox(tmp_path, local.free_port()) as url, signed_in(url, listed) as client:
+        fields = client.list_fields(listed["workspace_id"])
+        rows_of_run_1 = client.fetch_rows(listed["campaign_id"], 0)
+    assert [field.field_type for field in fields] == ["string", "number", "string", "string"]
+    assert len(rows_of_run_1) == 49  # of the first half, without the one that breaks a rule
+
+
+@pytest.mark.parametrize(
+    ("content", "segments", "told"),
+    [
+        ("id,plan\n1,a\n2,b\n", "plans", "lacks a column to segment by"),
+        ("id,plan\n1,a\n", "plan", "has no customer who keeps the rules"),
+        ("id,plan\n1\n", "plan", "row"),
+    ],
+)
+def test_seed_refuses_a_list_in_a_sentence(
+    seed: Seed, tmp_path: Path, content: str, segments: str, told: str
+) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text(content)
+    with pytest.raises(SystemExit, match=told):
+        seed("--list", str(file), "--segments", segments)
+
+
+def test_seed_of_a_missing_list_says_so(tmp_path: Path) -> None:
+    with pytest.raises(local.NotSeeded, match="No such file"):
+        local.seed(tmp_path, "--list", str(tmp_path / "nothing.csv"), "--segments", "a")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import polars as pl
 import pytest
@@ -54,9 +54,10 @@ class Local:
     artifacts: dict[str, Any] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
 
-    def artifact(self, content: Any = None, *, key: str, description: str, table: Any = ()) -> None:
+    def artifact(self, content: Any = None, *, key: str, description: str, table: Any = ()) -> UUID:
         self.artifacts[key] = content or table
         self.descriptions[key] = description
+        return uuid4()
 
     def staged(self, frame: pl.DataFrame, name: str = "list") -> Staged:
         file = self.folder / f"{name}.parquet"

@@ -302,7 +302,7 @@ def test_inventory_report_has_table_and_chart(
         "| Failed | 1 |",
         r"| On \| hold | 1 |",
         "| runs | 3 |",
-        f"Saved to `{taken.campaigns_path}`",
+        f"Saved to\n\n```\n{taken.campaigns_path}\n{taken.runs_path}\n```",
     ):
         assert line in page
     (picture,) = re.findall(r"data:image/png;base64,([^)]+)", page)

@@ -17,6 +17,7 @@ from flows.publish import publish_campaign
 from flows.refresh import campaign_refresh
 from tasks.refresh.plan import Plan
 from tasks.refresh.report import RefreshResult
+from tasks.ui.artifacts import artifact_key
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.artifacts import all_artifacts
 from tests.support.deployed import Deployed, changes, deployed
@@ -142,7 +143,9 @@ def test_another_key_is_told_before_and_after(
     assert refresh(company, saved, 0.3).other_holdout == 3
     assert refresh(company, saved, 0.3).other_holdout is None
     pages = {one.key: str(one.data) for one in reversed(all_artifacts()) if notice in str(one.data)}
-    assert pages.keys() == {f"plan-{campaign}", f"refresh-{campaign}"}
+    assert pages.keys() == {
+        artifact_key(kind, "Welcome back", campaign) for kind in ("plan", "refresh")
+    }
     assert all(f"{notice} 3: other customers" in page for page in pages.values())
     for file in saved.root.rglob("*"):
         assert not (file.is_file() and b"another key" in file.read_bytes())
@@ -159,7 +162,8 @@ def test_reviewers_are_told_how_many_are_held_out(
     holdout = {"share": 0.2, "key": "env:HOLDOUT_KEY"}
     run = deployed.refresh(company, saved, review="suspend", holdout=holdout)
     assert deployed.work(run).name == "Suspended"
-    (page,) = (str(one.data) for one in all_artifacts() if one.key == f"review-{campaign}")
+    key = artifact_key("review", "Welcome back", campaign)
+    (page,) = (str(one.data) for one in all_artifacts() if one.key == key)
     assert f"| customers held out, not in the list | {len(chosen(0.2))} |" in page
     assert "suppressed" not in page
 

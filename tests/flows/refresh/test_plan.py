@@ -13,6 +13,7 @@ from sandbox.data.models import Usage
 from sandbox.engine.quota import current_window
 from tasks.customers.guardrails import Guardrails
 from tasks.refresh.plan import PlanOutdated
+from tasks.ui.artifacts import artifact_key
 from tests.conftest import Company, Sandbox, Save, customers
 from tests.support.artifacts import all_artifacts
 
@@ -20,7 +21,7 @@ from tests.support.artifacts import all_artifacts
 def page_of(company: Company) -> str:
     """The page of the campaign's plan in Prefect's UI, which has a table, too."""
     artifacts = {one.key: one for one in all_artifacts()}
-    key = f"plan-{company.seeded.campaign_id}"
+    key = artifact_key("plan", "Welcome back", company.seeded.campaign_id)
     assert artifacts[f"{key}-numbers"].type == "table"
     page = artifacts[key].data
     assert isinstance(page, str)

@@ -37,6 +37,7 @@ from tasks.export.run_diff import RunDiffSummary
 from tasks.refresh.claim import find_unchanged
 from tasks.refresh.plan import PlanNotFound
 from tasks.refresh.report import RefreshResult
+from tasks.ui.artifacts import artifact_key
 from tests.conftest import (
     SEEDED_CUSTOMERS,
     Company,
@@ -317,16 +318,17 @@ def test_refresh_is_reported_when_comparison_fails(
     task_runs = {
         vars(one)["task_run_id"] for one in caplog.records if one.name == "prefect.task_runs"
     }
-    assert run.name == f"refresh-{result.campaign_id}"
+    assert run.name == "Welcome back, run 2"
+    assert {"campaign: Welcome back", "workspace: Marketing"} <= {*run.tags}
     assert run.labels["nudgeflow.run_number"] == result.run_number
     assert run.labels["nudgeflow.job_uid"]
-    report = artifacts[f"refresh-{result.campaign_id}"].data
+    report = artifacts[artifact_key("refresh", "Welcome back", result.campaign_id)].data
     assert isinstance(report, str)
     assert ": 97 messages, one for each customer of the list." in report
     assert "| balance | not an amount with at most the currency's decimal digits | 1 |" in report
     assert "compared with earlier ones: The lake could not be reached at messages." in report
-    assert artifacts[f"rerun-{result.campaign_id}"].type == "progress"
-    assert artifacts[f"rerun-{result.campaign_id}"].data == 100.0
+    rerun = artifacts[artifact_key("rerun", "Welcome back", result.campaign_id)]
+    assert (rerun.type, rerun.data) == ("progress", 100.0)
     assert artifacts["rejected-customers"].type == "table"
     assert 10 < len(task_runs) <= 40
 

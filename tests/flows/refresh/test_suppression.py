@@ -34,6 +34,7 @@ from tasks.refresh.history import History
 from tasks.refresh.plan import Plan
 from tasks.refresh.reconcile import SuppressedInExport
 from tasks.refresh.report import RefreshResult
+from tasks.ui.artifacts import artifact_key
 from tests.conftest import Company, Save, Saved, Through, customers
 from tests.support.artifacts import all_artifacts
 from tests.support.deployed import Deployed, changes, deployed, state_of
@@ -145,7 +146,8 @@ def test_suppressed_are_left_out_of_plan_group_and_lake(scenario: Scenario) -> N
     assert changed["suppressed"] == {*FIRST}
     assert "suppressed_since" not in changed
     assert scenario.in_lake() == {*LISTED["customer_id"]} - {*FIRST}
-    pages = [str(one.data) for one in all_artifacts() if one.key == f"refresh-{campaign}"]
+    key = artifact_key("refresh", "Welcome back", campaign)
+    pages = [str(one.data) for one in all_artifacts() if one.key == key]
     assert "| suppressed, not uploaded | 7 |" in pages[0]
     assert "since" not in pages[0].partition("What came in")[2].partition("##")[0]
 
@@ -194,7 +196,7 @@ def test_those_who_join_during_the_review_get_no_message(
     row, changed = scenario.told()
     assert (row["outcome"], row["suppressed"], row["suppressed_since"]) == ("completed", 7, 3)
     assert (changed["suppressed"], changed["suppressed_since"]) == ({*FIRST}, {*JOINED})
-    review = f"review-{scenario.company.seeded.campaign_id}"
+    review = artifact_key("review", "Welcome back", scenario.company.seeded.campaign_id)
     shown = [str(one.data) for one in all_artifacts() if one.key == review]
     assert len(shown) == (publish is resumed)
     assert all("| customers suppressed, not in the list | 7 |" in page for page in shown)

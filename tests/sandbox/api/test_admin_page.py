@@ -6,12 +6,14 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
+from nudgescribe import contract
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Status
 from sandbox.api.admin_page import ENDPOINTS
-from sandbox.data.models import Account, Campaign
+from sandbox.data.models import Account, Campaign, Usage
+from sandbox.engine import quota
 from sandbox.settings import Settings
 from tests.conftest import Company, Sandbox, customers, serving
 from tests.sandbox.conftest import new_group, rerun
@@ -90,6 +92,55 @@ def test_run_page_shows_segments_and_approve_button_approves(
     assert client.rerun_history(company.seeded.campaign_id)[0].status == Status.READY_TO_PUBLISH
 
 
+def test_run_page_shows_messages_as_customers_get_them(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    rerun(company, client)
+    page.goto(f"/page/campaigns/{company.seeded.campaign_id}/runs/2")
+    samples = page.get_by_role("article")
+    expect(samples).to_have_count(3)
+    for sample, name in zip(samples.all(), ("Alex Morgan", "María", "Jun Tanaka"), strict=True):
+        expect(sample).to_contain_text(f"Dear {name}")
+        expect(sample).to_contain_text("has something new for you")
+        assert "{{" not in sample.inner_text()
+    expect(samples.first).to_contain_text("student")  # what is new comes first
+    page.get_by_role("link", name="Run 1").click()
+    expect(page).to_have_title("Run 1 of Welcome back")
+
+
+def test_overview_shows_earlier_windows_and_calls(
+    page: Page, company: Company, client: NudgescribeClient
+) -> None:
+    account = company.seeded.account_id
+    window = quota.current_window(company.sandbox.settings).number - 1
+    with company.sandbox.context.store.write() as session:
+        session.add(Usage(account_id=account, window=window, generated=1234, messages=5678))
+    client.list_groups(company.seeded.workspace_id)
+    page.goto("/")
+    account_on(page, company).get_by_text("Earlier windows").click()
+    expect(account_on(page, company).get_by_role("row", name="1,234 5,678")).to_be_visible()
+    calls = page.locator("section", has=page.locator("#calls"))
+    newest = calls.get_by_role("row").nth(1)
+    for text in (company.seeded.email, contract.GROUPS, "200"):
+        expect(newest).to_contain_text(text)
+    assert httpx.post(f"{company.sandbox.url}{contract.GROUPS}", json={}).status_code == 403
+    page.reload()
+    expect(newest).to_contain_text("403")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_are_as_wide_as_the_window(
+    browser: Browser, company: Company, client: NudgescribeClient, width: int
+) -> None:
+    rerun(company, client)
+    run = f"/page/campaigns/{company.seeded.campaign_id}/runs/2"
+    size: ViewportSize = {"width": width, "height": 900}
+    with browser.new_page(base_url=company.sandbox.url, viewport=size) as page:
+        for path in ("/", run):
+            page.goto(path)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
 def test_failed_run_shows_its_error_and_no_messages(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
@@ -136,7 +187,7 @@ def test_fault_form_switches_a_fault_on_and_clear_button_off(page: Page, sandbox
 def test_quota_form_sets_shows_and_lifts_a_quota(
     page: Page, company: Company, client: NudgescribeClient
 ) -> None:
-    def quota() -> int | None:
+    def messages() -> int | None:
         with company.sandbox.context.store.read() as session:
             return session.get_one(Account, company.seeded.account_id).quota
 
@@ -149,11 +200,11 @@ def test_quota_form_sets_shows_and_lifts_a_quota(
     account.get_by_label("Quota").fill("1500")
     account.get_by_role("button", name="Set quota").click()
     expect(account).to_contain_text("104 of 1,500 messages: 4 generated, 100 published")
-    assert quota() == 1500
+    assert messages() == 1500
     account.get_by_label("Quota").fill("")
     account.get_by_role("button", name="Set quota").click()
     expect(account).to_contain_text("104 messages: 4 generated, 100 published")
-    assert quota() is None
+    assert messages() is None
 
 
 def test_hostile_text_is_shown_and_not_run(

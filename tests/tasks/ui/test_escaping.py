@@ -5,6 +5,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 import polars as pl
@@ -29,10 +30,11 @@ from tasks.refresh.plan import make_plan
 from tasks.refresh.preview import Preview
 from tasks.refresh.report import report_refresh, report_sync
 from tasks.refresh.review import report_review
+from tasks.refresh.run_shown import RunShown, Sample, SegmentSize
 from tasks.retention.rules import Ages
 from tasks.retention.sweep import list_candidates
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.markdown import code, code_block, plain
+from tasks.ui.markdown import code_block, plain, quote_text
 from tests.conftest import Company, Through, customers
 from tests.support.response_tamperer import Changed, ResponseTamperer
 from tests.tasks.conftest import Local
@@ -61,10 +63,11 @@ class Shown:
     def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def __call__(self, *contents: Any, **named: Any) -> None:
+    def __call__(self, *contents: Any, **named: Any) -> UUID:
         for content in (*contents, named.get("table"), named.get("description")):
             rows = content if isinstance(content, list) else [{"": content}]
             self.texts += [str(cell) for row in rows for cell in row.values() if cell is not None]
+        return uuid4()
 
     def check(self, least: int = 1) -> None:
         """Every text with the name shows it, and holds no markup of its."""
@@ -101,6 +104,10 @@ def campaign(company: Company) -> CampaignRef:
 
 
 GROUP = GroupRef(workspace_id="w", customer_group_id="g", name=NAME, size=1)
+SHOWN_RUN = RunShown(
+    segments=[SegmentSize(name=NAME, customers=1, is_new=True)],
+    samples=[Sample(segment=NAME, message=f"{NAME}\n\n# b\n")],
+)
 VALIDATED = Validated(
     accepted=Staged(path="x", rows=1, sha256=""),
     extracted=2,
@@ -118,7 +125,7 @@ def test_reports_show_names_as_text(shown: Shown, local: Local) -> None:
         "broken_rules": [BrokenRule(field=NAME, code=NAME, rows=1)],
         "run_diff": RunDiffSummary(problem=NAME),
     }
-    report_refresh.fn(local.account, local.lake, RESULT.model_copy(update=changes))
+    report_refresh.fn(local.account, local.lake, RESULT.model_copy(update=changes), SHOWN_RUN)
     report_sync.fn(
         local.lake, GROUP, VALIDATED, ListDiff(added=1, changed=0, removed=0, unchanged=0)
     )
@@ -158,9 +165,10 @@ def test_review_shows_names_and_segments_as_text(
         Checkpoint(campaign=campaign, validated=VALIDATED, expected=expected, group=GROUP, run=run),
     )
     shaped = rendered(page)
-    assert shaped.count("<h3>") == shaped.count("<pre>") == 1
+    assert (shaped.count("<h3>"), shaped.count("<pre>")) == (1, 1)
+    assert shaped.count("<blockquote>") == 1
     assert not re.search("<(img|a) ", shaped)
-    assert text_of(page).count("ALL APPROVED") == 5
+    assert text_of(page).count("ALL APPROVED") == 9
     assert "ALL APPROVED" in shown.texts[1]
 
 
@@ -181,17 +189,17 @@ def test_inventory_shows_names_and_states_as_text(
 def test_tables_show_names_and_reasons_as_text(
     shown: Shown, company: Company, local: Local, refresh: Refresh, through: Through
 ) -> None:
-    report_portfolio.fn([RefreshStatus(campaign_id=NAME, message=NAME, state=NAME)])
-    link_campaign.fn(
-        local.account.model_copy(update={"campaign_url": "https://x/{campaign_id}"}), NAME
-    )
+    linked = local.account.model_copy(update={"campaign_url": "https://x/{campaign_id}"})
+    failed = RefreshStatus(campaign_id=NAME, message=NAME, state=NAME)
+    report_portfolio.fn(local.account, [failed])
+    link_campaign.fn(linked, "c", NAME)
     with company.client() as client:
         client.create_group(company.seeded.workspace_id, SHOWN, refresh.marker(reused=False))
     old = {"created_at": EARLY.isoformat(), "updated_at": EARLY.isoformat()}
     through(Changed(contract.GROUPS, lambda body: [one.update(old) for one in body["groups"]]))
     sweep = refresh.model_copy(update={"id": "sweep", "journal": "journals/sweep"})
     list_candidates.fn(local.lake, local.account, Ages(groups_days=30), sweep)
-    shown.check(least=5)
+    shown.check(least=3)
 
 
 def test_rejected_rows_show_fields_as_text(shown: Shown, local: Local, refresh: Refresh) -> None:
@@ -227,6 +235,5 @@ def test_plain_text_is_shown_as_it_is(frame: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a", "a`b", "`a``", "a\n\n# b", "{a}"])
 def test_code_is_shown_as_it_is(text: str) -> None:
-    assert rendered(code(text)).count("<code>") == 1
-    assert text_of(code(text)).strip() == " ".join(text.split())
+    assert rendered(quote_text(f"{text}\n\n> # {text}")).count("<blockquote>") == 1
     assert rendered(code_block(f"{text}\n```\n{text}")).count("<code>") == 1

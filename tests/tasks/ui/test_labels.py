@@ -1,11 +1,11 @@
-"""Labels of the running flow run, against Prefect's server."""
+"""Labels, name and tags of the running flow run, against Prefect's server."""
 
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from prefect import flow
+from prefect import flow, tags
 from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.runtime import flow_run
@@ -16,11 +16,11 @@ from tests.support import deployed
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """As many updates of labels as its number says are refused, as by a busy SQLite."""
+    """As many updates of the flow run as its number says are refused, as by a busy SQLite."""
     left, send = [0], httpx.Client.send
 
     def refusing(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
-        if request.url.path.endswith("/labels") and left[0]:
+        if request.method == "PATCH" and "/flow_runs/" in request.url.path and left[0]:
             left[0] -= 1
             return httpx.Response(503, request=request)
         return send(self, request, **options)
@@ -55,3 +55,26 @@ def test_labels_that_stay_refused_are_an_error(
     state: State[Any] = labelled(return_state=True)
     with pytest.raises(PrefectHTTPStatusError, match="503"):
         state.result()
+
+
+@flow(persist_result=False)
+def named() -> str:
+    signals.name_flow_run("Welcome back", "Welcome back", "")
+    signals.name_flow_run("Welcome back, run 3", "Welcome back", "Marketing")
+    return str(flow_run.id)
+
+
+@pytest.mark.parametrize("busy", [0, 3, 1_000])
+def test_flow_run_is_named_if_the_server_lets_it(
+    prefect_server: None, refused: list[int], monkeypatch: pytest.MonkeyPatch, busy: int
+) -> None:
+    monkeypatch.setattr(signals, "sleep", lambda seconds: None)
+    monkeypatch.setattr("prefect.client.base.time.sleep", lambda seconds: None)
+    refused[0] = busy
+    with tags("nudgescribe"):
+        run = deployed.flow_run(UUID(named()))
+    expected = {"nudgescribe", "campaign: Welcome back", "workspace: Marketing"}
+    if busy < 1_000:
+        assert (run.name, {*run.tags}) == ("Welcome back, run 3", expected)
+    else:
+        assert {*run.tags} == {"nudgescribe"}

@@ -1,0 +1,62 @@
+"""The last runs of a campaign on its reports, from what the lake has written down of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blocks import DataLake
+from blocks.storage.history import read_newest_runs, run_columns, write_run
+from blocks.storage.manifest import campaign_partition
+from tasks.refresh.trend import RUNS, Past, last_runs, show_trend
+from tests.tasks.conftest import Local
+
+NOW = Past(run_number=20, messages=100, unchanged=60, changed=30, added=10, removed=5)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> DataLake:
+    return DataLake(root=str(tmp_path / "lake"))
+
+
+def wrote(lake: DataLake, number: int, **values: Any) -> None:
+    row = dict.fromkeys(run_columns().names())
+    compared = {"unchanged": 80, "changed": 5, "added": 5, "removed": 1, "new": 2}
+    row |= {"outcome": "completed", "run_number": number, "rows": 90, **compared, **values}
+    write_run(lake.files, campaign_partition("C"), f"{number:08d}", row)
+
+
+def test_last_twelve_runs_are_shown_with_the_newest_one(lake: DataLake) -> None:
+    for number in range(2, 20):
+        wrote(lake, number)
+    wrote(lake, 19, outcome="failed")
+    wrote(lake, 18, rows=None)
+    wrote(lake, 17, unchanged=None)
+    runs = last_runs(lake, "C", NOW, 19)
+    assert [run.run_number for run in runs] == [*range(7, 18), 20]
+    assert len(runs) == RUNS
+    assert runs[0].parts() == {"unchanged": 80, "changed": 5, "added": 5}
+    assert runs[-2].parts() == {"not compared": 90}
+    title, chart, table = show_trend(runs)
+    assert title == "## The last 12 runs"
+    assert chart.startswith("![Messages of the last runs]")
+    assert "| 17 | 90 | – | – | – | 2 |" in table
+    assert "| 20 | 100 | 30 | 10 | 5 | – |" in table
+    assert read_newest_runs(lake.files, "C", 2)["run_number"].to_list() == [18, 19]
+
+
+def test_run_before_is_known_by_the_comparison(lake: DataLake) -> None:
+    assert last_runs(lake, "C", NOW, 19) == [Past(run_number=19, messages=95), NOW]
+
+
+@pytest.mark.parametrize("before", [None, 19])
+def test_single_run_has_no_trend(lake: DataLake, before: int | None) -> None:
+    alone = Past(run_number=20, messages=100)
+    assert show_trend(last_runs(lake, "C", alone, before)) == []
+
+
+def test_history_that_cannot_be_read_shows_no_earlier_runs(local: Local) -> None:
+    wrote(local.lake, 19)
+    (file,) = (local.folder / "lake").rglob("00000019.parquet")
+    file.write_bytes(b"")
+    assert last_runs(local.lake, "C", NOW, None) == [NOW]
