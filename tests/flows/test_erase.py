@@ -334,13 +334,9 @@ def test_without_the_key_nothing_is_exported_and_nothing_published(
 
 BEFORE_RUNS = [
     ("flows.erase", "read_list"),
-    ("flows.erase", "check_open_work"),
-    ("flows.erase", "mark_erased"),
     ("tasks.erasure.listed", "write_tombstones"),
     ("flows.erase", "erase_from_staging"),
-    ("flows.erase", "erase_from_groups"),
     ("tasks.erasure.groups", "_delete"),
-    ("flows.erase", "erase_from_tables"),
     ("tasks.erasure.tables", "read_batches"),
 ]
 RUNS = [
@@ -352,11 +348,7 @@ RUNS = [
     ("tasks.erasure.runs", "remove_older_segments"),
     ("tasks.erasure.runs", "_remove_orphans"),
 ]
-AFTER_RUNS = [
-    ("flows.erase", "report_erasure"),
-    ("flows.erase", "note_counts"),
-    ("flows.erase", "announce"),
-]
+AFTER_RUNS = [("flows.erase", "report_erasure"), ("flows.erase", "announce")]
 
 
 def die(*_: object, **__: object) -> None:

@@ -174,14 +174,15 @@ def test_copy_of_a_run_that_is_not_the_newest_any_more_is_made_good(
     assert rows(url) == [("newer", "Hi", 3)]
 
 
-def test_many_rows_are_copied(tmp_path: Path, url: str) -> None:
+def test_many_rows_are_copied(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS_AT_ONCE", 500)
     lake = DataLake(root=str(tmp_path / "many"))
-    first = {str(number): f"Hello {number}" for number in range(12_000)}
+    first = {str(number): f"Hello {number}" for number in range(1_200)}
     write_run(lake, "C", 1, first)
-    write_run(lake, "C", 2, {id_: f"{text}!" for id_, text in list(first.items())[:7_000]})
-    assert copy(lake, url, 1) == [12_000, 0, 0]
-    assert copy(lake, url, 2) == [0, 7_000, 5_000]
-    assert len(rows(url)) == 7_000
+    write_run(lake, "C", 2, {id_: f"{text}!" for id_, text in list(first.items())[:700]})
+    assert copy(lake, url, 1) == [1_200, 0, 0]
+    assert copy(lake, url, 2) == [0, 700, 500]
+    assert len(rows(url)) == 700
 
 
 def test_table_that_cannot_be_used_is_told_without_values(lake: DataLake, url: str) -> None:
@@ -243,6 +244,7 @@ def saved(reviewed_company: Company, save: Save) -> Saved:
     return save(reviewed_company, customers(40))
 
 
+@pytest.mark.parametrize("url", ["duckdb", "postgresql"], indirect=True)
 def test_refresh_hands_over_what_it_changed(
     reviewed_company: Company, saved: Saved, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -282,6 +284,7 @@ def test_refresh_hands_over_what_it_changed(
     assert [each.name for each in folder.glob("*/*")] == ["changes-00000.csv"]
 
 
+@pytest.mark.parametrize("url", ["duckdb"], indirect=True)
 def test_export_hands_over_past_runs_in_the_format_asked_for(
     reviewed_company: Company, saved: Saved, url: str
 ) -> None:
@@ -307,6 +310,7 @@ def test_export_hands_over_past_runs_in_the_format_asked_for(
     assert {id_: message for id_, message, _ in rows(url)} == in_lake(saved, campaign, 2)
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_table_is_checked_before_anything_is_changed(
     reviewed_company: Company, saved: Saved, url: str
 ) -> None:
@@ -323,6 +327,7 @@ def test_table_is_checked_before_anything_is_changed(
         RefreshOptions.model_validate({"hand_over": "xlsx"})
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_copy_that_failed_is_made_by_the_retry_of_the_refresh(
     reviewed_company: Company, saved: Saved, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
