@@ -69,7 +69,7 @@ from tests.support.deployed import (
     work,
 )
 from tests.support.forks import run_in_fork
-from tests.support.response_tamperer import ResponseTamperer
+from tests.support.response_tamperer import Change, Changed, ResponseTamperer
 from tests.test_documents import code, document
 
 __all__ = ["deployed"]
@@ -575,6 +575,27 @@ def test_flow_runs_that_may_read_customers_are_waited_for(scenario: Scenario) ->
     retry(run)
     assert work(erase_customers, run).is_completed()
     assert not draft.file.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "broken", "what"),
+    [
+        (contract.GROUPS, lambda body: body["groups"][0].pop("name"), "A group of workspace"),
+        (contract.CAMPAIGNS, lambda body: body["workspaces"].append({}), "A workspace"),
+    ],
+    ids=["group", "workspace"],
+)
+def test_group_that_cannot_be_read_stops_the_erasure(
+    scenario: Scenario, through: Through, path: str, broken: Change, what: str
+) -> None:
+    through(Changed(path, broken))
+    state = scenario.erase()
+    assert state.is_failed()
+    assert f"ContractMismatch: {what}" in str(state.message)
+    through(ResponseTamperer())
+    run = flow_run_of(scenario.saved).id
+    retry(run)
+    assert work(erase_customers, run).is_completed()
 
 
 def test_what_cannot_be_read_is_named(scenario: Scenario) -> None:

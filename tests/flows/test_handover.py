@@ -16,12 +16,13 @@ from pydantic import SecretStr, ValidationError
 
 from blocks import DataLake, SqlTable, table
 from blocks.saved import BlockNotSaved
+from blocks.storage.errors import LakeError
 from blocks.table import TableUnavailable, TableUnusable
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
 from flows.refresh import campaign_refresh
 from flows.retention import RetentionOptions, lake_retention
-from tasks.export.hand_over import copy_messages
+from tasks.export.hand_over import copy_messages, write_handover
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support.databases import new_database
 from tests.support.deployed import changes
@@ -172,6 +173,22 @@ def test_copy_of_a_run_that_is_not_the_newest_any_more_is_made_good(
     monkeypatch.setattr(SqlTable, "replace", slow)
     flow(lambda: copy_messages(lake, "C", table_of(url)))()
     assert rows(url) == [("newer", "Hi", 3)]
+
+
+def test_campaign_without_a_run_is_not_copied(lake: DataLake, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/team.db"
+    with pytest.raises(LakeError, match="Campaign nobody has no run in the lake"):
+        flow(lambda: copy_messages(lake, "nobody", table_of(url)))()
+
+
+def test_file_that_is_there_is_not_written_again(lake: DataLake) -> None:
+    def path_of_change() -> str:
+        return write_handover(lake, "C", 2, "csv")
+
+    path = flow(path_of_change)()
+    lake.files.write(path, b"as somebody has it")
+    assert flow(path_of_change)() == path
+    assert lake.files.read(path) == b"as somebody has it"
 
 
 def test_many_rows_are_copied(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
