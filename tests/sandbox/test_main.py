@@ -1,10 +1,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
 import pytest
+import uvicorn
 
 from deployments import local
 from nudgescribe.auth import Credentials
@@ -74,3 +76,19 @@ def test_serve_answers_in_the_envelope_it_is_told(seed: Seed, tmp_path: Path) ->
     assert list(answer.json()) == ["data"]
     assert answer.json()["data"]["token_type"] == "Bearer"
     assert refusal.json() == {"message": "Unauthorized"}
+
+
+def test_serve_takes_its_options_and_the_key_of_the_chat_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: served.append((app, options)))
+    monkeypatch.setenv("NUDGEFLOW_SANDBOX_CHAT_KEY", "of-the-chat")
+    chat = ("--chat-url", "http://127.0.0.1:9/v1", "--chat-model", "small")
+    main(["serve", "--data", str(tmp_path), "--port", "9", "--approve-after", "3", *chat])
+    ((app, options),) = served
+    settings = app.state.context.settings
+    app.state.context.store.close()
+    assert (options["host"], options["port"]) == ("127.0.0.1", 9)
+    assert (settings.approve_after, settings.chat.model) == (3, "small")
+    assert "of-the-chat" not in repr(settings)
