@@ -316,6 +316,18 @@ def test_bad_input_is_answered_before_anything_is_changed(
     assert changes(scenario.company) == []
 
 
+def test_everybody_can_be_erased(scenario: Scenario) -> None:
+    scenario.refresh()
+    listed().select("customer_id").write_csv(scenario.file)
+    state = scenario.erase()
+    assert state.is_completed(), state.message
+    manifest = scenario.lake.manifest(scenario.campaign, 2)
+    assert manifest
+    assert (manifest.rows, manifest.parts, manifest.erased) == (0, [], 59)
+    assert scenario.rows(2) == 0
+    assert scenario.in_groups() & {*listed()["customer_id"]} == set()
+
+
 def test_without_the_key_nothing_is_exported_and_nothing_published(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
