@@ -245,7 +245,12 @@ def test_block_with_a_relative_file_or_no_name_is_refused() -> None:
     for url in ("sqlite:///team.db", "duckdb:///team.db"):
         with pytest.raises(ValidationError, match="absolute path"):
             table_of(url)
-    for url in ("sqlite://", "sqlite:///:memory:", "duckdb:///:memory:"):
+    for url in (
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "duckdb:///:memory:",
+    ):
         with pytest.raises(ValidationError, match="must name a file"):
             table_of(url)
     for name in ("", "a.b.c", "a b", "a;"):
