@@ -4,11 +4,9 @@ import logging
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, cast
@@ -22,7 +20,6 @@ from deltalake import DeltaTable
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Suspended
 from pydantic import SecretStr
 
@@ -68,7 +65,7 @@ from tests.support.deployed import (
     state_of,
     work,
 )
-from tests.support.forks import run_in_fork
+from tests.support.forks import kill_at
 from tests.support.response_tamperer import Change, Changed, ResponseTamperer
 from tests.test_documents import code, document
 
@@ -363,20 +360,12 @@ RUNS = [
 AFTER_RUNS = [("flows.erase", "report_erasure"), ("flows.erase", "announce")]
 
 
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def begin(parameters: dict[str, Any]) -> None:
+    erase_customers(**parameters)
 
 
-def begin_and_die(server: str, module: str, step: str, parameters: dict[str, Any]) -> None:
-    setattr(import_module(module), step, die)
-    with temporary_settings({PREFECT_API_URL: server}):
-        erase_customers(**parameters)
-
-
-def work_and_die(server: str, module: str, step: str, run: UUID) -> None:
-    setattr(import_module(module), step, die)
-    with temporary_settings({PREFECT_API_URL: server}):
-        work(erase_customers, run)
+def go_on(run: UUID) -> None:
+    work(erase_customers, run)
 
 
 @pytest.mark.parametrize(
@@ -389,13 +378,12 @@ def test_killed_at_each_step_it_completes(
 ) -> None:
     scenario.save_lake(format=file_format)
     scenario.refresh()
-    server = PREFECT_API_URL.value()
     first, *others = steps
-    assert run_in_fork(begin_and_die, server, *first, scenario.parameters()) == -signal.SIGKILL
+    kill_at(*first, begin, scenario.parameters())
     run = flow_run_of(scenario.saved).id
     for step in others:
         retry(run)
-        assert run_in_fork(work_and_die, server, *step, run) == -signal.SIGKILL, step
+        kill_at(*step, go_on, run)
         # A run can be read at any time.
         assert scenario.rows(2) in (59, 54), step
     retry(run)

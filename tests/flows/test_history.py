@@ -1,9 +1,7 @@
 """The lake's history: what each flow run came to, and which customers it changed."""
 
 import os
-import signal
 from collections import Counter
-from importlib import import_module
 from json import loads
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from uuid import UUID
 import duckdb
 import polars as pl
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import DataLake, FileCrm
 from blocks.storage.files import OWNER_ONLY
@@ -32,7 +29,7 @@ from tasks.customers.upload import UploadIncomplete
 from tasks.journal.entries import PROJECT
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support.deployed import Deployed, deploy, deployed, flow_run_of, retry, work
-from tests.support.forks import run_in_fork
+from tests.support.forks import kill_at
 from tests.test_documents import code
 
 __all__ = ["deployed"]
@@ -239,22 +236,14 @@ def owner_of(saved: Saved) -> tuple[Any, ...]:
 # ---- killed -----------------------------------------------------------------------------------
 
 
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def sync_and_die(server: str, module: str, step: str, parameters: dict[str, Any]) -> None:
-    setattr(import_module(module), step, die)
-    with temporary_settings({PREFECT_API_URL: server}):
-        sync_customers(**parameters)
+def synchronise(parameters: dict[str, Any]) -> None:
+    sync_customers(**parameters)
 
 
 def killed_at(module: str, step: str, saved: Saved, company: Company) -> UUID:
     """A synchronisation that is killed where it takes a step."""
     where = {"workspace_id": company.seeded.workspace_id, "group_name": "Everyone"}
-    given = {**saved.references, **where}
-    killed = run_in_fork(sync_and_die, PREFECT_API_URL.value(), module, step, given)
-    assert killed == -signal.SIGKILL
+    kill_at(module, step, synchronise, {**saved.references, **where})
     return flow_run_of(saved).id
 
 
