@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.crm.sql.block import parse_database_url
+from blocks.crm.sql.block import DATABASE_URL, check_database_url, parse_database_url
 from blocks.extras import require
 from blocks.saved import SavedBlock, documentation_url
-from blocks.secrets import HINT, read_secret
+from blocks.secrets import read_secret
 from blocks.storage.files import Files
 from blocks.storage.handover import CHANGE, ID, MESSAGE, Changes
-from blocks.storage.locations import check_database
+from blocks.storage.locations import check_database, database_path
 from blocks.storage.manifest import Manifest
 from nudgescribe.errors import NudgeflowError, Retryable, first_ten
 from nudgescribe.lazy import pl, sqlalchemy, sqlalchemy_errors
@@ -62,10 +62,7 @@ class SqlTable(SavedBlock):
     _block_type_name = "SQL table"
     _documentation_url = documentation_url("the-lake")
 
-    url: SecretStr = Field(
-        description="SQLAlchemy URL of the database. One that is a file has an absolute path, such "
-        f"as sqlite:////data/crm.db. {HINT}"
-    )
+    url: SecretStr = Field(description=DATABASE_URL)
     table: str = Field(
         default="nudgescribe_messages",
         description="Name of the table, which is created if it is missing; before a dot its "
@@ -75,12 +72,7 @@ class SqlTable(SavedBlock):
     @field_validator("url")
     @classmethod
     def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
-        try:
-            parts = parse_database_url(url.get_secret_value())
-        except (sqlalchemy_errors.ArgumentError, ValueError):
-            return url  # `check` tells it: this text may hold the password
-        _check_place(parts)
-        return url
+        return check_database_url(url, _check_place)
 
     @field_validator("table")
     @classmethod
@@ -197,7 +189,7 @@ def _check_place(url: URL) -> None:
     """Check that what is written there stays. Raises ValueError."""
     dialect, database = url.get_backend_name(), url.database
     check_database(dialect, database)
-    if dialect in ("sqlite", "duckdb") and (database or ":memory:").startswith(":"):
+    if (database_path(dialect, database) or "").startswith(":"):
         raise ValueError(f"must name a file, such as {dialect}:////data/messages.db")
 
 

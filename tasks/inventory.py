@@ -242,12 +242,13 @@ def _changes(lake: DataLake, name: str, campaigns: pl.DataFrame) -> list[StatusC
 
 def _flow_runs(lake: DataLake, campaign_ids: list[str]) -> dict[tuple[str, int], str]:
     """Return the flow runs of the campaigns' newest refreshes, by campaign and run number."""
+    logger = get_run_logger()  # threads of our own have no flow run
 
     def newest(campaign_id: str) -> list[tuple[str, int, str]]:
         try:
             row = read_newest_run(lake.files, campaign_id)
         except LakeError as error:
-            get_run_logger().warning("A campaign is shown without its flow run: %s", error)
+            logger.warning("A campaign is shown without its flow run: %s", error)
             return []
         return row["campaign_id", "run_number", "flow_run_id"].rows()
 

@@ -59,11 +59,19 @@ def check_delta_root(root: str) -> str:
     return root
 
 
+def database_path(dialect: str, database: str | None) -> str | None:
+    """Return the path of a database that is a file, ":memory:" if there is none; None for a
+    server's.
+    """
+    if dialect not in ("sqlite", "duckdb"):
+        return None
+    return (database or "").removeprefix("file:").partition("?")[0] or ":memory:"
+
+
 def check_database(dialect: str, database: str | None) -> None:
     """Check the path of a database that is a file. Raises ValueError."""
-    path = (database or "").removeprefix("file:").partition("?")[0]
-    is_file = dialect in ("sqlite", "duckdb") and path not in ("", ":memory:")
-    if is_file and not path.startswith(("/", ":", "md:")):
+    path = database_path(dialect, database)
+    if path and not path.startswith(("/", ":", "md:")):
         raise ValueError(
             f"must name the file by an absolute path, such as {dialect}:////data/crm.db: flow runs "
             "work in folders of their own"

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from sqlalchemy import select
+from sqlalchemy import inspect, select
 
 from sandbox.api.security import account_secret
 from sandbox.data.models import Base, Campaign, Job, Message, Run
@@ -67,7 +67,13 @@ def stored(company: Company, *kinds: type[Base]) -> list[Any]:
         queries = [
             select(each).where(columns.get(each, Job.subject) == campaign_id) for each in kinds
         ]
-        return [row for query in queries for row in session.scalars(query)]
+        # Without an order PostgreSQL tells rows that were changed last.
+        rows = (sorted(session.scalars(query), key=_identity) for query in queries)
+        return [row for each in rows for row in each]
+
+
+def _identity(row: Base) -> tuple[str, ...]:
+    return tuple(map(str, inspect(row).identity or ()))
 
 
 # ---- quota ------------------------------------------------------------------------------------

@@ -4,11 +4,9 @@ import logging
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, cast
@@ -22,7 +20,6 @@ from deltalake import DeltaTable
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Suspended
 from pydantic import SecretStr
 
@@ -68,8 +65,8 @@ from tests.support.deployed import (
     state_of,
     work,
 )
-from tests.support.forks import run_in_fork
-from tests.support.response_tamperer import ResponseTamperer
+from tests.support.forks import kill_at
+from tests.support.response_tamperer import Change, Changed, ResponseTamperer
 from tests.test_documents import code, document
 
 __all__ = ["deployed"]
@@ -316,6 +313,18 @@ def test_bad_input_is_answered_before_anything_is_changed(
     assert changes(scenario.company) == []
 
 
+def test_everybody_can_be_erased(scenario: Scenario) -> None:
+    scenario.refresh()
+    listed().select("customer_id").write_csv(scenario.file)
+    state = scenario.erase()
+    assert state.is_completed(), state.message
+    manifest = scenario.lake.manifest(scenario.campaign, 2)
+    assert manifest
+    assert (manifest.rows, manifest.parts, manifest.erased) == (0, [], 59)
+    assert scenario.rows(2) == 0
+    assert scenario.in_groups() & {*listed()["customer_id"]} == set()
+
+
 def test_without_the_key_nothing_is_exported_and_nothing_published(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,13 +343,9 @@ def test_without_the_key_nothing_is_exported_and_nothing_published(
 
 BEFORE_RUNS = [
     ("flows.erase", "read_list"),
-    ("flows.erase", "check_open_work"),
-    ("flows.erase", "mark_erased"),
     ("tasks.erasure.listed", "write_tombstones"),
     ("flows.erase", "erase_from_staging"),
-    ("flows.erase", "erase_from_groups"),
     ("tasks.erasure.groups", "_delete"),
-    ("flows.erase", "erase_from_tables"),
     ("tasks.erasure.tables", "read_batches"),
 ]
 RUNS = [
@@ -352,27 +357,15 @@ RUNS = [
     ("tasks.erasure.runs", "remove_older_segments"),
     ("tasks.erasure.runs", "_remove_orphans"),
 ]
-AFTER_RUNS = [
-    ("flows.erase", "report_erasure"),
-    ("flows.erase", "note_counts"),
-    ("flows.erase", "announce"),
-]
+AFTER_RUNS = [("flows.erase", "report_erasure"), ("flows.erase", "announce")]
 
 
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def begin(parameters: dict[str, Any]) -> None:
+    erase_customers(**parameters)
 
 
-def begin_and_die(server: str, module: str, step: str, parameters: dict[str, Any]) -> None:
-    setattr(import_module(module), step, die)
-    with temporary_settings({PREFECT_API_URL: server}):
-        erase_customers(**parameters)
-
-
-def work_and_die(server: str, module: str, step: str, run: UUID) -> None:
-    setattr(import_module(module), step, die)
-    with temporary_settings({PREFECT_API_URL: server}):
-        work(erase_customers, run)
+def go_on(run: UUID) -> None:
+    work(erase_customers, run)
 
 
 @pytest.mark.parametrize(
@@ -385,13 +378,12 @@ def test_killed_at_each_step_it_completes(
 ) -> None:
     scenario.save_lake(format=file_format)
     scenario.refresh()
-    server = PREFECT_API_URL.value()
     first, *others = steps
-    assert run_in_fork(begin_and_die, server, *first, scenario.parameters()) == -signal.SIGKILL
+    kill_at(*first, begin, scenario.parameters())
     run = flow_run_of(scenario.saved).id
     for step in others:
         retry(run)
-        assert run_in_fork(work_and_die, server, *step, run) == -signal.SIGKILL, step
+        kill_at(*step, go_on, run)
         # A run can be read at any time.
         assert scenario.rows(2) in (59, 54), step
     retry(run)
@@ -583,6 +575,27 @@ def test_flow_runs_that_may_read_customers_are_waited_for(scenario: Scenario) ->
     retry(run)
     assert work(erase_customers, run).is_completed()
     assert not draft.file.exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "broken", "what"),
+    [
+        (contract.GROUPS, lambda body: body["groups"][0].pop("name"), "A group of workspace"),
+        (contract.CAMPAIGNS, lambda body: body["workspaces"].append({}), "A workspace"),
+    ],
+    ids=["group", "workspace"],
+)
+def test_group_that_cannot_be_read_stops_the_erasure(
+    scenario: Scenario, through: Through, path: str, broken: Change, what: str
+) -> None:
+    through(Changed(path, broken))
+    state = scenario.erase()
+    assert state.is_failed()
+    assert f"ContractMismatch: {what}" in str(state.message)
+    through(ResponseTamperer())
+    run = flow_run_of(scenario.saved).id
+    retry(run)
+    assert work(erase_customers, run).is_completed()
 
 
 def test_what_cannot_be_read_is_named(scenario: Scenario) -> None:

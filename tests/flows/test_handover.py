@@ -16,12 +16,13 @@ from pydantic import SecretStr, ValidationError
 
 from blocks import DataLake, SqlTable, table
 from blocks.saved import BlockNotSaved
+from blocks.storage.errors import LakeError
 from blocks.table import TableUnavailable, TableUnusable
 from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
 from flows.refresh import campaign_refresh
 from flows.retention import RetentionOptions, lake_retention
-from tasks.export.hand_over import copy_messages
+from tasks.export.hand_over import copy_messages, write_handover
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support.databases import new_database
 from tests.support.deployed import changes
@@ -174,14 +175,31 @@ def test_copy_of_a_run_that_is_not_the_newest_any_more_is_made_good(
     assert rows(url) == [("newer", "Hi", 3)]
 
 
-def test_many_rows_are_copied(tmp_path: Path, url: str) -> None:
+def test_campaign_without_a_run_is_not_copied(lake: DataLake, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/team.db"
+    with pytest.raises(LakeError, match="Campaign nobody has no run in the lake"):
+        flow(lambda: copy_messages(lake, "nobody", table_of(url)))()
+
+
+def test_file_that_is_there_is_not_written_again(lake: DataLake) -> None:
+    def path_of_change() -> str:
+        return write_handover(lake, "C", 2, "csv")
+
+    path = flow(path_of_change)()
+    lake.files.write(path, b"as somebody has it")
+    assert flow(path_of_change)() == path
+    assert lake.files.read(path) == b"as somebody has it"
+
+
+def test_many_rows_are_copied(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "ROWS_AT_ONCE", 500)
     lake = DataLake(root=str(tmp_path / "many"))
-    first = {str(number): f"Hello {number}" for number in range(12_000)}
+    first = {str(number): f"Hello {number}" for number in range(1_200)}
     write_run(lake, "C", 1, first)
-    write_run(lake, "C", 2, {id_: f"{text}!" for id_, text in list(first.items())[:7_000]})
-    assert copy(lake, url, 1) == [12_000, 0, 0]
-    assert copy(lake, url, 2) == [0, 7_000, 5_000]
-    assert len(rows(url)) == 7_000
+    write_run(lake, "C", 2, {id_: f"{text}!" for id_, text in list(first.items())[:700]})
+    assert copy(lake, url, 1) == [1_200, 0, 0]
+    assert copy(lake, url, 2) == [0, 700, 500]
+    assert len(rows(url)) == 700
 
 
 def test_table_that_cannot_be_used_is_told_without_values(lake: DataLake, url: str) -> None:
@@ -227,7 +245,12 @@ def test_block_with_a_relative_file_or_no_name_is_refused() -> None:
     for url in ("sqlite:///team.db", "duckdb:///team.db"):
         with pytest.raises(ValidationError, match="absolute path"):
             table_of(url)
-    for url in ("sqlite://", "sqlite:///:memory:", "duckdb:///:memory:"):
+    for url in (
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "duckdb:///:memory:",
+    ):
         with pytest.raises(ValidationError, match="must name a file"):
             table_of(url)
     for name in ("", "a.b.c", "a b", "a;"):
@@ -243,6 +266,7 @@ def saved(reviewed_company: Company, save: Save) -> Saved:
     return save(reviewed_company, customers(40))
 
 
+@pytest.mark.parametrize("url", ["duckdb", "postgresql"], indirect=True)
 def test_refresh_hands_over_what_it_changed(
     reviewed_company: Company, saved: Saved, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -282,6 +306,7 @@ def test_refresh_hands_over_what_it_changed(
     assert [each.name for each in folder.glob("*/*")] == ["changes-00000.csv"]
 
 
+@pytest.mark.parametrize("url", ["duckdb"], indirect=True)
 def test_export_hands_over_past_runs_in_the_format_asked_for(
     reviewed_company: Company, saved: Saved, url: str
 ) -> None:
@@ -307,6 +332,7 @@ def test_export_hands_over_past_runs_in_the_format_asked_for(
     assert {id_: message for id_, message, _ in rows(url)} == in_lake(saved, campaign, 2)
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_table_is_checked_before_anything_is_changed(
     reviewed_company: Company, saved: Saved, url: str
 ) -> None:
@@ -323,6 +349,7 @@ def test_table_is_checked_before_anything_is_changed(
         RefreshOptions.model_validate({"hand_over": "xlsx"})
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_copy_that_failed_is_made_by_the_retry_of_the_refresh(
     reviewed_company: Company, saved: Saved, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

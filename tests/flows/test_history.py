@@ -1,11 +1,8 @@
 """The lake's history: what each flow run came to, and which customers it changed."""
 
 import os
-import signal
-import subprocess
-import sys
 from collections import Counter
-from json import dumps, loads
+from json import loads
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,7 +10,6 @@ from uuid import UUID
 import duckdb
 import polars as pl
 import pytest
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from blocks import DataLake, FileCrm
 from blocks.storage.files import OWNER_ONLY
@@ -33,16 +29,10 @@ from tasks.customers.upload import UploadIncomplete
 from tasks.journal.entries import PROJECT
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
 from tests.support.deployed import Deployed, deploy, deployed, flow_run_of, retry, work
+from tests.support.forks import kill_at
 from tests.test_documents import code
 
 __all__ = ["deployed"]
-
-KILLED = (
-    "import json, os, signal, sys; from importlib import import_module; "
-    "from flows.customers import sync_customers; module, step, parameters = sys.argv[1:]; "
-    "setattr(import_module(module), step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)); "
-    "sync_customers(**json.loads(parameters))"
-)
 
 
 def options(**given: Any) -> RefreshOptions:
@@ -246,16 +236,14 @@ def owner_of(saved: Saved) -> tuple[Any, ...]:
 # ---- killed -----------------------------------------------------------------------------------
 
 
+def synchronise(parameters: dict[str, Any]) -> None:
+    sync_customers(**parameters)
+
+
 def killed_at(module: str, step: str, saved: Saved, company: Company) -> UUID:
     """A synchronisation that is killed where it takes a step."""
     where = {"workspace_id": company.seeded.workspace_id, "group_name": "Everyone"}
-    command = [sys.executable, "-c", KILLED, module, step, dumps({**saved.references, **where})]
-    server = {
-        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-        "PREFECT_HOME": str(PREFECT_HOME.value()),
-    }
-    killed = subprocess.run(command, env={**os.environ, **server})
-    assert killed.returncode == -signal.SIGKILL
+    kill_at(module, step, synchronise, {**saved.references, **where})
     return flow_run_of(saved).id
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from prefect.server.schemas.states import StateType
 
+from blocks.storage.manifest import campaign_partition
 from blocks.storage.snapshots import snapshot_name
 from flows.inventory import campaign_inventory
 from flows.options import RefreshOptions
@@ -54,7 +55,7 @@ def test_inventory_writes_same_snapshot_when_retried(
 
 
 def test_inventory_tells_a_changed_status_and_links_to_the_flow_run_of_the_last_run(
-    company: Company, save: Save
+    company: Company, save: Save, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved = save(company, customers(120))
     campaign, there = company.seeded.campaign_id, {"account": saved.account, "lake": saved.lake}
@@ -75,3 +76,8 @@ def test_inventory_tells_a_changed_status_and_links_to_the_flow_run_of_the_last_
     (row,) = json.loads(str(table.data))
     assert row["last run"].startswith("[2](http")
     assert row["last run"].endswith(f"/runs/flow-run/{refresh.id})")
+
+    (saved.root / "sync_runs" / campaign_partition(campaign) / "00000001.parquet").write_bytes(b"")
+    caplog.clear()
+    campaign_inventory(**there)
+    assert "A campaign is shown without its flow run: sync_runs/" in caplog.text

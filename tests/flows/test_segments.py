@@ -15,6 +15,8 @@ from flows.export import export_messages
 from flows.options import ExportOptions, RefreshOptions
 from flows.refresh import campaign_refresh
 from flows.retention import RetentionOptions, lake_retention
+from flows.run import fetch
+from nudgescribe.errors import Retryable
 from tasks.customers.guardrails import Guardrails
 from tasks.export import segments
 from tests.conftest import SEEDED_CUSTOMERS, Company, Save, Saved, customers
@@ -203,3 +205,19 @@ def test_members_of_an_exported_run_are_left_out_if_nobody_asks_for_them(
     assert "lacks segments" not in caplog.text
     with pytest.raises(SegmentsMissing, match="no members of run 1"):
         saved.lake.members(campaign)
+
+
+def test_run_is_exported_though_the_service_has_no_segments_just_now(
+    company: Company, save: Save, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, campaign = save(company, customers(1)), company.seeded.campaign_id
+
+    def away(*_: object, **__: object) -> None:
+        raise Retryable("The service does not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch, "save_segments", away)
+        export(company, saved)
+    assert "Run 1 lacks segments: The service does not answer." in caplog.text
+    export(company, saved)
+    assert saved.lake.segments(campaign).height

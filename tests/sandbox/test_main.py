@@ -1,10 +1,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
 import pytest
+import uvicorn
 
 from deployments import local
 from nudgescribe.auth import Credentials
@@ -109,3 +111,19 @@ def test_seed_refuses_a_list_in_a_sentence(
 def test_seed_of_a_missing_list_says_so(tmp_path: Path) -> None:
     with pytest.raises(local.NotSeeded, match="No such file"):
         local.seed(tmp_path, "--list", str(tmp_path / "nothing.csv"), "--segments", "a")
+
+
+def test_serve_takes_its_options_and_the_key_of_the_chat_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[tuple[Any, dict[str, Any]]] = []
+    monkeypatch.setattr(uvicorn, "run", lambda app, **options: served.append((app, options)))
+    monkeypatch.setenv("NUDGEFLOW_SANDBOX_CHAT_KEY", "of-the-chat")
+    chat = ("--chat-url", "http://127.0.0.1:9/v1", "--chat-model", "small")
+    main(["serve", "--data", str(tmp_path), "--port", "9", "--approve-after", "3", *chat])
+    ((app, options),) = served
+    settings = app.state.context.settings
+    app.state.context.store.close()
+    assert (options["host"], options["port"]) == ("127.0.0.1", 9)
+    assert (settings.approve_after, settings.chat.model) == (3, "small")
+    assert "of-the-chat" not in repr(settings)

@@ -196,6 +196,7 @@ def until_it_ends(process: int) -> None:
 
 def changes(company: Company) -> list[str]:
     """The endpoints by which an account changed something, as the service's audit log has them."""
-    entries = map(json.loads, company.sandbox.settings.audit_file.read_text().splitlines())
+    log = company.sandbox.settings.audit_file
+    entries = map(json.loads, log.read_text().splitlines() if log.exists() else ())
     mine = [one for one in entries if one["account_id"] == company.seeded.account_id]
     return [one["endpoint"] for one in mine if one["endpoint"] in CHANGING]

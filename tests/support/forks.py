@@ -2,8 +2,13 @@
 that has imported what they need.
 """
 
+import os
+import signal
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing import get_context
+
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.run.zygote import IMPORTED
 
@@ -18,3 +23,22 @@ def run_in_fork(work: Callable[..., object], *arguments: object) -> int | None:
     process.start()
     process.join(SECONDS)
     return process.exitcode
+
+
+def kill_at(module: str, step: str, work: Callable[..., object], *arguments: object) -> None:
+    """Calls a function of a module in a process that is killed where it takes a step."""
+    server = PREFECT_API_URL.value()
+    killed = run_in_fork(_work_and_die, server, module, step, work, arguments)
+    assert killed == -signal.SIGKILL, step
+
+
+def _work_and_die(
+    server: str, module: str, step: str, work: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
+    setattr(import_module(module), step, _die)
+    with temporary_settings({PREFECT_API_URL: server}):
+        work(*arguments)
+
+
+def _die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

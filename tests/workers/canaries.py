@@ -79,7 +79,10 @@ def _forms(value: str) -> Iterator[bytes]:
 def _contents(data: bytes) -> Iterator[bytes]:
     yield data
     if data.startswith(b"PAR1") and data.endswith(b"PAR1"):
-        yield pl.read_parquet(BytesIO(data)).write_csv().encode()
+        frame = pl.read_parquet(BytesIO(data))
+        yield frame.with_columns(pl.col(pl.Binary).bin.encode("hex")).write_csv().encode()
+        for column in frame.select(pl.col(pl.Binary)):
+            yield b"\n".join(column.drop_nulls())
     for magic, compression in PACKED.items():
         if data.startswith(magic):
             yield pa.input_stream(BytesIO(data), compression=compression).read()

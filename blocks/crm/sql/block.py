@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from blocks.crm.sql.rows import Query
 
 MOST_SECONDS = 7 * 24 * 60 * 60
+DATABASE_URL = (
+    "SQLAlchemy URL of the database. One that is a file has an absolute path, such as "
+    f"sqlite:////data/crm.db. {HINT}"
+)
 
 
 class SqlCrm(CrmSource):
@@ -42,10 +46,7 @@ class SqlCrm(CrmSource):
     _block_type_name = "SQL CRM"
     _documentation_url = documentation_url("customer-lists")
 
-    url: SecretStr = Field(
-        description="SQLAlchemy URL of the database. One that is a file has an absolute path, such "
-        f"as sqlite:////data/crm.db. {HINT}"
-    )
+    url: SecretStr = Field(description=DATABASE_URL)
     query: str = Field(
         description="Query with a row for each customer and a column for each field. Prefect does "
         "not encrypt it."
@@ -66,12 +67,7 @@ class SqlCrm(CrmSource):
     @field_validator("url")
     @classmethod
     def _means_the_same_everywhere(cls, url: SecretStr) -> SecretStr:
-        try:
-            parts = parse_database_url(url.get_secret_value())
-        except (sqlalchemy_errors.ArgumentError, ValueError):
-            return url  # `extract` tells it: this text may hold the password
-        check_database(parts.get_backend_name(), parts.database)
-        return url
+        return check_database_url(url, _check_place)
 
     def batches(self, needed: frozenset[str] | None) -> Iterator[pa.RecordBatch]:
         """Yield the query's rows, as `CrmSource.batches` does.
@@ -126,7 +122,7 @@ class SqlCrm(CrmSource):
                 "The URL is not of SQLAlchemy's form dialect+driver://user:password@host/database."
             ) from None
         try:
-            check_database(url.get_backend_name(), url.database)
+            _check_place(url)
         except ValueError as error:
             raise SourceError(f"The URL {error}.") from None
         return url
@@ -141,6 +137,24 @@ def parse_database_url(text: str) -> sqlalchemy.URL:
     if not _decodes() or parts.database is None:
         return parts
     return parts.set(database=sqlalchemy.make_url(text.replace("%", "%25")).database)
+
+
+def check_database_url(url: SecretStr, check: Callable[[sqlalchemy.URL], None]) -> SecretStr:
+    """Return a block's URL, once `check` has accepted where it leads. One that cannot be read is
+    told when it is used: an error here would show its text, which may hold the password.
+
+    Raises what `check` raises.
+    """
+    try:
+        parts = parse_database_url(url.get_secret_value())
+    except (sqlalchemy_errors.ArgumentError, ValueError):
+        return url
+    check(parts)
+    return url
+
+
+def _check_place(url: sqlalchemy.URL) -> None:
+    check_database(url.get_backend_name(), url.database)
 
 
 @cache

@@ -242,6 +242,24 @@ def test_repeated_publication_leaves_out_who_has_joined_since(
     assert scenario.in_lake() == scenario.in_group() == {*LISTED["customer_id"][10:]}
 
 
+def test_run_that_is_in_the_lake_when_it_is_killed_is_looked_at_there(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario.stop_at_review()
+    scenario.suppress([*FIRST, *JOINED])
+
+    def killed(*_: object) -> object:
+        raise ExportIncomplete("It is killed.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finish, "save_committed", killed)
+        with pytest.raises(ExportIncomplete):
+            scenario.publish().result()
+    result = scenario.publish().result()
+    assert (result.suppressed_since, result.erased) == (3, 0)
+    assert scenario.in_lake() == {*LISTED["customer_id"][10:]}
+
+
 class Keeping(ResponseTamperer):
     """A service that lets no customer go: it refuses to, or says that it has."""
 

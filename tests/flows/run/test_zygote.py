@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from flows.run.forks import Forks
-from flows.run.zygote import work
+from flows.run.zygote import IMPORTED, prepare, work
 
 
 def test_flow_run_that_an_ending_zygote_was_to_start_has_ended(
@@ -49,3 +49,8 @@ def test_flow_run_goes_on_if_its_portfolio_was_killed_before_it_began(
     with fork:
         work(fork)
     assert worked_on == [flow_run_id]
+
+
+def test_what_flow_runs_need_is_imported_before_the_first_one() -> None:
+    prepare()
+    assert {*IMPORTED} <= sys.modules.keys()
