@@ -16,6 +16,7 @@ import polars as pl
 
 from benchmarks.measuring import draw
 from deployments import local
+from deployments.environment import free_port
 from nudgescribe import rfc4180
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
@@ -67,7 +68,7 @@ def main(rows: int, *options: str) -> None:
     with TemporaryDirectory() as folder:
         made = local.seed(Path(folder), *options)
         names = (made.email, made.password, made.api_key, made.api_code, made.profile_key)
-        port = local.free_port()
+        port = free_port()
         serve = ("-m", "sandbox", "serve", "--data", folder, "--port", str(port), *options)
         with local.child(*serve) as process:
             url = f"http://127.0.0.1:{port}"

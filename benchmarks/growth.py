@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.measuring import cpu_seconds, draw, status
-from deployments.environment import keep_prefect_at
+from deployments.environment import free_port, keep_prefect_at
 
 if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
     from sandbox.seed import Seeded
@@ -70,7 +70,7 @@ def refresh_all(size: Size, folder: Path) -> Used:
     wanted = ("--list", str(list_), "--segments", "plan", *options)
     seeded = [local.seed(data, *wanted) for _ in range(size.campaigns)]
     service = ("--phase-seconds", "0", "--approve-after", "0.2", *options)
-    with local.sandbox(data, local.free_port(), *service) as url:
+    with local.sandbox(data, free_port(), *service) as url:
         _refresh(url, seeded[0], list_, folder / "warm-up")
         calls = _count_calls(url)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -175,8 +175,12 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        where = Path(sys.argv[3])
-        keep_prefect_at(where / "prefect", PREFECT_LOGGING_LEVEL="ERROR")
-        print(json.dumps(asdict(refresh_all(Size(**json.loads(sys.argv[2])), where))))
+        where, server_port = Path(sys.argv[3]), free_port()
+        keep_prefect_at(where / "prefect", server_port, PREFECT_LOGGING_LEVEL="ERROR")
+        from deployments import local
+
+        with local.prefect_server(server_port) as server:
+            server.wait()
+            print(json.dumps(asdict(refresh_all(Size(**json.loads(sys.argv[2])), where))))
     else:
         main()

@@ -11,7 +11,6 @@ them.
 import argparse
 import csv
 import os
-import socket
 import sys
 from collections import Counter
 from collections.abc import Generator
@@ -25,7 +24,7 @@ from threading import Event, Thread
 from time import perf_counter, sleep
 from typing import Any
 
-from deployments.environment import keep_prefect_at
+from deployments.environment import free_port, keep_prefect_at
 
 ROOT = Path(__file__).parents[1]
 CUSTOMERS = 500
@@ -113,17 +112,15 @@ class Meter:
 
 
 @contextmanager
-def served(folder: Path, campaigns: int) -> Generator[None]:
+def served(folder: Path, port: int, campaigns: int) -> Generator[None]:
     """Run the server and a sandbox with the campaigns, and save all that their refresh needs."""
     from deployments import local
     from sandbox import demo_customers, seed
     from sandbox.context import open_context
     from sandbox.settings import Settings
 
-    port = os.environ["PREFECT_API_URL"].rpartition(":")[2].partition("/")[0]
     with ExitStack() as stack:
-        command = ("-m", "prefect", "server", "start", "--port", port)
-        prefect = stack.enter_context(local.child(*command))
+        prefect = stack.enter_context(local.prefect_server(port))
         data = folder / "sandbox"
         data.mkdir()
         context = open_context(Settings(data=data))
@@ -134,8 +131,8 @@ def served(folder: Path, campaigns: int) -> Generator[None]:
             writer.writeheader()
             writer.writerows(rows)
         options = ("--rows-per-file", "1000", "--approve-after", "0.1")
-        url = stack.enter_context(local.sandbox(data, local.free_port(), *options))
-        local.wait_for(f"http://127.0.0.1:{port}/api/health", prefect, 120)
+        url = stack.enter_context(local.sandbox(data, free_port(), *options))
+        prefect.wait()
         _save(folder, url, accounts)
         yield
 
@@ -234,11 +231,9 @@ def main(options: argparse.Namespace) -> None:
     runs: dict[str, list[Measured]] = {name: [] for name in ways}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            url = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
-        keep_prefect_at(folder / "prefect", PREFECT_API_URL=url)
-        with served(folder, options.campaigns):
+        port = free_port()
+        keep_prefect_at(folder / "prefect", port)
+        with served(folder, port, options.campaigns):
             for number in range(options.rounds):
                 for way in [*ways][number % len(ways) :] + [*ways][: number % len(ways)]:
                     runs[way].append(measure(ways[way], folder))

@@ -18,6 +18,7 @@ from benchmarks.customers import listed, rules
 from benchmarks.measuring import cpu_seconds, cpu_seconds_of, draw, read_numbers
 from blocks.storage.parquet import read_batches, text_schema, write_parquet
 from deployments import local
+from deployments.environment import free_port
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import CreateField
@@ -65,7 +66,7 @@ def main(rows: int, rounds: int) -> None:
     with TemporaryDirectory() as folder, disable_run_logger():
         made = local.seed(Path(folder))
         who = Credentials(made.email, made.password, made.api_key, made.api_code)
-        port, file = local.free_port(), Path(folder) / "list.parquet"
+        port, file = free_port(), Path(folder) / "list.parquet"
         serve = ("-m", "sandbox", "serve", "--data", folder, "--port", str(port))
         with local.child(*serve) as process:
             url = f"http://127.0.0.1:{port}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deployments.environment import keep_prefect_at
+from deployments.environment import free_port, keep_prefect_at
 from nudgescribe.errors import NudgeflowError
 
 if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
@@ -27,10 +26,11 @@ SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after",
 def demo(lake: Path, list_: str, segments: str, delimiter: str, encoding: str) -> None:
     """Run the demo, and tell its result; `list_` names a CSV, empty is the demo's CRM."""
     # Warnings alone: each step of a flow run has a line of its own in Prefect's log.
-    keep_prefect_at(PREFECT_HOME, PREFECT_LOGGING_LEVEL="WARNING")
+    port = free_port()
+    keep_prefect_at(PREFECT_HOME, port, PREFECT_LOGGING_LEVEL="WARNING")
     try:
         _check_lake(lake)
-        _tell(_run(lake, _read_list(list_, segments, delimiter, encoding)), lake)
+        _tell(_run(lake, port, _read_list(list_, segments, delimiter, encoding)), lake)
     except (NudgeflowError, OSError) as error:
         sys.exit(f"The demo failed: {error}")
     except KeyboardInterrupt:
@@ -54,16 +54,16 @@ def _read_list(list_: str, segments: str, delimiter: str, encoding: str) -> Demo
     return read_list(Path(list_), segments, delimiter or None, encoding or None)
 
 
-def _run(lake: Path, listed: DemoList | None) -> RefreshResult:
+def _run(lake: Path, port: int, listed: DemoList | None) -> RefreshResult:
     """Refresh a new sandbox's campaign with the list, or with the demo's CRM."""
     from deployments import local
 
     print("Starting a sandbox and Prefect; the first start takes half a minute.", flush=True)
-    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as meanwhile:
-        data, prefect = Path(folder), meanwhile.submit(local.start_prefect)
+    with TemporaryDirectory() as folder, local.prefect_server(port) as prefect:
+        data = Path(folder)
         seeded, crm = _seed(data, listed)
-        with local.sandbox(data, local.free_port(), *SANDBOX) as url:
-            prefect.result()
+        with local.sandbox(data, free_port(), *SANDBOX) as url:
+            prefect.wait()
             account, data_lake = local.save_blocks(url, seeded, crm, lake)
             return _refresh(seeded.campaign_id, account, crm, data_lake, _options(listed))
 

@@ -1,7 +1,6 @@
 """Start the parts of a local stack: a seeded sandbox, a CRM, saved blocks."""
 
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import httpx
-from prefect.client.orchestration import get_client
 
 from blocks import CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from blocks.saved import MAIN
@@ -20,19 +18,14 @@ from sandbox import demo_customers
 from sandbox.seed import Seeded
 
 STARTUP_SECONDS = 60.0
+# The first start creates Prefect's database.
+PREFECT_SECONDS = 120.0
 CUSTOMERS = 5000
 INVALID_EVERY = 97
 
 
 class NotSeeded(NudgeflowError):
     """A sandbox has no first account."""
-
-
-def free_port() -> int:
-    """Return a TCP port that nothing listens on."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -52,16 +45,42 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 
 
 @contextmanager
-def child(*arguments: str, **settings: str) -> Generator[subprocess.Popen[bytes], None, None]:
-    """Run a Python process, with variables of its own, until the context ends."""
+def child(
+    *arguments: str, quiet: bool = False, **settings: str
+) -> Generator[subprocess.Popen[bytes], None, None]:
+    """Run a Python process, with variables of its own, until the context ends.
+
+    What it prints is dropped if `quiet`; its errors are not.
+    """
     # -P: the current folder may have a `flows` or a `sandbox` of its own, which is not meant.
     command = [sys.executable, "-P", *arguments]
-    process = subprocess.Popen(command, env={**os.environ, **settings})
+    printed = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen(command, stdout=printed, env={**os.environ, **settings})
     try:
         yield process
     finally:
         process.terminate()
         process.wait()
+
+
+class PrefectServer:
+    """A Prefect server, which may still be starting."""
+
+    def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
+        self._url = url
+        self.process = process
+
+    def wait(self) -> None:
+        """Return once it answers. Raises SystemExit if it does not."""
+        wait_for(f"{self._url}/api/health", self.process, PREFECT_SECONDS)
+
+
+@contextmanager
+def prefect_server(port: int, **settings: str) -> Generator[PrefectServer, None, None]:
+    """Run a Prefect server, with variables of its own, until the context ends."""
+    command = ("-m", "prefect", "server", "start", "--port", str(port))
+    with child(*command, quiet=True, **settings) as process:
+        yield PrefectServer(f"http://127.0.0.1:{port}", process)
 
 
 @contextmanager
@@ -119,12 +138,6 @@ def sql_crm(database: Path) -> SqlCrm:
 def file_crm(path: Path) -> FileCrm:
     """Return the block of a list in a file."""
     return FileCrm(path=str(path.resolve()))
-
-
-def start_prefect() -> None:
-    """Start this process's Prefect server, which else starts with the first call of it."""
-    with get_client(sync_client=True) as client:
-        client.hello()
 
 
 def load_blocks() -> tuple[NudgescribeAccount, DataLake]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from secrets import token_urlsafe
 from time import monotonic, sleep
 
-from deployments.local import free_port
+from deployments.environment import free_port
 
 DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian's and Ubuntu's programs are, by version; they are on nobody's path."""

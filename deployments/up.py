@@ -19,7 +19,6 @@ PREFECT_PORT = 4200
 SANDBOX_PORT = 7878
 PREFECT_URL = f"http://127.0.0.1:{PREFECT_PORT}"
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "4", "--approve-after", "120")
-SERVER_SECONDS = 120.0
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 NO_POSTGRESQL = "SQLite, since no PostgreSQL is installed that this user can run"
 ONE_CONNECTION = ":memory:"
@@ -37,7 +36,7 @@ def up() -> None:
         signal.signal(number, signal.default_int_handler)
     keep_prefect_at(
         HOME / "prefect",
-        PREFECT_API_URL=f"{PREFECT_URL}/api",
+        PREFECT_PORT,
         # So that `--watch` shows logs, and with them plans and reports.
         PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
         PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",
@@ -73,11 +72,10 @@ def _start_servers(stack: ExitStack) -> tuple[subprocess.Popen[bytes], str]:
     database = stack.enter_context(postgresql(HOME / "postgresql"))
     settings = {DATABASE: database or _sqlite()}
     print(f"Prefect stores in {'PostgreSQL' if database else NO_POSTGRESQL}.", flush=True)
-    command = ("-m", "prefect", "server", "start", "--port", str(PREFECT_PORT))
-    prefect = stack.enter_context(local.child(*command, **settings))
+    prefect = stack.enter_context(local.prefect_server(PREFECT_PORT, **settings))
     sandbox_url = stack.enter_context(local.sandbox(DATA, SANDBOX_PORT, *SANDBOX))
-    local.wait_for(f"{PREFECT_URL}/api/health", prefect, SERVER_SECONDS)
-    return prefect, sandbox_url
+    prefect.wait()
+    return prefect.process, sandbox_url
 
 
 def _sqlite() -> str:

@@ -16,7 +16,7 @@ import pytest
 from distributed import Client
 
 from blocks import DataLake
-from deployments.local import free_port
+from deployments.environment import free_port
 from sandbox import demo_customers
 from sandbox.seed import Seeded
 from tests.support.clock import until

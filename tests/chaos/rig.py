@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
 
 from blocks.storage.manifest import campaign_partition
-from deployments.local import free_port, wait_for
+from deployments.environment import free_port
+from deployments.local import wait_for
 from flows.options import RefreshOptions
 from nudgescribe import rfc4180
 from sandbox.service import create_app

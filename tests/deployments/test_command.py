@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.command import app as command
 from deployments.command.doctor import examine
-from deployments.local import free_port
+from deployments.environment import free_port
 from deployments.project import NoCampaign, NoProject, NoServer, read_config
 from deployments.server import NoAnswer
 from deployments.settings import SettingsWrong

@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from blocks.extras import MODULES
-from deployments.local import free_port, wait_for
+from deployments.environment import free_port
+from deployments.local import wait_for
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deployments/Dockerfile"

@@ -42,7 +42,9 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 def demo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start the demo in a project of a server that is away."""
     folder.mkdir()
+    (folder / ".env").write_text("PREFECT_API_URL=http://127.0.0.1:9/api\n")
     return subprocess.Popen(
         [sys.executable, "-m", "deployments.command", "demo", *arguments],
         cwd=folder,

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
 from blocks.saved import slug_reference
-from deployments.local import free_port
+from deployments.environment import free_port
 from flows.export import export_messages
 from flows.plan import plan_refresh
 from flows.review import resume_reviewed

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 
 from deployments import local
+from deployments.environment import free_port
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
 from sandbox.__main__ import main
@@ -48,7 +49,7 @@ def test_serve_accepts_what_seed_prints(seed: Seed, tmp_path: Path) -> None:
         "campaign_id",
     ]
     assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
-    with local.sandbox(tmp_path, local.free_port()) as url:
+    with local.sandbox(tmp_path, free_port()) as url:
         with signed_in(url, demo) as client:
             (run,) = client.rerun_history(demo["campaign_id"])
             assert (run.run_number, run.status) == (1, "Published")
@@ -68,7 +69,7 @@ def test_serve_accepts_what_seed_prints(seed: Seed, tmp_path: Path) -> None:
 def test_serve_answers_in_the_envelope_it_is_told(seed: Seed, tmp_path: Path) -> None:
     one = seed()
     who = {name: one[name] for name in ("email", "password")}
-    with local.sandbox(tmp_path, local.free_port(), "--envelope", "data") as url:
+    with local.sandbox(tmp_path, free_port(), "--envelope", "data") as url:
         answer = httpx.post(f"{url}/v1/auth", json=who, headers={"x-api-key": one["api_key"]})
         refusal = httpx.post(f"{url}/v1/auth", json=who)
         again = httpx.get(f"{url}/v1/auth/")
@@ -84,7 +85,7 @@ def test_seed_reads_a_column_with_an_odd_value_as_numbers(seed: Seed, tmp_path: 
     rows = {"id": [f"{number}" for number in range(100)], "age": ages, "none": [""] * 100}
     pl.DataFrame({**rows, "job": ["a", "N/A"] * 50}).write_csv(file)
     listed = seed("--list", str(file), "--segments", "job")
-    with local.sandbox(tmp_path, local.free_port()) as url, signed_in(url, listed) as client:
+    with local.sandbox(tmp_path, free_port()) as url, signed_in(url, listed) as client:
         fields = client.list_fields(listed["workspace_id"])
         rows_of_run_1 = client.fetch_rows(listed["campaign_id"], 0)
     assert [field.field_type for field in fields] == ["string", "number", "string", "string"]

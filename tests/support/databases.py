@@ -14,7 +14,7 @@ from uuid import uuid4
 import psycopg
 from redis import Redis, RedisError
 
-from deployments.local import free_port
+from deployments.environment import free_port
 from tests.support.clock import until
 
 BOTH = ["sqlite", "postgresql"]

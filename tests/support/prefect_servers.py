@@ -27,7 +27,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from deployments.local import free_port, wait_for
+from deployments.environment import free_port
+from deployments.local import wait_for
 from tests.support import databases
 
 SECONDS = 120.0

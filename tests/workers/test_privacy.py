@@ -38,7 +38,8 @@ from blocks.crm.errors import SourceUnavailable
 from blocks.crm.saas.hubspot import HubSpotCrm
 from blocks.saved import slug_reference
 from blocks.storage.files import OWNER_ONLY
-from deployments.local import free_port, wait_for
+from deployments.environment import free_port
+from deployments.local import wait_for
 from flows.customers import sync_customers
 from flows.erase import erase_customers
 from flows.export import export_messages

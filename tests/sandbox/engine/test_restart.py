@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from deployments import local
+from deployments.environment import free_port
 from nudgescribe import rfc4180, segments
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Phase, Status
@@ -67,7 +68,7 @@ class Running:
 
 @contextmanager
 def running(settings: Settings, seeded: seed.Seeded, *options: str) -> Iterator[Running]:
-    port = local.free_port()
+    port = free_port()
     storage = ["--data", str(settings.data), "--rows-per-file", str(settings.rows_per_file)]
     if settings.database:
         storage += ["--database", settings.database]
