@@ -1,4 +1,4 @@
-# make demo | test | test-s3 | test-stack | chaos | coverage | check | bounds | up | format | documents | constraints | clean
+# make demo | test | test-s3 | test-stack | chaos | coverage | check | bounds | up | format | documents | site | constraints | clean
 # Every target makes .venv first, from constraints.txt; it is made again when that file changes.
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 
-.PHONY: demo test test-s3 test-stack chaos coverage check bounds up format documents constraints clean
+.PHONY: demo test test-s3 test-stack chaos coverage check bounds up format documents site constraints clean
 
 demo: $(READY)
 	@$(BIN)/nudgeflow demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)" --delimiter "$(DELIMITER)" --encoding "$(ENCODING)"
@@ -58,8 +58,13 @@ documents: $(READY)
 	@$(BIN)/python -m deployments.reference > docs/reference.md
 	@$(BIN)/python -m tests.conformance
 
+# The documents as a site, in build/site/html; a broken link fails it, here and in `make test`.
+site: $(READY)
+	@$(BIN)/python docs/build.py
+
 # Resolves all extras anew and pins what the resolver chose. A uv.lock would hold the addresses of the
-# index that made it.
+# index that made it. To add one package and leave the other pins: `pip install --constraint
+# constraints.txt PACKAGE`, then add the lines that `pip freeze` has more.
 constraints:
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --editable ".[development]"

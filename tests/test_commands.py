@@ -25,7 +25,10 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240.0
-ELSEWHERE = dict.fromkeys(("demo", "up"), "deployments/test_local.py")
+ELSEWHERE = {
+    **dict.fromkeys(("demo", "up"), "deployments/test_local.py"),
+    "site": "test_site.py",
+}
 """Targets that tests of their own run; the others are what CI consists of."""
 STAND_IN = """#!/bin/sh
 printf '%s ' "$(basename "$0")" "$@" >> "$CALLS"
@@ -273,7 +276,7 @@ def test_kubernetes_commands_call_programs_with_files_that_exist(
     named = [word for call in calls for word in call if word.startswith("deployments/")]
     assert len(named) == 3
     assert all((ROOT / file).is_file() for file in named)
-    image = "registry.example.com/nudgeflow:0.1.0"
+    image = "registry.example.com/nudgeflow:0.2.0"
     pools = terminal.api("work_pools/filter")
     (pool,) = [each for each in pools if each["name"] == "on-kubernetes"]
     assert pool["base_job_template"]["variables"]["properties"]["image"]["default"] == image

@@ -16,14 +16,18 @@ from pydantic import SecretStr
 
 import blocks
 from blocks import DataLake, Portfolio
+from blocks.storage import history, manifest, segments, tombstones
 from blocks.storage.handover import Changes, write_changes
 from blocks.storage.manifest import run_folder
 from blocks.storage.reader import read_frames
 from deployments.reference import reference
+from deployments.schedules import RENAMED
 from flows.options import RefreshOptions
 from flows.portfolio import portfolio_refresh
+from nudgescribe import __version__
 from nudgescribe.fields import REASONS
 from tasks.customers.guardrails import Guardrails
+from tasks.journal import entries
 from tests.support.lakes import write_run
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +47,21 @@ def test_reference_is_that_of_the_code() -> None:
     assert (ROOT / "docs/reference.md").read_text() == reference() + "\n"  # make documents
 
 
-def test_link_of_a_document_leads_to_a_file() -> None:
-    for file in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
-            assert (file.parent / link).exists(), f"{file.name}: {link}"
+def test_newest_entry_of_the_changelog_is_of_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = "dev" not in __version__
+    assert versions[0] == (__version__ if released else "Unreleased")
+    assert versions[-1] == "0.1.0"
+
+
+def test_upgrade_guide_has_the_versions_of_schemas_and_the_new_names() -> None:
+    page = document("upgrade")
+    told = re.findall(r"^\| .+? \| (\d+) \| ", page, re.MULTILINE)
+    schemas = (manifest, entries, history, segments, tombstones)
+    assert [int(version) for version in told] == [each.SCHEMA_VERSION for each in schemas]
+    told = dict(re.findall(r"^\| `(\S+/\S+)` \| `(\S+/\S+)` \|", page, re.MULTILINE))
+    stored = json.loads((ROOT / "tests/data/today/parameters.json").read_text())
+    assert told == {old: f"{old.partition('/')[0]}/{RENAMED[old]}" for old in stored}
 
 
 def test_table_of_deployments_has_those_of_prefect_yaml() -> None:

@@ -76,7 +76,7 @@ def test_nothing_is_deleted_until_told_otherwise() -> None:
 
 
 def test_old_names_lead_to_deployments_of_now() -> None:
-    assert {f"{old.partition('/')[0]}/{new}" for old, new in RENAMED.items()} == {*names()}
+    assert {f"{old.partition('/')[0]}/{new}" for old, new in RENAMED.items()} <= {*names()}
 
 
 def test_flow_of_every_kind_has_a_deployment() -> None:
