@@ -9,7 +9,7 @@ from blocks import Crm, DataLake, NudgescribeAccount
 from blocks.storage.manifest import NO_CAMPAIGN
 from flows.options import SyncOptions
 from flows.run.customer_list import extract_and_validate, update_group
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
 from flows.run.outcomes import completed
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
@@ -44,7 +44,9 @@ def sync_customers(
         options: Advanced settings.
     """
     check_group_name(group_name)
+    check_reachable(lake)
     with journaled(lake, this_run(), resumable=False) as run:
+        check_reachable(account)
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
             return _skipped(lake, run, group)

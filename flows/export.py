@@ -5,7 +5,7 @@ from prefect import flow
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
 from flows.run.fetch import check_fetch, commit_fetched, fetch_run, hand_over, save_run_segments
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
@@ -43,7 +43,9 @@ def export_messages(
     check_fetch(options)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
+    check_reachable(lake)
     with journaled(lake, this_run(campaign_id), resumable=True) as journaled_run:
+        check_reachable(account)
         runs = find_runs(account, campaign_id, lake, run, options.check_rows)
         _name(account, runs)
         for published in runs:

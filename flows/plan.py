@@ -5,7 +5,7 @@ from prefect import flow
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
 from flows.run.last_page import log_last_page
 from tasks.campaigns import find_campaign
 from tasks.journal.flow_runs import journaled
@@ -32,7 +32,9 @@ def plan_refresh(
         lake: The data lake.
         options: Settings of the refresh.
     """
+    check_reachable(lake)
     with journaled(lake, this_run(campaign_id), resumable=False) as run:
+        check_reachable(account)
         campaign = find_campaign(
             account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )

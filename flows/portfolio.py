@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, describe_first_error
 from flows.options import RefreshOptions
-from flows.run.flow_run import dated, this_run
+from flows.run.flow_run import check_reachable, dated, this_run
 from flows.run.forks import MOST, Forks, cancel
 from flows.run.outcomes import failed
 from nudgescribe.bases import Closing
@@ -91,7 +91,9 @@ def portfolio_refresh(
         deployment: The deployment of campaign-refresh whose flow runs they are.
     """
     try:
+        check_reachable(lake)
         with journaled(lake, this_run(), resumable=True) as run:
+            check_reachable(account)
             chosen = choose_campaigns(
                 lake, run, account, campaigns, workspaces, portfolio, portfolio_file
             )
