@@ -10,7 +10,7 @@ from uuid import UUID
 from prefect.blocks.core import Block, UnknownBlockType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import MissingContextError, ObjectNotFound
+from prefect.exceptions import MissingContextError, PrefectHTTPStatusError
 from prefect.logging import get_logger, get_run_logger
 from prefect.utilities.dispatch import get_registry_for_type
 from pydantic import (
@@ -168,7 +168,7 @@ class SavedBlock(DocumentedBlock):
         if isinstance(value, str):
             value = cls.from_name(value)
         elif isinstance(value, dict) and "$ref" in value:
-            value = _load(cls, cast(Any, value)["$ref"])
+            value = load_reference(cls, cast(Any, value)["$ref"])
         return validate(value)
 
 
@@ -189,19 +189,19 @@ def load_by_name(name: str, kind: type[Block]) -> Block:
     except RuntimeError as error:
         raise _invalid(f"{kind.__name__} block '{name}'", error) from None
     except ValueError:
-        problem = f"There is no saved {kind.__name__} block '{name}'."
-        raise BlockNotFound(f"{problem} {describe_saved(kind, name)}".rstrip()) from None
+        saved = describe_saved(kind, name)
+        raise BlockNotFound(f"There is no saved {kind.__name__} block '{name}'. {saved}") from None
     return cast(Block, block)
 
 
 def describe_saved(kind: type[Block], name: str = "") -> str:
     """Return which blocks are saved that could stand where one of a kind does, and which of them
-    `name` may be meant for; "" if Prefect does not say.
+    `name` may be meant for.
     """
     try:
         saved = list_saved(kind)
     except Exception:
-        return ""
+        return "Prefect does not say which are saved."
     if not saved:
         return "None is saved."
     names = {each if "/" in name else each.partition("/")[2]: each for each in reversed(saved)}
@@ -231,12 +231,18 @@ def list_saved(kind: type[Block]) -> list[str]:
 def _names(client: SyncPrefectClient, slug: str) -> list[str]:
     try:
         there = client.read_block_documents_by_type(slug, include_secrets=False)
-    except ObjectNotFound:
-        return []
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code == 404:  # the type is not registered
+            return []
+        raise
     return [each.name for each in there if each.name]
 
 
-def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
+def load_reference(kind: type[SavedBlock], reference: Any) -> SavedBlock:
+    """Load a saved block by a reference's id or slug; `kind` is what is expected there.
+
+    Raises BlockNotFound, BlockInvalid, BlockTypeMissing.
+    """
     try:
         return cast(SavedBlock, Block.load_from_ref(reference))  # a slug has its type in it
     except UnknownBlockType as error:
@@ -244,13 +250,19 @@ def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
     except RuntimeError as error:
         raise _invalid(f"{kind.__name__} block {reference}", error) from None
     except ValueError:
-        problem = f"The saved {kind.__name__} block {reference} is gone."
-        match reference:
-            case {"block_document_slug": str(slug)}:
-                pass
-            case _:
-                slug = ""
-        raise BlockNotFound(f"{problem} {describe_saved(kind, slug)}".rstrip()) from None
+        raise _not_found(kind, reference) from None
+
+
+def _not_found(kind: type[Block], reference: object) -> BlockNotFound:
+    match reference:
+        case {"block_document_slug": str(slug)}:
+            if kind is SavedBlock:
+                types = get_registry_for_type(Block) or {}
+                kind = types.get(slug.partition("/")[0], kind)
+            return BlockNotFound(f"There is no saved block {slug}. {describe_saved(kind, slug)}")
+        case _:
+            saved = describe_saved(kind)
+            return BlockNotFound(f"The saved {kind.__name__} block {reference} is gone. {saved}")
 
 
 def _type_missing(error: UnknownBlockType) -> BlockTypeMissing:
@@ -274,7 +286,7 @@ def _invalid(block: str, error: RuntimeError) -> Exception:
 
 @lru_cache(maxsize=64)
 def _load_once(kind: type[SavedBlock], document_id: UUID, flow_run: _FlowRun) -> SavedBlock:
-    return _load(kind, document_id)
+    return load_reference(kind, document_id)
 
 
 def _unresolved(kind: type[SavedBlock], document_id: UUID, name: str | None) -> SavedBlock:

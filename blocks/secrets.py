@@ -99,7 +99,7 @@ def _saved(name: str) -> str:
     except BlockNotFound:
         # A secret may itself begin with prefect:, so the name may be part of one.
         problem = "Prefect has no Secret block of the name behind prefect:"
-        raise _Missing(f"{problem}. {describe_saved(Secret)}".rstrip(". ")) from None
+        raise _Missing(f"{problem}. {describe_saved(Secret)}".rstrip(".")) from None
     # Its `get` takes a password of digits for a number.
     value: object = cast("Secret[Any]", block).value.get_secret_value()
     if not isinstance(value, str):

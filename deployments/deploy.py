@@ -74,7 +74,7 @@ def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
         else:
             types = get_registry_for_type(Block) or {}
             there = describe_saved(types.get(kind, SavedBlock), slug)
-            said = f"names block {slug}, which is not saved. {there}".rstrip()
+            said = f"names block {slug}, which is not saved. {there}"
             yield f"{name}: its parameter {parameter} {said}"
     if bound != deployment.parameters:
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=bound))

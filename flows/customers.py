@@ -11,6 +11,7 @@ from flows.options import SyncOptions
 from flows.run.customer_list import extract_and_validate, update_group
 from flows.run.flow_run import check_reachable, this_run
 from flows.run.outcomes import completed
+from flows.run.parameters import tells_of_blocks
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
 from tasks.group_names import check_group_name
@@ -22,6 +23,7 @@ from tasks.ui.artifacts import link_report
 from tasks.ui.signals import announce
 
 
+@tells_of_blocks
 @flow(name="sync-customers", flow_run_name="sync-{group_name}", persist_result=False)
 def sync_customers(
     workspace_id: str,

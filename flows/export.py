@@ -6,6 +6,7 @@ from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
 from flows.run.fetch import check_fetch, commit_fetched, fetch_run, hand_over, save_run_segments
 from flows.run.flow_run import check_reachable, this_run
+from flows.run.parameters import tells_of_blocks
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
@@ -20,6 +21,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import name_flow_run
 
 
+@tells_of_blocks
 @flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}", persist_result=False)
 def export_messages(
     campaign_id: str,

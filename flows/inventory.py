@@ -4,12 +4,14 @@ from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import check_reachable, this_run
+from flows.run.parameters import tells_of_blocks
 from tasks.inventory import Inventory, report_inventory, take_inventory
 from tasks.journal.flow_runs import journaled
 from tasks.ui import assets
 from tasks.ui.signals import announce
 
 
+@tells_of_blocks
 @flow(
     name="campaign-inventory", flow_run_name="inventory-{account.block_name}", persist_result=False
 )

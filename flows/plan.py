@@ -7,6 +7,7 @@ from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate
 from flows.run.flow_run import check_reachable, this_run
 from flows.run.last_page import log_last_page
+from flows.run.parameters import tells_of_blocks
 from tasks.campaigns import find_campaign
 from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
@@ -15,6 +16,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import announce, name_flow_run
 
 
+@tells_of_blocks
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}", persist_result=False)
 def plan_refresh(
     campaign_id: str,

@@ -19,6 +19,7 @@ from flows.options import RefreshOptions
 from flows.run.flow_run import check_reachable, dated, this_run
 from flows.run.forks import MOST, Forks, cancel
 from flows.run.outcomes import failed
+from flows.run.parameters import tells_of_blocks
 from nudgescribe.bases import Closing
 from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.journal.flow_runs import journaled
@@ -50,6 +51,7 @@ class PartlyFailed(NudgeflowError):
     advice = "The rest succeeded; open the failed runs and retry them."
 
 
+@tells_of_blocks
 @flow(name="portfolio-refresh", flow_run_name=dated("portfolio"), persist_result=False)
 def portfolio_refresh(
     account: NudgescribeAccount,

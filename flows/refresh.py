@@ -15,6 +15,7 @@ from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, check_reachable, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
+from flows.run.parameters import tells_of_blocks
 from flows.run.review_gate import await_approval, check_can_review
 from nudgescribe.errors import NudgeflowError
 from tasks import lineage
@@ -37,6 +38,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import name_flow_run
 
 
+@tells_of_blocks
 @flow(
     name="campaign-refresh",
     flow_run_name="refresh-{campaign_id}",

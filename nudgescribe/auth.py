@@ -95,9 +95,9 @@ class TokenAuth(httpx.Auth):
                 response = yield self._sign_in(extensions)
             response.read()
             if response.is_redirect or response.status_code in _NO_API:
+                said = f"{contract.AUTH} answered {response.status_code}"
                 raise errors.WrongAddress(
-                    f"There is no Nudgescribe API at {self._base_url}: "
-                    f"{contract.AUTH} answered {response.status_code}."
+                    f"There is no Nudgescribe API at {self._base_url}: {said}."
                 )
             if response.is_error:
                 raise errors.from_response(response)
