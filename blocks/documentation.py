@@ -7,7 +7,7 @@ README and docs are published; otherwise a block's description names the file.
 from os import environ
 from pathlib import Path
 from sysconfig import get_path
-from typing import Any
+from typing import Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
@@ -18,7 +18,8 @@ DOCS_URL = "NUDGEFLOW_DOCS_URL"
 """The variable that says where README and docs are published."""
 INSTALLED = "share/doc/nudgeflow"
 _REPOSITORY = Path(__file__).parents[1]
-_FOLDER = _REPOSITORY if (_REPOSITORY / "docs").is_dir() else Path(get_path("data"), INSTALLED)
+_IS_CHECKOUT = (_REPOSITORY / "docs/recover.md").is_file()
+_FOLDER = _REPOSITORY if _IS_CHECKOUT else Path(get_path("data"), INSTALLED)
 
 
 def documentation_url(section: str) -> Any:
@@ -29,7 +30,6 @@ def documentation_url(section: str) -> Any:
 LOGO_URL: Any = FileUrl((_FOLDER / "docs/img/logo.png").as_uri())
 
 
-# Prefect asks for a class's type while it is defined, so these stand before it.
 def _published(url: HttpUrl | FileUrl | None) -> HttpUrl | None:
     """Return where a file of the package is published, None if nobody has said; other URLs stay."""
     if not isinstance(url, FileUrl):
@@ -56,20 +56,24 @@ def _split(url: FileUrl) -> tuple[str, str]:
     return parts.path.removeprefix(f"{urlsplit(_FOLDER.as_uri()).path}/"), parts.fragment
 
 
-class DocumentedBlock(Block):
-    """A block with a logo, and a link to its documentation."""
+class Documented:
+    """Gives a block a logo, and a link to its documentation.
 
-    _logo_url = LOGO_URL
+    No block itself: Prefect would offer it in its catalog.
+    """
+
+    _logo_url: ClassVar[Any] = LOGO_URL
+    _documentation_url: ClassVar[Any] = None
 
     @classmethod
     def _to_block_type(cls) -> BlockType:
         """Return the block's type as Prefect takes it: with links that can be followed, or none."""
-        link = _published(cls._documentation_url)
+        kind, link = cast("type[Block]", cls), _published(cls._documentation_url)
         return BlockType(
-            slug=cls.get_block_type_slug(),
-            name=cls.get_block_type_name(),
+            slug=kind.get_block_type_slug(),
+            name=kind.get_block_type_name(),
             logo_url=_published(cls._logo_url),
             documentation_url=link,
-            description=cls.get_description() if link else _with_file(cls),
-            code_example=cls.get_code_example(),
+            description=kind.get_description() if link else _with_file(kind),
+            code_example=kind.get_code_example(),
         )

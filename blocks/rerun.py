@@ -8,7 +8,7 @@ from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
 from blocks.account import NudgescribeAccount
-from blocks.documentation import DocumentedBlock, documentation_url
+from blocks.documentation import Documented, documentation_url
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (
@@ -97,7 +97,7 @@ def check_current(campaign_id: str, history: list[Run], run_number: int) -> None
         raise NotCurrent(f"Campaign {campaign_id} is on run {current}, not on run {run_number}.")
 
 
-class CampaignRerun(DocumentedBlock, JobBlock[Run]):
+class CampaignRerun(Documented, JobBlock[Run]):
     """
     The rerun of a published campaign on another customer group.
 

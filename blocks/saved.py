@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from blocks.documentation import DocumentedBlock
+from blocks.documentation import Documented
 from blocks.packages import problems
 from nudgescribe.errors import MOST_NAMED, NudgeflowError, first_ten
 
@@ -65,7 +65,7 @@ class BlockNotSaved(NudgeflowError):
     advice = "Save it under a name first: other flow runs load it by reference."
 
 
-class SavedBlock(DocumentedBlock):
+class SavedBlock(Documented, Block):
     """A block that flows and tasks take as a parameter.
 
     If it is saved, the stored parameters of flow runs and pickles for other machines hold a
