@@ -30,8 +30,8 @@ _NO_PROFILE_KEY = (
     "Nudgescribe issues it with the account's API key"
 )
 _AT_ONCE: dict[str, Any] = {
-    "timeout": reach.SECONDS / 2,
-    "call_seconds": reach.SECONDS / 2,
+    "timeout": reach.SECONDS,
+    "call_seconds": reach.SECONDS,
     "retry": RetryPolicy(attempts=1),
     "calls": nullcontext,  # a slot of a limit would be waited for
     "downloads": nullcontext,

@@ -43,12 +43,19 @@ def find_obstacle(
 ) -> str:
     """Return why no service answers at `url`, which names its host; "" if one does.
 
-    Any answer counts, and nothing secret is sent. Without `trusted` any certificate will do.
+    Any answer counts, and nothing secret is sent. Without `trusted` any certificate will do: the
+    caller's library judges it. What is no URL of http or https is left to that library, too.
     """
     try:
-        return within(seconds, lambda: _find(httpx.URL(url), trusted, pause))
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        return ""
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        return ""
+    try:
+        return within(seconds, lambda: _find(parsed, trusted, pause))
     except TimeoutError:
-        return f"{_host(httpx.URL(url))} has not answered within {seconds:g} seconds"
+        return f"{_host(parsed)} has not answered within {seconds:g} seconds"
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -101,6 +108,8 @@ def _look(url: httpx.URL, trusted: bool) -> _Obstacle | None:
     except httpx.TransportError as error:
         if not proxy and (protocol := _other_protocol(url)):
             return _Obstacle(protocol)
+        if not trusted and any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+            return None  # it wants a certificate of ours, for instance
         said = _reason(error) or f"has not answered: {type(error).__name__}"
         return _Obstacle(said + _by_way_of(proxy), _may_pass(error))
     to = answer.headers.get("location", "")

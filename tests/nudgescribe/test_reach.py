@@ -23,6 +23,11 @@ def test_any_answer_will_do() -> None:
         assert find_obstacle(f"http://{host}") == ""
 
 
+@pytest.mark.parametrize("url", ["localhost:9000", "s3://b", "http://", "http://a:b", ""])
+def test_what_is_no_url_is_left_to_others(url: str) -> None:
+    assert find_obstacle(url) == ""
+
+
 def test_other_protocol_is_told(tmp_path: Path) -> None:
     with web_server() as host:
         assert find_obstacle(f"https://{host}") == (
