@@ -141,7 +141,7 @@ def test_doctor_says_what_is_wrong_and_which_blocks_there_are(
 ) -> None:
     saved = save(company, customers(3))
     name_saved(project, saved)
-    name_blocks(project, crm="sql-crm/nowhere", lake="data-lake/nowhere")
+    name_blocks(project, crm=f"sql-crm/{saved.name}", lake=f"data-lake/{saved.name}x")
     given = variables(company.seeded, company.sandbox.url)
     given |= {"NUDGEFLOW_CAMPAIGN_ID": "none", "NUDGEFLOW_LAKE": "x"}
     found = findings(given)
@@ -150,9 +150,9 @@ def test_doctor_says_what_is_wrong_and_which_blocks_there_are(
         f"There is no campaign none. Set it in .env. There are: Welcome back "
         f"{company.seeded.campaign_id}" in found["campaign"][1]
     )
-    assert "sql-crm/nowhere is not saved. Saved are: " in found["customer list"][1]
-    assert saved.crm.block_slug in found["customer list"][1]
-    assert saved.lake.block_slug in found["lake"][1]
+    assert f"sql-crm/{saved.name} is not saved. Saved are: " in found["customer list"][1]
+    assert f"Is {saved.crm.block_slug} meant?" in found["customer list"][1]
+    assert f"Is {saved.lake.block_slug} meant?" in found["lake"][1]
 
     saved.crm_file.unlink()
     saved.root.write_text("a file")
