@@ -1,6 +1,7 @@
 """The block for a Nudgescribe account, and its client."""
 
 import re
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import quote
 
@@ -8,17 +9,33 @@ import httpx
 from prefect.blocks.abstract import CredentialsBlock
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from blocks.documentation import documentation_url
 from blocks.limits import get_shared_limit
-from blocks.saved import SavedBlock, documentation_url
+from blocks.saved import SavedBlock
 from blocks.secrets import HINT, SecretUnusable, is_reference, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
+from nudgescribe import reach
 from nudgescribe.auth import Credentials
-from nudgescribe.client import NudgescribeClient
-from nudgescribe.contract import is_client_ip
+from nudgescribe.client import Listed, NudgescribeClient
+from nudgescribe.contract import WorkspaceCampaigns, is_client_ip
+from nudgescribe.errors import ServiceUnreachable
+from nudgescribe.retry import RetryPolicy
 
 PLACEHOLDER = "{campaign_id}"
 _HEADER = re.compile(r"[!-~]([ -~]*[!-~])?")
 _NO_HEADER = "is empty, or holds a line break or characters that no header has"
+_PROFILE_KEY = re.compile(r"[\w+/-]{43}=", re.ASCII)
+_NO_PROFILE_KEY = (
+    "is no profile key: one has 44 characters, letters, digits, - and _ with a = at the end, as "
+    "Nudgescribe issues it with the account's API key"
+)
+_AT_ONCE: dict[str, Any] = {
+    "timeout": reach.SECONDS,
+    "call_seconds": reach.SECONDS,
+    "retry": RetryPolicy(attempts=1),
+    "calls": nullcontext,  # a slot of a limit would be waited for
+    "downloads": nullcontext,
+}
 CALL_SECONDS = 300.0
 """Most seconds for a whole call, or twice the time-out of one wait if that is more."""
 
@@ -97,6 +114,14 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
             raise ValueError(_NO_HEADER)
         return secret
 
+    @field_validator("profile_key")
+    @classmethod
+    def _is_key(cls, secret: SecretStr | None) -> SecretStr | None:
+        text = secret.get_secret_value() if secret else ""
+        if text and not is_reference(text) and not _PROFILE_KEY.fullmatch(text):
+            raise ValueError(_NO_PROFILE_KEY)
+        return secret
+
     @field_validator("client_ip")
     @classmethod
     def _is_address(cls, ip: str | None) -> str | None:
@@ -107,11 +132,7 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
     @field_validator("base_url")
     @classmethod
     def _ends_before_version(cls, url: str) -> str:
-        checked = check_base_url(url)
-        if checked.endswith("/v1"):
-            right = checked.removesuffix("/v1")
-            raise ValueError(f"is the URL without /v1, which each call adds: {right}")
-        return checked
+        return check_base_url(url, "v1")
 
     @field_validator("campaign_url")
     @classmethod
@@ -146,7 +167,7 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
             password=self._read(self.password, "password"),
             api_key=self._read_header(self.api_key, "api_key"),
             api_code=self._read_header(self.api_code, "api_code"),
-            profile_key=self._read(self.profile_key, "profile_key") if self.profile_key else None,
+            profile_key=self._read_profile_key(),
         )
         timeout = httpx.Timeout(self.answer_seconds, connect=self.connect_seconds)
         names = {"calls": self.calls_limit, "downloads": self.downloads_limit}
@@ -158,8 +179,31 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         }
         return NudgescribeClient(self.base_url, credentials, **{**options, **kwargs})
 
+    def check_reachable(self) -> None:
+        """Check that a service answers at all, within 10 seconds. Raises ServiceUnreachable."""
+        if obstacle := reach.find_obstacle(self.base_url):
+            raise ServiceUnreachable(f"{self.block_slug}: {obstacle}.")
+
+    def check(self) -> Listed[WorkspaceCampaigns]:
+        """Check that the service answers and takes the credentials, within 10 seconds each; return
+        the account's campaigns.
+
+        Raises ServiceUnreachable, WrongAddress, AuthError, SecretUnusable.
+        """
+        self.check_reachable()
+        with self.get_client(**_AT_ONCE) as client:
+            return client.campaigns()
+
     def _read(self, secret: SecretStr, name: str) -> str:
         return read_secret(secret, f"{self.block_slug}, {name}")
+
+    def _read_profile_key(self) -> str | None:
+        if not self.profile_key:
+            return None
+        key = self._read(self.profile_key, "profile_key")
+        if not _PROFILE_KEY.fullmatch(key):
+            raise SecretUnusable(f"{self.block_slug}, profile_key: {_NO_PROFILE_KEY}.")
+        return key
 
     def _read_header(self, secret: SecretStr, name: str) -> str:
         value = self._read(secret, name)

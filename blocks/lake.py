@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefect.types import SecretDict
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from blocks.documentation import documentation_url
 from blocks.extras import require
-from blocks.saved import SavedBlock, documentation_url
+from blocks.saved import SavedBlock
 from blocks.secrets import HINT, read_secret, read_secrets
 from blocks.storage import reader
+from blocks.storage.errors import LakeUnreachable
 from blocks.storage.files import Files, LakeError
 from blocks.storage.history import SYNC_CHANGES, SYNC_RUNS, read_history
 from blocks.storage.locations import check_delta_root, check_root
 from blocks.storage.manifest import Format, Manifest, run_folder
 from blocks.storage.part_writer import PartWriter
+from nudgescribe import reach
 from nudgescribe.lazy import pa, pd, pl
 
 if TYPE_CHECKING:
@@ -97,6 +100,17 @@ class DataLake(SavedBlock):
     def files(self) -> Files:
         """Return the files of the lake."""
         return Files(self.root, self.options)
+
+    def check_reachable(self) -> None:
+        """Check that a store answers at the endpoint of the options, if they name one, within 10
+        seconds: the libraries of stores repeat calls for longer. Raises LakeUnreachable.
+        """
+        options = self.options
+        client: Any = options.get("client_kwargs") or {}
+        endpoint = options.get("endpoint_url") or client.get("endpoint_url")
+        # Which certificates are trusted is for the store's own library to say.
+        if endpoint and (obstacle := reach.find_obstacle(str(endpoint), trusted=False)):
+            raise LakeUnreachable(f"{self.block_slug}, endpoint_url: {obstacle}.")
 
     def part_writer(self, campaign_id: str, run_number: int, writer: str) -> PartWriter:
         """Return a writer of a run's parts; their names contain `writer`."""

@@ -7,7 +7,8 @@ from fsspec.core import url_to_fs
 from prefect.blocks.core import Block
 from pydantic import Field, ValidationError
 
-from blocks.saved import SavedBlock, documentation_url, slug_reference
+from blocks.documentation import documentation_url
+from blocks.saved import SavedBlock, slug_reference
 from nudgescribe.bases import FrozenInput
 from nudgescribe.errors import NudgeflowError
 

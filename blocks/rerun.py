@@ -8,7 +8,7 @@ from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
 from blocks.account import NudgescribeAccount
-from blocks.saved import LOGO_URL, documentation_url
+from blocks.documentation import Documented, documentation_url
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (
@@ -97,7 +97,7 @@ def check_current(campaign_id: str, history: list[Run], run_number: int) -> None
         raise NotCurrent(f"Campaign {campaign_id} is on run {current}, not on run {run_number}.")
 
 
-class CampaignRerun(JobBlock[Run]):
+class CampaignRerun(Documented, JobBlock[Run]):
     """
     The rerun of a published campaign on another customer group.
 
@@ -113,7 +113,6 @@ class CampaignRerun(JobBlock[Run]):
     """
 
     _block_type_name = "Nudgescribe campaign rerun"
-    _logo_url = LOGO_URL
     _documentation_url = documentation_url("the-refresh")
 
     account: NudgescribeAccount = Field(description="The account the campaign belongs to.")

@@ -2,17 +2,19 @@
 
 import logging
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Self, cast
 from uuid import UUID
 
 from prefect.blocks.core import Block, UnknownBlockType
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.exceptions import MissingContextError
+from prefect.exceptions import MissingContextError, PrefectHTTPStatusError
 from prefect.logging import get_logger, get_run_logger
+from prefect.utilities.dispatch import get_registry_for_type
 from pydantic import (
     ConfigDict,
-    HttpUrl,
     ModelWrapValidatorHandler,
     PrivateAttr,
     SerializationInfo,
@@ -22,25 +24,18 @@ from pydantic import (
     model_validator,
 )
 
+from blocks.documentation import Documented
 from blocks.packages import problems
-from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.errors import MOST_NAMED, NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 _FlowRun = tuple[UUID | None, int] | None
 """Its id, and how often it has begun."""
 
-PROJECT_URL = "https://nudgeflow.example"
-"""Where the README and the docs folder are published; set it to your own site."""
 MAIN = "main"
 """The name that bootstrap saves blocks under, and that the deployments refer to."""
 NOT_SAVED = "not-saved"
-LOGO_URL = HttpUrl(f"{PROJECT_URL}/img/logo.png")
-
-
-def documentation_url(section: str) -> HttpUrl:
-    """Return the URL of the README's section on a block, which Prefect's UI links to."""
-    return HttpUrl(f"{PROJECT_URL}/#{section}")
 
 
 class BlockNotFound(NudgeflowError):
@@ -70,7 +65,7 @@ class BlockNotSaved(NudgeflowError):
     advice = "Save it under a name first: other flow runs load it by reference."
 
 
-class SavedBlock(Block):
+class SavedBlock(Documented, Block):
     """A block that flows and tasks take as a parameter.
 
     If it is saved, the stored parameters of flow runs and pickles for other machines hold a
@@ -80,7 +75,6 @@ class SavedBlock(Block):
     # An error about a field would show the values of all, passwords as well.
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    _logo_url = LOGO_URL
     _resolved: bool = PrivateAttr(default=True)
 
     @property
@@ -174,7 +168,7 @@ class SavedBlock(Block):
         if isinstance(value, str):
             value = cls.from_name(value)
         elif isinstance(value, dict) and "$ref" in value:
-            value = _load(cls, cast(Any, value)["$ref"])
+            value = load_reference(cls, cast(Any, value)["$ref"])
         return validate(value)
 
 
@@ -195,11 +189,60 @@ def load_by_name(name: str, kind: type[Block]) -> Block:
     except RuntimeError as error:
         raise _invalid(f"{kind.__name__} block '{name}'", error) from None
     except ValueError:
-        raise BlockNotFound(f"There is no saved {kind.__name__} block '{name}'.") from None
+        saved = describe_saved(kind, name)
+        raise BlockNotFound(f"There is no saved {kind.__name__} block '{name}'. {saved}") from None
     return cast(Block, block)
 
 
-def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
+def describe_saved(kind: type[Block], name: str = "") -> str:
+    """Return which blocks are saved that could stand where one of a kind does, and which of them
+    `name` may be meant for.
+    """
+    try:
+        saved = list_saved(kind)
+    except Exception:
+        return "Prefect does not say which are saved."
+    if not saved:
+        return "None is saved."
+    names = {each if "/" in name else each.partition("/")[2]: each for each in reversed(saved)}
+    likely = [names[each] for each in get_close_matches(name, names, 1)]
+    if len(saved) > MOST_NAMED:
+        saved = [*likely, *(each for each in saved if each not in likely)]
+    meant = f" Is {likely[0]} meant?" if likely else ""
+    return f"Saved are: {first_ten(saved)}.{meant}"
+
+
+def list_saved(kind: type[Block]) -> list[str]:
+    """Return the saved blocks of a kind, each as `type/name`; for a source, those of all sources.
+
+    Raises what Prefect's client does.
+    """
+    role = kind
+    for each in kind.__mro__:
+        if each is SavedBlock:
+            break
+        role = each if issubclass(each, SavedBlock) else role
+    types = get_registry_for_type(Block) or {}
+    wanted = {slug for slug, each in types.items() if issubclass(each, role)}
+    with get_client(sync_client=True) as client:
+        return sorted(f"{slug}/{name}" for slug in wanted for name in _names(client, slug))
+
+
+def _names(client: SyncPrefectClient, slug: str) -> list[str]:
+    try:
+        there = client.read_block_documents_by_type(slug, include_secrets=False)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code == 404:  # the type is not registered
+            return []
+        raise
+    return [each.name for each in there if each.name]
+
+
+def load_reference(kind: type[SavedBlock], reference: Any) -> SavedBlock:
+    """Load a saved block by a reference's id or slug; `kind` is what is expected there.
+
+    Raises BlockNotFound, BlockInvalid, BlockTypeMissing.
+    """
     try:
         return cast(SavedBlock, Block.load_from_ref(reference))  # a slug has its type in it
     except UnknownBlockType as error:
@@ -207,7 +250,19 @@ def _load(kind: type[SavedBlock], reference: Any) -> SavedBlock:
     except RuntimeError as error:
         raise _invalid(f"{kind.__name__} block {reference}", error) from None
     except ValueError:
-        raise BlockNotFound(f"The saved {kind.__name__} block {reference} is gone.") from None
+        raise _not_found(kind, reference) from None
+
+
+def _not_found(kind: type[Block], reference: object) -> BlockNotFound:
+    match reference:
+        case {"block_document_slug": str(slug)}:
+            if kind is SavedBlock:
+                types = get_registry_for_type(Block) or {}
+                kind = types.get(slug.partition("/")[0], kind)
+            return BlockNotFound(f"There is no saved block {slug}. {describe_saved(kind, slug)}")
+        case _:
+            saved = describe_saved(kind)
+            return BlockNotFound(f"The saved {kind.__name__} block {reference} is gone. {saved}")
 
 
 def _type_missing(error: UnknownBlockType) -> BlockTypeMissing:
@@ -231,7 +286,7 @@ def _invalid(block: str, error: RuntimeError) -> Exception:
 
 @lru_cache(maxsize=64)
 def _load_once(kind: type[SavedBlock], document_id: UUID, flow_run: _FlowRun) -> SavedBlock:
-    return _load(kind, document_id)
+    return load_reference(kind, document_id)
 
 
 def _unresolved(kind: type[SavedBlock], document_id: UUID, name: str | None) -> SavedBlock:

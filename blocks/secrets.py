@@ -16,7 +16,7 @@ from typing import Any, cast
 from prefect.blocks.system import Secret
 from pydantic import SecretStr
 
-from blocks.saved import BlockNotFound, load_by_name
+from blocks.saved import BlockNotFound, describe_saved, load_by_name
 from nudgescribe.errors import NudgeflowError
 
 HINT = "Or a reference to it: env:NAME, file:/PATH or prefect:BLOCK."
@@ -98,7 +98,8 @@ def _saved(name: str) -> str:
         block = load_by_name(name, Secret)
     except BlockNotFound:
         # A secret may itself begin with prefect:, so the name may be part of one.
-        raise _Missing("Prefect has no Secret block of the name behind prefect:") from None
+        problem = "Prefect has no Secret block of the name behind prefect:"
+        raise _Missing(f"{problem}. {describe_saved(Secret)}".rstrip(".")) from None
     # Its `get` takes a password of digits for a number.
     value: object = cast("Secret[Any]", block).value.get_secret_value()
     if not isinstance(value, str):

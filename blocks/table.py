@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr, field_validator
 
 from blocks.crm.sql.block import DATABASE_URL, check_database_url, parse_database_url
+from blocks.documentation import documentation_url
 from blocks.extras import require
-from blocks.saved import SavedBlock, documentation_url
+from blocks.saved import SavedBlock
 from blocks.secrets import read_secret
 from blocks.storage.files import Files
 from blocks.storage.handover import CHANGE, ID, MESSAGE, Changes

@@ -52,11 +52,21 @@ def check_url(url: str) -> str:
     return url
 
 
-def check_base_url(url: str) -> str:
-    """Return the URL of an API, without a slash at its end. Raises ValueError."""
-    if {"?", "#"} & {*url}:
-        raise ValueError("must be the API's base URL: leave out what follows a ? or a #")
-    return check_url(url).rstrip("/")
+def check_base_url(url: str, version: str = "") -> str:
+    """Return the URL of an API, without a slash at its end. Raises ValueError, with the right one
+    if it can be told without a secret: without parameters, and without the API's `version` and what
+    follows it.
+    """
+    before, *parameters = re.split("[?#]", url, maxsplit=1)
+    is_password = "@" in "".join(parameters)
+    given = check_url(url if is_password else before).rstrip("/")
+    right = re.split(rf"(?i)(?<!/)/{version}(?:/|$)", given, maxsplit=1)[0] if version else given
+    if parameters:
+        shown = "" if is_password else f": {right}"
+        raise ValueError(f"must be the API's base URL, without ? or # and what follows{shown}")
+    if right != given:
+        raise ValueError(f"is the URL without /{version}, which each call adds: {right}")
+    return given
 
 
 def _secure(url: str) -> str:

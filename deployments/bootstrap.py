@@ -2,12 +2,14 @@
 automations. What to set up comes from environment variables; another run updates what differs.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
+from blocks.documentation import DOCS_URL
 from blocks.saved import MAIN
 from blocks.sources import ADDED
 from deployments import automations, server, settings
@@ -22,6 +24,8 @@ def bootstrap(environment: Mapping[str, str]) -> Iterator[str]:
     Raises SettingsWrong or PoolDiffers before anything is changed.
     """
     chosen = settings.read(environment)
+    if chosen.docs_url:
+        os.environ[DOCS_URL] = str(chosen.docs_url)  # block types are registered with it
     with get_client(sync_client=True) as client:
         server.check_pool(client, chosen.pool_type)
         for kind in (*server.block_types(), *ADDED):

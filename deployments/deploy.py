@@ -13,12 +13,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.utilities.dispatch import get_registry_for_type
 
+from blocks.saved import SavedBlock, describe_saved
 from deployments import schedules
 from deployments.project import DEPLOYMENTS, full_name, read_config
-from deployments.server import find_block, saved_blocks
+from deployments.server import find_block
 from nudgescribe.errors import NudgeflowError
 
 PREFECT = "import blocks, flows, tasks; from prefect.cli import app; app()"
@@ -69,8 +72,9 @@ def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
         if saved := find_block(client, kind, block):
             bound[parameter] = {"$ref": {"block_document_id": str(saved.id)}}
         else:
-            there = ", ".join(saved_blocks(client, kind)) or "none"
-            said = f"names block {slug}, which is not saved; saved are: {there}"
+            types = get_registry_for_type(Block) or {}
+            there = describe_saved(types.get(kind, SavedBlock), slug)
+            said = f"names block {slug}, which is not saved. {there}"
             yield f"{name}: its parameter {parameter} {said}"
     if bound != deployment.parameters:
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=bound))

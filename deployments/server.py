@@ -16,13 +16,16 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_CLIENT_MAX_RETRIES,
+    get_current_settings,
+    temporary_settings,
+)
 from prefect.workers.process import ProcessWorker
 
 import blocks
-from blocks.crm import SOURCES
-from blocks.sources import ADDED
 from nudgescribe.errors import NudgeflowError
+from nudgescribe.reach import find_obstacle
 
 T = TypeVar("T")
 
@@ -34,7 +37,7 @@ DEFAULT_SLOTS = {CALLS: 8, DOWNLOADS: 16}
 POOL = "nudgeflow"
 TEMPLATE = Path(__file__).parent / "kubernetes" / "base-job-template.json"
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 8.0
 
 PoolType = Literal["process", "kubernetes"]
 
@@ -55,7 +58,7 @@ class NoAnswer(NudgeflowError):
 
 @contextmanager
 def open_client() -> Generator[SyncPrefectClient]:
-    """Open a client that waits for answers no longer than 10 seconds, and asks once."""
+    """Open a client that waits for answers no longer than 8 seconds, and asks once."""
     settings = {"timeout": ANSWER_SECONDS}
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
@@ -65,7 +68,14 @@ def open_client() -> Generator[SyncPrefectClient]:
 
 
 def check_answer(client: SyncPrefectClient) -> str:
-    """Return the version of the server. Raises NoAnswer."""
+    """Return the version of the server. Raises NoAnswer.
+
+    Prefect's client connects several times, so whether anybody answers is looked at before; which
+    certificates are trusted is for it to say.
+    """
+    address = get_current_settings().api.url
+    if address and (obstacle := find_obstacle(address, trusted=False)):
+        raise NoAnswer(f"No Prefect server answers at {address}: {obstacle}.")
     try:
         return client.api_version()
     except httpx.HTTPStatusError as error:
@@ -155,17 +165,6 @@ def upsert_block(client: SyncPrefectClient, block: Block, name: str) -> Outcome:
 def find_block(client: SyncPrefectClient, slug: str, name: str) -> BlockDocument | None:
     """Return a saved block with its secrets, None if there is none."""
     return find(lambda name: client.read_block_document_by_name(name, slug), name)
-
-
-def saved_blocks(client: SyncPrefectClient, slug: str) -> list[str]:
-    """Return the saved blocks that could stand where one of type `slug` does: all sources for a
-    source, else those of the type, each as `type/name`.
-    """
-    sources = {kind.get_block_type_slug() for kind in (*SOURCES, *ADDED)}
-    kinds = sources if slug in sources else {slug}
-    documents = client.read_block_documents(include_secrets=False)
-    found = [(each.block_type, each.name) for each in documents]
-    return sorted(f"{kind.slug}/{name}" for kind, name in found if kind and kind.slug in kinds)
 
 
 def find(read: Callable[[str], T], name: str) -> T | None:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from apprise import Apprise
 from prefect.blocks.core import Block
 from prefect.types import SecretDict
-from pydantic import Field, SecretStr, ValidationError, create_model, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     downloads: int | None = Field(default=None, ge=1)
     notify_url: SecretStr | None = None
     refresh_days: int = Field(default=35, ge=1, le=1000)
+    docs_url: HttpUrl | None = None
 
     @classmethod
     def settings_customise_sources(cls, *args: Any, **sources: Any) -> tuple[Any, ...]:

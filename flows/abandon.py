@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
+from flows.run.parameters import tells_of_blocks
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import describe_open_run
 from tasks.customers.upload import release_held_group
@@ -13,6 +14,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import announce
 
 
+@tells_of_blocks
 @flow(name="abandon-refresh", flow_run_name="abandon-{campaign_id}", persist_result=False)
 def abandon_refresh(
     campaign_id: str, account: NudgescribeAccount, lake: DataLake, who: str, why: str

@@ -9,8 +9,9 @@ from blocks import Crm, DataLake, NudgescribeAccount
 from blocks.storage.manifest import NO_CAMPAIGN
 from flows.options import SyncOptions
 from flows.run.customer_list import extract_and_validate, update_group
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
 from flows.run.outcomes import completed
+from flows.run.parameters import tells_of_blocks
 from tasks.customers.sync import ListDiff
 from tasks.customers.upload import GroupRef, find_group, find_or_create_group
 from tasks.group_names import check_group_name
@@ -22,6 +23,7 @@ from tasks.ui.artifacts import link_report
 from tasks.ui.signals import announce
 
 
+@tells_of_blocks
 @flow(name="sync-customers", flow_run_name="sync-{group_name}", persist_result=False)
 def sync_customers(
     workspace_id: str,
@@ -44,7 +46,9 @@ def sync_customers(
         options: Advanced settings.
     """
     check_group_name(group_name)
+    check_reachable(lake)
     with journaled(lake, this_run(), resumable=False) as run:
+        check_reachable(account)
         group = find_group(account, workspace_id, group_name, lake)
         if group and group.held_by:
             return _skipped(lake, run, group)

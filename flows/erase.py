@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State
 from blocks import Crm, CrmSource, DataLake, NudgescribeAccount
 from flows.run.flow_run import this_run
 from flows.run.outcomes import failed
+from flows.run.parameters import tells_of_blocks
 from tasks.erasure.groups import erase_from_groups
 from tasks.erasure.listed import mark_erased, read_list
 from tasks.erasure.open_work import ErasureBlocked, check_open_work, erase_from_staging
@@ -20,6 +21,7 @@ from tasks.journal.refresh import Refresh
 from tasks.ui.signals import announce
 
 
+@tells_of_blocks
 @flow(name="erase-customers", flow_run_name="erase-{lake.block_name}", persist_result=False)
 def erase_customers(
     account: NudgescribeAccount,

@@ -5,7 +5,8 @@ from prefect import flow
 from blocks import DataLake, NudgescribeAccount
 from flows.options import ExportOptions
 from flows.run.fetch import check_fetch, commit_fetched, fetch_run, hand_over, save_run_segments
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
+from flows.run.parameters import tells_of_blocks
 from tasks.export.run import (
     ExportIncomplete,
     RunInLake,
@@ -20,6 +21,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import name_flow_run
 
 
+@tells_of_blocks
 @flow(name="export-messages", flow_run_name="export-{campaign_id}-{run}", persist_result=False)
 def export_messages(
     campaign_id: str,
@@ -43,7 +45,9 @@ def export_messages(
     check_fetch(options)
     in_lake: list[RunInLake] = []
     incomplete: list[ExportIncomplete] = []
+    check_reachable(lake)
     with journaled(lake, this_run(campaign_id), resumable=True) as journaled_run:
+        check_reachable(account)
         runs = find_runs(account, campaign_id, lake, run, options.check_rows)
         _name(account, runs)
         for published in runs:

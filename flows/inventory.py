@@ -3,13 +3,15 @@
 from prefect import flow
 
 from blocks import DataLake, NudgescribeAccount
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
+from flows.run.parameters import tells_of_blocks
 from tasks.inventory import Inventory, report_inventory, take_inventory
 from tasks.journal.flow_runs import journaled
 from tasks.ui import assets
 from tasks.ui.signals import announce
 
 
+@tells_of_blocks
 @flow(
     name="campaign-inventory", flow_run_name="inventory-{account.block_name}", persist_result=False
 )
@@ -28,7 +30,9 @@ def campaign_inventory(
         workspaces: IDs of the workspaces; all of the account's by default.
     """
     take = take_inventory.with_options(assets=[assets.inventory(lake, account)])
+    check_reachable(lake)
     with journaled(lake, this_run(), resumable=True) as run:
+        check_reachable(account)
         inventory = take(account, lake, workspaces, run)
         report_inventory(account, lake, inventory, run)
     for change in inventory.changes:

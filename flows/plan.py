@@ -5,8 +5,9 @@ from prefect import flow
 from blocks import Crm, DataLake, NudgescribeAccount
 from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate
-from flows.run.flow_run import this_run
+from flows.run.flow_run import check_reachable, this_run
 from flows.run.last_page import log_last_page
+from flows.run.parameters import tells_of_blocks
 from tasks.campaigns import find_campaign
 from tasks.journal.flow_runs import journaled
 from tasks.refresh.plan import Plan, make_plan
@@ -15,6 +16,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import announce, name_flow_run
 
 
+@tells_of_blocks
 @flow(name="plan-refresh", flow_run_name="plan-{campaign_id}", persist_result=False)
 def plan_refresh(
     campaign_id: str,
@@ -32,7 +34,9 @@ def plan_refresh(
         lake: The data lake.
         options: Settings of the refresh.
     """
+    check_reachable(lake)
     with journaled(lake, this_run(campaign_id), resumable=False) as run:
+        check_reachable(account)
         campaign = find_campaign(
             account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )

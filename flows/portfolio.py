@@ -16,9 +16,10 @@ from pydantic import Field, ValidationError
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, describe_first_error
 from flows.options import RefreshOptions
-from flows.run.flow_run import dated, this_run
+from flows.run.flow_run import check_reachable, dated, this_run
 from flows.run.forks import MOST, Forks, cancel
 from flows.run.outcomes import failed
+from flows.run.parameters import tells_of_blocks
 from nudgescribe.bases import Closing
 from nudgescribe.errors import NudgeflowError, first_ten
 from tasks.journal.flow_runs import journaled
@@ -50,6 +51,7 @@ class PartlyFailed(NudgeflowError):
     advice = "The rest succeeded; open the failed runs and retry them."
 
 
+@tells_of_blocks
 @flow(name="portfolio-refresh", flow_run_name=dated("portfolio"), persist_result=False)
 def portfolio_refresh(
     account: NudgescribeAccount,
@@ -91,7 +93,9 @@ def portfolio_refresh(
         deployment: The deployment of campaign-refresh whose flow runs they are.
     """
     try:
+        check_reachable(lake)
         with journaled(lake, this_run(), resumable=True) as run:
+            check_reachable(account)
             chosen = choose_campaigns(
                 lake, run, account, campaigns, workspaces, portfolio, portfolio_file
             )

@@ -11,6 +11,7 @@ from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
 from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
 from flows.run.outcomes import completed
+from flows.run.parameters import tells_of_blocks
 from nudgescribe.errors import NudgeflowError
 from tasks.refresh.checkpoint import Checkpoint, load_checkpoint
 from tasks.refresh.claim import NothingToPublish, claim_open_refresh
@@ -26,6 +27,7 @@ class NotReviewed(NudgeflowError):
     advice = "Have its messages approved in the platform, then start again."
 
 
+@tells_of_blocks
 @flow(name="publish-campaign", flow_run_name="publish-{campaign_id}", persist_result=False)
 def publish_campaign(
     campaign_id: str,

@@ -13,8 +13,9 @@ from flows.options import RefreshOptions
 from flows.run.customer_list import extract_and_validate, fill_group, update_group
 from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
-from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, this_run
+from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, check_reachable, this_run
 from flows.run.outcomes import completed, warn_of_open_rerun
+from flows.run.parameters import tells_of_blocks
 from flows.run.review_gate import await_approval, check_can_review
 from nudgescribe.errors import NudgeflowError
 from tasks import lineage
@@ -37,6 +38,7 @@ from tasks.ui.artifacts import link_campaign
 from tasks.ui.signals import name_flow_run
 
 
+@tells_of_blocks
 @flow(
     name="campaign-refresh",
     flow_run_name="refresh-{campaign_id}",
@@ -64,8 +66,10 @@ def campaign_refresh(
         options: Advanced settings.
     """
     claimant, watch = this_run(), Stopwatch()
+    check_reachable(lake)
     check_lake(lake, campaign_id)
     with _noting_refusal(lake, campaign_id):
+        check_reachable(account)
         check_can_review(options.review)
         check_fetch(options)
         claim = _claim(account, lake, campaign_id, claimant, crm, options)

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from blocks import DataLake, NudgescribeAccount
 from flows.run.flow_run import this_run
+from flows.run.parameters import tells_of_blocks
 from tasks.journal.flow_runs import journaled
 from tasks.retention.look import look_at_runs
 from tasks.retention.rules import Ages
@@ -21,6 +22,7 @@ class RetentionOptions(Ages):
     )
 
 
+@tells_of_blocks
 @flow(name="lake-retention", flow_run_name="retention-{lake.block_name}", persist_result=False)
 def lake_retention(
     lake: DataLake,

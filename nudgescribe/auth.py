@@ -21,6 +21,9 @@ _REFUSALS = {401: {Text.AUTH_ERROR, Text.UNAUTHORIZED}, 403: {Text.AUTH_ERROR}}
 service's pages say; gateways in front of a service say it of a token, with a 401.
 """
 
+_NO_API = {404, 405, 501}
+"""The statuses of a sign-in that only another service, or another path of one, answers with."""
+
 Extensions = Mapping[str, Any]
 """Those of a httpx request: its time-outs and its deadline, which its sign-in shares."""
 
@@ -54,7 +57,8 @@ class TokenAuth(httpx.Auth):
     def __init__(
         self, base_url: str, credentials: Credentials, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._url = base_url.rstrip("/") + contract.AUTH
+        self._base_url = base_url.rstrip("/")
+        self._url = self._base_url + contract.AUTH
         self._credentials = credentials
         self._clock = clock
         self._lock = Lock()
@@ -90,6 +94,11 @@ class TokenAuth(httpx.Auth):
             else:
                 response = yield self._sign_in(extensions)
             response.read()
+            if response.is_redirect or response.status_code in _NO_API:
+                said = f"{contract.AUTH} answered {response.status_code}"
+                raise errors.WrongAddress(
+                    f"There is no Nudgescribe API at {self._base_url}: {said}."
+                )
             if response.is_error:
                 raise errors.from_response(response)
             self._tokens = _parsed(response)

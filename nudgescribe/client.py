@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from nudgescribe import contract, errors, telemetry
+from nudgescribe import contract, errors, reach, telemetry
 from nudgescribe.auth import Credentials, TokenAuth
 from nudgescribe.bases import Closing
 from nudgescribe.contract import Answer, CsvPage, MalformedRecord, Profile, Request
@@ -420,7 +420,8 @@ def _connection_of(request: httpx.Request) -> Generator[None]:
     except DeadlineExceeded as error:
         raise errors.ConnectionFailed(f"{what} got no whole answer {error}.") from None
     except httpx.RequestError as error:
-        raise errors.ConnectionFailed(f"{what} got no answer: {type(error).__name__}.") from None
+        reason = reach.describe(error, request.url)
+        raise errors.ConnectionFailed(f"{what} got no answer: {reason}.") from None
 
 
 def _fetch(

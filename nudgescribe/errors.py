@@ -160,6 +160,24 @@ class ConnectionFailed(ApiError, Retryable):
     advice = "The service may or may not have seen the request; look before repeating it."
 
 
+class ServiceUnreachable(ConnectionFailed):
+    """Nobody answers at the account's address, from the first call on."""
+
+    advice = (
+        "Nothing was changed. Correct base_url in the account block, or see that the service runs "
+        "and that this machine may reach it; then start again."
+    )
+
+
+class WrongAddress(ApiError):
+    """Something answers at the account's address, and it is not the API."""
+
+    advice = (
+        "Correct base_url in the account block: it is the URL to which each call adds /v1/ and "
+        "more, such as https://client-api.nudgescribe.com."
+    )
+
+
 class LinkFailed(ApiError, Retryable):
     """A download by a signed link that failed; a new link may work."""
 

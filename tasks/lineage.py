@@ -23,7 +23,6 @@ from prefect.context import FlowRunContext
 
 from blocks import DataLake
 from blocks.extras import how_to_install, is_installed
-from blocks.saved import PROJECT_URL
 from blocks.storage.manifest import campaign_partition
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
 NAMESPACE = "OPENLINEAGE_NAMESPACE"
 WHERE = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
 """How variables begin that name a receiver."""
+PRODUCER = "urn:nudgeflow"
+"""Names the program that tells, as lineage wants it: a URI, which need not lead anywhere."""
 CLOSING_SECONDS = 5.0
 Step = Literal["upload", "rerun", "export"]
 Kind = Literal["START", "COMPLETE", "FAIL"]
@@ -178,7 +179,7 @@ def _event(
         job=Job(namespace=namespace, name=".".join(names)),
         inputs=[_input(source)],
         outputs=[_output(target, written)],
-        producer=PROJECT_URL,
+        producer=PRODUCER,
     )
 
 

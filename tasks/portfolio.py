@@ -29,6 +29,7 @@ from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import link_to_flow_run, show_page
 from tasks.ui.markdown import link, plain, table
+from tasks.ui.signals import IN_PORTFOLIO
 
 _STARTED_BY = "Started by flow run "
 _STARTER = re.compile(rf"{_STARTED_BY}([0-9a-f-]{{36}})\.")
@@ -194,7 +195,7 @@ def start_refresh(
                 parameters=wanted,
                 idempotency_key=key,
                 state=_pending(starter) if starter else None,
-                labels=_trace(),
+                labels={IN_PORTFOLIO: True, **_trace()},
             )
             created = RefreshStatus(campaign_id=campaign_id, flow_run=str(run.id))
             refresh = _with_state(created, run.state)

@@ -36,6 +36,7 @@ UPLOADS = "unfinished uploads"
 UPLOAD_BYTES = 16 * 1024 * 1024
 """Size of a part of a multipart upload; smaller files are sent at once."""
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
+_UNMAKEABLE = {errno.EACCES, errno.ENAMETOOLONG, errno.ENOENT, errno.EPERM, errno.EROFS}
 _EXCLUSIVE: set[str] = set()
 """The stores that have been seen to create a file once, by root and options."""
 
@@ -382,7 +383,10 @@ def is_draft(path: str) -> bool:
 
 
 def _make_folder(folder: Path, root: Path) -> None:
-    """Make a local folder. The root, if it is new, is for its owner only. Raises InTheWay."""
+    """Make a local folder. The root, if it is new, is for its owner only.
+
+    Raises InTheWay, LakeError.
+    """
     try:
         if not root.exists():
             root.parent.mkdir(parents=True, exist_ok=True)
@@ -392,6 +396,11 @@ def _make_folder(folder: Path, root: Path) -> None:
         places = (folder, *folder.parents)
         file = next((place for place in places if place.is_file()), folder)
         raise InTheWay(f"{file} is a file where a folder belongs.") from None
+    except OSError as error:
+        if error.errno not in _UNMAKEABLE:
+            raise
+        reason = describe_storage_error(error)
+        raise LakeError(f"The folder {folder} cannot be made: {reason}.") from None
 
 
 def _creates_at_once(fs: AbstractFileSystem) -> bool:

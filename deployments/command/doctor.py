@@ -1,37 +1,31 @@
 """Look whether a refresh would find what it needs; every finding is good, or says what to do."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 import httpx
+from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import get_current_settings
 from rich.console import Console
 from rich.text import Text
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
-from blocks.iterators import prefetch
-from blocks.saved import BlockNotFound, load_by_name
+from blocks.saved import BlockNotFound, describe_saved, list_saved, load_by_name
+from blocks.storage.errors import LakeError
 from deployments import settings
 from deployments.project import CAMPAIGN, NoServer, full_name, read_config
 from deployments.schedules import REVIEWS, Switch, read_switches
-from deployments.server import ANSWER_SECONDS, POOL, check_answer, find, open_client, saved_blocks
+from deployments.server import POOL, check_answer, find, open_client
 from nudgescribe.contract import Status
 from nudgescribe.errors import NudgeflowError, first_ten, translate_foreign_errors
-from nudgescribe.retry import RetryPolicy
+from nudgescribe.reach import SECONDS, within
 
 B = TypeVar("B", NudgescribeAccount, CrmSource, DataLake)
+T = TypeVar("T")
 
-_AT_ONCE: dict[str, Any] = {
-    "timeout": ANSWER_SECONDS,
-    "call_seconds": ANSWER_SECONDS,
-    "retry": RetryPolicy(attempts=1),
-    "calls": nullcontext,  # a slot of a limit would be waited for
-    "downloads": nullcontext,
-}
 PLANNED = "refresh-now"
 """The deployment whose blocks are looked at."""
 WORKSPACE = "NUDGEFLOW_WORKSPACE_ID"
@@ -111,22 +105,23 @@ class _Project:
             except BlockNotFound:
                 pass
             else:
-                assert isinstance(block, kind)
-                return block, ""
+                if isinstance(block, kind):
+                    return block, ""
+                problem = f"prefect.yaml names {slug} as {parameter}, where it cannot stand."
+                raise NotWell(f"{problem} {describe_saved(kind)} Name one of them there.")
         for name, each in settings.BLOCKS.items():
             block = getattr(self._chosen, name, None)
             if f"{each.get_block_type_slug()}/main" == slug and isinstance(block, kind):
                 return block, " It is not saved yet: `nudgeflow bootstrap` does that."
-        raise NotWell(self._missing(slug))
+        raise NotWell(self._missing(slug, kind))
 
-    def _missing(self, slug: str) -> str:
+    def _missing(self, slug: str, kind: type[Block]) -> str:
         if not self._client:
             return f"prefect.yaml names {slug}, and .env does not describe it: fill it in."
-        there = saved_blocks(self._client, slug.partition("/")[0])
-        if not there:
+        if not list_saved(kind):
             return f"{slug} is not saved: fill in .env, then run `nudgeflow bootstrap`."
         return (
-            f"{slug} is not saved. Saved are: {first_ten(there)}. Name one of them in "
+            f"{slug} is not saved. {describe_saved(kind, slug)} Name one of them in "
             f"prefect.yaml, then run `nudgeflow deploy`."
         )
 
@@ -158,10 +153,9 @@ def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Fin
 
     def sign_in() -> str:
         account, note = project.load("account", NudgescribeAccount)
-        with account.get_client(**_AT_ONCE) as client:
-            for workspace in client.campaigns():
-                for each in workspace.campaigns:
-                    found[each.campaign_id] = workspace.workspace_id, each.name, each.status
+        for workspace in account.check():
+            for each in workspace.campaigns:
+                found[each.campaign_id] = workspace.workspace_id, each.name, each.status
         return f"signed in at {account.base_url}; {len(found)} campaigns.{note}"
 
     def find_campaign() -> str:
@@ -188,23 +182,46 @@ def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Fin
 
 def _read_list(project: _Project) -> str:
     source, note = project.load("crm", CrmSource)
-    with (
-        translate_foreign_errors(source.block_slug, NotWell),
-        closing(prefetch(source.batches(None))) as batches,
-    ):
+    names = _in_time(source.block_slug, lambda: _first_columns(source))
+    return f"{_slug('crm')}: the first row has the columns {names}.{note}"
+
+
+def _first_columns(source: CrmSource) -> str:
+    with translate_foreign_errors(source.block_slug, NotWell):
+        batches = source.batches(None)
         first = next((batch for batch in batches if batch.num_rows), None)
+        if isinstance(batches, Generator):
+            batches.close()
     if first is None:
         raise NotWell("The list has no rows: correct the block's query or path.")
-    names = first_ten(first.schema.names)
-    return f"{_slug('crm')}: the first row has the columns {names}.{note}"
+    return first_ten(first.schema.names)
 
 
 def _try_lake(project: _Project) -> str:
     lake, note = project.load("lake", DataLake)
-    path = f"doctor-{uuid4().hex}"
-    lake.files.create(path, b"Written by `nudgeflow doctor`, which removes it.")
-    lake.files.remove(path)
+    lake.check_reachable()
+    _in_time(lake.root, lambda: _write_and_remove(lake))
     return f"{lake.files.root}: a file was written and removed.{note}"
+
+
+def _write_and_remove(lake: DataLake) -> None:
+    path = f"doctor-{uuid4().hex}"
+    try:
+        lake.files.create(path, b"Written by `nudgeflow doctor`, which removes it.")
+        lake.files.remove(path)
+    except LakeError as error:
+        raise NotWell(f"{lake.root}: {error}") from None
+
+
+def _in_time(what: str, check: Callable[[], T]) -> T:
+    """Return what a check returns. Raises NotWell if it takes longer than people wait."""
+    try:
+        return within(SECONDS, check)
+    except TimeoutError:
+        raise NotWell(
+            f"{what} has not answered within {SECONDS:g} seconds. Correct the block's address, or "
+            "see that the server runs and that this machine may reach it."
+        ) from None
 
 
 def _check_deployments(client: SyncPrefectClient) -> str:

@@ -22,7 +22,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Ended
 from tasks.telemetry import measures
 from tasks.ui.commands import abandon_command
-from tasks.ui.signals import LAKE
+from tasks.ui.signals import IN_PORTFOLIO, LAKE
 
 FINAL = (NotCurrent, RerunFailed)
 """What no retry can solve: the run of the refresh is not, or no longer, the campaign's."""
@@ -48,6 +48,17 @@ def this_run(campaign_id: str | None = None) -> Refresh:
     journal = f"{JOURNALS}/{context.flow.name}/{flow_run.id}"
     partition = "" if campaign_id is None else campaign_partition(campaign_id)
     return Refresh(id=str(flow_run.id), started=started, journal=journal, partition=partition)
+
+
+def check_reachable(what: NudgescribeAccount | DataLake) -> None:
+    """Check that service or lake answers, before a flow run changes anything: within 10 seconds,
+    and not with the patience of later calls. Raises ServiceUnreachable, LakeUnreachable.
+
+    Flow runs that go on where they were, and those of a portfolio, are in the middle of their work.
+    """
+    flow_run = this_flow_run()
+    if flow_run.run_count <= 1 and IN_PORTFOLIO not in flow_run.labels:
+        what.check_reachable()
 
 
 def check_lake(lake: DataLake, campaign_id: str) -> None:

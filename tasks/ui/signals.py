@@ -24,6 +24,7 @@ JOB_UID = "nudgeflow.job_uid"
 REPORT = "nudgeflow.report"
 """The address of the page that tells most of the flow run: its report, its review, its plan."""
 REVIEW_UNTIL = "nudgeflow.review_until"
+IN_PORTFOLIO = "nudgeflow.in_portfolio"
 QUICK_TRIES, PAUSE_SECONDS = 10, 0.1
 
 

@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
@@ -10,8 +11,11 @@ from pydantic import ValidationError
 from blocks import HubSpotCrm, NudgescribeAccount
 from blocks.leases import LimitMissing
 from blocks.saved import BlockInvalid
+from blocks.secrets import SecretUnusable
+from nudgescribe.errors import AuthError, ServiceUnreachable, WrongAddress
 from tests.conftest import Company
 from tests.support.exports import downloaded
+from tests.support.response_tamperer import ResponseTamperer
 
 SECRETS = {"email": "me", "password": "s3cret", "api_key": "s3cret", "api_code": "s3cret"}
 LINK = "https://app.example.com/campaigns/{campaign_id}/review"
@@ -39,8 +43,11 @@ def test_campaign_url_without_one_placeholder_is_refused(company: Company, url: 
         ({"base_url": "http://127.0.0.1@a.example"}, "a user or a password"),
         ({"base_url": "https://me:s3cret@a.example"}, "a user or a password"),
         ({"base_url": "https://a.example/nudge/v1/"}, "without /v1, .*: https://a.example/nudge"),
-        ({"base_url": "https://a.example?key=s3cret"}, "the API's base URL"),
-        ({"base_url": "https://a.example#s3cret"}, "the API's base URL"),
+        ({"base_url": "https://a.example/V1/auth"}, "without /v1, .*: https://a.example"),
+        ({"base_url": "https://a.example?key=s3cret"}, "the API's base URL, .*: https://a.example"),
+        ({"base_url": "https://a.example/v1?key=s3cret"}, "base URL, .*: https://a.example"),
+        ({"base_url": "https://a.example#s3cret"}, "the API's base URL, .*: https://a.example"),
+        ({"base_url": "https://me:1?s3cret@a.example"}, "a key or a token"),
         ({"base_url": "a.example"}, "is no URL"),
         ({"base_url": " https://a.example"}, "is no URL"),
         ({"base_url": "https://a.example:s3cret"}, "is no URL"),
@@ -70,6 +77,48 @@ def test_url_that_would_show_secrets_is_refused(urls: dict[str, str], problem: s
 def test_http_url_is_accepted_for_this_machine_or_if_allowed(urls: dict[str, str]) -> None:
     account = NudgescribeAccount.model_validate({**SECRETS, **urls})
     assert account.base_url == urls["base_url"]
+
+
+def test_host_may_be_named_like_a_version() -> None:
+    account = NudgescribeAccount.model_validate({**SECRETS, "base_url": "https://v1/nudge/v11"})
+    assert account.base_url == "https://v1/nudge/v11"
+
+
+def test_malformed_profile_key_is_refused_when_it_is_set(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "is no profile key: one has 44 characters"
+    for key in ("s3cret", "s3cret".ljust(44, "x"), "s3cret".ljust(43, "x") + "=\n"):
+        with pytest.raises(ValidationError, match=told) as caught:
+            company.account(profile_key=key)
+        assert "s3cret" not in str(caught.value)
+    for none in (None, ""):
+        assert company.account(profile_key=none).get_client()
+    monkeypatch.setenv("PROFILE_KEY", "s3cret")
+    with pytest.raises(SecretUnusable, match=f"profile_key: {told}") as unusable:
+        company.account(profile_key="env:PROFILE_KEY").get_client()
+    assert "s3cret" not in str(unusable.value)
+
+
+def test_check_signs_in_and_says_at_once_what_is_wrong(company: Company) -> None:
+    (workspace,) = company.account().check()
+    assert [each.campaign_id for each in workspace.campaigns] == [company.seeded.campaign_id]
+    with pytest.raises(AuthError):
+        company.account(password="wrong").check()
+    host = company.sandbox.url.removeprefix("http://")
+    with pytest.raises(ServiceUnreachable, match=f"{host} speaks http, not https"):
+        company.account(base_url=f"https://{host}").check()
+
+
+@pytest.mark.parametrize("status", [301, 404, 405])
+def test_address_without_the_api_is_told_at_sign_in(company: Company, status: int) -> None:
+    transport = ResponseTamperer(answer=lambda request: httpx.Response(status))
+    with company.account().get_client(transport=transport) as client:
+        with pytest.raises(WrongAddress) as caught:
+            client.campaigns()
+    told = f"There is no Nudgescribe API at {company.sandbox.url}: /v1/auth answered {status}."
+    assert caught.value.problem == told
+    assert transport.calls == {"/v1/auth": 1}
 
 
 def test_slash_at_the_end_of_base_url_is_left_out(company: Company) -> None:

@@ -21,7 +21,14 @@ from pydantic import ValidationError
 
 from blocks import Crm, CrmSource, DataLake, FileCrm, NudgescribeAccount, SqlCrm
 from blocks.crm import SOURCES
-from blocks.saved import BlockInvalid, BlockNotFound, BlockNotSaved, slug_reference
+from blocks.saved import (
+    BlockInvalid,
+    BlockNotFound,
+    BlockNotSaved,
+    SavedBlock,
+    load_by_name,
+    slug_reference,
+)
 from tests.conftest import Company, Save, Saved, customers
 
 
@@ -252,6 +259,40 @@ def test_parameter_that_names_no_such_block_is_refused(saved: Saved) -> None:
         DataLake.model_validate(gone)
     with pytest.raises(ParameterTypeError):
         validated(saved, lake=gone)
+
+
+def test_missing_block_is_told_with_those_that_are_saved(saved: Saved) -> None:
+    wrong = f"{saved.name}x"
+    cases = {"account": wrong, "crm": f"sql-crm/{saved.name}", "lake": wrong}
+    for parameter, name in cases.items():
+        meant = saved.blocks[parameter].block_slug
+        with pytest.raises(BlockNotFound, match=f" Saved are: .* Is {meant} meant?"):
+            validated(saved, **{parameter: name})
+    with pytest.raises(BlockNotFound, match=f"no saved block data-lake/{wrong}. Saved are: .*Is "):
+        DataLake.model_validate(slug_reference(f"data-lake/{wrong}"))
+    with pytest.raises(BlockNotFound, match="Saved are: data-lake/"):
+        DataLake.model_validate(slug_reference("data-lake"))
+
+
+class ManyBlocks(SavedBlock):
+    """A block of which many are saved."""
+
+
+class NoBlocks(SavedBlock):
+    """A block of which none is saved."""
+
+
+def test_at_most_ten_saved_blocks_are_told_the_likely_one_among_them(prefect_server: None) -> None:
+    with pytest.raises(BlockNotFound, match="block 'main'. None is saved. Look"):
+        load_by_name("main", NoBlocks)
+    for number in range(12):
+        ManyBlocks().save(f"block-{number:02}", overwrite=True)
+    ManyBlocks().save("last", overwrite=True)
+    with pytest.raises(BlockNotFound) as caught:
+        load_by_name("lost", ManyBlocks)
+    told = caught.value.problem.partition("Saved are: ")[2]
+    assert told.startswith("manyblocks/last, manyblocks/block-00, ")
+    assert told.endswith("manyblocks/block-08 and 3 more. Is manyblocks/last meant?")
 
 
 def test_form_has_a_picker_for_each_kind_of_block() -> None:

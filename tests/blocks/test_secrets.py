@@ -77,7 +77,10 @@ def test_file_of_a_secret_may_begin_with_a_byte_order_mark(tmp_path: Path) -> No
         ("env:NOT_THERE", "there is no environment variable NOT_THERE."),
         ("env:EMPTY", "env:EMPTY is empty."),
         ("file:/not/there", "the file /not/there cannot be read: FileNotFoundError."),
-        ("prefect:s3cret", "Prefect has no Secret block of the name behind prefect:."),
+        (
+            "prefect:s3cret",
+            "no Secret block of the name behind prefect:. Saved are: secret/",
+        ),
         ("prefect:a-number", "the Secret block a-number holds no text."),
         ("literal:", "literal: is empty."),
         (
@@ -99,7 +102,7 @@ def test_error_names_what_is_missing(
     with pytest.raises(SecretUnusable) as caught:
         read_secret(SecretStr(reference), "account/main, password")
     assert caught.value.problem.startswith("account/main, password: ")
-    assert caught.value.problem.endswith(problem)
+    assert problem in caught.value.problem
     assert "s3cret" not in str(caught.value)
     assert "literal:" in caught.value.advice
     assert caught.value.__cause__ is None

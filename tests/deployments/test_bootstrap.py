@@ -94,6 +94,19 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert limits[CALLS] == 3
 
 
+def test_blocks_link_to_where_the_documents_are_published(
+    server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUDGEFLOW_DOCS_URL", "")  # it is as it was after the test
+    run(VARIABLES | {"NUDGEFLOW_DOCS_URL": "https://docs.example.com/nudgeflow"})
+    with get_client(sync_client=True) as client:
+        lake = client.read_block_type_by_slug("data-lake")
+    assert str(lake.logo_url) == "https://docs.example.com/nudgeflow/img/logo.png"
+    assert str(lake.documentation_url) == "https://docs.example.com/nudgeflow/#the-lake"
+    with pytest.raises(SettingsWrong, match="NUDGEFLOW_DOCS_URL is wrong"):
+        run(VARIABLES | {"NUDGEFLOW_DOCS_URL": "docs"})
+
+
 def test_bootstrap_changes_nothing_when_variables_are_wrong(
     server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

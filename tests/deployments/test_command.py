@@ -11,7 +11,9 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks import DataLake, FileCrm
 from deployments.command import app as command
+from deployments.command import doctor
 from deployments.command.doctor import examine
 from deployments.environment import free_port
 from deployments.project import NoCampaign, NoProject, NoServer, read_config
@@ -19,6 +21,7 @@ from deployments.server import NoAnswer
 from deployments.settings import SettingsWrong
 from sandbox.seed import Seeded
 from tests.conftest import Company, Save, Saved, customers
+from tests.support.addresses import silent
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +141,7 @@ def test_doctor_says_what_is_wrong_and_which_blocks_there_are(
 ) -> None:
     saved = save(company, customers(3))
     name_saved(project, saved)
-    name_blocks(project, crm="sql-crm/nowhere", lake="data-lake/nowhere")
+    name_blocks(project, crm=f"sql-crm/{saved.name}", lake=f"data-lake/{saved.name}x")
     given = variables(company.seeded, company.sandbox.url)
     given |= {"NUDGEFLOW_CAMPAIGN_ID": "none", "NUDGEFLOW_LAKE": "x"}
     found = findings(given)
@@ -147,9 +150,9 @@ def test_doctor_says_what_is_wrong_and_which_blocks_there_are(
         f"There is no campaign none. Set it in .env. There are: Welcome back "
         f"{company.seeded.campaign_id}" in found["campaign"][1]
     )
-    assert "sql-crm/nowhere is not saved. Saved are: " in found["customer list"][1]
-    assert saved.crm.block_slug in found["customer list"][1]
-    assert saved.lake.block_slug in found["lake"][1]
+    assert f"sql-crm/{saved.name} is not saved. Saved are: " in found["customer list"][1]
+    assert f"Is {saved.crm.block_slug} meant?" in found["customer list"][1]
+    assert f"Is {saved.lake.block_slug} meant?" in found["lake"][1]
 
     saved.crm_file.unlink()
     saved.root.write_text("a file")
@@ -158,6 +161,33 @@ def test_doctor_says_what_is_wrong_and_which_blocks_there_are(
     found = findings(given)
     assert f"NUDGEFLOW_WORKSPACE_ID={company.seeded.workspace_id}" in found["workspace"][1]
     assert {found["customer list"][0], found["lake"][0]} == {False}
+
+
+def test_doctor_says_which_addresses_are_wrong(
+    project: Path, company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "SECONDS", 0.2)
+    saved = save(company, customers(3))
+    name_saved(project, saved)
+    host = company.sandbox.url.removeprefix("http://")
+    saved.save_account(company.account(base_url=f"https://{host}"))
+    store = f"127.0.0.1:{free_port()}"
+    DataLake.model_validate(
+        {"root": "s3://b/lake", "storage_options": {"endpoint_url": f"http://{store}"}}
+    ).save(saved.name, overwrite=True)
+    with silent() as nobody:
+        FileCrm(path=f"http://{nobody}/customers.csv").save(saved.name, overwrite=True)
+        found = findings(variables(company.seeded, company.sandbox.url))
+    assert f"{host} speaks http, not https" in found["account"][1]
+    assert f"{saved.crm.block_slug} has not answered within 0.2" in found["customer list"][1]
+    assert f"endpoint_url: {store} refuses connections" in found["lake"][1]
+
+    DataLake(root="/proc/lake").save(saved.name, overwrite=True)
+    name_blocks(project, crm=saved.lake.block_slug)
+    found = findings(variables(company.seeded, company.sandbox.url))
+    assert "The folder /proc/lake cannot be made: No such file" in found["lake"][1]
+    told = found["customer list"][1]
+    assert f"names {saved.lake.block_slug} as crm, where it cannot stand. Saved are: " in told
 
 
 def test_doctor_looks_at_variables_where_nothing_is_saved_or_no_server_answers(

@@ -47,6 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = tmp_path_factory.mktemp("context")
     for name in FILES:
         shutil.copy(ROOT / name, context)
+    shutil.copytree(ROOT / "docs", context / "docs")
     for name in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, context / name, symlinks=True, ignore=ignored)
@@ -170,6 +171,8 @@ def test_wheel_has_all_that_people_need(wheel: Path) -> None:
     assert templates | {"deployments/automations.yaml", "sandbox/templates/overview.html"} <= names
     assert template == (ROOT / "prefect.yaml").read_bytes()
     assert about.get_all("Project-URL")
+    documents = ("README.md", "docs/lake.md", "docs/img/logo.png")  # which blocks refer to
+    assert {name.partition(".data/data/share/doc/nudgeflow/")[2] for name in names} >= {*documents}
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 
 

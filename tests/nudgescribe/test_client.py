@@ -1,6 +1,7 @@
 """The client against the real sandbox: every endpoint by its method."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -112,7 +113,8 @@ def test_customer_is_uploaded_and_deleted(
 def test_customers_fail_without_the_accounts_profile_key(
     company: Company, workspace: str, key: str | None, problem: str
 ) -> None:
-    with company.account(profile_key=key).get_client() as client:
+    credentials = replace(company.credentials, profile_key=key)
+    with NudgescribeClient(company.sandbox.url, credentials) as client:
         with pytest.raises(errors.AuthError, match=problem):
             next(client.customers(workspace, company.seeded.customer_group_id))
 

@@ -15,7 +15,7 @@ from blocks.crm.files.locate import ListFormat, SourceFile, detect_format, locat
 from blocks.crm.files.ndjson import read_ndjson
 from blocks.crm.files.parquet import read_parquet
 from blocks.crm.source import CrmSource
-from blocks.saved import documentation_url
+from blocks.documentation import documentation_url
 from blocks.secrets import read_secrets
 from blocks.storage.locations import check_location
 from nudgescribe.errors import first_ten

@@ -15,8 +15,8 @@ from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.saas.http import Api, bearer, code_of, shown
 from blocks.crm.source import CrmSource
 from blocks.crm.text import text_type
+from blocks.documentation import documentation_url
 from blocks.iterators import batched
-from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl
 from nudgescribe.errors import first_ten

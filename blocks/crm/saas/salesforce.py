@@ -17,7 +17,7 @@ from blocks.crm.list_file import to_batches
 from blocks.crm.saas.http import Api, code_of, shown
 from blocks.crm.source import CrmSource
 from blocks.crm.text import plain
-from blocks.saved import documentation_url
+from blocks.documentation import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180

@@ -13,8 +13,8 @@ from pydantic import Field, SecretStr, field_validator
 from blocks.crm.errors import SourceError
 from blocks.crm.source import CrmSource
 from blocks.crm.text import parse_time
+from blocks.documentation import documentation_url
 from blocks.extras import require
-from blocks.saved import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.storage.locations import check_database
 from blocks.storage.reader import to_polars

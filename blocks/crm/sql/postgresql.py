@@ -35,6 +35,8 @@ from nudgescribe import rfc4180
 from nudgescribe.lazy import pa, pc, pl
 
 BLOCK_BYTES = 4 * 1024 * 1024
+CONNECT_SECONDS = 6
+"""Unless the URL says otherwise. Without a limit, the system's is minutes where nobody answers."""
 ROWS_AT_ONCE = 2_000  # a round trip each
 BOOL, BYTEA, FLOAT4, FLOAT8, DATE = 16, 17, 700, 701, 1082
 TIMESTAMP, TIMESTAMPTZ, TIMETZ = 1114, 1184, 1266
@@ -151,6 +153,7 @@ def _connect(url: URL) -> psycopg.Connection:
             raise option_error()
         # What is read-only, and limited in time, is a transaction.
         options["autocommit"] = False
+        options.setdefault("connect_timeout", CONNECT_SECONDS)
         return psycopg.connect(**options)
     except psycopg.OperationalError as error:
         message, pgconn = str(error), error.pgconn
