@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, Self, cast
 from uuid import UUID
 
-from prefect.blocks.core import Block, UnknownBlockType
+from prefect.blocks.core import Block, UnknownBlockType, schema_extra
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from blocks.packages import problems
+from nudgescribe.bases import number_fields
 from nudgescribe.errors import NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -70,6 +71,11 @@ class BlockNotSaved(NudgeflowError):
     advice = "Save it under a name first: other flow runs load it by reference."
 
 
+def _describe(schema: dict[str, Any], block: type[Block]) -> None:
+    schema_extra(schema, block)
+    number_fields(schema)
+
+
 class SavedBlock(Block):
     """A block that flows and tasks take as a parameter.
 
@@ -78,7 +84,7 @@ class SavedBlock(Block):
     """
 
     # An error about a field would show the values of all, passwords as well.
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra=_describe)
 
     _logo_url = LOGO_URL
     _resolved: bool = PrivateAttr(default=True)

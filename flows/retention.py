@@ -17,6 +17,7 @@ class RetentionOptions(Ages):
 
     dry_run: bool = Field(
         default=True,
+        json_schema_extra={"position": -1},  # before the ages
         description="Only show what would be removed, as a table; switch it off to remove it.",
     )
 

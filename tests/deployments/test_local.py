@@ -146,10 +146,11 @@ def refreshes() -> list[dict[str, Any]]:
 
 
 def descriptions() -> Iterator[str]:
-    """Of campaign-refresh's parameters and of all that is in them."""
+    """Of campaign-refresh's parameters and of all that is in them and not hidden."""
     yield from (each["description"] for each in campaign_refresh.parameters.properties.values())
     for model in (RefreshOptions, Guardrails):
-        yield from (each.description or "" for each in model.model_fields.values())
+        fields = model.model_json_schema()["properties"].values()
+        yield from (each["description"] for each in fields)
 
 
 def take_picture(page: Page, name: str, height: int) -> None:
@@ -191,12 +192,15 @@ def start(page: Page) -> str:
     form = page.locator("form")
     for said in descriptions():
         expect(form).to_contain_text(said)
+    order = re.compile("Source: .*Safety: .*Review: .*Advanced: ", re.DOTALL)
+    expect(form).to_contain_text(order)
+    expect(form).not_to_contain_text("downloads")
     # Account, CRM and lake: the pickers show what is chosen.
     expect(form.get_by_text("main", exact=True)).to_have_count(3)
     take_picture(page, "form", 900)
     # The UI's labels are not bound to their inputs.
-    downloads = page.locator(".schema-form-property").filter(has_text="Downloads").last
-    downloads.locator("input").fill("8")
+    growth = page.locator(".schema-form-property").filter(has_text="Max Growth").last
+    growth.locator("input").fill("2")
     submit(page, partial(page.wait_for_url, re.compile(r"^(?!.*/run\?)")))
     (started,) = until(refreshes)
     return started["id"]
