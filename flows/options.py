@@ -85,13 +85,13 @@ class FetchOptions(FormOptions):
 
     hand_over: HandoverFormat | None = Field(
         default=None,
-        description="Write who was added, changed and removed since the run before, with the "
-        "messages, as a file of this format to the lake's handover folder.",
+        description="Write the customers added, changed and removed since the previous run, with "
+        "their messages, to the lake's handover folder, in this format.",
         **_in("Advanced", "hand-over file"),
     )
     copy_to: SqlTable | None = Field(
         default=None,
-        description="Make the campaign's rows in a table those of its newest run: a saved SQL "
+        description="Keep the newest run's messages in a table of a database, too: a saved SQL "
         "table block.",
         **_in("Advanced", "copy to a table"),
     )
@@ -119,19 +119,19 @@ class ExportOptions(FetchOptions):
 
     check_rows: bool = Field(
         default=True,
-        description="Whether the current run must have a message for each customer of its group; "
-        "switch it off if the group has changed since.",
+        description="Require a message for each customer of the current run's group; switch it off "
+        "if the group has changed since.",
         **_in("Safety", "check the number of messages"),
     )
     rewrite: bool = Field(
         default=False,
-        description="Fetch runs again that are in the lake already, and write them anew.",
+        description="Fetch runs that are already in the lake again, and rewrite them.",
         **_in("Safety", "fetch again"),
     )
     members: bool = Field(
         default=True,
-        description="Also write which customer is in which segment: the run's group is read back "
-        "for it, 1,000 customers a call. Switch it off for large groups if nobody asks for it.",
+        description="Also write the members of each segment: the run's group is read back for it, "
+        "1,000 customers per call. Switch it off for large groups if members are not needed.",
         **_in("Advanced", "segment members"),
     )
 
@@ -159,9 +159,9 @@ class ListOptions(FormOptions):
 
     suppress: Crm | None = Field(
         default=None,
-        description="Customers who must not be written to: a saved CRM block, of whose list only "
-        "the column of the customer identifier is read. They are left out of the group; a refresh "
-        "looks again before it publishes.",
+        description="Customers who must not be written to: a saved CRM block, of which only the "
+        "customer identifier is read. They are left out of the group; a refresh checks again "
+        "before it publishes.",
         **_in("Safety", "suppression list"),
     )
 
@@ -174,8 +174,7 @@ class ListOptions(FormOptions):
 
     max_age: MaxAge | None = Field(
         default=None,
-        description="Refuse the list if it is older: the source, or a column of the list, tells "
-        "its time.",
+        description="Refuse an older list. Its time comes from the source or from a column.",
         **_in("Safety", "maximum age of the list"),
     )
 
@@ -218,8 +217,8 @@ class RefreshOptions(FetchOptions, ListOptions):
     )
     if_unchanged: Literal["refresh", "skip"] = Field(
         default="refresh",
-        description="If the list and the campaign's run are those of the last refresh: refresh all "
-        "the same, or skip, which takes no quota.",
+        description="If list and run are unchanged since the last refresh: refresh anyway; or "
+        "skip, which uses no quota.",
         **_in("Safety", "unchanged list"),
     )
     plan_id: str | None = Field(
@@ -229,14 +228,14 @@ class RefreshOptions(FetchOptions, ListOptions):
     )
     overlap: Overlap = Field(
         default="join",
-        description="If a refresh of the campaign is already running: skip; join, which waits for "
-        "it, or continues it if its flow run has ended half-way; or fail.",
+        description="If a refresh is already running: skip, join or fail. Join waits for it, or "
+        "continues it if its flow run has ended half-way.",
         **_in("Safety", "refresh already running"),
     )
     review: Review = Field(
         default="wait",
-        description="While people review new messages: suspend, which needs a deployment and holds "
-        "no worker; wait; or stop, for publish-campaign to finish it later.",
+        description="While awaiting review: suspend, which needs a deployment and holds no worker; "
+        "wait; or stop, for publish-campaign to finish it later.",
         **_in("Review", "while awaiting review"),
     )
     review_minutes: float = Field(

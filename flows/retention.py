@@ -38,7 +38,7 @@ def lake_retention(
     Args:
         lake: The data lake.
         account: The Nudgescribe account that the refreshes of the lake use.
-        options: Ages from which things are removed, and whether they are.
+        options: Retention periods, and whether old data is removed.
     """
     with journaled(lake, this_run(), resumable=True) as run:
         listed = list_candidates(lake, account, options, run)
