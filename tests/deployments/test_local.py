@@ -188,6 +188,7 @@ def submit(form: Page | Locator, gone: Callable[..., None]) -> None:
 def start(page: Page) -> str:
     """Campaign-refresh, from its form; the flow run's id."""
     page.goto("/deployments")
+    page.get_by_placeholder("Search deployments").fill("refresh-now")  # it is on the second page
     row = page.get_by_role("row").filter(has_text="campaign-refresh").filter(has_text="refresh-now")
     row.get_by_role("link", name="refresh-now").click()
     page.get_by_role("button", name="Run", exact=True).click()
@@ -280,7 +281,10 @@ def other_pages(page: Page) -> None:
     """The pages of other flows show their numbers in a window of this size, and no chart of one bar
     for the only campaign.
     """
-    for name in ("sync-customers/daily", "campaign-inventory/daily"):
+    for name in (
+        "sync-customers/sync-customers-daily",
+        "campaign-inventory/campaign-inventory-daily",
+    ):
         with run(name) as running:
             assert running.wait(SECONDS) == 0
     page.goto(f"/artifacts/artifact/{latest('sync-all-customers')['latest_id']}")
