@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_demo_tells_results_in_sentences_or_it_says_why_it_failed(tmp_path: Path
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[list[str]]:
+def running(folder: Path) -> Generator[list[str]]:
     """`nudgeflow up` in an empty folder; yields what it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.command", "up"],
