@@ -74,7 +74,7 @@ class DataLake(SavedBlock):
     identifier_key: SecretStr | None = Field(
         default=None,
         description="Key of a hash that stands for customer identifiers in quarantine and history. "
-        f"If empty, they stand there themselves. {HINT}",
+        f"If empty, identifiers are stored as they are. {HINT}",
     )
 
     erasure_key: SecretStr | None = Field(
@@ -184,7 +184,7 @@ class DataLake(SavedBlock):
         """
         manifests, problems = reader.list_manifests(self.files)
         for problem in problems:
-            self.logger.warning("Passed over: %s", problem)
+            self.logger.warning("Skipped: %s", problem)
         names = ["campaign_id", "run_number", "rows", "parts", "bytes", "format", "written_at"]
         rows = [{**dict(each), "parts": len(each.parts)} for each in manifests]
         return pd.DataFrame(rows, columns=names)

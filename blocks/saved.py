@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Self, cast
 from uuid import UUID
 
-from prefect.blocks.core import Block, UnknownBlockType
+from prefect.blocks.core import Block, UnknownBlockType, schema_extra
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError, PrefectHTTPStatusError
@@ -26,6 +26,7 @@ from pydantic import (
 
 from blocks.documentation import Documented
 from blocks.packages import problems
+from nudgescribe.bases import number_fields
 from nudgescribe.errors import MOST_NAMED, NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -65,6 +66,11 @@ class BlockNotSaved(NudgeflowError):
     advice = "Save it under a name first: other flow runs load it by reference."
 
 
+def _describe(schema: dict[str, Any], block: type[Block]) -> None:
+    schema_extra(schema, block)
+    number_fields(schema)
+
+
 class SavedBlock(Documented, Block):
     """A block that flows and tasks take as a parameter.
 
@@ -73,7 +79,7 @@ class SavedBlock(Documented, Block):
     """
 
     # An error about a field would show the values of all, passwords as well.
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra=_describe)
 
     _resolved: bool = PrivateAttr(default=True)
 

@@ -83,8 +83,8 @@ def _seed(data: Path, listed: DemoList | None) -> tuple[Seeded, CrmSource]:
 
 
 _STORY = """\
-Run 1 of the campaign Welcome back was written to 5,000 customers. Since then, in the CRM,
-100 have joined, 100 have left, plan legacy has become plan student, and 51 rows hold a mistake."""
+Run 1 of the campaign Welcome back was written to 5,000 customers. Since then, in the CRM, 100
+customers were added, 100 removed, plan legacy became plan student, and 51 rows have mistakes."""
 
 
 def _options(listed: DemoList | None) -> RefreshOptions:

@@ -64,7 +64,7 @@ def _flow_sections(flow: Flow[..., Any]) -> Iterator[str]:
     for name, model in (schema.definitions or {}).items():
         # Blocks have a section of their own.
         if "properties" in model and "block_type_slug" not in model:
-            table = _table(model["properties"], _required(model))
+            table = _table({**model["properties"], **_hidden(model)}, _required(model))
             yield f"#### {name}\n\n{_summary(model)}\n\n{table}"
 
 
@@ -73,6 +73,15 @@ def _block_sections(block: type[Block]) -> Iterator[str]:
     summary = inspect.cleandoc(block.__doc__ or "").partition("\n\n")[0]
     yield f"### {block.__name__} (`{block.get_block_type_slug()}`)\n\n{summary}\n"
     yield _table(schema["properties"], _required(schema))
+
+
+def _hidden(schema: Schema) -> dict[str, Schema]:
+    """Return the fields that no form shows, by name."""
+    patterns: dict[str, Schema] = schema.get("patternProperties", {})
+    return {
+        pattern.strip("^$"): {**field, "description": f"{field['description']} Not in the form."}
+        for pattern, field in patterns.items()
+    }
 
 
 def _required(schema: Schema) -> set[str]:

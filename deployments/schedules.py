@@ -19,7 +19,7 @@ from deployments.server import find
 from nudgescribe.errors import NudgeflowError, first_ten
 
 REVIEWS = "resume-reviewed"
-"""The one that is on from the start: without it a refresh that awaits review is never continued."""
+"""On from the start: without it a refresh that is awaiting review is never continued."""
 
 RENAMED = {
     "campaign-refresh/monthly": "refresh-monthly",

@@ -52,4 +52,4 @@ def _tidy(
             release_held_group(account, lake, refresh)
         return describe_open_run(account, campaign_id) or "The next refresh begins anew."
     except NudgeflowError as error:
-        return f"Nudgescribe could not be looked at: {error.problem} Look at the campaign there."
+        return f"Its state at Nudgescribe is unknown: {error.problem} Look at the campaign there."

@@ -1,6 +1,6 @@
 """Options of flows. Never secrets: Prefect stores parameters in clear text.
 
-Forms order the fields of a model by `position`, which keeps the fields of a group together.
+Prefect's forms have no groups but order fields by `position`: titles name a field's group.
 """
 
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from blocks import Crm, SqlTable
 from blocks.storage.handover import HandoverFormat
 from blocks.urls import holds_secret
-from nudgescribe.bases import FrozenInput
+from nudgescribe.bases import FrozenInput, number_fields
 from tasks.customers.duplicates import Choice
 from tasks.customers.freshness import MaxAge
 from tasks.customers.guardrails import Guardrails, ListGuardrails
@@ -23,13 +23,37 @@ Review = Literal["suspend", "wait", "stop"]
 GROUPS = ("Source", "Safety", "Review", "Advanced")
 
 
+TUNING: dict[str, Any] = {"json_schema_extra": {"tuning": True}}
+"""Marks a field that no form shows: programs and deployments can set it all the same."""
+
+
 def _in(group: str, title: str) -> dict[str, Any]:
-    """Return a field's title with its group, and its position in the form."""
-    position = {"position": GROUPS.index(group)}
-    return {"title": f"{group}: {title}", "json_schema_extra": position}
+    """Return the title of a field in a group of the form."""
+    return {"title": f"{group}: {title}"}
 
 
-class FetchOptions(FrozenInput):
+def _arrange(schema: dict[str, Any]) -> None:
+    """Order the fields of a form by group, and leave tuning out of it."""
+    fields: dict[str, dict[str, Any]] = schema["properties"]
+    hidden = {f"^{name}$": fields.pop(name) for name in [*fields] if fields[name].pop("tuning", 0)}
+    if hidden:
+        schema["patternProperties"] = hidden  # what is not shown is still validated by Prefect
+    schema["properties"] = dict(sorted(fields.items(), key=_group))
+    number_fields(schema)
+
+
+def _group(field: tuple[str, dict[str, Any]]) -> int:
+    group, _, _ = field[1]["title"].partition(": ")
+    return GROUPS.index(group)
+
+
+class FormOptions(FrozenInput):
+    """Settings that a form shows by group."""
+
+    model_config = ConfigDict(json_schema_extra=_arrange)
+
+
+class FetchOptions(FormOptions):
     """Settings of the fetch of messages."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -38,14 +62,14 @@ class FetchOptions(FrozenInput):
         default=60,
         gt=0,
         description="Maximum wait for the export, in minutes.",
-        **_in("Advanced", "export minutes"),
+        **TUNING,
     )
     downloads: int = Field(
         default=16,
         ge=1,
         le=64,
-        description="Pages that a process downloads at once.",
-        **_in("Advanced", "downloads"),
+        description="Pages that a process downloads at the same time.",
+        **TUNING,
     )
     task_runner: Literal["threads", "dask", "ray"] = Field(
         default="threads",
@@ -61,15 +85,15 @@ class FetchOptions(FrozenInput):
 
     hand_over: HandoverFormat | None = Field(
         default=None,
-        description="Write who was added, changed and removed since the run before, with the "
-        "messages, as a file of this format to the lake's handover folder.",
-        **_in("Advanced", "hand over"),
+        description="Write the customers added, changed and removed since the previous run, with "
+        "their messages, to the lake's handover folder, in this format.",
+        **_in("Advanced", "hand-over file"),
     )
     copy_to: SqlTable | None = Field(
         default=None,
-        description="Make the campaign's rows in a table those of its newest run: a saved SQL "
+        description="Keep the newest run's messages in a table of a database, too: a saved SQL "
         "table block.",
-        **_in("Advanced", "copy to"),
+        **_in("Advanced", "copy to a table"),
     )
 
     @field_validator("copy_to")
@@ -95,24 +119,24 @@ class ExportOptions(FetchOptions):
 
     check_rows: bool = Field(
         default=True,
-        description="Whether the current run must have a message for each customer of its group; "
-        "switch it off if the group has changed since.",
-        **_in("Safety", "check rows"),
+        description="Require a message for each customer of the current run's group; switch it off "
+        "if the group has changed since.",
+        **_in("Safety", "check the number of messages"),
     )
     rewrite: bool = Field(
         default=False,
-        description="Fetch runs again that are in the lake already, and write them anew.",
-        **_in("Safety", "rewrite"),
+        description="Fetch runs that are already in the lake again, and rewrite them.",
+        **_in("Safety", "fetch again"),
     )
     members: bool = Field(
         default=True,
-        description="Also write which customer is in which segment: the run's group is read back "
-        "for it, 1,000 customers a call. Switch it off for large groups if nobody asks for it.",
-        **_in("Advanced", "members"),
+        description="Also write the members of each segment: the run's group is read back for it, "
+        "1,000 customers per call. Switch it off for large groups if members are not needed.",
+        **_in("Advanced", "segment members"),
     )
 
 
-class ListOptions(FrozenInput):
+class ListOptions(FormOptions):
     """Settings of the customer list."""
 
     fields: dict[str, FieldSource] = Field(
@@ -124,21 +148,21 @@ class ListOptions(FrozenInput):
     strict: bool = Field(
         default=False,
         description="Refuse the whole list at its first rejected row.",
-        **_in("Safety", "strict"),
+        **_in("Safety", "strict validation"),
     )
     duplicates: Choice = Field(
         default="refuse",
         description="If the list has a customer more than once: refuse the list, or take the "
         "customer's first or last row and reject the others.",
-        **_in("Source", "duplicates"),
+        **_in("Source", "duplicate customers"),
     )
 
     suppress: Crm | None = Field(
         default=None,
-        description="Customers who must not be written to: a saved CRM block, of whose list only "
-        "the column of the customer identifier is read. They are left out of the group; a refresh "
-        "looks again before it publishes.",
-        **_in("Safety", "suppress"),
+        description="Customers who must not be written to: a saved CRM block, of which only the "
+        "customer identifier is read. They are left out of the group; a refresh checks again "
+        "before it publishes.",
+        **_in("Safety", "suppression list"),
     )
 
     @field_validator("suppress")
@@ -150,9 +174,8 @@ class ListOptions(FrozenInput):
 
     max_age: MaxAge | None = Field(
         default=None,
-        description="Refuse the list if it is older: the source, or a column of the list, tells "
-        "its time.",
-        **_in("Safety", "maximum age"),
+        description="Refuse an older list. Its time comes from the source or from a column.",
+        **_in("Safety", "maximum age of the list"),
     )
 
 
@@ -173,13 +196,13 @@ class RefreshOptions(FetchOptions, ListOptions):
         default="new",
         description="Create a new customer group, or update the existing one of this name by what "
         "differs.",
-        **_in("Source", "group"),
+        **_in("Source", "customer group"),
     )
     group_name: str = Field(
         default="{campaign} {run:%Y-%m-%d %H:%M}",
         description="Name of the customer group: {campaign} is the campaign's name, {run} the time "
         "the flow run was planned for.",
-        **_in("Source", "group name"),
+        **_in("Source", "name of the customer group"),
     )
     holdout: Holdout | None = Field(
         default=None,
@@ -194,38 +217,38 @@ class RefreshOptions(FetchOptions, ListOptions):
     )
     if_unchanged: Literal["refresh", "skip"] = Field(
         default="refresh",
-        description="If the list and the campaign's run are those of the last refresh: refresh all "
-        "the same, or skip, which takes no quota.",
-        **_in("Safety", "if unchanged"),
+        description="If list and run are unchanged since the last refresh: refresh anyway; or "
+        "skip, which uses no quota.",
+        **_in("Safety", "unchanged list"),
     )
     plan_id: str | None = Field(
         default=None,
         description="Refresh only if list and campaign are still those of this plan.",
-        **_in("Safety", "plan"),
+        **_in("Safety", "plan ID"),
     )
     overlap: Overlap = Field(
         default="join",
-        description="If a refresh of the campaign is already running: skip; join, which waits for "
-        "it, or continues it if its flow run has ended half-way; or fail.",
-        **_in("Safety", "overlap"),
+        description="If a refresh is already running: skip, join or fail. Join waits for it, or "
+        "continues it if its flow run has ended half-way.",
+        **_in("Safety", "refresh already running"),
     )
     review: Review = Field(
         default="wait",
-        description="While people review new messages: suspend, which needs a deployment and holds "
-        "no worker; wait; or stop, for publish-campaign to finish it later.",
-        **_in("Review", "what to do meanwhile"),
+        description="While awaiting review: suspend, which needs a deployment and holds no worker; "
+        "wait; or stop, for publish-campaign to finish it later.",
+        **_in("Review", "while awaiting review"),
     )
     review_minutes: float = Field(
         default=7 * 24 * 60,
         gt=0,
         description="Maximum wait for the review of new messages, in minutes.",
-        **_in("Review", "review minutes"),
+        **_in("Review", "maximum wait, in minutes"),
     )
     rerun_minutes: float = Field(
         default=240,
         gt=0,
         description="Maximum wait for the rerun, in minutes.",
-        **_in("Advanced", "rerun minutes"),
+        **TUNING,
     )
 
     @property

@@ -18,6 +18,7 @@ class RetentionOptions(Ages):
 
     dry_run: bool = Field(
         default=True,
+        json_schema_extra={"position": -1},  # before the ages
         description="Only show what would be removed, as a table; switch it off to remove it.",
     )
 
@@ -39,7 +40,7 @@ def lake_retention(
     Args:
         lake: The data lake.
         account: The Nudgescribe account that the refreshes of the lake use.
-        options: Ages from which things are removed, and whether they are.
+        options: Retention periods, and whether old data is removed.
     """
     with journaled(lake, this_run(), resumable=True) as run:
         listed = list_candidates(lake, account, options, run)

@@ -1,7 +1,7 @@
 """Base classes for all packages: models that do not change, objects that are closed."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,10 +12,17 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+def number_fields(schema: dict[str, Any]) -> None:
+    """Number the fields of a model's JSON schema, by which forms order them."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        # Without it, the order would be that of the database, which need not keep ours.
+        field.setdefault("position", position)
+
+
 class FrozenInput(Frozen):
     """What people write: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=number_fields)
 
 
 class Closing(ABC):

@@ -41,7 +41,9 @@ serve_parser.add_argument("--port", type=int, default=7878, help="default 7878")
 serve_parser.add_argument(
     "--phase-seconds", type=float, default=0.0, help="least time of a rerun's phase"
 )
-serve_parser.add_argument("--approve-after", type=float, help="seconds until a run approves itself")
+serve_parser.add_argument(
+    "--approve-after", type=float, help="seconds until a run that is awaiting review is approved"
+)
 serve_parser.add_argument(
     "--chat-url",
     help="OpenAI-compatible endpoint that writes messages of campaigns that name no other; "

@@ -43,7 +43,7 @@ def initiate_campaign_rerun(
     """Begin a rerun of a campaign onto another customer group.
 
     The campaign and all its messages must be Published. Messages of segments that both groups have
-    are copied; if there are new segments, theirs are generated, and the run waits for its review.
+    are copied; if there are new segments, theirs are generated, and the run is awaiting review.
     """
     with context_of(request).store.write() as session:
         campaign = _find(session, request, body, Text.CAMPAIGN_NOT_FOUND_RERUN)

@@ -55,9 +55,8 @@ class MaxAge(FrozenInput):
     hours: float = Field(gt=0, description="Maximum age of the list, in hours.")
     column: str | None = Field(
         default=None,
-        description="Column of times in the list, of which the newest one is the list's; by "
-        "default the source tells: updated_query of a SQL CRM, the oldest file's time of a file "
-        "CRM.",
+        description="Column of times, of which the newest one is the list's. By default the source "
+        "provides the time: updated_query of a SQL CRM, the oldest file's time of a file CRM.",
     )
     wait_minutes: float = Field(
         default=0, ge=0, description="Maximum wait for a list that is not too old, in minutes."

@@ -79,7 +79,7 @@ def check_identifiers(
         )
     if missing:
         get_run_logger().warning(
-            "%s of the list's %s customers have left the group since the upload",
+            "%s of the list's %s customers were removed from the group since the upload",
             f"{missing:,}",
             f"{rows:,}",
         )

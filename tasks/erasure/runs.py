@@ -74,7 +74,7 @@ def erase_from_runs(to_erase: ToErase, lake: DataLake, run: Refresh) -> InRuns:
                 if erased:
                     counts = InRuns(rows=counts.rows + erased, runs=counts.runs + 1)
             _remove_orphans(lake.files, find)
-        get_run_logger().info("Took %s rows out of %s runs", f"{counts.rows:,}", counts.runs)
+        get_run_logger().info("Removed %s rows from %s runs", f"{counts.rows:,}", counts.runs)
         return counts
 
     return Journal(lake.files, run.journal).step(Step.COMMITTED, InRuns, erase)

@@ -64,7 +64,7 @@ def erase_from_tables(to_erase: ToErase, lake: DataLake, run: Refresh) -> InTabl
             for path in _files(lake.files):
                 if rows := _erase_from(lake.files, path, find):
                     counts = InTables(rows=counts.rows + rows, files=counts.files + 1)
-        get_run_logger().info("Took %s rows out of %s files", f"{counts.rows:,}", counts.files)
+        get_run_logger().info("Removed %s rows from %s files", f"{counts.rows:,}", counts.files)
         return counts
 
     return Journal(lake.files, run.journal).step(Step.CHANGED, InTables, erase)

@@ -196,7 +196,7 @@ def _pages_in_lake(lake: DataLake, campaign_id: str, run_number: int | None) -> 
     try:
         manifest = lake.manifest(campaign_id, run_number) if run_number is not None else None
     except (ManifestDamaged, TooNew) as error:
-        get_run_logger().warning("Passed over: %s", error)
+        get_run_logger().warning("Skipped: %s", error)
         return None
     return len(manifest.pages) if manifest else None
 

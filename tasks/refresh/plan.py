@@ -301,8 +301,8 @@ def _rows(plan: Plan) -> dict[str, int]:
         "customers in matched segments": plan.matched.customers,
         "segments new": plan.new.segments,
         "customers in new segments": plan.new.customers,
-        "segments orphaned": plan.orphaned.segments,
-        "customers previously in orphaned segments": plan.orphaned.customers,
+        "segments removed": plan.orphaned.segments,
+        "customers previously in removed segments": plan.orphaned.customers,
         "messages to generate": plan.messages,
         "messages to generate and publish, of the quota": plan.quota,
     }

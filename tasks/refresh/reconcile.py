@@ -60,7 +60,8 @@ def reconcile(
     lake: DataLake,
 ) -> int:
     """Check that group, list and lake hold the same customers, each exactly once, before the run
-    is made visible; return how many of the list have no message because they left the group.
+    is made visible; return how many of the list have no message since they were removed from
+    the group.
 
     Without the list, which lake-retention may have removed, only group and lake are compared.
     Raises NotReconciled with the numbers, StagingChanged.
@@ -86,7 +87,7 @@ def reconcile(
             or counts["removed"] > max(erased, left_out)
         )
         if erased and not wrong:
-            # As many left the group as have no message: are they the same ones?
+            # As many were removed from the group as have no message: are they the same ones?
             counts = _compare(held_ids(client, group), in_lake(), folder)
             wrong = counts["unchanged"] != counts.total() - counts["removed"]
             wrong = wrong or counts["removed"] > left_out

@@ -124,7 +124,7 @@ def sync_sentence(group: GroupRef, changes: ListDiff) -> str:
     """Return what a synchronisation has come to in a plain sentence."""
     return (
         f"Group '{group.name}': {changes.added:,} customers were added, {changes.changed:,} "
-        f"changed, {changes.removed:,} removed; {changes.unchanged:,} stayed as they were."
+        f"changed, {changes.removed:,} removed; {changes.unchanged:,} are unchanged."
     )
 
 
@@ -138,8 +138,8 @@ def sentences(result: RefreshResult) -> list[str]:
     ]
     if diff.compared:
         written.append(
-            f"Since run {diff.since}, {diff.changed:,} of {diff.in_both:,} customers got another "
-            f"message; {diff.added:,} were added, {diff.removed:,} removed."
+            f"Since run {diff.since}, {diff.changed:,} of {diff.in_both:,} customers received a "
+            f"different message; {diff.added:,} were added, {diff.removed:,} removed."
         )
     return written
 
@@ -219,7 +219,7 @@ def _rejected(result: RefreshResult | Validated, url: Callable[[str], str]) -> l
     return [
         "## What was rejected and why",
         table("llr", ("field", "what is wrong", "rows"), rows),
-        "A row with several faults is counted with each of them." if is_overlapping else "",
+        "A row that breaks several rules is counted for each of them." if is_overlapping else "",
         f"Of customers who are listed more than once, the {result.duplicates} row was taken, "
         "unless it broke a rule itself."
         if any(rule.code == DUPLICATE for rule in most)
@@ -234,7 +234,7 @@ def _compared(result: RefreshResult) -> list[str]:
     if diff.problem:
         return [f"The messages could not be compared with earlier ones: {plain(diff.problem)}"]
     if diff.since is None:
-        return ["There is none: no earlier run of this campaign is in the lake."]
+        return ["No earlier run of this campaign is in the lake."]
     rows = [_row("customers", diff.in_both + diff.removed, diff.in_both + diff.added)]
     if diff.since == result.previous_run:
         before, after = result.matched + result.orphaned, result.matched + result.new
@@ -253,7 +253,7 @@ def _left_out(result: RefreshResult) -> dict[str, str]:
         "suppressed, not uploaded": result.suppressed,
         "held out, not uploaded": result.held_out,
         "suppressed since, deleted from the group": result.suppressed_since,
-        "left the group since, without a message": result.erased,
+        "removed from the group since, without a message": result.erased,
     }
     return {reason: f"{customers:,}" for reason, customers in reasons.items() if customers}
 
@@ -275,20 +275,20 @@ def _rows(result: RefreshResult) -> dict[str, int]:
 
 
 def _segment_rows(result: RefreshResult) -> list[tuple[str, str, str]]:
-    kept = result.accepted - result.customers_in_new
+    matched = result.accepted - result.customers_in_new
     return [
-        ("matched, messages kept", f"{result.matched:,}", with_share(kept, result.accepted)),
+        ("matched, messages copied", f"{result.matched:,}", with_share(matched, result.accepted)),
         (
             "new, messages written and reviewed",
             f"{result.new:,}",
             with_share(result.customers_in_new, result.accepted),
         ),
-        ("orphaned, no customers left", f"{result.orphaned:,}", ""),
+        ("removed, no customers left", f"{result.orphaned:,}", ""),
     ]
 
 
 def _segments(result: RefreshResult) -> dict[str, int]:
-    return {"matched": result.matched, "new": result.new, "orphaned": result.orphaned}
+    return {"matched": result.matched, "new": result.new, "removed": result.orphaned}
 
 
 def _messages(result: RefreshResult) -> dict[str, int]:

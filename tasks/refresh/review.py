@@ -90,9 +90,9 @@ def _page(
         "customers in the list": checkpoint.validated.accepted.rows,
         **_left_out(checkpoint.validated),
         "customers in new segments": checkpoint.expected.customers_in_new,
-        "segments matched, message kept": len(diff.matched),
+        "segments matched, message copied": len(diff.matched),
         "segments new, message to review": len(diff.new),
-        "segments orphaned, no customers left": len(diff.orphaned),
+        "segments removed, no customers left": len(diff.orphaned),
     }
     page = "the campaign's page in the platform"
     if campaign_url:
@@ -107,7 +107,7 @@ def _page(
         *show_samples(make_samples(fields, texts, diff.new)),
         "## New segments",
         _some(new),
-        "## Orphaned segments",
+        "## Removed segments",
         _some(orphaned),
     ]
     return "\n\n".join(parts) + "\n"

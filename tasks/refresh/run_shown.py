@@ -110,7 +110,7 @@ def show_samples(shown: Sequence[Sample]) -> list[str]:
     if not shown:
         return []
     texts = (f"**{plain(one.segment)}**\n\n{quote_text(one.message)}" for one in shown)
-    return ["## How messages read", "Written to customers who are made up.", *texts]
+    return ["## How messages read", "As made-up customers would receive them.", *texts]
 
 
 def show_segments(largest: Sequence[SegmentSize], accepted: int) -> str:

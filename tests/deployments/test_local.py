@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -68,18 +68,21 @@ def test_demo_tells_results_in_sentences_or_it_says_why_it_failed(tmp_path: Path
     assert good.returncode == 0, errors
     assert len(printed.splitlines()) < 25
     assert errors == ""
-    assert "100 have joined, 100 have left" in printed
+    assert "customers were added, 100 removed, plan legacy became plan student" in printed
     assert "5,000 rows came from the CRM; 51 were rejected." in printed
     assert "Run 2 has 4,949 messages. 4 of its 16 segments are new; 4 were removed." in printed
     # Those on a new plan: legacy has become student.
-    assert "1,280 of 4,850 customers got another message; 99 were added, 150 removed." in printed
+    assert (
+        "1,280 of 4,850 customers received a different message; 99 were added, 150 removed."
+        in printed
+    )
     assert str(lake) in printed
     assert len(list(lake.rglob("part-*.parquet"))) == 2
     assert "\x1b[" not in printed + errors
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[list[str]]:
+def running(folder: Path) -> Generator[list[str]]:
     """`nudgeflow up` in an empty folder; yields what it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "deployments.command", "up"],
@@ -145,10 +148,11 @@ def refreshes() -> list[dict[str, Any]]:
 
 
 def descriptions() -> Iterator[str]:
-    """Of campaign-refresh's parameters and of all that is in them."""
+    """Of campaign-refresh's parameters and of all that is in them and not hidden."""
     yield from (each["description"] for each in campaign_refresh.parameters.properties.values())
     for model in (RefreshOptions, Guardrails):
-        yield from (each.description or "" for each in model.model_fields.values())
+        fields = model.model_json_schema()["properties"].values()
+        yield from (each["description"] for each in fields)
 
 
 def take_picture(page: Page, name: str, height: int) -> None:
@@ -183,6 +187,7 @@ def submit(form: Page | Locator, gone: Callable[..., None]) -> None:
 def start(page: Page) -> str:
     """Campaign-refresh, from its form; the flow run's id."""
     page.goto("/deployments")
+    page.get_by_placeholder("Search deployments").fill("refresh-now")  # it is on the second page
     row = page.get_by_role("row").filter(has_text="campaign-refresh").filter(has_text="refresh-now")
     row.get_by_role("link", name="refresh-now").click()
     page.get_by_role("button", name="Run", exact=True).click()
@@ -190,12 +195,15 @@ def start(page: Page) -> str:
     form = page.locator("form")
     for said in descriptions():
         expect(form).to_contain_text(said)
+    order = re.compile("Source: .*Safety: .*Review: .*Advanced: ", re.DOTALL)
+    expect(form).to_contain_text(order)
+    expect(form).not_to_contain_text("downloads")
     # Account, CRM and lake: the pickers show what is chosen.
     expect(form.get_by_text("main", exact=True)).to_have_count(3)
     take_picture(page, "form", 900)
     # The UI's labels are not bound to their inputs.
-    downloads = page.locator(".schema-form-property").filter(has_text="Downloads").last
-    downloads.locator("input").fill("8")
+    growth = page.locator(".schema-form-property").filter(has_text="Max Growth").last
+    growth.locator("input").fill("2")
     submit(page, partial(page.wait_for_url, re.compile(r"^(?!.*/run\?)")))
     (started,) = until(refreshes)
     return started["id"]
@@ -272,7 +280,10 @@ def other_pages(page: Page) -> None:
     """The pages of other flows show their numbers in a window of this size, and no chart of one bar
     for the only campaign.
     """
-    for name in ("sync-customers/daily", "campaign-inventory/daily"):
+    for name in (
+        "sync-customers/sync-customers-daily",
+        "campaign-inventory/campaign-inventory-daily",
+    ):
         with run(name) as running:
             assert running.wait(SECONDS) == 0
     page.goto(f"/artifacts/artifact/{latest('sync-all-customers')['latest_id']}")

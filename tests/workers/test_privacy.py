@@ -693,7 +693,7 @@ def erased(stage: Stage, company: Company) -> None:
     lake = DataLake(root=str(stage.lakes / name), erasure_key=SecretStr(f"file:{key}"))
     lake.save(name, overwrite=True)
     stage.service.fault(contract.CUSTOMERS, method="DELETE", status=400)
-    stage.runner.run("erase-customers", "ErasureIncomplete", "have not let", **given)
+    stage.runner.run("erase-customers", "ErasureIncomplete", "refused to delete", **given)
     stage.service.no_faults()
     stage.runner.run("erase-customers", "Completed", **given)
 

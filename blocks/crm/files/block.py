@@ -59,13 +59,13 @@ class FileCrm(CrmSource):
     )
     quoting: Literal["rfc4180", "none"] = Field(
         default="rfc4180",
-        description='Quoting of a CSV file: "rfc4180", quotes around a value are none of it and '
-        'those within are doubled; "none", every quote is text.',
+        description='Quoting of a CSV file. "rfc4180": values may be in quotes, and quotes within '
+        'them are doubled; "none": every quote is text.',
     )
     escape: Literal["backslash"] | None = Field(
         default=None,
-        description=r"What is before a quote within a quoted value of a CSV file, if it is not "
-        r"doubled: backslash, as Spark and MySQL write it.",
+        description="Character before a quote within a quoted value of a CSV file, if it is not "
+        "doubled: backslash, as Spark and MySQL write it.",
     )
     header: list[str] | None = Field(
         default=None,

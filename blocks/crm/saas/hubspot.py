@@ -113,7 +113,7 @@ class HubSpotCrm(CrmSource):
         "hs_object_id is the contact's record id.",
     )
     base_url: SecureUrl = Field(
-        default="https://api.hubapi.com", description="Where HubSpot's API is."
+        default="https://api.hubapi.com", description="URL of HubSpot's API."
     )
     retry: ClassVar[RetryPolicy] = RetryPolicy()
 

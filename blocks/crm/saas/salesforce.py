@@ -88,7 +88,9 @@ class SalesforceCrm(CrmSource):
     _documentation_url = documentation_url("customer-lists")
 
     login_url: SecureUrl = Field(description="My Domain, https://….my.salesforce.com.")
-    client_id: str = Field(description="The app's consumer key; it needs the flow for clients.")
+    client_id: str = Field(
+        description="The app's consumer key; it needs the client credentials flow."
+    )
     client_secret: SecretStr = Field(description=f"The app's consumer secret. {HINT}")
     query: str = Field(
         description="The SOQL query whose rows are the customers and whose columns are the fields."
@@ -99,9 +101,7 @@ class SalesforceCrm(CrmSource):
     deadline_minutes: float = Field(
         default=60, gt=0, description="How long to wait for the query, in minutes."
     )
-    page_rows: int = Field(
-        default=50_000, gt=0, description="Rows to ask for at once. They are put on disk."
-    )
+    page_rows: int = Field(default=50_000, gt=0, description="Rows per page of the results.")
     retry: ClassVar[RetryPolicy] = RetryPolicy()
     poll_policy: ClassVar[PollPolicy] = PollPolicy()
 

@@ -58,7 +58,7 @@ def test_manifest_that_is_not_its_runs_hides_no_other(
             texts(lake, run)
     assert texts(lake, 1) == ["run 1"]
     assert lake.runs()["run_number"].to_list() == [1]
-    assert f"Passed over: {MANIFEST}" in logged.text
+    assert f"Skipped: {MANIFEST}" in logged.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"schema_version": 2}'])
@@ -76,7 +76,7 @@ def test_manifest_that_the_store_does_not_give_out_hides_no_other(
     file.unlink()
     file.symlink_to(file.name)  # a loop: listed, and never to be read
     assert lake.runs()["run_number"].to_list() == [1]
-    assert f"Passed over: The lake refuses {MANIFEST}" in logged.text
+    assert f"Skipped: The lake refuses {MANIFEST}" in logged.text
 
 
 @pytest.mark.parametrize("name", ["../../other.parquet", "/other.parquet", "..", "", "a%2Fb"])

@@ -99,7 +99,7 @@ def test_customers_who_left_in_the_review_are_told_and_the_others_are_published(
     frame = saved.lake.read(company.seeded.campaign_id, 2, "polars")
     assert len(frame) == 117
     pages = [str(one.data) for one in all_artifacts() if one.flow_run_id == run]
-    assert any("| left the group since, without a message | 3 |" in page for page in pages)
+    assert any("| removed from the group since, without a message | 3 |" in page for page in pages)
 
 
 def test_stranger_in_the_group_stops_the_publication(
@@ -384,7 +384,7 @@ def test_refresh_of_a_deleted_campaign_is_resumed_and_can_be_abandoned(
     assert "abandon-refresh/abandon-refresh" in str(deployed.work(run).message)
     place = company.seeded.campaign_id, saved.account, saved.lake
     left = abandon_refresh(*place, "Ada", "deleted")
-    assert left.startswith("Nudgescribe could not be looked at: Account")
+    assert left.startswith("Its state at Nudgescribe is unknown: Account")
     assert abandon_refresh(*place, "Ada", "deleted") == left
 
 
@@ -399,7 +399,7 @@ def test_review_past_its_deadline_ends_whatever_the_service_says(
     assert str(run) in resume_reviewed()
     assert "Check email, password" in str(deployed.work(run).message)
     left = abandon_refresh(company.seeded.campaign_id, saved.account, saved.lake, "Ada", "left us")
-    assert left.startswith("Nudgescribe could not be looked at: ")
+    assert left.startswith("Its state at Nudgescribe is unknown: ")
 
 
 # ---- the end of a refresh that cannot be finished ---------------------------------------------

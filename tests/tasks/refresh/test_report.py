@@ -93,9 +93,9 @@ Fix these rows in the CRM; they are listed in
 
 | | segments | customers |
 |---|---:|---:|
-| matched, messages kept | 120 | 999,738 (more than 99.9 %) |
+| matched, messages copied | 120 | 999,738 (more than 99.9 %) |
 | new, messages written and reviewed | 3 | 250 (less than 0.1 %) |
-| orphaned, no customers left | 1 | |
+| removed, no customers left | 1 | |
 
 ![Segments](PICTURE)
 
@@ -106,7 +106,7 @@ Fix these rows in the CRM; they are listed in
 
 ## How messages read
 
-Written to customers who are made up.
+As made-up customers would receive them.
 
 **plan = student**
 
@@ -210,7 +210,7 @@ def test_report_without_a_chart_says_why(
     [
         pytest.param(
             {"run_diff": RunDiffSummary()},
-            "There is none: no earlier run of this campaign is in the lake.",
+            "No earlier run of this campaign is in the lake.",
             "| customers | 99",
             id="first run",
         ),
@@ -245,7 +245,7 @@ def test_report_sums_up_many_rules(shown: dict[str, str]) -> None:
     assert r"| f\|0 | the text holds a NUL character | 100 |" in page
     assert page.count("NUL character") == 20
     assert "| other fields | | 390 |" in page
-    assert "A row with several faults is counted with each of them." in page
+    assert "A row that breaks several rules is counted for each of them." in page
 
 
 def test_report_accepts_result_of_earlier_release(shown: dict[str, str]) -> None:
