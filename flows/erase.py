@@ -71,7 +71,7 @@ def _erase(
     report_erasure(lake, result)
     if in_groups.refused:
         raise ErasureIncomplete(
-            f"Nudgescribe refused to delete customers from {in_groups.refused:,} groups."
+            f"Nudgescribe refused to delete customers from {in_groups.refused:,} customer groups."
         )
     note_counts(lake, run, Counted(counts={"removed": in_groups.customers, "rows": in_runs.rows}))
     announce("customers.erased", "lake", lake.block_name, run.id, result.model_dump())
