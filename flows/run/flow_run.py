@@ -54,10 +54,12 @@ def check_reachable(what: NudgescribeAccount | DataLake) -> None:
     """Check that service or lake answers, before a flow run changes anything: within 10 seconds,
     and not with the patience of later calls. Raises ServiceUnreachable, LakeUnreachable.
 
-    Flow runs that go on where they were, and those of a portfolio, are in the middle of their work.
+    Flow runs that go on where they were, and those of a portfolio, are in the middle of their work;
+    for one of a schedule nobody waits. They outlast a short outage.
     """
     flow_run = this_flow_run()
-    if flow_run.run_count <= 1 and IN_PORTFOLIO not in flow_run.labels:
+    begins = flow_run.run_count <= 1 and IN_PORTFOLIO not in flow_run.labels
+    if begins and not flow_run.auto_scheduled:
         what.check_reachable()
 
 

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from deployments.local import free_port
+from deployments.environment import free_port
 from nudgescribe import errors
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient

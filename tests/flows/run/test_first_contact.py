@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
 
 from blocks import DataLake
 from blocks.storage.errors import LakeError, LakeUnreachable
-from deployments.local import free_port
+from deployments.environment import free_port
 from flows.customers import sync_customers
 from flows.export import export_messages
 from flows.inventory import campaign_inventory
@@ -16,11 +17,13 @@ from flows.options import RefreshOptions
 from flows.plan import plan_refresh
 from flows.portfolio import portfolio_refresh
 from flows.refresh import campaign_refresh
+from flows.run.flow_run import this_flow_run
 from nudgescribe.contract import PUBLISH
 from nudgescribe.errors import ServerError, ServiceUnreachable
 from nudgescribe.retry import RetryPolicy
 from tasks.campaigns import publish_run
 from tasks.customers.guardrails import Guardrails
+from tasks.refresh.report import RefreshResult
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.addresses import web_server
 from tests.support.deployed import changes, flow_run_of, retry, work
@@ -118,3 +121,17 @@ def test_flow_run_in_the_middle_of_its_work_is_as_patient_as_ever(
     assert work(campaign_refresh, failed.id).is_completed()
     with pytest.raises(ServiceUnreachable, match="is away"):
         campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
+
+
+def test_flow_run_of_a_schedule_is_patient_from_the_start(
+    reviewed_company: Company, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_a_schedule() -> FlowRun:
+        return this_flow_run().model_copy(update={"auto_scheduled": True})
+
+    monkeypatch.setattr("nudgescribe.reach.find_obstacle", lambda *_, **__: "is away")
+    monkeypatch.setattr("flows.run.flow_run.this_flow_run", of_a_schedule)
+    company, saved = reviewed_company, save(reviewed_company, customers(250))
+    options = RefreshOptions(guardrails=Guardrails(max_shrink=1))
+    result = campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
+    assert isinstance(result, RefreshResult)
