@@ -110,7 +110,8 @@ class DataLake(SavedBlock):
         endpoint = options.get("endpoint_url") or client.get("endpoint_url")
         # Which certificates are trusted is for the store's own library to say.
         if endpoint and (obstacle := reach.find_obstacle(str(endpoint), trusted=False)):
-            raise LakeUnreachable(f"{self.block_slug}, endpoint_url: {obstacle}.")
+            where = f"{self.block_slug}, endpoint_url"
+            raise LakeUnreachable(f"The lake could not be reached: {where}: {obstacle}.")
 
     def part_writer(self, campaign_id: str, run_number: int, writer: str) -> PartWriter:
         """Return a writer of a run's parts; their names contain `writer`."""

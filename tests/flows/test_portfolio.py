@@ -28,6 +28,7 @@ from tasks.portfolio import (
     read_statuses,
     start_refresh,
 )
+from tasks.ui.signals import IN_PORTFOLIO
 from tests.conftest import Company, Save, customers
 from tests.support.artifacts import all_artifacts
 from tests.support.deployed import Deployed, deployed, flow_run, state_of
@@ -297,7 +298,8 @@ def test_refresh_continues_the_trace_of_its_portfolio(deployed: Deployed) -> Non
         this_flow_run().labels[LABELS_TRACEPARENT_KEY] = trace
         return start_refresh(TESTS, "c", {}, "traced", lambda flow_run: False)
 
-    assert flow_run(UUID(starting().flow_run)).labels[LABELS_TRACEPARENT_KEY] == trace
+    labels = flow_run(UUID(starting().flow_run)).labels
+    assert (labels[LABELS_TRACEPARENT_KEY], labels[IN_PORTFOLIO]) == (trace, True)
 
 
 def test_unknown_deployment_is_named(deployed: Deployed) -> None:

@@ -24,9 +24,10 @@ from nudgescribe.retry import RetryPolicy
 from tasks.campaigns import publish_run
 from tasks.customers.guardrails import Guardrails
 from tasks.refresh.report import RefreshResult
+from tasks.ui.signals import IN_PORTFOLIO
 from tests.conftest import Company, Save, Saved, customers
 from tests.support.addresses import web_server
-from tests.support.deployed import changes, flow_run_of, retry, work
+from tests.support.deployed import changes, deploy, flow_run_of, retry, work
 
 CAMPAIGN = {"campaign_id": "c"}
 FLOWS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -135,3 +136,14 @@ def test_flow_run_of_a_schedule_is_patient_from_the_start(
     options = RefreshOptions(guardrails=Guardrails(max_shrink=1))
     result = campaign_refresh(company.seeded.campaign_id, **saved.blocks, options=options)
     assert isinstance(result, RefreshResult)
+
+
+def test_flow_run_of_a_portfolio_leaves_an_outage_to_its_tasks(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nudgescribe.reach.find_obstacle", lambda *_, **__: "is away")
+    deployed = deploy(campaign_inventory, "of-a-portfolio")
+    blocks = {name: saved.references[name] for name in ("account", "lake")}
+    alone = deployed.work(deployed.plan(blocks))
+    assert "is away" in str(alone.message)
+    assert deployed.work(deployed.plan(blocks, labels={IN_PORTFOLIO: True})).is_completed()
