@@ -20,9 +20,13 @@ from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.markdown import Markdown
 
+from tasks.ui.markdown import QUOTING
+
 WIDTH = 58
 """Of the text in characters: `--watch` sets it in by 21, and a terminal may have 80."""
-_IMAGE = re.compile(r"^!\[[^\]]*\]\(data:[^)]*\)$", re.MULTILINE)
+_IMAGE = r"^!\[[^\]]*\]\(data:[^)]*\)$"
+_QUOTED = rf"^{QUOTING}$.*?(?=^## |\Z)"
+_LEFT_OUT = re.compile(f"{_IMAGE}|(?s:{_QUOTED})", re.MULTILINE)
 
 
 def log_last_page() -> None:
@@ -57,10 +61,10 @@ def _address(page: Artifact, flow_run: FlowRun) -> str | None:
 
 
 def as_text(page: str) -> str:
-    """Return markdown as it reads in a terminal, without images."""
+    """Return markdown as it reads in a terminal, without images and what it quotes."""
     console = Console(file=StringIO(), width=WIDTH, color_system=None)
     with console.capture() as captured:
-        console.print(Markdown(_IMAGE.sub("", page), hyperlinks=False))
+        console.print(Markdown(_LEFT_OUT.sub("", page), hyperlinks=False))
     return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 

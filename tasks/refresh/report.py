@@ -17,7 +17,7 @@ from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
 from tasks.export.run_diff import RunDiffSummary
 from tasks.policies import NEVER_CACHED, RETRIED
-from tasks.refresh.run_shown import RunShown, show_samples, show_segments
+from tasks.refresh.run_shown import RunShown, show_run
 from tasks.refresh.trend import Past, last_runs, show_trend
 from tasks.ui.artifacts import artifact_key, show_page
 from tasks.ui.charts import horizontal_bars
@@ -185,8 +185,7 @@ def _page(
         "## What changed in segments",
         table("lrr", ("", "segments", "customers"), _segment_rows(result)),
         horizontal_bars(_segments(result)).show("Segments"),
-        show_segments(shown.segments, result.accepted),
-        *show_samples(shown.samples),
+        *show_run(shown, result.accepted),
         "## Compared with the last run",
         *_compared(result),
         horizontal_bars(_messages(result)).show("Messages"),

@@ -97,6 +97,7 @@ def _page(
     page = "the campaign's page in the platform"
     if campaign_url:
         page = link("the campaign", campaign_url)
+    messages = show_samples(make_samples(fields, texts, diff.new))
     # Each paragraph is one line, for the UI shows line breaks as they are.
     parts = [
         f"# {plain(checkpoint.campaign.name)}: run {checkpoint.run.run_number} is awaiting review",
@@ -104,7 +105,7 @@ def _page(
         "approved; it can also be resumed here, or stopped.",
         two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
         *filter(None, [describe_other_key(checkpoint.validated.other_holdout)]),
-        *show_samples(make_samples(fields, texts, diff.new)),
+        *(["## How messages read", *messages] if messages else []),
         "## New segments",
         _some(new),
         "## Removed segments",

@@ -18,7 +18,7 @@ from tasks.customers.staging import local_copy
 from tasks.policies import NEVER_CACHED
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.preview import segment_sizes, variables_of
-from tasks.ui.markdown import plain, quote_text, table, with_share
+from tasks.ui.markdown import QUOTING, plain, quote_text, table, with_share
 
 MOST_SEGMENTS = 12
 SAMPLES = 3
@@ -105,21 +105,23 @@ def make_samples(
     ]
 
 
+def show_run(shown: RunShown, accepted: int) -> list[str]:
+    """Return the section of a page with segments and messages, none if there are none."""
+    rows = [
+        (plain(one.name), "new" if one.is_new else "", with_share(one.customers, accepted))
+        for one in shown.segments
+    ]
+    parts = [table("llr", ("largest segments", "", "customers"), rows)] if rows else []
+    parts += show_samples(shown.samples)
+    return [QUOTING, *parts] if parts else []
+
+
 def show_samples(shown: Sequence[Sample]) -> list[str]:
-    """Return a section of a page with messages, none if there are none."""
+    """Return messages as parts of a page, none if there are none."""
     if not shown:
         return []
     texts = (f"**{plain(one.segment)}**\n\n{quote_text(one.message)}" for one in shown)
-    return ["## How messages read", "As made-up customers would receive them.", *texts]
-
-
-def show_segments(largest: Sequence[SegmentSize], accepted: int) -> str:
-    """Return a table of segments by their customers, "" without any."""
-    rows = [
-        (plain(one.name), "new" if one.is_new else "", with_share(one.customers, accepted))
-        for one in largest
-    ]
-    return table("llr", ("largest segments", "", "customers"), rows) if rows else ""
+    return ["Messages as made-up customers would receive them:", *texts]
 
 
 def segment_name(segment: Segment) -> str:

@@ -17,6 +17,8 @@ _OF_URLS = "%/:?#[]@!$&*+,;=~"
 _ALIGNED = {"l": "---", "r": "---:"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters without a width, among them those that turn the direction of a text."""
+QUOTING = "## Segments and messages"
+"""Heading of a page's section that quotes a campaign: pages may, logs must not."""
 _SPECIAL = re.compile(
     r"""
     [\\`*\[\]<>~#|&@]            # emphasis, code, links, HTML, table cells

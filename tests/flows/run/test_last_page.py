@@ -8,9 +8,19 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.plan import plan_refresh
+from flows.run.last_page import as_text
+from tasks.ui.markdown import QUOTING
 from tests.conftest import Company, Save, customers
 from tests.support.artifacts import all_artifacts
 from tests.support.deployed import deploy
+
+
+def test_text_of_a_page_leaves_out_pictures_and_what_it_quotes() -> None:
+    kept = "# Welcome back: run 2", "## Compared with the last run\n\n3 customers were added."
+    quoted = f"{QUOTING}\n\n**plan = basic**\n\n> Dear Alex,\n> ## welcome."
+    page = "\n\n".join((kept[0], "![Rows](data:image/png;base64,AAAA)", quoted, kept[1]))
+    assert as_text(page).split() == as_text("\n\n".join(kept)).split()
+    assert as_text(f"{kept[0]}\n\n{quoted}").split() == as_text(kept[0]).split()
 
 
 def test_deployed_flow_ends_its_log_with_its_page(

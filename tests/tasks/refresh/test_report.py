@@ -99,14 +99,14 @@ Fix these rows in the CRM; they are listed in
 
 ![Segments](PICTURE)
 
+## Segments and messages
+
 | largest segments | | customers |
 |---|---|---:|
 | plan = basic | | 499,994 (50 %) |
 | plan = student | new | 250 (less than 0.1 %) |
 
-## How messages read
-
-As made-up customers would receive them.
+Messages as made-up customers would receive them:
 
 **plan = student**
 
