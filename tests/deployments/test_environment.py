@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[2]
 SERVER = """
 from pathlib import Path
 from deployments.environment import keep_prefect_at
-keep_prefect_at(Path("home"))
+keep_prefect_at(Path("home"), 4321)
 from prefect.settings import get_current_settings
-print(get_current_settings().api.url or "none")
+print(get_current_settings().api.url)
 """
 
 
@@ -22,4 +22,4 @@ def test_server_of_a_project_is_none_of_the_demos(tmp_path: Path) -> None:
     printed = subprocess.run(
         command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE, text=True
     )
-    assert printed.stdout == "none\n"
+    assert printed.stdout == "http://127.0.0.1:4321/api\n"
