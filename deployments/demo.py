@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from deployments.environment import free_port, keep_prefect_at
 from nudgescribe.errors import NudgeflowError
+from sandbox import extra
 
 if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
     from blocks import CrmSource, DataLake, NudgescribeAccount
@@ -25,6 +26,8 @@ SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after",
 
 def demo(lake: Path, list_: str, segments: str, delimiter: str, encoding: str) -> None:
     """Run the demo, and tell its result; `list_` names a CSV, empty is the demo's CRM."""
+    if not extra.is_installed():
+        sys.exit(extra.MISSING)
     # Warnings alone: each step of a flow run has a line of its own in Prefect's log.
     port = free_port()
     keep_prefect_at(PREFECT_HOME, port, PREFECT_LOGGING_LEVEL="WARNING")

@@ -39,8 +39,8 @@ class NotDeployed(NudgeflowError):
 def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
     """Deploy all flows of a prefect.yaml, and remove our deployments of old names.
 
-    Yield a line for each parameter that names a block which is not saved, and for each deployment
-    of an old name.
+    Schedules that people have added on the server stay. Yield a line for each parameter that names
+    a block which is not saved, and for each deployment of an old name.
 
     Raises NoProject; NotDeployed if Prefect's own command fails.
     """
@@ -48,7 +48,9 @@ def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
     entries = config["deployments"]
     with get_client(sync_client=True) as client:
         schedules.keep_states(client, entries)
+        added = schedules.read_added(client, entries)
         _deploy_all(config)
+        schedules.restore(client, added)
         for entry in entries:
             yield from _bind(client, full_name(entry))
         yield from schedules.retire(client, entries)

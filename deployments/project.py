@@ -20,7 +20,7 @@ Entry = dict[str, Any]
 
 
 class NoProject(NudgeflowError):
-    """The current folder has no usable prefect.yaml."""
+    """The current folder has no usable prefect.yaml, or an .env that cannot be read."""
 
     advice = "Nothing was changed. Go to the project's folder, or make one with `nudgeflow init`."
 
@@ -41,8 +41,14 @@ class NoCampaign(NudgeflowError):
 
 
 def read_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment with what .env adds; what the environment has comes first."""
-    read = dotenv_values(VARIABLES, interpolate=False)
+    """Return the environment with what .env adds; what the environment has comes first.
+
+    Raises NoProject.
+    """
+    try:
+        read = dotenv_values(VARIABLES, interpolate=False)
+    except UnicodeDecodeError:
+        raise NoProject(f"{VARIABLES} is not in UTF-8: save it in that encoding.") from None
     return {**{name: value for name, value in read.items() if value}, **environment}
 
 
@@ -62,10 +68,14 @@ def read_config(file: Path = DEPLOYMENTS) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         entries: list[Entry] = config["deployments"]
+        for entry in entries:
+            full_name(entry)
     except OSError as error:
         raise NoProject(f"There is no {file} to read here: {type(error).__name__}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise NoProject(f"{file} lists no deployments: {type(error).__name__}.") from None
+        raise NoProject(
+            f"{file} does not list deployments with name and entrypoint: {type(error).__name__}."
+        ) from None
     # What anchors share would change for all when it is changed for one.
     return {**config, "deployments": [deepcopy(entry) for entry in entries]}
 

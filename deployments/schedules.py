@@ -1,16 +1,17 @@
 """What starts flow runs by itself, schedules and triggers of deployments: on or off."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES
+from prefect.client.schemas.objects import TERMINAL_STATES, DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import Automation
 
@@ -61,13 +62,8 @@ def keep_states(client: SyncPrefectClient, entries: Iterable[Entry]) -> None:
 
     One of a deployment that had another name is taken for the same; new ones stay as they are.
     """
-    before = {new: old for old, new in RENAMED.items()}
     for entry in entries:
-        name = full_name(entry)
-        old = before.get(entry["name"], "")
-        there = find(client.read_deployment_by_name, name)
-        if there is None and old.partition("/")[0] == name.partition("/")[0]:
-            there = find(client.read_deployment_by_name, old)
+        there = _present(client, entry)
         states = _states(client, there, entry) if there else {}
         if there and there.paused:
             entry["paused"] = True  # Prefect's command would let it go on
@@ -75,6 +71,49 @@ def keep_states(client: SyncPrefectClient, entries: Iterable[Entry]) -> None:
             schedule["active"] = states.get(schedule.get("slug", ""), schedule.get("active", False))
         for trigger, known in zip(parts(entry, "triggers"), _trigger_names(entry), strict=True):
             trigger["enabled"] = states.get(known, trigger.get("enabled", False))
+
+
+def read_added(
+    client: SyncPrefectClient, entries: Iterable[Entry]
+) -> dict[str, list[DeploymentScheduleCreate]]:
+    """Return the schedules that people have added on the server, by the deployments' full names.
+
+    Prefect's own command removes them where prefect.yaml has other schedules. Those of a
+    prefect.yaml have slugs.
+    """
+    present = {full_name(entry): _present(client, entry) for entry in entries}
+    return {
+        name: [_as_new(each) for each in there.schedules if each.slug is None]
+        for name, there in present.items()
+        if there
+    }
+
+
+def restore(
+    client: SyncPrefectClient, added: Mapping[str, Iterable[DeploymentScheduleCreate]]
+) -> None:
+    """Add the schedules to their deployments again, where they are not there any more."""
+    for name, schedules in added.items():
+        deployment = client.read_deployment_by_name(name)
+        there = [_as_new(each) for each in deployment.schedules]
+        if lost := [each for each in schedules if each not in there]:
+            client.create_deployment_schedules(deployment.id, lost)
+
+
+def _as_new(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate.model_validate(
+        schedule.model_dump(include={*DeploymentScheduleCreate.model_fields})
+    )
+
+
+def _present(client: SyncPrefectClient, entry: Entry) -> DeploymentResponse | None:
+    """Return the deployment of an entry as it is on the server, perhaps by its old name."""
+    name = full_name(entry)
+    if there := find(client.read_deployment_by_name, name):
+        return there
+    old = {new: old for old, new in RENAMED.items()}.get(entry["name"], "")
+    same_flow = old.partition("/")[0] == name.partition("/")[0]
+    return find(client.read_deployment_by_name, old) if same_flow else None
 
 
 def retire(client: SyncPrefectClient, entries: Iterable[Entry]) -> Iterator[str]:
@@ -88,12 +127,15 @@ def retire(client: SyncPrefectClient, entries: Iterable[Entry]) -> Iterator[str]
         successor = f"{old.partition('/')[0]}/{new}"
         if successor not in listed or old in listed:
             continue
-        if (there := find(client.read_deployment_by_name, old)) is None:
+        there = find(client.read_deployment_by_name, old)
+        if there is None or there.entrypoint != listed[successor]["entrypoint"]:
             continue
         _switch(client, there, listed[successor], on=False)
         if _has_open_runs(client, there):
             yield f"{old}: has an open flow run; deploy again once it has ended, to remove it"
         else:
+            for automation in _triggers(client, there, listed[successor]):
+                client.delete_automation(automation.id)
             client.delete_deployment(there.id)
             yield f"{old}: removed, it is {successor} now"
 

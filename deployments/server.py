@@ -80,6 +80,10 @@ def check_answer(client: SyncPrefectClient) -> str:
         return client.api_version()
     except httpx.HTTPStatusError as error:
         what = f"status {error.response.status_code}"
+        if not str(client.api_url).rstrip("/").endswith("/api"):
+            what += "; its address usually ends with /api"
+    except httpx.UnsupportedProtocol:
+        what = "the address must begin with http:// or https://, without blanks"
     except Exception as error:
         what = type(error).__name__
     raise NoAnswer(f"No Prefect server answers at {client.api_url}: {what}.")

@@ -11,6 +11,7 @@ from time import sleep
 
 from deployments.environment import keep_prefect_at
 from nudgescribe.errors import NudgeflowError
+from sandbox import extra
 
 HOME = Path(".local")
 DATA = HOME / "sandbox"
@@ -30,6 +31,8 @@ RUNS_PER_CORE = 3
 
 def up() -> None:
     """Run the stack until Ctrl-C, or until a part of it ends."""
+    if not extra.is_installed():
+        sys.exit(extra.MISSING)
     for port in (PREFECT_PORT, SANDBOX_PORT):
         _check_free(port)
     for number in (signal.SIGINT, signal.SIGTERM):

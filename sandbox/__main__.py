@@ -4,13 +4,14 @@ import json
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
-if not all(map(find_spec, ("fastapi", "jinja2", "jwt", "python_multipart", "uvicorn"))):
-    sys.exit('The sandbox needs the extra sandbox: pip install "nudgeflow[sandbox]".')
+from sandbox import extra
+
+if not extra.is_installed():
+    sys.exit(extra.MISSING)
 
 import uvicorn
 

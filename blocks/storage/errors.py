@@ -87,6 +87,10 @@ _MEANINGS = {
     "ValueError": _MISTYPED,
     "XMinioStorageFull": _FULL,
 }
+_OF_THE_STORE = {
+    *(_EXPIRED, _REGION, _KEYS),
+    *(_MEANINGS[code] for code in (_NO_BUCKET, "NoCredentialsError", "InvalidToken")),
+}
 
 
 class LakeError(NudgeflowError):
@@ -97,6 +101,10 @@ class LakeError(NudgeflowError):
 
 class NotInLake(LakeError):
     """The lake has no file of this path."""
+
+
+class StoreUnusable(LakeError):
+    """The lake's store cannot be used as the lake block says, whichever file is asked for."""
 
 
 class LakeUnreachable(LakeError, Retryable):
@@ -154,8 +162,8 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
 
     The texts of the libraries are left out: some of them hold addresses and keys.
 
-    Raises NotInLake, LakeUnreachable if another try may succeed, DiskFull, Unexpected if the block
-    itself is at fault, LakeError in all other cases.
+    Raises NotInLake, LakeUnreachable if another try may succeed, StoreUnusable, DiskFull,
+    Unexpected if the block itself is at fault, LakeError in all other cases.
     """
     try:
         with translate_disk_full(path, folder):
@@ -171,7 +179,9 @@ def translate_lake_errors(path: str, folder: str) -> Generator[None]:
         if _is_fault(error):
             met = f"{type(error).__name__} at {_line(error)}"
             raise Unexpected(f"Work on {path} stopped: {met}.") from None
-        raise LakeError(f"The lake refuses {path}: {reason}.") from None
+        of_the_store = reason.partition(", ")[2] in _OF_THE_STORE
+        refusal = StoreUnusable if of_the_store else LakeError
+        raise refusal(f"The lake refuses {path}: {reason}.") from None
 
 
 def _is_fault(error: Exception) -> bool:

@@ -15,6 +15,13 @@ from deployments.project import TEMPLATES, read_variables, require
 from nudgescribe import __version__
 from nudgescribe.errors import NudgeflowError
 
+
+class NotNamed(NudgeflowError):
+    """A command does not say what it is about."""
+
+    advice = "Nothing was changed. Name deployments, such as refresh-monthly."
+
+
 app = App(
     name="nudgeflow",
     version=__version__,
@@ -77,6 +84,7 @@ def deploy() -> None:
     _check_project()
     from deployments import deploy as tool
 
+    print("Deploying the flows of prefect.yaml, which takes a minute.", flush=True)
     for line in tool.deploy():
         print(line, flush=True)
     _print_switches()
@@ -91,9 +99,11 @@ def schedule(state: Literal["on", "off"] | None = None, *names: str) -> None:
     state
         What to switch to.
     names
-        Deployments as prefect.yaml calls them, such as refresh-monthly.
+        Deployments as prefect.yaml calls them, such as refresh-monthly; at least one to switch.
     """
     _check_project()
+    if state and not names:
+        raise NotNamed(f"Nothing to switch {state} is named.")
     if state:
         from prefect.client.orchestration import get_client
 

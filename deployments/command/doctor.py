@@ -1,6 +1,7 @@
 """Look whether a refresh would find what it needs; every finding is good, or says what to do."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 from uuid import uuid4
@@ -62,14 +63,15 @@ def examine(environment: Mapping[str, str]) -> Iterator[Finding]:
         chosen = settings.read(environment)
     except NudgeflowError as error:
         yield Finding("variables", False, error.problem)
-    with open_client() as client:
+    # Without an address Prefect would start a server of its own.
+    with open_client() if get_current_settings().api.url else nullcontext() as client:
         server = _look("server", lambda: _check_server(client))
         yield server
         project = _Project(client if server.good else None, chosen)
         yield from _campaign(project, environment)
         yield _look("customer list", lambda: _read_list(project))
         yield _look("lake", lambda: _try_lake(project))
-        if server.good:
+        if client and server.good:
             deployments = _look("deployments", lambda: _check_deployments(client))
             yield deployments
             if deployments.good:
@@ -116,9 +118,11 @@ class _Project:
         raise NotWell(self._missing(slug, kind))
 
     def _missing(self, slug: str, kind: type[Block]) -> str:
-        if not self._client:
-            return f"prefect.yaml names {slug}, and .env does not describe it: fill it in."
-        if not list_saved(kind):
+        if not self._client or not list_saved(kind):
+            if self._chosen is None:
+                return f"{slug} can be read from .env once the variables above are right."
+            if not self._client:
+                return f"prefect.yaml names {slug}, and .env does not describe it: fill it in."
             return f"{slug} is not saved: fill in .env, then run `nudgeflow bootstrap`."
         return (
             f"{slug} is not saved. {describe_saved(kind, slug)} Name one of them in "
@@ -140,10 +144,10 @@ def _slug(parameter: str) -> str:
     )
 
 
-def _check_server(client: SyncPrefectClient) -> str:
-    if not (url := get_current_settings().api.url):
+def _check_server(client: SyncPrefectClient | None) -> str:
+    if client is None:
         raise NoServer("There is no PREFECT_API_URL.")
-    return f"Prefect {check_answer(client)} at {url}"
+    return f"Prefect {check_answer(client)} at {client.api_url}"
 
 
 def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -20,13 +20,14 @@ from prefect.utilities.urls import url_for
 from rich.console import Console
 from rich.markdown import Markdown
 
+from tasks.ui.charts import NOT_INSTALLED
 from tasks.ui.markdown import QUOTING
 
 WIDTH = 58
 """Of the text in characters: `--watch` sets it in by 21, and a terminal may have 80."""
 _IMAGE = r"^!\[[^\]]*\]\(data:[^)]*\)$"
 _QUOTED = rf"^{QUOTING}$.*?(?=^## |\Z)"
-_LEFT_OUT = re.compile(f"{_IMAGE}|(?s:{_QUOTED})", re.MULTILINE)
+_LEFT_OUT = re.compile(f"{_IMAGE}|{re.escape(NOT_INSTALLED)}|(?s:{_QUOTED})", re.MULTILINE)
 
 
 def log_last_page() -> None:

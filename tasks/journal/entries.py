@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from prefect.runtime import flow_run
 from pydantic import BaseModel, Field, ValidationError
 
-from blocks.storage.errors import Damaged, LakeError, NotInLake, TooNew
+from blocks.storage.errors import Damaged, LakeError, NotInLake, StoreUnusable, TooNew
 from blocks.storage.files import AlreadyThere, Files
 from nudgescribe import __version__
 from nudgescribe.bases import Frozen
@@ -67,7 +67,7 @@ def damage(path: str) -> Generator[None]:
     """Raise JournalDamaged for what the store does not give out, a folder for instance."""
     try:
         yield
-    except (NotInLake, Retryable, JournalDamaged):
+    except (NotInLake, Retryable, StoreUnusable, JournalDamaged):
         raise
     except LakeError as error:
         raise JournalDamaged(f"{path} cannot be read: {error.problem}") from None

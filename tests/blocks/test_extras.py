@@ -16,6 +16,7 @@ from flows.export import export_messages
 from flows.options import ExportOptions, FetchOptions, RefreshOptions
 from flows.publish import publish_campaign
 from flows.refresh import campaign_refresh
+from sandbox.extra import MISSING
 from tests.conftest import Company, Save, customers
 
 ROOT = Path(__file__).parents[2]
@@ -54,11 +55,19 @@ def test_flows_import_no_extra() -> None:
 
 
 def test_sandbox_without_its_extra_says_how_to_install_it() -> None:
-    without = "import runpy, sys; sys.modules['jwt'] = None; runpy.run_module('sandbox')"
-    command = [sys.executable, "-c", without, "serve"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr == 'The sandbox needs the extra sandbox: pip install "nudgeflow[sandbox]".\n'
+    without = "import runpy, sys; sys.modules['jwt'] = None; runpy.run_module(sys.argv.pop(1), {}, "
+    without += "'__main__')"
+    for command in (
+        ("sandbox", "serve"),
+        ("deployments.command", "demo"),
+        ("deployments.command", "up"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", without, *command], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        assert done.stderr == f"{MISSING}\n"
+    assert MISSING.endswith('pip install "nudgeflow[sandbox]".')
 
 
 def test_lake_with_format_delta_is_refused_without_the_extra(

@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks import DataLake, FileCrm
 from deployments.command import app as command
 from deployments.command import doctor
+from deployments.command.app import NotNamed
 from deployments.command.doctor import examine
 from deployments.environment import free_port
 from deployments.project import NoCampaign, NoProject, NoServer, read_config
@@ -101,8 +102,32 @@ def test_bootstrap_and_deploy_refuse_without_server_or_campaign(
     with pytest.raises(NoProject, match="There is no prefect.yaml"):
         command.deploy()
     (project / "prefect.yaml").write_text("name: other\n")
-    with pytest.raises(NoProject, match="lists no deployments"):
+    with pytest.raises(NoProject, match="does not list deployments with name and entrypoint"):
         command.deploy()
+    (project / "prefect.yaml").write_text("deployments: [{a: 1}]\n")
+    with pytest.raises(NoProject, match="does not list deployments with name and entrypoint"):
+        command.deploy()
+    (project / ".env").write_bytes("NUDGEFLOW_ACCOUNT_PASSWORD=p\xe4ss".encode("latin-1"))
+    with pytest.raises(NoProject, match=r"\.env is not in UTF-8"):
+        command.deploy()
+
+
+def test_doctor_starts_no_server_where_none_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("deployments.command.doctor.open_client", lambda: started.append("one"))
+    with temporary_settings({PREFECT_API_URL: None}):
+        found = findings({"NUDGEFLOW_LAKE_ROOT": "here/"})
+    assert not started
+    assert "There is no PREFECT_API_URL" in found["server"][1]
+    assert "once the variables above are right" in found["lake"][1]
+
+
+def test_switching_nothing_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUDGEFLOW_CAMPAIGN_ID", "c")
+    with pytest.raises(NotNamed, match="Nothing to switch on is named"):
+        command.schedule("on")
 
 
 def test_variables_of_the_environment_come_before_those_of_env(

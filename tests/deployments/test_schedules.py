@@ -54,7 +54,12 @@ def old(flow: Any, name: str, slug: str, *, active: bool) -> Deployed:
     """A deployment as version 0.1 called it, with its schedule."""
     schedule = CronSchedule(cron="0 6 1 * *", timezone="Europe/London")
     create = DeploymentScheduleCreate(schedule=schedule, active=active, slug=slug)
-    return deploy(flow, name, schedules=[create])
+    entrypoint = f"{flow.fn.__module__}.{flow.fn.__name__}"
+    return deploy(flow, name, schedules=[create], entrypoint=entrypoint)
+
+
+def lines_of_deploy() -> list[str]:
+    return [line for line in tool.deploy() if "not saved" not in line]
 
 
 def test_schedules_are_off_until_switched_on_and_stay_so_when_deployed_again(
@@ -85,11 +90,35 @@ def test_schedules_are_off_until_switched_on_and_stay_so_when_deployed_again(
     assert on() == wanted
 
 
+def test_schedules_that_people_have_added_stay(project: Path) -> None:
+    daily = CronSchedule(cron="0 7 * * *", timezone="Europe/London")
+    added = DeploymentScheduleCreate(schedule=daily, active=True, parameters={"campaign_id": "d"})
+    before = old(campaign_refresh, "monthly", "first-of-month", active=False)
+    with get_client(sync_client=True) as client:
+        client.create_deployment_schedules(before.deployment_id, [added])
+        for _ in range(2):
+            list(tool.deploy())
+            now = client.read_deployment_by_name(f"campaign-refresh/{MONTHLY}")
+            ours, theirs = sorted(now.schedules, key=lambda each: each.slug is None)
+            assert (ours.slug, ours.active) == ("first-of-month", False)
+            assert (theirs.schedule, theirs.active) == (daily, True)
+            assert theirs.parameters == {"campaign_id": "d"}
+
+
+def test_deployment_of_others_with_an_old_name_stays(project: Path) -> None:
+    entrypoint = "other/flows.py:reviews"
+    other = deploy(resume_reviewed, "every-five-minutes", entrypoint=entrypoint)
+    list(tool.deploy())
+    with get_client(sync_client=True) as client:
+        assert client.read_deployment(other.deployment_id).entrypoint == entrypoint
+        client.delete_deployment(other.deployment_id)
+
+
 def test_deployment_of_an_old_name_is_replaced_with_its_state(project: Path) -> None:
     old(resume_reviewed, "every-five-minutes", "every-five-minutes", active=False)
     monthly = old(campaign_refresh, "monthly", "first-of-month", active=True)
     asleep = monthly.plan({"campaign_id": "c"})
-    said = [line for line in tool.deploy() if "not saved" not in line]
+    said = lines_of_deploy()
     removed = (
         "resume-reviewed/every-five-minutes: removed, it is resume-reviewed/resume-reviewed now"
     )
@@ -103,7 +132,7 @@ def test_deployment_of_an_old_name_is_replaced_with_its_state(project: Path) -> 
         assert not schedule.active
         assert [run.id for run in monthly.runs()] == [asleep]
         client.set_flow_run_state(asleep, Completed(), force=True)
-        said = [line for line in tool.deploy() if "not saved" not in line]
+        said = lines_of_deploy()
         assert said == [f"{OLD}: removed, it is campaign-refresh/{MONTHLY} now"]
         assert find(client.read_deployment_by_name, OLD) is None
     assert on()[MONTHLY]

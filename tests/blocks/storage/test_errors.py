@@ -16,7 +16,13 @@ from pyarrow.lib import ArrowInvalid
 
 from blocks import FileCrm
 from blocks.crm.errors import SourceError, SourceUnavailable
-from blocks.storage.errors import LakeError, LakeUnreachable, Unexpected, translate_lake_errors
+from blocks.storage.errors import (
+    LakeError,
+    LakeUnreachable,
+    StoreUnusable,
+    Unexpected,
+    translate_lake_errors,
+)
 from blocks.storage.files import Files, InTheWay
 from tests.support import stores
 
@@ -61,7 +67,7 @@ def test_refusal_of_s3_is_told_by_its_code(
 ) -> None:
     with pytest.raises(LakeError, match=said) as caught:
         CALLS[call](Files(f"s3://{answer}/lake", refusing), tmp_path / "x")
-    assert type(caught.value) is (LakeUnreachable if retryable else LakeError)
+    assert isinstance(caught.value, LakeUnreachable) is retryable
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "RequestTimeout", "OperationAborted"])
@@ -89,7 +95,7 @@ def test_refusal_of_list_is_told_by_its_code(
 
 @pytest.mark.parametrize("call", sorted(CALLS.keys() - {"exists", "open", "get"}))
 def test_missing_bucket_is_no_empty_lake(store: stores.Store, call: str, tmp_path: Path) -> None:
-    with pytest.raises(LakeError, match="NoSuchBucket, there is no such bucket"):
+    with pytest.raises(StoreUnusable, match="NoSuchBucket, there is no such bucket"):
         CALLS[call](store.lake("s3://typo/lake").files, tmp_path / "x")
 
 

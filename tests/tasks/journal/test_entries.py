@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from blocks.storage.errors import TooNew
+from blocks.storage.errors import StoreUnusable, TooNew
 from blocks.storage.files import Files
 from nudgescribe.bases import Frozen
-from tasks.journal.entries import Journal, JournalDamaged, Series, Step, TakenOver
+from tasks.journal.entries import Journal, JournalDamaged, Series, Step, TakenOver, damage
 from tasks.journal.owners import Owner
 
 FOLDER = "refreshes/campaign_id=C/00000001"
@@ -35,6 +35,11 @@ def test_step_is_done_once_and_remembered(journal: Journal) -> None:
     assert journal.step(Step.FOUND, Note, work) == journal.step(Step.FOUND, Note, work)
     assert done == ["done"]
     assert journal.find(Step.VALIDATED, Note) is None
+
+
+def test_store_that_cannot_be_used_is_no_damage() -> None:
+    with pytest.raises(StoreUnusable, match="no such bucket"), damage(FOLDER):
+        raise StoreUnusable("There is no such bucket.")
 
 
 def test_entry_that_is_there_stays(journal: Journal) -> None:
