@@ -1,4 +1,4 @@
-"""A list of a person's own, for `make demo`: read as a refresh reads it, checked before anything is
+"""A list of a person's own, for `nudgeflow demo`: read as a refresh reads it, checked before anything is
 started, and written as the first content of a sandbox.
 """
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from blocks import FileCrm
 from blocks.portfolio import describe_first_error
 from blocks.storage.scratch import scratch_folder
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 from nudgescribe.lazy import pl
 
 FEWEST_ROWS = 2
@@ -26,7 +26,7 @@ _CONSTANTS = ("true", "false", "none")
 class ListUnusable(NudgeflowError):
     """The demo cannot be made from this list, or from these arguments."""
 
-    advice = "Correct LIST=, SEGMENTS=, DELIMITER= or ENCODING=; nothing was started."
+    advice = "Correct the list, or its segments, delimiter or encoding; nothing was started."
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,17 @@ def _find(wanted: str, columns: Mapping[str, str]) -> str:
     for field, column in columns.items():
         if wanted.strip() in (field, column.strip()):
             return field
-    raise ListUnusable(f"The list has no column '{wanted.strip()}' to segment by.")
+    there = first_ten(column.strip() for column in columns.values())
+    raise ListUnusable(
+        f"The list has no column '{wanted.strip()}' to segment by; its columns are: {there}."
+    )
 
 
 def _check(frame: pl.DataFrame, segments: Sequence[str]) -> None:
     """Check that there are customers to write to, in segments. Raises ListUnusable."""
     key = frame.columns[0]
     if not segments:
-        raise ListUnusable("SEGMENTS= names no column of the list to segment by, such as a,b.")
+        raise ListUnusable("No column of the list is named to segment by, such as a,b.")
     if key in segments:
         raise ListUnusable("The first column tells customers apart: segment by others.")
     if frame.height < FEWEST_ROWS:

@@ -52,10 +52,10 @@ def child(
 
     What it prints is dropped if `quiet`; its errors are not.
     """
-    # -P: the current folder may have a `flows` or a `sandbox` of its own, which is not meant.
-    command = [sys.executable, "-P", *arguments]
+    # The current folder may have a `flows` or a `sandbox` of its own, which is not meant.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", **settings}
     printed = subprocess.DEVNULL if quiet else None
-    process = subprocess.Popen(command, stdout=printed, env={**os.environ, **settings})
+    process = subprocess.Popen([sys.executable, *arguments], stdout=printed, env=environment)
     try:
         yield process
     finally:

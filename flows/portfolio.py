@@ -27,7 +27,9 @@ from tasks.journal.refresh import Refresh
 from tasks.portfolio import (
     RefreshStatus,
     choose_campaigns,
+    describe_outcomes,
     is_left_to,
+    read_names,
     read_statuses,
     report_portfolio,
     retry_refresh,
@@ -48,7 +50,7 @@ MOST_CRASHES = 3
 class PartlyFailed(NudgeflowError):
     """Some refreshes of a portfolio have failed."""
 
-    advice = "The rest succeeded; open the failed runs and retry them."
+    advice = "Open the failed runs and retry them."
 
 
 @tells_of_blocks
@@ -216,13 +218,18 @@ def _report(
     account: NudgescribeAccount, refreshes: list[RefreshStatus], during: str, run: Refresh
 ) -> None:
     """Show people and other teams how the campaigns ended. Raises PartlyFailed."""
-    report = report_portfolio(account, refreshes)
+    names = read_names(account)
+    report = report_portfolio(account, refreshes, names)
+    link_report(report, f"{len(refreshes):,} campaigns: {describe_outcomes(refreshes)}.")
     outcomes = Counter(one.outcome for one in refreshes)
     announce("portfolio.refreshed", "portfolio", during, run.id, {"outcomes": dict(outcomes)})
     if failures := [one for one in refreshes if not one.succeeded]:
-        names = first_ten(f"{one.campaign_id} ({one.state})" for one in failures)
-        raise PartlyFailed(f"{len(failures)} of {len(refreshes)} campaigns failed: {names}.")
-    link_report(report, f"{len(refreshes):,} campaigns were refreshed or skipped.")
+        said = first_ten(
+            f"{names.get(one.campaign_id, one.campaign_id)} ({one.state})" for one in failures
+        )
+        rest = describe_outcomes([one for one in refreshes if one.succeeded])
+        problem = f"{len(failures)} of {len(refreshes)} campaigns failed: {said}."
+        raise PartlyFailed(f"{problem} The rest: {rest}." if rest else problem)
 
 
 def _not_started(planned: PlannedRefresh) -> RefreshStatus:

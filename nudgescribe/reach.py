@@ -52,10 +52,12 @@ def find_obstacle(
         return ""
     if parsed.scheme not in ("http", "https") or not parsed.host:
         return ""
-    try:
-        return within(seconds, lambda: _find(parsed, trusted, pause))
-    except TimeoutError:
-        return f"{_host(parsed)} has not answered within {seconds:g} seconds"
+    return _find(_host(parsed), lambda: _look(parsed, trusted), seconds, pause)
+
+
+def find_closed(host: str, port: int, *, seconds: float = SECONDS, pause: float = _PAUSE) -> str:
+    """Return why nobody takes connections at a port, in words that name it; "" if somebody does."""
+    return _find(f"{host}:{port}", lambda: _connect(host, port), seconds, pause)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -87,14 +89,30 @@ def describe(error: httpx.RequestError, url: httpx.URL) -> str:
     return f"{kind}, {_host(url)} {said}" if said else kind
 
 
-def _find(url: httpx.URL, trusted: bool, pause: float) -> str:
-    obstacle = _look(url, trusted)
-    for _ in range(_TRIES - 1):
-        if obstacle is None or not obstacle.passing:
-            break
-        sleep(pause)
-        obstacle = _look(url, trusted)
-    return f"{_host(url)} {obstacle.said}" if obstacle else ""
+def _find(address: str, look: Callable[[], _Obstacle | None], seconds: float, pause: float) -> str:
+    def find() -> str:
+        obstacle = look()
+        for _ in range(_TRIES - 1):
+            if obstacle is None or not obstacle.passing:
+                break
+            sleep(pause)
+            obstacle = look()
+        return f"{address} {obstacle.said}" if obstacle else ""
+
+    try:
+        return within(seconds, find)
+    except TimeoutError:
+        return f"{address} has not answered within {seconds:g} seconds"
+
+
+def _connect(host: str, port: int) -> _Obstacle | None:
+    try:
+        socket.create_connection((host, port), _STEP_SECONDS).close()
+    except TimeoutError:
+        return _Obstacle(_NO_CONNECTION)
+    except OSError as error:
+        return _Obstacle(_describe(error), isinstance(error, ConnectionRefusedError))
+    return None
 
 
 def _look(url: httpx.URL, trusted: bool) -> _Obstacle | None:
@@ -121,6 +139,7 @@ def _look(url: httpx.URL, trusted: bool) -> _Obstacle | None:
     return None
 
 
+_NO_CONNECTION = "cannot be reached: no connection came about in time"
 _SPEAKS_HTTP = "speaks http, not https: let the URL begin with http://"
 _SPEAKS_HTTPS = "speaks https, not http: let the URL begin with https://"
 
@@ -149,28 +168,33 @@ def _any_certificate() -> ssl.SSLContext:
 def _reason(error: httpx.RequestError) -> str:
     """Return what has happened, to follow the name of the host; "" if the error does not say."""
     for cause in _causes(error):
-        match cause:
-            case ssl.SSLCertVerificationError():
-                return f"has a certificate that is not trusted here: {cause.verify_message}"
-            case ssl.SSLError():
-                return "does not speak https as it should"
-            case socket.gaierror(errno=socket.EAI_AGAIN):
-                return "cannot be looked up: no name server answers"
-            case socket.gaierror():
-                return "is unknown: there is no host of this name"
-            case ConnectionRefusedError():
-                return "refuses connections: nothing listens on this port"
-            case OSError(errno=int(), strerror=str(text)):
-                return f"cannot be reached: {text}"
-            case _:
-                pass
+        if said := _describe(cause):
+            return said
     match error:
         case httpx.ConnectTimeout():
-            return "cannot be reached: no connection came about in time"
+            return _NO_CONNECTION
         case httpx.ReadTimeout():
             return "has not answered in time"
         case httpx.RemoteProtocolError():
             return "has ended the connection without an answer, or given one that is no HTTP"
+        case _:
+            return ""
+
+
+def _describe(error: BaseException) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"has a certificate that is not trusted here: {error.verify_message}"
+        case ssl.SSLError():
+            return "does not speak https as it should"
+        case socket.gaierror(errno=socket.EAI_AGAIN):
+            return "cannot be looked up: no name server answers"
+        case socket.gaierror():
+            return "is unknown: there is no host of this name"
+        case ConnectionRefusedError():
+            return "refuses connections: nothing listens on this port"
+        case OSError(errno=int(), strerror=str(text)):
+            return f"cannot be reached: {text}"
         case _:
             return ""
 

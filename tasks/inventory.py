@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.assets import materialize
 from prefect.logging import get_run_logger
 from pydantic import Field
@@ -39,7 +39,7 @@ from nudgescribe.telemetry import within_span
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.ui import assets
-from tasks.ui.artifacts import artifact_key, link_to_flow_run
+from tasks.ui.artifacts import artifact_key, link_report, link_to_flow_run, show_page
 from tasks.ui.charts import vertical_bars
 from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code_block, link, plain, two_columns
 
@@ -140,7 +140,7 @@ def report_inventory(
     key = artifact_key("inventory", account.block_name)
     title = f"Campaigns of {plain(account.block_name)} on {run.started:%Y-%m-%d at %H:%M} UTC"
     summary = f"{title}: {inventory.campaigns:,}"
-    create_markdown_artifact(_page(title, inventory), key=key, description=summary)
+    report = show_page(_page(title, inventory), key=key, description=summary)
     if inventory.campaigns > MOST_CAMPAIGNS_SHOWN:
         all_in = f"All are in {plain(inventory.campaigns_path)}"
         summary += f", the {MOST_CAMPAIGNS_SHOWN} longest without a run. {all_in}"
@@ -148,6 +148,7 @@ def report_inventory(
     made_by = _flow_runs(lake, [campaign["campaign_id"] for campaign in shown])
     rows = [_row(campaign, account, made_by) for campaign in shown]
     create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
+    link_report(report, f"{inventory.campaigns:,} campaigns are in the inventory.")
 
 
 def _campaigns(

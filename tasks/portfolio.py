@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -270,11 +270,14 @@ def _with_state(refresh: RefreshStatus, state: State[Any] | None) -> RefreshStat
 
 
 @task(**NEVER_CACHED)
-def report_portfolio(account: NudgescribeAccount, refreshes: Sequence[RefreshStatus]) -> str | None:
-    """Report the refreshes as a page in Prefect's UI, failed ones first; return its address."""
-    names = _names(account)
-    outcomes = Counter(refresh.outcome for refresh in refreshes)
-    summary = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
+def report_portfolio(
+    account: NudgescribeAccount, refreshes: Sequence[RefreshStatus], names: Mapping[str, str]
+) -> str | None:
+    """Report the refreshes as a page in Prefect's UI, failed ones first; return its address.
+
+    `names` are those of the campaigns, by their ids.
+    """
+    summary = describe_outcomes(refreshes)
     rows = [
         _row(refresh, names.get(refresh.campaign_id, refresh.campaign_id), account)
         for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)
@@ -289,8 +292,14 @@ def report_portfolio(account: NudgescribeAccount, refreshes: Sequence[RefreshSta
     return show_page("\n\n".join(parts) + "\n", key="portfolio", description=summary)
 
 
-def _names(account: NudgescribeAccount) -> dict[str, str]:
-    """Return the names of the account's campaigns; none if they cannot be had."""
+def describe_outcomes(refreshes: Sequence[RefreshStatus]) -> str:
+    """Return how many refreshes ended in which way; "" without any."""
+    outcomes = Counter(refresh.outcome for refresh in refreshes)
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
+
+
+def read_names(account: NudgescribeAccount) -> dict[str, str]:
+    """Return the names of the account's campaigns by their ids; none if they cannot be had."""
     try:
         with account.get_client() as client:
             listed = client.campaigns()

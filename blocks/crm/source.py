@@ -29,6 +29,12 @@ class CrmSource(SavedBlock, ABC):
         Raises SourceUnavailable if another try may succeed, else SourceError.
         """
 
+    def check_reachable(self) -> None:
+        """Check that somebody answers where the list is, within 10 seconds, if that can be told.
+
+        Raises SourceUnavailable, SourceError.
+        """
+
     def updated_at(self) -> datetime | None:
         """Return when the list was brought up to date; None if the source does not tell.
 

@@ -186,6 +186,7 @@ def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Fin
 
 def _read_list(project: _Project) -> str:
     source, note = project.load("crm", CrmSource)
+    source.check_reachable()
     names = _in_time(source.block_slug, lambda: _first_columns(source))
     return f"{_slug('crm')}: the first row has the columns {names}.{note}"
 

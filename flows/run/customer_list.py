@@ -6,6 +6,7 @@ from typing import Any
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
 from flows.options import ListOptions
+from flows.run.flow_run import check_reachable
 from tasks import lineage
 from tasks.customers.extract import extract_customers
 from tasks.customers.holdout import Holdout
@@ -30,6 +31,7 @@ def extract_and_validate(
     """Stage the accepted rows of the CRM's list; the `partition` of the lake's quarantine lists the
     rejected ones.
     """
+    check_reachable(crm)
     mapping = find_fields(account, workspace_id, options.fields)
     staged = extract_customers(crm, lake, refresh, mapping.needed, options.max_age)
     return validate_customers(

@@ -178,6 +178,7 @@ def _result(
         customers_in_new=checkpoint.expected.customers_in_new,
         published_at=committed.published_at,
         erased=committed.erased,
+        erased_before=validated.erased,
         suppressed=validated.suppressed,
         held_out=validated.held_out,
         suppressed_since=committed.suppressed_since,

@@ -10,7 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.runtime.flow_run import get_scheduled_start_time
 
-from blocks import DataLake, NudgescribeAccount
+from blocks import CrmSource, DataLake, NudgescribeAccount
 from blocks.rerun import NotCurrent, RerunFailed
 from blocks.storage.manifest import campaign_partition
 from nudgescribe.errors import NotFound, NudgeflowError
@@ -50,9 +50,11 @@ def this_run(campaign_id: str | None = None) -> Refresh:
     return Refresh(id=str(flow_run.id), started=started, journal=journal, partition=partition)
 
 
-def check_reachable(what: NudgescribeAccount | DataLake) -> None:
-    """Check that service or lake answers, before a flow run changes anything: within 10 seconds,
-    and not with the patience of later calls. Raises ServiceUnreachable, LakeUnreachable.
+def check_reachable(what: NudgescribeAccount | CrmSource | DataLake) -> None:
+    """Check that service, list or lake answers, before a flow run changes anything at Nudgescribe:
+    within 10 seconds, and not with the patience of later calls.
+
+    Raises ServiceUnreachable, SourceUnavailable, LakeUnreachable.
 
     Flow runs that go on where they were, and those of a portfolio, are in the middle of their work;
     for one of a schedule nobody waits. They outlast a short outage.

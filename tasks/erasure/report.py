@@ -1,7 +1,6 @@
 """What an erasure came to, in numbers."""
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 
 from blocks import DataLake
 from nudgescribe.bases import Frozen
@@ -10,8 +9,8 @@ from tasks.erasure.groups import InGroups
 from tasks.erasure.runs import InRuns
 from tasks.erasure.tables import InTables
 from tasks.policies import NEVER_CACHED
-from tasks.ui.artifacts import artifact_key
-from tasks.ui.markdown import two_columns
+from tasks.ui.artifacts import artifact_key, link_report, show_page
+from tasks.ui.markdown import plain, two_columns
 
 
 class ErasureIncomplete(NudgeflowError):
@@ -48,6 +47,11 @@ def report_erasure(lake: DataLake, result: ErasureResult) -> None:
         "taken out of tables": f"{tables.rows:,} rows, of {tables.files:,} files",
         "staged lists removed": f"{result.staged:,}",
     }
-    create_markdown_artifact(
-        two_columns("Erasure", rows), key=artifact_key("erasure", lake.block_name)
+    name = lake.block_name
+    title = f"Erasure from {plain(name)}: {result.customers:,} customers"
+    page = f"# {title}\n\n{two_columns('', rows)}\n"
+    link_report(
+        show_page(page, artifact_key("erasure", name), title),
+        f"{result.customers:,} customers were erased: {groups.customers:,} left customer groups, "
+        f"{runs.rows:,} messages the lake; {groups.refused:,} groups refused.",
     )

@@ -256,11 +256,11 @@ def _report(plan: Plan, chart: Chart, url: str) -> None:
 
 {describe_other_key(plan.other_holdout)}
 
+{chart.show("Customers and segments")}
+
 ## Guardrails
 
 {stops}
-
-{chart.show("Customers and segments")}
 
 To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved to
 

@@ -67,6 +67,7 @@ class RefreshResult(Frozen):
     held_out: int = 0
     other_holdout: int | None = None
     erased: int = 0
+    erased_before: int = 0
     run_diff: RunDiffSummary = Field(
         default=RunDiffSummary(), validation_alias=AliasChoices("run_diff", "difference")
     )
@@ -82,8 +83,7 @@ def report_refresh(
     account: NudgescribeAccount, lake: DataLake, result: RefreshResult, shown: RunShown
 ) -> str | None:
     """Report the refresh as a page in Prefect's UI, and return its address, if that is known."""
-    diff = result.run_diff
-    runs = last_runs(lake, result.campaign_id, _now(result), diff.since)
+    runs = last_runs(lake, result.campaign_id, _now(result))
     return show_page(
         _page(result, shown, runs, account.link_to(result.campaign_id), lake.files.url),
         key=artifact_key("refresh", result.campaign, result.campaign_id),
@@ -131,8 +131,10 @@ def sync_sentence(group: GroupRef, changes: ListDiff) -> str:
 def sentences(result: RefreshResult) -> list[str]:
     """Return the result in plain sentences, for logs and terminals."""
     diff = result.run_diff
+    left_out = result.erased_before + result.suppressed + result.held_out
     written = [
-        f"{result.extracted:,} rows came from the CRM; {result.rejected:,} were rejected.",
+        f"{result.extracted:,} rows came from the CRM; {result.rejected:,} were rejected."
+        + (f" {left_out:,} customers were left out." if left_out else ""),
         f"Run {result.run_number} has {result.rows:,} messages. {result.new:,} of its "
         f"{result.matched + result.new:,} segments are new; {result.orphaned:,} were removed.",
     ]
@@ -146,7 +148,7 @@ def sentences(result: RefreshResult) -> list[str]:
 
 def _now(result: RefreshResult) -> Past:
     diff = result.run_diff
-    numbers = diff.model_dump(include={"unchanged", "changed", "added", "removed"})
+    numbers = diff.model_dump(include={"unchanged", "changed", "added", "removed", "since"})
     return Past(
         run_number=result.run_number,
         messages=result.rows,
@@ -249,6 +251,7 @@ def _compared(result: RefreshResult) -> list[str]:
 def _left_out(result: RefreshResult) -> dict[str, str]:
     """Return a row for each reason for which customers have no message, if there are any."""
     reasons = {
+        "erased before, not uploaded": result.erased_before,
         "suppressed, not uploaded": result.suppressed,
         "held out, not uploaded": result.held_out,
         "suppressed since, deleted from the group": result.suppressed_since,

@@ -16,7 +16,7 @@ from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.run_shown import make_samples, read_fields, segment_name, show_samples
 from tasks.refresh.standing import Review
 from tasks.ui.artifacts import artifact_key, link_report, show_page
-from tasks.ui.markdown import MOST_SEGMENTS_SHOWN, code_block, link, plain, two_columns
+from tasks.ui.markdown import MOST_SEGMENTS_SHOWN, link, plain, two_columns
 
 
 @task(**RETRIED)
@@ -81,10 +81,7 @@ def _page(
 ) -> str:
     diff = segments.compare(_segments(before), _segments(now))
     texts = {segments.key(message.segment): message.message for message in now}
-    new = [
-        f"### {plain(segment_name(one))}\n\n{code_block(texts[segments.key(one)])}"
-        for one in diff.new
-    ]
+    new = show_samples(make_samples(fields, texts, diff.new, MOST_SEGMENTS_SHOWN))
     orphaned = [f"- {plain(segment_name(segment))}" for segment in diff.orphaned]
     counts = {
         "customers in the list": checkpoint.validated.accepted.rows,
@@ -97,7 +94,6 @@ def _page(
     page = "the campaign's page in the platform"
     if campaign_url:
         page = link("the campaign", campaign_url)
-    messages = show_samples(make_samples(fields, texts, diff.new))
     # Each paragraph is one line, for the UI shows line breaks as they are.
     parts = [
         f"# {plain(checkpoint.campaign.name)}: run {checkpoint.run.run_number} is awaiting review",
@@ -105,13 +101,14 @@ def _page(
         "approved; it can also be resumed here, or stopped.",
         two_columns("", {name: f"{number:,}" for name, number in counts.items()}),
         *filter(None, [describe_other_key(checkpoint.validated.other_holdout)]),
-        *(["## How messages read", *messages] if messages else []),
         "## New segments",
-        _some(new),
+        *(new or ["None."]),
+        _more(len(diff.new)),
         "## Removed segments",
-        _some(orphaned),
+        *(orphaned[:MOST_SEGMENTS_SHOWN] or ["None."]),
+        _more(len(orphaned)),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _left_out(validated: Validated) -> dict[str, int]:
@@ -127,7 +124,6 @@ def _segments(messages: list[SegmentMessage]) -> list[Segment]:
     return [message.segment for message in messages]
 
 
-def _some(entries: list[str]) -> str:
-    more = len(entries) - MOST_SEGMENTS_SHOWN
-    shown = entries[:MOST_SEGMENTS_SHOWN] + ([f"… and {more:,} more."] if more > 0 else [])
-    return "\n\n".join(shown) or "None."
+def _more(segments: int) -> str:
+    more = segments - MOST_SEGMENTS_SHOWN
+    return f"… and {more:,} more." if more > 0 else ""

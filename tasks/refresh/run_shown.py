@@ -89,13 +89,16 @@ def read_fields(client: NudgescribeClient, workspace_id: str) -> list[WorkspaceF
 
 
 def make_samples(
-    fields: Sequence[WorkspaceField], texts: Mapping[str, str], wanted: Sequence[Segment]
+    fields: Sequence[WorkspaceField],
+    texts: Mapping[str, str],
+    wanted: Sequence[Segment],
+    most: int = SAMPLES,
 ) -> list[Sample]:
     """Return the messages of the first of these segments, each for another made-up customer;
     `texts` are those of the segments' keys.
     """
     once = {segments.key(segment): segment for segment in wanted}
-    shown = [(texts[key], segment) for key, segment in once.items() if key in texts][:SAMPLES]
+    shown = [(texts[key], segment) for key, segment in once.items() if key in texts][:most]
     return [
         Sample(
             segment=segment_name(segment),
@@ -118,15 +121,13 @@ def show_run(shown: RunShown, accepted: int) -> list[str]:
 
 def show_samples(shown: Sequence[Sample]) -> list[str]:
     """Return messages as parts of a page, none if there are none."""
-    if not shown:
-        return []
-    texts = (f"**{plain(one.segment)}**\n\n{quote_text(one.message)}" for one in shown)
-    return ["Messages as made-up customers would receive them:", *texts]
+    texts = [f"**{plain(one.segment)}**\n\n{quote_text(one.message)}" for one in shown]
+    return ["Messages as made-up customers would receive them:", *texts] if texts else []
 
 
 def segment_name(segment: Segment) -> str:
-    """Return a segment's values in words."""
-    return ", ".join(f"{name} = {value}" for name, value in segment.items())
+    """Return a segment's values in words, in an order that is always the same."""
+    return ", ".join(f"{name} = {value}" for name, value in sorted(segment.items()))
 
 
 def _largest(sizes: list[tuple[Segment, int]]) -> list[tuple[Segment, int]]:

@@ -21,7 +21,7 @@ REFRESHES_READ = 3 * RUNS
 
 
 class Past(Frozen):
-    """A run with its messages; those compared with the run before add up to them, if they were."""
+    """A run with its messages; those compared with the run `since` add up to them, if they were."""
 
     run_number: int
     messages: int
@@ -30,6 +30,7 @@ class Past(Frozen):
     added: int | None = None
     removed: int | None = None
     new_segments: int | None = None
+    since: int | None = None
 
     def parts(self) -> dict[str, int]:
         """Return what its messages are made of."""
@@ -42,16 +43,18 @@ class Past(Frozen):
         }
 
 
-def last_runs(lake: DataLake, campaign_id: str, now: Past, before: int | None) -> list[Past]:
+def last_runs(lake: DataLake, campaign_id: str, now: Past) -> list[Past]:
     """Return the campaign's last runs, the oldest first and `now` the last one.
 
-    The run `before` is known by what this one was compared with, should no refresh have made it.
+    A run that no refresh has made is known by what the first one was compared with.
     """
     earlier = [run for run in _recorded(lake, campaign_id) if run.run_number < now.run_number]
-    if not earlier and before is not None and now.unchanged is not None:
-        customers = now.unchanged + (now.changed or 0) + (now.removed or 0)
-        earlier = [Past(run_number=before, messages=customers)]
-    return [*earlier, now][-RUNS:]
+    runs = [*earlier, now]
+    first = runs[0]
+    if first.since is not None and first.unchanged is not None:
+        customers = first.unchanged + (first.changed or 0) + (first.removed or 0)
+        runs.insert(0, Past(run_number=first.since, messages=customers))
+    return runs[-RUNS:]
 
 
 def show_trend(runs: list[Past]) -> list[str]:
@@ -89,6 +92,7 @@ def _past(row: dict[str, Any]) -> Past:
         run_number=row["run_number"],
         messages=row["rows"],
         new_segments=row["new"],
+        since=row["previous_run"],
         **{name: row[name] for name in compared},
     )
 

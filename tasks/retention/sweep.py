@@ -8,7 +8,6 @@ from functools import partial
 from typing import get_args
 
 from prefect import task
-from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, Field
 from rich.filesize import decimal
@@ -26,7 +25,7 @@ from tasks.retention.files import file_candidates, remove_file, remove_journal, 
 from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind, cutoff
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
-from tasks.ui.artifacts import artifact_key
+from tasks.ui.artifacts import artifact_key, link_report, show_table
 from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, plain
 
 AT_ONCE = 8
@@ -95,12 +94,8 @@ def list_candidates(
     amounts = _amounts(listed.candidates)
     summary = _summary(amounts)
     summary = f"To clean up in {lake.files.root}: {summary}" if summary else "Nothing to clean up."
-    create_table_artifact(
-        _table(listed, amounts),
-        key=artifact_key("retention", lake.block_name),
-        description=plain(summary),
-    )
-    get_run_logger().info(summary)
+    key = artifact_key("retention", lake.block_name)
+    link_report(show_table(_table(listed, amounts), key, plain(summary)), summary)
     return CandidatesRef(journal=run.journal, amounts=amounts)
 
 

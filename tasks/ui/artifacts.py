@@ -4,6 +4,7 @@ import re
 import unicodedata
 from contextlib import suppress
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -12,6 +13,7 @@ from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
+    create_table_artifact,
     update_progress_artifact,
 )
 from prefect.exceptions import PrefectHTTPStatusError
@@ -49,7 +51,15 @@ def show_page(page: str, key: str, description: str) -> str | None:
     """Show markdown as a page in Prefect's UI, note its address on the flow run, for notifications,
     and return it; None if nobody knows the address of the UI.
     """
-    artifact = create_markdown_artifact(page, key=key, description=description)
+    return _note(create_markdown_artifact(page, key=key, description=description))
+
+
+def show_table(rows: list[dict[str, Any]], key: str, description: str) -> str | None:
+    """Show a table in Prefect's UI, as `show_page` does a page."""
+    return _note(create_table_artifact(rows, key=key, description=description))
+
+
+def _note(artifact: object) -> str | None:
     assert isinstance(artifact, UUID)
     run = url_for("flow-run", obj_id=artifact)
     if run is None or not flow_run.id:

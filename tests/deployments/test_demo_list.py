@@ -41,7 +41,7 @@ def test_list_is_read_as_a_refresh_reads_it(
     ("content", "segments", "options", "told"),
     [
         (ROWS, "plan,", {}, "no column 'plan' to segment by"),
-        (ROWS, " ,", {}, "SEGMENTS= names no column"),
+        (ROWS, " ,", {}, "No column of the list is named"),
         (ROWS, "Customer ID", {}, "segment by others"),
         (ROWS, "Plan", {"delimiter": ";;"}, "the delimiter must be one ASCII character"),
         (ROWS, "Plan", {"encoding": "klingon"}, "no such encoding"),

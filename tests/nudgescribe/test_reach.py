@@ -11,7 +11,7 @@ from deployments.environment import free_port
 from nudgescribe import errors
 from nudgescribe.auth import Credentials
 from nudgescribe.client import NudgescribeClient
-from nudgescribe.reach import find_obstacle, within
+from nudgescribe.reach import find_closed, find_obstacle, within
 from nudgescribe.retry import RetryPolicy
 from tests.support.addresses import dropping, silent, web_server
 
@@ -21,6 +21,19 @@ ONE = Credentials("a@example.com", "s3cret", "s3cret", "s3cret")
 def test_any_answer_will_do() -> None:
     with web_server(status=503) as host:
         assert find_obstacle(f"http://{host}") == ""
+
+
+def test_port_that_takes_no_connections_is_told() -> None:
+    with silent() as address:
+        host, _, port = address.partition(":")
+        assert find_closed(host, int(port)) == ""
+    told = find_closed(host, int(port), pause=0)
+    assert told == f"{address} refuses connections: nothing listens on this port"
+    with dropping() as address:
+        host, _, port = address.partition(":")
+        told = find_closed(host, int(port))
+        assert told == f"{address} cannot be reached: no connection came about in time"
+    assert find_closed("crm.invalid", 5432).startswith("crm.invalid:5432 ")
 
 
 @pytest.mark.parametrize("url", ["localhost:9000", "s3://b", "http://", "http://a:b", ""])

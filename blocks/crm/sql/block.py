@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.crm.errors import SourceError
+from blocks.crm.errors import SourceError, SourceUnavailable
 from blocks.crm.source import CrmSource
 from blocks.crm.text import parse_time
 from blocks.documentation import documentation_url
@@ -18,12 +18,14 @@ from blocks.extras import require
 from blocks.secrets import HINT, read_secret
 from blocks.storage.locations import check_database
 from blocks.storage.reader import to_polars
+from nudgescribe import reach
 from nudgescribe.errors import translate_foreign_errors
 from nudgescribe.lazy import pa, sqlalchemy, sqlalchemy_errors
 
 if TYPE_CHECKING:
     from blocks.crm.sql.rows import Query
 
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
 MOST_SECONDS = 7 * 24 * 60 * 60
 DATABASE_URL = (
     "SQLAlchemy URL of the database. One that is a file has an absolute path, such as "
@@ -75,6 +77,16 @@ class SqlCrm(CrmSource):
         Raises SourceError also if the query takes longer than `timeout_seconds`, ExtraMissing.
         """
         yield from self._read(self.query, self.parameters, needed)
+
+    def check_reachable(self) -> None:
+        """Check that somebody answers at the URL's host, if it names one, within 10 seconds.
+
+        Raises SourceUnavailable, SourceError.
+        """
+        url = self._read_url()
+        port = url.port or _PORTS.get(url.get_backend_name())
+        if url.host and port and (obstacle := reach.find_closed(url.host, port)):
+            raise SourceUnavailable(f"{self.block_slug}, url: {obstacle}.")
 
     def updated_at(self) -> datetime | None:
         """Return the time that `updated_query` tells; None without it, or if it tells none.

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import FlowRun
 
-from blocks import DataLake
+from blocks import DataLake, SqlCrm
+from blocks.crm.errors import SourceUnavailable
 from blocks.storage.errors import LakeError, LakeUnreachable
 from deployments.environment import free_port
 from flows.customers import sync_customers
@@ -69,6 +70,25 @@ def test_service_that_speaks_http_is_told_at_the_first_call(
         run(name, saved)
     assert "Correct base_url in the account block" in str(caught.value)
     assert journals(saved) == []
+
+
+@pytest.mark.parametrize("name", ["refresh", "plan", "sync"])
+def test_database_that_is_away_is_told_with_its_host(
+    saved: Saved, company: Company, name: str
+) -> None:
+    host = f"127.0.0.1:{free_port()}"
+    url = f"postgresql://reader:s3cret@{host}/crm"
+    crm = SqlCrm.model_validate({"url": url, "query": "SELECT 1"})
+    crm.save(saved.name, overwrite=True)
+    seeded = company.seeded
+    where = {"campaign_id": seeded.campaign_id}
+    if name == "sync":
+        where = {"workspace_id": seeded.workspace_id, "group_name": "g"}
+    flow, _ = FLOWS[name]
+    with pytest.raises(SourceUnavailable, match=f"url: {host} refuses connections") as caught:
+        flow(**where, **{**saved.blocks, "crm": crm})
+    assert "s3cret" not in str(caught.value)
+    assert changes(company) == []
 
 
 def test_lake_whose_endpoint_is_closed_is_told_before_anything_else(saved: Saved) -> None:

@@ -11,7 +11,7 @@ from blocks.storage.manifest import campaign_partition
 from tasks.refresh.trend import RUNS, Past, last_runs, show_trend
 from tests.tasks.conftest import Local
 
-NOW = Past(run_number=20, messages=100, unchanged=60, changed=30, added=10, removed=5)
+NOW = Past(run_number=20, messages=100, unchanged=60, changed=30, added=10, removed=5, since=19)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_last_twelve_runs_are_shown_with_the_newest_one(lake: DataLake) -> None:
     wrote(lake, 19, outcome="failed")
     wrote(lake, 18, rows=None)
     wrote(lake, 17, unchanged=None)
-    runs = last_runs(lake, "C", NOW, 19)
+    runs = last_runs(lake, "C", NOW)
     assert [run.run_number for run in runs] == [*range(7, 18), 20]
     assert len(runs) == RUNS
     assert runs[0].parts() == {"unchanged": 80, "changed": 5, "added": 5}
@@ -45,18 +45,22 @@ def test_last_twelve_runs_are_shown_with_the_newest_one(lake: DataLake) -> None:
     assert read_newest_runs(lake.files, "C", 2)["run_number"].to_list() == [18, 19]
 
 
-def test_run_before_is_known_by_the_comparison(lake: DataLake) -> None:
-    assert last_runs(lake, "C", NOW, 19) == [Past(run_number=19, messages=95), NOW]
+def test_run_before_the_first_refresh_is_known_by_the_comparison(lake: DataLake) -> None:
+    assert last_runs(lake, "C", NOW) == [Past(run_number=19, messages=95), NOW]
+    wrote(lake, 19, previous_run=18)
+    first, second, third = last_runs(lake, "C", NOW)
+    assert first == Past(run_number=18, messages=86)
+    assert (second.run_number, second.since, third) == (19, 18, NOW)
 
 
-@pytest.mark.parametrize("before", [None, 19])
-def test_single_run_has_no_trend(lake: DataLake, before: int | None) -> None:
-    alone = Past(run_number=20, messages=100)
-    assert show_trend(last_runs(lake, "C", alone, before)) == []
+@pytest.mark.parametrize("since", [None, 19])
+def test_single_run_has_no_trend(lake: DataLake, since: int | None) -> None:
+    alone = Past(run_number=20, messages=100, since=since)
+    assert show_trend(last_runs(lake, "C", alone)) == []
 
 
 def test_history_that_cannot_be_read_shows_no_earlier_runs(local: Local) -> None:
     wrote(local.lake, 19)
     (file,) = (local.folder / "lake").rglob("00000019.parquet")
     file.write_bytes(b"")
-    assert last_runs(local.lake, "C", NOW, None) == [NOW]
+    assert last_runs(local.lake, "C", NOW) == [Past(run_number=19, messages=95), NOW]
