@@ -1,4 +1,4 @@
-"""A list of a person's own, for `nudgeflow demo`: read as a refresh reads it, checked before anything is
+"""A list of a person's own, for the demo: read as a refresh reads it, checked before anything is
 started, and written as the first content of a sandbox.
 """
 

@@ -28,7 +28,7 @@ from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import link_to_flow_run, show_page
-from tasks.ui.markdown import link, plain, table
+from tasks.ui.markdown import link, plain, shorten, table
 from tasks.ui.signals import IN_PORTFOLIO
 
 _STARTED_BY = "Started by flow run "
@@ -284,7 +284,7 @@ def report_portfolio(
     ]
     parts = [
         f"# {len(refreshes):,} campaigns: {summary}",
-        table("lll", ("campaign", "outcome", "state"), (row for row, _ in rows)),
+        table("llll", ("campaign", "outcome", "state", ""), (row for row, _ in rows)),
         # Prefect's UI does not wrap the cells of a table.
         *(["## Why"] if any(why for _, why in rows) else []),
         *(f"{row[0]}: {why}" for row, why in rows if why),
@@ -315,8 +315,10 @@ def _row(
     """Return what is shown of a refresh: its row, and why it has ended so."""
     url, run = account.link_to(refresh.campaign_id), refresh.flow_run
     row = (
-        link(name, url) if url else plain(name),
+        # Within a link, Prefect's UI would show what makes the name plain.
+        shorten(name),
         refresh.outcome,
         link_to_flow_run(refresh.state, run) if run else plain(refresh.state),
+        link("open", url) if url else "",
     )
     return row, plain(refresh.message)

@@ -176,11 +176,12 @@ def _page(
             "rows",
             {
                 "from the CRM": f"{result.extracted:,}",
-                f"accepted, uploaded as group *{plain(result.group)}*": f"{result.accepted:,}",
+                "accepted and uploaded": f"{result.accepted:,}",
                 "rejected": with_share(result.rejected, result.extracted),
                 **_left_out(result),
             },
         ),
+        f"The customer group is *{plain(result.group)}*.",
         horizontal_bars(_rows(result)).show("Rows"),
         describe_other_key(result.other_holdout),
         *_rejected(result, url),

@@ -18,7 +18,7 @@ from tasks.customers.staging import local_copy
 from tasks.policies import NEVER_CACHED
 from tasks.refresh.checkpoint import Checkpoint
 from tasks.refresh.preview import segment_sizes, variables_of
-from tasks.ui.markdown import QUOTING, plain, quote_text, table, with_share
+from tasks.ui.markdown import QUOTING, plain, quote_text, shorten, table, with_share
 
 MOST_SEGMENTS = 12
 SAMPLES = 3
@@ -111,7 +111,7 @@ def make_samples(
 def show_run(shown: RunShown, accepted: int) -> list[str]:
     """Return the section of a page with segments and messages, none if there are none."""
     rows = [
-        (plain(one.name), "new" if one.is_new else "", with_share(one.customers, accepted))
+        (shorten(one.name), "new" if one.is_new else "", with_share(one.customers, accepted))
         for one in shown.segments
     ]
     parts = [table("llr", ("largest segments", "", "customers"), rows)] if rows else []

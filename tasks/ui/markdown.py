@@ -8,6 +8,8 @@ from urllib.parse import quote
 MOST_RULES_SHOWN = 20
 """Of the rules that rejected rows, those that rejected most."""
 MOST_SEGMENTS_SHOWN = 50
+MOST_OF_CELL = 60
+"""Characters; Prefect's UI does not wrap the cells of a table."""
 MOST_CAMPAIGNS_SHOWN = 200
 """In the table of the inventory, which Prefect shows on one page."""
 MOST_CANDIDATES_SHOWN = 500
@@ -34,6 +36,12 @@ def plain(text: str) -> str:
     """Return a text of a person or a service as just that: on one line, nothing in it is markup."""
     line = " ".join(_CONTROL.sub(" ", text).split())
     return _SPECIAL.sub(r"\\\g<0>", line)
+
+
+def shorten(name: str) -> str:
+    """Return a name as `plain` does, cut where a cell would push the others off the page."""
+    cut = name if len(name) <= MOST_OF_CELL else f"{name[: MOST_OF_CELL - 1].rstrip()}…"
+    return plain(cut)
 
 
 def code_block(text: str) -> str:
