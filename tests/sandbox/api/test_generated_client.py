@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
 from io import BytesIO
+from math import ceil
 from types import ModuleType
 from typing import Any
 
@@ -85,7 +86,8 @@ def test_generated_client_runs_a_refresh(company: Company, package: ModuleType) 
 
         ask_campaign(f"{MESSAGES}.publish_messages", "Job")
         count = partial(ask_campaign, f"{MESSAGES}.count_message_pages", "PageCount")
-        files = until(lambda: count(models.RunRequest).num_files)
+        files = ceil(CUSTOMERS / company.sandbox.settings.rows_per_file)
+        until(lambda: count(models.RunRequest).num_files == files)
         as_json = partial(models.FetchRequest, export_type=models.FetchRequestExportType.JSON)
         pages = [
             ask_campaign(
