@@ -228,8 +228,10 @@ def _report(
             f"{names.get(one.campaign_id, one.campaign_id)} ({one.state})" for one in failures
         )
         rest = describe_outcomes([one for one in refreshes if one.succeeded])
-        problem = f"{len(failures)} of {len(refreshes)} campaigns failed: {said}."
-        raise PartlyFailed(f"{problem} The rest: {rest}." if rest else problem)
+        raise PartlyFailed(
+            f"{len(failures)} of {len(refreshes)} campaigns failed: {said}. The others: "
+            f"{rest or 'none'}."
+        )
 
 
 def _not_started(planned: PlannedRefresh) -> RefreshStatus:

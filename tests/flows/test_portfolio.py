@@ -102,7 +102,7 @@ def test_portfolio_refreshes_others_when_one_fails(work: Work, shared: dict[str,
     state = refresh(shared, *ends, at_once=2)
     assert (state.type.value, state.name) == ("FAILED", "PartlyFailed")
     assert state.message is not None
-    rest = "The rest: 1 finished, 1 awaiting review, 1 joined another"
+    rest = "The others: 1 finished, 1 awaiting review, 1 joined another"
     assert state.message.startswith(f"1 of 4 campaigns failed: bad (Failed). {rest}. Open the")
     assert counts == [2, 2]
     artifacts = all_artifacts()

@@ -96,7 +96,7 @@ def test_review_suspends_until_approved(
     saved, run = suspend()
     page = page_of(run)
     assert "| segments new, message to review | 4 |" in page
-    assert "### plan = student, region = " in page
+    assert "**plan = student, region = " in page
     assert 'your "student" plan in' in page
     assert "- plan = " in page
     assert "the campaign's page in the platform" in page
