@@ -86,7 +86,8 @@ class SqlCrm(CrmSource):
         url = self._read_url()
         port = url.port or _PORTS.get(url.get_backend_name())
         if url.host and port and (obstacle := reach.find_closed(url.host, port)):
-            raise SourceUnavailable(f"{self.block_slug}, url: {obstacle}.")
+            where = f"{self.block_slug}, url"
+            raise SourceUnavailable(f"The database could not be reached: {where}: {obstacle}.")
 
     def updated_at(self) -> datetime | None:
         """Return the time that `updated_query` tells; None without it, or if it tells none.
