@@ -47,10 +47,10 @@ def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
     config = read_config(file)
     entries = config["deployments"]
     with get_client(sync_client=True) as client:
-        schedules.keep_states(client, entries)
-        added = schedules.read_added(client, entries)
+        present = schedules.find_present(client, entries)
+        schedules.keep_states(client, entries, present)
         _deploy_all(config)
-        schedules.restore(client, added)
+        schedules.restore_added(client, present)
         for entry in entries:
             yield from _bind(client, full_name(entry))
         yield from schedules.retire(client, entries)

@@ -40,7 +40,7 @@ RENAMED = {
     "lake-retention/nightly": "lake-retention-nightly",
     "lake-retention/ad-hoc": "lake-retention-now",
 }
-"""The deployments of version 0.1 by their full names, and what they are called now."""
+"""The deployments that had other names once, by their full names, and what they are called now."""
 
 
 class NotScheduled(NudgeflowError):
@@ -57,13 +57,27 @@ class Switch:
     on: bool | None
 
 
-def keep_states(client: SyncPrefectClient, entries: Iterable[Entry]) -> None:
-    """Set the schedules and triggers of prefect.yaml to the states they have on the server.
+def find_present(
+    client: SyncPrefectClient, entries: Iterable[Entry]
+) -> dict[str, DeploymentResponse]:
+    """Return the deployments as they are on the server, by their full names in prefect.yaml.
 
-    One of a deployment that had another name is taken for the same; new ones stay as they are.
+    One that had another name is taken for the same.
+    """
+    present = {full_name(entry): _find(client, entry) for entry in entries}
+    return {name: there for name, there in present.items() if there}
+
+
+def keep_states(
+    client: SyncPrefectClient,
+    entries: Iterable[Entry],
+    present: Mapping[str, DeploymentResponse],
+) -> None:
+    """Set the schedules and triggers of prefect.yaml to the states they have on the server; new
+    ones stay as they are.
     """
     for entry in entries:
-        there = _present(client, entry)
+        there = present.get(full_name(entry))
         states = _states(client, there, entry) if there else {}
         if there and there.paused:
             entry["paused"] = True  # Prefect's command would let it go on
@@ -73,31 +87,16 @@ def keep_states(client: SyncPrefectClient, entries: Iterable[Entry]) -> None:
             trigger["enabled"] = states.get(known, trigger.get("enabled", False))
 
 
-def read_added(
-    client: SyncPrefectClient, entries: Iterable[Entry]
-) -> dict[str, list[DeploymentScheduleCreate]]:
-    """Return the schedules that people have added on the server, by the deployments' full names.
-
-    Prefect's own command removes them where prefect.yaml has other schedules. Those of a
-    prefect.yaml have slugs.
+def restore_added(client: SyncPrefectClient, present: Mapping[str, DeploymentResponse]) -> None:
+    """Add the schedules again that people had added on the server: Prefect's own command removes
+    them where prefect.yaml has other schedules. Those of a prefect.yaml have slugs.
     """
-    present = {full_name(entry): _present(client, entry) for entry in entries}
-    return {
-        name: [_as_new(each) for each in there.schedules if each.slug is None]
-        for name, there in present.items()
-        if there
-    }
-
-
-def restore(
-    client: SyncPrefectClient, added: Mapping[str, Iterable[DeploymentScheduleCreate]]
-) -> None:
-    """Add the schedules to their deployments again, where they are not there any more."""
-    for name, schedules in added.items():
-        deployment = client.read_deployment_by_name(name)
-        there = [_as_new(each) for each in deployment.schedules]
-        if lost := [each for each in schedules if each not in there]:
-            client.create_deployment_schedules(deployment.id, lost)
+    for name, before in present.items():
+        now = client.read_deployment_by_name(name)
+        there = [_as_new(each) for each in now.schedules]
+        added = [_as_new(each) for each in before.schedules if each.slug is None]
+        if lost := [each for each in added if each not in there]:
+            client.create_deployment_schedules(now.id, lost)
 
 
 def _as_new(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
@@ -106,8 +105,7 @@ def _as_new(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
     )
 
 
-def _present(client: SyncPrefectClient, entry: Entry) -> DeploymentResponse | None:
-    """Return the deployment of an entry as it is on the server, perhaps by its old name."""
+def _find(client: SyncPrefectClient, entry: Entry) -> DeploymentResponse | None:
     name = full_name(entry)
     if there := find(client.read_deployment_by_name, name):
         return there
