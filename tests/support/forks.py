@@ -7,8 +7,14 @@ import signal
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing import get_context
+from typing import Any
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect import context as prefect_context
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    temporary_settings,
+)
 
 from flows.run.zygote import IMPORTED
 
@@ -19,7 +25,8 @@ def run_in_fork(work: Callable[..., object], *arguments: object) -> int | None:
     """Calls a function of a module, and returns the exit code of the process."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["tests.conftest", *IMPORTED])
-    process = context.Process(target=work, args=arguments)
+    server = PREFECT_API_URL.value()
+    process = context.Process(target=_work, args=(server, work, arguments))
     process.start()
     process.join(SECONDS)
     return process.exitcode
@@ -27,17 +34,27 @@ def run_in_fork(work: Callable[..., object], *arguments: object) -> int | None:
 
 def kill_at(module: str, step: str, work: Callable[..., object], *arguments: object) -> None:
     """Calls a function of a module in a process that is killed where it takes a step."""
-    server = PREFECT_API_URL.value()
-    killed = run_in_fork(_work_and_die, server, module, step, work, arguments)
+    killed = run_in_fork(_work_and_die, module, step, work, arguments)
     assert killed == -signal.SIGKILL, step
 
 
+def _work(server: str | None, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    # A server that Prefect starts by itself would outlive a process that is killed.
+    settings: dict[Any, Any] = {
+        PREFECT_API_URL: server,
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False,
+    }
+    with temporary_settings(settings):
+        # Threads have no context of their own.
+        prefect_context.GLOBAL_SETTINGS_CONTEXT = prefect_context.SettingsContext.get()
+        work(*arguments)
+
+
 def _work_and_die(
-    server: str, module: str, step: str, work: Callable[..., object], arguments: tuple[object, ...]
+    module: str, step: str, work: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
     setattr(import_module(module), step, _die)
-    with temporary_settings({PREFECT_API_URL: server}):
-        work(*arguments)
+    work(*arguments)
 
 
 def _die(*_: object, **__: object) -> None:
