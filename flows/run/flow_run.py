@@ -99,18 +99,16 @@ class CampaignOrGroupDeleted(NudgeflowError):
 
 
 class Stopwatch:
-    """Measures seconds per step, by name; `lap` ends a step."""
+    """Measures the seconds of each step in this process; `lap` ends a step."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
         self._last = monotonic()
 
     def lap(self, step: str) -> None:
         """End a step, which began when the last one ended."""
         now = monotonic()
-        self.seconds[step] = round(now - self._last, 2)
+        measures.record_step(step, round(now - self._last, 2))
         self._last = now
-        measures.record_step(step, self.seconds[step])
 
 
 @dataclass(frozen=True)

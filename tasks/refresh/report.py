@@ -36,8 +36,8 @@ from tasks.ui.markdown import (
 
 class RefreshResult(Frozen):
     """The result of one refresh: rows of the list, segments compared with the `previous_run`,
-    messages compared with an earlier run in the lake, `seconds` per step, and the `path` of the
-    run's folder in the lake.
+    messages compared with an earlier run in the lake, `seconds` per step with all waits, and the
+    `path` of the run's folder in the lake.
 
     Lakes hold results of earlier releases, so new fields have defaults and renamed ones aliases.
     """
@@ -194,13 +194,17 @@ def _page(
         horizontal_bars(_messages(result)).show("Messages"),
         *show_trend(runs),
         "## Technical details",
-        two_columns(
-            "seconds", {plain(step): f"{seconds:.1f}" for step, seconds in result.seconds.items()}
-        ),
+        "From the beginning of the refresh, with all waits:",
+        two_columns("seconds", _seconds(result)),
         f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in",
         code_block(url(result.path)),
     ]
     return _joined(parts)
+
+
+def _seconds(result: RefreshResult) -> dict[str, str]:
+    steps = {**result.seconds, "together": sum(result.seconds.values())}
+    return {plain(step): f"{seconds:,.1f}" for step, seconds in steps.items()}
 
 
 def _joined(parts: list[str]) -> str:

@@ -191,12 +191,9 @@ def test_refresh_brings_messages_of_list_into_lake(story: Story) -> None:
     assert list(result.seconds) == [
         "extract and validate",
         "upload",
-        "rerun",
-        "review",
+        "rerun and review",
         "publish and fetch",
-        "reconcile",
-        "compare",
-        "segments",
+        "compare and hand over",
     ]
 
 
