@@ -24,6 +24,7 @@ from tasks.customers.group_check import check_content
 from tasks.customers.second_look import check_same_suppression
 from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
+from tasks.journal.campaign_name import name_as_known
 from tasks.journal.flow_runs import journaled
 from tasks.journal.history import Counted, note_counts, record_refresh
 from tasks.journal.refresh import Refresh
@@ -96,6 +97,7 @@ def _note_without_refresh(lake: DataLake, campaign_id: str, claim: Claim) -> Non
     """Note in the lake's history that this flow run has left the campaign to another one."""
     if claim.outcome != "Completed":
         with journaled(lake, this_run(campaign_id), resumable=True) as run:
+            name_as_known(lake, run.partition)
             note_counts(lake, run, Counted(outcome=claim.outcome.lower()))
 
 
@@ -141,7 +143,7 @@ def _finish(
     """Run all steps from the start of the rerun on."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
     campaign, run = checkpoint.campaign, checkpoint.run
-    name_flow_run(f"{campaign.name}, run {run.run_number}", campaign.name, campaign.workspace)
+    name_flow_run(campaign.name, campaign.workspace, f", run {run.run_number}")
     check_same_suppression(checkpoint.validated.suppression, options.suppress)
     keep_holdout(claimed, checkpoint)
     with _told_of_rerun(account, checkpoint):
@@ -178,7 +180,7 @@ def _read_list(
         options.group == "reuse",
         claimed.abandoned,
     )
-    name_flow_run(campaign.name, campaign.name, campaign.workspace)
+    name_flow_run(campaign.name, campaign.workspace)
     link_campaign(account, claimed.campaign_id, campaign.name)
     validated = extract_and_validate(
         account,

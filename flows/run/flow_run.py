@@ -16,6 +16,7 @@ from blocks.storage.manifest import campaign_partition
 from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.campaigns import JournalMissing
 from tasks.customers.upload import release_held_group
+from tasks.journal.campaign_name import name_as_known
 from tasks.journal.refresh import JOURNALS, Problem, Refresh
 from tasks.refresh.claim import end_refresh, knows_flow_run, record_problem
 from tasks.refresh.report import RefreshResult
@@ -135,9 +136,12 @@ class ClaimedRefresh:
             raise
 
     def note(self, error: BaseException) -> None:
-        """Note in the journal what the flow run fails with, unless the lake is lost."""
+        """Note in the journal what the flow run fails with, unless the lake is lost; people
+        recognise its campaign, if an earlier refresh has found it.
+        """
         with suppress(Exception):
             self._record(error)
+            name_as_known(self.lake, campaign_partition(self.campaign_id))
 
     def release(self, problem: str, last: RefreshResult | None = None) -> None:
         """End the refresh, which has changed nothing at Nudgescribe, with the `last` result if that

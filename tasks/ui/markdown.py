@@ -5,6 +5,8 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote
 
+from nudgescribe.errors import cut
+
 MOST_RULES_SHOWN = 20
 """Of the rules that rejected rows, those that rejected most."""
 MOST_SEGMENTS_SHOWN = 50
@@ -40,8 +42,7 @@ def plain(text: str) -> str:
 
 def shorten(name: str) -> str:
     """Return a name as `plain` does, cut where a cell would push the others off the page."""
-    cut = name if len(name) <= MOST_OF_CELL else f"{name[: MOST_OF_CELL - 1].rstrip()}…"
-    return plain(cut)
+    return plain(cut(name, MOST_OF_CELL))
 
 
 def code_block(text: str) -> str:
