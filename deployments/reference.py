@@ -18,6 +18,7 @@ from prefect.utilities.callables import parameter_docstrings, parameter_schema
 from blocks.storage.errors import Damaged
 from deployments.server import block_types
 from nudgescribe.errors import NudgeflowError
+from tasks.ui.markdown import counted
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("nudgescribe", "blocks", "tasks", "flows")
@@ -186,7 +187,13 @@ def _text(node: ast.expr) -> str:
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(part) for part in node.values)
-    return "…" if isinstance(node, ast.FormattedValue) else ""
+    if isinstance(node, ast.FormattedValue):
+        match node.value:
+            case ast.Call(func=ast.Name(id="counted"), args=[_, *words]):
+                return counted(2, *map(ast.literal_eval, words)).replace("2", "…")
+            case _:
+                return "…"
+    return ""
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def plan_refresh(
             run,
             options,
             campaign.partition,
+            campaign.name,
             options.holdout,
         )
         make = make_plan.with_options(

@@ -39,6 +39,7 @@ from tasks.portfolio import (
 )
 from tasks.refresh.claim import cannot_go_on
 from tasks.ui.artifacts import link_report
+from tasks.ui.markdown import counted
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
@@ -221,7 +222,7 @@ def _report(
     """Show people and other teams how the campaigns ended. Raises PartlyFailed."""
     names = read_names(account)
     report = report_portfolio(account, refreshes, names)
-    link_report(report, f"{len(refreshes):,} campaigns: {describe_outcomes(refreshes)}.")
+    link_report(report, f"{counted(len(refreshes), 'campaign')}: {describe_outcomes(refreshes)}.")
     outcomes = Counter(one.outcome for one in refreshes)
     announce("portfolio.refreshed", "portfolio", during, run.id, {"outcomes": dict(outcomes)})
     if failures := [one for one in refreshes if not one.succeeded]:
@@ -230,7 +231,7 @@ def _report(
         )
         rest = describe_outcomes([one for one in refreshes if one.succeeded])
         raise PartlyFailed(
-            f"{len(failures)} of {len(refreshes)} campaigns failed: {said}. The others: "
+            f"{len(failures)} of {counted(len(refreshes), 'campaign')} failed: {said}. The others: "
             f"{rest or 'none'}."
         )
 

@@ -36,6 +36,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
+from tasks.ui.markdown import counted
 from tasks.ui.signals import name_flow_run
 
 
@@ -190,6 +191,7 @@ def _read_list(
         refresh,
         options,
         campaign.partition,
+        campaign.name,
         options.holdout,
     )
     check_same_suppression(validated.suppression, options.suppress)
@@ -210,7 +212,7 @@ def _skip(
         check_plan(claimed.lake, options.plan_id, campaign, validated)
     message = f"The list is still that of run {last.run_number}, the campaign's current one."
     if validated.quarantine:
-        message += f" {validated.rejected:,} rows were rejected: {validated.quarantine}."
+        message += f" {counted(validated.rejected, 'row', 'was')} rejected: {validated.quarantine}."
     claimed.release(message, last)
     return completed("Unchanged", message, last)
 

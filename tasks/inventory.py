@@ -41,7 +41,15 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key, link_report, link_to_flow_run, show_page
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code_block, link, plain, shorten, two_columns
+from tasks.ui.markdown import (
+    MOST_CAMPAIGNS_SHOWN,
+    code_block,
+    counted,
+    link,
+    plain,
+    shorten,
+    two_columns,
+)
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
@@ -148,7 +156,7 @@ def report_inventory(
     made_by = _flow_runs(lake, [campaign["campaign_id"] for campaign in shown])
     rows = [_row(campaign, account, made_by) for campaign in shown]
     create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
-    link_report(report, f"{inventory.campaigns:,} campaigns are in the inventory.")
+    link_report(report, f"{counted(inventory.campaigns, 'campaign', 'is')} in the inventory.")
 
 
 def _campaigns(
