@@ -93,8 +93,8 @@ def save_committed(lake: DataLake, refresh: Refresh, committed: Committed) -> Co
 
 @task(**RETRIED)
 def time_steps(lake: DataLake, refresh: Refresh) -> dict[str, float]:
-    """Return how many seconds each step took from the beginning of the refresh until now, with all
-    waits and whichever processes did it; none where the journal does not tell.
+    """Return how many seconds each step has taken since the refresh began, with all waits and
+    whichever processes did it; none where the journal does not tell.
     """
     with suppress(JournalDamaged, TooNew):
         entries = Journal(lake.files, refresh.journal).entries()

@@ -261,7 +261,7 @@ def _compared(result: RefreshResult) -> list[str]:
         table("lrrr", ("", f"run {diff.since}", f"run {result.run_number}", ""), rows),
         f"Of the {counted(diff.in_both, 'customer')} in both runs, {counted(diff.changed)} "
         f"received a different message: **{percent(diff.changed, diff.in_both)}**. "
-        f"{counted(diff.added, 'customer', 'was')} added, {counted(diff.removed)} removed.",
+        f"{counted(diff.added, 'customer', 'was')} added, {diff.removed:,} removed.",
     ]
 
 

@@ -41,9 +41,9 @@ def plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", line)
 
 
-def shorten(name: str) -> str:
+def shorten(name: str, most: int = MOST_OF_CELL) -> str:
     """Return a name as `plain` does, cut where a cell would push the others off the page."""
-    return plain(cut(name, MOST_OF_CELL))
+    return plain(cut(name, most))
 
 
 def code_block(text: str) -> str:
