@@ -11,11 +11,12 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from blocks.documentation import documentation_url
 from blocks.limits import get_shared_limit
-from blocks.saved import SavedBlock
+from blocks.saved import FORM, SavedBlock
 from blocks.secrets import HINT, SecretUnusable, is_reference, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
 from nudgescribe import reach
 from nudgescribe.auth import Credentials
+from nudgescribe.bases import TUNING
 from nudgescribe.client import Listed, NudgescribeClient
 from nudgescribe.contract import WorkspaceCampaigns, is_client_ip
 from nudgescribe.errors import ServiceUnreachable
@@ -54,6 +55,8 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         ```
     """
 
+    model_config = FORM
+
     _block_type_name = "Nudgescribe account"
     _documentation_url = documentation_url("your-own-account-in-ten-minutes")
 
@@ -77,10 +80,13 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         "machine's.",
     )
     connect_seconds: float = Field(
-        default=10, gt=0, description="Time-out for connecting, in seconds."
+        default=10, gt=0, description="Time-out for connecting, in seconds.", **TUNING
     )
     answer_seconds: float = Field(
-        default=120, gt=0, description="Time-out for each part of an answer, in seconds."
+        default=120,
+        gt=0,
+        description="Time-out for each part of an answer, in seconds.",
+        **TUNING,
     )
     calls_limit: str | None = Field(
         default=None,

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prefect.blocks.abstract import JobBlock, JobRun
 from pydantic import Field
 
 from blocks.account import NudgescribeAccount
 from blocks.documentation import Documented, documentation_url
+from blocks.saved import FORM
+from nudgescribe.bases import TUNING
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (
@@ -97,7 +99,14 @@ def check_current(campaign_id: str, history: list[Run], run_number: int) -> None
         raise NotCurrent(f"Campaign {campaign_id} is on run {current}, not on run {run_number}.")
 
 
-class CampaignRerun(Documented, JobBlock[Run]):
+if TYPE_CHECKING:
+    _Job = JobBlock[Run]
+else:
+    # With a parameter it is another block, which Prefect would offer in its catalog.
+    _Job = JobBlock
+
+
+class CampaignRerun(Documented, _Job):
     """
     The rerun of a published campaign on another customer group.
 
@@ -112,6 +121,8 @@ class CampaignRerun(Documented, JobBlock[Run]):
         ```
     """
 
+    model_config = FORM
+
     _block_type_name = "Nudgescribe campaign rerun"
     _documentation_url = documentation_url("the-refresh")
 
@@ -124,7 +135,7 @@ class CampaignRerun(Documented, JobBlock[Run]):
         "runs on this group count as this rerun.",
     )
     deadline_minutes: float = Field(
-        default=240, gt=0, description="How long to wait for the rerun, in minutes."
+        default=240, gt=0, description="How long to wait for the rerun, in minutes.", **TUNING
     )
     poll_policy: ClassVar[PollPolicy] = PollPolicy()
 

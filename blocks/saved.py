@@ -1,6 +1,7 @@
 """The base of the blocks: flows, tasks and machines pass a saved block on as a reference."""
 
 import logging
+from abc import ABC
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -26,7 +27,7 @@ from pydantic import (
 
 from blocks.documentation import Documented
 from blocks.packages import problems
-from nudgescribe.bases import number_fields
+from nudgescribe.bases import arrange_fields
 from nudgescribe.errors import MOST_NAMED, NudgeflowError, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -68,18 +69,22 @@ class BlockNotSaved(NudgeflowError):
 
 def _describe(schema: dict[str, Any], block: type[Block]) -> None:
     schema_extra(schema, block)
-    number_fields(schema)
+    arrange_fields(schema)
 
 
-class SavedBlock(Documented, Block):
-    """A block that flows and tasks take as a parameter.
+# An error about a field would show the values of all, passwords as well.
+FORM = ConfigDict(hide_input_in_errors=True, json_schema_extra=_describe)
+"""How the form of a block is drawn; one with other bases of Prefect's has to say so itself."""
+
+
+class SavedBlock(Documented, Block, ABC):
+    """A block that flows and tasks take as a parameter; Prefect offers no abstract one.
 
     If it is saved, the stored parameters of flow runs and pickles for other machines hold a
     reference to it and none of its secrets. If not, it is pickled with all it holds.
     """
 
-    # An error about a field would show the values of all, passwords as well.
-    model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra=_describe)
+    model_config = FORM
 
     _resolved: bool = PrivateAttr(default=True)
 

@@ -17,6 +17,7 @@ from blocks.portfolio import describe_first_error
 from blocks.storage.scratch import scratch_folder
 from nudgescribe.errors import NudgeflowError, first_ten
 from nudgescribe.lazy import pl
+from tasks.ui.markdown import counted
 
 FEWEST_ROWS = 2
 _CONSTANTS = ("true", "false", "none")
@@ -108,6 +109,6 @@ def _check(frame: pl.DataFrame, segments: Sequence[str]) -> None:
     ids = frame.filter(pl.col(key) != "")[key]
     if repeated := ids.len() - ids.n_unique():
         raise ListUnusable(
-            f"{repeated:,} customer identifiers occur more than once: the first column must tell "
-            "customers apart."
+            f"{counted(repeated, 'customer identifier', 'occurs')} more than once: the first "
+            "column must tell customers apart."
         )

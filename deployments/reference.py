@@ -4,7 +4,7 @@ import ast
 import inspect
 import pkgutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +13,12 @@ from typing import Any, cast
 import yaml
 from prefect import Flow
 from prefect.blocks.core import Block
-from prefect.utilities.callables import parameter_schema
+from prefect.utilities.callables import parameter_docstrings, parameter_schema
 
 from blocks.storage.errors import Damaged
 from deployments.server import block_types
 from nudgescribe.errors import NudgeflowError
+from tasks.ui.markdown import counted
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("nudgescribe", "blocks", "tasks", "flows")
@@ -60,7 +61,8 @@ def _flow_sections(flow: Flow[..., Any]) -> Iterator[str]:
     schema = parameter_schema(flow.fn)
     yield f"### {flow.name}\n\n{text}\n"
     if schema.properties:
-        yield _table(schema.properties, set(schema.required or []))
+        properties = {**schema.properties, **_skipped(flow.fn, schema.properties)}
+        yield _table(properties, set(schema.required or []))
     for name, model in (schema.definitions or {}).items():
         # Blocks have a section of their own.
         if "properties" in model and "block_type_slug" not in model:
@@ -72,7 +74,21 @@ def _block_sections(block: type[Block]) -> Iterator[str]:
     schema = block.model_json_schema()
     summary = inspect.cleandoc(block.__doc__ or "").partition("\n\n")[0]
     yield f"### {block.__name__} (`{block.get_block_type_slug()}`)\n\n{summary}\n"
-    yield _table(schema["properties"], _required(schema))
+    yield _table({**schema["properties"], **_hidden(schema)}, _required(schema))
+
+
+def _skipped(fn: Callable[..., Any], shown: dict[str, Schema]) -> dict[str, Schema]:
+    """Return the parameters of a flow that no form shows, by name."""
+    descriptions = parameter_docstrings(inspect.getdoc(fn))
+    return {
+        name: {
+            "type": "integer" if isinstance(parameter.default, int) else "number",
+            "default": parameter.default,
+            "description": f"{descriptions[name]} Not in the form.",
+        }
+        for name, parameter in inspect.signature(fn).parameters.items()
+        if name not in shown
+    }
 
 
 def _hidden(schema: Schema) -> dict[str, Schema]:
@@ -171,7 +187,13 @@ def _text(node: ast.expr) -> str:
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(part) for part in node.values)
-    return "…" if isinstance(node, ast.FormattedValue) else ""
+    if isinstance(node, ast.FormattedValue):
+        match node.value:
+            case ast.Call(func=ast.Name(id="counted"), args=[_, *words]):
+                return counted(2, *map(ast.literal_eval, words)).replace("2", "…")
+            case _:
+                return "…"
+    return ""
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.manifest import campaign_partition
 from flows.run.parameters import tells_of_blocks
 from nudgescribe.errors import NudgeflowError
 from tasks.campaigns import describe_open_run
 from tasks.customers.upload import release_held_group
+from tasks.journal.campaign_name import name_as_known
 from tasks.journal.refresh import Refresh
 from tasks.refresh.claim import end_abandoned
 from tasks.ui.artifacts import link_campaign
@@ -31,12 +33,13 @@ def abandon_refresh(
         who: Your name, for the campaign's history.
         why: The reason, for the campaign's history.
     """
-    link_campaign(account, campaign_id, campaign_id)
+    name = name_as_known(lake, campaign_partition(campaign_id))
+    link_campaign(account, campaign_id, name or campaign_id)
     refresh = end_abandoned(lake, campaign_id, who, why)
     left = _tidy(account, lake, campaign_id, refresh)
     get_run_logger().info("The refresh of campaign %s was ended. %s", campaign_id, left)
-    name = refresh.id if refresh else "unreadable"
-    announce("campaign.abandoned", "campaign", campaign_id, name, {"who": who, "left": left})
+    occurrence = refresh.id if refresh else "unreadable"
+    announce("campaign.abandoned", "campaign", campaign_id, occurrence, {"who": who, "left": left})
     return left
 
 

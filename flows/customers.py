@@ -53,7 +53,7 @@ def sync_customers(
         if group and group.held_by:
             return _skipped(lake, run, group)
         validated = extract_and_validate(
-            account, workspace_id, crm, lake, run, options, NO_CAMPAIGN
+            account, workspace_id, crm, lake, run, options, NO_CAMPAIGN, group_name
         )
         options.guardrails.check(validated.counts(group.size if group else None))
         group = find_group(account, workspace_id, group_name, lake)  # the list may have taken long

@@ -72,7 +72,7 @@ def _name(account: NudgescribeAccount, runs: list[RunToExport]) -> None:
     """Let people recognise the flow run, and find the campaign."""
     first, *others = runs
     which = "all runs" if others else f"run {first.run_number}"
-    name_flow_run(f"{first.campaign}, export of {which}", first.campaign, first.workspace)
+    name_flow_run(first.campaign, first.workspace, f", export of {which}")
     link_campaign(account, first.campaign_id, first.campaign)
 
 

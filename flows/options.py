@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from blocks import Crm, SqlTable
 from blocks.storage.handover import HandoverFormat
 from blocks.urls import holds_secret
-from nudgescribe.bases import FrozenInput, number_fields
+from nudgescribe.bases import TUNING, FrozenInput, arrange_fields
 from tasks.customers.duplicates import Choice
 from tasks.customers.freshness import MaxAge
 from tasks.customers.guardrails import Guardrails, ListGuardrails
@@ -23,28 +23,20 @@ Review = Literal["suspend", "wait", "stop"]
 GROUPS = ("Source", "Safety", "Review", "Advanced")
 
 
-TUNING: dict[str, Any] = {"json_schema_extra": {"tuning": True}}
-"""Marks a field that no form shows: programs and deployments can set it all the same."""
-
-
 def _in(group: str, title: str) -> dict[str, Any]:
     """Return the title of a field in a group of the form."""
     return {"title": f"{group}: {title}"}
 
 
 def _arrange(schema: dict[str, Any]) -> None:
-    """Order the fields of a form by group, and leave tuning out of it."""
-    fields: dict[str, dict[str, Any]] = schema["properties"]
-    hidden = {f"^{name}$": fields.pop(name) for name in [*fields] if fields[name].pop("tuning", 0)}
-    if hidden:
-        schema["patternProperties"] = hidden  # what is not shown is still validated by Prefect
-    schema["properties"] = dict(sorted(fields.items(), key=_group))
-    number_fields(schema)
+    """Order the fields of a form by group."""
+    schema["properties"] = dict(sorted(schema["properties"].items(), key=_group))
+    arrange_fields(schema)
 
 
 def _group(field: tuple[str, dict[str, Any]]) -> int:
-    group, _, _ = field[1]["title"].partition(": ")
-    return GROUPS.index(group)
+    group = str(field[1]["title"]).partition(": ")[0]
+    return GROUPS.index(group) if group in GROUPS else len(GROUPS)  # tuning
 
 
 class FormOptions(FrozenInput):

@@ -40,8 +40,8 @@ def plan_refresh(
         campaign = find_campaign(
             account, campaign_id, lake, run, options.group_name, options.group == "reuse"
         )
-        name = f"{campaign.name}, plan after run {campaign.previous_run}"
-        name_flow_run(name, campaign.name, campaign.workspace)
+        what = f", plan after run {campaign.previous_run}"
+        name_flow_run(campaign.name, campaign.workspace, what)
         link_campaign(account, campaign_id, campaign.name)
         validated = extract_and_validate(
             account,
@@ -51,6 +51,7 @@ def plan_refresh(
             run,
             options,
             campaign.partition,
+            campaign.name,
             options.holdout,
         )
         make = make_plan.with_options(

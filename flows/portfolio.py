@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
 from pydantic import Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema  # of tuning, which no form shows
 
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, describe_first_error
@@ -38,6 +39,7 @@ from tasks.portfolio import (
 )
 from tasks.refresh.claim import cannot_go_on
 from tasks.ui.artifacts import link_report
+from tasks.ui.markdown import counted
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]
@@ -66,8 +68,8 @@ def portfolio_refresh(
     options: RefreshOptions = RefreshOptions(review="suspend"),  # noqa: B008 - frozen
     period: Period = "day",
     timezone: str = "UTC",
-    at_once: Annotated[int, Field(ge=1, le=100)] = 20,
-    hours: float = 24,
+    at_once: SkipJsonSchema[Annotated[int, Field(ge=1, le=100)]] = 20,
+    hours: SkipJsonSchema[float] = 24.0,
     run_on: RunOn = "this machine",
     deployment: str = "campaign-refresh/refresh-for-portfolio",
 ) -> list[RefreshStatus] | State[Any]:
@@ -220,7 +222,7 @@ def _report(
     """Show people and other teams how the campaigns ended. Raises PartlyFailed."""
     names = read_names(account)
     report = report_portfolio(account, refreshes, names)
-    link_report(report, f"{len(refreshes):,} campaigns: {describe_outcomes(refreshes)}.")
+    link_report(report, f"{counted(len(refreshes), 'campaign')}: {describe_outcomes(refreshes)}.")
     outcomes = Counter(one.outcome for one in refreshes)
     announce("portfolio.refreshed", "portfolio", during, run.id, {"outcomes": dict(outcomes)})
     if failures := [one for one in refreshes if not one.succeeded]:
@@ -229,7 +231,7 @@ def _report(
         )
         rest = describe_outcomes([one for one in refreshes if one.succeeded])
         raise PartlyFailed(
-            f"{len(failures)} of {len(refreshes)} campaigns failed: {said}. The others: "
+            f"{len(failures)} of {counted(len(refreshes), 'campaign')} failed: {said}. The others: "
             f"{rest or 'none'}."
         )
 

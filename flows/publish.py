@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from blocks import DataLake, NudgescribeAccount
+from blocks.storage.manifest import campaign_partition
 from flows.options import FetchOptions
 from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
@@ -13,6 +14,7 @@ from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
 from flows.run.outcomes import completed
 from flows.run.parameters import tells_of_blocks
 from nudgescribe.errors import NudgeflowError
+from tasks.journal.campaign_name import name_as_known
 from tasks.refresh.checkpoint import Checkpoint, load_checkpoint
 from tasks.refresh.claim import NothingToPublish, claim_open_refresh
 from tasks.refresh.report import RefreshResult
@@ -45,6 +47,7 @@ def publish_campaign(
     """
     check_fetch(options)
     claimant, watch = this_run(), Stopwatch()
+    name_as_known(lake, campaign_partition(campaign_id))
     claim = claim_open_refresh(account, lake, campaign_id, claimant, options.export_minutes)
     if claim.refresh is None:
         return completed(claim.outcome, claim.message, claim.result)
@@ -69,6 +72,5 @@ def publish_campaign(
 def _name(account: NudgescribeAccount, checkpoint: Checkpoint) -> None:
     """Let people recognise the flow run, and find the campaign."""
     campaign, run = checkpoint.campaign, checkpoint.run
-    name = f"{campaign.name}, run {run.run_number}: publication"
-    name_flow_run(name, campaign.name, campaign.workspace)
+    name_flow_run(campaign.name, campaign.workspace, f", run {run.run_number}: publication")
     link_campaign(account, campaign.campaign_id, campaign.name)

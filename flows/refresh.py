@@ -24,6 +24,7 @@ from tasks.customers.group_check import check_content
 from tasks.customers.second_look import check_same_suppression
 from tasks.customers.upload import create_group
 from tasks.customers.validate import Validated
+from tasks.journal.campaign_name import name_as_known
 from tasks.journal.flow_runs import journaled
 from tasks.journal.history import Counted, note_counts, record_refresh
 from tasks.journal.refresh import Refresh
@@ -35,6 +36,7 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
+from tasks.ui.markdown import counted
 from tasks.ui.signals import name_flow_run
 
 
@@ -96,6 +98,7 @@ def _note_without_refresh(lake: DataLake, campaign_id: str, claim: Claim) -> Non
     """Note in the lake's history that this flow run has left the campaign to another one."""
     if claim.outcome != "Completed":
         with journaled(lake, this_run(campaign_id), resumable=True) as run:
+            name_as_known(lake, run.partition)
             note_counts(lake, run, Counted(outcome=claim.outcome.lower()))
 
 
@@ -141,7 +144,7 @@ def _finish(
     """Run all steps from the start of the rerun on."""
     account, lake, watch = claimed.account, claimed.lake, claimed.watch
     campaign, run = checkpoint.campaign, checkpoint.run
-    name_flow_run(f"{campaign.name}, run {run.run_number}", campaign.name, campaign.workspace)
+    name_flow_run(campaign.name, campaign.workspace, f", run {run.run_number}")
     check_same_suppression(checkpoint.validated.suppression, options.suppress)
     keep_holdout(claimed, checkpoint)
     with _told_of_rerun(account, checkpoint):
@@ -178,7 +181,7 @@ def _read_list(
         options.group == "reuse",
         claimed.abandoned,
     )
-    name_flow_run(campaign.name, campaign.name, campaign.workspace)
+    name_flow_run(campaign.name, campaign.workspace)
     link_campaign(account, claimed.campaign_id, campaign.name)
     validated = extract_and_validate(
         account,
@@ -188,6 +191,7 @@ def _read_list(
         refresh,
         options,
         campaign.partition,
+        campaign.name,
         options.holdout,
     )
     check_same_suppression(validated.suppression, options.suppress)
@@ -208,7 +212,7 @@ def _skip(
         check_plan(claimed.lake, options.plan_id, campaign, validated)
     message = f"The list is still that of run {last.run_number}, the campaign's current one."
     if validated.quarantine:
-        message += f" {validated.rejected:,} rows were rejected: {validated.quarantine}."
+        message += f" {counted(validated.rejected, 'row', 'was')} rejected: {validated.quarantine}."
     claimed.release(message, last)
     return completed("Unchanged", message, last)
 

@@ -4,6 +4,7 @@ from prefect import flow
 from pydantic import Field
 
 from blocks import DataLake, NudgescribeAccount
+from flows.options import FormOptions
 from flows.run.flow_run import this_run
 from flows.run.parameters import tells_of_blocks
 from tasks.journal.flow_runs import journaled
@@ -13,11 +14,12 @@ from tasks.retention.sweep import RetentionResult, list_candidates, remove_candi
 from tasks.ui.signals import announce
 
 
-class RetentionOptions(Ages):
+class RetentionOptions(Ages, FormOptions):
     """Settings of the retention."""
 
     dry_run: bool = Field(
         default=True,
+        title="Safety: dry run",
         json_schema_extra={"position": -1},  # before the ages
         description="Only show what would be removed, as a table; switch it off to remove it.",
     )

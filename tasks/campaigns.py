@@ -1,7 +1,7 @@
 """The campaign: found before its rerun, published after it."""
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from prefect import task
@@ -19,6 +19,7 @@ from tasks.group_names import group_name
 from tasks.journal.entries import Journal, JournalDamaged, Step
 from tasks.journal.refresh import Claimed, Holder, Refresh
 from tasks.policies import RETRIED
+from tasks.ui.signals import name_flow_run
 
 
 class CampaignRef(Frozen):
@@ -113,24 +114,59 @@ def find_campaign(
     def find() -> CampaignRef:
         with account.get_client() as client:
             workspace, campaign = campaign_of(client, account, campaign_id)
-            groups = client.list_groups(workspace.workspace_id)
-            groups.check(f"A group of refresh {refresh.id}", refresh.markers)
-            ours = {group.customer_group_id for group in groups if refresh.owns(group)}
-            if unknown := _unknown_holder(lake, refresh, groups):
-                raise JournalMissing(
-                    f"A customer group of refresh {unknown} is at Nudgescribe already, but lake "
-                    f"{lake.files.root} knows nothing of it."
-                )
-            name = group_name(template, campaign.name, refresh.started)
-            named = {group.customer_group_id for group in groups if group.name == name} - ours
-            if reuse and campaign.customer_group_id in named:
-                raise GroupInUse(f"Campaign {campaign_id} is on group '{name}' already.")
-            if reuse:
-                groups.check(f"Group '{name}'", [name])
-                refuse_busy(client, named, name)
-            return _refreshable(client, workspace, campaign, ours, abandoned)
+            with named_if_refused(workspace, campaign):
+                ours = _own_groups(client, workspace, campaign, lake, refresh, template, reuse)
+                return _refreshable(client, workspace, campaign, ours, abandoned)
 
     return journal.step(Step.FOUND, CampaignRef, find)
+
+
+def _own_groups(
+    client: NudgescribeClient,
+    workspace: contract.WorkspaceCampaigns,
+    campaign: contract.Campaign,
+    lake: DataLake,
+    refresh: Refresh,
+    template: str,
+    reuse: bool,
+) -> set[str]:
+    """Return the ids of the groups that the refresh has made or reused already.
+
+    Raises JournalMissing, GroupInUse, GroupBusy, GroupNameRefused.
+    """
+    groups = client.list_groups(workspace.workspace_id)
+    groups.check(f"A group of refresh {refresh.id}", refresh.markers)
+    ours = {group.customer_group_id for group in groups if refresh.owns(group)}
+    if unknown := _unknown_holder(lake, refresh, groups):
+        raise JournalMissing(
+            f"A customer group of refresh {unknown} is at Nudgescribe already, but lake "
+            f"{lake.files.root} knows nothing of it."
+        )
+    name = group_name(template, campaign.name, refresh.started)
+    named = {group.customer_group_id for group in groups if group.name == name} - ours
+    if reuse and campaign.customer_group_id in named:
+        raise GroupInUse(f"Campaign {campaign.campaign_id} is on group '{name}' already.")
+    if reuse:
+        groups.check(f"Group '{name}'", [name])
+        refuse_busy(client, named, name)
+    return ours
+
+
+@contextmanager
+def named_if_refused(
+    workspace: contract.WorkspaceCampaigns, campaign: contract.Campaign
+) -> Generator[None]:
+    """Name the flow run by its campaign if the block fails, before the flow has named it."""
+    try:
+        yield
+    except NudgeflowError:
+        name_flow_run(campaign.name, called(workspace))
+        raise
+
+
+def called(workspace: contract.WorkspaceCampaigns) -> str:
+    """Return what people call a workspace: its id where it has no name."""
+    return workspace.name or workspace.workspace_id
 
 
 @task(**RETRIED)
@@ -253,7 +289,7 @@ def _refreshable(
         campaign_id=campaign.campaign_id,
         name=campaign.name,
         workspace_id=workspace.workspace_id,
-        workspace=workspace.name or "",
+        workspace=called(workspace),
         previous_run=previous.run_number,
         previous_group=previous.customer_group_id,
         previous_pages=client.count_message_pages(campaign.campaign_id, folder),

@@ -41,11 +41,21 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key, link_report, link_to_flow_run, show_page
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code_block, link, plain, shorten, two_columns
+from tasks.ui.markdown import (
+    MOST_CAMPAIGNS_SHOWN,
+    code_block,
+    counted,
+    link,
+    plain,
+    shorten,
+    two_columns,
+)
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
 MOST_UNEXPECTED = 20
+MOST_OF_NAME = 30
+"""Characters in the table of campaigns: its first five columns fit a window of 1280 pixels."""
 SNAPSHOTS = 10
 """Of other workspaces, or of all: among the last so many, each campaign is looked for."""
 
@@ -148,7 +158,7 @@ def report_inventory(
     made_by = _flow_runs(lake, [campaign["campaign_id"] for campaign in shown])
     rows = [_row(campaign, account, made_by) for campaign in shown]
     create_table_artifact(rows, key=f"{key}-campaigns", description=summary)
-    link_report(report, f"{inventory.campaigns:,} campaigns are in the inventory.")
+    link_report(report, f"{counted(inventory.campaigns, 'campaign', 'is')} in the inventory.")
 
 
 def _campaigns(
@@ -297,15 +307,15 @@ def _row(
     flow_run = made_by.get((campaign["campaign_id"], number))
     return {
         # Within a link, Prefect's UI would show what makes the name plain.
-        "campaign": shorten(name),
-        "page": link("open", url) if url else "",
-        "workspace": shorten(campaign["workspace_name"] or ""),
+        "campaign": shorten(name, MOST_OF_NAME),
         "status": plain(campaign["status"]),
-        "current run": campaign["current_run"],
         "last run": link_to_flow_run(str(number), flow_run) if flow_run else number,
         "its status": campaign["last_status"] and plain(campaign["last_status"]),
-        "at": at and f"{at:%Y-%m-%d}",
         "days since": campaign["days"],
+        "at": at and f"{at:%Y-%m-%d}",
+        "current run": campaign["current_run"],
+        "workspace": shorten(campaign["workspace_name"] or "", MOST_OF_NAME),
+        "page": link("open", url) if url else "",
     }
 
 

@@ -28,7 +28,7 @@ from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import link_to_flow_run, show_page
-from tasks.ui.markdown import link, plain, shorten, table
+from tasks.ui.markdown import counted, link, plain, shorten, table
 from tasks.ui.signals import IN_PORTFOLIO
 
 _STARTED_BY = "Started by flow run "
@@ -283,7 +283,7 @@ def report_portfolio(
         for refresh in sorted(refreshes, key=lambda refresh: refresh.succeeded)
     ]
     parts = [
-        f"# {len(refreshes):,} campaigns: {summary}",
+        f"# {counted(len(refreshes), 'campaign')}: {summary}",
         table("llll", ("campaign", "outcome", "state", ""), (row for row, _ in rows)),
         # Prefect's UI does not wrap the cells of a table.
         *(["## Why"] if any(why for _, why in rows) else []),

@@ -16,6 +16,7 @@ from tasks.customers.upload import GroupRef, upload_customers
 from tasks.customers.validate import Validated, validate_customers
 from tasks.journal.refresh import Refresh
 from tasks.ui import assets
+from tasks.ui.artifacts import artifact_key
 
 
 def extract_and_validate(
@@ -26,10 +27,12 @@ def extract_and_validate(
     refresh: Refresh,
     options: ListOptions,
     partition: str,
+    name: str,
     holdout: Holdout | None = None,
 ) -> Validated:
     """Stage the accepted rows of the CRM's list; the `partition` of the lake's quarantine lists the
-    rejected ones.
+    rejected ones, and a table in Prefect's UI counts them. The `name` is that of the campaign or
+    the group.
     """
     check_reachable(crm)
     mapping = find_fields(account, workspace_id, options.fields)
@@ -44,6 +47,7 @@ def extract_and_validate(
         duplicates=options.duplicates,
         suppress=options.suppress,
         holdout=holdout,
+        rejected_key=artifact_key("rejected", name, f"{workspace_id} {partition} {name}"),
     )
 
 

@@ -20,7 +20,13 @@ from tasks.customers.upload import release_group
 from tasks.export.run import RunToExport, announce_run
 from tasks.export.run_diff import RunDiffSummary, compare_messages
 from tasks.journal.refresh import Refresh
-from tasks.refresh.checkpoint import Checkpoint, Committed, load_finished_steps, save_committed
+from tasks.refresh.checkpoint import (
+    Checkpoint,
+    Committed,
+    load_finished_steps,
+    save_committed,
+    time_steps,
+)
 from tasks.refresh.reconcile import check_suppressed, reconcile
 from tasks.refresh.report import RefreshResult, report_refresh, sentences
 from tasks.refresh.run_shown import look_at_run
@@ -64,7 +70,8 @@ def publish_and_fetch(
     save_run_segments(account, lake, _to_export(checkpoint), checkpoint.validated)
     watch.lap("segments")
     hand_over(lake, claimed.campaign_id, [committed.run.run_number], options)
-    result = _result(checkpoint, summary, committed, run_diff, watch.seconds)
+    seconds = time_steps(lake, claimed.refresh)
+    result = _result(checkpoint, summary, committed, run_diff, seconds)
     report = report_refresh(account, lake, result, look_at_run(account, lake, checkpoint))
     announce_run(
         "campaign.refreshed", claimed.campaign_id, lake, committed.run, name=result.campaign

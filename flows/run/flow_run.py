@@ -16,6 +16,7 @@ from blocks.storage.manifest import campaign_partition
 from nudgescribe.errors import NotFound, NudgeflowError
 from tasks.campaigns import JournalMissing
 from tasks.customers.upload import release_held_group
+from tasks.journal.campaign_name import name_as_known
 from tasks.journal.refresh import JOURNALS, Problem, Refresh
 from tasks.refresh.claim import end_refresh, knows_flow_run, record_problem
 from tasks.refresh.report import RefreshResult
@@ -99,18 +100,16 @@ class CampaignOrGroupDeleted(NudgeflowError):
 
 
 class Stopwatch:
-    """Measures seconds per step, by name; `lap` ends a step."""
+    """Measures the seconds of each step in this process; `lap` ends a step."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
         self._last = monotonic()
 
     def lap(self, step: str) -> None:
         """End a step, which began when the last one ended."""
         now = monotonic()
-        self.seconds[step] = round(now - self._last, 2)
+        measures.record_step(step, round(now - self._last, 2))
         self._last = now
-        measures.record_step(step, self.seconds[step])
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,12 @@ class ClaimedRefresh:
             raise
 
     def note(self, error: BaseException) -> None:
-        """Note in the journal what the flow run fails with, unless the lake is lost."""
+        """Note in the journal what the flow run fails with, unless the lake is lost; people
+        recognise its campaign, if an earlier refresh has found it.
+        """
         with suppress(Exception):
             self._record(error)
+            name_as_known(self.lake, campaign_partition(self.campaign_id))
 
     def release(self, problem: str, last: RefreshResult | None = None) -> None:
         """End the refresh, which has changed nothing at Nudgescribe, with the `last` result if that

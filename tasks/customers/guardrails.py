@@ -6,6 +6,7 @@ from pydantic import Field
 
 from nudgescribe.bases import Frozen, FrozenInput
 from nudgescribe.errors import NudgeflowError
+from tasks.ui.markdown import counted
 
 
 class GuardrailHit(NudgeflowError):
@@ -86,15 +87,17 @@ class ListGuardrails(FrozenInput):
                 f"{see}"
             )
         if accepted < self.min_rows:
-            yield TooFewRows(f"{accepted:,} rows were accepted, fewer than {self.min_rows:,}.{see}")
+            yield TooFewRows(
+                f"{counted(accepted, 'row', 'was')} accepted, fewer than {self.min_rows:,}.{see}"
+            )
         if before and before - accepted > self.max_shrink * before:
             yield ShrunkTooMuch(
-                f"The list has {accepted:,} customers, down from {before:,}: it shrank by "
+                f"The list has {counted(accepted, 'customer')}, down from {before:,}: it shrank by "
                 f"more than {self.max_shrink:.1%}."
             )
         if before and accepted - before > self.max_growth * before:
             yield GrownTooMuch(
-                f"The list has {accepted:,} customers, up from {before:,}: it grew by "
+                f"The list has {counted(accepted, 'customer')}, up from {before:,}: it grew by "
                 f"more than {self.max_growth:.1%}."
             )
 
@@ -119,10 +122,10 @@ class Guardrails(ListGuardrails):
         new, orphaned = counts.new_segments, counts.orphaned_segments
         if new > self.max_new_segments:
             yield TooManyNewSegments(
-                f"The list has {new:,} new segments, more than {self.max_new_segments:,}."
+                f"The list has {counted(new, 'new segment')}, more than {self.max_new_segments:,}."
             )
         if orphaned > self.max_orphaned_segments:
             yield TooManyOrphanedSegments(
-                f"{orphaned:,} segments would be left without customers, more than "
+                f"{counted(orphaned, 'segment')} would be left without customers, more than "
                 f"{self.max_orphaned_segments:,}."
             )

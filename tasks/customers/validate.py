@@ -32,7 +32,7 @@ from tasks.journal.history import as_changes, changes_file
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.telemetry import measures
-from tasks.ui.markdown import plain
+from tasks.ui.markdown import counted, plain
 
 PURPOSE = "the validation of a list"
 """What temporary files are for, if there is no room for them."""
@@ -108,11 +108,12 @@ def validate_customers(
     duplicates: Choice = "refuse",
     suppress: CrmSource | None = None,
     holdout: Holdout | None = None,
+    rejected_key: str = "rejected",
 ) -> Validated:
     """Stage the rows that keep the workspace's rules, and list the others in the `partition` of the
-    lake's quarantine. Customers whom the list `suppress` names, who were erased, or whom the
-    holdout chooses, are left out. A list is validated once per refresh: a retry returns the same
-    outcome.
+    lake's quarantine; the table `rejected_key` in Prefect's UI counts them by rule. Customers whom
+    the list `suppress` names, who were erased, or whom the holdout chooses, are left out. A list is
+    validated once per refresh: a retry returns the same outcome.
 
     Raises MappingRefused; ListRefused for wrong columns, for repeated identifiers unless one row of
     each is taken, and, if `strict`, for the first rejected row; SuppressionUnreadable,
@@ -127,11 +128,12 @@ def validate_customers(
             if split.rejected:
                 lake.files.put(split.errors, quarantine, private=True)
             _record(lake, refresh, split)
-            broken_rules = _report_errors(split.errors) if split.rejected else []
+            broken_rules = _report_errors(split.errors, rejected_key) if split.rejected else []
             if split.repeated and duplicates == "refuse":
                 raise ListRefused(
-                    f"{split.repeated:,} customer identifiers occur more than once; see "
-                    f"{quarantine} in the lake. With options.duplicates one row of each is taken."
+                    f"{counted(split.repeated, 'customer identifier', 'occurs')} more than once; "
+                    f"see {quarantine} in the lake. With options.duplicates one row of each is "
+                    "taken."
                 )
             accepted, held_out = _stage(lake, split, staged, refresh.staging, holdout is not None)
             suppressed_rows = count_rows(split.suppressed)
@@ -231,7 +233,7 @@ def _stage(
     return accepted, held_out
 
 
-def _report_errors(errors: Path) -> list[BrokenRule]:
+def _report_errors(errors: Path, key: str) -> list[BrokenRule]:
     counts = (
         pl.scan_parquet(errors)
         .group_by("field", "code", "reason")
@@ -240,5 +242,5 @@ def _report_errors(errors: Path) -> list[BrokenRule]:
         .collect()
     )
     rows = [{**row, "field": plain(row["field"])} for row in counts.to_dicts()]
-    create_table_artifact(table=rows, key="rejected-customers", description="Rejected rows by rule")
+    create_table_artifact(table=rows, key=key, description="Rejected rows by rule")
     return [BrokenRule(field=row[0], code=row[1], rows=row[3]) for row in counts.iter_rows()]

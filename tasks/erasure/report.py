@@ -10,7 +10,7 @@ from tasks.erasure.runs import InRuns
 from tasks.erasure.tables import InTables
 from tasks.policies import NEVER_CACHED
 from tasks.ui.artifacts import artifact_key, link_report, show_page
-from tasks.ui.markdown import plain, two_columns
+from tasks.ui.markdown import counted, plain, two_columns
 
 
 class ErasureIncomplete(NudgeflowError):
@@ -40,18 +40,19 @@ def report_erasure(lake: DataLake, result: ErasureResult) -> None:
     """Show the numbers of an erasure as a page in Prefect."""
     groups, runs, tables = result.in_groups, result.in_runs, result.in_tables
     rows = {
-        "to erase": f"{result.customers:,} customers",
-        "deleted from groups": f"{groups.customers:,}, from {groups.groups:,} groups",
+        "to erase": counted(result.customers, "customer"),
+        "deleted from groups": f"{groups.customers:,}, from {counted(groups.groups, 'group')}",
         "groups that refused": f"{groups.refused:,}",
-        "taken out of runs": f"{runs.rows:,} rows, of {runs.runs:,} runs",
-        "taken out of tables": f"{tables.rows:,} rows, of {tables.files:,} files",
+        "taken out of runs": f"{counted(runs.rows, 'row')}, of {counted(runs.runs, 'run')}",
+        "taken out of tables": f"{counted(tables.rows, 'row')}, of {counted(tables.files, 'file')}",
         "staged lists removed": f"{result.staged:,}",
     }
     name = lake.block_name
-    title = f"Erasure from {plain(name)}: {result.customers:,} customers"
+    title = f"Erasure from {plain(name)}: {counted(result.customers, 'customer')}"
     page = f"# {title}\n\n{two_columns('', rows)}\n"
     link_report(
         show_page(page, artifact_key("erasure", name), title),
-        f"{result.customers:,} customers were erased: {groups.customers:,} left customer groups, "
-        f"{runs.rows:,} messages the lake; {groups.refused:,} groups refused.",
+        f"{counted(result.customers, 'customer', 'was')} erased: {groups.customers:,} left "
+        f"customer groups, {counted(runs.rows, 'message')} the lake; "
+        f"{counted(groups.refused, 'group')} refused.",
     )

@@ -32,7 +32,7 @@ from nudgescribe.contract import Campaign, Run, Status, WorkspaceCampaigns
 from nudgescribe.errors import NotFound, NotPublished, NudgeflowError, first_ten
 from nudgescribe.retry import PollPolicy, poll
 from nudgescribe.telemetry import within_span
-from tasks.campaigns import campaign_of
+from tasks.campaigns import called, campaign_of, named_if_refused
 from tasks.export.download import ExportRef, fetch_pages, slots_of
 from tasks.export.ledger import Ledger
 from tasks.export.verify import doubtful_pages
@@ -118,7 +118,21 @@ def find_runs(
     lake.tombstones()
     with account.get_client() as client:
         workspace, campaign = campaign_of(client, account, campaign_id)
-        history = client.rerun_history(campaign_id)
+        with named_if_refused(workspace, campaign):
+            history = client.rerun_history(campaign_id)
+            return _choose(lake, workspace, campaign, history, which, check_rows)
+
+
+def _choose(
+    lake: DataLake,
+    workspace: WorkspaceCampaigns,
+    campaign: Campaign,
+    history: list[Run],
+    which: WhichRuns,
+    check_rows: bool,
+) -> list[RunToExport]:
+    """Return the runs that are asked for. Raises NotFound, NotPublished, UnknownState."""
+    campaign_id = campaign.campaign_id
     runs = {run.run_number: run for run in history if run.status != Status.FAILED}
     current = find_current_run(campaign_id, history).run_number
     unknown = [number for number in sorted(runs) if not is_known(runs[number].status)]
@@ -169,7 +183,7 @@ def _to_export(
         run_number=run.run_number,
         workspace_id=workspace.workspace_id,
         campaign=campaign.name,
-        workspace=workspace.name or "",
+        workspace=called(workspace),
         customer_group_id=run.customer_group_id,
         job_uid=run.job_uid,
         check_rows=check_rows,

@@ -8,6 +8,7 @@ from prefect import task
 
 from blocks import DataLake
 from nudgescribe.bases import Frozen
+from tasks.journal.campaign_name import name_as_known
 from tasks.journal.entries import Journal, Series, Step
 from tasks.journal.history import record
 from tasks.journal.owners import this_process
@@ -39,6 +40,8 @@ def journaled(lake: DataLake, run: Refresh, *, resumable: bool) -> Generator[Ref
             note_problem(lake, run, problem)
             if not resumable:
                 end_journal(lake, run, problem.problem)
+            if run.partition:
+                name_as_known(lake, run.partition)
         raise
     end_journal(lake, run)
 

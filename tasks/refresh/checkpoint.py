@@ -1,19 +1,30 @@
 """The checkpoint of a refresh whose rerun has been initiated: retries continue from there."""
 
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import pairwise
 
 from prefect import task
 
 from blocks import DataLake
+from blocks.storage.errors import TooNew
 from nudgescribe.bases import Frozen
 from tasks.campaigns import CampaignRef, Published, RunRef
 from tasks.customers.upload import GroupRef
 from tasks.customers.validate import Validated
 from tasks.export.run import RunInLake
-from tasks.journal.entries import Journal, Step
+from tasks.journal.entries import Journal, JournalDamaged, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.refresh.preview import Preview
+
+_LAST_OF = {
+    "extract and validate": Step.VALIDATED,
+    "upload": Step.INITIATED,
+    "rerun and review": Step.PUBLISHED,
+    "publish and fetch": Step.COMMITTED,
+}
+"""The entry that ends each step that people are shown."""
 
 
 class Checkpoint(Frozen):
@@ -78,3 +89,24 @@ def load_finished_steps(lake: DataLake, refresh: Refresh) -> FinishedSteps:
 def save_committed(lake: DataLake, refresh: Refresh, committed: Committed) -> Committed:
     """Note that the run is in the lake."""
     return Journal(lake.files, refresh.journal).add(Step.COMMITTED, committed)
+
+
+@task(**RETRIED)
+def time_steps(lake: DataLake, refresh: Refresh) -> dict[str, float]:
+    """Return how many seconds each step has taken since the refresh began, with all waits and
+    whichever processes did it; none where the journal does not tell.
+    """
+    with suppress(JournalDamaged, TooNew):
+        entries = Journal(lake.files, refresh.journal).entries()
+        begun = {"begun": Step.CLAIMED}
+        ends = {
+            name: entries[step].written_at
+            for name, step in (begun | _LAST_OF).items()
+            if step in entries
+        }
+        ends["compare and hand over"] = datetime.now(UTC)
+        return {
+            name: round((end - before).total_seconds(), 2)
+            for (_, before), (name, end) in pairwise(ends.items())
+        }
+    return {}

@@ -35,7 +35,7 @@ from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key, link_report, show_page
 from tasks.ui.charts import Chart, vertical_bars
-from tasks.ui.markdown import code_block, plain, two_columns
+from tasks.ui.markdown import code_block, counted, plain, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"
@@ -277,13 +277,15 @@ To refresh by this plan, set `options.plan_id` to `{plan.plan_id}`. It is saved 
 def sentences(plan: Plan) -> list[str]:
     """Return the plan in plain sentences, for logs and terminals."""
     written = [
-        f"A refresh would upload {plan.accepted:,} of {plan.extracted:,} rows, and write "
-        f"{plan.new.segments:,} new messages; {plan.orphaned.segments:,} segments would be removed."
+        f"A refresh would upload {plan.accepted:,} of {counted(plan.extracted, 'row')}, and write "
+        f"{counted(plan.new.segments, 'new message')}; "
+        f"{counted(plan.orphaned.segments, 'segment')} would be removed."
     ]
     if changes := plan.changes:
         written.append(
-            f"Since run {plan.current_run}, {changes.added:,} customers were added, "
-            f"{changes.changed:,} changed, {changes.removed:,} removed."
+            f"Since run {plan.current_run}, "
+            f"{counted(changes.added, 'customer', 'was')} added, {changes.changed:,} changed, "
+            f"{changes.removed:,} removed."
         )
     stopped = "Its guardrails would stop it." if plan.stops else "No guardrail would stop it."
     return [*written, stopped]

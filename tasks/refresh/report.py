@@ -25,6 +25,7 @@ from tasks.ui.markdown import (
     MOST_RULES_SHOWN,
     change,
     code_block,
+    counted,
     link,
     percent,
     plain,
@@ -36,8 +37,8 @@ from tasks.ui.markdown import (
 
 class RefreshResult(Frozen):
     """The result of one refresh: rows of the list, segments compared with the `previous_run`,
-    messages compared with an earlier run in the lake, `seconds` per step, and the `path` of the
-    run's folder in the lake.
+    messages compared with an earlier run in the lake, `seconds` per step with all waits, and the
+    `path` of the run's folder in the lake.
 
     Lakes hold results of earlier releases, so new fields have defaults and renamed ones aliases.
     """
@@ -116,15 +117,16 @@ def report_sync(
     return show_page(
         _joined(parts),
         key=artifact_key("sync", group.name, group.customer_group_id),
-        description=f"{plain(group.name)}: {validated.accepted.rows:,} customers",
+        description=f"{plain(group.name)}: {counted(validated.accepted.rows, 'customer')}",
     )
 
 
 def sync_sentence(group: GroupRef, changes: ListDiff) -> str:
     """Return what a synchronisation has come to in a plain sentence."""
     return (
-        f"Group '{group.name}': {changes.added:,} customers were added, {changes.changed:,} "
-        f"changed, {changes.removed:,} removed; {changes.unchanged:,} are unchanged."
+        f"Group '{group.name}': {counted(changes.added, 'customer', 'was')} added, "
+        f"{changes.changed:,} changed, {changes.removed:,} removed; "
+        f"{counted(changes.unchanged, verb='is')} unchanged."
     )
 
 
@@ -133,17 +135,27 @@ def sentences(result: RefreshResult) -> list[str]:
     diff = result.run_diff
     left_out = result.erased_before + result.suppressed + result.held_out
     written = [
-        f"{result.extracted:,} rows came from the CRM; {result.rejected:,} were rejected."
-        + (f" {left_out:,} customers were left out." if left_out else ""),
-        f"Run {result.run_number} has {result.rows:,} messages. {result.new:,} of its "
-        f"{result.matched + result.new:,} segments are new; {result.orphaned:,} were removed.",
+        f"{counted(result.extracted, 'row')} came from the CRM; "
+        f"{counted(result.rejected, verb='was')} rejected."
+        + (f" {counted(left_out, 'customer', 'was')} left out." if left_out else ""),
+        f"Run {result.run_number} has {counted(result.rows, 'message')}. {_new_segments(result)}; "
+        f"{counted(result.orphaned, verb='was')} removed.",
     ]
     if diff.compared:
         written.append(
-            f"Since run {diff.since}, {diff.changed:,} of {diff.in_both:,} customers received a "
-            f"different message; {diff.added:,} were added, {diff.removed:,} removed."
+            f"Since run {diff.since}, {diff.changed:,} of {counted(diff.in_both, 'customer')} "
+            f"received a different message; {counted(diff.added, verb='was')} added, "
+            f"{counted(diff.removed)} removed."
         )
     return written
+
+
+def _new_segments(result: RefreshResult) -> str:
+    segments = result.matched + result.new
+    if segments == 1:
+        return f"Its only segment is {'new' if result.new else 'not new'}"
+    new = counted(result.new) if result.new else "None"
+    return f"{new} of its {segments:,} segments {'is' if result.new < 2 else 'are'} new"
 
 
 def _now(result: RefreshResult) -> Past:
@@ -169,7 +181,7 @@ def _page(
     published = f"{run} was published on {when:%Y-%m-%d at %H:%M} UTC" if when else run
     parts = [
         f"# {plain(result.campaign)}: run {result.run_number}",
-        f"{published}: {result.rows:,} messages, one for each customer of the list.",
+        f"{published}: {counted(result.rows, 'message')}, one for each customer of the list.",
         link("Open the campaign", campaign_url) if campaign_url else "",
         "## What came in",
         two_columns(
@@ -194,13 +206,17 @@ def _page(
         horizontal_bars(_messages(result)).show("Messages"),
         *show_trend(runs),
         "## Technical details",
-        two_columns(
-            "seconds", {plain(step): f"{seconds:.1f}" for step, seconds in result.seconds.items()}
-        ),
+        "From the beginning of the refresh, with all waits:",
+        two_columns("seconds", _seconds(result)),
         f"Files in the lake: {result.files:,}, together {decimal(result.bytes)}, in",
         code_block(url(result.path)),
     ]
     return _joined(parts)
+
+
+def _seconds(result: RefreshResult) -> dict[str, str]:
+    steps = {**result.seconds, "together": sum(result.seconds.values())}
+    return {plain(step): f"{seconds:,.1f}" for step, seconds in steps.items()}
 
 
 def _joined(parts: list[str]) -> str:
@@ -243,9 +259,9 @@ def _compared(result: RefreshResult) -> list[str]:
         rows.append(_row("segments", before, after))
     return [
         table("lrrr", ("", f"run {diff.since}", f"run {result.run_number}", ""), rows),
-        f"Of the {diff.in_both:,} customers in both runs, {diff.changed:,} received a different "
-        f"message: **{percent(diff.changed, diff.in_both)}**. {diff.added:,} customers were "
-        f"added, {diff.removed:,} removed.",
+        f"Of the {counted(diff.in_both, 'customer')} in both runs, {counted(diff.changed)} "
+        f"received a different message: **{percent(diff.changed, diff.in_both)}**. "
+        f"{counted(diff.added, 'customer', 'was')} added, {diff.removed:,} removed.",
     ]
 
 

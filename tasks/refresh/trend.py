@@ -33,11 +33,10 @@ class Past(Frozen):
     since: int | None = None
 
     def parts(self) -> dict[str, int]:
-        """Return what its messages are made of."""
-        if self.unchanged is None:
-            return {"not compared": self.messages}
+        """Return what its messages are made of: always the same parts, for the same colours."""
         return {
-            "unchanged": self.unchanged,
+            "not compared": self.messages if self.unchanged is None else 0,
+            "unchanged": self.unchanged or 0,
             "changed": self.changed or 0,
             "added": self.added or 0,
         }

@@ -33,44 +33,54 @@ class Ages(FrozenInput):
     staging_days: float = Field(
         default=8,
         ge=1,
+        title="Advanced: days to keep staging",
         description="Keep staging folders, unfinished uploads and replaced files of runs for this "
         "many days: more than the longest refresh with its review takes.",
     )
     quarantine_days: float | None = Field(
         default=None,
         ge=1,
+        title="Safety: days to keep rejected rows",
         description="Keep rejected rows for this many days; for ever by default.",
     )
     plans_days: float | None = Field(
-        default=None, ge=1, description="Keep plans for this many days; for ever by default."
+        default=None,
+        ge=1,
+        title="Advanced: days to keep plans",
+        description="Keep plans for this many days; for ever by default.",
     )
     journals_days: float | None = Field(
         default=None,
         ge=1,
+        title="Advanced: days to keep journals",
         description="Keep the journals of refreshes and other flow runs for this many days, and "
         "each campaign's newest one for ever; all of them by default.",
     )
     history_days: float | None = Field(
         default=None,
         ge=1,
+        title="Safety: days to keep history",
         description="Keep the history of flow runs and of the customers they changed for this many "
         "days; for ever by default.",
     )
     runs_kept: int | None = Field(
         default=None,
         ge=1,
+        title="Safety: newest runs to keep",
         description="Keep this many newest runs of each campaign in the lake. If runs_days is set, "
         "too, a run is removed only if both allow it.",
     )
     runs_days: float | None = Field(
         default=None,
         ge=1,
+        title="Safety: days to keep runs",
         description="Keep runs in the lake for this many days, and each campaign's newest run for "
         "ever. If runs_kept is set, too, a run is removed only if both allow it.",
     )
     groups_days: float | None = Field(
         default=None,
         ge=1,
+        title="Safety: days to keep customer groups",
         description="Keep customer groups that refreshes made for this many days: more than the "
         "longest refresh with its review takes. Those of a campaign's last two runs stay; all of "
         "them by default.",

@@ -26,7 +26,7 @@ from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind, cutoff
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key, link_report, show_table
-from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, plain
+from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, counted, plain
 
 AT_ONCE = 8
 
@@ -188,7 +188,7 @@ def _row_of(candidate: Candidate, now: datetime) -> dict[str, str]:
     target = candidate.target
     name = plain(f"{target} ({candidate.name})" if candidate.name else target)
     is_group = candidate.kind == "customer group"
-    size = f"{candidate.customers:,} customers" if is_group else decimal(candidate.bytes)
+    size = counted(candidate.customers, "customer") if is_group else decimal(candidate.bytes)
     return _row(
         candidate.kind, name, f"{(now - candidate.since).total_seconds() / 86400:.1f}", size
     )

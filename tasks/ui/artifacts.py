@@ -39,7 +39,7 @@ def artifact_key(kind: str, name: str, id_: str = "") -> str:
     return "-".join(filter(None, (kind, slug, unique)))
 
 
-@task(**NEVER_CACHED, task_run_name="link {name}")
+@task(**NEVER_CACHED, task_run_name="link the campaign")
 def link_campaign(account: NudgescribeAccount, campaign_id: str, name: str) -> None:
     """Link the campaign's page as an artifact, if the account knows the platform's address."""
     if url := account.link_to(campaign_id):

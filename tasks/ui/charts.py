@@ -98,8 +98,8 @@ def horizontal_bars(values: Bars) -> bytes | None:
 
 @_never_failing
 def stacked_bars(stacks: Groups) -> bytes | None:
-    """Draw a bar for each of the `stacks`, made of its numbers, with the total above; None if there
-    are not two to compare.
+    """Draw a bar for each of the `stacks`, made of the same parts, with the total above; None if
+    there are not two to compare. A part that no stack has is not in the legend.
     """
     totals = {name: sum(parts.values()) for name, parts in stacks.items()}
     if not _can_be_compared(totals):
@@ -108,13 +108,13 @@ def stacked_bars(stacks: Groups) -> bytes | None:
 
     figure = Figure(figsize=(max(4.5, 0.6 * len(stacks) + 2), 3), layout="constrained")
     axes, below = figure.add_subplot(), dict.fromkeys(stacks, 0)
-    for number, part in enumerate(
-        dict.fromkeys(name for parts in stacks.values() for name in parts)
-    ):
-        heights = [parts.get(part, 0) for parts in stacks.values()]
+    for part, shade in zip(next(iter(stacks.values())), SHADES, strict=False):
+        heights = [parts[part] for parts in stacks.values()]
+        if not any(heights):
+            continue
         bottom = list(below.values())
-        axes.bar(list(stacks), heights, bottom=bottom, label=part, color=SHADES[number], width=0.6)
-        below = {name: below[name] + stacks[name].get(part, 0) for name in stacks}
+        axes.bar(list(stacks), heights, bottom=bottom, label=part, color=shade, width=0.6)
+        below = {name: below[name] + stacks[name][part] for name in stacks}
     for position, total in enumerate(totals.values()):
         axes.annotate(
             f"{total:,}", (position, total), (0, 2), textcoords="offset points", ha="center"

@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from prefect.types import KeyValueLabels
 
 from blocks.limits import without_retries
+from nudgescribe.errors import cut
 
 LAKE = "nudgeflow.lake"
 ACCOUNT = "nudgeflow.account"
@@ -25,6 +26,8 @@ REPORT = "nudgeflow.report"
 """The address of the page that tells most of the flow run: its report, its review, its plan."""
 REVIEW_UNTIL = "nudgeflow.review_until"
 IN_PORTFOLIO = "nudgeflow.in_portfolio"
+MOST_OF_NAME = 60
+"""Characters of a campaign's or a workspace's name: lists of flow runs show names on one line."""
 QUICK_TRIES, PAUSE_SECONDS = 10, 0.1
 
 
@@ -33,12 +36,19 @@ def add_labels(labels: KeyValueLabels) -> None:
     _quickly(partial(_update_labels, labels))
 
 
-def name_flow_run(name: str, campaign: str, workspace: str) -> None:
-    """Name the running flow run, and tag it with its campaign and workspace; it goes on without,
-    should Prefect's server refuse it.
+def name_flow_run(campaign: str, workspace: str, what: str = "") -> None:
+    """Name the running flow run by its campaign and `what` it does, and tag it with campaign and
+    workspace; it goes on without, should Prefect's server refuse it.
     """
+    names = {"campaign": cut(campaign, MOST_OF_NAME), "workspace": cut(workspace, MOST_OF_NAME)}
+    tags = {f"{kind}: {name}" for kind, name in names.items() if name}
     with suppress(httpx.HTTPError):
-        _quickly(partial(_update_name, name, campaign, workspace))
+        _quickly(partial(_update_name, f"{names['campaign']}{what}", tags))
+
+
+def is_named() -> bool:
+    """Return whether the running flow run has been named by its campaign."""
+    return any(tag.startswith("campaign: ") for tag in _tags())
 
 
 def _quickly(update: Callable[[], None]) -> None:
@@ -59,13 +69,17 @@ def _update_labels(labels: KeyValueLabels) -> None:
         context.flow_run.labels.update(labels)
 
 
-def _update_name(name: str, campaign: str, workspace: str) -> None:
-    named = {"campaign": campaign, "workspace": workspace}
-    tags = {f"{kind}: {called}" for kind, called in named.items() if called}
-    context = FlowRunContext.get()
-    known = context.flow_run.tags if context and context.flow_run else []
+def _update_name(name: str, tags: set[str]) -> None:
+    known = _tags()
+    tagged = sorted({*known, *tags})
     with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(flow_run.id), name=name, tags=sorted({*known, *tags}))
+        client.update_flow_run(UUID(flow_run.id), name=name, tags=tagged)
+    known[:] = tagged
+
+
+def _tags() -> list[str]:
+    context = FlowRunContext.get()
+    return context.flow_run.tags if context and context.flow_run else []
 
 
 def announce(event: str, kind: str, name: str, occurrence: str, payload: dict[str, Any]) -> None:

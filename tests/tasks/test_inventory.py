@@ -270,7 +270,7 @@ def test_inventory_report_has_table_and_chart(
     office: Office, through: Through, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office.local.account.campaign_url = "https://app.example.com/{campaign_id}"
-    old = office.campaign("Old *one*\n| [x](y)", Status.PUBLISHED, Status.FAILED)
+    old = office.campaign("Old *one*\n| [x](y)" + " again" * 20, Status.PUBLISHED, Status.FAILED)
     without = httpx.Response(200, json={"runs": []})
     office.campaign("Odd", "On | hold")
     with office.company.client() as client:
@@ -284,7 +284,7 @@ def test_inventory_report_has_table_and_chart(
     assert len(rows) == 3
     (row,) = (each for each in rows if old in each["page"])
     assert row == {
-        "campaign": r"Old \*one\* \| \[x\](y)",
+        "campaign": r"Old \*one\* \| \[x\](y) again agai…",
         "page": f"[open](https://app.example.com/{old})",
         "workspace": "Marketing",
         "status": "Failed",
@@ -294,6 +294,8 @@ def test_inventory_report_has_table_and_chart(
         "at": f"{ENDED:%Y-%m-%d}",
         "days since": 10,
     }
+    # What people look for is within a window of 1280 pixels.
+    assert [*row][:5] == ["campaign", "status", "last run", "its status", "days since"]
     # Who has no run at all comes last.
     assert (rows[-1]["current run"], rows[-1]["status"]) == (1, "Published")
     assert [rows[-1][each] for each in ("last run", "its status", "at", "days since")] == [None] * 4

@@ -1,7 +1,7 @@
 """The review gate: suspended without a process, resumed once people have approved."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from nudgescribe.errors import ServerError
 from sandbox.api.security import hash_password
 from sandbox.data.models import User
 from tasks.customers.guardrails import Guardrails
-from tasks.journal.entries import Series
+from tasks.journal.entries import Series, Step
 from tasks.refresh.history import History
 from tasks.refresh.report import RefreshResult
 from tasks.refresh.standing import Review
@@ -121,6 +121,29 @@ def test_review_suspends_until_approved(
     assert [one.run_number for one in company.history()] == [2, 1]
     assert len(company.groups()) == 2
     assert staged(saved) == []
+
+
+def test_report_of_a_resumed_refresh_tells_seconds_of_the_whole(
+    company: Company, suspend: Suspend, deployed: Deployed
+) -> None:
+    saved, run = suspend()
+    approve(company)
+    assert str(run) in resume_reviewed()
+    resumed = datetime.now(UTC)
+    assert deployed.work(run).name == "Completed"
+    partition = campaign_partition(company.seeded.campaign_id)
+    history = History(saved.lake.files, partition)
+    begun = history.journal(1).entries()[Step.CLAIMED].written_at
+    result = history.last_result()
+    assert result
+    assert [*result.seconds] == [
+        "extract and validate",
+        "upload",
+        "rerun and review",
+        "publish and fetch",
+        "compare and hand over",
+    ]
+    assert sum(result.seconds.values()) > (resumed - begun).total_seconds()
 
 
 def test_review_is_resumed_after_the_password_was_rotated(

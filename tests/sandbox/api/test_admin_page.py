@@ -65,8 +65,9 @@ def test_run_page_shows_segments_and_approve_button_approves(
     campaign = campaign_on(page, company)
     expect(campaign).to_contain_text("current run 2")
     _, second, first = campaign.get_by_role("row").all()
-    for text in ("100 new", Status.READY_FOR_REVIEW, "Finalising"):
+    for text in ("100 new", Status.READY_FOR_REVIEW):
         expect(second).to_contain_text(text)
+    expect(second).not_to_contain_text("Finalising")  # its job is done
     for text in ("First customers", Status.PUBLISHED):
         expect(first).to_contain_text(text)
 
@@ -139,6 +140,16 @@ def test_pages_are_as_wide_as_the_window(
         for path in ("/", run):
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize(("calls", "said"), [(1, "once"), (2, "2 times"), (0, "0 times")])
+def test_overview_counts_calls_for_pages_in_words(
+    page: Page, company: Company, client: NudgescribeClient, calls: int, said: str
+) -> None:
+    for _ in range(calls):
+        client.count_message_pages(company.seeded.campaign_id)
+    page.goto("/")
+    expect(account_on(page, company)).to_contain_text(f"pages counted {said}; window ends")
 
 
 def test_failed_run_shows_its_error_and_no_messages(

@@ -119,7 +119,7 @@ def test_validation_reports_rules_without_values(
     assert quarantine["row"].to_list() == [5, 30, 60, 90]
     required = {"field": "plan", "code": "required", "reason": "a value is required"}
     assert quarantine.row(0, named=True) == {"row": 5, "identifier": "000005", **required}
-    (row,) = (row for row in local.artifacts["rejected-customers"] if row["field"] == "plan")
+    (row,) = (row for row in local.artifacts["rejected"] if row["field"] == "plan")
     assert row == {**required, "rows": 1, "first row": 5}
     by_rule = quarantine.group_by("field", "code").len("rows").sort("field", "code")
     assert validated.broken_rules == [BrokenRule(**each) for each in by_rule.rows(named=True)]
@@ -204,9 +204,9 @@ def test_fingerprint_ignores_order_of_rows(
 def test_repeated_identifiers_are_found_as_sent(local: Local, validate: Validate) -> None:
     key = rule("born", "Date", "dd.MM.yyyy").model_copy(update={"unique": True})
     listed = pl.DataFrame({"born": [date(2024, 1, 2), date(2024, 1, 3), date(2024, 1, 2)]})
-    with pytest.raises(ListRefused, match="1 customer identifiers occur more than once"):
+    with pytest.raises(ListRefused, match="1 customer identifier occurs more than once"):
         validate(listed, rules=[key])
-    table = local.artifacts["rejected-customers"]
+    table = local.artifacts["rejected"]
     assert [(row["code"], row["rows"]) for row in table] == [("duplicate", 2)]
 
 

@@ -15,7 +15,7 @@ from tasks.customers.upload import GroupRef
 from tasks.customers.validate import BrokenRule, Validated
 from tasks.export.run_diff import RunDiffSummary
 from tasks.refresh import report as tasks
-from tasks.refresh.report import RefreshResult, report_refresh, report_sync
+from tasks.refresh.report import RefreshResult, report_refresh, report_sync, sentences
 from tasks.refresh.run_shown import RunShown, Sample, SegmentSize
 
 OLD = {
@@ -138,10 +138,13 @@ Of the 994,988 customers in both runs, 3,980 received a different message: **0.4
 
 ## Technical details
 
+From the beginning of the refresh, with all waits:
+
 | | seconds |
 |---|---:|
 | upload | 61.2 |
 | rerun | 600.0 |
+| together | 661.2 |
 
 Files in the lake: 2, together 45.6 MB, in
 
@@ -255,6 +258,26 @@ def test_report_accepts_result_of_earlier_release(shown: dict[str, str]) -> None
     assert (old.broken_rules, old.run_diff, old.published_at) == ([], RunDiffSummary(), None)
     report_refresh.fn(ACCOUNT, LAKE, old, RunShown())
     assert "\n\nRun 7: 999,988 messages, one for each customer" in shown["refresh-spring"]
+
+
+@pytest.mark.parametrize(
+    ("matched", "new", "orphaned", "said"),
+    [
+        (1, 0, 0, "Its only segment is not new; none was removed."),
+        (0, 1, 2, "Its only segment is new; 2 were removed."),
+        (12, 0, 1, "None of its 12 segments is new; 1 was removed."),
+        (11, 1, 0, "1 of its 12 segments is new; none was removed."),
+        (8, 4, 3, "4 of its 12 segments are new; 3 were removed."),
+    ],
+)
+def test_sentences_count_segments_as_people_do(
+    matched: int, new: int, orphaned: int, said: str
+) -> None:
+    segments = {"matched": matched, "new": new, "orphaned": orphaned}
+    rows = {"extracted": 1, "rejected": 1, "rows": 1}
+    came, run, *_ = sentences(RESULT.model_copy(update={**segments, **rows}))
+    assert came == "1 row came from the CRM; 1 was rejected."
+    assert run == f"Run 7 has 1 message. {said}"
 
 
 def test_sync_report_page_is_complete(shown: dict[str, str]) -> None:

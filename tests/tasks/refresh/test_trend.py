@@ -1,14 +1,18 @@
 """The last runs of a campaign on its reports, from what the lake has written down of them."""
 
+import io
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from blocks import DataLake
 from blocks.storage.history import read_newest_runs, run_columns, write_run
 from blocks.storage.manifest import campaign_partition
 from tasks.refresh.trend import RUNS, Past, last_runs, show_trend
+from tasks.ui.charts import SHADES
 from tests.tasks.conftest import Local
 
 NOW = Past(run_number=20, messages=100, unchanged=60, changed=30, added=10, removed=5, since=19)
@@ -35,8 +39,9 @@ def test_last_twelve_runs_are_shown_with_the_newest_one(lake: DataLake) -> None:
     runs = last_runs(lake, "C", NOW)
     assert [run.run_number for run in runs] == [*range(7, 18), 20]
     assert len(runs) == RUNS
-    assert runs[0].parts() == {"unchanged": 80, "changed": 5, "added": 5}
-    assert runs[-2].parts() == {"not compared": 90}
+    assert runs[0].parts() == {"not compared": 0, "unchanged": 80, "changed": 5, "added": 5}
+    uncompared = {"not compared": 90, "unchanged": 0, "changed": 0, "added": 0}
+    assert runs[-2].parts() == uncompared
     title, chart, table = show_trend(runs)
     assert title == "## The last 12 runs"
     assert chart.startswith("![Messages of the last runs]")
@@ -51,6 +56,23 @@ def test_run_before_the_first_refresh_is_known_by_the_comparison(lake: DataLake)
     first, second, third = last_runs(lake, "C", NOW)
     assert first == Past(run_number=18, messages=86)
     assert (second.run_number, second.since, third) == (19, 18, NOW)
+
+
+def colours(chart: str) -> set[str]:
+    png = b64decode(chart.partition("base64,")[2].rstrip(")"))
+    pixels = (imread(io.BytesIO(png))[..., :3] * 255).round().astype(int).reshape(-1, 3)
+    return {f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in {*map(tuple, pixels)}}
+
+
+def test_parts_have_the_same_colours_in_each_trend() -> None:
+    uncompared = Past(run_number=18, messages=95)
+    earlier = NOW.model_copy(update={"run_number": 19})
+    _, with_uncompared, _ = show_trend([uncompared, earlier, NOW])
+    _, without, _ = show_trend([earlier, NOW])
+    first, *parts = SHADES
+    assert {first, *parts} <= colours(with_uncompared)
+    assert first not in colours(without)
+    assert {*parts} <= colours(without)
 
 
 @pytest.mark.parametrize("since", [None, 19])

@@ -59,8 +59,8 @@ def test_labels_that_stay_refused_are_an_error(
 
 @flow(persist_result=False)
 def named() -> str:
-    signals.name_flow_run("Welcome back", "Welcome back", "")
-    signals.name_flow_run("Welcome back, run 3", "Welcome back", "Marketing")
+    signals.name_flow_run("Welcome back", "")
+    signals.name_flow_run("Welcome back", "Marketing", ", run 3")
     return str(flow_run.id)
 
 
@@ -78,3 +78,16 @@ def test_flow_run_is_named_if_the_server_lets_it(
         assert (run.name, {*run.tags}) == ("Welcome back, run 3", expected)
     else:
         assert {*run.tags} == {"nudgescribe"}
+
+
+@flow(persist_result=False)
+def named_at_length() -> str:
+    signals.name_flow_run("Welcome back, dear " * 20, "Marketing " * 40, ", run 3")
+    return str(flow_run.id)
+
+
+def test_long_names_are_cut_in_name_and_tags(prefect_server: None) -> None:
+    run = deployed.flow_run(UUID(named_at_length()))
+    assert run.name.endswith("…, run 3")
+    assert all("…" in tag for tag in run.tags)
+    assert max(len(one) for one in (run.name, *run.tags)) < 80
