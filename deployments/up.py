@@ -91,7 +91,7 @@ def _set_up(sandbox_url: str) -> None:
     """Seed the sandbox, set up Prefect's server, and deploy the flows."""
     from deployments import local, server
     from deployments.bootstrap import bootstrap
-    from deployments.deploy import deploy
+    from deployments.deploy import BlocksMissing, deploy
     from deployments.project import DEPLOYMENTS, TEMPLATES
 
     account = local.seed_once(DATA)
@@ -107,7 +107,10 @@ def _set_up(sandbox_url: str) -> None:
     )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
-    list(deploy(DEPLOYMENTS if DEPLOYMENTS.exists() else TEMPLATES / DEPLOYMENTS.name))
+    try:
+        list(deploy(DEPLOYMENTS if DEPLOYMENTS.exists() else TEMPLATES / DEPLOYMENTS.name))
+    except BlocksMissing as error:
+        print(error, flush=True)  # the others can be tried
 
 
 def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
@@ -151,3 +154,7 @@ def _check_free(port: int) -> None:
     with closing(socket.socket()) as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             sys.exit(f"Port {port} is in use: is another stack running?")
+
+
+if __name__ == "__main__":  # a command in version 0.1
+    sys.exit("This is `nudgeflow up` now.")
