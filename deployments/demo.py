@@ -148,3 +148,7 @@ def _tell(result: RefreshResult, lake: Path) -> None:
         print(f"  Rejected: {rule.rows:,} rows, field {rule.field}: {why}.")
     print(f"- It took {sum(result.seconds.values()):.0f} seconds.")
     print(f"\nThe messages: {lake / result.path}")
+
+
+if __name__ == "__main__":  # a command in version 0.1
+    sys.exit("This is `nudgeflow demo` now.")

@@ -3,8 +3,10 @@
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from runpy import run_module
 from unittest.mock import patch
 
 import pytest
@@ -110,6 +112,16 @@ def test_bootstrap_and_deploy_refuse_without_server_or_campaign(
     (project / ".env").write_bytes("NUDGEFLOW_ACCOUNT_PASSWORD=p\xe4ss".encode("latin-1"))
     with pytest.raises(NoProject, match=r"\.env is not in UTF-8"):
         command.deploy()
+
+
+@pytest.mark.parametrize("name", ["bootstrap", "deploy", "demo", "up"])
+def test_modules_that_were_commands_say_what_to_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"deployments.{name}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit, match=f"`nudgeflow {name}`"):
+        run_module(module, run_name="__main__")
 
 
 def test_doctor_starts_no_server_where_none_is_named(
