@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from blocks import FileCrm
 from blocks.portfolio import describe_first_error
 from blocks.storage.scratch import scratch_folder
-from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.errors import NudgeflowError, counted, first_ten
 from nudgescribe.lazy import pl
 
 FEWEST_ROWS = 2
@@ -104,10 +104,12 @@ def _check(frame: pl.DataFrame, segments: Sequence[str]) -> None:
     if key in segments:
         raise ListUnusable("The first column tells customers apart: segment by others.")
     if frame.height < FEWEST_ROWS:
-        raise ListUnusable(f"The list has {frame.height} rows; {FEWEST_ROWS} are needed.")
+        raise ListUnusable(
+            f"The list has {counted(frame.height, 'row')}; {FEWEST_ROWS} are needed."
+        )
     ids = frame.filter(pl.col(key) != "")[key]
     if repeated := ids.len() - ids.n_unique():
         raise ListUnusable(
-            f"{repeated:,} customer identifiers occur more than once: the first column must tell "
-            "customers apart."
+            f"{counted(repeated, 'customer identifier occurs', 'customer identifiers occur')} more "
+            "than once: the first column must tell customers apart."
         )

@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 
 import httpx
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from nudgescribe.contract import ErrorBody, MalformedRecord, Text, wrong_fields
 from nudgescribe.envelope import open_envelope
@@ -35,6 +36,16 @@ def first_ten(names: Iterable[object], separator: str = ", ") -> str:
     named = [cut(_visible(str(name)), LONGEST_NAME) for name in islice(rest, MOST_NAMED)]
     more = sum(1 for _ in rest)
     return separator.join(named) + (f" and {more:,} more" if more else "")
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with the noun or verb that goes with it: 1 row, 2 rows."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def describe_invalid(error: ErrorDetails) -> str:
+    """Return what is wrong with a value, without pydantic's prefix for validators."""
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _visible(name: str) -> str:

@@ -19,7 +19,7 @@ def leave_out() -> None:
 
 def _shorten(record: logging.LogRecord) -> bool:
     error = record.exc_info and record.exc_info[1]
-    if isinstance(error, NudgeflowError):
-        if not logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
-            record.exc_info = None
+    debugging = logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+    if isinstance(error, NudgeflowError) and not debugging:
+        record.exc_info = None
     return True

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
+from nudgescribe.errors import counted
 from nudgescribe.fields import REASONS
 from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.holdout import describe_other_key
@@ -132,16 +133,20 @@ def sentences(result: RefreshResult) -> list[str]:
     """Return the result in plain sentences, for logs and terminals."""
     diff = result.run_diff
     left_out = result.erased_before + result.suppressed + result.held_out
+    segments = counted(result.matched + result.new, "segment")
     written = [
-        f"{result.extracted:,} rows came from the CRM; {result.rejected:,} were rejected."
-        + (f" {left_out:,} customers were left out." if left_out else ""),
-        f"Run {result.run_number} has {result.rows:,} messages. {result.new:,} of its "
-        f"{result.matched + result.new:,} segments are new; {result.orphaned:,} were removed.",
+        f"{counted(result.extracted, 'row')} came from the CRM; "
+        f"{counted(result.rejected, 'was', 'were')} rejected."
+        + (f" {counted(left_out, 'customer was', 'customers were')} left out." if left_out else ""),
+        f"Run {result.run_number} has {counted(result.rows, 'message')}. "
+        f"{counted(result.new, f'of its {segments} is', f'of its {segments} are')} new; "
+        f"{counted(result.orphaned, 'was', 'were')} removed.",
     ]
     if diff.compared:
         written.append(
-            f"Since run {diff.since}, {diff.changed:,} of {diff.in_both:,} customers received a "
-            f"different message; {diff.added:,} were added, {diff.removed:,} removed."
+            f"Since run {diff.since}, {diff.changed:,} of {counted(diff.in_both, 'customer')} "
+            f"received a different message; {counted(diff.added, 'was', 'were')} added, "
+            f"{diff.removed:,} removed."
         )
     return written
 

@@ -168,6 +168,7 @@ def test_doctor_finds_all_well_but_what_runs_flows(
     assert "Run `nudgeflow deploy`" in found["deployments"][1]
     assert "`nudgeflow bootstrap`" in found["work pool"][1]
     assert "`prefect worker start --pool nudgeflow`" in found["worker"][1]
+    assert found["account"][1] == f"signed in at {company.sandbox.url}; 1 campaign."
     told = " ".join(said for _, said in found.values())
     first = customers(3).row(0, named=True)
     assert not [value for value in map(str, first.values()) if len(value) > 4 and value in told]

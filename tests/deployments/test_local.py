@@ -67,7 +67,7 @@ def test_demo_tells_results_in_sentences_or_it_says_why_it_failed(tmp_path: Path
         _, refused = bad.communicate()
         printed, errors = good.communicate()
     assert bad.returncode == 1
-    assert refused.startswith("The demo failed: 1 customer identifiers occur more than once")
+    assert refused.startswith("The demo failed: 1 customer identifier occurs more than once")
     assert good.returncode == 0, errors
     assert len(printed.splitlines()) < 25
     assert errors == ""

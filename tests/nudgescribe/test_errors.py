@@ -148,3 +148,10 @@ def test_mismatch_names_field_and_not_its_value(
     assert problem in str(caught.value)
     assert "Anna" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (1200, "1,200 rows")]
+)
+def test_noun_goes_with_its_number(number: int, text: str) -> None:
+    assert errors.counted(number, "row") == text
