@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from time import sleep
 
 from deployments.environment import keep_prefect_at
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NotPublished, NudgeflowError
 from sandbox import extra
 
 HOME = Path(".local")
@@ -25,6 +25,14 @@ NO_POSTGRESQL = "SQLite, since no PostgreSQL is installed that this user can run
 ONE_CONNECTION = ":memory:"
 """In an SQLite database's address, Prefect's server takes it to mean one connection for all jobs.
 None of them finds the database locked by another then."""
+PATIENT = {
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "15",
+}
+"""Prefect gives up on PostgreSQL after 5 and 10 seconds, which a busy machine takes, and its pool
+keeps 5 connections, so that every burst of work makes new ones.
+"""
 RUNS_PER_CORE = 3
 """Flow runs at once; more only wait for each other, and for the server's SQLite."""
 
@@ -73,7 +81,7 @@ def _start_servers(stack: ExitStack) -> tuple[subprocess.Popen[bytes], str]:
     from deployments.postgresql import postgresql
 
     database = stack.enter_context(postgresql(HOME / "postgresql"))
-    settings = {DATABASE: database or _sqlite()}
+    settings = {DATABASE: database, **PATIENT} if database else {DATABASE: _sqlite()}
     print(f"Prefect stores in {'PostgreSQL' if database else NO_POSTGRESQL}.", flush=True)
     prefect = stack.enter_context(local.prefect_server(PREFECT_PORT, **settings))
     sandbox_url = stack.enter_context(local.sandbox(DATA, SANDBOX_PORT, *SANDBOX))
@@ -122,13 +130,16 @@ def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
 
 
 def _export_first_run() -> None:
-    """Have run 1 in the lake, so that the report of the first refresh can compare."""
+    """Have run 1 in the lake, so that the report of the first refresh can compare. Where the last
+    stack was left in the middle of a refresh, it is there already.
+    """
     from deployments import local
     from flows.export import export_messages
 
     account, lake = local.load_blocks()
     print("Fetching the messages of run 1 into the lake.", flush=True)
-    export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
+    with suppress(NotPublished):
+        export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
 
 
 def _guide(sandbox_url: str) -> str:
