@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from time import sleep
 
 from deployments.environment import keep_prefect_at
-from nudgescribe.errors import NotPublished, NudgeflowError
+from nudgescribe.errors import NudgeflowError
 from sandbox import extra
 
 HOME = Path(".local")
@@ -130,15 +130,13 @@ def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
 
 
 def _export_first_run() -> None:
-    """Have run 1 in the lake, so that the report of the first refresh can compare. Where the last
-    stack was left in the middle of a refresh, it is there already.
-    """
+    """Have run 1 in the lake, so that the report of the first refresh can compare."""
     from deployments import local
     from flows.export import export_messages
 
     account, lake = local.load_blocks()
-    print("Fetching the messages of run 1 into the lake.", flush=True)
-    with suppress(NotPublished):
+    if lake.runs().empty:
+        print("Fetching the messages of run 1 into the lake.", flush=True)
         export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
 
 
