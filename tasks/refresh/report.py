@@ -135,7 +135,7 @@ def sentences(result: RefreshResult) -> list[str]:
     left_out = result.erased_before + result.suppressed + result.held_out
     segments = counted(result.matched + result.new, "segment")
     written = [
-        f"{counted(result.extracted, 'row')} came from the CRM; "
+        f"{counted(result.extracted, 'row came', 'rows came')} from the CRM; "
         f"{counted(result.rejected, 'was', 'were')} rejected."
         + (f" {counted(left_out, 'customer was', 'customers were')} left out." if left_out else ""),
         f"Run {result.run_number} has {counted(result.rows, 'message')}. "
