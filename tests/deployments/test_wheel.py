@@ -161,6 +161,12 @@ def write_crm(file: Path) -> None:
         crm.executemany(f"INSERT INTO customers VALUES ({values})", people)
 
 
+def add_packages(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(NOT_OURS)
+
+
 def test_wheel_has_all_that_people_need(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -197,9 +203,7 @@ def test_documents_of_the_wheel_link_to_files_that_come_with_them(
 def test_empty_folder_becomes_a_project_whose_campaign_is_refreshed(shell: Shell) -> None:
     assert "prefect.yaml: written" in shell.run("nudgeflow init")
     # What has our names, in the folder where everything is started, is somebody else's.
-    for name in ("blocks", "flows", "tasks", "sandbox"):
-        (shell.folder / name).mkdir()
-        (shell.folder / name / "__init__.py").write_text(NOT_OURS)
+    add_packages(shell.folder, "flows", "tasks", "sandbox")
     data, port = shell.folder.parent / "sandbox", free_port()
     url, api = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{shell.port}/api"
     seeded = Seeded.model_validate_json(shell.run(f"python -P -m sandbox seed --data {data}"))
@@ -221,6 +225,7 @@ def test_empty_folder_becomes_a_project_whose_campaign_is_refreshed(shell: Shell
     shell.fill_in(NUDGEFLOW_CAMPAIGN_ID=seeded.campaign_id)
     shell.start("prefect server start")
     until(lambda: answers(f"{api}/health"))
+    add_packages(shell.folder, "blocks")  # a server that makes its database would take it for ours
     assert "block sql-crm/main: created" in shell.run("nudgeflow bootstrap")
     assert "on  resume-reviewed" in shell.run("nudgeflow deploy")
     assert "to do worker" in shell.run("nudgeflow doctor", expected=1)
