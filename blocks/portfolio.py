@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from blocks.documentation import documentation_url
 from blocks.saved import SavedBlock, slug_reference
 from nudgescribe.bases import FrozenInput
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, describe_invalid
 
 
 class NoPortfolio(NudgeflowError):
@@ -73,7 +73,7 @@ def describe_first_error(error: ValidationError) -> str:
     """Return where the first error is and what it is, without the value."""
     first = error.errors(include_input=False)[0]
     location = ".".join(str(step) for step in first["loc"]) or "the top"
-    return f"at {location}: {first['msg']}"
+    return f"at {location}: {describe_invalid(first)}"
 
 
 class CampaignPortfolio(SavedBlock):

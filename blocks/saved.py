@@ -28,7 +28,7 @@ from pydantic import (
 from blocks.documentation import Documented
 from blocks.packages import problems
 from nudgescribe.bases import arrange_fields
-from nudgescribe.errors import MOST_NAMED, NudgeflowError, first_ten
+from nudgescribe.errors import MOST_NAMED, NudgeflowError, describe_invalid, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -287,7 +287,7 @@ def _invalid(block: str, error: RuntimeError) -> Exception:
     if not isinstance(error.__cause__, ValidationError):
         return error
     problems = (
-        f"{'.'.join(map(str, each['loc']))} {each['msg'].removeprefix('Value error, ')}"
+        f"{'.'.join(map(str, each['loc']))} {describe_invalid(each)}"
         for each in error.__cause__.errors(
             include_input=False, include_context=False, include_url=False
         )

@@ -15,6 +15,9 @@ from deployments.server import Outcome, upsert
 
 FILE = Path(__file__).parent / "automations.yaml"
 
+FORMER_NAMES = {"Nudgeflow: a refresh is awaiting review": "Nudgeflow: a review waits"}
+"""What automations were called once, by their present names."""
+
 
 def load(notification_block: UUID | None, refresh_days: int) -> list[AutomationCore]:
     """Return the automations of automations.yaml.
@@ -33,11 +36,13 @@ def load(notification_block: UUID | None, refresh_days: int) -> list[AutomationC
 
 
 def upsert_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Outcome:
-    """Create or update the automation of this name; one that a person has paused stays paused.
+    """Create or update the automation of this name or its former one; one that a person has paused
+    stays paused.
 
     An automation that is updated starts its clocks anew.
     """
-    there = client.read_automations_by_name(wanted.name)
+    names = filter(None, (wanted.name, FORMER_NAMES.get(wanted.name)))
+    there = [each for name in names for each in client.read_automations_by_name(name)]
     if not there:
         return upsert(None, wanted, partial(client.create_automation, wanted))
     saved = AutomationCore.model_validate(there[0].model_dump())

@@ -3,6 +3,7 @@ automations. What to set up comes from environment variables; another run update
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 
 from prefect.blocks.core import Block
@@ -65,3 +66,7 @@ def _upsert_automations(client: SyncPrefectClient, chosen: Settings) -> Iterator
     for automation in automations.load(saved and saved.id, chosen.refresh_days):
         outcome = automations.upsert_automation(client, automation)
         yield f"automation {automation.name}: {outcome}"
+
+
+if __name__ == "__main__":  # a command in version 0.1
+    sys.exit("This is `nudgeflow bootstrap` now.")

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deployments.environment import free_port, keep_prefect_at
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, counted
 from sandbox import extra
 
 if TYPE_CHECKING:  # Prefect must not be imported before its settings are made.
@@ -78,7 +78,7 @@ def _seed(data: Path, listed: DemoList | None) -> tuple[Seeded, CrmSource]:
     if listed is None:
         print(_STORY)
         return local.seed(data), local.sql_crm(data / "crm.db")
-    print(f"Run 1 is made of the first half of your {listed.frame.height:,} rows.")
+    print(f"Run 1 is made of the first half of your {counted(listed.frame.height, 'row')}.")
     file = data / "list.csv"
     listed.write_csv(file)
     segments = ("--list", str(file), "--segments", ",".join(listed.segments))
@@ -145,6 +145,10 @@ def _tell(result: RefreshResult, lake: Path) -> None:
         print(f"- {sentence}")
     for rule in sorted(result.broken_rules, key=lambda rule: rule.rows, reverse=True)[:5]:
         why = REASONS.get(rule.code, rule.code)
-        print(f"  Rejected: {rule.rows:,} rows, field {rule.field}: {why}.")
-    print(f"- It took {sum(result.seconds.values()):.0f} seconds.")
+        print(f"  Rejected: {counted(rule.rows, 'row')}, field {rule.field}: {why}.")
+    print(f"- It took {counted(round(sum(result.seconds.values())), 'second')}.")
     print(f"\nThe messages: {lake / result.path}")
+
+
+if __name__ == "__main__":  # a command in version 0.1
+    sys.exit("This is `nudgeflow demo` now.")

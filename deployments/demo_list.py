@@ -15,9 +15,8 @@ from pydantic import ValidationError
 from blocks import FileCrm
 from blocks.portfolio import describe_first_error
 from blocks.storage.scratch import scratch_folder
-from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.errors import NudgeflowError, counted, first_ten
 from nudgescribe.lazy import pl
-from tasks.ui.markdown import counted
 
 FEWEST_ROWS = 2
 _CONSTANTS = ("true", "false", "none")
@@ -105,7 +104,9 @@ def _check(frame: pl.DataFrame, segments: Sequence[str]) -> None:
     if key in segments:
         raise ListUnusable("The first column tells customers apart: segment by others.")
     if frame.height < FEWEST_ROWS:
-        raise ListUnusable(f"The list has {frame.height} rows; {FEWEST_ROWS} are needed.")
+        raise ListUnusable(
+            f"The list has {counted(frame.height, 'row')}; {FEWEST_ROWS} are needed."
+        )
     ids = frame.filter(pl.col(key) != "")[key]
     if repeated := ids.len() - ids.n_unique():
         raise ListUnusable(

@@ -18,11 +18,12 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.utilities.dispatch import get_registry_for_type
 
-from blocks.saved import SavedBlock, describe_saved
+from blocks import CampaignPortfolio
+from blocks.saved import SavedBlock, describe_saved, list_saved
 from deployments import schedules
 from deployments.project import DEPLOYMENTS, full_name, read_config
 from deployments.server import find_block
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 
 PREFECT = "import blocks, flows, tasks; from prefect.cli import app; app()"
 """Prefect's command. It looks for flows in the current folder first, which may have packages with
@@ -36,13 +37,22 @@ class NotDeployed(NudgeflowError):
     advice = "The output above says why. Run it in the project's folder, with PREFECT_API_URL set."
 
 
+class BlocksMissing(NudgeflowError):
+    """Deployments name blocks that are not saved."""
+
+    advice = (
+        f"All is deployed, but flow runs of these will fail. Correct {DEPLOYMENTS}, or save the "
+        "blocks with `nudgeflow bootstrap`, then deploy again."
+    )
+
+
 def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
     """Deploy all flows of a prefect.yaml, and remove our deployments of old names.
 
-    Schedules that people have added on the server stay. Yield a line for each parameter that names
-    a block which is not saved, and for each deployment of an old name.
+    Schedules that people have added on the server stay. Yield a line for each deployment of an old
+    name.
 
-    Raises NoProject; NotDeployed if Prefect's own command fails.
+    Raises NoProject; NotDeployed if Prefect's own command fails; at the end BlocksMissing.
     """
     config = read_config(file)
     entries = config["deployments"]
@@ -51,9 +61,13 @@ def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
         schedules.keep_states(client, entries, present)
         _deploy_all(config)
         schedules.restore_added(client, present)
+        missing: dict[str, list[str]] = {}
         for entry in entries:
-            yield from _bind(client, full_name(entry))
+            for slug in _bind(client, full_name(entry)):
+                missing.setdefault(slug, []).append(entry["name"])
         yield from schedules.retire(client, entries)
+    if problems := [*_describe(missing)]:
+        raise BlocksMissing(" ".join(problems))
 
 
 def _deploy_all(config: dict[str, Any]) -> None:
@@ -62,11 +76,15 @@ def _deploy_all(config: dict[str, Any]) -> None:
         file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-P", "-c", PREFECT, "--no-prompt", "deploy", "--all"]
         command += ["--prefect-file", str(file)]
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            # Below the frame that names the deployment, Prefect says what is wrong with it.
+            print(done.stdout.rpartition("╯\n")[2], file=sys.stderr)
             raise NotDeployed(f"Prefect could not deploy what {DEPLOYMENTS} lists.")
 
 
 def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
+    """Refer to blocks by their ids; yield those that are not saved, as `type/name`."""
     deployment = client.read_deployment_by_name(name)
     bound = dict(deployment.parameters)
     for parameter, slug in _slugs(deployment.parameters):
@@ -74,12 +92,20 @@ def _bind(client: SyncPrefectClient, name: str) -> Iterator[str]:
         if saved := find_block(client, kind, block):
             bound[parameter] = {"$ref": {"block_document_id": str(saved.id)}}
         else:
-            types = get_registry_for_type(Block) or {}
-            there = describe_saved(types.get(kind, SavedBlock), slug)
-            said = f"names block {slug}, which is not saved. {there}"
-            yield f"{name}: its parameter {parameter} {said}"
+            yield slug
     if bound != deployment.parameters:
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=bound))
+
+
+def _describe(missing: dict[str, list[str]]) -> Iterator[str]:
+    """Yield a sentence for each block that is not saved and should be."""
+    types = get_registry_for_type(Block) or {}
+    for slug, deployments in missing.items():
+        kind = types.get(slug.partition("/")[0], SavedBlock)
+        # Who has one campaign needs no portfolio, and the deployments of one are off.
+        if kind is not CampaignPortfolio or list_saved(kind):
+            named = first_ten(deployments)
+            yield f"{slug}, named by {named}, is not saved. {describe_saved(kind, slug)}"
 
 
 def _slugs(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -90,3 +116,7 @@ def _slugs(parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield parameter, slug
             case _:
                 pass
+
+
+if __name__ == "__main__":  # a command in version 0.1
+    sys.exit("This is `nudgeflow deploy` now.")

@@ -46,16 +46,18 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
 
 @contextmanager
 def child(
-    *arguments: str, quiet: bool = False, **settings: str
+    *arguments: str, quiet: bool = False, folder: str | None = None, **settings: str
 ) -> Generator[subprocess.Popen[bytes], None, None]:
-    """Run a Python process, with variables of its own, until the context ends.
+    """Run a Python process in a folder, with variables of its own, until the context ends.
 
     What it prints is dropped if `quiet`; its errors are not.
     """
     # The current folder may have a `flows` or a `sandbox` of its own, which is not meant.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", **settings}
     printed = subprocess.DEVNULL if quiet else None
-    process = subprocess.Popen([sys.executable, *arguments], stdout=printed, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=printed, env=environment, cwd=folder
+    )
     try:
         yield process
     finally:
@@ -79,7 +81,10 @@ class PrefectServer:
 def prefect_server(port: int, **settings: str) -> Generator[PrefectServer, None, None]:
     """Run a Prefect server, with variables of its own, until the context ends."""
     command = ("-m", "prefect", "server", "start", "--port", str(port))
-    with child(*command, quiet=True, **settings) as process:
+    # As it makes its database, Prefect looks for packages in the current folder first, whatever
+    # Python is told.
+    home = os.environ["PREFECT_HOME"]
+    with child(*command, quiet=True, folder=home, **settings) as process:
         yield PrefectServer(f"http://127.0.0.1:{port}", process)
 
 

@@ -17,8 +17,7 @@ from prefect.utilities.callables import parameter_docstrings, parameter_schema
 
 from blocks.storage.errors import Damaged
 from deployments.server import block_types
-from nudgescribe.errors import NudgeflowError
-from tasks.ui.markdown import counted
+from nudgescribe.errors import NudgeflowError, counted
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("nudgescribe", "blocks", "tasks", "flows")

@@ -81,6 +81,8 @@ def keep_states(
         states = _states(client, there, entry) if there else {}
         if there and there.paused:
             entry["paused"] = True  # Prefect's command would let it go on
+        if not parts(entry, "schedules"):
+            entry["schedules"] = None  # an empty list will soon remove those of the server
         for schedule in parts(entry, "schedules"):
             schedule["active"] = states.get(schedule.get("slug", ""), schedule.get("active", False))
         for trigger, known in zip(parts(entry, "triggers"), _trigger_names(entry), strict=True):

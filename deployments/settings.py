@@ -31,7 +31,7 @@ from blocks import (
 )
 from blocks.sources import ADDED
 from deployments.server import CALLS, DOWNLOADS, PoolType
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, describe_invalid
 
 PREFIX, FILE = "NUDGEFLOW_", "_FILE"
 
@@ -199,6 +199,6 @@ def _describe(error: ErrorDetails) -> str:
     variable = PREFIX + "_".join(map(str, location)).upper()
     if error["type"] == "missing":
         return f"{variable} is missing."
-    problem = error["msg"].removeprefix("Value error, ")
+    problem = describe_invalid(error)
     undecoded = error["type"] in ("dict_type", "list_type") and isinstance(error["input"], str)
     return f"{variable} is wrong: {problem}{', as JSON' if undecoded else ''}."

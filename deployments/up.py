@@ -25,6 +25,14 @@ NO_POSTGRESQL = "SQLite, since no PostgreSQL is installed that this user can run
 ONE_CONNECTION = ":memory:"
 """In an SQLite database's address, Prefect's server takes it to mean one connection for all jobs.
 None of them finds the database locked by another then."""
+PATIENT = {
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "15",
+}
+"""Prefect gives up on PostgreSQL after 5 and 10 seconds, which a busy machine takes, and its pool
+keeps 5 connections, so that every burst of work makes new ones.
+"""
 RUNS_PER_CORE = 3
 """Flow runs at once; more only wait for each other, and for the server's SQLite."""
 
@@ -73,7 +81,7 @@ def _start_servers(stack: ExitStack) -> tuple[subprocess.Popen[bytes], str]:
     from deployments.postgresql import postgresql
 
     database = stack.enter_context(postgresql(HOME / "postgresql"))
-    settings = {DATABASE: database or _sqlite()}
+    settings = {DATABASE: database, **PATIENT} if database else {DATABASE: _sqlite()}
     print(f"Prefect stores in {'PostgreSQL' if database else NO_POSTGRESQL}.", flush=True)
     prefect = stack.enter_context(local.prefect_server(PREFECT_PORT, **settings))
     sandbox_url = stack.enter_context(local.sandbox(DATA, SANDBOX_PORT, *SANDBOX))
@@ -91,7 +99,7 @@ def _set_up(sandbox_url: str) -> None:
     """Seed the sandbox, set up Prefect's server, and deploy the flows."""
     from deployments import local, server
     from deployments.bootstrap import bootstrap
-    from deployments.deploy import deploy
+    from deployments.deploy import BlocksMissing, deploy
     from deployments.project import DEPLOYMENTS, TEMPLATES
 
     account = local.seed_once(DATA)
@@ -107,7 +115,10 @@ def _set_up(sandbox_url: str) -> None:
     )
     os.environ["NUDGEFLOW_CAMPAIGN_ID"] = account.campaign_id
     os.environ["NUDGEFLOW_WORKSPACE_ID"] = account.workspace_id
-    list(deploy(DEPLOYMENTS if DEPLOYMENTS.exists() else TEMPLATES / DEPLOYMENTS.name))
+    try:
+        list(deploy(DEPLOYMENTS if DEPLOYMENTS.exists() else TEMPLATES / DEPLOYMENTS.name))
+    except BlocksMissing as error:
+        print(error, flush=True)  # the others can be tried
 
 
 def _start_worker(stack: ExitStack) -> subprocess.Popen[bytes]:
@@ -124,8 +135,9 @@ def _export_first_run() -> None:
     from flows.export import export_messages
 
     account, lake = local.load_blocks()
-    print("Fetching the messages of run 1 into the lake.", flush=True)
-    export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
+    if lake.runs().empty:
+        print("Fetching the messages of run 1 into the lake.", flush=True)
+        export_messages(os.environ["NUDGEFLOW_CAMPAIGN_ID"], account, lake)
 
 
 def _guide(sandbox_url: str) -> str:
@@ -151,3 +163,7 @@ def _check_free(port: int) -> None:
     with closing(socket.socket()) as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             sys.exit(f"Port {port} is in use: is another stack running?")
+
+
+if __name__ == "__main__":  # a command in version 0.1
+    sys.exit("This is `nudgeflow up` now.")

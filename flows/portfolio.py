@@ -22,7 +22,7 @@ from flows.run.forks import MOST, Forks, cancel
 from flows.run.outcomes import failed
 from flows.run.parameters import tells_of_blocks
 from nudgescribe.bases import Closing
-from nudgescribe.errors import NudgeflowError, first_ten
+from nudgescribe.errors import NudgeflowError, counted, first_ten
 from tasks.journal.flow_runs import journaled
 from tasks.journal.refresh import Refresh
 from tasks.portfolio import (
@@ -39,7 +39,6 @@ from tasks.portfolio import (
 )
 from tasks.refresh.claim import cannot_go_on
 from tasks.ui.artifacts import link_report
-from tasks.ui.markdown import counted
 from tasks.ui.signals import announce
 
 Period = Literal["run", "day", "week", "month"]

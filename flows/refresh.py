@@ -17,7 +17,7 @@ from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_lake, check_reac
 from flows.run.outcomes import completed, warn_of_open_rerun
 from flows.run.parameters import tells_of_blocks
 from flows.run.review_gate import await_approval, check_can_review
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, counted
 from tasks import lineage
 from tasks.campaigns import CampaignRef, find_campaign
 from tasks.customers.group_check import check_content
@@ -36,7 +36,6 @@ from tasks.refresh.report import RefreshResult
 from tasks.refresh.rerun import initiate_rerun, wait_for_rerun
 from tasks.ui import assets
 from tasks.ui.artifacts import link_campaign
-from tasks.ui.markdown import counted
 from tasks.ui.signals import name_flow_run
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar, cast
 
 import httpx
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from nudgescribe.contract import ErrorBody, MalformedRecord, Text, wrong_fields
 from nudgescribe.envelope import open_envelope
@@ -20,6 +21,7 @@ LONGEST_TEXT = 200
 LONGEST_NAME = 80
 LONGEST_PROBLEM = 1500
 MOST_NAMED = 10
+_PLURALS = {"is": "are", "was": "were", "occurs": "occur"}
 
 
 def cut(text: str, length: int) -> str:
@@ -35,6 +37,21 @@ def first_ten(names: Iterable[object], separator: str = ", ") -> str:
     named = [cut(_visible(str(name)), LONGEST_NAME) for name in islice(rest, MOST_NAMED)]
     more = sum(1 for _ in rest)
     return separator.join(named) + (f" and {more:,} more" if more else "")
+
+
+def counted(number: int, noun: str = "", verb: str = "") -> str:
+    """Format a number of things and the verb that follows, both in the singular for one: "1 row
+    was", "2 rows were", and without a noun "none was".
+    """
+    many = number > 1 if not noun else number != 1
+    said = f"{number:,}" if number or noun else "none"
+    thing = noun and f" {noun}{'s' if many else ''}"
+    return f"{said}{thing}" + (verb and f" {_PLURALS[verb] if many else verb}")
+
+
+def describe_invalid(error: ErrorDetails) -> str:
+    """Return what is wrong with a value, without pydantic's prefix for validators."""
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _visible(name: str) -> str:

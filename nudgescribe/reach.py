@@ -55,9 +55,19 @@ def find_obstacle(
     return _find(_host(parsed), lambda: _look(parsed, trusted), seconds, pause)
 
 
-def find_closed(host: str, port: int, *, seconds: float = SECONDS, pause: float = _PAUSE) -> str:
-    """Return why nobody takes connections at a port, in words that name it; "" if somebody does."""
-    return _find(f"{host}:{port}", lambda: _connect(host, port), seconds, pause)
+def find_closed(
+    host: str,
+    port: int,
+    opening: bytes | None = None,
+    *,
+    seconds: float = SECONDS,
+    pause: float = _PAUSE,
+) -> str:
+    """Return why nobody takes connections at a port, in words that name it; "" if somebody does.
+
+    With an `opening`, which is what a client says first, somebody must answer it, too.
+    """
+    return _find(f"{host}:{port}", lambda: _connect(host, port, opening), seconds, pause)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -105,13 +115,20 @@ def _find(address: str, look: Callable[[], _Obstacle | None], seconds: float, pa
         return f"{address} has not answered within {seconds:g} seconds"
 
 
-def _connect(host: str, port: int) -> _Obstacle | None:
+def _connect(host: str, port: int, opening: bytes | None) -> _Obstacle | None:
     try:
-        socket.create_connection((host, port), _STEP_SECONDS).close()
+        connection = socket.create_connection((host, port), _STEP_SECONDS)
     except TimeoutError:
         return _Obstacle(_NO_CONNECTION)
     except OSError as error:
         return _Obstacle(_describe(error), isinstance(error, ConnectionRefusedError))
+    with connection, suppress(ConnectionError):
+        try:
+            if opening is not None:
+                connection.sendall(opening)
+                connection.recv(1)
+        except TimeoutError:
+            return _Obstacle("takes connections, but has not answered in time")
     return None
 
 

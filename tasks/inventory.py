@@ -34,7 +34,7 @@ from nudgescribe import errors
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import ComparisonSummary, Status
-from nudgescribe.errors import ContractMismatch, NotFound, Retryable, first_ten
+from nudgescribe.errors import ContractMismatch, NotFound, Retryable, counted, first_ten
 from nudgescribe.telemetry import within_span
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
@@ -44,7 +44,6 @@ from tasks.ui.charts import vertical_bars
 from tasks.ui.markdown import (
     MOST_CAMPAIGNS_SHOWN,
     code_block,
-    counted,
     link,
     plain,
     shorten,

@@ -23,12 +23,12 @@ from blocks.portfolio import NoPortfolio
 from nudgescribe import errors
 from nudgescribe.bases import Frozen
 from nudgescribe.contract import Campaign, MalformedRecord, Status
-from nudgescribe.errors import NotFound, NudgeflowError
+from nudgescribe.errors import NotFound, NudgeflowError, counted
 from tasks.journal.entries import Journal, Step
 from tasks.journal.refresh import Refresh
 from tasks.policies import NEVER_CACHED, RETRIED
 from tasks.ui.artifacts import link_to_flow_run, show_page
-from tasks.ui.markdown import counted, link, plain, shorten, table
+from tasks.ui.markdown import link, plain, shorten, table
 from tasks.ui.signals import IN_PORTFOLIO
 
 _STARTED_BY = "Started by flow run "

@@ -21,7 +21,7 @@ from deployments.project import CAMPAIGN, NoServer, full_name, read_config
 from deployments.schedules import REVIEWS, Switch, read_switches
 from deployments.server import POOL, check_answer, find, open_client
 from nudgescribe.contract import Status
-from nudgescribe.errors import NudgeflowError, first_ten, translate_foreign_errors
+from nudgescribe.errors import NudgeflowError, counted, first_ten, translate_foreign_errors
 from nudgescribe.reach import SECONDS, within
 
 B = TypeVar("B", NudgescribeAccount, CrmSource, DataLake)
@@ -160,7 +160,7 @@ def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Fin
         for workspace in account.check():
             for each in workspace.campaigns:
                 found[each.campaign_id] = workspace.workspace_id, each.name, each.status
-        return f"signed in at {account.base_url}; {len(found)} campaigns.{note}"
+        return f"signed in at {account.base_url}; {counted(len(found), 'campaign')}.{note}"
 
     def find_campaign() -> str:
         if wanted not in found:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from nudgescribe.bases import Frozen, FrozenInput
-from nudgescribe.errors import NudgeflowError
-from tasks.ui.markdown import counted
+from nudgescribe.errors import NudgeflowError, counted
 
 
 class GuardrailHit(NudgeflowError):

@@ -18,7 +18,7 @@ from blocks.storage.parquet import read_frames
 from blocks.storage.scratch import scratch_folder
 from nudgescribe import fields
 from nudgescribe.bases import Frozen
-from nudgescribe.errors import translate_foreign_errors
+from nudgescribe.errors import counted, translate_foreign_errors
 from nudgescribe.lazy import pl
 from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.guardrails import ListCounts
@@ -32,7 +32,7 @@ from tasks.journal.history import as_changes, changes_file
 from tasks.journal.refresh import Refresh
 from tasks.policies import RETRIED
 from tasks.telemetry import measures
-from tasks.ui.markdown import counted, plain
+from tasks.ui.markdown import plain
 
 PURPOSE = "the validation of a list"
 """What temporary files are for, if there is no room for them."""

@@ -4,13 +4,13 @@ from prefect import task
 
 from blocks import DataLake
 from nudgescribe.bases import Frozen
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, counted
 from tasks.erasure.groups import InGroups
 from tasks.erasure.runs import InRuns
 from tasks.erasure.tables import InTables
 from tasks.policies import NEVER_CACHED
 from tasks.ui.artifacts import artifact_key, link_report, show_page
-from tasks.ui.markdown import counted, plain, two_columns
+from tasks.ui.markdown import plain, two_columns
 
 
 class ErasureIncomplete(NudgeflowError):

@@ -19,7 +19,7 @@ from nudgescribe import segments
 from nudgescribe.bases import Frozen
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Segment
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, counted
 from nudgescribe.lazy import pl
 from nudgescribe.segments import SegmentDiff
 from tasks.campaigns import CampaignRef
@@ -35,7 +35,7 @@ from tasks.policies import RETRIED
 from tasks.refresh.preview import customers_before, segment_sizes, segments_before, variables_of
 from tasks.ui.artifacts import artifact_key, link_report, show_page
 from tasks.ui.charts import Chart, vertical_bars
-from tasks.ui.markdown import code_block, counted, plain, two_columns
+from tasks.ui.markdown import code_block, plain, two_columns
 
 PLANS = "plans"
 MATCHED, NEW, ORPHANED = "matched", "new", "orphaned"

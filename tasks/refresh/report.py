@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 from blocks import DataLake, NudgescribeAccount
 from nudgescribe.bases import Frozen
+from nudgescribe.errors import counted
 from nudgescribe.fields import REASONS
 from tasks.customers.duplicates import DUPLICATE, Choice
 from tasks.customers.holdout import describe_other_key
@@ -25,7 +26,6 @@ from tasks.ui.markdown import (
     MOST_RULES_SHOWN,
     change,
     code_block,
-    counted,
     link,
     percent,
     plain,

@@ -16,6 +16,7 @@ from blocks import DataLake, NudgescribeAccount
 from blocks.storage.errors import LakeError, LakeUnreachable
 from blocks.storage.reader import read_manifests, select_newest_manifests
 from nudgescribe.bases import Frozen
+from nudgescribe.errors import counted
 from tasks.journal.entries import Journal, Step
 from tasks.journal.history import record_missing
 from tasks.journal.refresh import Refresh
@@ -26,7 +27,7 @@ from tasks.retention.groups import group_candidates, remove_group
 from tasks.retention.rules import Ages, Candidate, Kind, cutoff
 from tasks.retention.runs import remove_leftover, remove_run, run_candidates
 from tasks.ui.artifacts import artifact_key, link_report, show_table
-from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, counted, plain
+from tasks.ui.markdown import MOST_CANDIDATES_SHOWN, plain
 
 AT_ONCE = 8
 

@@ -18,7 +18,6 @@ MOST_CANDIDATES_SHOWN = 500
 """In the table of what retention removes, which Prefect shows on one page."""
 _OF_URLS = "%/:?#[]@!$&*+,;=~"
 """All that has a meaning in URLs, but for parentheses and quotes, which have one in links."""
-_PLURALS = {"is": "are", "was": "were", "occurs": "occur"}
 _ALIGNED = {"l": "---", "r": "---:"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters without a width, among them those that turn the direction of a text."""
@@ -75,16 +74,6 @@ def percent(part: int, whole: int) -> str:
     if 99.9 < share < 100:
         return "more than 99.9 %"
     return f"{share:,.1f}".removesuffix(".0") + " %"
-
-
-def counted(number: int, noun: str = "", verb: str = "") -> str:
-    """Format a number of things and the verb that follows, both in the singular for one: "1 row
-    was", "2 rows were", and without a noun "none was".
-    """
-    many = number > 1 if not noun else number != 1
-    said = f"{number:,}" if number or noun else "none"
-    thing = noun and f" {noun}{'s' if many else ''}"
-    return f"{said}{thing}" + (verb and f" {_PLURALS[verb] if many else verb}")
 
 
 def with_share(part: int, whole: int) -> str:

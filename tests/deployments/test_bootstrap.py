@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkPool
+from prefect.events.schemas.automations import AutomationCore
 
 from blocks import DataLake, NudgescribeAccount
 from deployments import bootstrap
 from deployments import server as prefect
+from deployments.automations import FORMER_NAMES
 from deployments.command import app as command
 from deployments.server import CALLS, DOWNLOADS, upsert_limit
 from deployments.settings import SettingsWrong
@@ -25,6 +27,8 @@ VARIABLES = {
     "NUDGEFLOW_LAKE_ROOT": "s3://lake/bootstrap",
     "NUDGEFLOW_LAKE_STORAGE_OPTIONS": '{"secret": "s3cret"}',
 }
+AWAITED = "Nudgeflow: a refresh is awaiting review"
+FORMER = FORMER_NAMES[AWAITED]
 NOTIFY = {"NUDGEFLOW_NOTIFY_URL": "json://127.0.0.1:9/hook"}
 
 
@@ -74,20 +78,27 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
     assert second["work pool nudgeflow"] == "unchanged"
     assert second["block slack-webhook/nudgeflow"] == "created"
     assert second["automation Nudgeflow: no heartbeat"] == "unchanged"
-    assert second["automation Nudgeflow: a review waits"] == "created"
+    assert second[f"automation {AWAITED}"] == "created"
 
     # What no variable sets stays, and what a person has paused stays paused.
     with get_client(sync_client=True) as client:
         (refresh,) = client.read_automations_by_name("Nudgeflow: no refresh succeeds")
         client.pause_automation(refresh.id)
+        (awaited,) = client.read_automations_by_name(AWAITED)
+        former = AutomationCore.model_validate(
+            awaited.model_dump(exclude={"owner_resource"}) | {"name": FORMER}
+        )
+        client.update_automation(awaited.id, former)
     third = run({"NUDGEFLOW_REFRESH_DAYS": "9"})
     assert third.pop("automation Nudgeflow: no refresh succeeds") == "updated"
+    assert third.pop(f"automation {AWAITED}") == "updated"
     rest = {outcome for thing, outcome in third.items() if not thing.startswith("block ")}
     assert rest == {"unchanged"}
     with get_client(sync_client=True) as client:
         there = ours()
         assert len(there) == len({each.name for each in there}) == 8
         assert {each.name for each in there if not each.enabled} == {silent.name, refresh.name}
+        assert AWAITED in {each.name for each in there}
         (now,) = [each for each in there if each.id == refresh.id]
         assert now.trigger.model_dump()["within"].days == 9  # type: ignore[attr-defined]
         limits = {each.name: each.limit for each in client.read_global_concurrency_limits(100)}

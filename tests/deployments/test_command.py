@@ -3,8 +3,10 @@
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from runpy import run_module
 from unittest.mock import patch
 
 import pytest
@@ -112,6 +114,16 @@ def test_bootstrap_and_deploy_refuse_without_server_or_campaign(
         command.deploy()
 
 
+@pytest.mark.parametrize("name", ["bootstrap", "deploy", "demo", "up"])
+def test_modules_that_were_commands_say_what_to_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"deployments.{name}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(SystemExit, match=f"`nudgeflow {name}`"):
+        run_module(module, run_name="__main__")
+
+
 def test_doctor_starts_no_server_where_none_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +168,7 @@ def test_doctor_finds_all_well_but_what_runs_flows(
     assert "Run `nudgeflow deploy`" in found["deployments"][1]
     assert "`nudgeflow bootstrap`" in found["work pool"][1]
     assert "`prefect worker start --pool nudgeflow`" in found["worker"][1]
+    assert found["account"][1] == f"signed in at {company.sandbox.url}; 1 campaign."
     told = " ".join(said for _, said in found.values())
     first = customers(3).row(0, named=True)
     assert not [value for value in map(str, first.values()) if len(value) > 4 and value in told]

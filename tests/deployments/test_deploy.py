@@ -11,7 +11,7 @@ from prefect.client.orchestration import get_client
 
 from blocks.saved import slug_reference
 from deployments import deploy as tool
-from deployments.deploy import NotDeployed
+from deployments.deploy import BlocksMissing
 from flows.plan import plan_refresh
 from tests.conftest import Company, Save, customers
 from tests.support.deployed import Deployed, deploy
@@ -24,16 +24,13 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     entry = {"name": name, "entrypoint": "flows.plan.plan_refresh"}
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [entry]}))
     monkeypatch.chdir(tmp_path)
-    prefect(monkeypatch, returncode=0)
-    return name
 
-
-def prefect(monkeypatch: pytest.MonkeyPatch, returncode: int) -> None:
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
         assert command[-5:-1] == ["--no-prompt", "deploy", "--all", "--prefect-file"]
-        return subprocess.CompletedProcess(command, returncode)
+        return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
+    return name
 
 
 def parameters_of(deployed: Deployed) -> dict[str, Any]:
@@ -53,14 +50,9 @@ def test_deploy_turns_slugs_into_references_of_saved_blocks(
         assert parameters_of(deployed) == {**saved.references, **others}
     missing = slug_reference("sql-crm/nowhere")
     deploy(plan_refresh, listed, parameters={**slugs, **others, "crm": missing})
-    told = "its parameter crm names block sql-crm/nowhere, which is not saved. Saved are: "
-    (line,) = tool.deploy()
-    assert line.startswith(f"plan-refresh/{listed}: {told}")
-    assert "file-crm/" in line
-    assert parameters_of(deployed) == {**saved.references, **others, "crm": missing}
-
-
-def test_deploy_says_that_prefect_could_not(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefect(monkeypatch, returncode=1)
-    with pytest.raises(NotDeployed, match="Prefect could not deploy what prefect.yaml lists"):
+    with pytest.raises(BlocksMissing) as caught:
         list(tool.deploy())
+    told = f"sql-crm/nowhere, named by {listed}, is not saved. Saved are: "
+    assert str(caught.value).startswith(told)
+    assert "file-crm/" in str(caught.value)
+    assert parameters_of(deployed) == {**saved.references, **others, "crm": missing}

@@ -213,7 +213,7 @@ def test_build_context_has_no_tests_benchmarks_or_secrets(tmp_path: Path) -> Non
     context(tmp_path)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert {"pyproject.toml", "constraints.txt", "flows/refresh.py", "prefect.yaml"} <= names
-    assert not [name for name in names if re.search(r"(^|/)(tests|benchmarks|\.)", name)]
+    assert not [name for name in names if re.search(r"^(tests|benchmarks)(/|$)|(^|/)\.", name)]
 
 
 @pytest.mark.stack

@@ -41,11 +41,14 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 def demo(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Start the demo in a project of a server that is away."""
+    """Start the demo in a project of a server that is away, with packages that have our names."""
     folder.mkdir()
+    for name in ("blocks", "flows", "tasks"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
     (folder / ".env").write_text("PREFECT_API_URL=http://127.0.0.1:9/api\n")
     return subprocess.Popen(
-        [sys.executable, "-m", "deployments.command", "demo", *arguments],
+        [sys.executable, "-P", "-m", "deployments.command", "demo", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ from prefect.server.schemas.schedules import CronSchedule
 from prefect.utilities.callables import parameter_schema
 
 from blocks.saved import MAIN
+from deployments.project import parts
 from deployments.schedules import RENAMED, REVIEWS
 from deployments.server import block_types
 from flows.plan import plan_refresh
@@ -63,7 +64,7 @@ def test_nothing_is_on_at_first_but_the_look_at_reviews() -> None:
     on = {
         each["name"]
         for each in DEPLOYMENTS
-        for starter in (*each.get("schedules", []), *each.get("triggers", []))
+        for starter in (*parts(each, "schedules"), *parts(each, "triggers"))
         if starter.get("active", starter.get("enabled"))
     }
     assert on == {REVIEWS}
@@ -134,7 +135,7 @@ def test_deployment_runs_one_at_a_time(deployment: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=names())
 def test_schedule_comes_at_the_same_hour_in_summer_and_winter(deployment: dict[str, Any]) -> None:
-    for schedule in deployment.get("schedules", []):
+    for schedule in parts(deployment, "schedules"):
         if schedule["slug"] == "every-five-minutes":
             continue
         zone = ZoneInfo(schedule["timezone"])

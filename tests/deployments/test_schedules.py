@@ -14,6 +14,7 @@ from prefect.states import Completed
 
 from deployments import deploy as tool
 from deployments.command import app as command
+from deployments.deploy import NotDeployed
 from deployments.project import full_name, read_config
 from deployments.schedules import NotScheduled, read_switches
 from deployments.server import find, upsert_pool
@@ -31,7 +32,8 @@ OLD = "campaign-refresh/monthly"
 def project(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with some of the deployments, each with a schedule or a trigger."""
     config = read_config(ROOT / "prefect.yaml")
-    config["deployments"] = [one for one in config["deployments"] if one["name"] in NAMES]
+    listed = [one for one in config["deployments"] if one["name"] in NAMES]
+    config["deployments"] = [{**one, "parameters": {}} for one in listed]  # no block is saved
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
@@ -45,6 +47,13 @@ def project(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
                 client.delete_deployment(there.id)
 
 
+def change(project: Path, **values: Any) -> None:
+    """Gives the first deployment of prefect.yaml other values."""
+    config = read_config()
+    config["deployments"][0].update(values)
+    (project / "prefect.yaml").write_text(yaml.safe_dump(config))
+
+
 def on() -> dict[str, bool | None]:
     with get_client(sync_client=True) as client:
         return {each.name: each.on for each in read_switches(client, read_config()["deployments"])}
@@ -56,10 +65,6 @@ def old(flow: Any, name: str, slug: str, *, active: bool) -> Deployed:
     create = DeploymentScheduleCreate(schedule=schedule, active=active, slug=slug)
     entrypoint = f"{flow.fn.__module__}.{flow.fn.__name__}"
     return deploy(flow, name, schedules=[create], entrypoint=entrypoint)
-
-
-def lines_of_deploy() -> list[str]:
-    return [line for line in tool.deploy() if "not saved" not in line]
 
 
 def test_schedules_are_off_until_switched_on_and_stay_so_when_deployed_again(
@@ -78,7 +83,7 @@ def test_schedules_are_off_until_switched_on_and_stay_so_when_deployed_again(
     command.schedule("off", REVIEWS)
     wanted = {MONTHLY: True, LOADED: True, REVIEWS: False}
     assert on() == wanted
-    assert list(tool.deploy())  # of blocks that are not saved
+    assert list(tool.deploy()) == []
     assert on() == wanted
 
     with get_client(sync_client=True) as client:
@@ -105,6 +110,31 @@ def test_schedules_that_people_have_added_stay(project: Path) -> None:
             assert theirs.parameters == {"campaign_id": "d"}
 
 
+def test_schedules_that_people_have_added_stay_where_prefect_yaml_has_none(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(project, schedules=[])
+    daily = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 7 * * *"), active=True)
+    list(tool.deploy())
+    with get_client(sync_client=True) as client:
+        there = client.read_deployment_by_name(f"campaign-refresh/{MONTHLY}")
+        client.create_deployment_schedules(there.id, [daily])
+        list(tool.deploy())
+        (schedule,) = client.read_deployment(there.id).schedules
+    assert schedule.schedule == daily.schedule
+    assert "Warning" not in capfd.readouterr().err
+
+
+def test_deploying_says_why_prefect_could_not(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(project, work_pool={"name": "nowhere"})
+    with pytest.raises(NotDeployed, match="Prefect could not deploy what prefect.yaml lists"):
+        list(tool.deploy())
+    said = " ".join(capfd.readouterr().err.split())
+    assert "references work pool 'nowhere' which does not exist" in said
+
+
 def test_deployment_of_others_with_an_old_name_stays(project: Path) -> None:
     entrypoint = "other/flows.py:reviews"
     other = deploy(resume_reviewed, "every-five-minutes", entrypoint=entrypoint)
@@ -118,7 +148,7 @@ def test_deployment_of_an_old_name_is_replaced_with_its_state(project: Path) -> 
     old(resume_reviewed, "every-five-minutes", "every-five-minutes", active=False)
     monthly = old(campaign_refresh, "monthly", "first-of-month", active=True)
     asleep = monthly.plan({"campaign_id": "c"})
-    said = lines_of_deploy()
+    said = list(tool.deploy())
     removed = (
         "resume-reviewed/every-five-minutes: removed, it is resume-reviewed/resume-reviewed now"
     )
@@ -132,7 +162,7 @@ def test_deployment_of_an_old_name_is_replaced_with_its_state(project: Path) -> 
         assert not schedule.active
         assert [run.id for run in monthly.runs()] == [asleep]
         client.set_flow_run_state(asleep, Completed(), force=True)
-        said = lines_of_deploy()
+        said = list(tool.deploy())
         assert said == [f"{OLD}: removed, it is campaign-refresh/{MONTHLY} now"]
         assert find(client.read_deployment_by_name, OLD) is None
     assert on()[MONTHLY]

@@ -22,6 +22,7 @@ import pytest
 
 from blocks import DataLake
 from deployments.environment import free_port
+from docs import build as site
 from sandbox import demo_customers
 from sandbox.seed import Seeded
 from tests.support.clock import until
@@ -30,7 +31,8 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("nudgescribe", "blocks", "tasks", "flows", "sandbox", "deployments")
-FILES = ("pyproject.toml", "prefect.yaml", "README.md", "LICENSE")
+FILES = ("pyproject.toml", "prefect.yaml", "LICENSE", "*.md")
+TREES = (*PACKAGES, "docs", "examples")
 BUILD = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
 SCRIPT = """#!{python}
 import sys
@@ -45,10 +47,9 @@ NOT_OURS = "raise SystemExit('these are flows of somebody else')\n"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     context = tmp_path_factory.mktemp("context")
-    for name in FILES:
-        shutil.copy(ROOT / name, context)
-    shutil.copytree(ROOT / "docs", context / "docs")
-    for name in PACKAGES:
+    for file in (file for name in FILES for file in ROOT.glob(name)):
+        shutil.copy(file, context)
+    for name in TREES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, context / name, symlinks=True, ignore=ignored)
     command = [sys.executable, "-c", BUILD]
@@ -160,6 +161,12 @@ def write_crm(file: Path) -> None:
         crm.executemany(f"INSERT INTO customers VALUES ({values})", people)
 
 
+def add_packages(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(NOT_OURS)
+
+
 def test_wheel_has_all_that_people_need(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -176,12 +183,27 @@ def test_wheel_has_all_that_people_need(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 
 
+def test_documents_of_the_wheel_link_to_files_that_come_with_them(
+    wheel: Path, tmp_path: Path
+) -> None:
+    with ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    (documents,) = tmp_path.glob("*.data/data/share/doc/nudgeflow")
+    pages = [*documents.rglob("*.md")]
+    broken = [
+        f"{page.relative_to(documents)}: {link}"
+        for page in pages
+        for link in filter(site.is_relative, site.links(page.read_text()))
+        if not (page.parent / link.partition("#")[0]).exists()
+    ]
+    assert not broken
+    assert {"README.md", "CHANGELOG.md"} <= {page.name for page in pages}
+
+
 def test_empty_folder_becomes_a_project_whose_campaign_is_refreshed(shell: Shell) -> None:
     assert "prefect.yaml: written" in shell.run("nudgeflow init")
     # What has our names, in the folder where everything is started, is somebody else's.
-    for name in ("flows", "tasks", "sandbox"):
-        (shell.folder / name).mkdir()
-        (shell.folder / name / "__init__.py").write_text(NOT_OURS)
+    add_packages(shell.folder, "flows", "tasks", "sandbox")
     data, port = shell.folder.parent / "sandbox", free_port()
     url, api = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{shell.port}/api"
     seeded = Seeded.model_validate_json(shell.run(f"python -P -m sandbox seed --data {data}"))
@@ -203,6 +225,7 @@ def test_empty_folder_becomes_a_project_whose_campaign_is_refreshed(shell: Shell
     shell.fill_in(NUDGEFLOW_CAMPAIGN_ID=seeded.campaign_id)
     shell.start("prefect server start")
     until(lambda: answers(f"{api}/health"))
+    add_packages(shell.folder, "blocks")  # a server that makes its database would take it for ours
     assert "block sql-crm/main: created" in shell.run("nudgeflow bootstrap")
     assert "on  resume-reviewed" in shell.run("nudgeflow deploy")
     assert "to do worker" in shell.run("nudgeflow doctor", expected=1)

@@ -148,3 +148,16 @@ def test_mismatch_names_field_and_not_its_value(
     assert problem in str(caught.value)
     assert "Anna" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "0 rows were"), (1, "1 row was"), (2, "2 rows were"), (1_000, "1,000 rows were")],
+)
+def test_counted_is_singular_for_one(number: int, said: str) -> None:
+    assert errors.counted(number, "row", "was") == said
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "none was"), (1, "1 was"), (2, "2 were")])
+def test_counted_without_a_noun_is_none_for_nothing(number: int, said: str) -> None:
+    assert errors.counted(number, verb="was") == said

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from blocks.crm.sql.rows import Query
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
+_OPENINGS = {"postgresql": bytes([0, 0, 0, 8, 4, 210, 22, 47]), "mysql": b"", "mariadb": b""}
+"""What a client says before it signs in: to PostgreSQL SSLRequest; the others speak first."""
 MOST_SECONDS = 7 * 24 * 60 * 60
 DATABASE_URL = (
     "SQLAlchemy URL of the database. One that is a file has an absolute path, such as "
@@ -79,13 +81,15 @@ class SqlCrm(CrmSource):
         yield from self._read(self.query, self.parameters, needed)
 
     def check_reachable(self) -> None:
-        """Check that somebody answers at the URL's host, if it names one, within 10 seconds.
+        """Check that somebody answers at the URL's host, if it names one, within 10 seconds: a
+        database that is stuck takes connections all the same.
 
         Raises SourceUnavailable, SourceError.
         """
         url = self._read_url()
-        port = url.port or _PORTS.get(url.get_backend_name())
-        if url.host and port and (obstacle := reach.find_closed(url.host, port)):
+        kind = url.get_backend_name()
+        port, opening = url.port or _PORTS.get(kind), _OPENINGS.get(kind)
+        if url.host and port and (obstacle := reach.find_closed(url.host, port, opening)):
             where = f"{self.block_slug}, url"
             raise SourceUnavailable(f"The database could not be reached: {where}: {obstacle}.")
 

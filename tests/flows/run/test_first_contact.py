@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from tasks.customers.guardrails import Guardrails
 from tasks.refresh.report import RefreshResult
 from tasks.ui.signals import IN_PORTFOLIO
 from tests.conftest import Company, Save, Saved, customers
-from tests.support.addresses import web_server
+from tests.support.addresses import silent, web_server
 from tests.support.deployed import changes, deploy, flow_run_of, retry, work
 
 CAMPAIGN = {"campaign_id": "c"}
@@ -89,6 +90,17 @@ def test_database_that_is_away_is_told_with_its_host(
         flow(**where, **{**saved.blocks, "crm": crm})
     assert "s3cret" not in str(caught.value)
     assert changes(company) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mysql+pymysql"])
+def test_database_that_never_answers_is_told_with_its_host(kind: str) -> None:
+    with silent() as host:
+        url = f"{kind}://reader:s3cret@{host}/crm"
+        crm = SqlCrm.model_validate({"url": url, "query": "SELECT 1"})
+        begun = monotonic()
+        with pytest.raises(SourceUnavailable, match=f"url: {host} takes connections, but has not"):
+            crm.check_reachable()
+    assert monotonic() - begun < 10
 
 
 def test_lake_whose_endpoint_is_closed_is_told_before_anything_else(saved: Saved) -> None:

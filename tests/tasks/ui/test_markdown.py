@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.ui.markdown import change, counted, percent, plain, two_columns, with_share
+from tasks.ui.markdown import change, percent, plain, two_columns, with_share
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,3 @@ def test_plain_escapes_markdown() -> None:
 def test_two_columns_returns_table() -> None:
     table = two_columns("seen", {"rows": "5", "files": "1"})
     assert table == "| | seen |\n|---|---:|\n| rows | 5 |\n| files | 1 |"
-
-
-@pytest.mark.parametrize(
-    ("number", "said"),
-    [(0, "0 rows were"), (1, "1 row was"), (2, "2 rows were"), (1_000, "1,000 rows were")],
-)
-def test_counted_is_singular_for_one(number: int, said: str) -> None:
-    assert counted(number, "row", "was") == said
-
-
-@pytest.mark.parametrize(("number", "said"), [(0, "none was"), (1, "1 was"), (2, "2 were")])
-def test_counted_without_a_noun_is_none_for_nothing(number: int, said: str) -> None:
-    assert counted(number, verb="was") == said
