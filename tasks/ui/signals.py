@@ -38,8 +38,11 @@ def add_labels(labels: KeyValueLabels) -> None:
 
 def name_flow_run(campaign: str, workspace: str, what: str = "") -> None:
     """Name the running flow run by its campaign and `what` it does, and tag it with campaign and
-    workspace; it goes on without, should Prefect's server refuse it.
+    workspace; it goes on without, should Prefect's server refuse it. Outside of a flow run there is
+    nothing to name.
     """
+    if not flow_run.id:
+        return
     names = {"campaign": cut(campaign, MOST_OF_NAME), "workspace": cut(workspace, MOST_OF_NAME)}
     tags = {f"{kind}: {name}" for kind, name in names.items() if name}
     with suppress(httpx.HTTPError):

@@ -50,7 +50,7 @@ def test_list_is_read_as_a_refresh_reads_it(
             "at delimiter: the delimiter must be one ASCII character",
         ),
         (ROWS, "Plan", {"encoding": "klingon"}, "no such encoding"),
-        ("id,plan\n1,a\n", "plan", {}, "The list has 1 rows; 2 are needed."),
+        ("id,plan\n1,a\n", "plan", {}, "The list has 1 row; 2 are needed."),
         ("id,plan\n1,a\n1,b\n,c\n,d\n", "plan", {}, "1 customer identifier occurs more than"),
         ('id,plan\n1,"a\n', "plan", {}, "cut off"),
         ("", "plan", {}, "empty"),

@@ -46,7 +46,7 @@ NAME = (
     "&lt; \u202e\\"
 )
 SHOWN = " ".join(NAME.replace("\u202e", "").split())
-CUT = SHOWN[:40]
+CUT = SHOWN[:25]  # names are cut, the shortest at 30
 EARLY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
