@@ -16,7 +16,6 @@ from blocks.secrets import HINT, SecretUnusable, is_reference, read_secret
 from blocks.urls import check_base_url, check_url, is_secure
 from nudgescribe import reach
 from nudgescribe.auth import Credentials
-from nudgescribe.bases import TUNING
 from nudgescribe.client import Listed, NudgescribeClient
 from nudgescribe.contract import WorkspaceCampaigns, is_client_ip
 from nudgescribe.errors import ServiceUnreachable
@@ -80,13 +79,10 @@ class NudgescribeAccount(SavedBlock, CredentialsBlock):
         "machine's.",
     )
     connect_seconds: float = Field(
-        default=10, gt=0, description="Time-out for connecting, in seconds.", **TUNING
+        default=10, gt=0, description="Time-out for connecting, in seconds."
     )
     answer_seconds: float = Field(
-        default=120,
-        gt=0,
-        description="Time-out for each part of an answer, in seconds.",
-        **TUNING,
+        default=120, gt=0, description="Time-out for each part of an answer, in seconds."
     )
     calls_limit: str | None = Field(
         default=None,

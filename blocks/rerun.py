@@ -10,7 +10,6 @@ from pydantic import Field
 from blocks.account import NudgescribeAccount
 from blocks.documentation import Documented, documentation_url
 from blocks.saved import FORM
-from nudgescribe.bases import TUNING
 from nudgescribe.client import NudgescribeClient
 from nudgescribe.contract import Run, Status
 from nudgescribe.errors import (
@@ -135,7 +134,7 @@ class CampaignRerun(Documented, _Job):
         "runs on this group count as this rerun.",
     )
     deadline_minutes: float = Field(
-        default=240, gt=0, description="How long to wait for the rerun, in minutes.", **TUNING
+        default=240, gt=0, description="How long to wait for the rerun, in minutes."
     )
     poll_policy: ClassVar[PollPolicy] = PollPolicy()
 

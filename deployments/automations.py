@@ -45,6 +45,8 @@ def upsert_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Outc
     there = [each for name in names for each in client.read_automations_by_name(name)]
     if not there:
         return upsert(None, wanted, partial(client.create_automation, wanted))
+    for again in there[1:]:  # of a version before and one after
+        client.delete_automation(again.id)
     saved = AutomationCore.model_validate(there[0].model_dump())
     wanted = wanted.model_copy(update={"enabled": saved.enabled})
     return upsert(saved, wanted, partial(client.update_automation, there[0].id, wanted))

@@ -19,7 +19,7 @@ from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.utilities.dispatch import get_registry_for_type
 
 from blocks import CampaignPortfolio
-from blocks.saved import SavedBlock, describe_saved, list_saved
+from blocks.saved import SavedBlock, describe_saved
 from deployments import schedules
 from deployments.project import DEPLOYMENTS, full_name, read_config
 from deployments.server import find_block
@@ -34,7 +34,10 @@ our names that are not meant; so ours are imported before.
 class NotDeployed(NudgeflowError):
     """Prefect's own command could not deploy the flows."""
 
-    advice = "The output above says why. Run it in the project's folder, with PREFECT_API_URL set."
+    advice = (
+        "The output above says why. Work pools are made by `nudgeflow bootstrap`; run this in the "
+        "project's folder, with PREFECT_API_URL set."
+    )
 
 
 class BlocksMissing(NudgeflowError):
@@ -61,6 +64,7 @@ def deploy(file: Path = DEPLOYMENTS) -> Iterator[str]:
         schedules.keep_states(client, entries, present)
         _deploy_all(config)
         schedules.restore_added(client, present)
+        schedules.remove_unlisted(client, entries, present)
         missing: dict[str, list[str]] = {}
         for entry in entries:
             for slug in _bind(client, full_name(entry)):
@@ -103,7 +107,7 @@ def _describe(missing: dict[str, list[str]]) -> Iterator[str]:
     for slug, deployments in missing.items():
         kind = types.get(slug.partition("/")[0], SavedBlock)
         # Who has one campaign needs no portfolio, and the deployments of one are off.
-        if kind is not CampaignPortfolio or list_saved(kind):
+        if kind is not CampaignPortfolio:
             named = first_ten(deployments)
             yield f"{slug}, named by {named}, is not saved. {describe_saved(kind, slug)}"
 

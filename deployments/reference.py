@@ -4,7 +4,7 @@ import ast
 import inspect
 import pkgutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from typing import Any, cast
 import yaml
 from prefect import Flow
 from prefect.blocks.core import Block
-from prefect.utilities.callables import parameter_docstrings, parameter_schema
+from prefect.utilities.callables import parameter_schema
 
 from blocks.storage.errors import Damaged
 from deployments.server import block_types
@@ -60,8 +60,7 @@ def _flow_sections(flow: Flow[..., Any]) -> Iterator[str]:
     schema = parameter_schema(flow.fn)
     yield f"### {flow.name}\n\n{text}\n"
     if schema.properties:
-        properties = {**schema.properties, **_skipped(flow.fn, schema.properties)}
-        yield _table(properties, set(schema.required or []))
+        yield _table(schema.properties, set(schema.required or []))
     for name, model in (schema.definitions or {}).items():
         # Blocks have a section of their own.
         if "properties" in model and "block_type_slug" not in model:
@@ -73,21 +72,7 @@ def _block_sections(block: type[Block]) -> Iterator[str]:
     schema = block.model_json_schema()
     summary = inspect.cleandoc(block.__doc__ or "").partition("\n\n")[0]
     yield f"### {block.__name__} (`{block.get_block_type_slug()}`)\n\n{summary}\n"
-    yield _table({**schema["properties"], **_hidden(schema)}, _required(schema))
-
-
-def _skipped(fn: Callable[..., Any], shown: dict[str, Schema]) -> dict[str, Schema]:
-    """Return the parameters of a flow that no form shows, by name."""
-    descriptions = parameter_docstrings(inspect.getdoc(fn))
-    return {
-        name: {
-            "type": "integer" if isinstance(parameter.default, int) else "number",
-            "default": parameter.default,
-            "description": f"{descriptions[name]} Not in the form.",
-        }
-        for name, parameter in inspect.signature(fn).parameters.items()
-        if name not in shown
-    }
+    yield _table(schema["properties"], _required(schema))
 
 
 def _hidden(schema: Schema) -> dict[str, Schema]:

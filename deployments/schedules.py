@@ -82,7 +82,7 @@ def keep_states(
         if there and there.paused:
             entry["paused"] = True  # Prefect's command would let it go on
         if not parts(entry, "schedules"):
-            entry["schedules"] = None  # an empty list will soon remove those of the server
+            entry["schedules"] = None  # an empty list will soon remove those that people added
         for schedule in parts(entry, "schedules"):
             schedule["active"] = states.get(schedule.get("slug", ""), schedule.get("active", False))
         for trigger, known in zip(parts(entry, "triggers"), _trigger_names(entry), strict=True):
@@ -99,6 +99,19 @@ def restore_added(client: SyncPrefectClient, present: Mapping[str, DeploymentRes
         added = [_as_new(each) for each in before.schedules if each.slug is None]
         if lost := [each for each in added if each not in there]:
             client.create_deployment_schedules(now.id, lost)
+
+
+def remove_unlisted(
+    client: SyncPrefectClient, entries: Iterable[Entry], present: Mapping[str, DeploymentResponse]
+) -> None:
+    """Remove the schedules that prefect.yaml had once, of deployments that have none there now."""
+    for entry in entries:
+        there = present.get(full_name(entry))
+        if there and not parts(entry, "schedules"):
+            now = client.read_deployment_by_name(full_name(entry))
+            for schedule in now.schedules:
+                if schedule.slug:
+                    client.delete_deployment_schedule(now.id, schedule.id)
 
 
 def _as_new(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:

@@ -33,9 +33,9 @@ def abandon_refresh(
         who: Your name, for the campaign's history.
         why: The reason, for the campaign's history.
     """
+    refresh = end_abandoned(lake, campaign_id, who, why)
     name = name_as_known(lake, campaign_partition(campaign_id))
     link_campaign(account, campaign_id, name or campaign_id)
-    refresh = end_abandoned(lake, campaign_id, who, why)
     left = _tidy(account, lake, campaign_id, refresh)
     get_run_logger().info("The refresh of campaign %s was ended. %s", campaign_id, left)
     occurrence = refresh.id if refresh else "unreadable"

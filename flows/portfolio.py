@@ -12,7 +12,6 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
 from pydantic import Field, ValidationError
-from pydantic.json_schema import SkipJsonSchema  # of tuning, which no form shows
 
 from blocks import CampaignPortfolio, Crm, CrmSource, DataLake, Member, NudgescribeAccount
 from blocks.portfolio import NoPortfolio, describe_first_error
@@ -67,8 +66,8 @@ def portfolio_refresh(
     options: RefreshOptions = RefreshOptions(review="suspend"),  # noqa: B008 - frozen
     period: Period = "day",
     timezone: str = "UTC",
-    at_once: SkipJsonSchema[Annotated[int, Field(ge=1, le=100)]] = 20,
-    hours: SkipJsonSchema[float] = 24.0,
+    at_once: Annotated[int, Field(ge=1, le=100)] = 20,
+    hours: float = 24,
     run_on: RunOn = "this machine",
     deployment: str = "campaign-refresh/refresh-for-portfolio",
 ) -> list[RefreshStatus] | State[Any]:

@@ -10,7 +10,7 @@ from blocks.storage.manifest import campaign_partition
 from flows.options import FetchOptions
 from flows.run.fetch import check_fetch
 from flows.run.finish import keep_holdout, publish_and_fetch
-from flows.run.flow_run import ClaimedRefresh, Stopwatch, this_run
+from flows.run.flow_run import ClaimedRefresh, Stopwatch, check_reachable, this_run
 from flows.run.outcomes import completed
 from flows.run.parameters import tells_of_blocks
 from nudgescribe.errors import NudgeflowError
@@ -47,6 +47,7 @@ def publish_campaign(
     """
     check_fetch(options)
     claimant, watch = this_run(), Stopwatch()
+    check_reachable(lake)
     name_as_known(lake, campaign_partition(campaign_id))
     claim = claim_open_refresh(account, lake, campaign_id, claimant, options.export_minutes)
     if claim.refresh is None:

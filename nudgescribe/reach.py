@@ -25,6 +25,8 @@ SECONDS = 9.0
 """A first contact takes no longer, whatever is the matter."""
 _STEP_SECONDS = 4.0
 _PROBE_SECONDS = 1.5
+_GREETING_SECONDS = 8.0
+"""Some databases look up the name of who connects before they greet."""
 _TRIES, _PAUSE = 3, 1.0
 """What may pass by itself is tried again: no flow run ends because a service is just restarted."""
 _BAD_REQUEST = 400
@@ -125,6 +127,7 @@ def _connect(host: str, port: int, opening: bytes | None) -> _Obstacle | None:
     with connection, suppress(ConnectionError):
         try:
             if opening is not None:
+                connection.settimeout(_GREETING_SECONDS)
                 connection.sendall(opening)
                 connection.recv(1)
         except TimeoutError:

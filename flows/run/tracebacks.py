@@ -1,4 +1,4 @@
-"""The log of a run that fails with an error of ours: its text, without Prefect's traceback."""
+"""The log of a run that fails with an error of ours: its text in place of Prefect's traceback."""
 
 import logging
 
@@ -8,10 +8,10 @@ LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 
 def leave_out() -> None:
-    """Log no traceback with our errors, which say what was wrong, where, and what to do.
+    """Log the text of our errors, which says what was wrong, where, and what to do.
 
-    Prefect logs three, of twenty lines each, and who watches would see nothing else at the end. At
-    level DEBUG they stay.
+    Prefect logs three tracebacks of twenty lines each, and who watches would see nothing else at
+    the end. At level DEBUG they stay.
     """
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_shorten)
@@ -22,4 +22,5 @@ def _shorten(record: logging.LogRecord) -> bool:
     debugging = logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
     if isinstance(error, NudgeflowError) and not debugging:
         record.exc_info = None
+        record.msg, record.args = f"{type(error).__name__}: {error}", None
     return True

@@ -21,8 +21,8 @@ from tasks.refresh.preview import Preview
 _LAST_OF = {
     "extract and validate": Step.VALIDATED,
     "upload": Step.INITIATED,
-    "rerun and review": Step.PUBLISHED,
-    "publish and fetch": Step.COMMITTED,
+    "rerun, review and publish": Step.PUBLISHED,
+    "fetch": Step.COMMITTED,
 }
 """The entry that ends each step that people are shown."""
 

@@ -26,9 +26,10 @@ REPORT = "nudgeflow.report"
 """The address of the page that tells most of the flow run: its report, its review, its plan."""
 REVIEW_UNTIL = "nudgeflow.review_until"
 IN_PORTFOLIO = "nudgeflow.in_portfolio"
-MOST_OF_NAME = 60
+MOST_OF_NAME, MOST_OF_TAG = 60, 200
 """Characters of a campaign's or a workspace's name: lists of flow runs show names on one line."""
 QUICK_TRIES, PAUSE_SECONDS = 10, 0.1
+_CAMPAIGN, _WORKSPACE = "campaign: ", "workspace: "
 
 
 def add_labels(labels: KeyValueLabels) -> None:
@@ -43,15 +44,16 @@ def name_flow_run(campaign: str, workspace: str, what: str = "") -> None:
     """
     if not flow_run.id:
         return
-    names = {"campaign": cut(campaign, MOST_OF_NAME), "workspace": cut(workspace, MOST_OF_NAME)}
-    tags = {f"{kind}: {name}" for kind, name in names.items() if name}
+    tags = [f"{_CAMPAIGN}{cut(campaign, MOST_OF_TAG)}"]
+    if workspace:
+        tags.append(f"{_WORKSPACE}{cut(workspace, MOST_OF_TAG)}")
     with suppress(httpx.HTTPError):
-        _quickly(partial(_update_name, f"{names['campaign']}{what}", tags))
+        _quickly(partial(_update_name, f"{cut(campaign, MOST_OF_NAME)}{what}", tags))
 
 
 def is_named() -> bool:
     """Return whether the running flow run has been named by its campaign."""
-    return any(tag.startswith("campaign: ") for tag in _tags())
+    return any(tag.startswith(_CAMPAIGN) for tag in _tags())
 
 
 def _quickly(update: Callable[[], None]) -> None:
@@ -72,9 +74,10 @@ def _update_labels(labels: KeyValueLabels) -> None:
         context.flow_run.labels.update(labels)
 
 
-def _update_name(name: str, tags: set[str]) -> None:
+def _update_name(name: str, tags: list[str]) -> None:
     known = _tags()
-    tagged = sorted({*known, *tags})
+    others = (tag for tag in known if not tag.startswith((_CAMPAIGN, _WORKSPACE)))
+    tagged = sorted({*others, *tags})
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run.id), name=name, tags=tagged)
     known[:] = tagged

@@ -89,6 +89,7 @@ def test_bootstrap_creates_everything_and_later_updates_what_differs(server: Non
             awaited.model_dump(exclude={"owner_resource"}) | {"name": FORMER}
         )
         client.update_automation(awaited.id, former)
+        client.create_automation(former)  # as an older version does
     third = run({"NUDGEFLOW_REFRESH_DAYS": "9"})
     assert third.pop("automation Nudgeflow: no refresh succeeds") == "updated"
     assert third.pop(f"automation {AWAITED}") == "updated"

@@ -1,6 +1,5 @@
 """Forms of deployments, as Prefect stores them: its UI draws them from the schema of parameters."""
 
-from inspect import signature
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -9,10 +8,9 @@ import pytest
 from prefect import Flow
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
-from prefect.exceptions import ParameterTypeError, PrefectHTTPStatusError
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.utilities.dispatch import get_registry_for_type
 
-from blocks import CampaignRerun, DataLake, NudgescribeAccount, SalesforceCrm
 from blocks.saved import slug_reference
 from deployments.server import block_types
 from flows.customers import sync_customers
@@ -103,35 +101,13 @@ def test_form_of_retention_begins_with_the_dry_run(prefect_server: None) -> None
 @pytest.mark.parametrize("block", block_types(), ids=lambda block: block.__name__)
 def test_form_of_a_block_has_an_order(block: Any) -> None:
     fields: Fields = block.model_json_schema()["properties"]
-    positions = [field["position"] for field in fields.values()]
-    assert positions == sorted({*positions})
+    assert [field["position"] for field in fields.values()] == [*range(len(fields))]
 
 
-@pytest.mark.parametrize(
-    ("block", "tuning"),
-    [
-        (NudgescribeAccount, {"connect_seconds", "answer_seconds"}),
-        (SalesforceCrm, {"deadline_minutes", "page_rows"}),
-        (CampaignRerun, {"deadline_minutes"}),
-    ],
-    ids=lambda each: getattr(each, "__name__", ""),
-)
-def test_form_of_a_block_hides_tuning(block: type[Block], tuning: set[str]) -> None:
-    assert {*block.model_fields} - {*block.model_json_schema()["properties"]} == tuning
-
-
-def test_form_of_a_portfolio_hides_tuning_which_is_taken_and_checked(prefect_server: None) -> None:
-    shown = {*stored(deployed_with_form(portfolio_refresh).deployment_id)["properties"]}
-    assert {*signature(portfolio_refresh.fn).parameters} - shown == {"at_once", "hours"}
-    blocks = {
-        "account": NudgescribeAccount.model_construct(),
-        "crm": SalesforceCrm.model_construct(),
-        "lake": DataLake(root="/lake"),
-    }
-    taken = portfolio_refresh.validate_parameters({**blocks, "at_once": 2, "hours": 1})
-    assert (taken["at_once"], taken["hours"]) == (2, 1.0)
-    with pytest.raises(ParameterTypeError, match="at_once"):
-        portfolio_refresh.validate_parameters({**blocks, "at_once": 0})
+@pytest.mark.parametrize("block", block_types(), ids=lambda block: block.__name__)
+def test_form_of_a_block_shows_every_field(block: Any) -> None:
+    """Prefect's form removes what it does not show when a person saves the block."""
+    assert {*block.model_json_schema()["properties"]} == {*block.model_fields}
 
 
 def test_catalog_of_prefect_offers_only_blocks_that_a_person_can_fill_in() -> None:

@@ -125,6 +125,15 @@ def test_schedules_that_people_have_added_stay_where_prefect_yaml_has_none(
     assert "Warning" not in capfd.readouterr().err
 
 
+def test_schedule_that_prefect_yaml_no_longer_has_is_removed(project: Path) -> None:
+    list(tool.deploy())
+    command.schedule("on", MONTHLY)
+    change(project, schedules=[])
+    list(tool.deploy())
+    with get_client(sync_client=True) as client:
+        assert client.read_deployment_by_name(f"campaign-refresh/{MONTHLY}").schedules == []
+
+
 def test_deploying_says_why_prefect_could_not(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

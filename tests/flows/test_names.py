@@ -1,9 +1,11 @@
 """Names and tags of flow runs that never came to their work: people recognise the campaign."""
 
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
 
 from blocks import DataLake
 from flows.abandon import abandon_refresh
@@ -17,7 +19,9 @@ from nudgescribe.errors import AuthError, NotPublished, ServiceUnreachable
 from tasks.customers.guardrails import Guardrails
 from tasks.refresh.claim import NothingToPublish, RefreshOpen
 from tests.conftest import Company, Save, Saved, customers
-from tests.support.deployed import flow_run_of
+from tests.support.deployed import Deployed, deployed, flow_run, flow_run_of
+
+__all__ = ["deployed"]
 
 GUARDRAILS = Guardrails(max_shrink=1)
 TAGS = {"campaign: Welcome back", "workspace: Marketing"}
@@ -72,6 +76,30 @@ def test_flow_run_that_fails_at_first_contact_has_the_name_that_the_lake_knows(
         with pytest.raises((ServiceUnreachable, AuthError)):
             flow(company.seeded.campaign_id, **blocks)
         assert names(saved) == ("Welcome back", TAGS)
+
+
+def test_damaged_journal_does_not_hide_the_names_of_others(company: Company, saved: Saved) -> None:
+    refresh(company, saved, review="stop")
+    abandon_refresh(company.seeded.campaign_id, saved.account, saved.lake, "Ann", "No use")
+    (found,) = saved.root.glob("refreshes/*/*/*-found.json")
+    newest = found.parents[1] / f"{int(found.parent.name) + 1:08}"
+    copytree(found.parent, newest)
+    newest.joinpath(found.name).write_text("{")
+    saved.save_account(company.account(password="wrong"))
+    with pytest.raises(AuthError):
+        refresh(company, saved)
+    assert names(saved) == ("Welcome back", TAGS)
+
+
+def test_retry_of_a_renamed_campaign_has_its_new_tags(
+    deployed: Deployed, company: Company, saved: Saved
+) -> None:
+    run = deployed.refresh(company, saved, review="stop")
+    with get_client(sync_client=True) as client:
+        former = ["campaign: Spring sale", "mine", "workspace: Sales"]
+        client.update_flow_run(run, tags=former)
+    assert deployed.work(run).is_completed()
+    assert {*flow_run(run).tags} == {"mine", *TAGS}
 
 
 def test_plan_and_export_of_a_campaign_in_review_have_its_name(

@@ -21,7 +21,6 @@ from blocks.documentation import documentation_url
 from blocks.secrets import HINT, read_secret
 from blocks.urls import SecureUrl, check_base_url, is_loopback
 from nudgescribe import rfc4180
-from nudgescribe.bases import TUNING
 from nudgescribe.lazy import pa, pc
 from nudgescribe.retry import PollPolicy, RetryPolicy, poll
 
@@ -100,11 +99,9 @@ class SalesforceCrm(CrmSource):
         default="v62.0", pattern=r"^v[0-9]+\.0$", description="Version of Salesforce's API."
     )
     deadline_minutes: float = Field(
-        default=60, gt=0, description="How long to wait for the query, in minutes.", **TUNING
+        default=60, gt=0, description="How long to wait for the query, in minutes."
     )
-    page_rows: int = Field(
-        default=50_000, gt=0, description="Rows per page of the results.", **TUNING
-    )
+    page_rows: int = Field(default=50_000, gt=0, description="Rows per page of the results.")
     retry: ClassVar[RetryPolicy] = RetryPolicy()
     poll_policy: ClassVar[PollPolicy] = PollPolicy()
 

@@ -81,8 +81,10 @@ class SqlCrm(CrmSource):
         yield from self._read(self.query, self.parameters, needed)
 
     def check_reachable(self) -> None:
-        """Check that somebody answers at the URL's host, if it names one, within 10 seconds: a
-        database that is stuck takes connections all the same.
+        """Check that somebody answers at the URL's host, if it names one, within 10 seconds.
+
+        A PostgreSQL, MySQL or MariaDB must say something, too: one that is stuck takes connections
+        all the same.
 
         Raises SourceUnavailable, SourceError.
         """

@@ -191,8 +191,8 @@ def test_refresh_brings_messages_of_list_into_lake(story: Story) -> None:
     assert list(result.seconds) == [
         "extract and validate",
         "upload",
-        "rerun and review",
-        "publish and fetch",
+        "rerun, review and publish",
+        "fetch",
         "compare and hand over",
     ]
 

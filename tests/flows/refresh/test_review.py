@@ -139,8 +139,8 @@ def test_report_of_a_resumed_refresh_tells_seconds_of_the_whole(
     assert [*result.seconds] == [
         "extract and validate",
         "upload",
-        "rerun and review",
-        "publish and fetch",
+        "rerun, review and publish",
+        "fetch",
         "compare and hand over",
     ]
     assert sum(result.seconds.values()) > (resumed - begun).total_seconds()

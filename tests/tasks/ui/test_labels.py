@@ -90,4 +90,5 @@ def test_long_names_are_cut_in_name_and_tags(prefect_server: None) -> None:
     run = deployed.flow_run(UUID(named_at_length()))
     assert run.name.endswith("…, run 3")
     assert all("…" in tag for tag in run.tags)
-    assert max(len(one) for one in (run.name, *run.tags)) < 80
+    assert len(run.name) < 80
+    assert max(map(len, run.tags)) < 220
