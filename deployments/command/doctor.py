@@ -230,7 +230,14 @@ def _in_time(what: str, check: Callable[[], T]) -> T:
 
 
 def _check_deployments(client: SyncPrefectClient) -> str:
-    names = [full_name(entry) for entry in read_config()["deployments"]]
+    entries = read_config()["deployments"]
+    pools = {entry.get("work_pool", {}).get("name", POOL) for entry in entries} - {POOL}
+    if unknown := sorted(name for name in pools if find(client.read_work_pool, name) is None):
+        raise NotWell(
+            f"prefect.yaml names work pools that do not exist: {first_ten(unknown)}. Correct it; "
+            f"`nudgeflow bootstrap` makes {POOL}."
+        )
+    names = [full_name(entry) for entry in entries]
     missing = [name for name in names if find(client.read_deployment_by_name, name) is None]
     if missing:
         raise NotWell(f"Not deployed: {first_ten(missing)}. Run `nudgeflow deploy`.")

@@ -192,6 +192,14 @@ def test_doctor_says_what_is_wrong_and_which_blocks_there_are(
     assert f"Is {saved.crm.block_slug} meant?" in found["customer list"][1]
     assert f"Is {saved.lake.block_slug} meant?" in found["lake"][1]
 
+    file = project / "prefect.yaml"
+    written = file.read_text()
+    config = yaml.safe_load(written)
+    config["deployments"][0]["work_pool"] = {"name": "nudgeflwo"}
+    file.write_text(yaml.safe_dump(config))
+    assert "work pools that do not exist: nudgeflwo" in findings(given)["deployments"][1]
+    file.write_text(written)
+
     saved.crm_file.unlink()
     saved.root.write_text("a file")
     name_saved(project, saved)
