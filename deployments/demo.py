@@ -24,28 +24,43 @@ PREFECT_HOME = Path(".demo")
 SANDBOX = ("--rows-per-file", "1000", "--phase-seconds", "1", "--approve-after", "2")
 
 
-def demo(lake: Path, list_: str, segments: str, delimiter: str, encoding: str) -> None:
+def demo(lake: str, list_: str, segments: str, delimiter: str, encoding: str) -> None:
     """Run the demo, and tell its result; `list_` names a CSV, empty is the demo's CRM."""
     if not extra.is_installed():
         sys.exit(extra.MISSING)
+    if (segments or delimiter or encoding) and not list_:
+        sys.exit(f"The demo failed: {_NO_LIST}")
+    folder = _make_lake(lake)
     # Warnings alone: each step of a flow run has a line of its own in Prefect's log.
     port = free_port()
     keep_prefect_at(PREFECT_HOME, port, PREFECT_LOGGING_LEVEL="WARNING")
     try:
-        _check_lake(lake)
-        _tell(_run(lake, port, _read_list(list_, segments, delimiter, encoding)), lake)
+        _tell(_run(folder, port, _read_list(list_, segments, delimiter, encoding)), folder)
     except (NudgeflowError, OSError) as error:
         sys.exit(f"The demo failed: {error}")
     except KeyboardInterrupt:
         sys.exit("The demo was stopped.")
 
 
-def _check_lake(lake: Path) -> None:
-    """Make the lake's folder, before anything is started. Exits if that cannot be done."""
+_NO_LIST = (
+    "--segments, --delimiter and --encoding are about a list of yours. Name it with --list (of "
+    "make: LIST=), or leave them out."
+)
+
+
+def _make_lake(lake: str) -> Path:
+    """Return the lake's folder, made before anything is started. Exits if that cannot be done."""
+    if "://" in lake:
+        sys.exit(
+            "The demo failed: it writes to a folder on this machine, and --lake (of make: LAKE=) "
+            "is a URL. Name a folder."
+        )
+    folder = Path(lake)
     try:
-        lake.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"The demo failed: {lake} cannot be the lake's folder: {error.strerror}.")
+    return folder
 
 
 def _read_list(list_: str, segments: str, delimiter: str, encoding: str) -> DemoList | None:

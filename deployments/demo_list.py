@@ -4,29 +4,31 @@ started, and written as the first content of a sandbox.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from keyword import iskeyword
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from blocks import FileCrm
+from blocks.crm.errors import SourceError
 from blocks.portfolio import describe_first_error
 from blocks.storage.scratch import scratch_folder
-from nudgescribe.errors import NudgeflowError, counted, first_ten
+from nudgescribe.errors import NudgeflowError, counted
 from nudgescribe.lazy import pl
+from sandbox.seed import find_field
+from sandbox.writing.templates import name_fields
 
 FEWEST_ROWS = 2
-_CONSTANTS = ("true", "false", "none")
-"""What a template takes for a value and not for a field, beside Python's own words."""
 
 
 class ListUnusable(NudgeflowError):
     """The demo cannot be made from this list, or from these arguments."""
 
-    advice = "Correct the list, or its segments, delimiter or encoding; nothing was started."
+    advice = (
+        "Nothing was started. Correct the list, or what is said of it by --segments, --delimiter "
+        "or --encoding; make has SEGMENTS=, DELIMITER= and ENCODING=."
+    )
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,18 @@ def read_list(
 ) -> DemoList:
     """Read a list, its columns named as fields of a workspace; `segments` are some of them: a,b.
 
-    Raises ListUnusable, SourceError, SourceUnavailable.
+    Raises ListUnusable, SeedRefused.
     """
     crm = _block(path, delimiter, encoding)
     with scratch_folder("the customer list") as folder:
-        crm.extract(folder / "list.parquet")
+        try:
+            crm.extract(folder / "list.parquet")
+        except SourceError as error:  # whose advice is about a block, and here is none
+            raise ListUnusable(error.problem) from None
         frame = pl.read_parquet(folder / "list.parquet")
-    columns = _fields(frame.columns)
+    columns = name_fields(frame.columns)
     frame = frame.rename({column: field for field, column in columns.items()})
-    chosen = [_find(wanted, columns) for wanted in segments.split(",") if wanted.strip()]
+    chosen = [find_field(wanted, columns) for wanted in segments.split(",") if wanted.strip()]
     _check(frame, chosen)
     return DemoList(crm, frame, columns, chosen)
 
@@ -70,30 +75,6 @@ def _block(path: Path, delimiter: str | None, encoding: str | None) -> FileCrm:
         return FileCrm(path=str(path.resolve()), delimiter=delimiter, encoding=encoding)
     except ValidationError as error:
         raise ListUnusable(f"The list cannot be read {describe_first_error(error)}.") from None
-
-
-def _fields(columns: Sequence[str]) -> dict[str, str]:
-    """Return a field for each column, named so that a template can have it."""
-    fields: dict[str, str] = {}
-    for number, column in enumerate(columns, 1):
-        name = re.sub(r"\W+", "_", column.strip()).strip("_")
-        if not name or name[0].isdigit() or iskeyword(name) or name.lower() in _CONSTANTS:
-            name = f"column_{number}_{name}".rstrip("_")
-        if name in fields:
-            name = f"{name}_{number}"
-        fields[name] = column
-    return fields
-
-
-def _find(wanted: str, columns: Mapping[str, str]) -> str:
-    """Return the field of a column that is named with or without blanks around it."""
-    for field, column in columns.items():
-        if wanted.strip() in (field, column.strip()):
-            return field
-    there = first_ten(column.strip() for column in columns.values())
-    raise ListUnusable(
-        f"The list has no column '{wanted.strip()}' to segment by; its columns are: {there}."
-    )
 
 
 def _check(frame: pl.DataFrame, segments: Sequence[str]) -> None:

@@ -62,7 +62,11 @@ serve_parser.add_argument(
 seed_parser = commands.add_parser(
     "seed", parents=[storage], help="make an account with a Published campaign, print it"
 )
-seed_parser.add_argument("--list", type=Path, help="a CSV to make the workspace from")
+seed_parser.add_argument(
+    "--list",
+    type=Path,
+    help="a CSV to make the workspace from; my-column becomes the field my_column",
+)
 seed_parser.add_argument("--segments", default="", help="columns to segment the list by: a,b")
 
 openapi_parser = commands.add_parser("openapi", help="print the OpenAPI document")
@@ -86,6 +90,8 @@ def run_serve(options: Namespace) -> None:
 
 def run_seed(options: Namespace) -> None:
     """Seed an account and print its credentials and ids as one JSON object."""
+    if options.segments and not options.list:
+        sys.exit("--segments is about a list: name that with --list, or leave it out.")
     context = open_context(_settings(options))
     try:
         if options.list:

@@ -3,7 +3,7 @@
 The campaign has one run, which is *Published*.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from secrets import token_urlsafe
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from nudgescribe import fields, rfc4180
 from nudgescribe.contract import CreateField, Status, WorkspaceField
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, first_ten
 from sandbox import demo_customers
 from sandbox.api.security import hash_password
 from sandbox.context import Context
@@ -22,7 +22,7 @@ from sandbox.data.models import Account, Campaign, Charged, Field, Group, User, 
 from sandbox.data.profiles import Profiles, new_profile_key, profile_key
 from sandbox.engine import exports, reruns
 from sandbox.settings import Keys
-from sandbox.writing.templates import fill_segment
+from sandbox.writing.templates import fill_segment, name_fields
 
 MOST_NOT_NUMBERS = 0.05
 """Share of a column's values."""
@@ -31,7 +31,7 @@ MOST_NOT_NUMBERS = 0.05
 class SeedRefused(NudgeflowError):
     """A campaign cannot be made of this list."""
 
-    advice = "Name columns of the list, and have some customers in its first half."
+    advice = "Correct the list, or its segments; nothing was made."
 
 
 class Seeded(BaseModel):
@@ -55,27 +55,49 @@ def seed(context: Context, customers: int = 5000) -> Seeded:
     return _seed(context, frame, columns, variables, demo_customers.TEMPLATE)
 
 
-def seed_from_list(context: Context, file: Path, variables: Sequence[str]) -> Seeded:
+def seed_from_list(context: Context, file: Path, segments: Sequence[str]) -> Seeded:
     """Seed a workspace for the columns of a CSV; run 1 has the first half of its rows.
 
     The first column is the customer identifier; a column of numbers, with an odd value that is
-    none, is a number field. `variables` are the columns that make the segments. Rows that break a
+    none, is a number field. `segments` are the columns that make the segments. Rows that break a
     rule are left out. Raises MalformedCsv, SeedRefused.
     """
-    frame = rfc4180.read(file.read_bytes())
-    key, *others = frame.columns
-    if not {*variables} <= {*frame.columns}:
-        raise SeedRefused("The list lacks a column to segment by.")
-    columns = [CreateField(workspace_id="", field_name=key, field_type="string", unique=True)]
-    for name in others:
-        kind = "number" if _holds_numbers(frame, name) else "string"
-        columns.append(CreateField(workspace_id="", field_name=name, field_type=kind))
+    try:
+        frame = rfc4180.read(file.read_bytes())
+    except OSError as error:
+        raise SeedRefused(f"The list {file} cannot be read: {error.strerror}.") from None
+    names = name_fields(frame.columns)
+    frame.columns = [*names]
+    variables = [find_field(wanted, names) for wanted in segments]
+    key = frame.columns[0]
+    columns = [_field(frame, name, column) for name, column in names.items()]
     values = ", ".join(f"{name} {{{{ {name} }}}}" for name in variables)
     template = f"Dear customer {{{{ {key} }}}},\nthis is for you ({values}).\n"
     first = fields.validate(frame.head(frame.height // 2), [*map(_rule, columns)]).accepted
     if first.is_empty():
         raise SeedRefused("The first half of the list has no customer who keeps the rules.")
     return _seed(context, first, columns, variables, template)
+
+
+def find_field(wanted: str, columns: Mapping[str, str]) -> str:
+    """Return the field of a column that is named with or without blanks around it; `columns` are
+    those of the list by their fields. Raises SeedRefused.
+    """
+    for field, column in columns.items():
+        if wanted.strip() in (field, column.strip()):
+            return field
+    there = first_ten(column.strip() for column in columns.values())
+    raise SeedRefused(
+        f"The list has no column '{wanted.strip()}' to segment by; its columns are: {there}."
+    )
+
+
+def _field(frame: pl.DataFrame, name: str, column: str) -> CreateField:
+    unique = name == frame.columns[0]
+    kind = "number" if not unique and _holds_numbers(frame, name) else "string"
+    return CreateField(
+        workspace_id="", field_name=name, display_name=column, field_type=kind, unique=unique
+    )
 
 
 def _holds_numbers(frame: pl.DataFrame, column: str) -> bool:

@@ -126,7 +126,7 @@ def up() -> None:
 @app.command
 def demo(
     *,
-    lake: Path = Path("lake"),
+    lake: str = "lake",
     list_: str = "",
     segments: str = "",
     delimiter: str = "",
@@ -137,7 +137,7 @@ def demo(
     Parameters
     ----------
     lake
-        Folder for the messages.
+        Folder on this machine for the messages.
     list_
         A CSV of yours instead of the demo's CRM.
     segments

@@ -8,6 +8,7 @@ sandboxed environment a template could keep the service busy for ever.
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 
 import polars as pl
 from jinja2 import TemplateSyntaxError, nodes
@@ -16,6 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from nudgescribe import segments
 from nudgescribe.contract import MESSAGE_COLUMNS, Segment
 
+_CONSTANTS = ("true", "false", "none")
+"""What a template takes for a value and not for a field, beside Python's own words."""
 _environment = ImmutableSandboxedEnvironment(keep_trailing_newline=True)
 
 
@@ -31,6 +34,20 @@ class Placeholder:
 
 
 Token = str | Placeholder
+
+
+def name_fields(columns: Sequence[str]) -> dict[str, str]:
+    """Return a field for each column, named so that a template can have it; such names stay."""
+    fields: dict[str, str] = {}
+    for number, column in enumerate(columns, 1):
+        words = "".join(each if f"_{each}".isidentifier() else " " for each in column).split()
+        name = "_".join(words)
+        if not name.isidentifier() or iskeyword(name) or name.lower() in _CONSTANTS:
+            name = f"column_{number}_{name}".rstrip("_")
+        while name in fields or (name != column and name in columns):
+            name = f"{name}_{number}"
+        fields[name] = column
+    return fields
 
 
 def parse(text: str) -> list[Token]:

@@ -124,6 +124,24 @@ def test_modules_that_were_commands_say_what_to_run(
         run_module(module, run_name="__main__")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--lake", "s3://nope/x"), r"--lake \(of make: LAKE=\) is a URL"),
+        (("--segments", "a"), r"Name it with --list \(of make: LIST=\)"),
+        (("--delimiter", ";"), "--list"),
+        (("--encoding", "latin-1"), "--list"),
+    ],
+)
+def test_demo_refuses_arguments_before_it_writes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=told):
+        command.app(["demo", *arguments])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_doctor_starts_no_server_where_none_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

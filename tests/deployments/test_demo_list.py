@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from blocks.crm.errors import SourceError
 from deployments.demo_list import ListUnusable, read_list
 from nudgescribe.errors import NudgeflowError
 from sandbox import demo_customers
 from sandbox.demo_customers import LEAVE_EVERY, PLANS_BEFORE, customers, customers_now
+from sandbox.seed import SeedRefused
 
 ROWS = "Customer ID ; Plan;2nd plan;visits;if\n1;a;b;7;x\n2;ä;b;N/A;y\n"
 
@@ -60,8 +60,18 @@ def test_list_or_arguments_are_refused_in_a_sentence(
     file: Path, content: str, segments: str, options: dict[str, str], told: str
 ) -> None:
     file.write_text(content)
-    with pytest.raises((ListUnusable, SourceError), match=told):
+    with pytest.raises((ListUnusable, SeedRefused), match=told):
         read_list(file, segments, **options)
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8", "ascii", "utf-16"])
+def test_list_of_another_encoding_is_refused_with_the_options_that_state_it(
+    file: Path, encoding: str | None
+) -> None:
+    file.write_bytes(ROWS.encode("latin-1"))
+    with pytest.raises(ListUnusable, match=r"[Ss]tate .*--encoding.*ENCODING=") as refused:
+        read_list(file, "Plan", encoding=encoding)
+    assert "block" not in str(refused.value)
 
 
 def test_missing_list_is_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_seed_reads_a_column_with_an_odd_value_as_numbers(seed: Seed, tmp_path: 
 @pytest.mark.parametrize(
     ("content", "segments", "told"),
     [
-        ("id,plan\n1,a\n2,b\n", "plans", "lacks a column to segment by"),
+        ("id,plan\n1,a\n2,b\n", "plans", "no column 'plans' .* its columns are: id, plan"),
         ("id,plan\n1,a\n", "plan", "has no customer who keeps the rules"),
         ("id,plan\n1\n", "plan", "row"),
     ],
@@ -109,9 +109,36 @@ def test_seed_refuses_a_list_in_a_sentence(
         seed("--list", str(file), "--segments", segments)
 
 
-def test_seed_of_a_missing_list_says_so(tmp_path: Path) -> None:
-    with pytest.raises(local.NotSeeded, match="No such file"):
-        local.seed(tmp_path, "--list", str(tmp_path / "nothing.csv"), "--segments", "a")
+@pytest.mark.parametrize(
+    ("name", "why"), [("nothing.csv", "No such file or directory"), ("", "Is a directory")]
+)
+def test_seed_of_a_list_that_cannot_be_read_says_so(tmp_path: Path, name: str, why: str) -> None:
+    told = rf"The list {tmp_path / name} cannot be read: {why}\. Correct"
+    with pytest.raises(local.NotSeeded, match=told):
+        local.seed(tmp_path, "--list", str(tmp_path / name), "--segments", "a")
+
+
+def test_seed_refuses_segments_without_a_list(seed: Seed) -> None:
+    with pytest.raises(SystemExit, match="name that with --list"):
+        seed("--segments", "job")
+
+
+def test_seed_names_fields_so_that_its_template_can_have_them(seed: Seed, tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("Kunden-Nr, my job,a.b,m²,_c__d\n1,x,y,4,z\n2,x,y,4,z\n")
+    listed = seed("--list", str(file), "--segments", "my job,a.b,m²,_c__d")
+    with local.sandbox(tmp_path, free_port()) as url, signed_in(url, listed) as client:
+        fields = client.list_fields(listed["workspace_id"])
+        (row,) = client.fetch_rows(listed["campaign_id"], 0)
+    names = {field.field_name: field.display_name for field in fields}
+    assert names == {
+        "Kunden_Nr": "Kunden-Nr",
+        "my_job": " my job",
+        "a_b": "a.b",
+        "m": "m²",
+        "_c__d": "_c__d",
+    }
+    assert row.message == "Dear customer 1,\nthis is for you (my_job x, a_b y, m 4, _c__d z).\n"
 
 
 def test_serve_takes_its_options_and_the_key_of_the_chat_from_the_environment(

@@ -2,11 +2,17 @@
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nudgescribe.contract import Segment
-from sandbox.writing.templates import BadTemplate, MessageRenderer, check, fill_segment
+from sandbox.writing.templates import (
+    BadTemplate,
+    MessageRenderer,
+    check,
+    fill_segment,
+    name_fields,
+)
 
 Text = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 HOSTILE = "{{ 7 * 7 }}{% for x in y %}{# #}{"
@@ -82,3 +88,14 @@ def test_messages_have_the_order_of_the_customers() -> None:
     renderer = MessageRenderer(["plan"], [({"plan": "a"}, "of a"), ({"plan": "b"}, "of b")])
     rows = renderer.render(renderer.select(list_), "customer_id").rows()
     assert rows == [("1", "of b"), ("2", "of a"), ("4", "of a"), ("5", "of b")]
+
+
+@given(st.lists(Text, unique=True))
+@example(["a.b", "a_b", "a-b", "a_b_3"])
+@example(["True", "not", "m²", "%", "2nd"])
+def test_each_column_has_a_field_that_a_template_can_have(columns: list[str]) -> None:
+    fields = name_fields(columns)
+    assert list(fields.values()) == columns
+    for field in fields:
+        check(f"{{{{ {field} }}}}", [field])
+    assert [*name_fields([*fields])] == [*fields]
