@@ -522,7 +522,7 @@ def test_report_and_log_have_numbers_only_and_hashed_identifiers_are_found(
     key = f"erasure-{scenario.saved.name}"
     (page,) = [str(one.data) for one in all_artifacts() if one.key == key]
     assert "| to erase | 7 customers |" in page
-    assert "| taken out of runs | 5 rows, of 1 runs |" in page
+    assert "| taken out of runs | 5 rows, of 1 run |" in page
     told = page + state.result().model_dump_json() + caplog.text
     assert "7 customers are to be erased" in told
     assert not [id_ for id_ in [*ERASED, NAME] if id_ in told]
