@@ -275,8 +275,9 @@ def read(page: Page, *rows: str) -> None:
 
 
 def latest(key: str) -> dict[str, Any]:
-    """The newest artifact of a key that begins like this."""
-    return next(one for one in ask("artifacts/latest/filter") if one["key"].startswith(key))
+    """The newest artifact of the shortest key that begins like this."""
+    found = [one for one in ask("artifacts/latest/filter") if one["key"].startswith(key)]
+    return min(found, key=lambda one: len(one["key"]))
 
 
 def other_pages(page: Page) -> None:

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("nudgescribe", "blocks", "tasks", "flows", "sandbox", "deployments")
-FILES = ("pyproject.toml", "prefect.yaml", "LICENSE", "*.md")
+FILES = ("pyproject.toml", "prefect.yaml", "constraints.txt", "LICENSE", "*.md")
 TREES = (*PACKAGES, "docs", "examples")
 BUILD = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
 SCRIPT = """#!{python}
