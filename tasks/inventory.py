@@ -41,14 +41,7 @@ from tasks.policies import RETRIED
 from tasks.ui import assets
 from tasks.ui.artifacts import artifact_key, link_report, link_to_flow_run, show_page
 from tasks.ui.charts import vertical_bars
-from tasks.ui.markdown import (
-    MOST_CAMPAIGNS_SHOWN,
-    code_block,
-    link,
-    plain,
-    shorten,
-    two_columns,
-)
+from tasks.ui.markdown import MOST_CAMPAIGNS_SHOWN, code_block, link, plain, shorten, two_columns
 
 READERS = 8
 HISTORIES_AT_ONCE = 250
