@@ -27,7 +27,7 @@ from pydantic import (
 
 from blocks.documentation import Documented
 from blocks.packages import problems
-from nudgescribe.bases import arrange_fields
+from nudgescribe.bases import number_fields
 from nudgescribe.errors import MOST_NAMED, NudgeflowError, describe_invalid, first_ten
 
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -69,7 +69,7 @@ class BlockNotSaved(NudgeflowError):
 
 def _describe(schema: dict[str, Any], block: type[Block]) -> None:
     schema_extra(schema, block)
-    arrange_fields(schema)
+    number_fields(schema)
 
 
 # An error about a field would show the values of all, passwords as well.

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from blocks import Crm, SqlTable
 from blocks.storage.handover import HandoverFormat
 from blocks.urls import holds_secret
-from nudgescribe.bases import TUNING, FrozenInput, arrange_fields
+from nudgescribe.bases import FrozenInput, number_fields
 from tasks.customers.duplicates import Choice
 from tasks.customers.freshness import MaxAge
 from tasks.customers.guardrails import Guardrails, ListGuardrails
@@ -21,6 +21,8 @@ from tasks.refresh.claim import Overlap
 
 Review = Literal["suspend", "wait", "stop"]
 GROUPS = ("Source", "Safety", "Review", "Advanced")
+TUNING: dict[str, Any] = {"json_schema_extra": {"tuning": True}}
+"""Marks a field that no form shows: programs and deployments can set it all the same."""
 
 
 def _in(group: str, title: str) -> dict[str, Any]:
@@ -29,14 +31,17 @@ def _in(group: str, title: str) -> dict[str, Any]:
 
 
 def _arrange(schema: dict[str, Any]) -> None:
-    """Order the fields of a form by group."""
-    schema["properties"] = dict(sorted(schema["properties"].items(), key=_group))
-    arrange_fields(schema)
+    """Leave tuning out of a form, and order its fields by group."""
+    fields: dict[str, dict[str, Any]] = schema["properties"]
+    hidden = {f"^{name}$": fields.pop(name) for name in [*fields] if fields[name].pop("tuning", 0)}
+    if hidden:
+        schema["patternProperties"] = hidden  # what is not shown is still validated by Prefect
+    schema["properties"] = dict(sorted(fields.items(), key=_group))
+    number_fields(schema)
 
 
 def _group(field: tuple[str, dict[str, Any]]) -> int:
-    group = str(field[1]["title"]).partition(": ")[0]
-    return GROUPS.index(group) if group in GROUPS else len(GROUPS)  # tuning
+    return GROUPS.index(str(field[1]["title"]).partition(": ")[0])
 
 
 class FormOptions(FrozenInput):

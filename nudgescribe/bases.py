@@ -12,19 +12,9 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-TUNING: dict[str, Any] = {"json_schema_extra": {"tuning": True}}
-"""Marks a field that no form shows: programs and deployments can set it all the same."""
-
-
-def arrange_fields(schema: dict[str, Any]) -> None:
-    """Leave tuning out of a model's JSON schema, and number the other fields, by which forms order
-    them.
-    """
-    fields: dict[str, dict[str, Any]] = schema.get("properties", {})
-    hidden = {f"^{name}$": fields.pop(name) for name in [*fields] if fields[name].pop("tuning", 0)}
-    if hidden:
-        schema["patternProperties"] = hidden  # what is not shown is still validated by Prefect
-    for position, field in enumerate(fields.values()):
+def number_fields(schema: dict[str, Any]) -> None:
+    """Number the fields of a model's JSON schema, by which forms order them."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
         # Without it, the order would be that of the database, which need not keep ours.
         field.setdefault("position", position)
 
@@ -32,7 +22,7 @@ def arrange_fields(schema: dict[str, Any]) -> None:
 class FrozenInput(Frozen):
     """What people write: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=arrange_fields)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=number_fields)
 
 
 class Closing(ABC):

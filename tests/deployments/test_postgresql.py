@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 EXPORT = "export-messages/export-messages"
 LOADED = "tests.list.loaded"
+LEASED = 600  # seconds: longer than any start of a server
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,13 @@ def test_server_knows_runs_leases_and_automations_after_a_kill(stack: Stack) -> 
     before = deployed.plan({})
     with get_client(sync_client=True) as client:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="one", limit=1))
-        lease = client.increment_concurrency_slots_with_lease(["one"], 1, "concurrency", 60).json()
+        leased = client.increment_concurrency_slots_with_lease(["one"], 1, "concurrency", LEASED)
     until(lambda: state_of(before).name == "Running")
     stack.server.kill()
     stack.server.start()
     becomes(before, "Completed")
     with get_client(sync_client=True) as client:
-        client.renew_concurrency_lease(UUID(lease["lease_id"]), 60)
+        client.renew_concurrency_lease(UUID(leased.json()["lease_id"]), LEASED)
     known = len(deployed.runs())
     emit(stack, "spring")
     until(lambda: len(deployed.runs()) > known)
