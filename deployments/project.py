@@ -72,6 +72,9 @@ def read_config(file: Path = DEPLOYMENTS) -> dict[str, Any]:
             full_name(entry)
     except OSError as error:
         raise NoProject(f"There is no {file} to read here: {type(error).__name__}.") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise NoProject(f"{file} is not valid YAML at or before line {line}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise NoProject(
             f"{file} does not list deployments with name and entrypoint: {type(error).__name__}."

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.text import Text
 
 from blocks import CrmSource, DataLake, NudgescribeAccount
-from blocks.saved import BlockNotFound, describe_saved, list_saved, load_by_name
+from blocks.saved import MAIN, BlockNotFound, describe_saved, list_saved, load_by_name
 from blocks.storage.errors import LakeError
 from deployments import settings
-from deployments.project import CAMPAIGN, NoServer, full_name, read_config
+from deployments.project import CAMPAIGN, DEPLOYMENTS, NoServer, full_name, read_config
 from deployments.schedules import REVIEWS, Switch, read_switches
 from deployments.server import POOL, check_answer, find, open_client
 from nudgescribe.contract import Status
@@ -67,6 +67,10 @@ def examine(environment: Mapping[str, str]) -> Iterator[Finding]:
     with open_client() if get_current_settings().api.url else nullcontext() as client:
         server = _look("server", lambda: _check_server(client))
         yield server
+        described = _look("project", _check_project)
+        yield described
+        if not described.good:
+            return
         project = _Project(client if server.good else None, chosen)
         yield from _campaign(project, environment)
         yield _look("customer list", lambda: _read_list(project))
@@ -108,14 +112,26 @@ class _Project:
                 pass
             else:
                 if isinstance(block, kind):
-                    return block, ""
+                    return block, self._difference(slug, block)
                 problem = f"prefect.yaml names {slug} as {parameter}, where it cannot stand."
                 raise NotWell(f"{problem} {describe_saved(kind)} Name one of them there.")
-        for name, each in settings.BLOCKS.items():
-            block = getattr(self._chosen, name, None)
-            if f"{each.get_block_type_slug()}/main" == slug and isinstance(block, kind):
-                return block, " It is not saved yet: `nudgeflow bootstrap` does that."
+        block = self._described(slug)
+        if isinstance(block, kind):
+            return block, " It is not saved yet: `nudgeflow bootstrap` does that."
         raise NotWell(self._missing(slug, kind))
+
+    def _described(self, slug: str) -> Block | None:
+        """Return the block that the variables describe, if bootstrap saves it as `slug`."""
+        for name, kind in settings.BLOCKS.items():
+            if f"{kind.get_block_type_slug()}/{MAIN}" == slug:
+                return getattr(self._chosen, name, None)
+        return None
+
+    def _difference(self, slug: str, saved: Block) -> str:
+        described = self._described(slug)
+        if described is None or dict(described) == dict(saved):
+            return ""
+        return " What .env describes differs from what is saved: `nudgeflow bootstrap` saves it."
 
     def _missing(self, slug: str, kind: type[Block]) -> str:
         if not self._client or not list_saved(kind):
@@ -148,6 +164,10 @@ def _check_server(client: SyncPrefectClient | None) -> str:
     if client is None:
         raise NoServer("There is no PREFECT_API_URL.")
     return f"Prefect {check_answer(client)} at {client.api_url}"
+
+
+def _check_project() -> str:
+    return f"{DEPLOYMENTS} has {counted(len(read_config()['deployments']), 'deployment')}"
 
 
 def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -103,6 +103,9 @@ def test_bootstrap_and_deploy_refuse_without_server_or_campaign(
     (project / "prefect.yaml").unlink()
     with pytest.raises(NoProject, match="There is no prefect.yaml"):
         command.deploy()
+    (project / "prefect.yaml").write_text("name: other\ndeployments: [\n")
+    with pytest.raises(NoProject, match="not valid YAML at or before line 3"):
+        command.deploy()
     (project / "prefect.yaml").write_text("name: other\n")
     with pytest.raises(NoProject, match="does not list deployments with name and entrypoint"):
         command.deploy()
@@ -180,7 +183,8 @@ def test_doctor_finds_all_well_but_what_runs_flows(
     name_saved(project, saved)
     found = findings(variables(company.seeded, company.sandbox.url))
     good = {subject for subject, (good, _) in found.items() if good}
-    assert good == {"server", "account", "campaign", "workspace", "customer list", "lake"}
+    found_well = {"account", "campaign", "workspace", "customer list", "lake"}
+    assert good == {"server", "project", *found_well}
     assert "the first row has the columns customer_id, " in found["customer list"][1]
     assert not list(saved.root.glob("doctor*"))
     assert "Run `nudgeflow deploy`" in found["deployments"][1]
@@ -276,3 +280,18 @@ def test_doctor_looks_at_variables_where_nothing_is_saved_or_no_server_answers(
     with temporary_settings({PREFECT_API_URL: nobody}):
         found = findings({})
     assert "fill it in" in found["lake"][1]
+    (project / "prefect.yaml").unlink()
+    assert [*findings(given)] == ["server", "project"]
+
+
+def test_doctor_tells_that_env_was_changed_since_it_was_saved(
+    project: Path, company: Company, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "MAIN", "edited")
+    name_blocks(project, lake="data-lake/edited")
+    DataLake(root=str(tmp_path / "lake")).save("edited", overwrite=True)
+    given = variables(company.seeded, company.sandbox.url)
+    told = "What .env describes differs from what is saved: `nudgeflow bootstrap` saves it."
+    for root, differs in (("lake", False), ("other", True)):
+        found = findings({**given, "NUDGEFLOW_LAKE_ROOT": str(tmp_path / root)})
+        assert (told in found["lake"][1]) is differs
