@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from blocks import CrmSource, DataLake
 from blocks.storage.parquet import observe_rows
 from blocks.storage.scratch import scratch_folder
+from nudgescribe.errors import counted
 from nudgescribe.lazy import parquet
 from tasks.customers.freshness import MaxAge
 from tasks.customers.staging import RowsLost, Staged, describe
@@ -63,9 +64,9 @@ def _extract_fresh(
 def _extract(crm: CrmSource, local: Path, needed: frozenset[str] | None) -> None:
     with (
         StatusLine(f"Extracting from {crm.block_slug}") as line,
-        observe_rows(lambda rows: line.update(f"Extracted {rows:,} rows so far")),
+        observe_rows(lambda rows: line.update(f"Extracted {counted(rows, 'row')} so far")),
     ):
         rows = crm.extract(local, needed)
     written = parquet.read_metadata(local).num_rows
     if written != rows:
-        raise RowsLost(f"{crm.block_slug} gave {rows:,} rows, {written:,} are staged.")
+        raise RowsLost(f"{crm.block_slug} gave {counted(rows, 'row')}, {written:,} are staged.")

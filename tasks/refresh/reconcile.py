@@ -15,7 +15,7 @@ from blocks.storage.history import write_changes
 from blocks.storage.parquet import read_frames as parquet_frames
 from blocks.storage.reader import read_frames
 from blocks.storage.scratch import scratch_folder
-from nudgescribe.errors import NudgeflowError
+from nudgescribe.errors import NudgeflowError, counted
 from nudgescribe.identifiers import Counts, compare, find_common, identities
 from nudgescribe.lazy import pl
 from tasks.customers.group_check import held_ids, listed_ids
@@ -112,8 +112,8 @@ def check_suppressed(export: ExportRef, look: SecondLook, lake: DataLake, refres
     if found:
         Ledger(lake.files, export.staging).clear()
         raise SuppressedInExport(
-            f"{export.name} has messages for {found:,} customers who must not be written to, "
-            "though they were deleted from its group before the publication."
+            f"{export.name} has messages for {counted(found, 'customer')} who must not be written "
+            "to, though they were deleted from its group before the publication."
         )
     path = changes_file(refresh, "since")
     if look.joined_ids is None:
@@ -139,7 +139,7 @@ def _erased_before(lake: DataLake, export: ExportRef, validated: Validated) -> i
 
 def _not_reconciled(total: int, rows: int, counts: Counts, than: str) -> NotReconciled:
     return NotReconciled(
-        f"The group has {total:,} customers, the lake holds {rows:,} rows: "
+        f"The group has {counted(total, 'customer')}, the lake holds {counted(rows, 'row')}: "
         f"{counts['removed']:,} customers are missing, {counts['added']:,} are not in the {than}, "
         f"{counts['repeated']:,} are repeated."
     )

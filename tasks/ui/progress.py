@@ -9,6 +9,7 @@ from typing import Self
 from rich.filesize import decimal
 
 from nudgescribe.bases import Closing, Frozen
+from nudgescribe.errors import counted
 from tasks.ui.artifacts import start_progress, update_progress
 from tasks.ui.console import StatusLine
 
@@ -81,8 +82,8 @@ class ProgressDisplay(Closing):
         self._pages = pages
         self._clock = clock
         self._started = self._updated = clock()
-        self._artifact = start_progress(key, f"{pages:,} pages")
-        self._line = StatusLine(f"{pages:,} pages", pages)
+        self._artifact = start_progress(key, counted(pages, "page"))
+        self._line = StatusLine(counted(pages, "page"), pages)
 
     def __enter__(self) -> Self:
         self._line.__enter__()
@@ -105,7 +106,7 @@ class ProgressDisplay(Closing):
 
 def _describe(progress: Progress, pages: int, seconds: float) -> str:
     size = decimal(progress.bytes)
-    text = f"{progress.pages:,} of {pages:,} pages, {progress.rows:,} rows, {size}"
+    text = f"{progress.pages:,} of {pages:,} pages, {counted(progress.rows, 'row')}, {size}"
     new = progress.pages - progress.earlier_pages
     if not seconds or not new:
         return text
