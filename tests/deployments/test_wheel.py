@@ -237,7 +237,7 @@ def test_empty_folder_becomes_a_project_whose_campaign_is_refreshed(shell: Shell
     workers = f"{api}/work_pools/nudgeflow/workers/filter"
     until(lambda: httpx.post(workers, json={}).json())
     findings = shell.run("nudgeflow doctor").splitlines()
-    assert len(findings) == 10
+    assert len(findings) == 11
     assert all(finding.startswith("   ok ") for finding in findings)
     until(lambda: "Flow run finished successfully" in watched.read_text())
     assert re.search(r"rows extracted +5,000", watched.read_text())
