@@ -17,7 +17,15 @@ from blocks import CrmSource, DataLake, NudgescribeAccount
 from blocks.saved import MAIN, BlockNotFound, describe_saved, list_saved, load_by_name
 from blocks.storage.errors import LakeError
 from deployments import settings
-from deployments.project import CAMPAIGN, DEPLOYMENTS, NoServer, full_name, read_config
+from deployments.project import (
+    CAMPAIGN,
+    DEPLOYMENTS,
+    Entry,
+    NoProject,
+    NoServer,
+    full_name,
+    read_config,
+)
 from deployments.schedules import REVIEWS, Switch, read_switches
 from deployments.server import POOL, check_answer, find, open_client
 from nudgescribe.contract import Status
@@ -67,21 +75,35 @@ def examine(environment: Mapping[str, str]) -> Iterator[Finding]:
     with open_client() if get_current_settings().api.url else nullcontext() as client:
         server = _look("server", lambda: _check_server(client))
         yield server
-        described = _look("project", _check_project)
-        yield described
-        if not described.good:
-            return
-        project = _Project(client if server.good else None, chosen)
-        yield from _campaign(project, environment)
-        yield _look("customer list", lambda: _read_list(project))
-        yield _look("lake", lambda: _try_lake(project))
-        if client and server.good:
-            deployments = _look("deployments", lambda: _check_deployments(client))
-            yield deployments
-            if deployments.good:
-                yield _look("schedules", lambda: _check_schedules(client))
-            yield _look("work pool", lambda: _check_pool(client))
-            yield _look("worker", lambda: _check_worker(client))
+        there = client if server.good else None
+        yield from _examine_project(there, chosen, environment)
+        if there:
+            yield _look("work pool", lambda: _check_pool(there))
+            yield _look("worker", lambda: _check_worker(there))
+
+
+def _examine_project(
+    client: SyncPrefectClient | None,
+    chosen: settings.Settings | None,
+    environment: Mapping[str, str],
+) -> Iterator[Finding]:
+    """Yield the findings about prefect.yaml and what it names."""
+    try:
+        entries: list[Entry] = read_config()["deployments"]
+    except NoProject as error:
+        yield Finding("project", False, str(error))
+        return
+    known = counted(len(entries), "deployment")
+    yield Finding("project", True, f"{DEPLOYMENTS} has {known}")
+    project = _Project(client, chosen, entries)
+    yield from _campaign(project, environment)
+    yield _look("customer list", lambda: _read_list(project))
+    yield _look("lake", lambda: _try_lake(project))
+    if client:
+        deployments = _look("deployments", lambda: _check_deployments(client, entries))
+        yield deployments
+        if deployments.good:
+            yield _look("schedules", lambda: _check_schedules(client, entries))
 
 
 def _look(subject: str, check: Callable[[], str]) -> Finding:
@@ -99,12 +121,17 @@ def _look(subject: str, check: Callable[[], str]) -> Finding:
 class _Project:
     """The blocks that prefect.yaml names, as they are saved, or as the variables have them."""
 
-    def __init__(self, client: SyncPrefectClient | None, chosen: settings.Settings | None) -> None:
-        self._client, self._chosen = client, chosen
+    def __init__(
+        self,
+        client: SyncPrefectClient | None,
+        chosen: settings.Settings | None,
+        entries: list[Entry],
+    ) -> None:
+        self._client, self._chosen, self._entries = client, chosen, entries
 
     def load(self, parameter: str, kind: type[B]) -> tuple[B, str]:
-        """Return a block, and what to add about it. Raises NotWell, NoProject."""
-        slug = _slug(parameter)
+        """Return a block, and what to add about it. Raises NotWell."""
+        slug = self.slug(parameter)
         if self._client:
             try:
                 block = load_by_name(slug, kind)
@@ -119,6 +146,19 @@ class _Project:
         if isinstance(block, kind):
             return block, " It is not saved yet: `nudgeflow bootstrap` does that."
         raise NotWell(self._missing(slug, kind))
+
+    def slug(self, parameter: str) -> str:
+        """Return the type and name of a block of the refresh, as prefect.yaml has it."""
+        for entry in self._entries:
+            if entry["name"] == PLANNED:
+                try:
+                    return str(entry["parameters"][parameter]["$ref"]["block_document_slug"])
+                except (KeyError, TypeError):
+                    break
+        raise NotWell(
+            f"prefect.yaml has no deployment {PLANNED} whose {parameter} is a block by its name: "
+            f"look at the prefect.yaml that `nudgeflow init` writes."
+        )
 
     def _described(self, slug: str) -> Block | None:
         """Return the block that the variables describe, if bootstrap saves it as `slug`."""
@@ -146,28 +186,10 @@ class _Project:
         )
 
 
-def _slug(parameter: str) -> str:
-    """Return the type and name of a block of the refresh, as prefect.yaml has it."""
-    for entry in read_config()["deployments"]:
-        if entry["name"] == PLANNED:
-            try:
-                return str(entry["parameters"][parameter]["$ref"]["block_document_slug"])
-            except (KeyError, TypeError):
-                break
-    raise NotWell(
-        f"prefect.yaml has no deployment {PLANNED} whose {parameter} is a block by its name: "
-        f"look at the prefect.yaml that `nudgeflow init` writes."
-    )
-
-
 def _check_server(client: SyncPrefectClient | None) -> str:
     if client is None:
         raise NoServer("There is no PREFECT_API_URL.")
     return f"Prefect {check_answer(client)} at {client.api_url}"
-
-
-def _check_project() -> str:
-    return f"{DEPLOYMENTS} has {counted(len(read_config()['deployments']), 'deployment')}"
 
 
 def _campaign(project: _Project, environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -208,7 +230,7 @@ def _read_list(project: _Project) -> str:
     source, note = project.load("crm", CrmSource)
     source.check_reachable()
     names = _in_time(source.block_slug, lambda: _first_columns(source))
-    return f"{_slug('crm')}: the first row has the columns {names}.{note}"
+    return f"{project.slug('crm')}: the first row has the columns {names}.{note}"
 
 
 def _first_columns(source: CrmSource) -> str:
@@ -249,8 +271,7 @@ def _in_time(what: str, check: Callable[[], T]) -> T:
         ) from None
 
 
-def _check_deployments(client: SyncPrefectClient) -> str:
-    entries = read_config()["deployments"]
+def _check_deployments(client: SyncPrefectClient, entries: list[Entry]) -> str:
     pools = {entry.get("work_pool", {}).get("name", POOL) for entry in entries} - {POOL}
     if unknown := sorted(name for name in pools if find(client.read_work_pool, name) is None):
         raise NotWell(
@@ -264,8 +285,8 @@ def _check_deployments(client: SyncPrefectClient) -> str:
     return f"all {len(names)} are there"
 
 
-def _check_schedules(client: SyncPrefectClient) -> str:
-    switches = read_switches(client, read_config()["deployments"])
+def _check_schedules(client: SyncPrefectClient, entries: list[Entry]) -> str:
+    switches = read_switches(client, entries)
     if any(each == Switch(REVIEWS, on=False) for each in switches):
         raise NotWell(
             f"{REVIEWS} is off, so nobody continues a refresh after its review: "

@@ -281,7 +281,7 @@ def test_doctor_looks_at_variables_where_nothing_is_saved_or_no_server_answers(
         found = findings({})
     assert "fill it in" in found["lake"][1]
     (project / "prefect.yaml").unlink()
-    assert [*findings(given)] == ["server", "project"]
+    assert [*findings(given)] == ["server", "project", "work pool", "worker"]
 
 
 def test_doctor_tells_that_env_was_changed_since_it_was_saved(
