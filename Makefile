@@ -25,7 +25,7 @@ test-s3: $(READY)
 
 # As it is operated: servers, images, the UI in a browser, every command of the documents.
 test-stack: $(READY)
-	@$(BIN)/python -m pytest -m stack --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m stack --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What happens when something is killed; CHAOS_SEED chooses the order and the ways to go on.
 chaos: $(READY)

@@ -51,6 +51,9 @@ def up() -> None:
         # So that `--watch` shows logs, and with them plans and reports.
         PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
         PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",
+        # A service that its database lets wait for longer as it starts is over, unseen.
+        PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT="60",
+        PREFECT_SERVER_DATABASE_TIMEOUT="60",
         # In memory, as by default, a restart would forget who holds slots of limits.
         PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",
     )

@@ -15,9 +15,6 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from hypothesis import settings
-from prefect.events.clients import PrefectEventsClient
-from prefect.events.schemas.events import Event
-from prefect.events.worker import EventsWorker
 from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
@@ -47,6 +44,16 @@ settings.load_profile("nudgeflow")
 
 # Each test has an account of its own; processes that sign in to it go by the cost its hash names.
 security.PASSWORD_COST = 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who may take long begins first; at the end, all but one core would wait for it."""
+
+    def seconds(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return mark.args[0] if mark else 300
+
+    items.sort(key=seconds, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -178,20 +185,9 @@ def postgresql_server() -> Iterator[str]:
         yield url
 
 
-class EventsButOfTaskRuns(PrefectEventsClient):
-    """Task runs are told by the log. To send, order and store their events, some ninety for a refresh,
-    takes a third of what the server does for a flow run.
-    """
-
-    async def _emit(self, event: Event) -> None:
-        if not event.event.startswith("prefect.task-run."):
-            await super()._emit(event)
-
-
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """One Prefect server for all tests that need one."""
-    EventsWorker.set_client_override(EventsButOfTaskRuns)
     quickly: dict[Any, Any] = {
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
@@ -200,7 +196,6 @@ def prefect_server() -> Iterator[None]:
     }
     with impatient(quickly), prefect_test_harness(server_startup_timeout=120):
         yield
-    EventsWorker.set_client_override(None)
 
 
 @dataclass

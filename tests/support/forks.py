@@ -16,15 +16,20 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.run.zygote import IMPORTED
-
 SECONDS = 60
+CALLED = (
+    "tests.flows.test_erase",
+    "tests.flows.test_history",
+    "tests.flows.test_journals",
+    "tests.tasks.export.test_download",
+)
+"""Whose functions are called there; each fork would import its own."""
 
 
 def run_in_fork(work: Callable[..., object], *arguments: object) -> int | None:
     """Calls a function of a module, and returns the exit code of the process."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.conftest", *IMPORTED])
+    context.set_forkserver_preload([*CALLED, "tests.support.preloaded"])
     server = PREFECT_API_URL.value()
     process = context.Process(target=_work, args=(server, work, arguments))
     process.start()
