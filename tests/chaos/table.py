@@ -1,5 +1,6 @@
 """The table of points at the end: a plugin, since the first process of xdist loads no conftest."""
 
+import os
 from collections import Counter
 
 import pytest
@@ -25,4 +26,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         terminalreporter.write_line("  ".join(cells))
     tally = Counter(f"{found or 'nothing'}: {outcome}" for _, _, found, outcome, _ in rows)
-    terminalreporter.write_line(f"{len(rows)} points; {dict(sorted(tally.items()))}")
+    half = os.environ.get("CHAOS_HALF")
+    taken = f"{len(rows)} points" + (f", half {half} of all" if half else "")
+    terminalreporter.write_line(f"{taken}; {dict(sorted(tally.items()))}")
