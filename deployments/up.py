@@ -51,7 +51,7 @@ def up() -> None:
         # So that `--watch` shows logs, and with them plans and reports.
         PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED="true",
         PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED="true",
-        # A service that its database lets wait for longer as it starts is over, unseen.
+        # A service that waits longer for the database as it starts ends without a word.
         PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT="60",
         PREFECT_SERVER_DATABASE_TIMEOUT="60",
         # In memory, as by default, a restart would forget who holds slots of limits.

@@ -192,6 +192,7 @@ def prefect_server() -> Iterator[None]:
         # A flow run without heartbeats need not wait at its end for the second between two of them.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+        # Workers' processes tell of task runs; recording those takes a fifth of a flow's time.
         PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_ENABLED: False,
     }
     with impatient(quickly), prefect_test_harness(server_startup_timeout=120):

@@ -105,27 +105,27 @@ class Point:
 
 def points_of(watched: Watched, seed: int) -> list[Point]:
     """Of everything that changes something, before, during and after; of what only looks, one
-    moment a step; of what is shown, one. Before a change is after the last one. In an order, and
-    with resumes, of the seed.
+    moment a step; of what is shown, one. A flow killed after a change is not killed before the next
+    one, too. In an order, and with resumes, of the seed.
     """
     random = Random(seed)
     known: set[tuple[str, str]] = set()
     points: list[Point] = []
     for group, seen in watched.items():
         before = frozenset(known)
-        left = False
+        struck_after = False  # the last change
         for effect in map(Effect.of, seen):
             repeats = effect.kind in (before if effect.changes else known)
             if repeats or NO_EFFECT.match(effect.what):
-                left = left and not effect.changes
+                struck_after = struck_after and not effect.changes
                 continue
             known.add(effect.kind)
             points += [
                 Point(group, struck, effect, moment, random.choice(RESUMES))
                 for struck, moment in _blows(effect)
-                if not (left and (struck, moment) == ("flow", "before"))
+                if not (struck_after and (struck, moment) == ("flow", "before"))
             ]
-            left = left or effect.changes
+            struck_after = struck_after or effect.changes
     random.shuffle(points)
     return points
 

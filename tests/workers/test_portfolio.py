@@ -20,7 +20,7 @@ from tests.support.deployed import GUARDRAILS, Deployed, Workers
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-MANY = 5
+MANY = 8
 CALLS, DOWNLOADS = 3, 2
 
 
