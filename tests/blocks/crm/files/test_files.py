@@ -967,8 +967,10 @@ def s3() -> Iterator[dict[str, Any]]:
     server.start()
     host, port = server.get_host_and_port()
     options = s3_options(f"http://{host}:{port}")
-    fsspec.filesystem("s3", **options).mkdir("crm")
+    fs = fsspec.filesystem("s3", **options)
+    fs.mkdir("crm")
     yield options
+    fs.rm("crm", recursive=True)
     server.stop()
 
 
