@@ -1,6 +1,7 @@
 """A real sandbox over HTTP, real Prefect, and a fresh account for whoever asks."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,13 +48,12 @@ security.PASSWORD_COST = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who may take long begins first; at the end, all but one core would wait for it."""
-
-    def seconds(item: pytest.Item) -> float:
-        mark = item.get_closest_marker("timeout")
-        return mark.args[0] if mark else 300
-
-    items.sort(key=seconds, reverse=True)
+    """Files that may take long begin first; at the end, all but one core would wait for them."""
+    seconds = Counter[Path]()
+    for item in items:
+        if mark := item.get_closest_marker("timeout"):
+            seconds[item.path] += mark.args[0]
+    items.sort(key=lambda item: seconds[item.path], reverse=True)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sandbox import demo_customers
 from sandbox.seed import Seeded
 from tests.support.clock import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240.0

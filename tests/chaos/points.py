@@ -116,16 +116,16 @@ def points_of(watched: Watched, seed: int) -> list[Point]:
         struck_after = False  # the last change
         for effect in map(Effect.of, seen):
             repeats = effect.kind in (before if effect.changes else known)
-            if repeats or NO_EFFECT.match(effect.what):
-                struck_after = struck_after and not effect.changes
-                continue
-            known.add(effect.kind)
-            points += [
-                Point(group, struck, effect, moment, random.choice(RESUMES))
-                for struck, moment in _blows(effect)
-                if not (struck_after and (struck, moment) == ("flow", "before"))
-            ]
-            struck_after = struck_after or effect.changes
+            taken = not (repeats or NO_EFFECT.match(effect.what))
+            if taken:
+                known.add(effect.kind)
+                points += [
+                    Point(group, struck, effect, moment, random.choice(RESUMES))
+                    for struck, moment in _blows(effect)
+                    if not (struck_after and (struck, moment) == ("flow", "before"))
+                ]
+            if effect.changes:
+                struck_after = taken
     random.shuffle(points)
     return points
 

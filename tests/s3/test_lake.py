@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import s3fs
 from deltalake import DeltaTable
-from moto.server import ThreadedMotoServer
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.logging import disable_run_logger
@@ -36,6 +35,7 @@ from tests.s3 import campaign
 from tests.s3 import ceph as ceph_server
 from tests.s3.ceph import Server, radosgw
 from tests.s3.conftest import lake_in
+from tests.support import stores
 from tests.support.deployed import flow_run, retry
 from tests.support.exports import page, whole
 from tests.support.http_server import Reply, serving
@@ -426,17 +426,9 @@ def test_object_is_encrypted_with_the_key_that_was_asked_for(
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The options of an S3 that encrypts with keys of its own, as Ceph does from 17 on only."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
     region = {"region_name": "eu-west-1"}
-    yield {
-        "key": "key",
-        "secret": "secret",
-        "endpoint_url": f"http://{host}:{port}",
-        "client_kwargs": region,
-    }
-    server.stop()
+    with stores.s3() as url:
+        yield {"key": "key", "secret": "secret", "endpoint_url": url, "client_kwargs": region}
 
 
 def test_encryption_with_the_stores_own_keys_is_asked_for(aws: dict[str, Any]) -> None:

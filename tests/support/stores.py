@@ -83,6 +83,22 @@ def refusing() -> Generator[Options]:
         yield _options(server.server_port)
 
 
+@contextmanager
+def s3() -> Generator[str]:
+    """The URL of an S3 server. All of a process hold the same, so its buckets are removed."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    fs = s3fs.S3FileSystem(key="key", secret="secret", endpoint_url=url, skip_instance_cache=True)
+    before = {*fs.ls("")}
+    try:
+        yield url
+    finally:
+        for bucket in {*fs.ls("", refresh=True)} - before:
+            fs.rm(bucket, recursive=True)
+        server.stop()
+
+
 class StoppableStore:
     """What it holds stays while it is away."""
 

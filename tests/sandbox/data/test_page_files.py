@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import httpx
 import pytest
 import s3fs
 from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
-from moto.server import ThreadedMotoServer
 
 from nudgescribe import rfc4180
 from sandbox import seed
@@ -17,25 +15,21 @@ from sandbox.data.page_files import PageFiles, RunFolder, page_name
 from sandbox.settings import Settings
 from tests.conftest import Company, customers, serving
 from tests.sandbox.conftest import new_group
+from tests.support import stores
 from tests.support.exports import downloaded
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """A bucket of an S3 server that the environment names."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with stores.s3() as url, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", url)
         environment.setenv("AWS_ACCESS_KEY_ID", "key")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        bucket = f"exports-{uuid4()}"
         s3fs.S3FileSystem.clear_instance_cache()  # Its key leaves out what the environment says.
-        s3fs.S3FileSystem().mkdir(bucket)
-        yield f"s3://{bucket}/pages"
-    server.stop()
+        s3fs.S3FileSystem().mkdir("exports")
+        yield "s3://exports/pages"
 
 
 @pytest.fixture(params=["s3", "memory", "data folder"])
@@ -77,7 +71,7 @@ def test_links_are_signed_by_s3(bucket: str, tmp_path: Path) -> None:
         company = Company(service, seed.seed(service.context, 10))
         with company.client() as client:
             link = httpx.URL(client.fetch_link(company.seeded.campaign_id, 0).url)
-    assert link.path.startswith(f"/{bucket.removeprefix('s3://')}/")
+    assert link.path.startswith("/exports/pages/")
     assert {"X-Amz-Signature", "Signature"} & {*link.params}
     assert httpx.get(link, headers={"range": "bytes=0-10"}).content == b"customer_id"
 

@@ -23,7 +23,6 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from prefect.types import SecretDict
 from pyarrow.parquet import write_table
 from pydantic import ValidationError
@@ -36,6 +35,7 @@ from blocks.crm.files import ndjson
 from blocks.crm.list_file import ListWriter
 from nudgescribe import rfc4180
 from tests.blocks.crm.extracting import read_back
+from tests.support import stores
 from tests.support.http_server import FakeService, Reply, Request, serving
 
 Files = dict[str, bytes]
@@ -963,15 +963,10 @@ def test_path_that_leads_to_no_list_is_refused(tmp_path: Path, path: str, proble
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, Any]]:
     """The options of an S3 server with a bucket named crm."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = s3_options(f"http://{host}:{port}")
-    fs = fsspec.filesystem("s3", **options)
-    fs.mkdir("crm")
-    yield options
-    fs.rm("crm", recursive=True)
-    server.stop()
+    with stores.s3() as url:
+        options = s3_options(url)
+        fsspec.filesystem("s3", **options).mkdir("crm")
+        yield options
 
 
 def s3_options(url: str) -> dict[str, Any]:
