@@ -1,4 +1,4 @@
-# make demo | test | test-s3 | test-stack | chaos | coverage | check | bounds | up | format | documents | site | constraints | clean
+# make demo | test | test-s3 | test-stack | test-containers | chaos | coverage | check | bounds | up | format | documents | site | constraints | clean
 # Every target makes .venv first, from constraints.txt; it is made again when that file changes.
 
 PYTHON ?= python3
@@ -9,10 +9,11 @@ DELIMITER ?=
 ENCODING ?=
 BIN := .venv/bin
 READY := .venv/ready
-TEST := $(BIN)/python -m pytest -m "not s3 and not chaos and not stack" --numprocesses 2 --dist worksteal
+IMAGE_EXTRAS := sandbox postgresql delta duckdb charts dask kubernetes redis otel openlineage
+TEST := $(BIN)/python -m pytest -m "not s3 and not chaos and not stack and not containers" --numprocesses 2 --dist worksteal
 TEST_S3 := $(BIN)/python -m pytest tests/s3
 
-.PHONY: demo test test-s3 test-stack chaos coverage check bounds up format documents site constraints clean
+.PHONY: demo test test-s3 test-stack test-containers chaos coverage check bounds up format documents site constraints clean
 
 demo: $(READY)
 	@$(BIN)/nudgeflow demo --lake "$(LAKE)" --list "$(LIST)" --segments "$(SEGMENTS)" --delimiter "$(DELIMITER)" --encoding "$(ENCODING)"
@@ -24,9 +25,14 @@ test: $(READY)
 test-s3: $(READY)
 	@$(TEST_S3)
 
-# As it is operated: servers, images, the UI in a browser, every command of the documents.
+# As it is operated: servers, the UI in a browser, every command of the documents.
 test-stack: $(READY)
 	@$(BIN)/python -m pytest -m stack --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# As it is deployed: images built, compose.yaml brought up, containers killed. What images stand on,
+# and their layers, are kept by podman for the next time.
+test-containers: $(READY)
+	@$(BIN)/python -m pytest -m containers tests/containers
 
 # What happens when something is killed; CHAOS_SEED chooses the order and the ways to go on, and
 # CHAOS_HALF, 0 or 1, every other of the points.
@@ -72,6 +78,8 @@ constraints:
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --editable ".[development]"
 	@$(BIN)/pip freeze --exclude-editable > constraints.txt
+	@$(BIN)/uv pip compile pyproject.toml --quiet --group image $(IMAGE_EXTRAS:%=--extra %) --constraint constraints.txt \
+		--python-version 3.11 --python-platform linux --generate-hashes --no-header --no-annotate --output-file deployments/requirements.txt
 
 $(READY): constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

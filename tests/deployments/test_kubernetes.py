@@ -71,7 +71,7 @@ def test_job_runs_our_image_and_changes_only_its_temporary_files() -> None:
     assert there["securityContext"]["readOnlyRootFilesystem"] is True
     assert there["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     places = {one["name"]: one["mountPath"] for one in there["volumeMounts"]}
-    assert places == {"temporary": "/tmp", "home": "/home/nudgeflow"}
+    assert places == {"temporary": "/tmp"}
     assert pod["volumes"][0] == {"name": "temporary", "emptyDir": {"sizeLimit": "40Gi"}}
     assert there["resources"]["requests"]["ephemeral-storage"] == "40Gi"
 
