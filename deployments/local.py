@@ -1,11 +1,10 @@
 """Start the parts of a local stack: a seeded sandbox, a CRM, saved blocks."""
 
 import os
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -20,8 +19,6 @@ from sandbox.seed import Seeded
 STARTUP_SECONDS = 60.0
 # The first start creates Prefect's database.
 PREFECT_SECONDS = 120.0
-CUSTOMERS = 5000
-INVALID_EVERY = 97
 
 
 class NotSeeded(NudgeflowError):
@@ -129,15 +126,9 @@ def sql_crm(database: Path) -> SqlCrm:
 
     An older database at this path is replaced.
     """
-    rows = list(demo_customers.customers_now(CUSTOMERS, invalid_every=INVALID_EVERY))
-    columns = ", ".join(rows[0])
-    values = ", ".join(f":{name}" for name in rows[0])
-    database.unlink(missing_ok=True)
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute(f"CREATE TABLE customers ({columns})")
-        connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608
-    query = "SELECT * FROM customers ORDER BY customer_id"
-    return SqlCrm.model_validate({"url": f"sqlite:///{database.resolve()}", "query": query})
+    demo_customers.write_crm(database)
+    given = {"url": f"sqlite:///{database.resolve()}", "query": demo_customers.QUERY}
+    return SqlCrm.model_validate(given)
 
 
 def file_crm(path: Path) -> FileCrm:

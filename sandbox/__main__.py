@@ -16,7 +16,7 @@ if not extra.is_installed():
 import uvicorn
 
 from nudgescribe.errors import NudgeflowError
-from sandbox import seed
+from sandbox import demo_customers, seed
 from sandbox.context import open_context
 from sandbox.service import create_app
 from sandbox.settings import ChatEndpoint, Envelope, Settings
@@ -68,6 +68,14 @@ seed_parser.add_argument(
     help="a CSV to make the workspace from; my-column becomes the field my_column",
 )
 seed_parser.add_argument("--segments", default="", help="columns to segment the list by: a,b")
+seed_parser.add_argument(
+    "--crm", type=Path, help="write the demo's CRM of today into this SQLite database"
+)
+seed_parser.add_argument(
+    "--variables",
+    metavar="URL",
+    help="print it as NUDGEFLOW_* variables, for a service at this URL; default one JSON object",
+)
 
 openapi_parser = commands.add_parser("openapi", help="print the OpenAPI document")
 
@@ -89,7 +97,7 @@ def run_serve(options: Namespace) -> None:
 
 
 def run_seed(options: Namespace) -> None:
-    """Seed an account and print its credentials and ids as one JSON object."""
+    """Seed an account and print its credentials and ids, as one JSON object or as variables."""
     if options.segments and not options.list:
         sys.exit("--segments is about a list: name that with --list, or leave it out.")
     context = open_context(_settings(options))
@@ -99,11 +107,16 @@ def run_seed(options: Namespace) -> None:
             seeded = seed.seed_from_list(context, options.list, segments)
         else:
             seeded = seed.seed(context)
+        if options.crm:
+            demo_customers.write_crm(options.crm)
     except (NudgeflowError, OSError) as error:
         sys.exit(str(error))
     finally:
         context.store.close()
-    print(seeded.model_dump_json())
+    if options.variables:
+        print(*seed.variables(seeded, options.variables, options.crm), sep="\n")
+    else:
+        print(seeded.model_dump_json())
 
 
 def run_openapi(options: Namespace) -> None:

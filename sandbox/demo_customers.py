@@ -1,7 +1,10 @@
 """Generated customers: deterministic, with names as hard to handle as real ones."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from random import Random
 
 from nudgescribe.contract import CreateField
@@ -18,6 +21,10 @@ TEMPLATE = (
 PLANS_BEFORE = ("basic", "plus", "family", "legacy")
 PLANS_NOW = ("basic", "plus", "family", "student")
 LEAVE_EVERY = 50
+CUSTOMERS = 5000
+"""Of the demo's first run."""
+INVALID_EVERY = 97
+QUERY = "SELECT * FROM customers ORDER BY customer_id"
 REGIONS = ("North", "South", "East", "West")
 
 _FIRST_NAMES = (
@@ -80,6 +87,19 @@ def customers_now(before: int, *, invalid_every: int) -> Iterator[dict[str, str]
     for number, customer in enumerate(people, 1):
         if number > before or number % LEAVE_EVERY:
             yield customer
+
+
+def write_crm(database: Path) -> None:
+    """Write a CRM in SQLite, to be read by `QUERY`: the customers of now after `CUSTOMERS`, every
+    `INVALID_EVERY`-th mistaken. An older database at this path is replaced.
+    """
+    rows = list(customers_now(CUSTOMERS, invalid_every=INVALID_EVERY))
+    columns = ", ".join(rows[0])
+    values = ", ".join(f":{name}" for name in rows[0])
+    database.unlink(missing_ok=True)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"CREATE TABLE customers ({columns})")
+        connection.executemany(f"INSERT INTO customers VALUES ({values})", rows)  # noqa: S608
 
 
 _MISTAKES: tuple[dict[str, str], ...] = (

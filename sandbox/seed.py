@@ -3,7 +3,7 @@
 The campaign has one run, which is *Published*.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from secrets import token_urlsafe
@@ -48,7 +48,22 @@ class Seeded(BaseModel):
     campaign_id: str
 
 
-def seed(context: Context, customers: int = 5000) -> Seeded:
+def variables(seeded: Seeded, url: str, crm: Path | None) -> Iterator[str]:
+    """Yield what `nudgeflow bootstrap` reads, a line each: the account of the service at `url`, its
+    campaign, and the CRM that `demo_customers.write_crm` has written.
+    """
+    given = {"ACCOUNT_BASE_URL": url, "ACCOUNT_ALLOW_HTTP": str(url.startswith("http:")).lower()}
+    for name in ("email", "password", "api_key", "api_code", "profile_key"):
+        given[f"ACCOUNT_{name.upper()}"] = getattr(seeded, name)
+    given |= {"CAMPAIGN_ID": seeded.campaign_id, "WORKSPACE_ID": seeded.workspace_id}
+    if crm:
+        given["SQL_CRM_URL"] = f"sqlite:///{crm.resolve()}"
+        given["SQL_CRM_QUERY"] = demo_customers.QUERY
+    for name, value in given.items():
+        yield f"NUDGEFLOW_{name}={value}"
+
+
+def seed(context: Context, customers: int = demo_customers.CUSTOMERS) -> Seeded:
     """Seed the demo company: generated customers, segmented by plan and region."""
     frame = pl.DataFrame(list(demo_customers.customers(customers, demo_customers.PLANS_BEFORE)))
     columns, variables = demo_customers.fields(""), demo_customers.VARIABLES

@@ -13,7 +13,7 @@ from tests.support.prefect_servers import COMPOSE, ROOT, VARIABLES, services
 
 SCHEMA = Path(__file__).parent / "schemas/compose-spec.json"
 SERVICES = services(COMPOSE.read_text())
-OURS = {"migrate", "server", "services", "setup", "worker", "sandbox"}
+OURS = {"migrate", "server", "services", "bootstrap", "deploy", "worker", "sandbox", "seed"}
 
 
 def every(kind: str) -> dict[str, Any]:
@@ -69,12 +69,28 @@ def test_service_waits_for_what_can_be_waited_for() -> None:
         for name, wait in waiting.items():
             healthy = wait["condition"] == "service_healthy"
             assert healthy == ("healthcheck" in SERVICES[name])
-            # What comes to an end is not started again when it has.
-            assert SERVICES[name]["restart"] == ("unless-stopped" if healthy else "on-failure:3")
+
+
+def test_what_comes_to_an_end_is_not_started_again_when_it_has() -> None:
+    stays = {name for name, restart in every("restart").items() if restart == "unless-stopped"}
+    assert stays == every("healthcheck").keys()
+
+
+def test_container_of_ours_changes_nothing_but_volumes_and_temporary_files() -> None:
+    for name in OURS:
+        service = SERVICES[name]
+        assert service["read_only"], name
+        assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges"])
+        temporary = [each for each in service.get("volumes", []) if each.endswith(":/tmp")]
+        assert bool(temporary) != ("/tmp" in service["tmpfs"]), name
+
+
+def test_memory_of_every_container_is_limited() -> None:
+    assert every("mem_limit").keys() == SERVICES.keys()
 
 
 def test_sandbox_starts_only_with_its_profile() -> None:
-    assert every("profiles") == {"sandbox": ["sandbox"]}
+    assert every("profiles") == {"sandbox": ["sandbox"], "seed": ["seed"]}
     assert all("sandbox" not in waiting for waiting in every("depends_on").values())
 
 

@@ -100,7 +100,7 @@ class ComposedServer(PrefectServer):
         self._services = services(COMPOSE.read_text())
         self._databases = {"postgres:5432": postgresql, "redis:6379": redis}
         signed_in = "PREFECT_API_AUTH_STRING"
-        super().__init__(home, {signed_in: self._services["setup"]["environment"][signed_in]})
+        super().__init__(home, {signed_in: self._services["bootstrap"]["environment"][signed_in]})
 
     def launch(self) -> "list[subprocess.Popen[bytes]]":
         assert self.run("migrate").wait(SECONDS) == 0
@@ -125,7 +125,7 @@ class ComposedServer(PrefectServer):
     def _here(self, text: str) -> str:
         for host, port in {**self._databases, "server:4200": self.port}.items():
             text = text.replace(host, f"127.0.0.1:{port}")
-        return text.replace("/results", str(self._home / "results"))
+        return text
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
