@@ -34,12 +34,15 @@ class Clock:
 
 
 def until(
-    look: Callable[[], T], process: subprocess.Popen[Any] | None = None, every: float = 0.1
+    look: Callable[[], T],
+    process: subprocess.Popen[Any] | None = None,
+    every: float = 0.1,
+    seconds: float = SECONDS,
 ) -> T:
     """What is seen as soon as it is true; fails if that takes too long, or the process that works
     towards it ends.
     """
-    end = monotonic() + SECONDS
+    end = monotonic() + seconds
     while not (seen := look()):
         assert monotonic() < end, "it took too long"
         assert process is None or process.poll() is None, "the process has ended"
