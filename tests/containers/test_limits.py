@@ -35,7 +35,7 @@ def test_worker_in_a_gibibyte_refreshes_a_long_list(
     stack: Stack, campaigns: Callable[[], Campaign]
 ) -> None:
     one = campaigns()
-    stack.inside("sandbox", "python", "-", str(CUSTOMERS), input=LIST)
+    stack.inside("worker", "python", "-", str(CUSTOMERS), input=LIST)
     FileCrm(path="/lists/many.csv").save("many", overwrite=True)
     stack.stop("worker")
     try:
