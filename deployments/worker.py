@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
@@ -52,7 +53,8 @@ def _stop_flow_runs() -> list[UUID]:
     """Return the flow runs that were here; their processes have ended, or the time is up."""
     running = dict(_find_flow_runs())
     for process in running:
-        os.kill(process, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(process, signal.SIGTERM)
     end = monotonic() + GRACE_SECONDS
     while monotonic() < end and running.keys() & dict(_find_flow_runs()).keys():
         sleep(0.2)
@@ -62,14 +64,15 @@ def _stop_flow_runs() -> list[UUID]:
 def _find_flow_runs() -> Iterator[tuple[int, UUID]]:
     """Yield each process that leads a flow run, and the flow run."""
     for folder in Path("/proc").glob("[0-9]*"):
+        process = int(folder.name)
         try:
-            session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+            leads = os.getsid(process) == process
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it has ended
         ids = [each for each in variables if each.startswith(FLOW_RUN)]
-        if ids and session == int(folder.name):
-            yield session, UUID(ids[0].removeprefix(FLOW_RUN).decode())
+        if ids and leads:
+            yield process, UUID(ids[0].removeprefix(FLOW_RUN).decode())
 
 
 def _reschedule(flow_run: UUID) -> None:
