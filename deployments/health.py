@@ -6,6 +6,7 @@ schedules of reviews, triggers and automations stand still.
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 READERS = {
@@ -27,8 +28,8 @@ def main() -> None:
             late = [
                 group
                 for stream, groups in READERS.items()
-                for group in groups
-                if _waiting_seconds(client, stream, group) > PATIENCE
+                if client.exists(stream)
+                for group in _find_late(client, stream, groups)
             ]
     except redis.RedisError as error:
         sys.exit(f"Redis does not tell who reads events: {type(error).__name__}.")
@@ -39,20 +40,19 @@ def main() -> None:
         )
 
 
-def _waiting_seconds(client: Any, stream: str, group: str) -> float:
-    """Return how long the oldest event that a group has not been given is there."""
-    if not client.exists(stream):
-        return 0.0
+def _find_late(client: Any, stream: str, groups: Iterable[str]) -> Iterator[str]:
+    """Yield the groups whose oldest event that they have not been given has waited too long."""
+    seconds, microseconds = client.time()
     given = {
         each["name"].decode(): each["last-delivered-id"].decode()
         for each in client.xinfo_groups(stream)
     }
-    unread = client.xrange(stream, min=f"({given.get(group, '0-0')}", count=1)
-    if not unread:
-        return 0.0
-    written_ms = int(unread[0][0].partition(b"-")[0])
-    seconds, microseconds = client.time()
-    return seconds + microseconds / 1e6 - written_ms / 1000
+    for group in groups:
+        unread = client.xrange(stream, min=f"({given.get(group, '0-0')}", count=1)
+        for event, _ in unread:
+            written_ms = int(event.partition(b"-")[0])
+            if seconds + microseconds / 1e6 - written_ms / 1000 > PATIENCE:
+                yield group
 
 
 if __name__ == "__main__":

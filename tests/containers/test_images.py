@@ -1,7 +1,6 @@
 """The images as they are built: what they hold, how big they are, and who runs them."""
 
 import json
-import re
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +9,7 @@ import yaml
 
 from blocks.extras import MODULES
 from tests.support.containers import Stack
-from tests.support.image import ROOT
+from tests.support.image import ROOT, of
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1800)]
 
@@ -72,10 +71,9 @@ def test_worker_holds_what_runs_and_nothing_that_tests_or_builds(stack: Stack) -
     assert "flow" in run(stack, image, "prefect", "flow-run", "execute", "--help")
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     run(stack, image, "python", "-c", LOAD, *{one["entrypoint"] for one in deployments})
-    (extras,) = re.findall(
-        r"^ARG EXTRAS=(.+)$", (ROOT / "deployments/Dockerfile").read_text(), re.M
-    )
-    used = [name for extra, name in MODULES.items() if extra in extras.split(",")]
+    (extras,) = of("build-worker", "ARG")
+    given = extras.removeprefix("EXTRAS=").split(",")
+    used = [name for extra, name in MODULES.items() if extra in given]
     used += ["prefect_kubernetes", "prefect_redis", "s3fs", "redis"]
     unused = ["pip", "setuptools", "pytest", "moto", "ruff", "tests", "benchmarks", "multipart"]
     assert run(stack, image, "python", "-c", FOUND, *used, *unused).split() == used

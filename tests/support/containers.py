@@ -97,15 +97,16 @@ class Stack:
         return self.podman("exec", "-i", name_of(service), *command, **options)
 
     def is_healthy(self, service: str) -> bool:
-        check = [self.environment["REAL_PODMAN"], "healthcheck", "run", name_of(service)]
-        done = subprocess.run(check, env=self.environment, capture_output=True, timeout=SECONDS)
-        return done.returncode == 0
+        return self._succeeds("healthcheck", "run", name_of(service))
 
     def reaches(self, service: str, other: str) -> bool:
         """Whether one can open a connection to the other."""
         look = f"import socket; socket.create_connection(('{other}', {PORTS[other]}), 2)"
-        check = [self.environment["REAL_PODMAN"], "exec", name_of(service), "python", "-c", look]
-        done = subprocess.run(check, env=self.environment, capture_output=True, timeout=SECONDS)
+        return self._succeeds("exec", name_of(service), "python", "-c", look)
+
+    def _succeeds(self, *arguments: str) -> bool:
+        command = [self.environment["REAL_PODMAN"], *arguments]
+        done = subprocess.run(command, env=self.environment, capture_output=True, timeout=SECONDS)
         return done.returncode == 0
 
     def kill(self, service: str) -> None:
